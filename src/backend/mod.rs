@@ -1,0 +1,148 @@
+//! A kind of place where private keys live, behind two traits: a [`Backend`] opens [`Device`]s (one PKCS#11 slot, one
+//! cloud key), a device opens [`Session`]s, and a session runs one operation at a time on the thread that owns it.
+//!
+//! Every native error is classed here, once, into a [`Fault`] for the asker and a [`Fate`] for the session or device.
+//! This room must not know: requests, engines, queues, namespaces, or which thread calls it. Every call may block; the
+//! caller watches the clock.
+
+use bytes::Bytes;
+
+use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret};
+
+/// What becomes of the session, the login or the device after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// The caller's or the key's fault: the session is as good as before.
+    Keep,
+    /// This session is gone: close it, open another, find the keys again.
+    Reopen,
+    /// The token forgot its login: log in again, then reopen.
+    LoginAgain,
+    /// The module lost its state: all its sessions are gone; open the device anew.
+    Reinitialize,
+    /// The device is busy or not there: try again after a pause.
+    BackOff,
+    /// Refused for good (wrong PIN, locked token): nobody tries again before an operator acts.
+    Retire,
+}
+
+/// An error of a backend, classed.
+#[derive(Clone, Debug)]
+pub struct BackendError {
+    /// What the asker is told.
+    pub fault: Fault,
+    /// What becomes of the session or device.
+    pub fate: Fate,
+}
+
+/// Which token of a library.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TokenSelector {
+    /// By `CKA_LABEL` of the token (`CK_TOKEN_INFO.label`, trailing blanks removed). The stable choice.
+    Label(String),
+    /// By slot number, which many modules change at each start.
+    Slot(u64),
+}
+
+impl std::fmt::Display for TokenSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TokenSelector::Label(label) => f.write_str(label),
+            TokenSelector::Slot(slot) => write!(f, "slot {slot}"),
+        }
+    }
+}
+
+/// What a device says of itself when opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// The token's serial number: one token, one serial, whatever its slot.
+    pub serial: String,
+    /// The token's label.
+    pub label: String,
+    /// Most sessions it allows, if it says so.
+    pub max_sessions: Option<usize>,
+}
+
+/// What a token says about its user PIN (`CK_TOKEN_INFO.flags`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinFlags {
+    /// `CKF_USER_PIN_FINAL_TRY`: one more wrong PIN locks it.
+    pub final_try: bool,
+    /// `CKF_USER_PIN_LOCKED`.
+    pub locked: bool,
+}
+
+/// How to find a key on a device; at least one of the two is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeySelector {
+    /// `CKA_LABEL`.
+    pub label: Option<String>,
+    /// `CKA_ID`.
+    pub id: Option<Vec<u8>>,
+}
+
+/// A private key found on a device.
+#[derive(Clone, Debug)]
+pub struct FoundKey {
+    /// Valid for sessions of the device's present generation only.
+    pub handle: u64,
+    /// Its public half, as the token gives it.
+    pub public: PublicKey,
+    /// Its `CKA_ID`, which may be empty.
+    pub id: Vec<u8>,
+    /// Its `CKA_LABEL`, which may be empty.
+    pub label: String,
+}
+
+/// A key pair to be generated: sensitive, not extractable, on the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTemplate {
+    /// What key.
+    pub kind: KeyKind,
+    /// Its label.
+    pub label: String,
+}
+
+/// A place where keys live: one KMS library.
+pub trait Backend: Send + Sync {
+    /// Opens the device `token` names. No login happens. A library or token that is not there is [`Fate::BackOff`].
+    ///
+    /// A PKCS#11 library is initialised at the first call; where the token is missing and no device of the library is
+    /// open, it is initialised anew, since modules list their tokens only then.
+    fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError>;
+
+    /// Whether two operations on one device can make progress at once; soft tokens want a session a core.
+    fn default_sessions(&self) -> usize;
+}
+
+/// One slot with a token in it, or one cloud key. Shared by the threads that own its sessions.
+pub trait Device: Send + Sync {
+    /// What it said of itself when it was opened.
+    fn info(&self) -> &DeviceInfo;
+
+    /// What the token says about its PIN now.
+    fn pin_flags(&self) -> Result<PinFlags, BackendError>;
+
+    /// Logs the application in: exactly one native login call. "Already logged in" is success. The login lasts as long
+    /// as the device: it keeps a session of its own open.
+    fn login(&self, pin: &Secret) -> Result<(), BackendError>;
+
+    /// Opens one more session. It is logged in if the device is.
+    fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
+}
+
+/// One session: one operation in flight, on the thread that owns it.
+pub trait Session: Send {
+    /// Finds the one private key `selector` names; `None` if there is none. More than one match is refused, naming the
+    /// ids. The public key is taken from whatever the token gives.
+    fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError>;
+
+    /// Generates a key pair. The caller has made sure that there is none of that label.
+    fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError>;
+
+    /// Runs `operation` with the private key `handle`. Exactly two native calls for a signature.
+    ///
+    /// `kind` is the key's kind: it tells how long the answer is.
+    fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;
+}

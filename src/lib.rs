@@ -1,0 +1,5 @@
+//! Keyway
+pub mod backend;
+pub mod config;
+pub mod model;
+pub mod store;

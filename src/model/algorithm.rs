@@ -1,0 +1,178 @@
+//! Keys and signature algorithms, by the names the field gives them.
+
+/// A NIST prime curve (FIPS 186-5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Curve {
+    /// NIST P-256 (secp256r1).
+    P256,
+    /// NIST P-384 (secp384r1).
+    P384,
+    /// NIST P-521 (secp521r1).
+    P521,
+}
+
+impl Curve {
+    /// Bytes of one field element: 32, 48 or 66. A raw `r || s` signature is twice as long.
+    pub const fn field_bytes(self) -> usize {
+        match self {
+            Curve::P256 => 32,
+            Curve::P384 => 48,
+            Curve::P521 => 66,
+        }
+    }
+
+    /// The curve's size as X.509 tools state it: 256, 384 or 521.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Curve::P256 => 256,
+            Curve::P384 => 384,
+            Curve::P521 => 521,
+        }
+    }
+
+    /// Vault's name in key documents: `P-256`, `P-384`, `P-521`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Curve::P256 => "P-256",
+            Curve::P384 => "P-384",
+            Curve::P521 => "P-521",
+        }
+    }
+}
+
+/// What a key is, apart from its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// RSA with a modulus of `bits` bits.
+    Rsa {
+        /// Modulus length in bits.
+        bits: u32,
+    },
+    /// An elliptic-curve key for ECDSA.
+    Ec(Curve),
+    /// Ed25519 (RFC 8032).
+    Ed25519,
+}
+
+impl std::fmt::Display for KeyKind {
+    /// Transit's key type names: `rsa-2048`, `P-256`, `ed25519`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            KeyKind::Rsa { bits } => write!(f, "rsa-{bits}"),
+            KeyKind::Ec(curve) => f.write_str(curve.name()),
+            KeyKind::Ed25519 => f.write_str("ed25519"),
+        }
+    }
+}
+
+/// A hash function (FIPS 180-4, FIPS 202), or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hash {
+    /// No hash: with PKCS#1 v1.5 the input is padded as it is, without a DigestInfo.
+    None,
+    /// SHA-1. For old peers only.
+    Sha1,
+    /// SHA-224.
+    Sha2_224,
+    /// SHA-256.
+    Sha2_256,
+    /// SHA-384.
+    Sha2_384,
+    /// SHA-512.
+    Sha2_512,
+    /// SHA3-224.
+    Sha3_224,
+    /// SHA3-256.
+    Sha3_256,
+    /// SHA3-384.
+    Sha3_384,
+    /// SHA3-512.
+    Sha3_512,
+}
+
+impl Hash {
+    /// Every hash, in the order documentation lists them.
+    pub const ALL: [Hash; 10] = [
+        Hash::None,
+        Hash::Sha1,
+        Hash::Sha2_224,
+        Hash::Sha2_256,
+        Hash::Sha2_384,
+        Hash::Sha2_512,
+        Hash::Sha3_224,
+        Hash::Sha3_256,
+        Hash::Sha3_384,
+        Hash::Sha3_512,
+    ];
+
+    /// Vault's name, such as `sha2-256`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Hash::None => "none",
+            Hash::Sha1 => "sha1",
+            Hash::Sha2_224 => "sha2-224",
+            Hash::Sha2_256 => "sha2-256",
+            Hash::Sha2_384 => "sha2-384",
+            Hash::Sha2_512 => "sha2-512",
+            Hash::Sha3_224 => "sha3-224",
+            Hash::Sha3_256 => "sha3-256",
+            Hash::Sha3_384 => "sha3-384",
+            Hash::Sha3_512 => "sha3-512",
+        }
+    }
+
+    /// The hash Vault calls `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<Hash> {
+        Hash::ALL.into_iter().find(|hash| hash.name() == name)
+    }
+
+    /// Digest length in bytes; 0 for [`Hash::None`].
+    pub const fn digest_bytes(self) -> usize {
+        match self {
+            Hash::None => 0,
+            Hash::Sha1 => 20,
+            Hash::Sha2_224 | Hash::Sha3_224 => 28,
+            Hash::Sha2_256 | Hash::Sha3_256 => 32,
+            Hash::Sha2_384 | Hash::Sha3_384 => 48,
+            Hash::Sha2_512 | Hash::Sha3_512 => 64,
+        }
+    }
+}
+
+/// How a signature is made from a digest or message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SignatureScheme {
+    /// RSASSA-PKCS1-v1_5 (RFC 8017, 8.2).
+    RsaPkcs1,
+    /// RSASSA-PSS (RFC 8017, 8.1), MGF1 with the same hash.
+    RsaPss {
+        /// Salt length in bytes.
+        salt: u16,
+    },
+    /// ECDSA (FIPS 186-5). Signatures are DER `SEQUENCE { r, s }` everywhere but at the edges that ask otherwise.
+    Ecdsa,
+    /// Pure Ed25519 (RFC 8032): signs the message itself.
+    Ed25519,
+}
+
+/// The PSS salt length a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum SaltLength {
+    /// The longest that fits when signing; any length when verifying.
+    #[default]
+    Auto,
+    /// As long as the digest.
+    Hash,
+    /// This many bytes.
+    Bytes(u16),
+}
+
+/// How a signature value is written for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Marshaling {
+    /// ECDSA as DER `SEQUENCE { r, s }`; base64 in the standard alphabet.
+    #[default]
+    Asn1,
+    /// ECDSA as fixed-width `r || s` (RFC 7518, 3.4); base64 in the URL alphabet without padding.
+    Jws,
+}

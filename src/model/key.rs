@@ -1,0 +1,107 @@
+//! What is known of a key outside its backend: its public half and what it may be used for.
+
+use bytes::Bytes;
+
+use super::KeyKind;
+
+/// A public key. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    /// What key it is.
+    pub kind: KeyKind,
+    /// DER of its SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+    pub spki: Bytes,
+}
+
+/// One thing a managed key may be allowed to do; Vault's names and numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum KeyUsage {
+    /// Encrypt data.
+    Encrypt = 1,
+    /// Decrypt data.
+    Decrypt = 2,
+    /// Make signatures.
+    Sign = 3,
+    /// Check signatures.
+    Verify = 4,
+    /// Wrap other keys.
+    Wrap = 5,
+    /// Unwrap other keys.
+    Unwrap = 6,
+    /// Give random bytes.
+    GenerateRandom = 7,
+    /// Make MACs.
+    Mac = 8,
+}
+
+impl KeyUsage {
+    /// Every usage, in Vault's order.
+    pub const ALL: [KeyUsage; 8] = [
+        KeyUsage::Encrypt,
+        KeyUsage::Decrypt,
+        KeyUsage::Sign,
+        KeyUsage::Verify,
+        KeyUsage::Wrap,
+        KeyUsage::Unwrap,
+        KeyUsage::GenerateRandom,
+        KeyUsage::Mac,
+    ];
+
+    /// Vault's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyUsage::Encrypt => "encrypt",
+            KeyUsage::Decrypt => "decrypt",
+            KeyUsage::Sign => "sign",
+            KeyUsage::Verify => "verify",
+            KeyUsage::Wrap => "wrap",
+            KeyUsage::Unwrap => "unwrap",
+            KeyUsage::GenerateRandom => "generate_random",
+            KeyUsage::Mac => "mac",
+        }
+    }
+
+    /// The usage Vault calls `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<KeyUsage> {
+        KeyUsage::ALL.into_iter().find(|usage| usage.name() == name)
+    }
+}
+
+/// A set of usages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyUsages(u8);
+
+impl KeyUsages {
+    /// Nothing allowed.
+    pub const NONE: KeyUsages = KeyUsages(0);
+
+    /// With `usage` added.
+    #[must_use]
+    pub const fn with(self, usage: KeyUsage) -> KeyUsages {
+        KeyUsages(self.0 | 1 << (usage as u8 - 1))
+    }
+
+    /// Whether `usage` is in the set.
+    pub const fn allows(self, usage: KeyUsage) -> bool {
+        self.0 & 1 << (usage as u8 - 1) != 0
+    }
+
+    /// The usages of the set, in Vault's order.
+    pub fn iter(self) -> impl Iterator<Item = KeyUsage> {
+        KeyUsage::ALL.into_iter().filter(move |usage| self.allows(*usage))
+    }
+}
+
+impl Default for KeyUsages {
+    /// Vault's default: `sign,verify`.
+    fn default() -> Self {
+        KeyUsages::NONE.with(KeyUsage::Sign).with(KeyUsage::Verify)
+    }
+}
+
+impl FromIterator<KeyUsage> for KeyUsages {
+    fn from_iter<I: IntoIterator<Item = KeyUsage>>(usages: I) -> Self {
+        usages.into_iter().fold(KeyUsages::NONE, KeyUsages::with)
+    }
+}

@@ -1,0 +1,33 @@
+//! The nouns every other room speaks in: what is asked ([`Operation`]), what is answered ([`Outcome`]), what can go
+//! wrong ([`Fault`]), and the words for keys, callers, mounts and time limits between them.
+//!
+//! This room must not know: any wire, any store, any backend, any runtime. It does no I/O and reads no clock except
+//! through [`Deadline`].
+
+mod algorithm;
+mod caller;
+mod class;
+mod deadline;
+mod fault;
+mod job;
+mod key;
+mod mount;
+mod namespace;
+mod operation;
+mod outcome;
+mod secret;
+mod status;
+
+pub use algorithm::{Curve, Hash, KeyKind, Marshaling, SaltLength, SignatureScheme};
+pub use caller::{Caller, PeerCredentials, TokenId, Wire};
+pub use class::Class;
+pub use deadline::Deadline;
+pub use fault::{Fault, FaultLabel};
+pub use job::{Digest, KeyOperation, SignInput, Terms};
+pub use key::{KeyUsage, KeyUsages, PublicKey};
+pub use mount::{Mount, MountConfig};
+pub use namespace::Namespace;
+pub use operation::{Body, Capability, CertificateRequest, Data, Operation, Request, SignRequest, Verb, VerifyRequest};
+pub use outcome::{IssuedCertificate, Outcome, Response};
+pub use secret::Secret;
+pub use status::{MemberState, MemberStatus, Status};

@@ -1,0 +1,59 @@
+//! Where an engine is enabled, and under which settings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Namespace;
+
+/// One enabled engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The namespace it is in.
+    pub namespace: Namespace,
+    /// Its path in that namespace, ending in `/`: `pki/`, `teams/ca/`.
+    pub path: String,
+    /// The engine's type: `pki`, `transit`.
+    pub engine: String,
+    /// Never reused: the engine's records are kept under it.
+    pub uuid: String,
+    /// Vault's accessor, such as `pki_1a2b3c4d`.
+    pub accessor: String,
+    /// Free text of the operator's.
+    pub description: String,
+    /// Free settings handed to the engine.
+    pub options: BTreeMap<String, String>,
+    /// Tunable settings.
+    pub config: MountConfig,
+}
+
+/// What `sys/mounts/:path/tune` changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountConfig {
+    /// Lifetime given where a request names none; zero means the system's default.
+    pub default_lease_ttl: Duration,
+    /// Longest lifetime given; zero means the system's maximum.
+    pub max_lease_ttl: Duration,
+    /// Names of the managed keys this mount may use, apart from those of `any_mount`.
+    pub allowed_managed_keys: Vec<String>,
+}
+
+/// The system's default lease TTL, as Vault's: 32 days.
+const SYSTEM_DEFAULT_TTL: Duration = Duration::from_secs(32 * 24 * 3600);
+/// The system's maximum lease TTL, as Vault's: 32 days.
+const SYSTEM_MAX_TTL: Duration = Duration::from_secs(32 * 24 * 3600);
+
+impl MountConfig {
+    /// The default TTL in force.
+    pub fn effective_default_ttl(&self) -> Duration {
+        if self.default_lease_ttl.is_zero() {
+            SYSTEM_DEFAULT_TTL.min(self.effective_max_ttl())
+        } else {
+            self.default_lease_ttl
+        }
+    }
+
+    /// The maximum TTL in force.
+    pub fn effective_max_ttl(&self) -> Duration {
+        if self.max_lease_ttl.is_zero() { SYSTEM_MAX_TTL } else { self.max_lease_ttl }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a client gets back when nothing went wrong.
+
+use bytes::Bytes;
+
+use super::Data;
+
+/// The answer to an [`super::Operation`].
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A signature, written as asked.
+    Signature {
+        /// The signature's bytes.
+        signature: Bytes,
+        /// The version of the Transit key that made it.
+        key_version: u32,
+    },
+    /// Whether a signature is good.
+    Verdict {
+        /// True if it is.
+        valid: bool,
+    },
+    /// A certificate, stored before it was answered.
+    Certificate(IssuedCertificate),
+    /// The answer to a generic request.
+    Response(Response),
+}
+
+/// A certificate just issued.
+#[derive(Clone, Debug)]
+pub struct IssuedCertificate {
+    /// DER of the certificate (RFC 5280).
+    pub certificate: Bytes,
+    /// DER of the issuer's certificate and those above it, nearest first.
+    pub chain: Vec<Bytes>,
+    /// The serial number as Vault writes it: hexadecimal pairs with colons.
+    pub serial: String,
+    /// `notAfter`, in Unix seconds.
+    pub expiration: i64,
+}
+
+/// The answer to a generic request, before any envelope.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// Done, nothing to say (HTTP 204).
+    Empty,
+    /// Data in Vault's envelope.
+    Data {
+        /// The `data` member.
+        data: Data,
+        /// What the operator should know all the same.
+        warnings: Vec<String>,
+        /// Whether Vault repeats each member of `data` at the top level on this path.
+        mirrored: bool,
+    },
+    /// JSON without an envelope, with a status of its own (`sys/health` and its like).
+    Bare {
+        /// HTTP status.
+        status: u16,
+        /// The whole body.
+        body: serde_json::Value,
+    },
+    /// Bytes of another content type: DER and PEM. No bytes at all are HTTP 204.
+    Raw {
+        /// The media type.
+        content_type: &'static str,
+        /// The body.
+        body: Bytes,
+    },
+}
+
+impl Response {
+    /// Data without warnings.
+    pub fn data(data: Data) -> Response {
+        Response::Data { data, warnings: Vec::new(), mirrored: false }
+    }
+
+    /// Data with warnings.
+    pub fn with_warnings(data: Data, warnings: Vec<String>) -> Response {
+        Response::Data { data, warnings, mirrored: false }
+    }
+
+    /// Vault's list shape: `{"keys": [...]}`.
+    pub fn keys(keys: Vec<String>) -> Response {
+        let mut data = Data::new();
+        data.insert("keys".into(), keys.into());
+        Response::data(data)
+    }
+}
+
+impl From<Response> for Outcome {
+    fn from(response: Response) -> Outcome {
+        Outcome::Response(response)
+    }
+}

@@ -1,0 +1,96 @@
+//! What `issue` and `sign` mean. An engine owns the table of its paths below a mount, its records, and nothing else: it
+//! is given the mount, a store and managed keys as handles.
+//!
+//! This room must not know: any wire, who may call (that was judged before), or another engine.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::config::Limits;
+use crate::managed_keys::ManagedKeys;
+use crate::model::{
+    Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
+};
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+
+/// The future of an engine's answer.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
+
+/// One call on an engine: through which mount, by whom, and under which terms.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The mount, with its settings as they are now.
+    pub mount: Arc<Mount>,
+    /// Who asks.
+    pub caller: Caller,
+    /// When the answer stops being of use.
+    pub deadline: Deadline,
+    /// How urgent it is.
+    pub class: Class,
+}
+
+impl Call {
+    /// The terms of a job on behalf of this call.
+    pub fn terms(&self) -> Terms {
+        Terms { namespace: self.mount.namespace.clone(), class: self.class, deadline: self.deadline }
+    }
+}
+
+/// What an engine is built from.
+#[derive(Clone)]
+pub struct Services {
+    /// Where its records go, under collections that begin with the mount's UUID.
+    pub store: Store,
+    /// The keys it may plug into.
+    pub keys: ManagedKeys,
+    /// Where it counts.
+    pub telemetry: Telemetry,
+    /// The bounds in force.
+    pub limits: Limits,
+    /// The folder CA certificates and CRLs are published below, if configured.
+    pub publish_dir: Option<PathBuf>,
+}
+
+/// One mounted engine.
+pub trait Engine: Send + Sync {
+    /// Answers a generic request. `request.path` is relative to the mount.
+    fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer;
+
+    /// Whether this path is answered without a token (`ca`, `crl`).
+    fn is_public(&self, _verb: Verb, _path: &str) -> bool {
+        false
+    }
+
+    /// The hot operation sign.
+    fn sign(self: Arc<Self>, _call: Call, _request: SignRequest) -> Answer {
+        unsupported("sign")
+    }
+
+    /// The hot operation verify.
+    fn verify(self: Arc<Self>, _call: Call, _request: VerifyRequest) -> Answer {
+        unsupported("verify")
+    }
+
+    /// The hot operation sign certificate.
+    fn sign_certificate(self: Arc<Self>, _call: Call, _request: CertificateRequest) -> Answer {
+        unsupported("sign certificate")
+    }
+
+    /// Does what is due by the clock (a CRL that runs out). Called about once a minute, and once at start.
+    fn maintain(self: Arc<Self>, _call: Call) -> Answer {
+        Box::pin(async { Ok(crate::model::Response::Empty.into()) })
+    }
+
+    /// The changes that remove this mount's records, for the commit that disables it.
+    fn removal(&self, mount: &Mount) -> Result<Vec<crate::store::Write>, Fault>;
+}
+
+fn unsupported(what: &'static str) -> Answer {
+    Box::pin(async move { Err(Fault::NotSupported { what: format!("{what} on a mount of this type") }) })
+}
+
+/// Makes an engine for a mount.
+pub type Factory = fn(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault>;

@@ -1,0 +1,8 @@
+//! Managed keys: named entries, each bound to one namespace, that stand for exactly one key in one backend. Resolves
+//! (mount, name or UUID) to a [`Handle`]: binding, `usages`, `allowed_managed_keys`, `any_mount`.
+//!
+//! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
+
+mod handle;
+
+pub use handle::{Handle, KeyRef, ManagedKeys};

@@ -12,6 +12,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class, most urgent first.
+    pub const ALL: [Class; 3] = [Class::Control, Class::Interactive, Class::Bulk];
+
     /// The label used in metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {

@@ -1,0 +1,128 @@
+//! The values labels may take.
+
+use crate::model::{Body, FaultLabel, Operation, Verb};
+
+/// What kind of operation was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationLabel {
+    /// The hot operation sign.
+    Sign,
+    /// The hot operation verify.
+    Verify,
+    /// The hot operation sign certificate.
+    SignCertificate,
+    /// A generic read.
+    Read,
+    /// A generic write.
+    Write,
+    /// A generic patch.
+    Patch,
+    /// A generic delete.
+    Delete,
+    /// A generic list.
+    List,
+}
+
+impl OperationLabel {
+    /// Every label.
+    pub const ALL: [OperationLabel; 8] = [
+        OperationLabel::Sign,
+        OperationLabel::Verify,
+        OperationLabel::SignCertificate,
+        OperationLabel::Read,
+        OperationLabel::Write,
+        OperationLabel::Patch,
+        OperationLabel::Delete,
+        OperationLabel::List,
+    ];
+
+    /// The label of an operation.
+    pub fn of(operation: &Operation) -> OperationLabel {
+        match &operation.body {
+            Body::Sign(_) => OperationLabel::Sign,
+            Body::Verify(_) => OperationLabel::Verify,
+            Body::SignCertificate(_) => OperationLabel::SignCertificate,
+            Body::Request(request) => match request.verb {
+                Verb::Read => OperationLabel::Read,
+                Verb::Write => OperationLabel::Write,
+                Verb::Patch => OperationLabel::Patch,
+                Verb::Delete => OperationLabel::Delete,
+                Verb::List => OperationLabel::List,
+            },
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            OperationLabel::Sign => "sign",
+            OperationLabel::Verify => "verify",
+            OperationLabel::SignCertificate => "sign_certificate",
+            OperationLabel::Read => "read",
+            OperationLabel::Write => "write",
+            OperationLabel::Patch => "patch",
+            OperationLabel::Delete => "delete",
+            OperationLabel::List => "list",
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutcomeLabel {
+    /// With an outcome.
+    Ok,
+    /// With a fault.
+    Fault(FaultLabel),
+}
+
+impl OutcomeLabel {
+    pub(super) const COUNT: usize = FaultLabel::ALL.len() + 1;
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            OutcomeLabel::Ok => 0,
+            OutcomeLabel::Fault(label) => 1 + label as usize,
+        }
+    }
+
+    /// Its text: `ok`, or the fault's label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            OutcomeLabel::Ok => "ok",
+            OutcomeLabel::Fault(label) => label.as_str(),
+        }
+    }
+}
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The daemon's bound on open connections.
+    Connections,
+    /// The bound on one uid's.
+    PerUid,
+    /// The listener does not allow this uid or gid.
+    Peer,
+    /// The kernel has no file descriptor left for it.
+    Descriptors,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Refusal; 4] = [Refusal::Connections, Refusal::PerUid, Refusal::Peer, Refusal::Descriptors];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Refusal::Connections => "connections",
+            Refusal::PerUid => "connections_per_uid",
+            Refusal::Peer => "peer",
+            Refusal::Descriptors => "descriptors",
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The one list of metrics. Names follow Prometheus' conventions: base units, `_total` for counters.
+
+use metrics::{Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+pub(super) static METADATA: Metadata<'static> = Metadata::new("keyway", Level::INFO, None);
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts into buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: MetricKind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+pub(super) const REQUESTS: &str = "keyway_requests_total";
+pub(super) const REQUEST_SECONDS: &str = "keyway_request_duration_seconds";
+pub(super) const JOBS: &str = "keyway_jobs_total";
+pub(super) const JOB_QUEUE_SECONDS: &str = "keyway_job_queue_seconds";
+pub(super) const JOB_DEVICE_SECONDS: &str = "keyway_job_device_seconds";
+pub(super) const LANE_DEPTH: &str = "keyway_lane_depth";
+pub(super) const MEMBER_STATE: &str = "keyway_member_state";
+pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
+pub(super) const SESSIONS: &str = "keyway_sessions";
+pub(super) const SESSIONS_STUCK: &str = "keyway_sessions_stuck_total";
+pub(super) const LOGINS: &str = "keyway_logins_total";
+pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
+pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
+pub(super) const CRLS: &str = "keyway_crls_signed_total";
+pub(super) const TOKENS_REFUSED: &str = "keyway_tokens_refused_total";
+pub(super) const CONNECTIONS: &str = "keyway_connections";
+pub(super) const CONNECTIONS_REFUSED: &str = "keyway_connections_refused_total";
+pub(super) const MALFORMED: &str = "keyway_malformed_requests_total";
+pub(super) const STORE_COMMITS: &str = "keyway_store_commits";
+pub(super) const STORE_GROUPS: &str = "keyway_store_groups";
+pub(super) const STORE_RECORDS: &str = "keyway_store_records_written";
+pub(super) const BUILD_INFO: &str = "keyway_build_info";
+pub(super) const START_TIME: &str = "keyway_start_time_seconds";
+pub(super) const PROCESS_MEMORY: &str = "keyway_resident_memory_bytes";
+pub(super) const PROCESS_FDS: &str = "keyway_open_fds";
+pub(super) const PROCESS_THREADS: &str = "keyway_threads";
+
+const fn metric(name: &'static str, kind: MetricKind, labels: &'static [&'static str], help: &'static str) -> MetricInfo {
+    MetricInfo { name, kind, labels, help }
+}
+
+use MetricKind::{Counter, Gauge, Histogram};
+
+/// Every metric Keyway exposes.
+pub const METRICS: &[MetricInfo] = &[
+    metric(REQUESTS, Counter, &["operation", "outcome", "wire"], "Operations answered, by how they ended."),
+    metric(REQUEST_SECONDS, Histogram, &["operation", "wire"], "Time from an operation's arrival to its answer."),
+    metric(JOBS, Counter, &["outcome"], "Private-key operations that a session ran."),
+    metric(JOB_QUEUE_SECONDS, Histogram, &["class"], "Time private-key operations waited in their lane."),
+    metric(JOB_DEVICE_SECONDS, Histogram, &["class"], "Time the device took for private-key operations."),
+    metric(LANE_DEPTH, Gauge, &["library", "token"], "Jobs queued in the member's lane, sampled."),
+    metric(MEMBER_STATE, Gauge, &["library", "token", "state"], "1 for the state the member is in."),
+    metric(MEMBER_KEYS, Gauge, &["library", "token"], "Managed keys the member has proven to hold."),
+    metric(SESSIONS, Gauge, &["library", "token", "state"], "Sessions of the member, by state."),
+    metric(SESSIONS_STUCK, Counter, &["library", "token"], "Sessions given up because a call did not return."),
+    metric(LOGINS, Counter, &["library", "token", "result"], "Times the token was brought up or refused to be."),
+    metric(CERTIFICATES, Counter, &[], "Certificates issued."),
+    metric(REVOCATIONS, Counter, &[], "Certificates revoked."),
+    metric(CRLS, Counter, &[], "Certificate revocation lists signed."),
+    metric(TOKENS_REFUSED, Counter, &[], "Requests refused for want of a good token."),
+    metric(CONNECTIONS, Gauge, &["wire"], "Connections open."),
+    metric(CONNECTIONS_REFUSED, Counter, &["reason"], "Connections turned away."),
+    metric(MALFORMED, Counter, &["wire"], "Requests that could not be read."),
+    metric(STORE_COMMITS, Gauge, &[], "Commits the store was asked for since it was opened."),
+    metric(STORE_GROUPS, Gauge, &[], "Durable transactions those commits were written in."),
+    metric(STORE_RECORDS, Gauge, &[], "Records those commits wrote."),
+    metric(BUILD_INFO, Gauge, &["version"], "Always 1; the version is in the label."),
+    metric(START_TIME, Gauge, &[], "When the daemon started, in Unix time."),
+    metric(PROCESS_MEMORY, Gauge, &[], "Resident memory of the daemon."),
+    metric(PROCESS_FDS, Gauge, &[], "File descriptors the daemon has open."),
+    metric(PROCESS_THREADS, Gauge, &[], "Threads of the daemon."),
+];
+
+/// Tells the recorder what each metric says.
+pub(super) fn describe(recorder: &PrometheusRecorder) {
+    for info in METRICS {
+        let unit = if info.name.ends_with("_seconds") { Some(Unit::Seconds) } else { None };
+        match info.kind {
+            Counter => recorder.describe_counter(info.name.into(), unit, info.help.into()),
+            Gauge => recorder.describe_gauge(info.name.into(), unit, info.help.into()),
+            Histogram => recorder.describe_histogram(info.name.into(), unit, info.help.into()),
+        }
+    }
+}

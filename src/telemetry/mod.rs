@@ -1,0 +1,311 @@
+//! What can be seen from outside: every metric in one list with closed label sets, log lines, and their exposition.
+//!
+//! A hot path increments a handle that was registered before; nothing here looks a metric up by name at run time. This
+//! room must not know who counts, or why.
+
+mod exposition;
+mod labels;
+mod list;
+pub mod log;
+mod process;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use parking_lot::RwLock;
+use std::collections::HashMap;
+
+use crate::model::{Class, MemberState, Wire};
+
+pub use exposition::{Exposition, ExpositionError};
+pub use labels::{OperationLabel, OutcomeLabel, Refusal};
+pub use list::{METRICS, MetricInfo, MetricKind};
+
+/// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
+const BUCKETS: usize = 20;
+const BUCKET_FIRST: f64 = 50e-6;
+
+/// Where the daemon counts. One per daemon; cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Inner>);
+
+struct Inner {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    requests: Vec<OnceLock<Counter>>,
+    request_seconds: Vec<OnceLock<Histogram>>,
+    job_queue_seconds: [Histogram; 3],
+    job_device_seconds: [Histogram; 3],
+    jobs: [Counter; 2],
+    members: RwLock<HashMap<(String, String), Arc<MemberMetrics>>>,
+    certificates: Counter,
+    revocations: Counter,
+    crls: Counter,
+    tokens_refused: Counter,
+    connections: [Gauge; 2],
+    connections_refused: [Counter; Refusal::ALL.len()],
+    malformed: [Counter; 2],
+    store: [Gauge; 3],
+}
+
+/// The handles of one member. Its labels are bounded by the managed keys an operator registers.
+struct MemberMetrics {
+    states: [Gauge; MemberState::ALL.len()],
+    sessions: [Gauge; 2],
+    keys: Gauge,
+    lane_depth: Gauge,
+    logins: [Counter; 2],
+    stuck: Counter,
+}
+
+impl Telemetry {
+    /// A fresh set of metrics, all at zero.
+    pub fn new() -> Telemetry {
+        let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
+        // Only an empty list is an error.
+        let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        list::describe(&recorder);
+        let by_class = |name| Class::ALL.map(|class| histogram(&recorder, name, &[("class", class.label())]));
+        let inner = Inner {
+            requests: empty_cells(OperationLabel::ALL.len() * OutcomeLabel::COUNT * 2),
+            request_seconds: empty_cells(OperationLabel::ALL.len() * 2),
+            job_queue_seconds: by_class(list::JOB_QUEUE_SECONDS),
+            job_device_seconds: by_class(list::JOB_DEVICE_SECONDS),
+            jobs: ["ok", "failed"].map(|outcome| counter(&recorder, list::JOBS, &[("outcome", outcome)])),
+            members: RwLock::default(),
+            certificates: counter(&recorder, list::CERTIFICATES, &[]),
+            revocations: counter(&recorder, list::REVOCATIONS, &[]),
+            crls: counter(&recorder, list::CRLS, &[]),
+            tokens_refused: counter(&recorder, list::TOKENS_REFUSED, &[]),
+            connections: WIRES.map(|wire| gauge(&recorder, list::CONNECTIONS, &[("wire", wire.label())])),
+            connections_refused: Refusal::ALL
+                .map(|reason| counter(&recorder, list::CONNECTIONS_REFUSED, &[("reason", reason.label())])),
+            malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
+            store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS].map(|name| gauge(&recorder, name, &[])),
+            handle,
+            recorder,
+        };
+        let telemetry = Telemetry(Arc::new(inner));
+        telemetry.constant_gauges();
+        telemetry
+    }
+
+    fn constant_gauges(&self) {
+        let version = env!("CARGO_PKG_VERSION");
+        gauge(&self.0.recorder, list::BUILD_INFO, &[("version", version)]).set(1.0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        gauge(&self.0.recorder, list::START_TIME, &[]).set(now.as_secs_f64());
+    }
+
+    /// The exposition in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> String {
+        process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
+        self.0.handle.render()
+    }
+
+    /// Folds what histograms have collected. To be called every few seconds, scraped or not, so that memory stays flat.
+    pub fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    /// One operation was answered, `total` after it arrived.
+    pub fn request_finished(&self, operation: OperationLabel, outcome: OutcomeLabel, wire: Wire, total: Duration) {
+        let (op, out, via) = (operation.index(), outcome.index(), wire_index(wire));
+        if let Some(cell) = self.0.requests.get((op * OutcomeLabel::COUNT + out) * 2 + via) {
+            let labels = [("operation", operation.label()), ("outcome", outcome.label()), ("wire", wire.label())];
+            cell.get_or_init(|| counter(&self.0.recorder, list::REQUESTS, &labels)).increment(1);
+        }
+        if let Some(cell) = self.0.request_seconds.get(op * 2 + via) {
+            let labels = [("operation", operation.label()), ("wire", wire.label())];
+            cell.get_or_init(|| histogram(&self.0.recorder, list::REQUEST_SECONDS, &labels)).record(total);
+        }
+    }
+
+    /// A session ran a job that had waited `queue` and took `device`.
+    pub fn job_finished(&self, queue: Duration, device: Duration, class: Class, ok: bool) {
+        let class = class as usize;
+        self.0.job_queue_seconds[class].record(queue);
+        self.0.job_device_seconds[class].record(device);
+        self.0.jobs[usize::from(!ok)].increment(1);
+    }
+
+    /// A token was asked to log us in.
+    pub fn login(&self, library: &str, token: &str, ok: bool) {
+        self.member_metrics(library, token).logins[usize::from(!ok)].increment(1);
+    }
+
+    /// A call into a token did not return within its limit.
+    pub fn session_stuck(&self, library: &str, token: &str) {
+        self.member_metrics(library, token).stuck.increment(1);
+    }
+
+    /// Jobs queued in a member's lane.
+    pub fn lane_depth(&self, library: &str, token: &str, depth: usize) {
+        self.member_metrics(library, token).lane_depth.set(count(depth));
+    }
+
+    /// Where a member stands.
+    pub fn member(&self, library: &str, token: &str, state: MemberState, serving: usize, stuck: usize, keys: usize) {
+        let member = self.member_metrics(library, token);
+        for (gauge, each) in member.states.iter().zip(MemberState::ALL) {
+            gauge.set(if each == state { 1.0 } else { 0.0 });
+        }
+        member.sessions[0].set(count(serving));
+        member.sessions[1].set(count(stuck));
+        member.keys.set(count(keys));
+    }
+
+    /// A certificate was issued.
+    pub fn certificate_issued(&self) {
+        self.0.certificates.increment(1);
+    }
+
+    /// A certificate was revoked.
+    pub fn certificate_revoked(&self) {
+        self.0.revocations.increment(1);
+    }
+
+    /// A CRL was signed.
+    pub fn crl_signed(&self) {
+        self.0.crls.increment(1);
+    }
+
+    /// A request came without a good token.
+    pub fn token_refused(&self) {
+        self.0.tokens_refused.increment(1);
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self, wire: Wire) {
+        self.0.connections[wire_index(wire)].increment(1.0);
+    }
+
+    /// A connection has ended.
+    pub fn connection_closed(&self, wire: Wire) {
+        self.0.connections[wire_index(wire)].decrement(1.0);
+    }
+
+    /// A connection was turned away.
+    pub fn connection_refused(&self, reason: Refusal) {
+        self.0.connections_refused[reason as usize].increment(1);
+    }
+
+    /// Bytes came that are no request of this wire.
+    pub fn malformed(&self, wire: Wire) {
+        self.0.malformed[wire_index(wire)].increment(1);
+    }
+
+    /// What the store has done since it was opened.
+    pub fn store(&self, commits: u64, groups: u64, records: u64) {
+        for (gauge, value) in self.0.store.iter().zip([commits, groups, records]) {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 commits")]
+            gauge.set(value as f64);
+        }
+    }
+
+    fn member_metrics(&self, library: &str, token: &str) -> Arc<MemberMetrics> {
+        let key = (library.to_owned(), token.to_owned());
+        if let Some(member) = self.0.members.read().get(&key) {
+            return Arc::clone(member);
+        }
+        let recorder = &self.0.recorder;
+        let member = [("library", library), ("token", token)];
+        let with = |name: &'static str, value: &'static str| [member[0], member[1], (name, value)];
+        let metrics = MemberMetrics {
+            states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
+            sessions: ["serving", "stuck"].map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
+            keys: gauge(recorder, list::MEMBER_KEYS, &member),
+            lane_depth: gauge(recorder, list::LANE_DEPTH, &member),
+            logins: ["ok", "refused"].map(|result| counter(recorder, list::LOGINS, &with("result", result))),
+            stuck: counter(recorder, list::SESSIONS_STUCK, &member),
+        };
+        Arc::clone(self.0.members.write().entry(key).or_insert_with(|| Arc::new(metrics)))
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry::new()
+    }
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Telemetry")
+    }
+}
+
+const WIRES: [Wire; 2] = [Wire::Http, Wire::Framed];
+
+fn wire_index(wire: Wire) -> usize {
+    match wire {
+        Wire::Http => 0,
+        Wire::Framed => 1,
+    }
+}
+
+fn empty_cells<T>(len: usize) -> Vec<OnceLock<T>> {
+    std::iter::repeat_with(OnceLock::new).take(len).collect()
+}
+
+fn count(value: usize) -> f64 {
+    f64::from(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>();
+    Key::from_parts(name, labels)
+}
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+    recorder.register_counter(&key(name, labels), &list::METADATA)
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
+    recorder.register_gauge(&key(name, labels), &list::METADATA)
+}
+
+fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
+    recorder.register_histogram(&key(name, labels), &list::METADATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_exposed_under_closed_labels() {
+        let telemetry = Telemetry::new();
+        telemetry.request_finished(OperationLabel::Sign, OutcomeLabel::Ok, Wire::Framed, Duration::from_micros(120));
+        telemetry.job_finished(Duration::from_micros(20), Duration::from_micros(90), Class::Bulk, true);
+        telemetry.member("dev", "keyway-dev", MemberState::Serving, 2, 0, 3);
+        let text = telemetry.render();
+        for line in [
+            "keyway_requests_total{operation=\"sign\",outcome=\"ok\",wire=\"framed\"} 1",
+            "keyway_request_duration_seconds_bucket{operation=\"sign\",wire=\"framed\",le=\"0.0002\"} 1",
+            "keyway_job_device_seconds_count{class=\"bulk\"} 1",
+            "keyway_member_state{library=\"dev\",token=\"keyway-dev\",state=\"serving\"} 1",
+            "keyway_sessions{library=\"dev\",token=\"keyway-dev\",state=\"serving\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_exposed_is_in_the_list_with_its_help() {
+        let telemetry = Telemetry::new();
+        telemetry.member("dev", "t", MemberState::Probing, 0, 0, 0);
+        telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
+        let text = telemetry.render();
+        for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|rest| rest.split(' ').next()) {
+            let name = name.expect("a name follows");
+            let known = METRICS.iter().any(|metric| metric.name == name);
+            assert!(known, "{name} is not in the list");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        }
+    }
+}

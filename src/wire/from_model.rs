@@ -1,0 +1,49 @@
+//! From the model to the framed wire's messages.
+
+use bytes::Bytes;
+
+use super::envelope;
+use super::proto;
+use crate::model::{Fault, Outcome};
+
+/// The reply to the call `id`.
+pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
+    use proto::reply::Result as Answer;
+    let answer = match result {
+        Ok(Outcome::Signature { signature, key_version }) => Answer::Signature(proto::Signature { signature, key_version }),
+        Ok(Outcome::Verdict { valid }) => Answer::Verdict(proto::Verdict { valid }),
+        Ok(Outcome::Certificate(issued)) => Answer::Certificate(proto::Certificate {
+            certificate: issued.certificate,
+            chain: issued.chain,
+            serial: issued.serial,
+            expiration: issued.expiration,
+        }),
+        Ok(Outcome::Response(response)) => {
+            let rendered = envelope::render(response);
+            Answer::Response(proto::Response {
+                status: u32::from(rendered.status),
+                body: rendered.body,
+                content_type: rendered.content_type.to_owned(),
+            })
+        }
+        Err(fault) => Answer::Fault(fault_message(&fault)),
+    };
+    proto::Reply { id, result: Some(answer) }
+}
+
+/// A fault on the framed wire: the one place that turns it into an answer there.
+pub fn fault_message(fault: &Fault) -> proto::Fault {
+    let retry_after = fault.retry_after().map_or(0, |after| u32::try_from(after.as_millis()).unwrap_or(u32::MAX));
+    proto::Fault {
+        label: fault.label().as_str().to_owned(),
+        message: fault.to_string(),
+        retryable: fault.retryable(),
+        retry_after_ms: retry_after,
+    }
+}
+
+/// The bytes of a JSON value.
+pub(super) fn json(value: &serde_json::Value) -> Bytes {
+    // A Value has string keys only and always serializes.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}

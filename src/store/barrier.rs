@@ -156,7 +156,7 @@ impl Barrier {
             return mac(key, bytes);
         }
         let mut derived = Zeroizing::new([0; 32]);
-        derive(&self.root, &[b"keyed hash v1", &[0], purpose.as_bytes()], &mut *derived)?;
+        derive(&self.root, &[b"keyed hash v1", &[0], purpose.as_bytes()], &mut derived)?;
         let key = hmac::Key::new(HMAC_SHA256, &*derived);
         let hash = mac(&key, bytes);
         self.hash_keys.write().insert(purpose, key);
@@ -201,7 +201,7 @@ impl Barrier {
 impl Epoch {
     fn derive(root: &Prk, id: KeyId) -> Result<Epoch, Fault> {
         let mut bytes = Zeroizing::new([0; 32]);
-        derive(root, &[b"data key v1", &id.instance, &id.epoch.to_be_bytes()], &mut *bytes)?;
+        derive(root, &[b"data key v1", &id.instance, &id.epoch.to_be_bytes()], &mut bytes)?;
         let key =
             UnboundKey::new(&AES_256_GCM, &*bytes).map_err(|_| Fault::internal("AES-GCM refused a derived key"))?;
         Ok(Epoch { id, key: LessSafeKey::new(key), seals: AtomicU64::new(0) })

@@ -8,7 +8,6 @@
 //! room again needs no restart.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
-use super::physical::{Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, WhenFull};
+use super::physical::{Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull};
 use super::queue::{Bounds, Queue};
 use super::storage_file::{IfAbsent, StorageFile};
 use crate::model::Fault;
@@ -81,12 +80,7 @@ impl Physical for Embedded {
         })
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Fault> {
+    fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault> {
         if from >= until {
             return Ok(());
         }

@@ -1,11 +1,11 @@
 //! A physical store that is gone at exit, for `-dev` and tests.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use parking_lot::RwLock;
 
-use super::physical::{Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, WhenFull};
+use super::physical::{Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull};
 use crate::model::Fault;
 
 /// Entries in a sorted map. A transaction is a group of its own, done before `submit` returns.
@@ -26,12 +26,7 @@ impl Physical for Memory {
         Ok(self.state.read().open()?.get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Fault> {
+    fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault> {
         let state = self.state.read();
         // An empty range given backwards would make BTreeMap panic.
         if from >= until {

@@ -130,18 +130,16 @@ pub(super) enum NotQueued {
     Closed,
 }
 
+/// Is shown keys and values, until it breaks.
+pub(super) type Visitor<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
 /// A sorted map of opaque bytes. Reads see what was committed when they began.
 pub(super) trait Physical: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
 
     /// Shows the entries with `from <= key < until` in order of their keys, until `visit` breaks. `visit` must not call this store.
-    fn scan(
-        &self,
-        from: &[u8],
-        until: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Fault>;
+    fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault>;
 
     /// Queues a transaction, whose verdict is told once its changes are durable or refused.
     fn submit(&self, transaction: Transaction, when_full: WhenFull) -> Result<(), NotQueued>;

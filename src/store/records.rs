@@ -29,6 +29,9 @@ pub const COMMIT_WRITES_MAX: usize = 10_000;
 /// When to come again to a full queue: about what the disk takes for a group.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Is shown a record's name, its key in the physical store, and its stored form.
+type Show<'s> = dyn FnMut(RecordKey, &[u8], &[u8]) -> Result<(), Fault> + 's;
+
 /// A handle on the store; clones are handles on the same one. When the last is dropped, the store is closed.
 #[derive(Clone)]
 pub struct Store {
@@ -255,7 +258,7 @@ impl Inner {
         collection: &str,
         after: Option<&str>,
         limit: usize,
-        show: &mut dyn FnMut(RecordKey, &[u8], &[u8]) -> Result<(), Fault>,
+        show: &mut Show<'_>,
     ) -> Result<(), Fault> {
         let prefix = name::collection(namespace, collection)?;
         let until = name::after_prefix(&prefix);

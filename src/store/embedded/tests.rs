@@ -2,25 +2,40 @@
 
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use super::*;
+use crate::config::Storage;
 use crate::model::Namespace;
-use crate::store::{Ephemeral, KeyFile, RecordKey, Store, Write, name};
+use crate::store::{KeyFile, RecordKey, Store, Write, name};
 
-/// A disk that is full while told so.
+/// What befalls the disk.
+#[derive(Debug)]
+struct Trouble {
+    /// It has room up to this offset.
+    room_bytes: AtomicU64,
+    /// After so many more writes and syncs it is gone.
+    steps_left: AtomicI64,
+}
+
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
-    full: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
 }
 
 impl Disk {
-    fn check(&self) -> std::io::Result<()> {
-        if self.full.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    fn step(&self, end: u64) -> std::io::Result<()> {
+        if self.trouble.steps_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        if end > self.trouble.room_bytes.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 }
 
@@ -32,15 +47,15 @@ impl StorageBackend for Disk {
         self.file.read(offset, out)
     }
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.check()?;
+        self.step(len)?;
         self.file.set_len(len)
     }
     fn sync_data(&self) -> std::io::Result<()> {
-        self.check()?;
+        self.step(0)?;
         self.file.sync_data()
     }
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.check()?;
+        self.step(offset + data.len() as u64)?;
         self.file.write(offset, data)
     }
     fn close(&self) -> std::io::Result<()> {
@@ -55,34 +70,50 @@ impl StorageBackend for Disk {
 }
 
 struct Site {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     path: PathBuf,
-    full: Arc<AtomicBool>,
+    trouble: Arc<Trouble>,
 }
 
 impl Site {
     fn new() -> Site {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.redb");
-        Site { _folder: folder, path, full: Arc::default() }
+        let trouble = Trouble { room_bytes: AtomicU64::new(u64::MAX), steps_left: AtomicI64::new(i64::MAX) };
+        Site { folder, path, trouble: Arc::new(trouble) }
     }
 
     fn embedded(&self) -> Embedded {
-        let full = Arc::clone(&self.full);
+        let trouble = Arc::clone(&self.trouble);
         let file = StorageFile::with_mount(
             &self.path,
             Box::new(move |builder, file| {
-                builder.create_with_backend(Disk { file: FileBackend::new(file)?, full: Arc::clone(&full) })
+                builder.create_with_backend(Disk { file: FileBackend::new(file)?, trouble: Arc::clone(&trouble) })
             }),
         );
         Embedded::start(file).unwrap()
     }
 
     fn store(&self) -> Store {
-        let store = Store::over(Box::new(self.embedded()), Box::new(Ephemeral::new().unwrap())).unwrap();
-        store.initialize().unwrap();
+        let seal = Box::new(KeyFile::new(&self.folder.path().join("seal.key")));
+        let store = Store::over(Box::new(self.embedded()), seal).unwrap();
+        if !store.is_initialized() {
+            store.initialize().unwrap();
+        }
         store
     }
+
+    /// The store as it is found after a crash now.
+    fn after_crash(&self) -> Store {
+        let copy = self.folder.path().join("crashed.redb");
+        std::fs::copy(&self.path, &copy).unwrap();
+        let seal = Box::new(KeyFile::new(&self.folder.path().join("seal.key")));
+        Store::open(&Storage::Redb { path: copy }, seal).unwrap()
+    }
+}
+
+fn names(store: &Store) -> Vec<String> {
+    store.list(&Namespace::root(), "c", None, 100).unwrap()
 }
 
 fn put(name: &str) -> Write {
@@ -94,15 +125,17 @@ fn key(name: &str) -> RecordKey {
 }
 
 #[test]
-fn a_full_disk_is_told_to_every_waiter_and_leaves_nothing_half_written() {
+fn a_full_disk_is_told_to_every_waiter_and_stops_no_reader() {
     let site = Site::new();
     let store = site.store();
     store.commit_now(vec![put("before")]).unwrap();
-    site.full.store(true, Ordering::SeqCst);
+    site.trouble.room_bytes.store(std::fs::metadata(&site.path).unwrap().len(), Ordering::SeqCst);
     let threads: Vec<_> = (0..8)
         .map(|index| {
             let store = store.clone();
-            std::thread::spawn(move || store.commit_now(vec![put(&format!("a{index}")), put(&format!("b{index}"))]))
+            let large = vec![0; 8 * 1024 * 1024];
+            let large = Write::Put { key: key(&format!("large{index}")), version: 1, value: large };
+            std::thread::spawn(move || store.commit_now(vec![put(&format!("small{index}")), large]))
         })
         .collect();
     for thread in threads {
@@ -112,12 +145,32 @@ fn a_full_disk_is_told_to_every_waiter_and_leaves_nothing_half_written() {
         assert!(fault.to_string().contains("make room on that disk"), "{fault}");
     }
     assert!(store.stats().failures > 0);
+    assert_eq!(names(&store), ["before"]);
 
     // With room again it goes on, without a restart.
-    site.full.store(false, Ordering::SeqCst);
-    assert_eq!(store.list(&Namespace::root(), "c", None, 100).unwrap(), ["before"]);
+    site.trouble.room_bytes.store(u64::MAX, Ordering::SeqCst);
     store.commit_now(vec![put("after")]).unwrap();
-    assert_eq!(store.list(&Namespace::root(), "c", None, 100).unwrap(), ["after", "before"]);
+    assert_eq!(names(&store), ["after", "before"]);
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_commit_leaves_all_of_it_or_nothing() {
+    let mut kept = Vec::new();
+    for steps in 0.. {
+        let site = Site::new();
+        let store = site.store();
+        store.commit_now(vec![put("before")]).unwrap();
+        site.trouble.steps_left.store(steps, Ordering::SeqCst);
+        let answer = store.commit_now((0..20).map(|index| put(&format!("{index}"))).collect());
+        let found = names(&site.after_crash()).len();
+        assert!(found == 1 || found == 21, "{found} after {steps} steps");
+        assert!(answer.is_err() || found == 21, "answered, but lost after {steps} steps");
+        kept.push(found == 21);
+        if answer.is_ok() {
+            break;
+        }
+    }
+    assert!(!kept[0] && kept.len() > 3, "{kept:?}");
 }
 
 #[test]
@@ -125,23 +178,18 @@ fn a_file_removed_from_under_the_store_is_not_replaced_by_an_empty_one() {
     let site = Site::new();
     let store = site.store();
     std::fs::remove_file(&site.path).unwrap();
-    site.full.store(true, Ordering::SeqCst);
+    site.trouble.steps_left.store(0, Ordering::SeqCst);
     store.commit_now(vec![put("a")]).unwrap_err();
-    site.full.store(false, Ordering::SeqCst);
+    site.trouble.steps_left.store(i64::MAX, Ordering::SeqCst);
     let fault = store.commit_now(vec![put("b")]).unwrap_err();
-    assert!(fault.to_string().contains("cannot be opened"), "{fault}");
+    assert!(fault.to_string().contains("see that nothing removes the file"), "{fault}");
     assert!(!site.path.exists());
 }
 
 #[test]
 fn records_altered_or_swapped_below_the_barrier_are_refused() {
     let site = Site::new();
-    let open = || {
-        let seal = Box::new(KeyFile::new(&site.path.with_extension("key")));
-        Store::over(Box::new(site.embedded()), seal).unwrap()
-    };
-    let store = open();
-    store.initialize().unwrap();
+    let store = site.store();
     store.commit_now(vec![put("a"), put("b"), put("c")]).unwrap();
     drop(store);
 
@@ -160,7 +208,7 @@ fn records_altered_or_swapped_below_the_barrier_are_refused() {
     transaction.commit().unwrap();
     drop(below);
 
-    let store = open();
+    let store = site.store();
     for name in ["a", "b", "c"] {
         let fault = store.get(&key(name)).unwrap_err().to_string();
         assert!(fault.contains(&format!("record {name:?} of \"c\"")) && fault.contains("altered or moved"), "{fault}");

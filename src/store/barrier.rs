@@ -13,9 +13,9 @@
 //! Integers are big-endian. The additional data is the first three bytes and the record's key in the physical store, so a
 //! record moved to another name, or given another version, does not open. (An old value put back under its own name does.)
 //!
-//! Data keys come from the root key by HKDF-SHA-256 (RFC 5869). Each process start draws a random instance of 128 bits, so no
-//! two processes share a data key; nonces are random, and an epoch ends after 2^24 of them: the chance that two are alike
-//! is below 2^-49 per epoch, where NIST SP 800-38D (8.3) asks for 2^-32.
+//! Data keys come from the root key by HKDF-SHA-256 (RFC 5869). Each process start draws a random instance of 128 bits,
+//! so no two processes share a data key; nonces are random, and an epoch ends after 2^24 of them: the chance that two
+//! are alike is below 2^-49 per epoch, where NIST SP 800-38D (8.3) asks for 2^-32.
 
 use std::collections::HashMap;
 use std::sync::Arc;

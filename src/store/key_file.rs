@@ -35,7 +35,9 @@ impl KeyFile {
     /// Makes the file under another name, completes it on the disk, then gives it its name, unless that is taken.
     fn make(&self, key: &WrappingKey) -> Result<(), Fault> {
         let failed = |error: std::io::Error| {
-            self.fault(&format!("cannot be written ({error}): make its folder writable for Keyway's user, and see that the disk has room"))
+            self.fault(&format!(
+                "cannot be written ({error}): make its folder writable for Keyway's user, and see that the disk has room"
+            ))
         };
         let folder = match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -142,7 +144,7 @@ fn parse(text: &str) -> Option<WrappingKey> {
     let digits = text.strip_prefix(HEAD)?.trim_end();
     let mut bytes = Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits, &mut *bytes).ok()?;
-    Some(WrappingKey::from_bytes(*bytes))
+    Some(WrappingKey::from_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -203,6 +205,18 @@ mod tests {
         }
         std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         assert!(file.open(&wrapped).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        let file = KeyFile::new(&path);
+        let wrapped = file.wrap(&root_key()).unwrap();
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(4242), None).is_ok() {
+            assert!(said(file.open(&wrapped)).contains("belongs to uid 4242"));
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::ops::Bound;
 
 use parking_lot::RwLock;
 
-use super::physical::{Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull};
+use super::physical::{
+    Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull, closed,
+};
 use crate::model::Fault;
 
 /// Entries in a sorted map. A transaction is a group of its own, done before `submit` returns.
@@ -68,7 +70,7 @@ impl Physical for Memory {
 impl State {
     fn open(&self) -> Result<&BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
         if self.closed {
-            return Err(Fault::Unavailable { what: "the store is closed: Keyway is stopping".to_owned() });
+            return Err(closed());
         }
         Ok(&self.entries)
     }

@@ -1,10 +1,8 @@
 //! Where records are kept: every one encrypted by the barrier, versioned, and written in groups, so that an answer
 //! leaves only after its record is durable.
 //!
-//! Three layers: a [`Physical`] store moves opaque bytes (`embedded`, on redb; `memory`), the barrier encrypts and
+//! Three layers: a `Physical` store moves opaque bytes (`embedded`, on redb; `memory`), the barrier encrypts and
 //! authenticates them, and [`Store`] is what the other rooms hold. This room must not know what any record means.
-//!
-//! [`Physical`]: physical::Physical
 
 mod barrier;
 mod embedded;

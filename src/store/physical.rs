@@ -138,7 +138,8 @@ pub(super) trait Physical: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
 
-    /// Shows the entries with `from <= key < until` in order of their keys, until `visit` breaks. `visit` must not call this store.
+    /// Shows the entries with `from <= key < until` in order of their keys, until `visit` breaks. `visit` must not call
+    /// this store.
     fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault>;
 
     /// Queues a transaction, whose verdict is told once its changes are durable or refused.
@@ -149,6 +150,11 @@ pub(super) trait Physical: Send + Sync {
 
     /// Ends: what is queued is written first, what comes later is refused. A second call does nothing.
     fn close(&self);
+}
+
+/// What is answered once a store is closed.
+pub(super) fn closed() -> Fault {
+    Fault::Unavailable { what: "the store is closed: Keyway is stopping".to_owned() }
 }
 
 /// What a physical store counts.

@@ -14,7 +14,7 @@ use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
 use super::embedded::Embedded;
 use super::memory::Memory;
 use super::name;
-use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull};
+use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull, closed};
 use super::seal::{RootKeyWrap, StoredSeal};
 use super::{Record, RecordKey, Write};
 use crate::config;
@@ -82,7 +82,7 @@ impl Store {
         }
         let mut bytes = zeroize::Zeroizing::new([0; ROOT_KEY_BYTES]);
         random(&mut *bytes)?;
-        let root_key = Secret::new(*bytes);
+        let root_key = Secret::new(&bytes[..]);
         let barrier = Barrier::new(&root_key)?;
         let stored = StoredSeal::encode(self.inner.wrap.kind(), &self.inner.wrap.wrap(&root_key)?)?;
         self.inner.submit_and_wait(vec![Change::Create { key: name::SEAL.to_vec(), value: stored }])?;
@@ -132,8 +132,8 @@ impl Store {
         Ok(records)
     }
 
-    /// Those collections of a namespace that have records and begin with `prefix`, sorted: at most `limit`. So whoever removes
-    /// a mount finds all that is its own.
+    /// Those collections of a namespace that have records and begin with `prefix`, sorted: at most `limit`. So whoever
+    /// removes a mount finds all that is its own.
     pub fn collections(&self, namespace: &Namespace, prefix: &str, limit: usize) -> Result<Vec<String>, Fault> {
         self.inner.barrier()?;
         let mut from = name::collections(namespace, prefix)?;
@@ -230,15 +230,15 @@ impl Inner {
         let (transaction, waiting) = Transaction::for_task(self.encrypt(writes)?);
         self.physical.submit(transaction, WhenFull::Refuse).map_err(|refused| match refused {
             NotQueued::Full(limit) => Fault::Overloaded { namespace, limit, retry_after: RETRY_AFTER },
-            NotQueued::Closed => stopped(),
+            NotQueued::Closed => closed(),
         })?;
         Ok(Some(waiting))
     }
 
     fn submit_and_wait(&self, changes: Vec<Change>) -> Result<(), Fault> {
         let (transaction, waiting) = Transaction::for_thread(changes);
-        self.physical.submit(transaction, WhenFull::Wait).map_err(|_| stopped())?;
-        waiting.recv().map_err(|_| stopped())?.map_err(fault)
+        self.physical.submit(transaction, WhenFull::Wait).map_err(|_| closed())?;
+        waiting.recv().map_err(|_| closed())?.map_err(fault)
     }
 
     fn encrypt(&self, writes: Vec<Write>) -> Result<Vec<Change>, Fault> {
@@ -322,10 +322,6 @@ fn already_initialized() -> Fault {
     Fault::invalid("Vault is already initialized")
 }
 
-fn stopped() -> Fault {
-    Fault::Unavailable { what: "the store is closed: Keyway is stopping".to_owned() }
-}
-
 fn altered(key: &RecordKey) -> Fault {
     Fault::Unavailable {
         what: format!(
@@ -353,7 +349,7 @@ impl Future for CommitFuture {
             }
             Commit::Waiting(waiting) => Pin::new(waiting).poll(context).map(|verdict| match verdict {
                 Ok(verdict) => verdict.map_err(fault),
-                Err(_) => Err(stopped()),
+                Err(_) => Err(closed()),
             }),
         }
     }

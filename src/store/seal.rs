@@ -71,8 +71,8 @@ impl WrappingKey {
         Ok(WrappingKey(bytes))
     }
 
-    pub(super) fn from_bytes(bytes: [u8; 32]) -> WrappingKey {
-        WrappingKey(Zeroizing::new(bytes))
+    pub(super) fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> WrappingKey {
+        WrappingKey(bytes)
     }
 
     pub(super) fn expose(&self) -> &[u8; 32] {
@@ -101,7 +101,8 @@ impl WrappingKey {
     }
 }
 
-/// What the store keeps of the seal: its kind and the wrapping. One byte of format, one of the kind's length, the kind, the wrapping.
+/// What the store keeps of the seal: its kind and the wrapping. One byte of format, one of the kind's length, the kind,
+/// the wrapping.
 pub(super) struct StoredSeal {
     pub(super) kind: String,
     pub(super) wrapped: Vec<u8>,

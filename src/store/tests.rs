@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::physical::{Counters, NotQueued, Physical, Transaction, Visitor, WhenFull};
 use super::*;
 use crate::config::Storage;
 use crate::model::Fault;
@@ -225,6 +226,43 @@ fn a_closed_store_has_written_what_was_asked_and_refuses_the_rest() {
         assert!(said(store.get(&key("c", "0"))).contains("the store is closed"));
         assert!(said(store.list(&Namespace::root(), "c", None, 1)).contains("the store is closed"));
     }
+}
+
+/// Storage whose queue has no room for those who do not wait.
+struct Busy(memory::Memory);
+
+impl Physical for Busy {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.0.get(key)
+    }
+    fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault> {
+        self.0.scan(from, until, visit)
+    }
+    fn submit(&self, transaction: Transaction, when_full: WhenFull) -> Result<(), NotQueued> {
+        match when_full {
+            WhenFull::Refuse => Err(NotQueued::Full(7)),
+            WhenFull::Wait => self.0.submit(transaction, when_full),
+        }
+    }
+    fn counters(&self) -> &Counters {
+        self.0.counters()
+    }
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+#[test]
+fn a_full_queue_answers_overloaded_to_that_namespace() {
+    let store = Store::over(Box::new(Busy(memory::Memory::default())), Box::new(Ephemeral::new().unwrap())).unwrap();
+    store.initialize().unwrap();
+    let tenant = Namespace::from_path("team-a");
+    let write = || Write::Delete { key: RecordKey::new(&tenant, "c", "n") };
+    match wait(store.commit(vec![write()])) {
+        Err(Fault::Overloaded { namespace, limit, .. }) => assert_eq!((namespace, limit), (tenant.clone(), 7)),
+        other => panic!("{other:?}"),
+    }
+    store.commit_now(vec![write()]).unwrap();
 }
 
 #[test]

@@ -1,9 +1,26 @@
 //! Knows every member (one HSM slot each), its health and its keys; starts, restarts and retires members, and publishes
 //! the routes requests follow: from a managed key to a lane and a key set.
 //!
-//! Control is actors ([`Supervisor`] stands before one); the data path is a bounded [`lane`] that session threads pull
-//! from. This room must not know: engines, mounts, wires, or any backend but by its trait.
+//! Control is actors: [`Supervisor`] is the handle of one that knows a slot actor per member. Data is threads: requests
+//! push jobs into a member's bounded lane, and session threads pull them. Nothing of a request passes an actor.
+//!
+//! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
+mod control;
+mod job;
+mod lane;
+#[cfg(test)]
+mod lane_tests;
+mod pins;
+mod pool;
+mod proof;
 mod route;
+mod session_thread;
+mod slot_actor;
+#[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
+mod supervisor;
 
-pub use route::{KeyRoute, KeySpec, Pending, PreparedKey};
+pub use job::Pending;
+pub use pins::{PinHash, PinMemory};
+pub use route::{KeyRoute, KeySpec, PreparedKey};
+pub use supervisor::{Library, LibraryInfo, Supervisor};

@@ -1,0 +1,225 @@
+//! The blocking half of a slot actor: one thread that opens the device, logs in, finds, generates and proves keys, so
+//! that no call into a vendor's library ever runs on an actor's thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
+
+use super::pins::{Login, Logins, PinMemory, Standing};
+use super::proof;
+use super::route::{KeySpec, PreparedKey};
+use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session, TokenSelector};
+use crate::model::{Fault, Secret};
+
+/// Commands waiting for one control thread. More means that it hangs.
+const COMMANDS: usize = 1024;
+
+type Command = Box<dyn FnOnce(&mut Control) + Send>;
+
+/// What the control thread holds.
+pub(super) struct Control {
+    backend: Arc<dyn Backend>,
+    library: String,
+    token: TokenSelector,
+    pins: Arc<dyn PinMemory>,
+    logins: Arc<Logins>,
+    // Dropped in this order: the session before its device, the device before the note that it is logged in.
+    session: Option<Box<dyn Session>>,
+    device: Option<Arc<dyn Device>>,
+    login: Option<Login>,
+}
+
+/// A key that a member has proven to hold.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) handle: u64,
+    pub(super) key: PreparedKey,
+}
+
+/// The actor's end of a control thread. The thread ends when this is dropped.
+pub(super) struct ControlThread {
+    commands: Sender<Command>,
+}
+
+impl ControlThread {
+    /// Starts the thread.
+    pub(super) fn start(
+        backend: Arc<dyn Backend>,
+        library: &str,
+        token: &TokenSelector,
+        pins: Arc<dyn PinMemory>,
+        logins: Arc<Logins>,
+    ) -> Result<ControlThread, Fault> {
+        let (commands, inbox) = bounded::<Command>(COMMANDS);
+        let (library, token) = (library.to_owned(), token.clone());
+        std::thread::Builder::new()
+            .name("keyway-control".into())
+            .spawn(move || {
+                let mut control =
+                    Control { backend, library, token, pins, logins, session: None, device: None, login: None };
+                while let Ok(command) = inbox.recv() {
+                    command(&mut control);
+                }
+            })
+            .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
+        Ok(ControlThread { commands })
+    }
+
+    /// Runs `command` on the thread and waits for its answer, `limit` at the longest. A command that takes longer goes on
+    /// there all the same; its answer is lost.
+    pub(super) fn run<T, C>(&self, limit: Duration, command: C) -> impl Future<Output = Result<T, Fault>> + use<T, C>
+    where
+        T: Send + 'static,
+        C: FnOnce(&mut Control) -> T + Send + 'static,
+    {
+        let (answer, waiting) = oneshot::channel();
+        let boxed: Command = Box::new(move |control| {
+            let _ = answer.send(command(control));
+        });
+        let sent = self.commands.try_send(boxed);
+        async move {
+            match sent {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    return Err(Fault::DeviceStuck { what: "the token's control thread does not answer".into() });
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(Fault::internal("a control thread is gone")),
+            }
+            match tokio::time::timeout(limit, waiting).await {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(_)) => Err(Fault::internal("a control thread ended in the middle of a command")),
+                Err(_) => Err(Fault::DeviceStuck { what: format!("no answer within {} s", limit.as_secs()) }),
+            }
+        }
+    }
+}
+
+/// A device that is open and logged in to.
+pub(super) struct Opened {
+    pub(super) device: Arc<dyn Device>,
+    pub(super) info: DeviceInfo,
+}
+
+impl Control {
+    /// Lets go of the device: its sessions here are closed and the login ends with the last of them.
+    pub(super) fn close(&mut self) {
+        self.session = None;
+        self.device = None;
+        self.login = None;
+    }
+
+    /// Opens the device and logs in, with one native login call at the most.
+    pub(super) fn bring_up(&mut self, pin: &Secret) -> Result<Opened, BackendError> {
+        self.close();
+        let device: Arc<dyn Device> = self.backend.open(&self.token)?.into();
+        let info = device.info().clone();
+        let login = self.log_in(device.as_ref(), &info, pin)?;
+        self.session = Some(device.open_session()?);
+        self.device = Some(Arc::clone(&device));
+        self.login = Some(login);
+        Ok(Opened { device, info })
+    }
+
+    fn log_in(&self, device: &dyn Device, info: &DeviceInfo, pin: &Secret) -> Result<Login, BackendError> {
+        let hash = self.pins.hash(&info.serial, pin).map_err(back_off)?;
+        match self.logins.standing(&self.library, &info.serial, &hash) {
+            Standing::Same(login) => return Ok(login),
+            Standing::Other => {
+                return Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"));
+            }
+            Standing::Nobody => {}
+        }
+        if self.pins.refused(&info.serial, &hash).map_err(back_off)? {
+            return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
+        }
+        let flags = device.pin_flags()?;
+        if flags.locked {
+            return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
+        }
+        if flags.final_try {
+            let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN";
+            return Err(refused(info, why));
+        }
+        match device.login(pin) {
+            Ok(()) => Ok(self.logins.enter(&self.library, &info.serial, hash)),
+            Err(error) => {
+                if error.fate == Fate::Retire {
+                    self.pins.remember(&info.serial, &hash).map_err(back_off)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds `spec`'s key, or generates it where that is allowed, and has it proven.
+    pub(super) fn prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
+        self.check_pin(spec)?;
+        let Some(session) = self.session.as_mut() else {
+            let what = "the token is not open".into();
+            return Err(BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff });
+        };
+        let (found, generated) = find_or_generate(session.as_mut(), spec)?;
+        if let Some(recorded) = &spec.recorded
+            && *recorded != found.public
+        {
+            let reason = "the token holds another key under its label or id; put the right key back, or delete the \
+                          managed key and register it anew"
+                .into();
+            let fault = Fault::KeyMismatch { key: spec.name.clone(), reason };
+            return Err(BackendError { fault, fate: Fate::Keep });
+        }
+        proof::prove(session.as_mut(), spec, &found)?;
+        Ok(Proven { handle: found.handle, key: PreparedKey { public: found.public, generated } })
+    }
+
+    /// A key that carries its own PIN is served only if that is the PIN that logged in. Never a second login.
+    fn check_pin(&self, spec: &KeySpec) -> Result<(), BackendError> {
+        let (Some(pin), Some(device), Some(login)) = (&spec.pin, &self.device, &self.login) else { return Ok(()) };
+        let hash = self.pins.hash(&device.info().serial, pin).map_err(back_off)?;
+        if login.is(&hash) {
+            return Ok(());
+        }
+        let what = format!(
+            "managed key {:?} carries another PIN than the one token {:?} is logged in with; correct its pin, or leave it out \
+             where the kms_library has one",
+            spec.name,
+            device.info().label
+        );
+        Err(BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Keep })
+    }
+}
+
+fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundKey, bool), BackendError> {
+    if let Some(found) = session.find(&spec.selector)? {
+        return Ok((found, false));
+    }
+    let absent = |reason: &str| {
+        let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("token {}: {reason}", spec.token) };
+        BackendError { fault, fate: Fate::Keep }
+    };
+    if spec.recorded.is_some() {
+        return Err(absent("the key is gone; restore it, or delete the managed key"));
+    }
+    let Some(template) = &spec.generate else {
+        return Err(absent(
+            "there is no such key, and allow_generate_key is false; make the key, or allow its generation",
+        ));
+    };
+    session.generate(template)?;
+    // Whoever else may have generated one meanwhile: exactly one must match now.
+    match session.find(&spec.selector)? {
+        Some(found) => Ok((found, true)),
+        None => Err(absent("the key just generated cannot be found by its label")),
+    }
+}
+
+fn refused(info: &DeviceInfo, why: &str) -> BackendError {
+    let what = format!("token {:?} (serial {}): {why}", info.label, info.serial);
+    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Retire }
+}
+
+fn back_off(fault: Fault) -> BackendError {
+    BackendError { fault, fate: Fate::BackOff }
+}

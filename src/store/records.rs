@@ -1,0 +1,356 @@
+//! The store as the other rooms hold it: clear records in and out, encrypted on the way.
+
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
+use super::embedded::Embedded;
+use super::memory::Memory;
+use super::name;
+use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull, closed};
+use super::seal::{RootKeyWrap, StoredSeal};
+use super::{Record, RecordKey, Write};
+use crate::config;
+use crate::model::{Fault, Namespace, Secret};
+
+/// The largest value of a record, in bytes.
+pub const VALUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The most writes of one commit.
+pub const COMMIT_WRITES_MAX: usize = 10_000;
+
+/// When to come again to a full queue: about what the disk takes for a group.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Is shown a record's name, its key in the physical store, and its stored form.
+type Show<'s> = dyn FnMut(RecordKey, &[u8], &[u8]) -> Result<(), Fault> + 's;
+
+/// A handle on the store; clones are handles on the same one. When the last is dropped, the store is closed.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    physical: Box<dyn Physical>,
+    wrap: Box<dyn RootKeyWrap>,
+    /// Set once the root key is known.
+    barrier: OnceLock<Barrier>,
+    initializing: Mutex<()>,
+}
+
+impl Store {
+    /// Opens what the configuration names and, if it is initialised, its root key. Refused, and nothing changed, if the
+    /// file is damaged or open elsewhere, or if the seal does not open the root key.
+    pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>) -> Result<Store, Fault> {
+        let physical: Box<dyn Physical> = match storage {
+            config::Storage::Redb { path } => Box::new(Embedded::open(path)?),
+            config::Storage::Memory => Box::new(Memory::default()),
+        };
+        Store::over(physical, wrap)
+    }
+
+    pub(super) fn over(physical: Box<dyn Physical>, wrap: Box<dyn RootKeyWrap>) -> Result<Store, Fault> {
+        let inner = Inner { physical, wrap, barrier: OnceLock::new(), initializing: Mutex::new(()) };
+        inner.open_barrier()?;
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Whether there is a root key.
+    pub fn is_initialized(&self) -> bool {
+        self.inner.barrier.get().is_some()
+    }
+
+    /// The kind of seal that guards the root key: `file`.
+    pub fn seal_kind(&self) -> &'static str {
+        self.inner.wrap.kind()
+    }
+
+    /// Makes the root key, has the seal wrap it and stores the wrapping. Blocks for the disk. A second call is refused.
+    pub fn initialize(&self) -> Result<(), Fault> {
+        let _one_at_a_time = self.inner.initializing.lock();
+        // An earlier attempt may have been told that the disk failed, and yet have been written.
+        if self.is_initialized() || self.inner.open_barrier()? {
+            return Err(already_initialized());
+        }
+        let mut bytes = zeroize::Zeroizing::new([0; ROOT_KEY_BYTES]);
+        random(&mut *bytes)?;
+        let root_key = Secret::new(&bytes[..]);
+        let barrier = Barrier::new(&root_key)?;
+        let stored = StoredSeal::encode(self.inner.wrap.kind(), &self.inner.wrap.wrap(&root_key)?)?;
+        self.inner.submit_and_wait(vec![Change::Create { key: name::SEAL.to_vec(), value: stored }])?;
+        self.inner.barrier.set(barrier).map_err(|_| already_initialized())
+    }
+
+    /// One record. Blocks for the disk if it is not cached.
+    pub fn get(&self, key: &RecordKey) -> Result<Option<Record>, Fault> {
+        let barrier = self.inner.barrier()?;
+        let entry = name::encode(key)?;
+        let Some(sealed) = self.inner.physical.get(&entry)? else { return Ok(None) };
+        barrier.open(&entry, &sealed)?.ok_or_else(|| altered(key)).map(Some)
+    }
+
+    /// Names in a collection, sorted by their bytes: at most `limit`, from the first one after `after`.
+    pub fn list(
+        &self,
+        namespace: &Namespace,
+        collection: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, Fault> {
+        self.inner.barrier()?;
+        let mut names = Vec::new();
+        self.inner.visit(namespace, collection, after, limit, &mut |key, _, _| {
+            names.push(key.name);
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// Records of a collection with their names, in the order and bounds of [`Store::list`].
+    pub fn scan(
+        &self,
+        namespace: &Namespace,
+        collection: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Record)>, Fault> {
+        let barrier = self.inner.barrier()?;
+        let mut records = Vec::new();
+        self.inner.visit(namespace, collection, after, limit, &mut |key, entry, sealed| {
+            let record = barrier.open(entry, sealed)?.ok_or_else(|| altered(&key))?;
+            records.push((key.name, record));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Those collections of a namespace that have records and begin with `prefix`, sorted: at most `limit`. So whoever
+    /// removes a mount finds all that is its own.
+    pub fn collections(&self, namespace: &Namespace, prefix: &str, limit: usize) -> Result<Vec<String>, Fault> {
+        self.inner.barrier()?;
+        let mut from = name::collections(namespace, prefix)?;
+        let until = name::after_prefix(&from);
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let mut first = None;
+            self.inner.physical.scan(&from, &until, &mut |entry, _| {
+                first = Some(name::decode(entry));
+                ControlFlow::Break(())
+            })?;
+            let Some(key) = first else { break };
+            let key = key.ok_or_else(|| Fault::internal("the store holds an entry whose name cannot be read"))?;
+            from = name::after_prefix(&name::collection(namespace, &key.collection)?);
+            found.push(key.collection);
+        }
+        Ok(found)
+    }
+
+    /// Writes together or not at all, in order. The future resolves when they are durable, and need not be awaited for
+    /// them to happen. Refused at once if too many wait ([`Fault::Overloaded`]).
+    ///
+    /// Encrypts on the calling thread: the writer's thread is the one that all commits share.
+    pub fn commit(&self, writes: Vec<Write>) -> CommitFuture {
+        CommitFuture(match self.inner.begin(writes) {
+            Ok(Some(waiting)) => Commit::Waiting(waiting),
+            Ok(None) => Commit::Known(Some(Ok(()))),
+            Err(fault) => Commit::Known(Some(Err(fault))),
+        })
+    }
+
+    /// As [`Store::commit`], blocking this thread; where too many wait, it waits for room. Not for tasks.
+    pub fn commit_now(&self, writes: Vec<Write>) -> Result<(), Fault> {
+        if writes.is_empty() {
+            return self.inner.barrier().map(drop);
+        }
+        self.inner.submit_and_wait(self.inner.encrypt(writes)?)
+    }
+
+    /// HMAC-SHA-256 of the bytes, under a key derived from the root key for this purpose. What must be recognised but never
+    /// read back (tokens, PINs) is stored so.
+    pub fn keyed_hash(&self, purpose: &'static str, bytes: &[u8]) -> Result<[u8; 32], Fault> {
+        self.inner.barrier()?.keyed_hash(purpose, bytes)
+    }
+
+    /// What was written since the store was opened.
+    pub fn stats(&self) -> Stats {
+        self.inner.physical.counters().snapshot()
+    }
+
+    /// Writes what is queued, ends the writer's thread and lets go of the file. Later calls answer [`Fault::Unavailable`].
+    pub fn close(&self) {
+        self.inner.physical.close();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("initialized", &self.is_initialized()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn barrier(&self) -> Result<&Barrier, Fault> {
+        self.barrier.get().ok_or(Fault::NotInitialized)
+    }
+
+    /// Opens the stored root key, if there is one, and says whether.
+    fn open_barrier(&self) -> Result<bool, Fault> {
+        let Some(bytes) = self.physical.get(name::SEAL)? else { return Ok(false) };
+        let stored = StoredSeal::decode(&bytes).ok_or_else(|| Fault::Unavailable {
+            what:
+                "the wrapped root key in the storage file is damaged or of a newer Keyway: run the version that wrote \
+                   it, or restore the file from a backup"
+                    .to_owned(),
+        })?;
+        if stored.kind != self.wrap.kind() {
+            return Err(Fault::Unavailable {
+                what: format!(
+                    "the store is sealed by a seal of kind {:?}, but {:?} is configured: configure the one it was \
+                     initialized with",
+                    stored.kind,
+                    self.wrap.kind()
+                ),
+            });
+        }
+        let barrier = Barrier::new(&self.wrap.open(&stored.wrapped)?)?;
+        Ok(self.barrier.set(barrier).is_ok())
+    }
+
+    fn begin(&self, writes: Vec<Write>) -> Result<Option<oneshot::Receiver<Verdict>>, Fault> {
+        let Some(first) = writes.first() else { return self.barrier().map(|_| None) };
+        let namespace = first.key().namespace.clone();
+        let (transaction, waiting) = Transaction::for_task(self.encrypt(writes)?);
+        self.physical.submit(transaction, WhenFull::Refuse).map_err(|refused| match refused {
+            NotQueued::Full(limit) => Fault::Overloaded { namespace, limit, retry_after: RETRY_AFTER },
+            NotQueued::Closed => closed(),
+        })?;
+        Ok(Some(waiting))
+    }
+
+    fn submit_and_wait(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        let (transaction, waiting) = Transaction::for_thread(changes);
+        self.physical.submit(transaction, WhenFull::Wait).map_err(|_| closed())?;
+        waiting.recv().map_err(|_| closed())?.map_err(fault)
+    }
+
+    fn encrypt(&self, writes: Vec<Write>) -> Result<Vec<Change>, Fault> {
+        let barrier = self.barrier()?;
+        if writes.len() > COMMIT_WRITES_MAX {
+            return Err(Fault::TooLarge {
+                what: format!("a commit has {} writes; at most {COMMIT_WRITES_MAX} go together", writes.len()),
+            });
+        }
+        writes.into_iter().map(|write| encrypt(barrier, write)).collect()
+    }
+
+    /// Shows the records of a collection after a name, up to a number.
+    fn visit(
+        &self,
+        namespace: &Namespace,
+        collection: &str,
+        after: Option<&str>,
+        limit: usize,
+        show: &mut Show<'_>,
+    ) -> Result<(), Fault> {
+        let prefix = name::collection(namespace, collection)?;
+        let until = name::after_prefix(&prefix);
+        let mut from = prefix;
+        if let Some(after) = after {
+            // The least text above `after` is `after` and a zero.
+            from.extend_from_slice(after.as_bytes());
+            from.push(0);
+        }
+        let mut left = limit;
+        let mut outcome = Ok(());
+        if left == 0 {
+            return outcome;
+        }
+        self.physical.scan(&from, &until, &mut |entry, sealed| {
+            left -= 1;
+            outcome = match name::decode(entry) {
+                Some(key) => show(key, entry, sealed),
+                None => Err(Fault::internal("the store holds an entry whose name cannot be read")),
+            };
+            if left == 0 || outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        outcome
+    }
+}
+
+fn encrypt(barrier: &Barrier, write: Write) -> Result<Change, Fault> {
+    let entry = name::encode(write.key())?;
+    if let Write::Put { key, value, .. } | Write::Create { key, value, .. } = &write
+        && value.len() > VALUE_BYTES_MAX
+    {
+        return Err(Fault::TooLarge {
+            what: format!("{key} has {} bytes; at most {VALUE_BYTES_MAX} are stored", value.len()),
+        });
+    }
+    Ok(match write {
+        Write::Put { version, value, .. } => {
+            let value = barrier.seal(&entry, version, value)?;
+            Change::Put { key: entry, value }
+        }
+        Write::Create { version, value, .. } => {
+            let value = barrier.seal(&entry, version, value)?;
+            Change::Create { key: entry, value }
+        }
+        Write::Delete { .. } => Change::Delete { key: entry },
+    })
+}
+
+fn fault(refused: Refused) -> Fault {
+    match refused {
+        Refused::Failed(fault) => fault,
+        Refused::Exists(entry) if entry == name::SEAL => already_initialized(),
+        Refused::Exists(entry) => match name::decode(&entry) {
+            Some(key) => Fault::invalid(format!("{key} already exists")),
+            None => Fault::internal("a record whose name cannot be read already exists"),
+        },
+    }
+}
+
+fn already_initialized() -> Fault {
+    Fault::invalid("Vault is already initialized")
+}
+
+fn altered(key: &RecordKey) -> Fault {
+    Fault::Unavailable {
+        what: format!(
+            "{key} does not open: it was altered or moved outside Keyway; restore the storage file from a backup"
+        ),
+    }
+}
+
+/// Resolves when a commit is durable or refused.
+#[must_use = "a commit may fail: await it"]
+pub struct CommitFuture(Commit);
+
+enum Commit {
+    Known(Option<Result<(), Fault>>),
+    Waiting(oneshot::Receiver<Verdict>),
+}
+
+impl Future for CommitFuture {
+    type Output = Result<(), Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Commit::Known(result) => {
+                Poll::Ready(result.take().unwrap_or_else(|| Err(Fault::internal("a commit was polled after its end"))))
+            }
+            Commit::Waiting(waiting) => Pin::new(waiting).poll(context).map(|verdict| match verdict {
+                Ok(verdict) => verdict.map_err(fault),
+                Err(_) => Err(closed()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The framed wire: one task a connection, many calls in flight, one write for all the answers that are ready.
+//!
+//! Performance-critical: no task is spawned, no lock taken and no line logged per call. Frames are cut out of the read
+//! buffer without a copy; answers are encoded straight into the write buffer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, Sleep};
+
+use super::{Shared, path};
+use crate::engine::Answer;
+use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, Secret, Wire};
+use crate::wire::frame::{self, FrameError};
+use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// Unsent answers beyond which no further call is read: a client that does not read its answers stops being served.
+const UNSENT_MAX: usize = 1 << 20;
+/// Frames in a row that are no message, before the connection is closed.
+const GARBAGE_MAX: u32 = 16;
+
+/// What is sent to a connection that is turned away.
+pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
+    let mut buffer = BytesMut::new();
+    frame::put_frame(&mut buffer, &wire::reply(0, Err(fault.clone())));
+    buffer.to_vec()
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
+    let mut stop = shared.stop.clone();
+    let mut connection = Connection::new(stream, caller, shared);
+    let stopped = async {
+        // An error means that the front is gone: the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let mut stopped = std::pin::pin!(stopped);
+    std::future::poll_fn(|context| {
+        if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
+            connection.stopping = true;
+        }
+        connection.poll(context)
+    })
+    .await;
+}
+
+struct Connection<'s> {
+    stream: UnixStream,
+    shared: &'s Shared,
+    caller: Caller,
+    namespace: Namespace,
+    greeted: bool,
+    in_flight: FuturesUnordered<InFlight>,
+    inbox: BytesMut,
+    outbox: BytesMut,
+    garbage: u32,
+    /// Nothing more is read: the client has closed its side, or sent what cannot be read any further.
+    deaf: bool,
+    /// The daemon is draining.
+    stopping: bool,
+    /// Runs while the client owes us something: the rest of a frame, or the reading of our answers.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// One call being answered.
+struct InFlight {
+    id: u64,
+    answer: Answer,
+}
+
+impl Future for InFlight {
+    type Output = (u64, Result<Outcome, Fault>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let id = self.id;
+        self.answer.as_mut().poll(context).map(|result| (id, result))
+    }
+}
+
+/// Whether a step of the connection did anything.
+#[derive(PartialEq, Eq)]
+enum Step {
+    Idle,
+    Progress,
+    Closed,
+}
+
+impl<'s> Connection<'s> {
+    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared) -> Connection<'s> {
+        Connection {
+            stream,
+            shared,
+            caller,
+            namespace: Namespace::root(),
+            greeted: false,
+            in_flight: FuturesUnordered::new(),
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            garbage: 0,
+            deaf: false,
+            stopping: false,
+            patience: None,
+        }
+    }
+
+    /// Ready when the connection has ended.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let answered = self.collect(context);
+            let wrote = self.write(context);
+            let read = self.read(context);
+            if wrote == Step::Closed || read == Step::Closed {
+                return Poll::Ready(());
+            }
+            if wrote == Step::Progress || read == Step::Progress {
+                self.patience = None;
+            }
+            if (self.deaf || self.stopping) && self.in_flight.is_empty() && self.outbox.is_empty() {
+                return Poll::Ready(());
+            }
+            if [answered, wrote, read].iter().all(|step| *step == Step::Idle) {
+                return self.wait(context);
+            }
+        }
+    }
+
+    /// Waits for what the client owes us, no longer than it may take.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let owed = !self.outbox.is_empty() || (!self.inbox.is_empty() && !self.full());
+        if !owed {
+            self.patience = None;
+            if self.inbox.is_empty() && self.in_flight.is_empty() {
+                // An idle connection keeps no buffers.
+                self.inbox = BytesMut::new();
+                self.outbox = BytesMut::new();
+            }
+            return Poll::Pending;
+        }
+        let limit: Duration = self.shared.limits.client_io;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        patience.as_mut().poll(context)
+    }
+
+    fn full(&self) -> bool {
+        self.in_flight.len() >= self.shared.limits.requests_per_connection || self.outbox.len() >= UNSENT_MAX
+    }
+
+    /// Takes the answers that are ready.
+    fn collect(&mut self, context: &mut Context<'_>) -> Step {
+        let mut step = Step::Idle;
+        while self.outbox.len() < UNSENT_MAX
+            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(context)
+        {
+            frame::put_frame(&mut self.outbox, &wire::reply(id, result));
+            step = Step::Progress;
+        }
+        step
+    }
+
+    /// Writes what there is to send, in one call where the socket takes it all.
+    fn write(&mut self, context: &mut Context<'_>) -> Step {
+        let mut step = Step::Idle;
+        while !self.outbox.is_empty() {
+            match self.stream.try_write(&self.outbox) {
+                Ok(0) => return Step::Closed,
+                Ok(written) => {
+                    self.outbox.advance(written);
+                    step = Step::Progress;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    match self.stream.poll_write_ready(context) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Step::Closed,
+                        Poll::Pending => break,
+                    }
+                }
+                Err(_) => return Step::Closed,
+            }
+        }
+        step
+    }
+
+    /// Reads what has come and starts the calls in it.
+    fn read(&mut self, context: &mut Context<'_>) -> Step {
+        if self.deaf || self.stopping {
+            return Step::Idle;
+        }
+        // Calls may be left in the buffer from when the connection was full.
+        let mut step = self.start_calls();
+        while !self.deaf && !self.full() {
+            match self.stream.poll_read_ready(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Step::Closed,
+                Poll::Pending => break,
+            }
+            self.inbox.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.inbox) {
+                Ok(0) if self.in_flight.is_empty() && self.outbox.is_empty() => return Step::Closed,
+                // Half-closed: what was asked is still answered.
+                Ok(0) => self.deaf = true,
+                Ok(_) => {
+                    self.start_calls();
+                    step = Step::Progress;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Step::Closed,
+            }
+        }
+        step
+    }
+
+    fn start_calls(&mut self) -> Step {
+        let mut step = Step::Idle;
+        while !self.deaf && !self.full() {
+            match frame::next_frame(&mut self.inbox, self.shared.limits.frame_bytes) {
+                Ok(None) => break,
+                Ok(Some(bytes)) => match proto::Call::decode(bytes) {
+                    Ok(call) => self.start_call(call),
+                    Err(error) => self.garbage(&format!("the frame is no call: {error}")),
+                },
+                Err(error) => {
+                    let fault = match error {
+                        FrameError::TooLarge { .. } => Fault::TooLarge { what: error.to_string() },
+                        FrameError::Empty => Fault::invalid(error.to_string()),
+                    };
+                    self.answer(0, Err(fault));
+                    self.shared.telemetry.malformed(Wire::Framed);
+                    self.deaf = true;
+                }
+            }
+            step = Step::Progress;
+        }
+        step
+    }
+
+    fn garbage(&mut self, what: &str) {
+        self.shared.telemetry.malformed(Wire::Framed);
+        self.answer(0, Err(Fault::invalid(what)));
+        self.garbage += 1;
+        self.deaf = self.garbage >= GARBAGE_MAX;
+    }
+
+    fn answer(&mut self, id: u64, result: Result<Outcome, Fault>) {
+        frame::put_frame(&mut self.outbox, &wire::reply(id, result));
+    }
+
+    fn start_call(&mut self, call: proto::Call) {
+        self.garbage = 0;
+        let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
+        match wire::parse_call(call.operation) {
+            Ok(CallBody::Hello(hello)) => {
+                let answer = self.greet(hello);
+                let result = Some(match answer {
+                    Ok(welcome) => proto::reply::Result::Welcome(welcome),
+                    Err(fault) => proto::reply::Result::Fault(wire::fault_message(&fault)),
+                });
+                frame::put_frame(&mut self.outbox, &proto::Reply { id, result });
+            }
+            Ok(CallBody::Ping(payload)) => {
+                let result = Some(proto::reply::Result::Pong(proto::Pong { payload }));
+                frame::put_frame(&mut self.outbox, &proto::Reply { id, result });
+            }
+            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
+                Ok(operation) => {
+                    let answer = Arc::clone(&self.shared.door).run(operation);
+                    self.in_flight.push(InFlight { id, answer });
+                }
+                Err(fault) => self.answer(id, Err(fault)),
+            },
+            Err(fault) => self.answer(id, Err(fault)),
+        }
+    }
+
+    /// Notes who asks from now on. A Hello that fails leaves the connection without a token.
+    fn greet(&mut self, hello: proto::Hello) -> Result<proto::Welcome, Fault> {
+        (self.caller.token, self.greeted) = (None, false);
+        if hello.version != PROTOCOL_VERSION {
+            return Err(Fault::invalid(format!(
+                "protocol version {} is not spoken here: use {PROTOCOL_VERSION}",
+                hello.version
+            )));
+        }
+        let door = &self.shared.door;
+        let token = Secret::new(hello.token.into_bytes());
+        let caller = Caller { token: Some(door.identify(&token)), ..self.caller };
+        let namespace = Namespace::from_path(&hello.namespace);
+        door.welcome(&caller, &namespace)?;
+        (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
+        Ok(proto::Welcome {
+            version: PROTOCOL_VERSION,
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            frame_bytes: u32::try_from(self.shared.limits.frame_bytes).unwrap_or(u32::MAX),
+            requests_in_flight: u32::try_from(self.shared.limits.requests_per_connection).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn operation(&self, body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
+        if !self.greeted {
+            return Err(Fault::invalid("say Hello first: with the protocol's version, a token and a namespace"));
+        }
+        let class = match proto::Class::try_from(class) {
+            Ok(proto::Class::Interactive) => Class::Interactive,
+            Ok(proto::Class::Bulk) => Class::Bulk,
+            Err(_) => return Err(Fault::invalid(format!("class {class} is not one this version knows"))),
+        };
+        let mut namespace = self.namespace.clone();
+        let body = match body {
+            Body::Request(mut request) => {
+                request.path = request.path.trim_matches('/').to_owned();
+                path::check(&request.path)?;
+                let (located, rest) = self.shared.door.locate(Some(self.namespace.as_str()), &request.path);
+                request.path = rest.to_owned();
+                namespace = located;
+                Body::Request(request)
+            }
+            other => other,
+        };
+        let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
+        let deadline = Deadline::after(self.shared.door.deadline(wanted));
+        Ok(Operation { namespace, caller: self.caller, deadline, class, body })
+    }
+}

@@ -1,0 +1,218 @@
+//! The HTTP wire: Vault's verbs, headers, envelope and errors. Knows no engine's fields.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::{Shared, path};
+use crate::model::{Body, Caller, Class, Data, Deadline, Fault, Operation, Outcome, Request, Secret, Verb, Wire};
+use crate::wire::envelope::{self, Rendered};
+
+/// How long an answer is of use, in milliseconds.
+const DEADLINE: HeaderName = HeaderName::from_static("keyway-deadline-ms");
+/// `bulk` lowers a request's class.
+const CLASS: HeaderName = HeaderName::from_static("keyway-class");
+const VAULT_TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+/// The media type of a PATCH (RFC 7396).
+const MERGE_PATCH: &str = "application/merge-patch+json";
+/// hyper wants room for at least this much of a head.
+const HEAD_MIN: usize = 8 << 10;
+
+/// What is sent to a connection that is turned away.
+pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
+    let rendered = envelope::render_fault(fault);
+    let status = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let mut bytes = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
+        rendered.body.len()
+    )
+    .into_bytes();
+    bytes.extend_from_slice(&rendered.body);
+    bytes
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
+    let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller, shared).await) });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.limits.client_io)
+        .max_buf_size(shared.limits.http_head_bytes.max(HEAD_MIN))
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut stop = shared.stop.clone();
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        // An error means that the front is gone: the same.
+        _ = stop.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if ended.is_err_and(|error| error.is_parse()) {
+        shared.telemetry.malformed(Wire::Http);
+    }
+}
+
+async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Full<Bytes>> {
+    let rendered = match operation(request, caller, shared).await {
+        Ok(operation) => match Arc::clone(&shared.door).run(operation).await {
+            Ok(Outcome::Response(response)) => envelope::render(response),
+            Ok(_) => envelope::render_fault(&Fault::internal("a generic request had a typed outcome")),
+            Err(fault) => envelope::render_fault(&fault),
+        },
+        Err(Refused::Fault(fault)) => {
+            if matches!(fault, Fault::InvalidRequest { .. } | Fault::TooLarge { .. }) {
+                shared.telemetry.malformed(Wire::Http);
+            }
+            envelope::render_fault(&fault)
+        }
+        Err(Refused::MediaType) => Rendered {
+            status: 415,
+            content_type: envelope::JSON,
+            body: Bytes::from(format!("{{\"errors\":[\"PATCH requires Content-Type: {MERGE_PATCH}\"]}}")),
+            retry_after: None,
+        },
+    };
+    answer(rendered)
+}
+
+fn answer(rendered: Rendered) -> HttpResponse<Full<Bytes>> {
+    let mut response = HttpResponse::new(Full::new(rendered.body));
+    *response.status_mut() = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !rendered.content_type.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(rendered.content_type));
+    }
+    if let Some(seconds) = rendered.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Why a request is no operation.
+enum Refused {
+    Fault(Fault),
+    MediaType,
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        Refused::Fault(fault)
+    }
+}
+
+async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> Result<Operation, Refused> {
+    let (head, body) = request.into_parts();
+    let raw = head.uri.path();
+    let Some(path) = path::below_v1(raw)? else {
+        return Err(Fault::NotFound { what: format!("there is nothing at {raw}: the API is below /v1/") }.into());
+    };
+    let namespace_header = text(&head.headers, &VAULT_NAMESPACE)?;
+    let (namespace, rest) = shared.door.locate(namespace_header, &path);
+    let query = query(head.uri.query());
+    let verb = verb(&head.method, &query)?;
+    let data = match verb {
+        Verb::Read | Verb::List | Verb::Delete => query,
+        Verb::Write => body_data(&head.headers, read(body, shared).await?)?,
+        Verb::Patch => {
+            if media_type(&head.headers) != Some(MERGE_PATCH) {
+                return Err(Refused::MediaType);
+            }
+            body_data(&head.headers, read(body, shared).await?)?
+        }
+    };
+    let wanted = match text(&head.headers, &DEADLINE)? {
+        None => None,
+        Some(ms) => Some(
+            ms.parse()
+                .map(Duration::from_millis)
+                .map_err(|_| Fault::invalid(format!("{DEADLINE}: {ms:?} is not a number of milliseconds")))?,
+        ),
+    };
+    let class = match text(&head.headers, &CLASS)? {
+        None | Some("interactive") => Class::Interactive,
+        Some("bulk") => Class::Bulk,
+        Some(other) => return Err(Fault::invalid(format!("{CLASS}: {other:?} is neither interactive nor bulk")).into()),
+    };
+    let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
+    Ok(Operation {
+        namespace,
+        caller: Caller { token, ..caller },
+        deadline: Deadline::after(shared.door.deadline(wanted)),
+        class,
+        body: Body::Request(Request { verb, path: rest.to_owned(), data }),
+    })
+}
+
+fn verb(method: &Method, query: &Data) -> Result<Verb, Fault> {
+    Ok(match method.as_str() {
+        "GET" if query.get("list").and_then(Value::as_str) == Some("true") => Verb::List,
+        "GET" | "HEAD" => Verb::Read,
+        "LIST" => Verb::List,
+        "POST" | "PUT" => Verb::Write,
+        "PATCH" => Verb::Patch,
+        "DELETE" => Verb::Delete,
+        _ => return Err(Fault::UnsupportedOperation),
+    })
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Fault> {
+    let value = headers.get(name).map(HeaderValue::to_str).transpose();
+    value.map_err(|_| Fault::invalid(format!("header {name} is not plain text")))
+}
+
+fn token(headers: &HeaderMap) -> Result<Option<Secret>, Fault> {
+    if let Some(token) = headers.get(VAULT_TOKEN) {
+        return Ok(Some(Secret::new(token.as_bytes())));
+    }
+    let bearer = text(headers, &header::AUTHORIZATION)?.and_then(|value| value.strip_prefix("Bearer "));
+    Ok(bearer.map(|token| Secret::from(token.trim())))
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or(value).trim())
+}
+
+fn query(query: Option<&str>) -> Data {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
+}
+
+async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, Fault> {
+    let limit = shared.limits.http_body_bytes;
+    let whole = tokio::time::timeout(shared.limits.client_io, Limited::new(body, limit).collect()).await;
+    match whole {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Fault::TooLarge { what: format!("the body is over the limit of {limit} bytes") })
+        }
+        Ok(Err(error)) => Err(Fault::invalid(format!("the body broke off: {error}"))),
+        Err(_) => Err(Fault::DeadlineExceeded { stage: "arriving" }),
+    }
+}
+
+/// A JSON object, or a form. No body is an empty one.
+fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Data::new());
+    }
+    if media_type(headers) == Some("application/x-www-form-urlencoded") && body.first() != Some(&b'{') {
+        return Ok(query(std::str::from_utf8(&body).ok()));
+    }
+    serde_json::from_slice(&body).map_err(|error| Fault::invalid(format!("failed to parse JSON input: {error}")))
+}

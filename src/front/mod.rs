@@ -1,0 +1,94 @@
+//! Turns bytes on Unix sockets into operations and outcomes into bytes.
+//!
+//! One acceptor thread deals connections to the least loaded of N worker threads; a worker is a single-threaded runtime,
+//! so a request lives and dies on one thread. This room knows two wires and one [`Door`]; it must not know what any
+//! operation means.
+
+mod acceptor;
+mod accounts;
+mod framed;
+mod http;
+mod listener;
+mod path;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::{Limits, Listener};
+use crate::dispatch::Door;
+use crate::model::Fault;
+use crate::telemetry::Telemetry;
+
+use acceptor::Acceptor;
+use accounts::Accounts;
+use listener::BoundListener;
+use worker::Worker;
+
+/// What every connection works with.
+#[derive(Clone)]
+struct Shared {
+    door: Arc<dyn Door>,
+    limits: Arc<Limits>,
+    telemetry: Telemetry,
+    stop: watch::Receiver<bool>,
+}
+
+/// The running front.
+pub struct Front {
+    addresses: Vec<PathBuf>,
+    stop: watch::Sender<bool>,
+    acceptor: Acceptor,
+    workers: Vec<Worker>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Connections that finished what they had begun.
+    pub finished: usize,
+    /// Connections cut in the middle of it.
+    pub cut: usize,
+}
+
+impl Front {
+    /// Binds every listener, then starts serving. Nothing is served if one of them cannot be bound.
+    pub fn start(
+        listeners: &[Listener],
+        limits: &Limits,
+        door: Arc<dyn Door>,
+        telemetry: Telemetry,
+    ) -> Result<Front, Fault> {
+        let bound = listeners.iter().map(BoundListener::bind).collect::<Result<Vec<_>, _>>()?;
+        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+        let (stop, stopped) = watch::channel(false);
+        let limits = Arc::new(limits.clone());
+        let accounts = Accounts::new(limits.connections, limits.connections_per_uid);
+        let shared = Shared { door, limits: Arc::clone(&limits), telemetry, stop: stopped };
+        let workers = (0..limits.workers.max(1))
+            .map(|number| Worker::start(number, shared.clone()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let desks = workers.iter().map(Worker::desk).collect();
+        let acceptor = Acceptor::start(bound, desks, accounts, shared)?;
+        Ok(Front { addresses, stop, acceptor, workers })
+    }
+
+    /// The sockets' paths, in the order of the listeners.
+    pub fn addresses(&self) -> &[PathBuf] {
+        &self.addresses
+    }
+
+    /// Accepts nothing more, lets what has begun finish within `limit`, closes the rest, and says how it ended. Blocks.
+    pub fn drain(self, limit: Duration) -> DrainReport {
+        let end = std::time::Instant::now() + limit;
+        // Nobody listening means that everybody has ended already.
+        let _ = self.stop.send(true);
+        self.acceptor.join();
+        self.workers.into_iter().map(|worker| worker.join(end)).fold(DrainReport::default(), |sum, report| {
+            DrainReport { finished: sum.finished + report.finished, cut: sum.cut + report.cut }
+        })
+    }
+}

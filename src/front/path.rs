@@ -1,0 +1,50 @@
+//! Request paths: decoded once, and nothing in them that could mean two things.
+
+use percent_encoding::percent_decode_str;
+
+use crate::model::Fault;
+
+/// Longest path, decoded, in bytes.
+const PATH_BYTES: usize = 4096;
+
+/// The path below `/v1/`, decoded, without its trailing slash; `None` if it is elsewhere.
+pub(super) fn below_v1(raw: &str) -> Result<Option<String>, Fault> {
+    let Some(raw) = raw.strip_prefix("/v1/") else { return Ok(None) };
+    let path = percent_decode_str(raw).decode_utf8().map_err(|_| Fault::invalid("the path is not UTF-8"))?;
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    check(path)?;
+    Ok(Some(path.to_owned()))
+}
+
+/// Refuses what no path of ours has.
+pub(super) fn check(path: &str) -> Result<(), Fault> {
+    if path.len() > PATH_BYTES {
+        return Err(Fault::invalid(format!("the path is longer than {PATH_BYTES} bytes")));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(Fault::invalid("the path has control characters"));
+    }
+    if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+        return Err(Fault::invalid("the path has an empty part, `.` or `..`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        assert_eq!(below_v1("/v1/pki/cert/4f%3a1a/"), Ok(Some("pki/cert/4f:1a".into())));
+        assert_eq!(below_v1("/v1/a%252fb"), Ok(Some("a%2fb".into())));
+        assert_eq!(below_v1("/ui/"), Ok(None));
+    }
+
+    #[test]
+    fn tricks_are_refused() {
+        for raw in ["/v1/a/../b", "/v1/a/%2e%2e/b", "/v1/a//b", "/v1/a%2f%2fb", "/v1/a%00", "/v1/%ff", "/v1/./a"] {
+            assert!(below_v1(raw).is_err(), "{raw}");
+        }
+    }
+}

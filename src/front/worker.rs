@@ -1,0 +1,128 @@
+//! One thread that serves connections: a single-threaded runtime.
+
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+
+use super::accounts::Account;
+use super::{DrainReport, Shared, framed, http};
+use crate::config::Protocol;
+use crate::model::{Caller, Fault, PeerCredentials, Wire};
+
+/// A connection that was accepted.
+pub(super) struct Arrival {
+    pub(super) stream: StdStream,
+    pub(super) peer: PeerCredentials,
+    pub(super) protocol: Protocol,
+    pub(super) account: Account,
+}
+
+/// Where the acceptor leaves connections for one worker.
+#[derive(Clone)]
+pub(super) struct Desk {
+    arrivals: mpsc::Sender<Arrival>,
+    load: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    /// Connections this worker has now.
+    pub(super) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Hands it one more. The channel holds as many as may be open at all, so it is never full.
+    pub(super) fn deal(&self, arrival: Arrival) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        if self.arrivals.try_send(arrival).is_err() {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+pub(super) struct Worker {
+    desk: Desk,
+    end: oneshot::Sender<Instant>,
+    thread: JoinHandle<DrainReport>,
+}
+
+impl Worker {
+    pub(super) fn start(number: usize, shared: Shared) -> Result<Worker, Fault> {
+        let cannot = |error: std::io::Error| Fault::Unavailable { what: format!("cannot start a worker: {error}") };
+        let (arrivals, inbox) = mpsc::channel(shared.limits.connections.max(1));
+        let (end, ended) = oneshot::channel();
+        let load = Arc::new(AtomicUsize::new(0));
+        let desk = Desk { arrivals, load: Arc::clone(&load) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("keyway-worker-{number}"))
+            .spawn(move || LocalSet::new().block_on(&runtime, serve(inbox, ended, load, shared)))
+            .map_err(cannot)?;
+        Ok(Worker { desk, end, thread })
+    }
+
+    pub(super) fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
+    /// Waits until its connections have ended, `end` at the latest.
+    pub(super) fn join(self, end: Instant) -> DrainReport {
+        let _ = self.end.send(end);
+        drop(self.desk);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+async fn serve(
+    mut inbox: mpsc::Receiver<Arrival>,
+    mut ended: oneshot::Receiver<Instant>,
+    load: Arc<AtomicUsize>,
+    shared: Shared,
+) -> DrainReport {
+    let mut connections = JoinSet::new();
+    let end = loop {
+        tokio::select! {
+            Some(arrival) = inbox.recv() => {
+                let (shared, load) = (shared.clone(), Arc::clone(&load));
+                connections.spawn_local(async move {
+                    attend(arrival, &shared).await;
+                    load.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+            Some(_) = connections.join_next() => {}
+            // Without an end the front was dropped: no time is left.
+            end = &mut ended => break end.unwrap_or_else(|_| Instant::now()),
+        }
+    };
+    let mut report = DrainReport::default();
+    let finish = async {
+        while connections.join_next().await.is_some() {
+            report.finished += 1;
+        }
+    };
+    let _ = tokio::time::timeout_at(end.into(), finish).await;
+    report.cut = connections.len();
+    report
+}
+
+async fn attend(arrival: Arrival, shared: &Shared) {
+    // Kept to the end: the account is what bounds the connections.
+    let _account = arrival.account;
+    let Ok(stream) = UnixStream::from_std(arrival.stream) else { return };
+    let wire = match arrival.protocol {
+        Protocol::Http => Wire::Http,
+        Protocol::Framed => Wire::Framed,
+    };
+    let caller = Caller { peer: arrival.peer, token: None, wire };
+    shared.telemetry.connection_opened(wire);
+    match wire {
+        Wire::Http => http::serve(stream, caller, shared).await,
+        Wire::Framed => framed::serve(stream, caller, shared).await,
+    }
+    shared.telemetry.connection_closed(wire);
+}

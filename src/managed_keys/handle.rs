@@ -1,9 +1,9 @@
 //! A managed key as an engine sees it.
 
-use crate::model::{
-    Deadline, Fault, KeyKind, KeyOperation, KeyUsage, Mount, PublicKey, SignatureScheme, Terms,
-};
-use crate::store::Write;
+use std::sync::Arc;
+
+use super::registry::{Entry, ManagedKeys};
+use crate::model::{Deadline, Fault, KeyOperation, KeyUsage, PublicKey, SignatureScheme, Terms};
 use crate::supervisor::Pending;
 
 /// How a request names a managed key.
@@ -15,72 +15,64 @@ pub enum KeyRef<'a> {
     Uuid(&'a str),
 }
 
-/// Every managed key. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct ManagedKeys {}
-
-impl ManagedKeys {
-    /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
-    /// `allowed_managed_keys`. Looks at snapshots only.
-    pub fn resolve(&self, _mount: &Mount, _key: KeyRef<'_>) -> Result<Handle, Fault> {
-        Err(Fault::internal("not built yet"))
-    }
-
-    /// A change for an engine's own commit: notes that `user` (such as `issuer 0b7e…`, `key doc version 1`) of `mount`
-    /// uses the managed key `uuid`, so that it cannot be deleted.
-    pub fn note_use(&self, mount: &Mount, uuid: &str, user: &str) -> Write {
-        Write::Delete { key: crate::store::RecordKey::new(&mount.namespace, uuid, user) }
-    }
-
-    /// The change that takes [`ManagedKeys::note_use`] back.
-    pub fn drop_use(&self, mount: &Mount, uuid: &str, user: &str) -> Write {
-        Write::Delete { key: crate::store::RecordKey::new(&mount.namespace, uuid, user) }
-    }
-}
-
 /// One managed key, lent to an engine for one operation. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {}
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) keys: ManagedKeys,
+    pub(super) entry: Arc<Entry>,
+}
 
 impl Handle {
     /// The key's name.
     pub fn name(&self) -> &str {
-        ""
+        &self.entry.name
     }
 
     /// The key's UUID, which engines store.
     pub fn uuid(&self) -> &str {
-        ""
+        &self.entry.uuid
     }
 
     /// The public key recorded, once there was a first use.
-    pub fn public_key(&self) -> Option<PublicKey> {
-        None
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        self.entry.ready.as_ref().map(|(public, _)| public)
     }
 
-    /// Makes the key ready for an engine's first use: finds it, or generates it where that is allowed, has it proven,
-    /// and records its public key durably.
-    pub async fn ready(&self, _deadline: Deadline) -> Result<PublicKey, Fault> {
-        Err(Fault::internal("not built yet"))
+    /// Makes the key ready for an engine's first use: finds it, or generates it where that is allowed, has it proven, and
+    /// records its public key durably. The handle answered has it; this one stays as it was.
+    pub async fn ready(&self, deadline: Deadline) -> Result<(Handle, PublicKey), Fault> {
+        let (entry, public) = self.keys.ready(&self.entry, deadline).await?;
+        Ok((Handle { keys: self.keys.clone(), entry }, public))
     }
 
-    /// Refuses with Vault's words where `usages` lacks `usage`.
-    pub fn require(&self, _usage: KeyUsage) -> Result<(), Fault> {
-        Ok(())
+    /// Refuses where `usages` lacks `usage`.
+    pub fn require(&self, usage: KeyUsage) -> Result<(), Fault> {
+        if self.entry.settings.usages.allows(usage) {
+            return Ok(());
+        }
+        let (name, usage) = (&self.entry.name, usage.name());
+        Err(Fault::invalid(format!("managed key {name:?} does not allow usage {usage:?}: add it to the key's usages")))
     }
 
-    /// The scheme used when the client names none: what the key's mechanism says (PSS with `salt`, where it says PSS).
-    pub fn default_scheme(&self, _kind: KeyKind, _salt: u16) -> Result<SignatureScheme, Fault> {
-        Err(Fault::internal("not built yet"))
+    /// The scheme used when the client names none: what the key's mechanism says. `salt` is the PSS salt length to use.
+    pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
+        self.entry.settings.mechanism.default_scheme(&self.entry.name, salt)
     }
 
     /// Refuses where the key's mechanism does not allow `scheme`.
-    pub fn require_scheme(&self, _scheme: SignatureScheme) -> Result<(), Fault> {
-        Ok(())
+    pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
+        self.entry.settings.mechanism.require_scheme(&self.entry.name, scheme)
     }
 
-    /// Queues one operation; see [`crate::supervisor::KeyRoute::submit`]. Checks `usages` for it, too.
-    pub fn submit(&self, _operation: KeyOperation, _terms: &Terms) -> Result<Pending, Fault> {
-        Err(Fault::internal("not built yet"))
+    /// Queues one operation. Refuses at once where `usages` or the mechanism forbid it, or the lane is full.
+    pub fn submit(&self, operation: KeyOperation, terms: &Terms) -> Result<Pending, Fault> {
+        let KeyOperation::Sign { scheme, .. } = operation;
+        self.require(KeyUsage::Sign)?;
+        self.require_scheme(scheme)?;
+        let Some((_, route)) = &self.entry.ready else {
+            let reason = "it was never used: run its test/sign first".into();
+            return Err(Fault::KeyUnavailable { key: self.entry.name.clone(), reason });
+        };
+        route.submit(operation, terms)
     }
 }

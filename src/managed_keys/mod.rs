@@ -4,5 +4,12 @@
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
 mod handle;
+mod mechanism;
+mod record;
+mod registry;
+mod settings;
 
-pub use handle::{Handle, KeyRef, ManagedKeys};
+pub use handle::{Handle, KeyRef};
+pub use mechanism::Mechanism;
+pub use registry::ManagedKeys;
+pub use settings::Settings;

@@ -1,0 +1,108 @@
+//! How a managed key is stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::mechanism::Mechanism;
+use super::settings::{Settings, curve_name};
+use crate::backend::TokenSelector;
+use crate::crypto;
+use crate::model::{Curve, Fault, KeyUsage, PublicKey, Secret};
+use crate::store::Versioned;
+
+/// The collection of managed keys of a namespace; the record's name is the key's name.
+pub(super) const COLLECTION: &str = "managed-keys";
+/// Who uses which key: the collection of a key's users.
+pub(super) const USES: &str = "managed-key-uses";
+
+/// Encrypted by the barrier like every record: the PIN in it is as safe as the store.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeyRecord {
+    uuid: String,
+    library: String,
+    token_label: Option<String>,
+    slot: Option<u64>,
+    key_label: Option<String>,
+    key_id: Option<String>,
+    mechanism: u64,
+    #[serde(with = "hex::serde")]
+    pin: Vec<u8>,
+    curve: Option<String>,
+    key_bits: u32,
+    allow_generate_key: bool,
+    allow_replace_key: bool,
+    allow_store_key: bool,
+    any_mount: bool,
+    force_rw_session: bool,
+    max_parallel: Option<u32>,
+    usages: Vec<String>,
+    /// DER of the public key recorded at first use.
+    #[serde(with = "hex::serde")]
+    public_key: Vec<u8>,
+}
+
+impl Versioned for KeyRecord {
+    const VERSION: u16 = 1;
+}
+
+impl Drop for KeyRecord {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.pin);
+    }
+}
+
+impl KeyRecord {
+    pub(super) fn of(uuid: &str, settings: &Settings, public: Option<&PublicKey>) -> KeyRecord {
+        let (token_label, slot) = match &settings.token {
+            TokenSelector::Label(label) => (Some(label.clone()), None),
+            TokenSelector::Slot(slot) => (None, Some(*slot)),
+        };
+        KeyRecord {
+            uuid: uuid.to_owned(),
+            library: settings.library.clone(),
+            token_label,
+            slot,
+            key_label: settings.key_label.clone(),
+            key_id: settings.key_id.clone(),
+            mechanism: settings.mechanism.0,
+            pin: settings.pin.as_ref().map(|pin| pin.expose().to_vec()).unwrap_or_default(),
+            curve: settings.curve.map(|curve| curve_name(curve).to_owned()),
+            key_bits: settings.key_bits,
+            allow_generate_key: settings.allow_generate_key,
+            allow_replace_key: settings.allow_replace_key,
+            allow_store_key: settings.allow_store_key,
+            any_mount: settings.any_mount,
+            force_rw_session: settings.force_rw_session,
+            max_parallel: settings.max_parallel,
+            usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
+            public_key: public.map(|public| public.spki.to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// The key's UUID, settings and recorded public key.
+    pub(super) fn open(&self) -> Result<(String, Settings, Option<PublicKey>), Fault> {
+        let token = match (&self.token_label, self.slot) {
+            (Some(label), _) => TokenSelector::Label(label.clone()),
+            (None, slot) => TokenSelector::Slot(slot.unwrap_or_default()),
+        };
+        let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter();
+        let public = (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key)).transpose()?;
+        let settings = Settings {
+            library: self.library.clone(),
+            token,
+            key_label: self.key_label.clone(),
+            key_id: self.key_id.clone(),
+            mechanism: Mechanism(self.mechanism),
+            pin: (!self.pin.is_empty()).then(|| Secret::new(self.pin.clone())),
+            curve: curve.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            key_bits: self.key_bits,
+            allow_generate_key: self.allow_generate_key,
+            allow_replace_key: self.allow_replace_key,
+            allow_store_key: self.allow_store_key,
+            any_mount: self.any_mount,
+            force_rw_session: self.force_rw_session,
+            max_parallel: self.max_parallel,
+            usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
+        };
+        Ok((self.uuid.clone(), settings, public))
+    }
+}

@@ -1,0 +1,241 @@
+//! The fields of a `pkcs11` managed key: reading them from a request, showing them again.
+
+use serde_json::{Value, json};
+
+use super::mechanism::Mechanism;
+use crate::backend::{KeySelector, KeyTemplate, TokenSelector};
+use crate::model::{Curve, Data, Fault, Fields, KeyUsage, KeyUsages, Secret};
+
+/// What a secret reads as, and what may be sent back to keep it.
+const REDACTED: &str = "redacted";
+
+/// A `pkcs11` managed key's configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The KMS library's name.
+    pub library: String,
+    /// The token.
+    pub token: TokenSelector,
+    /// Its label; given, a generated key gets it.
+    pub key_label: Option<String>,
+    /// Its `CKA_ID` in hexadecimal.
+    pub key_id: Option<String>,
+    /// What it is used with.
+    pub mechanism: Mechanism,
+    /// Its own PIN, where the library has none.
+    pub pin: Option<Secret>,
+    /// The curve of a key to be generated.
+    pub curve: Option<Curve>,
+    /// The size of an RSA key to be generated; 0 where it is not given.
+    pub key_bits: u32,
+    /// Whether an absent key is generated at first use.
+    pub allow_generate_key: bool,
+    /// Kept for Vault's clients; no endpoint replaces a key.
+    pub allow_replace_key: bool,
+    /// Kept for Vault's clients; no endpoint stores a key.
+    pub allow_store_key: bool,
+    /// Whether every mount of the namespace may use it.
+    pub any_mount: bool,
+    /// Kept for Vault's clients: every session is a read/write session here.
+    pub force_rw_session: bool,
+    /// Most jobs of the key in flight.
+    pub max_parallel: Option<u32>,
+    /// What it may be used for.
+    pub usages: KeyUsages,
+}
+
+impl Settings {
+    /// Reads a create or update request. `old` lends its PIN where the request leaves it out or sends it back redacted.
+    /// `library_has_pin` is asked for the library named; `None` means that there is no such library.
+    pub fn read(
+        fields: &mut Fields<'_>,
+        old: Option<&Settings>,
+        library_has_pin: impl FnOnce(&str) -> Result<bool, Fault>,
+    ) -> Result<Settings, Fault> {
+        let library = fields.filled("library")?.ok_or_else(|| required("library"))?;
+        let has_pin = library_has_pin(&library)?;
+        let key_label = fields.filled("key_label")?;
+        let key_id = fields.filled("key_id")?;
+        if key_label.is_none() && key_id.is_none() {
+            return Err(Fault::invalid("one of key_label and key_id is required"));
+        }
+        if let Some(id) = &key_id {
+            decode_id(id)?;
+        }
+        let pin = match fields.filled("pin")? {
+            Some(pin) if pin != REDACTED => Some(Secret::new(pin.into_bytes())),
+            _ => old.and_then(|old| old.pin.clone()),
+        };
+        if pin.is_none() && !has_pin {
+            return Err(Fault::invalid(format!("pin is required: kms_library {library:?} has none")));
+        }
+        // OAEP's hash matters for encryption only, which this daemon does not do yet.
+        fields.refuse(&["rsa_oaep_hash", "hmac_key_label"])?;
+        Ok(Settings {
+            token: token(fields)?,
+            mechanism: mechanism(fields)?,
+            curve: curve(fields)?,
+            key_bits: key_bits(fields)?,
+            allow_generate_key: fields.boolean("allow_generate_key")?.unwrap_or(false),
+            allow_replace_key: fields.boolean("allow_replace_key")?.unwrap_or(false),
+            allow_store_key: fields.boolean("allow_store_key")?.unwrap_or(false),
+            any_mount: fields.boolean("any_mount")?.unwrap_or(false),
+            force_rw_session: fields.boolean("force_rw_session")?.unwrap_or(false),
+            max_parallel: max_parallel(fields)?,
+            usages: usages(fields)?,
+            library,
+            key_label,
+            key_id,
+            pin,
+        })
+    }
+
+    /// How to find the key on its token.
+    pub fn selector(&self) -> KeySelector {
+        let id = self.key_id.as_deref().and_then(|id| decode_id(id).ok());
+        KeySelector { label: self.key_label.clone(), id }
+    }
+
+    /// What to generate at first use; `None` where that is not allowed. A key named by id only cannot be generated: the
+    /// token gives ids, not we.
+    pub fn template(&self) -> Result<Option<KeyTemplate>, Fault> {
+        if !self.allow_generate_key {
+            return Ok(None);
+        }
+        match (&self.key_label, &self.key_id) {
+            (Some(label), None) => {
+                let kind = self.mechanism.generated_kind(self.key_bits, self.curve)?;
+                Ok(Some(KeyTemplate { kind, label: label.clone() }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether `other` names the same key in the same place.
+    pub fn same_key(&self, other: &Settings) -> bool {
+        self.library.eq_ignore_ascii_case(&other.library)
+            && self.token == other.token
+            && self.selector() == other.selector()
+            && self.mechanism == other.mechanism
+    }
+
+    /// The fields as a read shows them, secrets redacted.
+    pub fn show(&self, name: &str, uuid: &str) -> Data {
+        let (slot, token_label) = match &self.token {
+            TokenSelector::Slot(slot) => (json!(slot), ""),
+            TokenSelector::Label(label) => (json!(0), label.as_str()),
+        };
+        let usages: Vec<&str> = self.usages.iter().map(KeyUsage::name).collect();
+        let mut data = Data::new();
+        let mut put = |name: &str, value: Value| data.insert(name.to_owned(), value);
+        put("UUID", uuid.into());
+        put("name", name.into());
+        put("type", "pkcs11".into());
+        put("library", self.library.as_str().into());
+        put("slot", slot);
+        put("token_label", token_label.into());
+        put("key_label", self.key_label.as_deref().unwrap_or_default().into());
+        put("key_id", self.key_id.as_deref().unwrap_or_default().into());
+        put("mechanism", self.mechanism.0.into());
+        put("key_bits", self.key_bits.into());
+        put("curve", self.curve.map(curve_name).unwrap_or_default().into());
+        put("pin", if self.pin.is_some() { REDACTED.into() } else { "".into() });
+        put("allow_generate_key", self.allow_generate_key.into());
+        put("allow_replace_key", self.allow_replace_key.into());
+        put("allow_store_key", self.allow_store_key.into());
+        put("any_mount", self.any_mount.into());
+        put("force_rw_session", self.force_rw_session.into());
+        put("usages", usages.into());
+        if let Some(max_parallel) = self.max_parallel {
+            put("max_parallel", max_parallel.into());
+        }
+        data
+    }
+}
+
+fn required(name: &str) -> Fault {
+    Fault::invalid(format!("missing required field {name:?}"))
+}
+
+/// An empty `token_label` beside a slot is taken as absent, as clients send it.
+fn token(fields: &mut Fields<'_>) -> Result<TokenSelector, Fault> {
+    let label = fields.filled("token_label")?;
+    let slot = fields.filled("slot")?;
+    match (label, slot) {
+        (Some(_), Some(slot)) if slot != "0" => Err(Fault::invalid("only one of slot and token_label may be given")),
+        (Some(label), _) => Ok(TokenSelector::Label(label)),
+        (None, Some(slot)) => slot
+            .parse()
+            .map(TokenSelector::Slot)
+            .map_err(|_| Fault::invalid(format!("slot {slot:?} is not a decimal number"))),
+        (None, None) => Err(Fault::invalid("one of slot and token_label is required")),
+    }
+}
+
+fn mechanism(fields: &mut Fields<'_>) -> Result<Mechanism, Fault> {
+    let text = fields.filled("mechanism")?.ok_or_else(|| required("mechanism"))?;
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
+        None => text.parse(),
+    };
+    let wrong = || Fault::invalid(format!("mechanism {text:?} is not a number such as 0x1041"));
+    number.map(Mechanism).map_err(|_| wrong())
+}
+
+fn curve(fields: &mut Fields<'_>) -> Result<Option<Curve>, Fault> {
+    match fields.filled("curve")?.as_deref() {
+        None => Ok(None),
+        Some("P256") => Ok(Some(Curve::P256)),
+        Some("P384") => Ok(Some(Curve::P384)),
+        Some("P521") => Ok(Some(Curve::P521)),
+        Some(other) => Err(Fault::invalid(format!("curve {other:?} is not supported: use P256, P384 or P521"))),
+    }
+}
+
+/// The curve's name in this API.
+pub(super) fn curve_name(curve: Curve) -> &'static str {
+    match curve {
+        Curve::P256 => "P256",
+        Curve::P384 => "P384",
+        Curve::P521 => "P521",
+    }
+}
+
+fn key_bits(fields: &mut Fields<'_>) -> Result<u32, Fault> {
+    match fields.integer("key_bits")? {
+        None | Some(0) => Ok(0),
+        Some(bits @ (2048 | 3072 | 4096)) => Ok(u32::try_from(bits).unwrap_or(0)),
+        Some(other) => Err(Fault::invalid(format!("key_bits {other} is not supported: use 2048, 3072 or 4096"))),
+    }
+}
+
+fn max_parallel(fields: &mut Fields<'_>) -> Result<Option<u32>, Fault> {
+    match fields.integer("max_parallel")? {
+        None | Some(0) => Ok(None),
+        Some(cap) => match u32::try_from(cap) {
+            Ok(cap) => Ok(Some(cap)),
+            Err(_) => Err(Fault::invalid("max_parallel must be a positive number")),
+        },
+    }
+}
+
+fn usages(fields: &mut Fields<'_>) -> Result<KeyUsages, Fault> {
+    let Some(names) = fields.list("usages")? else { return Ok(KeyUsages::default()) };
+    if names.is_empty() {
+        return Ok(KeyUsages::default());
+    }
+    let usage = |name: &String| {
+        let by_number = || KeyUsage::ALL.into_iter().find(|usage| name.parse() == Ok(*usage as u8));
+        KeyUsage::from_name(name).or_else(by_number).ok_or_else(|| {
+            let known: Vec<&str> = KeyUsage::ALL.into_iter().map(KeyUsage::name).collect();
+            Fault::invalid(format!("usage {name:?} is unknown: use some of {}", known.join(", ")))
+        })
+    };
+    names.iter().map(usage).collect()
+}
+
+/// Hexadecimal, with or without `0x` and colons.
+fn decode_id(id: &str) -> Result<Vec<u8>, Fault> {
+    let digits: String = id.trim_start_matches("0x").chars().filter(|c| *c != ':').collect();
+    hex::decode(&digits).map_err(|_| Fault::invalid(format!("key_id {id:?} is not hexadecimal")))
+}

@@ -1,0 +1,212 @@
+//! Reading request data as Vault does: numbers and booleans may be strings, lists may be comma strings, durations may be
+//! seconds or `24h`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Data, Fault};
+
+/// A reader of one request's data. It remembers which fields were asked for, so that the rest can be named.
+pub struct Fields<'d> {
+    data: &'d Data,
+    known: Vec<&'static str>,
+}
+
+impl<'d> Fields<'d> {
+    /// A reader of `data`.
+    pub fn new(data: &'d Data) -> Fields<'d> {
+        Fields { data, known: Vec::new() }
+    }
+
+    /// The field's value as it came; `None` if it is absent or null.
+    pub fn value(&mut self, name: &'static str) -> Option<&'d Value> {
+        self.known.push(name);
+        self.data.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A string. Numbers and booleans are taken as their text.
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Fault> {
+        self.value(name)
+            .map(|value| match value {
+                Value::String(text) => Ok(text.clone()),
+                Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+                _ => Err(expected(name, "a string")),
+            })
+            .transpose()
+    }
+
+    /// A string, where the empty string means none.
+    pub fn filled(&mut self, name: &'static str) -> Result<Option<String>, Fault> {
+        Ok(self.text(name)?.filter(|text| !text.is_empty()))
+    }
+
+    /// A boolean: `true`, `"true"`, `1` and their like.
+    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Fault> {
+        self.value(name)
+            .map(|value| match value {
+                Value::Bool(value) => Ok(*value),
+                Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
+                Value::Number(number) if number.as_u64() == Some(1) => Ok(true),
+                Value::String(text) => match text.to_ascii_lowercase().as_str() {
+                    "true" | "1" | "t" => Ok(true),
+                    "false" | "0" | "f" | "" => Ok(false),
+                    _ => Err(expected(name, "true or false")),
+                },
+                _ => Err(expected(name, "true or false")),
+            })
+            .transpose()
+    }
+
+    /// A whole number. The empty string means none.
+    pub fn integer(&mut self, name: &'static str) -> Result<Option<i64>, Fault> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => number.as_i64().map(Some).ok_or_else(|| expected(name, "a whole number")),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => text.trim().parse().map(Some).map_err(|_| expected(name, "a whole number")),
+            Some(_) => Err(expected(name, "a whole number")),
+        }
+    }
+
+    /// A list of strings: a JSON list, or a comma string. Empty items are dropped.
+    pub fn list(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Fault> {
+        let split = |text: &str| -> Vec<String> {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        };
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(split(text))),
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| match item {
+                    Value::String(text) => Ok(text.trim().to_owned()),
+                    Value::Number(_) => Ok(item.to_string()),
+                    _ => Err(expected(name, "a list of strings")),
+                })
+                .filter(|item| item.as_ref().map_or(true, |text| !text.is_empty()))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(_) => Err(expected(name, "a list of strings")),
+        }
+    }
+
+    /// A duration: seconds, or numbers with units (`72h`, `1h30m`, `7d`). The empty string means none.
+    pub fn duration(&mut self, name: &'static str) -> Result<Option<Duration>, Fault> {
+        match self.value(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => match number.as_u64() {
+                Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+                None => Err(expected(name, "a duration, such as 3600 or \"72h\"")),
+            },
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+            Some(Value::String(text)) => {
+                parse_duration(text).map(Some).ok_or_else(|| expected(name, "a duration, such as 3600 or \"72h\""))
+            }
+            Some(_) => Err(expected(name, "a duration, such as 3600 or \"72h\"")),
+        }
+    }
+
+    /// An object.
+    pub fn object(&mut self, name: &'static str) -> Result<Option<&'d Data>, Fault> {
+        self.value(name).map(|value| value.as_object().ok_or_else(|| expected(name, "an object"))).transpose()
+    }
+
+    /// Refuses fields of Vault's that are not built here, unless they are absent or say what they would by default.
+    pub fn refuse(&mut self, names: &[&'static str]) -> Result<(), Fault> {
+        for name in names {
+            let harmless = self.value(name).is_none_or(|value| match value {
+                Value::Bool(value) => !value,
+                Value::String(text) => matches!(text.as_str(), "" | "false" | "0" | "0s"),
+                Value::Number(number) => number.as_u64() == Some(0),
+                Value::Array(items) => items.is_empty(),
+                Value::Object(items) => items.is_empty(),
+                Value::Null => true,
+            });
+            if !harmless {
+                return Err(Fault::invalid(format!("{name} is not supported here: leave it out")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Vault's warning on the fields nobody asked for, if there are any.
+    pub fn ignored(&self) -> Option<String> {
+        let names: Vec<&str> = self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect();
+        (!names.is_empty()).then(|| format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")))
+    }
+}
+
+fn expected(name: &str, what: &str) -> Fault {
+    Fault::invalid(format!("field {name:?}: expected {what}"))
+}
+
+/// A duration as Vault writes it: bare seconds, or numbers with the units `ns us ms s m h d`, added up.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        rest = rest.get(digits..)?;
+        let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match rest.get(..unit_end)? {
+            "ns" => Duration::from_nanos(1),
+            "us" | "µs" => Duration::from_micros(1),
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            "d" => Duration::from_secs(24 * 3600),
+            _ => return None,
+        };
+        rest = rest.get(unit_end..)?;
+        sum = sum.checked_add(unit.checked_mul(u32::try_from(number).ok()?)?)?;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn data(value: Value) -> Data {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn strings_stand_for_numbers_booleans_and_lists() {
+        let data = data(json!({"n": "2048", "b": "true", "l": "a, b,,c", "k": ["x", ""], "d": "1h30m", "s": 90}));
+        let mut fields = Fields::new(&data);
+        assert_eq!(fields.integer("n"), Ok(Some(2048)));
+        assert_eq!(fields.boolean("b"), Ok(Some(true)));
+        assert_eq!(fields.list("l"), Ok(Some(vec!["a".into(), "b".into(), "c".into()])));
+        assert_eq!(fields.list("k"), Ok(Some(vec!["x".into()])));
+        assert_eq!(fields.duration("d"), Ok(Some(Duration::from_secs(5400))));
+        assert_eq!(fields.duration("s"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!(fields.ignored(), None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_and_what_is_not_built_refused() {
+        let data = data(json!({"a": 1, "z": 2, "exportable": false, "derived": true}));
+        let mut fields = Fields::new(&data);
+        fields.integer("a").unwrap();
+        assert!(fields.refuse(&["exportable"]).is_ok());
+        assert!(fields.refuse(&["derived"]).is_err());
+        assert_eq!(fields.ignored().unwrap(), "Endpoint ignored these unrecognized parameters: [z]");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_duration_or_none(text in ".{0,20}") {
+            let _ = parse_duration(&text);
+        }
+    }
+}

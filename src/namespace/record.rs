@@ -1,0 +1,60 @@
+//! How a mount is stored.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Mount, MountConfig, Namespace};
+use crate::store::Versioned;
+
+/// The collection of mounts of a namespace; the record's name is the mount's path.
+pub(super) const COLLECTION: &str = "mounts";
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct MountRecord {
+    engine: String,
+    uuid: String,
+    accessor: String,
+    description: String,
+    options: BTreeMap<String, String>,
+    default_lease_ttl_seconds: u64,
+    max_lease_ttl_seconds: u64,
+    allowed_managed_keys: Vec<String>,
+}
+
+impl Versioned for MountRecord {
+    const VERSION: u16 = 1;
+}
+
+impl MountRecord {
+    pub(super) fn of(mount: &Mount) -> MountRecord {
+        MountRecord {
+            engine: mount.engine.clone(),
+            uuid: mount.uuid.clone(),
+            accessor: mount.accessor.clone(),
+            description: mount.description.clone(),
+            options: mount.options.clone(),
+            default_lease_ttl_seconds: mount.config.default_lease_ttl.as_secs(),
+            max_lease_ttl_seconds: mount.config.max_lease_ttl.as_secs(),
+            allowed_managed_keys: mount.config.allowed_managed_keys.clone(),
+        }
+    }
+
+    pub(super) fn into_mount(self, namespace: &Namespace, path: String) -> Mount {
+        Mount {
+            namespace: namespace.clone(),
+            path,
+            engine: self.engine,
+            uuid: self.uuid,
+            accessor: self.accessor,
+            description: self.description,
+            options: self.options,
+            config: MountConfig {
+                default_lease_ttl: Duration::from_secs(self.default_lease_ttl_seconds),
+                max_lease_ttl: Duration::from_secs(self.max_lease_ttl_seconds),
+                allowed_managed_keys: self.allowed_managed_keys,
+            },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Health, seal, leadership, initialisation, and the status of the members.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::{Call, System, VAULT_VERSION};
+use crate::model::{Data, Fault, Fields, Response};
+
+const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl System {
+    pub(super) fn health(&self, query: &Data) -> Response {
+        let initialized = self.store.is_initialized();
+        let mut fields = Fields::new(query);
+        let mut code = |name, default: u16| {
+            let asked = fields.integer(name).ok().flatten();
+            asked.and_then(|code| u16::try_from(code).ok()).filter(|code| (200..600).contains(code)).unwrap_or(default)
+        };
+        let status = if initialized { code("activecode", 200) } else { code("uninitcode", 501) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Response::Bare {
+            status,
+            body: json!({
+                "initialized": initialized,
+                "sealed": !initialized,
+                "standby": false,
+                "performance_standby": false,
+                "replication_performance_mode": "disabled",
+                "replication_dr_mode": "disabled",
+                "server_time_utc": now.as_secs(),
+                "version": VAULT_VERSION,
+                "keyway_version": KEYWAY_VERSION,
+                "enterprise": true,
+                "cluster_name": "keyway",
+                "cluster_id": "",
+                "clock_skew_ms": 0,
+                "echo_duration_ms": 0,
+            }),
+        }
+    }
+
+    pub(super) fn seal_status(&self) -> Response {
+        let initialized = self.store.is_initialized();
+        Response::Bare {
+            status: 200,
+            body: json!({
+                "type": self.store.seal_kind(),
+                "initialized": initialized,
+                "sealed": !initialized,
+                "t": 0,
+                "n": 0,
+                "progress": 0,
+                "nonce": "",
+                "version": VAULT_VERSION,
+                "keyway_version": KEYWAY_VERSION,
+                "build_date": "",
+                "migration": false,
+                "cluster_name": "keyway",
+                "cluster_id": "",
+                "recovery_seal": true,
+                "storage_type": "redb",
+                "removed_from_cluster": false,
+            }),
+        }
+    }
+
+    pub(super) fn leader(&self) -> Response {
+        Response::Bare {
+            status: 200,
+            body: json!({
+                "ha_enabled": false,
+                "is_self": true,
+                "active_time": "0001-01-01T00:00:00Z",
+                "leader_address": "",
+                "leader_cluster_address": "",
+                "performance_standby": false,
+                "performance_standby_last_remote_wal": 0,
+            }),
+        }
+    }
+
+    pub(super) fn init_status(&self) -> Response {
+        Response::Bare { status: 200, body: json!({ "initialized": self.store.is_initialized() }) }
+    }
+
+    /// Makes the root key and the root token, once. The seal opens by itself at every start, so there are no shares to
+    /// hand out: the lists of keys are empty.
+    pub(super) async fn init(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
+        let own = rustix::process::geteuid().as_raw();
+        if call.caller.peer.uid != own && call.caller.peer.uid != 0 {
+            return Err(Fault::PermissionDenied);
+        }
+        let mut fields = Fields::new(data);
+        for name in ["secret_shares", "secret_threshold", "recovery_shares", "recovery_threshold", "stored_shares"] {
+            fields.integer(name)?;
+        }
+        let encrypted = ["pgp_keys", "recovery_pgp_keys", "root_token_pgp_key"];
+        fields.refuse(&encrypted)?;
+        // Refuses a second time by itself, whoever comes first.
+        self.store.initialize()?;
+        (self.load)()?;
+        let token = self.identity.create_root(self.root_token.clone()).await?;
+        tracing::info!(uid = call.caller.peer.uid, "initialised: the root token was handed out");
+        let token = token.expose_str().unwrap_or_default();
+        let body = json!({
+            "keys": [], "keys_base64": [], "recovery_keys": [], "recovery_keys_base64": [], "root_token": token,
+        });
+        Ok(Response::Bare { status: 200, body })
+    }
+
+    /// Keyway's own: what `keyway status` shows.
+    pub(super) fn status(&self) -> Response {
+        let members: Vec<Value> = self
+            .supervisor
+            .status()
+            .members
+            .iter()
+            .map(|member| {
+                json!({
+                    "library": member.library,
+                    "token": member.token,
+                    "serial": member.serial,
+                    "state": member.state.label(),
+                    "reason": member.reason,
+                    "sessions": member.sessions,
+                    "keys": member.keys,
+                })
+            })
+            .collect();
+        let mut data = Data::new();
+        data.insert("keyway_version".into(), KEYWAY_VERSION.into());
+        data.insert("uptime_seconds".into(), self.started.elapsed().unwrap_or_default().as_secs().into());
+        data.insert("members".into(), members.into());
+        let libraries: Vec<&str> = self.supervisor.libraries().iter().map(|library| library.name.as_str()).collect();
+        data.insert("kms_libraries".into(), libraries.into());
+        Response::data(data)
+    }
+}

@@ -1,0 +1,96 @@
+//! `sys/managed-keys`: registrations, and the operator's own test of one.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use bytes::Bytes;
+
+use super::{Call, System};
+use crate::crypto;
+use crate::managed_keys::Handle;
+use crate::model::{
+    Class, Data, Fault, Fields, Hash, KeyKind, KeyOperation, KeyUsage, Response, SaltLength, SignInput,
+    SignatureScheme, Terms,
+};
+
+/// Bytes signed by a test.
+const TEST_BYTES: usize = 64;
+
+impl System {
+    pub(super) fn list_keys(&self, call: &Call, kind: &str) -> Result<Response, Fault> {
+        supported(kind)?;
+        let names = self.keys.names(&call.namespace);
+        if names.is_empty() { Err(Fault::absent()) } else { Ok(Response::keys(names)) }
+    }
+
+    pub(super) fn read_key(&self, call: &Call, kind: &str, name: &str) -> Result<Response, Fault> {
+        supported(kind)?;
+        self.keys.show(&call.namespace, name).map(Response::data).ok_or_else(Fault::absent)
+    }
+
+    pub(super) async fn write_key(&self, call: &Call, kind: &str, name: &str, data: &Data) -> Result<Response, Fault> {
+        supported(kind)?;
+        let warnings = self.keys.write(&call.namespace, name, data).await?;
+        tracing::info!(namespace = %call.namespace, key = name, uid = call.caller.peer.uid, "managed key written");
+        Ok(if warnings.is_empty() { Response::Empty } else { Response::with_warnings(Data::new(), warnings) })
+    }
+
+    pub(super) async fn delete_key(&self, call: &Call, kind: &str, name: &str) -> Result<Response, Fault> {
+        supported(kind)?;
+        let mounts = self.namespaces.mounts(&call.namespace);
+        self.keys.delete(&call.namespace, name, &mounts).await?;
+        tracing::info!(namespace = %call.namespace, key = name, uid = call.caller.peer.uid, "managed key deleted");
+        Ok(Response::Empty)
+    }
+
+    /// Signs random data and verifies it. Generates the key where that is allowed and it is missing.
+    pub(super) async fn test_sign(&self, call: &Call, kind: &str, name: &str, data: &Data) -> Result<Response, Fault> {
+        supported(kind)?;
+        let mut fields = Fields::new(data);
+        let use_pss = fields.boolean("use_pss")?;
+        let hash = match fields.filled("hash_algorithm")? {
+            None => Hash::Sha2_256,
+            Some(name) => Hash::from_name(&name)
+                .filter(|hash| *hash != Hash::None)
+                .ok_or_else(|| Fault::invalid(format!("unsupported hash algorithm {name:?}")))?,
+        };
+        let handle = self
+            .keys
+            .find(&call.namespace, name)
+            .ok_or_else(|| Fault::invalid(format!("no managed key found with name {name:?}")))?;
+        handle.require(KeyUsage::Sign)?;
+        let (handle, public) = handle.ready(call.deadline).await?;
+        let scheme = scheme(&handle, public.kind, use_pss, hash)?;
+        let mut message = vec![0; TEST_BYTES];
+        SystemRandom::new().fill(&mut message).map_err(|_| Fault::internal("the system's random generator fails"))?;
+        let (hash, input) = if scheme == SignatureScheme::Ed25519 {
+            (Hash::None, SignInput::Message(Bytes::from(message)))
+        } else {
+            (hash, SignInput::Digest(crypto::digest(hash, &message)?))
+        };
+        let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
+        let terms = Terms { namespace: call.namespace.clone(), class: Class::Interactive, deadline: call.deadline };
+        let signature = handle.submit(operation, &terms)?.await?;
+        if crypto::verify(&public, scheme, SaltLength::Hash, hash, &input, &signature)? {
+            return Ok(fields.ignored().map_or(Response::Empty, |w| Response::with_warnings(Data::new(), vec![w])));
+        }
+        let reason = "a test signature does not verify under its recorded public key".into();
+        Err(Fault::KeyMismatch { key: name.to_owned(), reason })
+    }
+}
+
+fn scheme(handle: &Handle, kind: KeyKind, use_pss: Option<bool>, hash: Hash) -> Result<SignatureScheme, Fault> {
+    let salt = u16::try_from(hash.digest_bytes()).unwrap_or(0);
+    match (use_pss, kind) {
+        (Some(true), KeyKind::Rsa { .. }) => {
+            let scheme = SignatureScheme::RsaPss { salt };
+            handle.require_scheme(scheme).map(|()| scheme)
+        }
+        (Some(true), _) => Err(Fault::invalid("use_pss is for RSA keys only")),
+        // A key registered for PSS is tested with PSS whether asked or not.
+        _ => handle.default_scheme(salt),
+    }
+}
+
+/// The cloud types are known to Vault's clients, which take this text to mean "not compiled in".
+fn supported(kind: &str) -> Result<(), Fault> {
+    if kind == "pkcs11" { Ok(()) } else { Err(Fault::invalid(format!("unsupported managed key type {kind:?}"))) }
+}

@@ -1,0 +1,184 @@
+//! `sys/mounts`: enable, list, read, tune, disable.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Call, System};
+use crate::model::{Data, Fault, Fields, Mount, MountConfig, Response};
+use crate::namespace::{NewMount, Tune};
+
+/// Settings of Vault's that change nothing here and may be sent.
+const HARMLESS: [&str; 9] = [
+    "force_no_cache",
+    "audit_non_hmac_request_keys",
+    "audit_non_hmac_response_keys",
+    "listing_visibility",
+    "passthrough_request_headers",
+    "allowed_response_headers",
+    "plugin_version",
+    "token_type",
+    "options",
+];
+
+impl System {
+    pub(super) fn list_mounts(&self, call: &Call) -> Response {
+        let mounts = self.namespaces.mounts(&call.namespace);
+        let data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
+        Response::Data { data, warnings: Vec::new(), mirrored: true }
+    }
+
+    pub(super) fn read_mount(&self, call: &Call, path: &str) -> Result<Response, Fault> {
+        let mount = self.namespaces.mount(&call.namespace, path).ok_or_else(|| no_mount(path))?;
+        Ok(Response::data(show(&mount)))
+    }
+
+    pub(super) async fn enable(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(data);
+        let engine =
+            fields.filled("type")?.ok_or_else(|| Fault::invalid("backend type must be specified as a string"))?;
+        if !self.engines.contains(&engine.as_str()) {
+            return Err(Fault::invalid(format!(
+                "plugin not found in the catalog: {engine}; there are: {}",
+                self.engines.join(", ")
+            )));
+        }
+        let description = fields.text("description")?.unwrap_or_default();
+        let options = options(&mut fields)?.unwrap_or_default();
+        fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
+        fields.text("plugin_name")?;
+        let empty = Data::new();
+        let mut config = Fields::new(fields.object("config")?.unwrap_or(&empty));
+        let tune = tuning(&mut config)?;
+        let config_ignored = config.ignored();
+        let new = NewMount {
+            path: path.to_owned(),
+            engine,
+            description,
+            options,
+            config: MountConfig {
+                default_lease_ttl: tune.default_lease_ttl.unwrap_or_default(),
+                max_lease_ttl: tune.max_lease_ttl.unwrap_or_default(),
+                allowed_managed_keys: tune.allowed_managed_keys.unwrap_or_default(),
+            },
+        };
+        let mount = self.namespaces.enable(&call.namespace, new).await?;
+        tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine enabled");
+        Ok(done([fields.ignored(), config_ignored]))
+    }
+
+    pub(super) async fn disable(&self, call: &Call, path: &str) -> Result<Response, Fault> {
+        if let Some(mount) = self.namespaces.mount(&call.namespace, path) {
+            let removal = (self.removal)(&mount)?;
+            self.namespaces.disable(&mount, removal).await?;
+            tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine disabled");
+        }
+        Ok(Response::Empty)
+    }
+
+    pub(super) fn read_tuning(&self, call: &Call, path: &str) -> Result<Response, Fault> {
+        let mount = self.namespaces.mount(&call.namespace, path).ok_or_else(|| no_mount(path))?;
+        let mut data = config(&mount);
+        data.insert("default_lease_ttl".into(), mount.config.effective_default_ttl().as_secs().into());
+        data.insert("max_lease_ttl".into(), mount.config.effective_max_ttl().as_secs().into());
+        data.insert("description".into(), mount.description.as_str().into());
+        data.insert("options".into(), json!(mount.options));
+        Ok(Response::data(data))
+    }
+
+    pub(super) async fn tune(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(data);
+        let mut tune = tuning(&mut fields)?;
+        tune.description = fields.text("description")?;
+        tune.options = options(&mut fields)?;
+        self.namespaces.tune(&call.namespace, path, tune).await?;
+        Ok(done([fields.ignored(), None]))
+    }
+
+    pub(super) fn ui_mounts(&self, call: &Call) -> Response {
+        // Without a token only mounts that ask for it are listed; none can ask for it here.
+        let mounts = if self.identity.token(&call.caller).is_ok() {
+            self.namespaces.mounts(&call.namespace)
+        } else {
+            Vec::new()
+        };
+        let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
+        let mut data = Data::new();
+        data.insert("auth".into(), json!({}));
+        data.insert("secret".into(), secret.into());
+        Response::data(data)
+    }
+
+    /// Any path below a mount leads to its mount. An unknown one is refused as a forbidden one is, so that mounts cannot
+    /// be guessed.
+    pub(super) fn ui_mount(&self, call: &Call, path: &str) -> Result<Response, Fault> {
+        let with_slash = format!("{path}/");
+        let found = self
+            .namespaces
+            .route(&call.namespace, path)
+            .or_else(|| self.namespaces.route(&call.namespace, &with_slash));
+        let (mount, _) = found.ok_or(Fault::PermissionDenied)?;
+        let mut data = show(&mount);
+        data.insert("path".into(), mount.path.as_str().into());
+        Ok(Response::data(data))
+    }
+}
+
+fn no_mount(path: &str) -> Fault {
+    Fault::invalid(format!("No secret engine mount at {}/", path.trim_matches('/')))
+}
+
+fn done(warnings: [Option<String>; 2]) -> Response {
+    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    if warnings.is_empty() { Response::Empty } else { Response::with_warnings(Data::new(), warnings) }
+}
+
+fn tuning(fields: &mut Fields<'_>) -> Result<Tune, Fault> {
+    fields.refuse(&["delegated_auth_accessors", "identity_token_key", "user_lockout_config"])?;
+    for name in HARMLESS {
+        fields.value(name);
+    }
+    Ok(Tune {
+        description: None,
+        options: None,
+        default_lease_ttl: fields.duration("default_lease_ttl")?,
+        max_lease_ttl: fields.duration("max_lease_ttl")?,
+        allowed_managed_keys: fields.list("allowed_managed_keys")?,
+    })
+}
+
+fn options(fields: &mut Fields<'_>) -> Result<Option<BTreeMap<String, String>>, Fault> {
+    let Some(options) = fields.object("options")? else { return Ok(None) };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(Some(options.iter().map(|(name, value)| (name.clone(), text(value))).collect()))
+}
+
+fn config(mount: &Mount) -> Data {
+    let mut data = Data::new();
+    data.insert("default_lease_ttl".into(), mount.config.default_lease_ttl.as_secs().into());
+    data.insert("max_lease_ttl".into(), mount.config.max_lease_ttl.as_secs().into());
+    data.insert("force_no_cache".into(), false.into());
+    if !mount.config.allowed_managed_keys.is_empty() {
+        data.insert("allowed_managed_keys".into(), json!(mount.config.allowed_managed_keys));
+    }
+    data
+}
+
+fn show(mount: &Mount) -> Data {
+    let shown = json!({
+        "type": mount.engine,
+        "description": mount.description,
+        "accessor": mount.accessor,
+        "uuid": mount.uuid,
+        "config": config(mount),
+        "options": mount.options,
+        "local": false,
+        "seal_wrap": false,
+        "external_entropy_access": false,
+        "plugin_version": "",
+        "running_plugin_version": "",
+        "running_sha256": "",
+        "deprecation_status": "supported",
+    });
+    shown.as_object().cloned().unwrap_or_default()
+}

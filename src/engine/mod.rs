@@ -11,7 +11,8 @@ use std::sync::Arc;
 use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
+    Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb,
+    VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;

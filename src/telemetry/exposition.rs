@@ -119,7 +119,9 @@ impl Exposition {
     async fn accept(&self) -> std::io::Result<Box<dyn Stream>> {
         match &self.listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
-            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>),
+            Listener::Unix(listener, _) => {
+                listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
+            }
         }
     }
 }

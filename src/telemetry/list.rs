@@ -56,7 +56,12 @@ pub(super) const PROCESS_MEMORY: &str = "keyway_resident_memory_bytes";
 pub(super) const PROCESS_FDS: &str = "keyway_open_fds";
 pub(super) const PROCESS_THREADS: &str = "keyway_threads";
 
-const fn metric(name: &'static str, kind: MetricKind, labels: &'static [&'static str], help: &'static str) -> MetricInfo {
+const fn metric(
+    name: &'static str,
+    kind: MetricKind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> MetricInfo {
     MetricInfo { name, kind, labels, help }
 }
 

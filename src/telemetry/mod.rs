@@ -85,7 +85,8 @@ impl Telemetry {
             connections_refused: Refusal::ALL
                 .map(|reason| counter(&recorder, list::CONNECTIONS_REFUSED, &[("reason", reason.label())])),
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
-            store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS].map(|name| gauge(&recorder, name, &[])),
+            store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
+                .map(|name| gauge(&recorder, name, &[])),
             handle,
             recorder,
         };

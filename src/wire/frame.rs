@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn a_frame_over_the_limit_is_refused_before_it_is_read() {
         let mut buffer = BytesMut::from(&[0, 16, 0, 1][..]);
-        assert_eq!(next_frame(&mut buffer, 1 << 20), Err(FrameError::TooLarge { bytes: (1 << 20) + 1, limit: 1 << 20 }));
+        assert_eq!(
+            next_frame(&mut buffer, 1 << 20),
+            Err(FrameError::TooLarge { bytes: (1 << 20) + 1, limit: 1 << 20 })
+        );
         assert_eq!(next_frame(&mut BytesMut::from(&[0, 0, 0, 0][..]), 10), Err(FrameError::Empty));
     }
 

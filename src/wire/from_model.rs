@@ -10,7 +10,9 @@ use crate::model::{Fault, Outcome};
 pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
     use proto::reply::Result as Answer;
     let answer = match result {
-        Ok(Outcome::Signature { signature, key_version }) => Answer::Signature(proto::Signature { signature, key_version }),
+        Ok(Outcome::Signature { signature, key_version }) => {
+            Answer::Signature(proto::Signature { signature, key_version })
+        }
         Ok(Outcome::Verdict { valid }) => Answer::Verdict(proto::Verdict { valid }),
         Ok(Outcome::Certificate(issued)) => Answer::Certificate(proto::Certificate {
             certificate: issued.certificate,

@@ -1,4 +1,4 @@
-//! Keyway
+//! Keyway: private keys that live in HSMs, for programs on this host. See the README for what is built.
 pub mod backend;
 pub mod client;
 pub mod config;

@@ -5,6 +5,9 @@
 //! This room must not know: requests, engines, queues, namespaces, or which thread calls it. Every call may block; the
 //! caller watches the clock.
 
+pub mod pkcs11;
+pub mod registry;
+
 use bytes::Bytes;
 
 use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret};

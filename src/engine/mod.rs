@@ -3,6 +3,8 @@
 //!
 //! This room must not know: any wire, who may call (that was judged before), or another engine.
 
+pub mod pki;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -1,0 +1,151 @@
+//! Certificates: prepared, then signed, then stored, then answered, each a type of its own, so that none of it can be
+//! left out or done in another order.
+
+use bytes::Bytes;
+use x509_cert::certificate::Version;
+
+use super::algorithm::SignatureAlgorithm;
+use super::asn1::{bit_string, encode, explicit, sequence};
+use super::keys::SigningKey;
+use super::records::Records;
+use super::serial::Serial;
+use super::validity::Validity;
+use super::{extensions, pem};
+use crate::model::{Fault, PublicKey, Terms};
+use crate::store::{Store, Write};
+
+/// The parts of a certificate, each checked and encoded already.
+pub(super) struct Parts<'a> {
+    /// How it will be signed.
+    pub(super) algorithm: SignatureAlgorithm,
+    /// DER of the issuer's Name.
+    pub(super) issuer: &'a [u8],
+    /// When it is valid.
+    pub(super) validity: Validity,
+    /// DER of the subject's Name.
+    pub(super) subject: &'a [u8],
+    /// The key it certifies.
+    pub(super) public_key: &'a PublicKey,
+    /// Its extensions, encoded, in order.
+    pub(super) extensions: &'a [&'a [u8]],
+}
+
+/// A certificate ready to be signed, under a serial number of its own.
+pub(super) struct Prepared {
+    serial: Serial,
+    validity: Validity,
+    algorithm: SignatureAlgorithm,
+    identifier: Vec<u8>,
+    tbs: Bytes,
+}
+
+/// A certificate signed, and not yet anybody's to have.
+pub(super) struct Signed {
+    serial: Serial,
+    validity: Validity,
+    der: Bytes,
+}
+
+/// A certificate that may be answered: stored durably, or of a role that says not to.
+pub(super) struct Issued {
+    serial: Serial,
+    validity: Validity,
+    der: Bytes,
+}
+
+impl Prepared {
+    /// Encodes the TBSCertificate (RFC 5280, 4.1), once.
+    pub(super) fn new(parts: &Parts<'_>) -> Result<Prepared, Fault> {
+        let serial = Serial::random()?;
+        let identifier = parts.algorithm.identifier()?;
+        let tbs = sequence(&[
+            &explicit(0, &[&encode(&Version::V3)?])?,
+            &serial.der(),
+            &identifier,
+            parts.issuer,
+            &parts.validity.encode()?,
+            parts.subject,
+            &parts.public_key.spki,
+            &extensions::list(parts.extensions)?,
+        ])?;
+        Ok(Prepared { serial, validity: parts.validity, algorithm: parts.algorithm, identifier, tbs: tbs.into() })
+    }
+
+    /// Has it signed.
+    pub(super) async fn sign(self, key: &SigningKey, terms: &Terms) -> Result<Signed, Fault> {
+        let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
+        self.assemble(&signature)
+    }
+
+    /// Has it signed, and checks that the signature is the key's.
+    pub(super) async fn sign_and_verify(
+        self,
+        key: &SigningKey,
+        public_key: &PublicKey,
+        terms: &Terms,
+    ) -> Result<Signed, Fault> {
+        let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
+        if !self.algorithm.verify(public_key, &self.tbs, &signature)? {
+            return Err(wrong_signature(key.name(), "the CA certificate"));
+        }
+        self.assemble(&signature)
+    }
+
+    fn assemble(self, signature: &[u8]) -> Result<Signed, Fault> {
+        let der = sequence(&[&self.tbs, &self.identifier, &bit_string(signature)?])?;
+        Ok(Signed { serial: self.serial, validity: self.validity, der: der.into() })
+    }
+}
+
+impl Signed {
+    /// DER.
+    pub(super) fn der(&self) -> &Bytes {
+        &self.der
+    }
+
+    /// Stores it, together with `others`; resolves when that is durable.
+    pub(super) async fn store(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
+        let mut writes = others;
+        // Created, never replaced: a serial number is used once.
+        writes.push(Write::Create { key: records.certificate(&self.serial), version: 1, value: self.der.to_vec() });
+        store.commit(writes).await?;
+        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+    }
+
+    /// Lets it go unstored, for a role with `no_store`.
+    pub(super) fn unstored(self) -> Issued {
+        Issued { serial: self.serial, validity: self.validity, der: self.der }
+    }
+}
+
+impl Issued {
+    /// Its serial number.
+    pub(super) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    /// `notAfter` in Unix seconds.
+    pub(super) fn expiration(&self) -> i64 {
+        i64::try_from(self.validity.not_after).unwrap_or(i64::MAX)
+    }
+
+    /// DER.
+    pub(super) fn der(&self) -> &Bytes {
+        &self.der
+    }
+
+    /// PEM as Vault answers it.
+    pub(super) fn pem(&self) -> Result<String, Fault> {
+        pem::encode_trimmed(pem::CERTIFICATE, &self.der)
+    }
+}
+
+/// A device that answers signatures which do not verify.
+pub(super) fn wrong_signature(key: &str, what: &str) -> Fault {
+    Fault::DeviceError {
+        what: format!(
+            "the signature of managed key {key:?} on {what} does not verify under the key's recorded public key; nothing \
+             was issued"
+        ),
+    }
+}

@@ -1,0 +1,121 @@
+//! Files for a web server: CA certificates and CRLs below the folder the configuration names, if it names one.
+//!
+//! A failure is logged and stops nothing: what is published is stored already and served on the socket.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::Pki;
+use super::crl::off_worker;
+use crate::engine::Call;
+use crate::model::{Fault, Mount};
+
+/// Anyone may read what is published.
+const FILE_MODE: u32 = 0o644;
+
+impl Pki {
+    /// Writes `ca.der` and `ca.pem`.
+    pub(super) async fn publish_certificate(&self, call: &Call) {
+        let authority = self.authority.load_full();
+        let Some(issuer) = &authority.issuer else { return };
+        let pem = format!("{}\n", issuer.pem);
+        self.publish(call, [("ca.der", issuer.certificate.clone()), ("ca.pem", pem.into())]).await;
+    }
+
+    /// Writes `crl.der` and `crl.pem`.
+    pub(super) async fn publish_crl(&self, call: &Call) {
+        let Some(crl) = self.crl.load_full() else { return };
+        let mut pem = crl.pem.to_vec();
+        pem.push(b'\n');
+        self.publish(call, [("crl.der", crl.der.clone()), ("crl.pem", pem.into())]).await;
+    }
+
+    async fn publish(&self, call: &Call, files: [(&'static str, Bytes); 2]) {
+        let Some(root) = &self.publish_dir else { return };
+        let folder = folder(root, &call.mount);
+        let shown = folder.display().to_string();
+        // It waits for the disk.
+        let outcome = off_worker(true, move || {
+            files.into_iter().try_for_each(|(name, bytes)| {
+                replace(&folder, name, &bytes).map_err(|error| Fault::Unavailable { what: format!("{name}: {error}") })
+            })
+        });
+        if let Err(fault) = outcome.await {
+            tracing::error!(
+                folder = shown, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
+                "cannot publish: check publish_dir, its permissions and its free space; it is tried again with the next CRL"
+            );
+        }
+    }
+}
+
+/// `<root>/<namespace or "root">/<mount path>`, each part made harmless.
+fn folder(root: &Path, mount: &Mount) -> PathBuf {
+    let namespace = if mount.namespace.is_root() { "root" } else { mount.namespace.as_str() };
+    let parts = namespace.split('/').chain(mount.path.split('/')).filter(|part| !part.is_empty());
+    parts.fold(root.to_owned(), |folder, part| folder.join(harmless(part)))
+}
+
+/// The part with everything but letters, digits, `_`, `-` and inner `.` written as `%XX`.
+fn harmless(part: &str) -> String {
+    let keep = |index: usize, byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && index > 0)
+    };
+    part.bytes()
+        .enumerate()
+        .map(|(index, byte)| if keep(index, byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// Replaces a file as a whole: a reader sees the old one or the new one, also after a crash.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(FILE_MODE))?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(name))?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{MountConfig, Namespace};
+
+    fn mount(namespace: &str, path: &str) -> Mount {
+        Mount {
+            namespace: Namespace::from_path(namespace),
+            path: path.into(),
+            engine: "pki".into(),
+            uuid: "u".into(),
+            accessor: "a".into(),
+            description: String::new(),
+            options: Default::default(),
+            config: MountConfig::default(),
+        }
+    }
+
+    #[test]
+    fn each_mount_has_a_folder_below_the_root() {
+        let root = Path::new("/pub");
+        assert_eq!(folder(root, &mount("", "pki/")), Path::new("/pub/root/pki"));
+        assert_eq!(folder(root, &mount("team/ci", "ca/web/")), Path::new("/pub/team/ci/ca/web"));
+        assert_eq!(folder(root, &mount("..", "../.ssh/a b/")), Path::new("/pub/%2E./%2E./%2Essh/a%20b"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/b");
+        replace(&folder, "crl.der", b"one").unwrap();
+        replace(&folder, "crl.der", b"two").unwrap();
+        assert_eq!(std::fs::read(folder.join("crl.der")).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        let mode = std::fs::metadata(folder.join("crl.der")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, FILE_MODE);
+    }
+}

@@ -1,0 +1,95 @@
+//! The names of the records of one mount.
+
+use super::serial::Serial;
+use crate::model::{Fault, Mount, Namespace};
+use crate::store::{RecordKey, Store, Write};
+
+/// Every kind of record there is.
+const KINDS: [&str; 6] = ["config", "issuers", "roles", "certs", "revoked", "crls"];
+/// Records removed in one commit; more than these are removed beforehand.
+const REMOVED_AT_ONCE: usize = 4096;
+
+/// Makes the names of a mount's records: in the mount's namespace, in collections that begin with its UUID.
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    namespace: Namespace,
+    prefix: String,
+}
+
+impl Records {
+    /// Those of `mount`.
+    pub(super) fn new(mount: &Mount) -> Records {
+        Records { namespace: mount.namespace.clone(), prefix: format!("pki/{}", mount.uuid) }
+    }
+
+    /// The namespace they are in.
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The collection of a kind.
+    pub(super) fn collection(&self, kind: &str) -> String {
+        format!("{}/{kind}", self.prefix)
+    }
+
+    /// Which issuer is the default one. There is one such record, so two first issuers cannot both be made.
+    pub(super) fn default_issuer(&self) -> RecordKey {
+        self.key("config", "default-issuer")
+    }
+
+    /// The URLs of the mount.
+    pub(super) fn urls(&self) -> RecordKey {
+        self.key("config", "urls")
+    }
+
+    /// An issuer.
+    pub(super) fn issuer(&self, id: &str) -> RecordKey {
+        self.key("issuers", id)
+    }
+
+    /// A role.
+    pub(super) fn role(&self, name: &str) -> RecordKey {
+        self.key("roles", name)
+    }
+
+    /// A certificate: its value is DER.
+    pub(super) fn certificate(&self, serial: &Serial) -> RecordKey {
+        self.key("certs", &serial.record_name())
+    }
+
+    /// A revocation.
+    pub(super) fn revocation(&self, serial: &Serial) -> RecordKey {
+        self.key("revoked", &serial.record_name())
+    }
+
+    /// The last CRL of an issuer.
+    pub(super) fn crl(&self, issuer: &str) -> RecordKey {
+        self.key("crls", issuer)
+    }
+
+    /// The changes that remove every record. Of certificates and revocations beyond a bound, the first are removed here and
+    /// now, blocking, so that what is left fits one commit; should that commit then fail, disabling the mount again
+    /// finishes it.
+    pub(super) fn removal(&self, store: &Store) -> Result<Vec<Write>, Fault> {
+        let mut writes = Vec::new();
+        for kind in KINDS {
+            let collection = self.collection(kind);
+            loop {
+                let names = store.list(&self.namespace, &collection, None, REMOVED_AT_ONCE)?;
+                let is_last = names.len() < REMOVED_AT_ONCE;
+                let deletions =
+                    names.into_iter().map(|name| Write::Delete { key: self.key(kind, &name) }).collect::<Vec<_>>();
+                if is_last && writes.len() + deletions.len() <= REMOVED_AT_ONCE {
+                    writes.extend(deletions);
+                    break;
+                }
+                store.commit_now(deletions)?;
+            }
+        }
+        Ok(writes)
+    }
+
+    fn key(&self, kind: &str, name: &str) -> RecordKey {
+        RecordKey::new(&self.namespace, self.collection(kind), name)
+    }
+}

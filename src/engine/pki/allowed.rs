@@ -36,7 +36,7 @@ pub(super) fn name(role: &Role, name: &str) -> bool {
         }
     }
     role.allow_any_name
-        || at_localhost(role, reduced, wildcard.is_some())
+        || at_localhost(role, reduced)
         || in_domains(role, name, reduced, email_domain, wildcard.is_some())
 }
 
@@ -49,12 +49,11 @@ fn split_wildcard(host: &str) -> Option<(&str, &str)> {
     (!rest.contains('*')).then_some((label, rest))
 }
 
-fn at_localhost(role: &Role, reduced: &str, is_wildcard: bool) -> bool {
+fn at_localhost(role: &Role, reduced: &str) -> bool {
     role.allow_localhost
         && ["localhost", "localdomain"].into_iter().any(|local| {
             // `*.localhost` reduces to `localhost`: Vault lets it pass here, too.
-            reduced == local
-                || (role.allow_subdomains && (is_subdomain(reduced, local) || (is_wildcard && reduced == local)))
+            reduced == local || (role.allow_subdomains && is_subdomain(reduced, local))
         })
 }
 

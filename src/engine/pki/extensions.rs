@@ -139,7 +139,7 @@ fn subtrees(
 ) -> Result<Option<Vec<GeneralSubtree>>, Fault> {
     let ia5 = |text: &str| Ia5String::new(text).map_err(unencodable);
     let mut bases = Vec::new();
-    for domain in checked(fields, dns, |text| is_domain(text))? {
+    for domain in checked(fields, dns, is_domain)? {
         bases.push(GeneralName::DnsName(ia5(&domain)?));
     }
     for range in fields.list(ip)?.unwrap_or_default() {
@@ -152,7 +152,7 @@ fn subtrees(
     for address in checked(fields, email, |text| names::is_email(text) || is_domain(text))? {
         bases.push(GeneralName::Rfc822Name(ia5(&address)?));
     }
-    for domain in checked(fields, uri, |text| is_domain(text))? {
+    for domain in checked(fields, uri, is_domain)? {
         bases.push(GeneralName::UniformResourceIdentifier(ia5(&domain)?));
     }
     let subtree = |base| GeneralSubtree { base, minimum: 0, maximum: None };

@@ -1,0 +1,200 @@
+//! The engine as a whole, on keys in memory, judged by openssl.
+
+mod hostile;
+mod issuing;
+mod revoking;
+mod roots;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Pki;
+use super::keys::KeySource;
+use super::software::Keyring;
+use crate::config::Storage;
+use crate::engine::{Call, Engine};
+use crate::model::{
+    Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
+    Response, Verb, Wire,
+};
+use crate::store::{Ephemeral, Store};
+use crate::telemetry::Telemetry;
+
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+
+/// One mount, and a folder for openssl.
+struct Desk {
+    pki: Arc<Pki>,
+    mount: Arc<Mount>,
+    keys: Arc<Keyring>,
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+fn mount() -> Mount {
+    Mount {
+        namespace: Namespace::root(),
+        path: "pki/".into(),
+        engine: "pki".into(),
+        uuid: "11111111-2222-3333-4444-555555555555".into(),
+        accessor: "pki_1".into(),
+        description: String::new(),
+        options: Default::default(),
+        config: MountConfig { max_lease_ttl: Duration::from_secs(10 * 365 * 86400), ..MountConfig::default() },
+    }
+}
+
+impl Desk {
+    /// A mount that may use keys of these kinds, named by the first column.
+    fn new(kinds: &[(&str, KeyKind)]) -> Desk {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        store.initialize().unwrap();
+        Desk::over(store, Arc::new(Keyring::new(kinds)))
+    }
+
+    /// A mount with the store and the keys of an earlier one: a restart.
+    fn over(store: Store, keys: Arc<Keyring>) -> Desk {
+        let folder = tempfile::tempdir().unwrap();
+        let (mount, source) = (mount(), KeySource::Software(Arc::clone(&keys)));
+        let published = Some(folder.path().join("published"));
+        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), published).unwrap();
+        Desk { pki, mount: Arc::new(mount), keys, store, folder }
+    }
+
+    fn restarted(&self) -> Desk {
+        Desk::over(self.store.clone(), Arc::clone(&self.keys))
+    }
+
+    /// A desk with a P-256 root called `ca`, and a role `any` that allows any key and any name.
+    async fn with_root() -> Desk {
+        let desk = Desk::new(&[("ca", P256)]);
+        desk.write("root/generate/kms", json!({"common_name": "Test Root", "managed_key_name": "ca", "ttl": "87600h"}))
+            .await
+            .unwrap();
+        let role = json!({"allow_any_name": true, "key_type": "any", "allowed_uri_sans": "*", "max_ttl": "720h",
+            "allowed_other_sans": "*"});
+        desk.write("roles/any", role).await.unwrap();
+        desk
+    }
+
+    fn call(&self) -> Call {
+        let peer = PeerCredentials { uid: 1000, gid: 1000, pid: Some(7) };
+        Call {
+            mount: Arc::clone(&self.mount),
+            caller: Caller { peer, token: None, wire: Wire::Http },
+            deadline: Deadline::after(Duration::from_secs(30)),
+            class: Class::Interactive,
+        }
+    }
+
+    async fn send(&self, verb: Verb, path: &str, body: Value) -> Result<Response, Fault> {
+        let request = Request { verb, path: path.into(), data: body.as_object().cloned().unwrap_or_default() };
+        match Arc::clone(&self.pki).handle(self.call(), request).await? {
+            Outcome::Response(response) => Ok(response),
+            other => panic!("not a response: {other:?}"),
+        }
+    }
+
+    async fn write(&self, path: &str, body: Value) -> Result<Value, Fault> {
+        self.send(Verb::Write, path, body).await.map(data)
+    }
+
+    async fn read(&self, path: &str) -> Result<Value, Fault> {
+        self.send(Verb::Read, path, json!({})).await.map(data)
+    }
+
+    async fn raw(&self, path: &str) -> (&'static str, Vec<u8>) {
+        match self.send(Verb::Read, path, json!({})).await.unwrap() {
+            Response::Raw { content_type, body } => (content_type, body.to_vec()),
+            other => panic!("not raw: {other:?}"),
+        }
+    }
+
+    /// A CSR by openssl: `key` are the arguments of `-newkey`, `sans` is the value of subjectAltName.
+    fn csr(&self, key: &[&str], subject: &str, sans: &str) -> String {
+        let mut arguments = vec!["req", "-new", "-nodes", "-keyout", "key.pem", "-subj", subject, "-newkey"];
+        arguments.extend(key);
+        let names = format!("subjectAltName={sans}");
+        if !sans.is_empty() {
+            arguments.extend(["-addext", &names]);
+        }
+        self.openssl(&arguments)
+    }
+
+    /// A P-256 CSR.
+    fn p256_csr(&self, subject: &str, sans: &str) -> String {
+        self.csr(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], subject, sans)
+    }
+
+    fn put(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).unwrap();
+        path
+    }
+
+    /// Runs openssl in the folder; what it prints if it succeeds.
+    fn try_openssl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = Command::new("openssl").args(arguments).current_dir(self.folder.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(text) } else { Err(format!("{text}{error}")) }
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> String {
+        self.try_openssl(arguments).unwrap_or_else(|error| panic!("openssl {arguments:?}: {error}"))
+    }
+
+    /// Has openssl verify a certificate strictly against the root.
+    async fn verify(&self, certificate: &str) -> Result<String, String> {
+        let (_, root) = self.raw("ca/pem").await;
+        self.put("root.pem", &String::from_utf8(root).unwrap());
+        self.put("leaf.pem", certificate);
+        self.try_openssl(&["verify", "-x509_strict", "-CAfile", "root.pem", "leaf.pem"])
+    }
+
+    /// What openssl reads in a certificate.
+    fn text(&self, certificate: &str) -> String {
+        self.put("shown.pem", certificate);
+        self.openssl(&["x509", "-in", "shown.pem", "-noout", "-text"])
+    }
+
+    /// A certificate for `name` of the role `any`, and its serial number.
+    async fn leaf(&self, name: &str) -> (String, String) {
+        let csr = self.p256_csr(&format!("/CN={name}"), "");
+        let answer = self.write("sign/any", json!({ "csr": csr })).await.unwrap();
+        (text(&answer["certificate"]), text(&answer["serial_number"]))
+    }
+
+    fn published(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("published/root/pki").join(name)).unwrap()
+    }
+}
+
+/// The data and, under `"warnings"`, the warnings of a response.
+fn data(response: Response) -> Value {
+    match response {
+        Response::Data { data, warnings, .. } => {
+            let mut value = Value::Object(data);
+            value["warnings"] = warnings.into();
+            value
+        }
+        Response::Empty => Value::Null,
+        other => panic!("no data: {other:?}"),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+fn message<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
+    outcome.expect_err("ought to be refused").to_string()
+}
+
+fn exists(path: &Path) -> bool {
+    path.exists()
+}

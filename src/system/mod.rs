@@ -6,6 +6,8 @@ mod health;
 mod keys;
 mod mounts;
 mod paths;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::pin::Pin;

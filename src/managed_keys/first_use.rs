@@ -111,3 +111,34 @@ impl ManagedKeys {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_ask_share_one_attempt_and_a_failed_one_is_tried_again() {
+        let first_use = FirstUse::default();
+        let begun = AtomicUsize::new(0);
+        let attempt = |answer: oneshot::Receiver<Result<(), Fault>>| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            async { answer.await.unwrap_or_else(|_| Err(Fault::internal("no answer"))) }
+        };
+        let (answer, waiting) = oneshot::channel();
+        let (_, never) = oneshot::channel();
+        let one = first_use.join(|| attempt(waiting));
+        let other = first_use.join(|| attempt(never));
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        answer.send(Err(Fault::absent())).unwrap();
+        assert_eq!((one.await, other.await), (Err(Fault::absent()), Err(Fault::absent())));
+        let (answer, waiting) = oneshot::channel();
+        let again = first_use.join(|| attempt(waiting));
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+        answer.send(Ok(())).unwrap();
+        assert_eq!(again.await, Ok(()));
+    }
+}

@@ -56,9 +56,11 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
     use futures_util::FutureExt;
+    use futures_util::future::join_all;
 
     use super::*;
 
@@ -84,6 +86,23 @@ mod tests {
         go.send(()).unwrap();
         next.await.unwrap();
         assert_eq!(*done.lock(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn changes_never_overlap() {
+        let changes = Changes::default();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let root = Namespace::root();
+        let enter = |inside: Arc<AtomicUsize>| {
+            move || {
+                let others = inside.fetch_add(1, Ordering::SeqCst);
+                (0..1000).for_each(|_| std::thread::yield_now());
+                inside.fetch_sub(1, Ordering::SeqCst);
+                Ok(others)
+            }
+        };
+        let all = join_all((0..32).map(|_| changes.run(&root, enter(Arc::clone(&inside))))).await;
+        assert!(all.iter().all(|others| *others == Ok(0)), "{all:?}");
     }
 
     #[tokio::test]

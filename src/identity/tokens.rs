@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -14,6 +15,10 @@ use crate::store::{RecordKey, Store, Versioned, Write};
 /// Tokens at most.
 const TOKENS_MAX: usize = 1_000_000;
 const COLLECTION: &str = "tokens";
+/// The collection of what was done once and for all.
+const ONCE: &str = "identity";
+/// The record that says that a root token was made, even if it was revoked since.
+const ROOT_MADE: &str = "root-token-made";
 /// Characters of a token's random part: about 143 bits.
 const RANDOM_CHARS: usize = 24;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -42,23 +47,33 @@ pub struct Identity(Arc<Inner>);
 struct Inner {
     store: Store,
     tokens: ArcSwap<HashMap<TokenId, Arc<Token>>>,
+    root_made: AtomicBool,
 }
 
 impl Identity {
     /// The tokens of this store. Nothing is read before [`Identity::load`].
     pub fn new(store: Store) -> Identity {
-        Identity(Arc::new(Inner { store, tokens: ArcSwap::default() }))
+        Identity(Arc::new(Inner { store, tokens: ArcSwap::default(), root_made: AtomicBool::default() }))
     }
 
     /// Reads the tokens from the store.
     pub fn load(&self) -> Result<(), Fault> {
         let records = self.0.store.read_all::<Token>(&Namespace::root(), COLLECTION, None, TOKENS_MAX)?;
         let token = |(name, token): (String, Token)| {
-            let id: [u8; 32] = hex::decode(&name).ok()?.try_into().ok()?;
-            Some((TokenId(id), Arc::new(token)))
+            let id = hex::decode(&name).ok().and_then(|id| id.try_into().ok());
+            let id = id.ok_or_else(|| Fault::internal("a token's record has a name that is no token id"))?;
+            Ok((TokenId(id), Arc::new(token)))
         };
-        self.0.tokens.store(Arc::new(records.into_iter().filter_map(token).collect()));
+        let tokens = records.into_iter().map(token).collect::<Result<_, Fault>>()?;
+        let made = self.0.store.get(&root_made())?.is_some();
+        self.0.tokens.store(Arc::new(tokens));
+        self.0.root_made.store(made, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether the first root token was made: only then is initialisation over.
+    pub fn is_initialized(&self) -> bool {
+        self.0.root_made.load(Ordering::Acquire)
     }
 
     /// What a token is looked up by. Before initialisation every token has the same id, which none is kept under.
@@ -66,9 +81,10 @@ impl Identity {
         TokenId(self.0.store.keyed_hash("token", token.expose()).unwrap_or_default())
     }
 
-    /// Makes a root token: `given`, or a random one.
+    /// Makes the root token: `given`, or a random one. Refused if one was ever made, even if it was revoked since.
     pub async fn create_root(&self, given: Option<Secret>) -> Result<Secret, Fault> {
         let token = match given {
+            Some(given) if given.is_empty() => return Err(Fault::invalid("the root token must not be empty")),
             Some(given) => given,
             None => random_token()?,
         };
@@ -81,13 +97,18 @@ impl Identity {
         };
         let id = TokenId(self.0.store.keyed_hash("token", token.expose())?);
         let key = RecordKey::new(&Namespace::root(), COLLECTION, hex::encode(id.0));
-        self.0.store.commit(vec![Write::put_record(key, &entry)?]).await?;
+        let once = Write::Create { key: root_made(), version: 1, value: Vec::new() };
+        self.0.store.commit(vec![once, Write::put_record(key, &entry)?]).await.map_err(|fault| match fault {
+            Fault::InvalidRequest { .. } => Fault::invalid("Vault is already initialized"),
+            other => other,
+        })?;
         let entry = Arc::new(entry);
         self.0.tokens.rcu(|tokens| {
             let mut tokens = HashMap::clone(tokens);
             tokens.insert(id, Arc::clone(&entry));
             tokens
         });
+        self.0.root_made.store(true, Ordering::Release);
         Ok(token)
     }
 
@@ -123,6 +144,10 @@ impl Identity {
     }
 }
 
+fn root_made() -> RecordKey {
+    RecordKey::new(&Namespace::root(), ONCE, ROOT_MADE)
+}
+
 /// A token in Vault's form: `hvs.` and random characters.
 fn random_token() -> Result<Secret, Fault> {
     let random = SystemRandom::new();
@@ -140,30 +165,83 @@ fn random_token() -> Result<Secret, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::config::Storage;
     use crate::model::{PeerCredentials, Wire};
     use crate::store::Ephemeral;
+
+    fn identity() -> Identity {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        store.initialize().unwrap();
+        Identity::new(store)
+    }
 
     fn caller(identity: &Identity, token: Option<&Secret>) -> Caller {
         let peer = PeerCredentials { uid: 1, gid: 1, pid: None };
         Caller { peer, token: token.map(|token| identity.identify(token)), wire: Wire::Http }
     }
 
+    fn authorize(identity: &Identity, caller: &Caller) -> Result<(), Fault> {
+        identity.authorize(caller, &Namespace::root(), || Cow::Borrowed("sys/mounts"), Capability::Read)
+    }
+
     #[tokio::test]
     async fn a_token_opens_until_it_is_revoked_and_survives_a_restart() {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
-        store.initialize().unwrap();
-        let identity = Identity::new(store.clone());
+        let identity = identity();
         let token = identity.create_root(None).await.unwrap();
-        assert!(token.expose_str().unwrap().starts_with("hvs."));
-        let again = Identity::new(store);
+        let again = Identity::new(identity.0.store.clone());
         again.load().unwrap();
         let good = caller(&again, Some(&token));
         assert_eq!(again.token(&good).unwrap().policies, ["root"]);
-        assert_eq!(again.token(&caller(&again, None)), Err(Fault::PermissionDenied));
-        assert_eq!(again.token(&caller(&again, Some(&Secret::from("hvs.wrong")))), Err(Fault::PermissionDenied));
+        assert_eq!(authorize(&again, &good), Ok(()));
+        for bad in [caller(&again, None), caller(&again, Some(&Secret::from("hvs.wrong")))] {
+            assert_eq!(again.token(&bad), Err(Fault::PermissionDenied));
+            assert_eq!(authorize(&again, &bad), Err(Fault::PermissionDenied));
+        }
         again.revoke(good.token.unwrap()).await.unwrap();
         assert_eq!(again.token(&good), Err(Fault::PermissionDenied));
+        assert_eq!(authorize(&again, &good), Err(Fault::PermissionDenied));
+        again.load().unwrap();
+        assert_eq!(authorize(&again, &good), Err(Fault::PermissionDenied), "revoked for good");
+    }
+
+    #[tokio::test]
+    async fn a_random_token_has_vaults_form_and_a_given_one_is_taken_as_it_is() {
+        let token = identity().create_root(None).await.unwrap();
+        let text = token.expose_str().unwrap();
+        assert_eq!(text.len(), 28);
+        assert!(text.strip_prefix("hvs.").unwrap().chars().all(|c| c.is_ascii_alphanumeric()));
+        let dev = identity();
+        dev.create_root(Some(Secret::from("root"))).await.unwrap();
+        assert_eq!(authorize(&dev, &caller(&dev, Some(&Secret::from("root")))), Ok(()));
+        assert!(identity().create_root(Some(Secret::from(""))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn there_is_one_root_token_even_after_it_was_revoked() {
+        let identity = identity();
+        assert!(!identity.is_initialized());
+        let token = identity.create_root(None).await.unwrap();
+        identity.revoke(identity.identify(&token)).await.unwrap();
+        let again = Identity::new(identity.0.store.clone());
+        again.load().unwrap();
+        assert!(again.is_initialized());
+        let refused = again.create_root(None).await.unwrap_err();
+        assert_eq!(refused, Fault::invalid("Vault is already initialized"));
+    }
+
+    #[tokio::test]
+    async fn the_token_itself_is_kept_nowhere() {
+        let identity = identity();
+        let token = identity.create_root(Some(Secret::from("hvs.onlyTheHashOfThisIsKept"))).await.unwrap();
+        let text = token.expose_str().unwrap();
+        let root = Namespace::root();
+        for collection in identity.0.store.collections(&root, "", 100).unwrap() {
+            for (name, record) in identity.0.store.scan(&root, &collection, None, 100).unwrap() {
+                assert!(!name.contains(text) && !String::from_utf8_lossy(&record.value).contains(text));
+            }
+        }
     }
 }

@@ -3,11 +3,15 @@
 //!
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
+mod first_use;
 mod handle;
 mod mechanism;
 mod record;
 mod registry;
 mod settings;
+#[cfg(test)]
+pub(crate) mod software_token;
+mod uses;
 
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;

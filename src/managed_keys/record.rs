@@ -4,15 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::mechanism::Mechanism;
 use super::settings::{Settings, curve_name};
-use crate::backend::TokenSelector;
 use crate::crypto;
 use crate::model::{Curve, Fault, KeyUsage, PublicKey, Secret};
 use crate::store::Versioned;
+use crate::supervisor::TokenSelector;
 
 /// The collection of managed keys of a namespace; the record's name is the key's name.
 pub(super) const COLLECTION: &str = "managed-keys";
-/// Who uses which key: the collection of a key's users.
-pub(super) const USES: &str = "managed-key-uses";
 
 /// Encrypted by the barrier like every record: the PIN in it is as safe as the store.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +31,7 @@ pub(super) struct KeyRecord {
     allow_store_key: bool,
     any_mount: bool,
     force_rw_session: bool,
+    hmac_key_label: Option<String>,
     max_parallel: Option<u32>,
     usages: Vec<String>,
     /// DER of the public key recorded at first use.
@@ -72,6 +71,7 @@ impl KeyRecord {
             allow_store_key: settings.allow_store_key,
             any_mount: settings.any_mount,
             force_rw_session: settings.force_rw_session,
+            hmac_key_label: settings.hmac_key_label.clone(),
             max_parallel: settings.max_parallel,
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
             public_key: public.map(|public| public.spki.to_vec()).unwrap_or_default(),
@@ -100,6 +100,7 @@ impl KeyRecord {
             allow_store_key: self.allow_store_key,
             any_mount: self.any_mount,
             force_rw_session: self.force_rw_session,
+            hmac_key_label: self.hmac_key_label.clone(),
             max_parallel: self.max_parallel,
             usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
         };

@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
 
+use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
-use super::record::{COLLECTION, KeyRecord, USES};
+use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
-use crate::model::{Data, Deadline, Fault, Fields, Mount, Namespace, PublicKey};
-use crate::store::{RecordKey, Store, Write};
+use super::uses;
+use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
+use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyRoute, KeySpec, Supervisor};
 
 /// Managed keys of one namespace.
 const KEYS_MAX: usize = 100_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
+/// Largest stored record of a managed key, in bytes: every one is kept in memory.
+const RECORD_BYTES: usize = 64 * 1024;
 
 /// Every managed key. Cheap to clone.
 #[derive(Clone)]
@@ -26,8 +29,7 @@ struct Inner {
     store: Store,
     supervisor: Supervisor,
     table: ArcSwap<Table>,
-    /// Held while the table changes: one change at a time.
-    changing: Mutex<()>,
+    changes: Changes,
 }
 
 #[derive(Clone, Default)]
@@ -44,14 +46,14 @@ pub(super) struct Entry {
     pub(super) settings: Settings,
     /// Its public key and the way of its jobs, once there was a first use.
     pub(super) ready: Option<(PublicKey, Arc<KeyRoute>)>,
-    /// Held during the first use, so that two first users do not generate two keys.
-    first_use: Arc<Mutex<()>>,
+    /// The attempt at a first use under way, shared by all who ask, so that two first users do not generate two keys.
+    pub(super) first_use: Arc<FirstUse>,
 }
 
 impl ManagedKeys {
     /// The managed keys of this store. Nothing is read before [`ManagedKeys::load`].
     pub fn new(store: Store, supervisor: Supervisor) -> ManagedKeys {
-        ManagedKeys(Arc::new(Inner { store, supervisor, table: ArcSwap::default(), changing: Mutex::default() }))
+        ManagedKeys(Arc::new(Inner { store, supervisor, table: ArcSwap::default(), changes: Changes::default() }))
     }
 
     /// Reads the managed keys from the store and has those that were used before served again.
@@ -112,19 +114,20 @@ impl ManagedKeys {
     /// Makes a managed key, or replaces the configuration of one. Its UUID, name and type never change. Answers warnings.
     pub async fn write(&self, namespace: &Namespace, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
         valid_name(name)?;
-        let _changing = self.0.changing.lock().await;
+        let (this, own, name, data) = (self.clone(), namespace.clone(), name.to_owned(), data.clone());
+        self.0.changes.run(namespace, move || this.write_now(&own, &name, &data)).await
+    }
+
+    fn write_now(&self, namespace: &Namespace, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
         let table = self.0.table.load_full();
         let old = table.get(namespace, name);
         let mut fields = Fields::new(data);
-        let settings =
-            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.library_has_pin(library))?;
-        if settings.allow_generate_key && settings.key_id.is_none() {
-            settings.template()?;
-        }
         fields.text("name")?;
         fields.text("type")?;
+        let settings =
+            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.library_has_pin(library))?;
         if let Some(old) = old {
-            self.check_change(old, &settings)?;
+            check_change(old, &settings)?;
         } else if table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
             return Err(Fault::invalid(format!(
                 "the namespace has {KEYS_MAX} managed keys, which is the most allowed"
@@ -132,42 +135,42 @@ impl ManagedKeys {
         }
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let public = old.and_then(|old| old.ready.as_ref()).map(|(public, _)| public.clone());
-        let gate = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
-        let key = RecordKey::new(namespace, COLLECTION, name);
+        let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
         let record = KeyRecord::of(&uuid, &settings, public.as_ref());
-        self.0.store.commit(vec![Write::put_record(key, &record)?]).await?;
-        self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, public, gate));
-        Ok(fields.ignored().into_iter().collect())
+        let write = Write::put_record(RecordKey::new(namespace, COLLECTION, name), &record)?;
+        if let Write::Put { value, .. } = &write
+            && value.len() > RECORD_BYTES
+        {
+            let what = format!("the settings of managed key {name:?}: at most {RECORD_BYTES} bytes are stored");
+            return Err(Fault::TooLarge { what });
+        }
+        self.0.store.commit_now(vec![write])?;
+        let warnings = fields.ignored().into_iter().chain(settings.generation_warning()).collect();
+        self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, public, first_use));
+        Ok(warnings)
     }
 
-    /// A key that is recorded or in use keeps naming what it names: everything made with it depends on that.
-    fn check_change(&self, old: &Entry, new: &Settings) -> Result<(), Fault> {
-        if old.settings.same_key(new) {
-            return Ok(());
-        }
-        if old.ready.is_some() {
-            return Err(Fault::invalid(format!(
-                "managed key {:?} has been used: its library, token, label, id and mechanism cannot change; register a new one",
-                old.name
-            )));
-        }
-        Ok(())
+    /// Deletes the entry; the key in the backend stays. Absent is fine. Refused while one of `mounts` lists it or something
+    /// in one of them uses it.
+    pub async fn delete<M>(&self, namespace: &Namespace, name: &str, mounts: M) -> Result<(), Fault>
+    where
+        M: FnOnce() -> Vec<Arc<Mount>> + Send + 'static,
+    {
+        let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
+        self.0.changes.run(namespace, move || this.delete_now(&own, &name, mounts)).await
     }
 
-    /// Deletes the entry; the key in the backend stays. Refused while `mounts` list it or anything uses it.
-    pub async fn delete(&self, namespace: &Namespace, name: &str, mounts: &[Arc<Mount>]) -> Result<(), Fault> {
-        let _changing = self.0.changing.lock().await;
+    fn delete_now(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        mounts: impl FnOnce() -> Vec<Arc<Mount>>,
+    ) -> Result<(), Fault> {
         let table = self.0.table.load_full();
         let Some(entry) = table.get(namespace, name) else { return Ok(()) };
-        let in_use = |by: &str| Err(Fault::invalid(format!("managed key {name:?} is in use by {by}: end that first")));
-        if let Some(mount) = mounts.iter().find(|mount| mount.config.allowed_managed_keys.iter().any(|key| key == name))
-        {
-            return in_use(&format!("mount {:?}, which lists it in allowed_managed_keys", mount.path));
-        }
-        if let Some(user) = self.0.store.list(namespace, &uses(&entry.uuid), None, 1)?.first() {
-            return in_use(user);
-        }
-        self.0.store.commit(vec![Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) }]).await?;
+        let mut writes = uses::removal(&self.0.store, namespace, name, &entry.uuid, mounts)?;
+        writes.push(Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) });
+        self.0.store.commit_now(writes)?;
         self.0.supervisor.forget(&entry.uuid);
         let mut table = Table::clone(&table);
         table.remove(entry);
@@ -176,54 +179,30 @@ impl ManagedKeys {
     }
 
     /// A change for an engine's own commit: notes that `user` (such as `issuer 0b7e`, `key doc version 1`) of `mount` uses
-    /// the managed key `uuid`, so that it cannot be deleted.
+    /// the managed key `uuid`, so that it cannot be deleted while the mount is enabled.
     pub fn note_use(&self, mount: &Mount, uuid: &str, user: &str) -> Write {
-        Write::Put { key: use_key(mount, uuid, user), version: 1, value: Vec::new() }
+        Write::Put { key: uses::key(mount, uuid, user), version: 1, value: Vec::new() }
     }
 
     /// The change that takes [`ManagedKeys::note_use`] back.
     pub fn drop_use(&self, mount: &Mount, uuid: &str, user: &str) -> Write {
-        Write::Delete { key: use_key(mount, uuid, user) }
+        Write::Delete { key: uses::key(mount, uuid, user) }
     }
 
-    pub(super) async fn ready(&self, entry: &Arc<Entry>, deadline: Deadline) -> Result<(Arc<Entry>, PublicKey), Fault> {
-        if let Some((public, _)) = &entry.ready {
-            return Ok((Arc::clone(entry), public.clone()));
-        }
-        let _first = entry.first_use.lock().await;
-        // Somebody else may have been first.
-        let entry = self.0.table.load().by_uuid.get(&entry.uuid).cloned().ok_or_else(|| gone(&entry.uuid))?;
-        if let Some((public, _)) = &entry.ready {
-            let public = public.clone();
-            return Ok((entry, public));
-        }
-        let mut spec = spec(&entry, None);
-        spec.generate = entry.settings.template()?;
-        let prepared = self.0.supervisor.prepare(spec, deadline).await?;
-        entry.settings.mechanism.require_kind(&entry.name, prepared.public.kind)?;
-        if prepared.generated {
-            tracing::info!(key = entry.name, namespace = %entry.namespace, kind = %prepared.public.kind, "key generated");
-        }
-        self.record(&entry.uuid, prepared.public).await
+    pub(super) fn by_uuid(&self, uuid: &str) -> Option<Arc<Entry>> {
+        self.0.table.load().by_uuid.get(uuid).cloned()
     }
 
-    /// Records the public key of a first use, durably, and publishes the key with it.
-    async fn record(&self, uuid: &str, public: PublicKey) -> Result<(Arc<Entry>, PublicKey), Fault> {
-        let _changing = self.0.changing.lock().await;
-        // Its settings may have changed meanwhile; its UUID says whether it is the same key.
-        let entry = self.0.table.load().by_uuid.get(uuid).cloned().ok_or_else(|| gone(uuid))?;
-        let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
-        let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&public));
-        self.0.store.commit(vec![Write::put_record(key, &record)?]).await?;
-        let entry = self.entry(
-            entry.uuid.clone(),
-            entry.name.clone(),
-            entry.namespace.clone(),
-            entry.settings.clone(),
-            Some(public.clone()),
-            Arc::clone(&entry.first_use),
-        );
-        Ok((self.publish(entry), public))
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(super) fn supervisor(&self) -> &Supervisor {
+        &self.0.supervisor
+    }
+
+    pub(super) fn changes(&self) -> &Changes {
+        &self.0.changes
     }
 
     fn library_has_pin(&self, library: &str) -> Result<bool, Fault> {
@@ -231,21 +210,20 @@ impl ManagedKeys {
         let found = libraries.iter().find(|known| known.name.eq_ignore_ascii_case(library));
         found.map(|found| found.has_pin).ok_or_else(|| {
             let known: Vec<&str> = libraries.iter().map(|known| known.name.as_str()).collect();
-            Fault::invalid(format!(
-                "there is no kms_library {library:?} in the configuration; there are: {}",
-                known.join(", ")
-            ))
+            let known =
+                if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
+            Fault::invalid(format!("there is no kms_library {library:?} in the configuration; {known}"))
         })
     }
 
-    fn entry(
+    pub(super) fn entry(
         &self,
         uuid: String,
         name: String,
         namespace: Namespace,
         settings: Settings,
         public: Option<PublicKey>,
-        first_use: Arc<Mutex<()>>,
+        first_use: Arc<FirstUse>,
     ) -> Entry {
         let mut entry = Entry { uuid, name, namespace, settings, ready: None, first_use };
         if let Some(public) = public {
@@ -255,14 +233,13 @@ impl ManagedKeys {
         entry
     }
 
-    fn publish(&self, entry: Entry) -> Arc<Entry> {
+    pub(super) fn publish(&self, entry: Entry) {
         let entry = Arc::new(entry);
         self.0.table.rcu(|table| {
             let mut table = Table::clone(table);
             table.insert(Arc::clone(&entry));
             table
         });
-        entry
     }
 }
 
@@ -288,7 +265,7 @@ impl Table {
     }
 }
 
-fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
+pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
     KeySpec {
         uuid: entry.uuid.clone(),
         name: entry.name.clone(),
@@ -303,16 +280,20 @@ fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
     }
 }
 
-fn uses(uuid: &str) -> String {
-    format!("{USES}/{uuid}")
-}
-
-fn use_key(mount: &Mount, uuid: &str, user: &str) -> RecordKey {
-    RecordKey::new(&mount.namespace, uses(uuid), format!("{user} of mount {:?}", mount.path))
-}
-
-fn gone(uuid: &str) -> Fault {
+pub(super) fn gone(uuid: &str) -> Fault {
     Fault::invalid(format!("no managed key found with uuid {uuid:?}"))
+}
+
+/// A key that was used keeps naming what it names: everything made with it depends on that. (Nothing uses a key before its
+/// public key is recorded.)
+fn check_change(old: &Entry, new: &Settings) -> Result<(), Fault> {
+    if old.ready.is_none() || old.settings.same_key(new) {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!(
+        "managed key {:?} has been used: its library, token, label, id and mechanism cannot change; register a new one",
+        old.name
+    )))
 }
 
 /// Lowercase letters, digits, `-`, `_` and `.` inside.
@@ -326,3 +307,7 @@ fn valid_name(name: &str) -> Result<(), Fault> {
         "name {name:?} must be lowercase letters, digits, '-', '_' and '.' (not at its ends), at most {NAME_BYTES} bytes"
     )))
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::mechanism::Mechanism;
-use crate::backend::{KeySelector, KeyTemplate, TokenSelector};
 use crate::model::{Curve, Data, Fault, Fields, KeyUsage, KeyUsages, Secret};
+use crate::supervisor::{KeySelector, KeyTemplate, TokenSelector};
 
 /// What a secret reads as, and what may be sent back to keep it.
 const REDACTED: &str = "redacted";
@@ -38,6 +38,8 @@ pub struct Settings {
     pub any_mount: bool,
     /// Kept for Vault's clients: every session is a read/write session here.
     pub force_rw_session: bool,
+    /// Kept for Vault's clients: no mechanism here pairs a key with an HMAC key.
+    pub hmac_key_label: Option<String>,
     /// Most jobs of the key in flight.
     pub max_parallel: Option<u32>,
     /// What it may be used for.
@@ -45,8 +47,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads a create or update request. `old` lends its PIN where the request leaves it out or sends it back redacted.
-    /// `library_has_pin` is asked for the library named; `None` means that there is no such library.
+    /// Reads a create or update request. `old` lends its PIN where the request leaves it out or sends it back redacted; an
+    /// empty PIN takes the key's own away. `library_has_pin` is asked for the library named, and refuses an unknown one.
     pub fn read(
         fields: &mut Fields<'_>,
         old: Option<&Settings>,
@@ -62,15 +64,21 @@ impl Settings {
         if let Some(id) = &key_id {
             decode_id(id)?;
         }
-        let pin = match fields.filled("pin")? {
-            Some(pin) if pin != REDACTED => Some(Secret::new(pin.into_bytes())),
-            _ => old.and_then(|old| old.pin.clone()),
+        let pin = match (fields.text("pin")?, old) {
+            (Some(pin), _) if pin.is_empty() => None,
+            (Some(pin), None) if pin == REDACTED => {
+                return Err(Fault::invalid(
+                    "pin \"redacted\" keeps a PIN, but this key has none yet: send the PIN itself",
+                ));
+            }
+            (Some(pin), _) if pin != REDACTED => Some(Secret::new(pin.into_bytes())),
+            (_, old) => old.and_then(|old| old.pin.clone()),
         };
         if pin.is_none() && !has_pin {
             return Err(Fault::invalid(format!("pin is required: kms_library {library:?} has none")));
         }
         // OAEP's hash matters for encryption only, which this daemon does not do yet.
-        fields.refuse(&["rsa_oaep_hash", "hmac_key_label"])?;
+        fields.refuse(&["rsa_oaep_hash"])?;
         Ok(Settings {
             token: token(fields)?,
             mechanism: mechanism(fields)?,
@@ -81,6 +89,7 @@ impl Settings {
             allow_store_key: fields.boolean("allow_store_key")?.unwrap_or(false),
             any_mount: fields.boolean("any_mount")?.unwrap_or(false),
             force_rw_session: fields.boolean("force_rw_session")?.unwrap_or(false),
+            hmac_key_label: fields.filled("hmac_key_label")?,
             max_parallel: max_parallel(fields)?,
             usages: usages(fields)?,
             library,
@@ -96,19 +105,28 @@ impl Settings {
         KeySelector { label: self.key_label.clone(), id }
     }
 
-    /// What to generate at first use; `None` where that is not allowed. A key named by id only cannot be generated: the
-    /// token gives ids, not we.
-    pub fn template(&self) -> Result<Option<KeyTemplate>, Fault> {
+    /// What to generate at first use, if the key is absent then; else why nothing can be.
+    pub fn template(&self) -> Result<KeyTemplate, Fault> {
         if !self.allow_generate_key {
-            return Ok(None);
+            return Err(Fault::invalid(
+                "allow_generate_key is false: make the key on the token, or allow its generation",
+            ));
         }
         match (&self.key_label, &self.key_id) {
             (Some(label), None) => {
                 let kind = self.mechanism.generated_kind(self.key_bits, self.curve)?;
-                Ok(Some(KeyTemplate { kind, label: label.clone() }))
+                Ok(KeyTemplate { kind, label: label.clone() })
             }
-            _ => Ok(None),
+            _ => Err(Fault::invalid(
+                "a key with a key_id cannot be generated, since the token gives ids: make it there, or leave key_id out",
+            )),
         }
+    }
+
+    /// What an operator who allows generation should know: that it will fail, if the key is absent.
+    pub fn generation_warning(&self) -> Option<String> {
+        let why = self.template().err().filter(|_| self.allow_generate_key)?;
+        Some(format!("allow_generate_key has no effect: {why}"))
     }
 
     /// Whether `other` names the same key in the same place.
@@ -146,6 +164,9 @@ impl Settings {
         put("any_mount", self.any_mount.into());
         put("force_rw_session", self.force_rw_session.into());
         put("usages", usages.into());
+        if let Some(label) = &self.hmac_key_label {
+            put("hmac_key_label", label.as_str().into());
+        }
         if let Some(max_parallel) = self.max_parallel {
             put("max_parallel", max_parallel.into());
         }
@@ -234,8 +255,13 @@ fn usages(fields: &mut Fields<'_>) -> Result<KeyUsages, Fault> {
     names.iter().map(usage).collect()
 }
 
-/// Hexadecimal, with or without `0x` and colons.
+/// Hexadecimal, with or without `0x` and colons; not empty, which would name any key.
 fn decode_id(id: &str) -> Result<Vec<u8>, Fault> {
-    let digits: String = id.trim_start_matches("0x").chars().filter(|c| *c != ':').collect();
-    hex::decode(&digits).map_err(|_| Fault::invalid(format!("key_id {id:?} is not hexadecimal")))
+    let digits: String = id.strip_prefix("0x").unwrap_or(id).chars().filter(|c| *c != ':').collect();
+    let decoded = hex::decode(&digits).ok().filter(|bytes| !bytes.is_empty());
+    decoded.ok_or_else(|| Fault::invalid(format!("key_id {id:?} is not hexadecimal, such as 0x1a2b")))
 }
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -5,5 +5,6 @@
 
 mod mounts;
 mod record;
+mod removal;
 
 pub use mounts::{Namespaces, NewMount, Tune};

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
 
 use super::record::{COLLECTION, MountRecord};
+use super::removal;
 use crate::model::{Fault, Mount, MountConfig, Namespace};
-use crate::store::{RecordKey, Store, Write};
+use crate::store::{Changes, RecordKey, Store, Write};
 
 /// Mounts of one namespace.
 const MOUNTS_MAX: usize = 10_000;
 /// Longest mount path in bytes.
 const PATH_BYTES: usize = 256;
+/// Largest stored record of a mount, in bytes: every mount is kept in memory.
+const RECORD_BYTES: usize = 256 * 1024;
 /// First parts of paths that are not an engine's.
 const RESERVED: [&str; 6] = ["sys", "auth", "audit", "identity", "cubbyhole", "root"];
 
@@ -28,8 +30,7 @@ pub struct Namespaces(Arc<Inner>);
 struct Inner {
     store: Store,
     mounts: ArcSwap<MountTable>,
-    /// Held while the table changes: one change at a time.
-    changing: Mutex<()>,
+    changes: Changes,
 }
 
 /// An engine to be enabled.
@@ -65,12 +66,14 @@ pub struct Tune {
 impl Namespaces {
     /// The namespaces of this store. Nothing is read before [`Namespaces::load`].
     pub fn new(store: Store) -> Namespaces {
-        Namespaces(Arc::new(Inner { store, mounts: ArcSwap::default(), changing: Mutex::default() }))
+        Namespaces(Arc::new(Inner { store, mounts: ArcSwap::default(), changes: Changes::default() }))
     }
 
-    /// Reads the mount tables from the store. Called when it is open: at start, or after initialisation.
+    /// Reads the mount tables from the store. Called when it is open: at start, or after initialisation. What is left of
+    /// disabled mounts is removed; blocks for the disk meanwhile.
     pub fn load(&self) -> Result<(), Fault> {
         let root = Namespace::root();
+        removal::sweep(&self.0.store, &root)?;
         let records = self.0.store.read_all::<MountRecord>(&root, COLLECTION, None, MOUNTS_MAX)?;
         let mounts = records.into_iter().map(|(path, record)| (path.clone(), Arc::new(record.into_mount(&root, path))));
         self.0.mounts.store(Arc::new(mounts.collect()));
@@ -87,9 +90,12 @@ impl Namespaces {
         })
     }
 
-    /// Splits a request path into the namespace it addresses, below the header's, and the rest.
+    /// Splits a request path into the namespace it addresses, below the header's, and the rest. No namespace below the
+    /// root exists that a prefix of `path` could name. The header `root` means the root namespace, as no other may be
+    /// called so.
     pub fn locate<'p>(&self, header: Option<&str>, path: &'p str) -> (Namespace, &'p str) {
-        (header.map_or_else(Namespace::root, Namespace::from_path), path)
+        let named = header.map(Namespace::from_path).filter(|namespace| namespace.as_str() != "root/");
+        (named.unwrap_or_else(Namespace::root), path)
     }
 
     /// The mount `path` lies in, and the rest of the path below it.
@@ -121,7 +127,11 @@ impl Namespaces {
         self.require(namespace)?;
         let path = valid_path(&new.path)?;
         check_ttls(&new.config)?;
-        let _changing = self.0.changing.lock().await;
+        let (this, own) = (self.clone(), namespace.clone());
+        self.0.changes.run(namespace, move || this.enable_now(own, path, new)).await
+    }
+
+    fn enable_now(&self, namespace: Namespace, path: String, new: NewMount) -> Result<Arc<Mount>, Fault> {
         let mounts = self.0.mounts.load_full();
         if let Some(taken) = mounts.keys().find(|taken| taken.starts_with(&path) || path.starts_with(taken.as_str())) {
             return Err(Fault::invalid(format!("path is already in use at {taken}")));
@@ -131,8 +141,8 @@ impl Namespaces {
         }
         let uuid = uuid::Uuid::new_v4().to_string();
         let accessor = format!("{}_{}", new.engine, uuid.get(..8).unwrap_or(&uuid));
-        let mount = Mount {
-            namespace: namespace.clone(),
+        self.put(Mount {
+            namespace,
             path,
             engine: new.engine,
             uuid,
@@ -140,13 +150,17 @@ impl Namespaces {
             description: new.description,
             options: new.options,
             config: new.config,
-        };
-        self.put(mount, Vec::new()).await
+        })
     }
 
     /// Changes settings of a mount.
     pub async fn tune(&self, namespace: &Namespace, path: &str, tune: Tune) -> Result<Arc<Mount>, Fault> {
-        let _changing = self.0.changing.lock().await;
+        self.require(namespace)?;
+        let (this, own, path) = (self.clone(), namespace.clone(), path.to_owned());
+        self.0.changes.run(namespace, move || this.tune_now(&own, &path, tune)).await
+    }
+
+    fn tune_now(&self, namespace: &Namespace, path: &str, tune: Tune) -> Result<Arc<Mount>, Fault> {
         let mut mount = self.existing(namespace, path)?;
         if let Some(description) = tune.description {
             mount.description = description;
@@ -161,19 +175,42 @@ impl Namespaces {
             config.allowed_managed_keys = keys;
         }
         check_ttls(&mount.config)?;
-        self.put(mount, Vec::new()).await
+        self.put(mount)
     }
 
-    /// Disables an engine; `removal` is what removes its records, in the same commit. Absent is fine.
-    pub async fn disable(&self, mount: &Mount, removal: Vec<Write>) -> Result<(), Fault> {
-        let _changing = self.0.changing.lock().await;
-        let mut writes = removal;
-        writes.push(Write::Delete { key: RecordKey::new(&mount.namespace, COLLECTION, &mount.path) });
-        self.0.store.commit(writes).await?;
+    /// Disables an engine and answers the mount it was; `None` if there was none.
+    ///
+    /// First the mount goes, durably and at once. Then `removal` is asked for the changes that remove its records, which
+    /// may be more than one commit takes. What a crash or a request still under way leaves behind is removed at the next
+    /// start.
+    pub async fn disable<R>(&self, namespace: &Namespace, path: &str, removal: R) -> Result<Option<Arc<Mount>>, Fault>
+    where
+        R: FnOnce(&Mount) -> Result<Vec<Write>, Fault> + Send + 'static,
+    {
+        self.require(namespace)?;
+        let (this, own, path) = (self.clone(), namespace.clone(), path.to_owned());
+        self.0.changes.run(namespace, move || this.disable_now(&own, &path, removal)).await
+    }
+
+    fn disable_now(
+        &self,
+        namespace: &Namespace,
+        path: &str,
+        removal: impl FnOnce(&Mount) -> Result<Vec<Write>, Fault>,
+    ) -> Result<Option<Arc<Mount>>, Fault> {
+        let Some(mount) = self.mount(namespace, path) else { return Ok(None) };
+        let gone = Write::Delete { key: RecordKey::new(namespace, COLLECTION, &mount.path) };
+        self.0.store.commit_now(vec![gone, removal::note(&mount)?])?;
         let mut mounts = MountTable::clone(&self.0.mounts.load());
-        mounts.retain(|_, other| other.uuid != mount.uuid);
+        mounts.remove(&mount.path);
         self.0.mounts.store(Arc::new(mounts));
-        Ok(())
+        if let Err(fault) = removal(&mount).and_then(|writes| removal::commit(&self.0.store, writes)) {
+            tracing::warn!(
+                %namespace, path = mount.path, %fault,
+                "engine disabled, but some of its records are left: the next start removes them"
+            );
+        }
+        Ok(Some(mount))
     }
 
     fn existing(&self, namespace: &Namespace, path: &str) -> Result<Mount, Fault> {
@@ -181,10 +218,16 @@ impl Namespaces {
         found.ok_or_else(|| Fault::invalid(format!("no mount at {}/: enable one first", path.trim_matches('/'))))
     }
 
-    async fn put(&self, mount: Mount, mut writes: Vec<Write>) -> Result<Arc<Mount>, Fault> {
+    fn put(&self, mount: Mount) -> Result<Arc<Mount>, Fault> {
         let key = RecordKey::new(&mount.namespace, COLLECTION, &mount.path);
-        writes.push(Write::put_record(key, &MountRecord::of(&mount))?);
-        self.0.store.commit(writes).await?;
+        let write = Write::put_record(key, &MountRecord::of(&mount))?;
+        if let Write::Put { value, .. } = &write
+            && value.len() > RECORD_BYTES
+        {
+            let what = format!("the settings of mount {:?}: at most {RECORD_BYTES} bytes are stored", mount.path);
+            return Err(Fault::TooLarge { what });
+        }
+        self.0.store.commit_now(vec![write])?;
         let mount = Arc::new(mount);
         let mut mounts = MountTable::clone(&self.0.mounts.load());
         mounts.insert(mount.path.clone(), Arc::clone(&mount));
@@ -221,59 +264,5 @@ fn valid_path(path: &str) -> Result<String, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Storage;
-    use crate::store::Ephemeral;
-    use futures_util::FutureExt;
-
-    async fn namespaces() -> Namespaces {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
-        store.initialize().unwrap();
-        let namespaces = Namespaces::new(store);
-        namespaces.load().unwrap();
-        namespaces
-    }
-
-    fn pki(path: &str) -> NewMount {
-        NewMount { path: path.into(), engine: "pki".into(), ..NewMount::default() }
-    }
-
-    #[tokio::test]
-    async fn paths_lead_to_their_mount_and_mounts_do_not_nest() {
-        let namespaces = namespaces().await;
-        let root = Namespace::root();
-        namespaces.enable(&root, pki("teams/ca/")).await.unwrap();
-        let (mount, rest) = namespaces.route(&root, "teams/ca/sign/web").unwrap();
-        assert_eq!((mount.path.as_str(), rest), ("teams/ca/", "sign/web"));
-        assert!(namespaces.route(&root, "teams/other").is_none());
-        for taken in ["teams/ca", "teams", "teams/ca/deeper"] {
-            let refused = namespaces.enable(&root, pki(taken)).await.unwrap_err();
-            assert_eq!(refused, Fault::invalid("path is already in use at teams/ca/"), "{taken}");
-        }
-        for bad in ["sys/x", "", "a//b", "../x", "a b", "x."] {
-            assert!(namespaces.enable(&root, pki(bad)).await.is_err(), "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn settings_survive_a_reload_and_a_disabled_mount_is_gone() {
-        let namespaces = namespaces().await;
-        let root = Namespace::root();
-        namespaces.enable(&root, pki("pki")).await.unwrap();
-        let tune = Tune {
-            max_lease_ttl: Some(Duration::from_secs(3600)),
-            allowed_managed_keys: Some(vec!["ca".into()]),
-            ..Tune::default()
-        };
-        namespaces.tune(&root, "pki", tune).await.unwrap();
-        let again = Namespaces::new(namespaces.0.store.clone());
-        again.load().unwrap();
-        let mount = again.mount(&root, "pki/").unwrap();
-        assert_eq!(mount.config.allowed_managed_keys, ["ca"]);
-        assert_eq!(mount.config.effective_default_ttl(), Duration::from_secs(3600));
-        again.disable(&mount, Vec::new()).now_or_never();
-        again.disable(&mount, Vec::new()).await.unwrap();
-        assert!(again.mount(&root, "pki").is_none());
-    }
-}
+#[path = "mounts_tests.rs"]
+mod tests;

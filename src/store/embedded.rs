@@ -80,6 +80,10 @@ impl Embedded {
 }
 
 impl Physical for Embedded {
+    fn kind(&self) -> &'static str {
+        "redb"
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         self.shared.attempt(&mut |database| {
             let table = database.begin_read()?.open_table(ENTRIES)?;

@@ -24,6 +24,10 @@ struct State {
 }
 
 impl Physical for Memory {
+    fn kind(&self) -> &'static str {
+        "inmem"
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         Ok(self.state.read().open()?.get(key).cloned())
     }

@@ -5,6 +5,7 @@
 //! authenticates them, and [`Store`] is what the other rooms hold. This room must not know what any record means.
 
 mod barrier;
+mod changes;
 mod embedded;
 mod key_file;
 mod memory;
@@ -23,6 +24,7 @@ use std::fmt;
 
 use crate::model::Namespace;
 
+pub use changes::Changes;
 pub use key_file::KeyFile;
 pub use name::NAME_BYTES_MAX;
 pub use physical::Stats;

@@ -135,6 +135,9 @@ pub(super) type Visitor<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
 /// A sorted map of opaque bytes. Reads see what was committed when they began.
 pub(super) trait Physical: Send + Sync {
+    /// Its name, as Vault's `storage_type` has it.
+    fn kind(&self) -> &'static str;
+
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
 

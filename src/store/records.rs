@@ -73,6 +73,11 @@ impl Store {
         self.inner.wrap.kind()
     }
 
+    /// The kind of storage, as Vault names it: `redb`, `inmem`.
+    pub fn storage_kind(&self) -> &'static str {
+        self.inner.physical.kind()
+    }
+
     /// Makes the root key, has the seal wrap it and stores the wrapping. Blocks for the disk. A second call is refused.
     pub fn initialize(&self) -> Result<(), Fault> {
         let _one_at_a_time = self.inner.initializing.lock();

@@ -232,6 +232,9 @@ fn a_closed_store_has_written_what_was_asked_and_refuses_the_rest() {
 struct Busy(memory::Memory);
 
 impl Physical for Busy {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
         self.0.get(key)
     }

@@ -203,9 +203,9 @@ fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundK
         return Err(absent("the key is gone; restore it, or delete the managed key"));
     }
     let Some(template) = &spec.generate else {
-        return Err(absent(
-            "there is no such key, and allow_generate_key is false; make the key, or allow its generation",
-        ));
+        // Told apart from a token that is down: whoever asked knows why none is to be generated.
+        let what = format!("token {} holds no such key", spec.token);
+        return Err(BackendError { fault: Fault::NotFound { what }, fate: Fate::Keep });
     };
     session.generate(template)?;
     // Whoever else may have generated one meanwhile: exactly one must match now.

@@ -20,6 +20,8 @@ mod slot_actor;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 
+// What a key specification is made of: whoever writes one needs no other word of the backend's.
+pub use crate::backend::{KeySelector, KeyTemplate, TokenSelector};
 pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};

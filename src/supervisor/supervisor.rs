@@ -90,6 +90,7 @@ impl Supervisor {
     }
 
     /// Finds a key on its token, or generates it where that is allowed, and has it proven. From then on it is served.
+    /// [`Fault::NotFound`] means that the token serves, and holds no such key.
     pub async fn prepare(&self, spec: KeySpec, deadline: Deadline) -> Result<PreparedKey, Fault> {
         let (reply, answer) = oneshot::channel();
         self.address.do_send(ToMember::Prepare(Prepare { spec, reply }));
@@ -248,11 +249,9 @@ impl Handler<ToMember> for SupervisorActor {
                 }
             }
             ToMember::Forget(uuid) => {
-                if let Some((spec, _)) = self.adopted.remove(&uuid)
-                    && let Some(address) = self.slots.get(&member_key(&spec))
-                {
-                    address.do_send(Forget(uuid));
-                }
+                self.adopted.remove(&uuid);
+                // A member that only prepared the key knows it too, though it was never adopted.
+                self.slots.values().for_each(|address| address.do_send(Forget(uuid.clone())));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Health, seal, leadership, initialisation, and the status of the members.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl System {
     pub(super) fn health(&self, query: &Data) -> Response {
-        let initialized = self.store.is_initialized();
+        let initialized = self.identity.is_initialized();
         let mut fields = Fields::new(query);
         let mut code = |name, default: u16| {
             let asked = fields.integer(name).ok().flatten();
@@ -41,7 +42,7 @@ impl System {
     }
 
     pub(super) fn seal_status(&self) -> Response {
-        let initialized = self.store.is_initialized();
+        let initialized = self.identity.is_initialized();
         Response::Bare {
             status: 200,
             body: json!({
@@ -59,7 +60,7 @@ impl System {
                 "cluster_name": "keyway",
                 "cluster_id": "",
                 "recovery_seal": true,
-                "storage_type": "redb",
+                "storage_type": self.store.storage_kind(),
                 "removed_from_cluster": false,
             }),
         }
@@ -81,7 +82,7 @@ impl System {
     }
 
     pub(super) fn init_status(&self) -> Response {
-        Response::Bare { status: 200, body: json!({ "initialized": self.store.is_initialized() }) }
+        Response::Bare { status: 200, body: json!({ "initialized": self.identity.is_initialized() }) }
     }
 
     /// Makes the root key and the root token, once. The seal opens by itself at every start, so there are no shares to
@@ -97,9 +98,19 @@ impl System {
         }
         let encrypted = ["pgp_keys", "recovery_pgp_keys", "root_token_pgp_key"];
         fields.refuse(&encrypted)?;
-        // Refuses a second time by itself, whoever comes first.
-        self.store.initialize()?;
-        (self.load)()?;
+        if self.identity.is_initialized() {
+            return Err(Fault::invalid("Vault is already initialized"));
+        }
+        let (store, load) = (self.store.clone(), Arc::clone(&self.load));
+        let opened = tokio::task::spawn_blocking(move || {
+            // One that was cut short has its root key already, and no root token: it is taken up again.
+            if !store.is_initialized() {
+                store.initialize()?;
+            }
+            load()
+        });
+        opened.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })??;
+        // Refuses whoever comes second by itself.
         let token = self.identity.create_root(self.root_token.clone()).await?;
         tracing::info!(uid = call.caller.peer.uid, "initialised: the root token was handed out");
         let token = token.expose_str().unwrap_or_default();

@@ -7,8 +7,7 @@ use super::{Call, System};
 use crate::crypto;
 use crate::managed_keys::Handle;
 use crate::model::{
-    Class, Data, Fault, Fields, Hash, KeyKind, KeyOperation, KeyUsage, Response, SaltLength, SignInput,
-    SignatureScheme, Terms,
+    Class, Data, Fault, Fields, Hash, KeyOperation, KeyUsage, Response, SaltLength, SignInput, SignatureScheme, Terms,
 };
 
 /// Bytes signed by a test.
@@ -35,8 +34,8 @@ impl System {
 
     pub(super) async fn delete_key(&self, call: &Call, kind: &str, name: &str) -> Result<Response, Fault> {
         supported(kind)?;
-        let mounts = self.namespaces.mounts(&call.namespace);
-        self.keys.delete(&call.namespace, name, &mounts).await?;
+        let (namespaces, namespace) = (self.namespaces.clone(), call.namespace.clone());
+        self.keys.delete(&call.namespace, name, move || namespaces.mounts(&namespace)).await?;
         tracing::info!(namespace = %call.namespace, key = name, uid = call.caller.peer.uid, "managed key deleted");
         Ok(Response::Empty)
     }
@@ -56,9 +55,10 @@ impl System {
             .keys
             .find(&call.namespace, name)
             .ok_or_else(|| Fault::invalid(format!("no managed key found with name {name:?}")))?;
+        // Both before the key is touched: one that cannot sign must not be generated for it.
         handle.require(KeyUsage::Sign)?;
+        let scheme = scheme(&handle, use_pss, hash)?;
         let (handle, public) = handle.ready(call.deadline).await?;
-        let scheme = scheme(&handle, public.kind, use_pss, hash)?;
         let mut message = vec![0; TEST_BYTES];
         SystemRandom::new().fill(&mut message).map_err(|_| Fault::internal("the system's random generator fails"))?;
         let (hash, input) = if scheme == SignatureScheme::Ed25519 {
@@ -77,17 +77,14 @@ impl System {
     }
 }
 
-fn scheme(handle: &Handle, kind: KeyKind, use_pss: Option<bool>, hash: Hash) -> Result<SignatureScheme, Fault> {
+fn scheme(handle: &Handle, use_pss: Option<bool>, hash: Hash) -> Result<SignatureScheme, Fault> {
     let salt = u16::try_from(hash.digest_bytes()).unwrap_or(0);
-    match (use_pss, kind) {
-        (Some(true), KeyKind::Rsa { .. }) => {
-            let scheme = SignatureScheme::RsaPss { salt };
-            handle.require_scheme(scheme).map(|()| scheme)
-        }
-        (Some(true), _) => Err(Fault::invalid("use_pss is for RSA keys only")),
-        // A key registered for PSS is tested with PSS whether asked or not.
-        _ => handle.default_scheme(salt),
+    if use_pss == Some(true) {
+        let pss = SignatureScheme::RsaPss { salt };
+        return handle.require_scheme(pss).map(|()| pss);
     }
+    // A key registered for PSS is tested with PSS whether asked or not.
+    handle.default_scheme(salt)
 }
 
 /// The cloud types are known to Vault's clients, which take this text to mean "not compiled in".

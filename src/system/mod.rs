@@ -6,6 +6,8 @@ mod health;
 mod keys;
 mod mounts;
 mod paths;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::pin::Pin;
@@ -88,6 +90,9 @@ impl System {
         let Some((endpoint, names)) = find(&request.path) else {
             return Err(Fault::NotFound { what: "unsupported path".into() });
         };
+        if endpoint.is_in_a_namespace() {
+            self.namespaces.require(&call.namespace)?;
+        }
         let name = |index: usize| names.get(index).map(String::as_str).unwrap_or_default();
         match (endpoint, request.verb) {
             (Endpoint::Health, Verb::Read) => Ok(self.health(&request.data)),

@@ -1,6 +1,7 @@
 //! `sys/mounts`: enable, list, read, tune, disable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -8,8 +9,8 @@ use super::{Call, System};
 use crate::model::{Data, Fault, Fields, Mount, MountConfig, Response};
 use crate::namespace::{NewMount, Tune};
 
-/// Settings of Vault's that change nothing here and may be sent.
-const HARMLESS: [&str; 9] = [
+/// Settings of Vault's that have no effect here: accepted as they are by default, and named in a warning else.
+const WITHOUT_EFFECT: [&str; 7] = [
     "force_no_cache",
     "audit_non_hmac_request_keys",
     "audit_non_hmac_response_keys",
@@ -17,20 +18,17 @@ const HARMLESS: [&str; 9] = [
     "passthrough_request_headers",
     "allowed_response_headers",
     "plugin_version",
-    "token_type",
-    "options",
 ];
 
 impl System {
     pub(super) fn list_mounts(&self, call: &Call) -> Response {
         let mounts = self.namespaces.mounts(&call.namespace);
-        let data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
-        Response::Data { data, warnings: Vec::new(), mirrored: true }
+        mirrored(mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect())
     }
 
     pub(super) fn read_mount(&self, call: &Call, path: &str) -> Result<Response, Fault> {
         let mount = self.namespaces.mount(&call.namespace, path).ok_or_else(|| no_mount(path))?;
-        Ok(Response::data(show(&mount)))
+        Ok(mirrored(show(&mount)))
     }
 
     pub(super) async fn enable(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
@@ -49,8 +47,9 @@ impl System {
         fields.text("plugin_name")?;
         let empty = Data::new();
         let mut config = Fields::new(fields.object("config")?.unwrap_or(&empty));
-        let tune = tuning(&mut config)?;
-        let config_ignored = config.ignored();
+        let (tune, mut warnings) = tuning(&mut config)?;
+        warnings.extend(config.ignored());
+        warnings.extend(fields.ignored());
         let new = NewMount {
             path: path.to_owned(),
             engine,
@@ -64,13 +63,12 @@ impl System {
         };
         let mount = self.namespaces.enable(&call.namespace, new).await?;
         tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine enabled");
-        Ok(done([fields.ignored(), config_ignored]))
+        Ok(done(warnings))
     }
 
     pub(super) async fn disable(&self, call: &Call, path: &str) -> Result<Response, Fault> {
-        if let Some(mount) = self.namespaces.mount(&call.namespace, path) {
-            let removal = (self.removal)(&mount)?;
-            self.namespaces.disable(&mount, removal).await?;
+        let removal = Arc::clone(&self.removal);
+        if let Some(mount) = self.namespaces.disable(&call.namespace, path, move |mount| removal(mount)).await? {
             tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine disabled");
         }
         Ok(Response::Empty)
@@ -82,17 +80,23 @@ impl System {
         data.insert("default_lease_ttl".into(), mount.config.effective_default_ttl().as_secs().into());
         data.insert("max_lease_ttl".into(), mount.config.effective_max_ttl().as_secs().into());
         data.insert("description".into(), mount.description.as_str().into());
-        data.insert("options".into(), json!(mount.options));
-        Ok(Response::data(data))
+        if !mount.options.is_empty() {
+            data.insert("options".into(), json!(mount.options));
+        }
+        Ok(mirrored(data))
     }
 
     pub(super) async fn tune(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
-        let mut tune = tuning(&mut fields)?;
+        let (mut tune, mut warnings) = tuning(&mut fields)?;
         tune.description = fields.text("description")?;
         tune.options = options(&mut fields)?;
-        self.namespaces.tune(&call.namespace, path, tune).await?;
-        Ok(done([fields.ignored(), None]))
+        // Said of auth mounts only; clients send it empty for others.
+        fields.refuse(&["token_type"])?;
+        warnings.extend(fields.ignored());
+        let mount = self.namespaces.tune(&call.namespace, path, tune).await?;
+        tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine tuned");
+        Ok(done(warnings))
     }
 
     pub(super) fn ui_mounts(&self, call: &Call) -> Response {
@@ -128,23 +132,28 @@ fn no_mount(path: &str) -> Fault {
     Fault::invalid(format!("No secret engine mount at {}/", path.trim_matches('/')))
 }
 
-fn done(warnings: [Option<String>; 2]) -> Response {
-    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+/// Vault repeats the data of `sys/mounts` and all below it at the top level.
+fn mirrored(data: Data) -> Response {
+    Response::Data { data, warnings: Vec::new(), mirrored: true }
+}
+
+fn done(warnings: Vec<String>) -> Response {
     if warnings.is_empty() { Response::Empty } else { Response::with_warnings(Data::new(), warnings) }
 }
 
-fn tuning(fields: &mut Fields<'_>) -> Result<Tune, Fault> {
+/// The settings a request names, and what its sender should know.
+fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
     fields.refuse(&["delegated_auth_accessors", "identity_token_key", "user_lockout_config"])?;
-    for name in HARMLESS {
-        fields.value(name);
-    }
-    Ok(Tune {
+    let idle: Vec<&str> = WITHOUT_EFFECT.into_iter().filter(|name| fields.refuse(&[*name]).is_err()).collect();
+    let warning = (!idle.is_empty()).then(|| format!("These parameters have no effect here: [{}]", idle.join(" ")));
+    let tune = Tune {
         description: None,
         options: None,
         default_lease_ttl: fields.duration("default_lease_ttl")?,
         max_lease_ttl: fields.duration("max_lease_ttl")?,
         allowed_managed_keys: fields.list("allowed_managed_keys")?,
-    })
+    };
+    Ok((tune, warning.into_iter().collect()))
 }
 
 fn options(fields: &mut Fields<'_>) -> Result<Option<BTreeMap<String, String>>, Fault> {
@@ -171,7 +180,7 @@ fn show(mount: &Mount) -> Data {
         "accessor": mount.accessor,
         "uuid": mount.uuid,
         "config": config(mount),
-        "options": mount.options,
+        "options": if mount.options.is_empty() { Value::Null } else { json!(mount.options) },
         "local": false,
         "seal_wrap": false,
         "external_entropy_access": false,

@@ -1,0 +1,144 @@
+//! The first use of a managed key: find it or generate it, have it proven, record its public key. Once, however many ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt, Shared};
+use parking_lot::Mutex;
+
+use super::record::{COLLECTION, KeyRecord};
+use super::registry::{Entry, ManagedKeys, gone, spec};
+use super::settings::Settings;
+use crate::model::{Deadline, Fault, PublicKey};
+use crate::store::{RecordKey, Write};
+
+/// How long an attempt may wait for its token: as long as the longest limit of one key generation. Askers leave at their
+/// own deadlines; a key generated after they left is recorded all the same.
+const ATTEMPT_MAX: Duration = Duration::from_secs(3600);
+
+type Attempt = Shared<BoxFuture<'static, Result<(), Fault>>>;
+
+/// The attempt at a first use that is under way, if there is one.
+#[derive(Default)]
+pub(super) struct FirstUse(Mutex<Option<Attempt>>);
+
+impl FirstUse {
+    /// The attempt under way; `begin` makes one if there is none. It goes on when its askers leave.
+    fn join<F>(&self, begin: impl FnOnce() -> F) -> Attempt
+    where
+        F: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let mut current = self.0.lock();
+        if let Some(attempt) = current.as_ref().filter(|attempt| attempt.peek().is_none()) {
+            return attempt.clone();
+        }
+        let task = tokio::spawn(begin());
+        let cut_short = || Fault::Unavailable { what: "the first use of the key was cut short; try again".into() };
+        let attempt = async move { task.await.unwrap_or_else(|_| Err(cut_short())) }.boxed().shared();
+        *current = Some(attempt.clone());
+        attempt
+    }
+}
+
+impl ManagedKeys {
+    /// The entry with its public key, as it is once there was a first use.
+    pub(super) async fn ready(&self, entry: &Arc<Entry>, deadline: Deadline) -> Result<(Arc<Entry>, PublicKey), Fault> {
+        if let Some((public, _)) = &entry.ready {
+            return Ok((Arc::clone(entry), public.clone()));
+        }
+        let attempt = entry.first_use.join(|| self.clone().first_use(entry.uuid.clone()));
+        match tokio::time::timeout_at(deadline.instant().into(), attempt).await {
+            Ok(result) => result?,
+            Err(_) => {
+                return Err(Fault::DeadlineExceeded { stage: "waiting for the token to find or generate the key" });
+            }
+        }
+        let entry = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;
+        let public = entry.ready.as_ref().map(|(public, _)| public.clone());
+        public.map(|public| (entry, public)).ok_or_else(|| Fault::internal("a key is not ready after its first use"))
+    }
+
+    async fn first_use(self, uuid: String) -> Result<(), Fault> {
+        let entry = self.by_uuid(&uuid).ok_or_else(|| gone(&uuid))?;
+        if entry.ready.is_some() {
+            return Ok(());
+        }
+        let template = entry.settings.template();
+        let mut spec = spec(&entry, None);
+        spec.generate = template.as_ref().ok().cloned();
+        let prepared = match (self.supervisor().prepare(spec, Deadline::after(ATTEMPT_MAX)).await, template) {
+            (Err(Fault::NotFound { what }), Err(why)) => {
+                return Err(Fault::invalid(format!("managed key {:?}: {what}, and {why}", entry.name)));
+            }
+            (prepared, _) => prepared?,
+        };
+        let used = self.record(&entry, prepared.public.clone()).await;
+        if let Err(fault) = used {
+            // Nothing leads to it, so nobody is to serve it.
+            self.supervisor().forget(&uuid);
+            return Err(fault);
+        }
+        let (key, namespace, kind) = (&entry.name, &entry.namespace, prepared.public.kind);
+        tracing::info!(key, %namespace, %kind, generated = prepared.generated, "managed key recorded at its first use");
+        Ok(())
+    }
+
+    /// Records the public key of a first use, durably, and publishes the key with it.
+    async fn record(&self, prepared: &Arc<Entry>, public: PublicKey) -> Result<(), Fault> {
+        prepared.settings.mechanism.require_kind(&prepared.name, public.kind)?;
+        let (this, prepared) = (self.clone(), Arc::clone(prepared));
+        let namespace = prepared.namespace.clone();
+        self.changes().run(&namespace, move || this.record_now(&prepared.uuid, &prepared.settings, public)).await
+    }
+
+    pub(super) fn record_now(&self, uuid: &str, prepared: &Settings, public: PublicKey) -> Result<(), Fault> {
+        let entry = self.by_uuid(uuid).ok_or_else(|| gone(uuid))?;
+        if !entry.settings.same_key(prepared) {
+            let what = format!("managed key {:?} was changed while it was being found; try again", entry.name);
+            return Err(Fault::Unavailable { what });
+        }
+        let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
+        let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&public));
+        self.store().commit_now(vec![Write::put_record(key, &record)?])?;
+        self.publish(self.entry(
+            entry.uuid.clone(),
+            entry.name.clone(),
+            entry.namespace.clone(),
+            entry.settings.clone(),
+            Some(public),
+            Arc::clone(&entry.first_use),
+        ));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_ask_share_one_attempt_and_a_failed_one_is_tried_again() {
+        let first_use = FirstUse::default();
+        let begun = AtomicUsize::new(0);
+        let attempt = |answer: oneshot::Receiver<Result<(), Fault>>| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            async { answer.await.unwrap_or_else(|_| Err(Fault::internal("no answer"))) }
+        };
+        let (answer, waiting) = oneshot::channel();
+        let (_, never) = oneshot::channel();
+        let one = first_use.join(|| attempt(waiting));
+        let other = first_use.join(|| attempt(never));
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        answer.send(Err(Fault::absent())).unwrap();
+        assert_eq!((one.await, other.await), (Err(Fault::absent()), Err(Fault::absent())));
+        let (answer, waiting) = oneshot::channel();
+        let again = first_use.join(|| attempt(waiting));
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+        answer.send(Ok(())).unwrap();
+        assert_eq!(again.await, Ok(()));
+    }
+}

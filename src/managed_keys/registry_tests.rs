@@ -1,0 +1,336 @@
+//! Stories about managed keys, on a token of software keys behind the real supervisor.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::crypto;
+use crate::managed_keys::software_token::{SoftwareToken, story};
+use crate::model::{
+    Class, Curve, Deadline, Hash, KeyKind, KeyOperation, MountConfig, SaltLength, SignInput, SignatureScheme, Terms,
+};
+use crate::store::Write;
+
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+
+fn data(value: Value) -> Data {
+    value.as_object().expect("an object").clone()
+}
+
+/// A key on the token `t` of the library with a PIN, found by its name; `more` adds or replaces fields.
+async fn write(keys: &ManagedKeys, name: &str, more: Value) -> Result<Vec<String>, Fault> {
+    let mut fields = data(json!({"library": "hsm", "token_label": "t", "key_label": name, "mechanism": "0x1041"}));
+    fields.extend(data(more));
+    keys.write(&Namespace::root(), name, &fields).await
+}
+
+fn shown(keys: &ManagedKeys, name: &str) -> Data {
+    keys.show(&Namespace::root(), name).expect("a key")
+}
+
+fn uuid(keys: &ManagedKeys, name: &str) -> String {
+    shown(keys, name)["UUID"].as_str().unwrap().to_owned()
+}
+
+fn handle(keys: &ManagedKeys, name: &str) -> Handle {
+    keys.find(&Namespace::root(), name).expect("a key")
+}
+
+fn mount(path: &str, uuid: &str, allowed: &[&str]) -> Arc<Mount> {
+    Arc::new(Mount {
+        namespace: Namespace::root(),
+        path: path.into(),
+        engine: "pki".into(),
+        uuid: uuid.into(),
+        accessor: "pki_1".into(),
+        description: String::new(),
+        options: Default::default(),
+        config: MountConfig {
+            allowed_managed_keys: allowed.iter().map(|name| (*name).into()).collect(),
+            ..MountConfig::default()
+        },
+    })
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
+/// Signs with the key and checks the signature.
+async fn sign(handle: &Handle) -> Result<bool, Fault> {
+    let scheme = handle.default_scheme(32)?;
+    let (hash, input) = if scheme == SignatureScheme::Ed25519 {
+        (Hash::None, SignInput::Message(Bytes::from_static(b"message")))
+    } else {
+        (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, b"message")?))
+    };
+    let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
+    let terms = Terms { namespace: Namespace::root(), class: Class::Interactive, deadline: soon() };
+    let signature = handle.submit(operation, &terms)?.await?;
+    let public = handle.public_key().expect("a public key");
+    crypto::verify(public, scheme, SaltLength::Hash, hash, &input, &signature)
+}
+
+async fn delete(keys: &ManagedKeys, name: &str, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
+    keys.delete(&Namespace::root(), name, move || mounts).await
+}
+
+fn refused(text: &str) -> Fault {
+    Fault::invalid(text)
+}
+
+#[test]
+fn a_name_is_lowercase_and_a_library_is_configured() {
+    story(|keys, _| async move {
+        for bad in ["CA", "", "-ca", "ca.", "c/a", "ca root", "é"] {
+            assert!(write(&keys, bad, json!({})).await.unwrap_err().to_string().contains("lowercase"), "{bad}");
+        }
+        let unknown = write(&keys, "ca", json!({"library": "luna"})).await.unwrap_err();
+        assert_eq!(unknown, refused("there is no kms_library \"luna\" in the configuration; there are: hsm, bare"));
+        let no_pin = write(&keys, "ca", json!({"library": "bare"})).await.unwrap_err();
+        assert_eq!(no_pin, refused("pin is required: kms_library \"bare\" has none"));
+        assert!(keys.names(&Namespace::root()).is_empty());
+        write(&keys, "ca_2.x-1", json!({"library": "BARE", "pin": "1234"})).await.unwrap();
+        assert_eq!(keys.names(&Namespace::root()), ["ca_2.x-1"]);
+    });
+}
+
+#[test]
+fn an_update_replaces_all_but_the_pin_and_what_names_the_key() {
+    story(|keys, _| async move {
+        let full = json!({"library": "bare", "pin": "1234", "any_mount": true, "max_parallel": 4, "usages": "sign"});
+        assert_eq!(write(&keys, "ca", full).await, Ok(Vec::new()));
+        let first = uuid(&keys, "ca");
+        let warnings = write(&keys, "ca", json!({"library": "bare", "name": "x", "colour": "red"})).await.unwrap();
+        assert_eq!(warnings, ["Endpoint ignored these unrecognized parameters: [colour]"]);
+        let now = shown(&keys, "ca");
+        assert_eq!((&now["UUID"], &now["name"], &now["type"]), (&json!(first), &json!("ca"), &json!("pkcs11")));
+        assert_eq!((&now["pin"], &now["any_mount"]), (&json!("redacted"), &json!(false)));
+        assert_eq!((now.get("max_parallel"), &now["usages"]), (None, &json!(["sign", "verify"])));
+        delete(&keys, "ca", Vec::new()).await.unwrap();
+        assert!(keys.show(&Namespace::root(), "ca").is_none());
+        assert_eq!(delete(&keys, "ca", Vec::new()).await, Ok(()), "absent is fine");
+        write(&keys, "ca", json!({})).await.unwrap();
+        assert_ne!(uuid(&keys, "ca"), first, "a new key is another key");
+    });
+}
+
+#[test]
+fn many_first_users_generate_one_key() {
+    story(|keys, token| async move {
+        write(&keys, "ca", json!({"allow_generate_key": true, "curve": "P256"})).await.unwrap();
+        assert_eq!(token.generated(), 0, "registering touches no token");
+        let handle = handle(&keys, "ca");
+        assert!(handle.public_key().is_none());
+        let all = join_all((0..8).map(|_| handle.ready(soon()))).await;
+        let publics: Vec<PublicKey> = all.into_iter().map(|ready| ready.unwrap().1).collect();
+        assert!(publics.iter().all(|public| public.kind == P256 && *public == publics[0]));
+        assert_eq!(token.generated(), 1);
+    });
+}
+
+#[test]
+fn a_key_signs_after_its_first_use_and_after_a_restart() {
+    story(|keys, token| async move {
+        token.make("doc", b"\x01", KeyKind::Ed25519);
+        write(&keys, "doc", json!({"mechanism": "0x1057", "key_id": "0x01"})).await.unwrap();
+        let unused = sign(&handle(&keys, "doc")).await.unwrap_err();
+        assert!(matches!(unused, Fault::KeyUnavailable { .. }), "{unused}");
+        let (used, public) = handle(&keys, "doc").ready(soon()).await.unwrap();
+        assert_eq!(sign(&used).await, Ok(true));
+        // A new process: another supervisor, the same store and token.
+        let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
+        again.load().unwrap();
+        let loaded = handle(&again, "doc");
+        assert_eq!(loaded.public_key(), Some(&public));
+        let until = Instant::now() + Duration::from_secs(30);
+        while sign(&loaded).await != Ok(true) {
+            assert!(Instant::now() < until, "it is served again");
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn an_asker_that_cannot_wait_leaves_and_the_key_is_recorded_all_the_same() {
+    story(|keys, token| async move {
+        write(&keys, "ca", json!({"allow_generate_key": true, "curve": "P256"})).await.unwrap();
+        let hurried = handle(&keys, "ca").ready(Deadline::after(Duration::ZERO)).await.map(|(_, public)| public);
+        assert!(matches!(hurried, Err(Fault::DeadlineExceeded { .. })), "{hurried:?}");
+        let until = Instant::now() + Duration::from_secs(30);
+        while handle(&keys, "ca").public_key().is_none() {
+            assert!(Instant::now() < until, "the first use goes on");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(token.generated(), 1);
+    });
+}
+
+#[test]
+fn what_is_absent_and_may_not_be_generated_is_refused_with_the_reason() {
+    story(|keys, token| async move {
+        let cases = [
+            (json!({}), "allow_generate_key is false: make the key on the token, or allow its generation"),
+            (json!({"allow_generate_key": true, "mechanism": 0}), "cannot generate a key for mechanism 0"),
+            (
+                json!({"allow_generate_key": true, "key_label": "", "key_id": "01"}),
+                "a key with a key_id cannot be generated, since the token gives ids: make it there, or leave key_id out",
+            ),
+            (
+                json!({"allow_generate_key": true, "mechanism": 1}),
+                "key_bits is required to generate an RSA key: 2048, 3072 or 4096",
+            ),
+        ];
+        for (fields, why) in cases {
+            write(&keys, "ca", fields).await.unwrap();
+            let fault = handle(&keys, "ca").ready(soon()).await.map(|_| ()).unwrap_err();
+            assert_eq!(fault, refused(&format!("managed key \"ca\": token t holds no such key, and {why}")));
+        }
+        assert_eq!(token.generated(), 0);
+        // What is there is found, whatever could be generated.
+        token.make("ca", b"", P256);
+        write(&keys, "ca", json!({"allow_generate_key": true})).await.unwrap();
+        handle(&keys, "ca").ready(soon()).await.map(|_| ()).unwrap();
+    });
+}
+
+#[test]
+fn a_key_that_does_not_fit_its_mechanism_is_not_recorded() {
+    story(|keys, token| async move {
+        token.make("ca", b"", P256);
+        write(&keys, "ca", json!({"mechanism": "0x0001"})).await.unwrap();
+        let fault = handle(&keys, "ca").ready(soon()).await.map(|_| ()).unwrap_err();
+        let text = "managed key \"ca\" has mechanism CKM_RSA_PKCS (0x0001), but the key on the token is P-256: correct the \
+                    mechanism or the key's label";
+        assert_eq!(fault, refused(text));
+        assert!(handle(&keys, "ca").public_key().is_none());
+        write(&keys, "ca", json!({})).await.unwrap();
+        let (used, _) = handle(&keys, "ca").ready(soon()).await.unwrap();
+        assert_eq!(sign(&used).await, Ok(true));
+    });
+}
+
+#[test]
+fn a_used_key_keeps_naming_the_same_key() {
+    story(|keys, token| async move {
+        token.make("ca", b"", P256);
+        write(&keys, "ca", json!({"token_label": "elsewhere"})).await.unwrap();
+        write(&keys, "ca", json!({})).await.unwrap();
+        handle(&keys, "ca").ready(soon()).await.map(|_| ()).unwrap();
+        for other in [
+            json!({"key_label": "other"}),
+            json!({"key_id": "01"}),
+            json!({"token_label": "elsewhere"}),
+            json!({"library": "bare", "pin": "1234"}),
+            json!({"mechanism": 1}),
+        ] {
+            let text = "managed key \"ca\" has been used: its library, token, label, id and mechanism cannot change; \
+                        register a new one";
+            assert_eq!(write(&keys, "ca", other).await, Err(refused(text)));
+        }
+        write(&keys, "ca", json!({"usages": "sign", "max_parallel": 2})).await.unwrap();
+        assert_eq!(sign(&handle(&keys, "ca")).await, Ok(true), "it is still the key recorded, and served");
+    });
+}
+
+#[test]
+fn a_key_changed_during_its_first_use_is_not_recorded_as_the_other() {
+    story(|keys, _| async move {
+        write(&keys, "ca", json!({"key_label": "old"})).await.unwrap();
+        let begun = handle(&keys, "ca").entry;
+        let found = crypto::SoftwareKey::generate(P256).unwrap().public().clone();
+        write(&keys, "ca", json!({"key_label": "new"})).await.unwrap();
+        let fault = keys.record_now(&begun.uuid, &begun.settings, found.clone()).unwrap_err();
+        let what = "managed key \"ca\" was changed while it was being found; try again".into();
+        assert_eq!(fault, Fault::Unavailable { what });
+        assert!(handle(&keys, "ca").public_key().is_none());
+        let now = handle(&keys, "ca").entry;
+        keys.record_now(&now.uuid, &now.settings, found.clone()).unwrap();
+        assert_eq!(handle(&keys, "ca").public_key(), Some(&found));
+    });
+}
+
+#[test]
+fn usages_bind_whoever_holds_the_key() {
+    story(|keys, token| async move {
+        token.make("ca", b"", P256);
+        write(&keys, "ca", json!({"usages": "verify"})).await.unwrap();
+        let (used, _) = handle(&keys, "ca").ready(soon()).await.unwrap();
+        let text = "managed key \"ca\" does not allow usage \"sign\": add it to the key's usages";
+        assert_eq!(sign(&used).await, Err(refused(text)));
+        assert_eq!(used.require(crate::model::KeyUsage::Verify), Ok(()));
+    });
+}
+
+#[test]
+fn a_mount_uses_what_it_lists_and_what_any_mount_may_use() {
+    story(|keys, _| async move {
+        write(&keys, "ca", json!({})).await.unwrap();
+        let id = uuid(&keys, "ca");
+        let name = |mount: &Mount, name: &str| keys.resolve(mount, KeyRef::Name(name)).map(|key| key.uuid().to_owned());
+        let listed = mount("pki/", "m1", &["ca"]);
+        let other = mount("pki2/", "m2", &[&id]);
+        assert_eq!(name(&listed, "ca"), Ok(id.clone()));
+        assert_eq!(keys.resolve(&listed, KeyRef::Uuid(&id)).map(|key| key.name().to_owned()), Ok("ca".into()));
+        let text = "mount \"pki2/\" may not use managed key \"ca\": add it to the mount's allowed_managed_keys, or set any_mount";
+        assert_eq!(name(&other, "ca"), Err(refused(text)), "names are listed, not UUIDs");
+        assert_eq!(name(&listed, "cb"), Err(refused("no managed key found with name \"cb\"")));
+        let unknown = keys.resolve(&listed, KeyRef::Uuid("0")).map(|_| ());
+        assert_eq!(unknown, Err(refused("no managed key found with uuid \"0\"")));
+        let mut elsewhere = Mount::clone(&listed);
+        elsewhere.namespace = Namespace::from_path("team-a");
+        assert_eq!(name(&elsewhere, "ca"), Err(refused("no managed key found with name \"ca\"")));
+        assert!(keys.resolve(&elsewhere, KeyRef::Uuid(&id)).is_err());
+        write(&keys, "ca", json!({"any_mount": true})).await.unwrap();
+        assert_eq!(name(&other, "ca"), Ok(id));
+    });
+}
+
+#[test]
+fn a_key_in_use_is_not_deleted_and_whose_it_is_is_named() {
+    story(|keys, _| async move {
+        write(&keys, "ca", json!({})).await.unwrap();
+        let id = uuid(&keys, "ca");
+        let listing = mount("pki/", "m1", &["ca"]);
+        let using = mount("int/", "m2", &[]);
+        let text =
+            "managed key \"ca\" is in use by mount \"pki/\", which lists it in allowed_managed_keys: end that first";
+        assert_eq!(delete(&keys, "ca", vec![listing.clone()]).await, Err(refused(text)));
+        keys.0.store.commit_now(vec![keys.note_use(&using, &id, "issuer 0b7e")]).unwrap();
+        let text = "managed key \"ca\" is in use by issuer 0b7e of mount \"int/\": end that first";
+        assert_eq!(delete(&keys, "ca", vec![using.clone()]).await, Err(refused(text)));
+        assert!(keys.show(&Namespace::root(), "ca").is_some());
+        keys.0.store.commit_now(vec![keys.drop_use(&using, &id, "issuer 0b7e")]).unwrap();
+        assert_eq!(delete(&keys, "ca", vec![using]).await, Ok(()));
+    });
+}
+
+#[test]
+fn what_a_disabled_mount_noted_holds_no_key() {
+    story(|keys, _| async move {
+        write(&keys, "ca", json!({})).await.unwrap();
+        let id = uuid(&keys, "ca");
+        let gone = mount("pki/", "m1", &[]);
+        let late: Vec<Write> = (0..3).map(|n| keys.note_use(&gone, &id, &format!("issuer {n}"))).collect();
+        keys.0.store.commit_now(late).unwrap();
+        // Another mount at the same path is another mount.
+        assert_eq!(delete(&keys, "ca", vec![mount("pki/", "m2", &[])]).await, Ok(()));
+        assert!(keys.0.store.collections(&Namespace::root(), "managed-key", 10).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_deleted_key_is_gone_for_those_who_hold_it_too() {
+    story(|keys, token: SoftwareToken| async move {
+        token.make("ca", b"", P256);
+        write(&keys, "ca", json!({})).await.unwrap();
+        let held = handle(&keys, "ca");
+        delete(&keys, "ca", Vec::new()).await.unwrap();
+        let fault = held.ready(soon()).await.map(|_| ()).unwrap_err();
+        assert_eq!(fault, refused(&format!("no managed key found with uuid {:?}", held.uuid())));
+        assert!(keys.names(&Namespace::root()).is_empty());
+    });
+}

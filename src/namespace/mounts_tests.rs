@@ -1,0 +1,176 @@
+//! Stories about mounts.
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::config::Storage;
+use crate::store::Ephemeral;
+
+fn namespaces() -> Namespaces {
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+    store.initialize().unwrap();
+    let namespaces = Namespaces::new(store);
+    namespaces.load().unwrap();
+    namespaces
+}
+
+fn reloaded(namespaces: &Namespaces) -> Namespaces {
+    let again = Namespaces::new(namespaces.0.store.clone());
+    again.load().unwrap();
+    again
+}
+
+fn pki(path: &str) -> NewMount {
+    NewMount { path: path.into(), engine: "pki".into(), ..NewMount::default() }
+}
+
+/// A record as an engine would keep it for `mount`.
+fn record(mount: &Mount, prefix: &str, name: &str) -> RecordKey {
+    RecordKey::new(&mount.namespace, format!("{prefix}{}/cert", mount.uuid), name)
+}
+
+fn put(key: RecordKey) -> Write {
+    Write::Put { key, version: 1, value: b"{}".to_vec() }
+}
+
+#[tokio::test]
+async fn paths_lead_to_their_mount_and_mounts_do_not_nest() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    namespaces.enable(&root, pki("/teams/ca/")).await.unwrap();
+    let (mount, rest) = namespaces.route(&root, "teams/ca/sign/web").unwrap();
+    assert_eq!((mount.path.as_str(), rest), ("teams/ca/", "sign/web"));
+    for elsewhere in ["teams/other", "teams", "teams/cab/x"] {
+        assert!(namespaces.route(&root, elsewhere).is_none(), "{elsewhere}");
+    }
+    for taken in ["teams/ca", "teams", "teams/ca/deeper"] {
+        let refused = namespaces.enable(&root, pki(taken)).await.unwrap_err();
+        assert_eq!(refused, Fault::invalid("path is already in use at teams/ca/"), "{taken}");
+    }
+    // Beginning alike is not nesting.
+    namespaces.enable(&root, pki("teams/ca2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn reserved_and_malformed_paths_are_refused() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    for reserved in ["sys", "sys/x", "auth/token", "identity", "cubbyhole", "audit"] {
+        let refused = namespaces.enable(&root, pki(reserved)).await.unwrap_err();
+        assert_eq!(refused, Fault::invalid(format!("path {reserved:?} is reserved")));
+    }
+    let long = "a".repeat(PATH_BYTES + 1);
+    for bad in ["", "/", "a//b", "../x", "a b", "x.", "a/\u{0}", long.as_str()] {
+        assert!(namespaces.enable(&root, pki(bad)).await.is_err(), "{bad:?}");
+    }
+    assert!(namespaces.mounts(&root).is_empty());
+}
+
+#[tokio::test]
+async fn another_namespace_than_root_is_said_not_to_exist() {
+    let namespaces = namespaces();
+    let (team, path) = namespaces.locate(Some("/team-a"), "pki/ca");
+    assert_eq!((team.as_str(), path), ("team-a/", "pki/ca"));
+    let absent = Fault::NotFound { what: "namespace \"team-a/\" does not exist: only the root namespace does".into() };
+    assert_eq!(namespaces.enable(&team, pki("pki")).await, Err(absent.clone()));
+    assert_eq!(namespaces.tune(&team, "pki", Tune::default()).await, Err(absent.clone()));
+    assert_eq!(namespaces.disable(&team, "pki", |_| Ok(Vec::new())).await, Err(absent));
+    namespaces.enable(&Namespace::root(), pki("pki")).await.unwrap();
+    assert!(namespaces.mount(&team, "pki").is_none() && namespaces.route(&team, "pki/ca").is_none());
+    for header in [None, Some(""), Some("/"), Some("root"), Some("root/")] {
+        assert!(namespaces.locate(header, "pki/ca").0.is_root(), "{header:?}");
+    }
+}
+
+#[tokio::test]
+async fn settings_survive_a_restart() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    let made = namespaces.enable(&root, pki("pki")).await.unwrap();
+    assert!(made.accessor.starts_with("pki_") && made.accessor.len() == 12, "{}", made.accessor);
+    let tune = Tune {
+        description: Some("the team's CA".into()),
+        options: Some(BTreeMap::from([("a".into(), "b".into())])),
+        max_lease_ttl: Some(Duration::from_secs(3600)),
+        allowed_managed_keys: Some(vec!["ca".into()]),
+        ..Tune::default()
+    };
+    let tuned = namespaces.tune(&root, "pki", tune).await.unwrap();
+    let mount = reloaded(&namespaces).mount(&root, "pki/").unwrap();
+    assert_eq!(mount, tuned);
+    assert_eq!((&mount.uuid, &mount.accessor), (&made.uuid, &made.accessor));
+    assert_eq!(mount.config.effective_default_ttl(), Duration::from_secs(3600));
+    // What a tuning leaves out stays; a list is replaced.
+    let keys = Tune { allowed_managed_keys: Some(Vec::new()), ..Tune::default() };
+    let mount = namespaces.tune(&root, "pki", keys).await.unwrap();
+    assert!(mount.config.allowed_managed_keys.is_empty());
+    assert_eq!((mount.description.as_str(), mount.config.max_lease_ttl.as_secs()), ("the team's CA", 3600));
+}
+
+#[tokio::test]
+async fn impossible_settings_change_nothing() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    namespaces.enable(&root, pki("pki")).await.unwrap();
+    let backwards = Tune {
+        default_lease_ttl: Some(Duration::from_secs(7200)),
+        max_lease_ttl: Some(Duration::from_secs(3600)),
+        ..Tune::default()
+    };
+    assert!(namespaces.tune(&root, "pki", backwards).await.is_err());
+    let huge = Tune { description: Some("x".repeat(RECORD_BYTES)), ..Tune::default() };
+    assert!(matches!(namespaces.tune(&root, "pki", huge).await, Err(Fault::TooLarge { .. })));
+    let mount = namespaces.mount(&root, "pki").unwrap();
+    assert_eq!((mount.description.as_str(), mount.config.max_lease_ttl), ("", Duration::ZERO));
+    assert!(namespaces.tune(&root, "nowhere", Tune::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_disabled_mount_goes_with_all_its_records_however_many() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    let store = namespaces.0.store.clone();
+    let mount = namespaces.enable(&root, pki("pki")).await.unwrap();
+    let other = namespaces.enable(&root, pki("other")).await.unwrap();
+    let names: Vec<String> = (0..crate::store::COMMIT_WRITES_MAX + 1).map(|index| index.to_string()).collect();
+    removal::commit(&store, names.iter().map(|name| put(record(&mount, "", name))).collect()).unwrap();
+    store.commit_now(vec![put(record(&other, "", "1"))]).unwrap();
+    let removal =
+        move |mount: &Mount| Ok(names.iter().map(|name| Write::Delete { key: record(mount, "", name) }).collect());
+    assert_eq!(namespaces.disable(&root, "pki/", removal).await.unwrap(), Some(Arc::clone(&mount)));
+    assert!(namespaces.mount(&root, "pki").is_none() && namespaces.route(&root, "pki/ca").is_none());
+    assert!(store.collections(&root, &mount.uuid, 1).unwrap().is_empty());
+    assert_eq!(store.collections(&root, &other.uuid, 10).unwrap().len(), 1, "another mount's records stay");
+    assert_eq!(namespaces.disable(&root, "pki/", |_| Ok(Vec::new())).await, Ok(None), "absent is fine");
+    // A new mount at the path is another mount.
+    assert_ne!(namespaces.enable(&root, pki("pki")).await.unwrap().uuid, mount.uuid);
+}
+
+#[tokio::test]
+async fn what_a_removal_leaves_goes_at_the_next_start() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    let store = namespaces.0.store.clone();
+    let mount = namespaces.enable(&root, pki("pki")).await.unwrap();
+    let other = namespaces.enable(&root, pki("other")).await.unwrap();
+    let records = [record(&mount, "", "1"), record(&mount, "pki/", "2"), record(&other, "pki/", "3")];
+    store.commit_now(records.iter().cloned().map(put).collect()).unwrap();
+    namespaces.disable(&root, "pki", |_| Err(Fault::internal("cut short"))).await.unwrap();
+    assert!(namespaces.mount(&root, "pki").is_none());
+    let again = reloaded(&namespaces);
+    let left: Vec<bool> = records.iter().map(|key| store.get(key).unwrap().is_some()).collect();
+    assert_eq!(left, [false, false, true]);
+    assert_eq!(again.mounts(&root), [other]);
+    assert!(store.list(&root, "mounts-removed", None, 1).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_change_whose_asker_leaves_is_whole() {
+    let namespaces = namespaces();
+    let root = Namespace::root();
+    assert!(namespaces.enable(&root, pki("pki")).now_or_never().is_none());
+    // The next change comes after it, and sees it.
+    let refused = namespaces.enable(&root, pki("pki")).await.unwrap_err();
+    assert_eq!(refused, Fault::invalid("path is already in use at pki/"));
+    assert_eq!(reloaded(&namespaces).mounts(&root), namespaces.mounts(&root));
+}

@@ -1,0 +1,562 @@
+//! Stories about the system's paths, as a client tells them: what is asked, and the body of the answer.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Storage;
+use crate::managed_keys::KeyRef;
+use crate::managed_keys::software_token::SoftwareToken;
+use crate::model::{Curve, KeyKind, PeerCredentials, Wire};
+use crate::store::{Ephemeral, RecordKey};
+
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+
+/// A system, and what a client needs to speak to it.
+struct Client {
+    system: Arc<System>,
+    token: SoftwareToken,
+    root: Mutex<Option<Secret>>,
+    /// Whose process it is.
+    uid: u32,
+}
+
+/// Runs a story on a daemon that is not initialised yet.
+fn uninitialized<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
+    actix::System::new().block_on(async {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        let token = SoftwareToken::default();
+        let system = system(store, token.supervisor());
+        let uid = rustix::process::geteuid().as_raw();
+        run(Client { system, token, root: Mutex::default(), uid }).await;
+    });
+}
+
+/// Runs a story on a daemon that is initialised, with its root token.
+fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
+    uninitialized(|client| async {
+        let root = Secret::from(client.ok(Verb::Write, "sys/init", json!({})).await["root_token"].as_str().unwrap());
+        *client.root.lock() = Some(root);
+        run(client).await;
+    });
+}
+
+fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
+    let namespaces = Namespaces::new(store.clone());
+    let identity = Identity::new(store.clone());
+    let keys = ManagedKeys::new(store.clone(), supervisor.clone());
+    let rooms = (namespaces.clone(), identity.clone(), keys.clone());
+    let records = store.clone();
+    Arc::new(System {
+        store,
+        namespaces,
+        identity,
+        keys,
+        supervisor,
+        engines: vec!["pki", "transit"],
+        load: Arc::new(move || {
+            rooms.0.load()?;
+            rooms.1.load()?;
+            rooms.2.load()
+        }),
+        removal: Arc::new(move |mount| {
+            let collection = format!("{}/cert", mount.uuid);
+            let key = |name| RecordKey::new(&mount.namespace, collection.clone(), name);
+            let names = records.list(&mount.namespace, &collection, None, 100)?;
+            Ok(names.into_iter().map(|name| Write::Delete { key: key(name) }).collect())
+        }),
+        root_token: None,
+        started: SystemTime::now(),
+    })
+}
+
+impl Client {
+    fn call(&self, namespace: &str) -> Call {
+        let peer = PeerCredentials { uid: self.uid, gid: 0, pid: None };
+        let token = self.root.lock().as_ref().map(|token| self.system.identity.identify(token));
+        let deadline = Deadline::after(Duration::from_secs(30));
+        Call { namespace: Namespace::from_path(namespace), caller: Caller { peer, token, wire: Wire::Http }, deadline }
+    }
+
+    async fn ask_in(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
+        let data = data.as_object().unwrap().clone();
+        let request = Request { verb, path: path.into(), data };
+        match Arc::clone(&self.system).handle(self.call(namespace), request).await? {
+            Outcome::Response(response) => Ok(response),
+            other => panic!("{other:?} is no response"),
+        }
+    }
+
+    async fn ask(&self, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
+        self.ask_in("", verb, path, data).await
+    }
+
+    /// The data, or the whole body where there is no envelope.
+    async fn ok(&self, verb: Verb, path: &str, data: Value) -> Value {
+        match self.ask(verb, path, data).await {
+            Ok(Response::Data { data, .. }) => Value::Object(data),
+            Ok(Response::Bare { body, .. }) => body,
+            other => panic!("{path}: expected data, got {other:?}"),
+        }
+    }
+
+    async fn read(&self, path: &str) -> Value {
+        self.ok(Verb::Read, path, json!({})).await
+    }
+
+    /// Writes, and expects nothing to be said about it.
+    async fn write(&self, path: &str, data: Value) {
+        assert_eq!(self.ask(Verb::Write, path, data).await, Ok(Response::Empty), "{path}");
+    }
+
+    async fn warnings(&self, path: &str, data: Value) -> Vec<String> {
+        match self.ask(Verb::Write, path, data).await {
+            Ok(Response::Data { data, warnings, .. }) if data.is_empty() => warnings,
+            other => panic!("{path}: expected warnings, got {other:?}"),
+        }
+    }
+
+    async fn refused(&self, verb: Verb, path: &str, data: Value) -> String {
+        match self.ask(verb, path, data).await {
+            Err(Fault::InvalidRequest { reason }) => reason,
+            other => panic!("{path}: expected a refusal, got {other:?}"),
+        }
+    }
+
+    async fn status(&self, path: &str, query: Value) -> u16 {
+        match self.ask(Verb::Read, path, query).await {
+            Ok(Response::Bare { status, .. }) => status,
+            other => panic!("{path}: expected a bare answer, got {other:?}"),
+        }
+    }
+}
+
+fn ca() -> Value {
+    json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041", "allow_generate_key": "true",
+           "curve": "P256", "name": "ca", "usages": "sign,verify"})
+}
+
+// === initialisation and health ===
+
+#[test]
+fn initialisation_happens_once_and_for_the_daemons_own_user_only() {
+    uninitialized(|mut client| async move {
+        assert_eq!(client.read("sys/init").await, json!({"initialized": false}));
+        let own = client.uid;
+        client.uid = own.wrapping_add(4242);
+        assert_eq!(client.ask(Verb::Write, "sys/init", json!({})).await, Err(Fault::PermissionDenied));
+        client.uid = own;
+        let pgp = client.refused(Verb::Write, "sys/init", json!({"pgp_keys": ["x"]})).await;
+        assert_eq!(pgp, "pgp_keys is not supported here: leave it out");
+        assert_eq!(client.read("sys/init").await, json!({"initialized": false}));
+        let body = client.ok(Verb::Write, "sys/init", json!({"secret_shares": 5, "secret_threshold": 3})).await;
+        let token = body["root_token"].as_str().unwrap().to_owned();
+        let golden = json!({
+            "keys": [], "keys_base64": [], "recovery_keys": [], "recovery_keys_base64": [], "root_token": token,
+        });
+        assert_eq!(body, golden);
+        assert_eq!(client.refused(Verb::Write, "sys/init", json!({})).await, "Vault is already initialized");
+        assert_eq!(client.read("sys/init").await, json!({"initialized": true}));
+        *client.root.lock() = Some(Secret::from(token.as_str()));
+        client.read("auth/token/lookup-self").await;
+    });
+}
+
+#[test]
+fn an_initialisation_that_was_cut_short_is_taken_up_again() {
+    uninitialized(|client| async move {
+        // The root key is there; the process ended before there was a token.
+        client.system.store.initialize().unwrap();
+        assert_eq!(client.status("sys/health", json!({})).await, 501);
+        let body = client.ok(Verb::Write, "sys/init", json!({})).await;
+        assert!(body["root_token"].as_str().unwrap().starts_with("hvs."));
+        assert_eq!(client.refused(Verb::Write, "sys/init", json!({})).await, "Vault is already initialized");
+    });
+}
+
+#[test]
+fn two_who_initialise_at_once_get_one_root_token() {
+    uninitialized(|client| async move {
+        let init = || client.ask(Verb::Write, "sys/init", json!({}));
+        let (one, other) = futures_util::future::join(init(), init()).await;
+        let won = [&one, &other].into_iter().filter(|answer| answer.is_ok()).count();
+        let refused = [one, other].into_iter().find_map(Result::err);
+        assert_eq!((won, refused), (1, Some(Fault::invalid("Vault is already initialized"))));
+    });
+}
+
+#[test]
+fn health_speaks_through_its_code() {
+    uninitialized(|client| async move {
+        assert_eq!(client.status("sys/health", json!({})).await, 501);
+        assert_eq!(client.status("sys/health", json!({"uninitcode": "299"})).await, 299);
+        assert_eq!(client.status("sys/health", json!({"uninitcode": "9999"})).await, 501);
+        client.ok(Verb::Write, "sys/init", json!({})).await;
+        let query = json!({"standbyok": "true", "sealedcode": "204", "perfstandbyok": ""});
+        assert_eq!(client.status("sys/health", query).await, 200);
+        assert_eq!(client.status("sys/health", json!({"activecode": 204})).await, 204);
+        let mut body = client.read("sys/health").await;
+        assert!(body["server_time_utc"].take().as_u64().is_some_and(|now| now > 1_700_000_000));
+        let golden = json!({
+            "initialized": true, "sealed": false, "standby": false, "performance_standby": false,
+            "replication_performance_mode": "disabled", "replication_dr_mode": "disabled", "server_time_utc": null,
+            "version": "1.21.0+ent.keyway", "keyway_version": env!("CARGO_PKG_VERSION"), "enterprise": true,
+            "cluster_name": "keyway", "cluster_id": "", "clock_skew_ms": 0, "echo_duration_ms": 0,
+        });
+        assert_eq!(body, golden);
+    });
+}
+
+#[test]
+fn seal_status_and_leader_are_what_clients_parse() {
+    story(|client| async move {
+        let golden = json!({
+            "type": "ephemeral", "initialized": true, "sealed": false, "t": 0, "n": 0, "progress": 0, "nonce": "",
+            "version": "1.21.0+ent.keyway", "keyway_version": env!("CARGO_PKG_VERSION"), "build_date": "",
+            "migration": false, "cluster_name": "keyway", "cluster_id": "", "recovery_seal": true,
+            "storage_type": "inmem", "removed_from_cluster": false,
+        });
+        assert_eq!(client.read("sys/seal-status").await, golden);
+        let golden = json!({
+            "ha_enabled": false, "is_self": true, "active_time": "0001-01-01T00:00:00Z", "leader_address": "",
+            "leader_cluster_address": "", "performance_standby": false, "performance_standby_last_remote_wal": 0,
+        });
+        assert_eq!(client.read("sys/leader").await, golden);
+    });
+}
+
+#[test]
+fn only_these_are_answered_without_a_token() {
+    let public = |verb, path: &str| System::is_public(&Request { verb, path: path.into(), data: Default::default() });
+    for path in ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/internal/ui/mounts"] {
+        assert!(public(Verb::Read, path), "{path}");
+    }
+    assert!(public(Verb::Write, "sys/init"));
+    for path in [
+        "sys/mounts",
+        "sys/mounts/pki",
+        "sys/mounts/pki/tune",
+        "sys/managed-keys/pkcs11",
+        "sys/managed-keys/pkcs11/ca",
+        "sys/keyway/status",
+        "sys/internal/ui/mounts/pki",
+        "auth/token/lookup-self",
+        "sys/unheard-of",
+    ] {
+        assert!([Verb::Read, Verb::Write, Verb::Delete, Verb::List].iter().all(|verb| !public(*verb, path)), "{path}");
+    }
+    assert!(!public(Verb::Write, "sys/health"));
+    assert!(
+        System::owns("sys/x") && System::owns("auth/token/x") && !System::owns("system/x") && !System::owns("pki/sys/")
+    );
+}
+
+#[test]
+fn what_there_is_not_and_what_makes_no_sense_are_told_apart() {
+    story(|client| async move {
+        let unknown = client.ask(Verb::Read, "sys/unheard-of", json!({})).await;
+        assert_eq!(unknown, Err(Fault::NotFound { what: "unsupported path".into() }));
+        for (verb, path) in [(Verb::Delete, "sys/health"), (Verb::List, "sys/mounts"), (Verb::Patch, "sys/mounts/pki")]
+        {
+            assert_eq!(client.ask(verb, path, json!({})).await, Err(Fault::UnsupportedOperation), "{path}");
+        }
+    });
+}
+
+#[test]
+fn another_namespace_does_not_exist_but_health_is_everybodys() {
+    story(|client| async move {
+        let absent = Fault::NotFound { what: "namespace \"a/\" does not exist: only the root namespace does".into() };
+        for path in ["sys/mounts", "sys/managed-keys/pkcs11/ca", "auth/token/lookup-self", "sys/internal/ui/mounts"] {
+            assert_eq!(client.ask_in("a", Verb::Read, path, json!({})).await, Err(absent.clone()), "{path}");
+        }
+        assert_eq!(client.ask_in("a", Verb::Write, "sys/managed-keys/pkcs11/ca", ca()).await, Err(absent));
+        assert!(client.ask_in("a", Verb::Read, "sys/seal-status", json!({})).await.is_ok());
+    });
+}
+
+#[test]
+fn a_token_learns_about_itself_but_not_its_own_text() {
+    story(|client| async move {
+        let mut body = client.read("auth/token/lookup-self").await;
+        let accessor = body["accessor"].as_str().unwrap().to_owned();
+        assert!(body["creation_time"].take().as_u64().is_some_and(|made| made > 1_700_000_000));
+        let golden = json!({
+            "id": accessor, "accessor": accessor, "policies": ["root"], "path": "auth/token/root", "meta": null,
+            "display_name": "root", "num_uses": 0, "orphan": true, "creation_time": null, "creation_ttl": 0,
+            "expire_time": null, "explicit_max_ttl": 0, "ttl": 0, "renewable": false, "entity_id": "", "type": "service",
+            "namespace_path": "",
+        });
+        assert_eq!(body, golden);
+        *client.root.lock() = Some(Secret::from("hvs.wrong"));
+        let denied = client.ask(Verb::Read, "auth/token/lookup-self", json!({})).await;
+        assert_eq!(denied, Err(Fault::PermissionDenied));
+    });
+}
+
+// === mounts ===
+
+#[test]
+fn a_mount_is_enabled_listed_read_tuned_and_disabled() {
+    story(|client| async move {
+        let new = json!({
+            "type": "pki", "description": "the CA", "config": {"max_lease_ttl": "87600h", "force_no_cache": false},
+        });
+        client.write("sys/mounts/pki", new.clone()).await;
+        let taken = client.refused(Verb::Write, "sys/mounts/pki", new).await;
+        assert_eq!(taken, "path is already in use at pki/");
+        client.write("sys/mounts/pki/tune", json!({"allowed_managed_keys": ["ca", "cb"], "token_type": ""})).await;
+        let mut listed = client.read("sys/mounts").await;
+        let (uuid, accessor) = (listed["pki/"]["uuid"].take(), listed["pki/"]["accessor"].take());
+        let golden = json!({"pki/": {
+            "type": "pki", "description": "the CA", "accessor": null, "uuid": null,
+            "config": {
+                "default_lease_ttl": 0, "max_lease_ttl": 315_360_000, "force_no_cache": false,
+                "allowed_managed_keys": ["ca", "cb"],
+            },
+            "options": null, "local": false, "seal_wrap": false, "external_entropy_access": false,
+            "plugin_version": "", "running_plugin_version": "", "running_sha256": "", "deprecation_status": "supported",
+        }});
+        assert_eq!(listed, golden);
+        assert!(accessor.as_str().unwrap().starts_with("pki_"));
+        assert_eq!(client.read("sys/mounts/pki").await["uuid"], uuid);
+        let tuned = json!({
+            "default_lease_ttl": 2_764_800, "max_lease_ttl": 315_360_000, "force_no_cache": false,
+            "allowed_managed_keys": ["ca", "cb"], "description": "the CA",
+        });
+        assert_eq!(client.read("sys/mounts/pki/tune").await, tuned);
+        for _ in 0..2 {
+            // Also when it is absent.
+            assert_eq!(client.ask(Verb::Delete, "sys/mounts/pki", json!({})).await, Ok(Response::Empty));
+        }
+        assert_eq!(client.read("sys/mounts").await, json!({}));
+    });
+}
+
+#[test]
+fn vault_repeats_mounts_at_the_top_level() {
+    story(|client| async move {
+        client.write("sys/mounts/pki", json!({"type": "pki"})).await;
+        for path in ["sys/mounts", "sys/mounts/pki", "sys/mounts/pki/tune"] {
+            let answer = client.ask(Verb::Read, path, json!({})).await;
+            assert!(matches!(answer, Ok(Response::Data { mirrored: true, .. })), "{path}");
+        }
+    });
+}
+
+#[test]
+fn what_a_mount_cannot_be_is_refused_and_what_has_no_effect_is_said() {
+    story(|client| async move {
+        let enable = async |data| client.refused(Verb::Write, "sys/mounts/kv", data).await;
+        assert_eq!(enable(json!({})).await, "backend type must be specified as a string");
+        assert_eq!(enable(json!({"type": "kv"})).await, "plugin not found in the catalog: kv; there are: pki, transit");
+        assert_eq!(
+            enable(json!({"type": "pki", "seal_wrap": true})).await,
+            "seal_wrap is not supported here: leave it out"
+        );
+        assert_eq!(
+            enable(json!({"type": "pki", "config": {"default_lease_ttl": "2h", "max_lease_ttl": "1h"}})).await,
+            "default_lease_ttl is longer than max_lease_ttl"
+        );
+        assert_eq!(
+            client.refused(Verb::Write, "sys/mounts/sys", json!({"type": "pki"})).await,
+            "path \"sys\" is reserved"
+        );
+        let odd =
+            json!({"type": "pki", "colour": 1, "config": {"listing_visibility": "unauth", "options": {"a": "b"}}});
+        let warnings = [
+            "These parameters have no effect here: [listing_visibility]",
+            "Endpoint ignored these unrecognized parameters: [options]",
+            "Endpoint ignored these unrecognized parameters: [colour]",
+        ];
+        assert_eq!(client.warnings("sys/mounts/pki", odd).await, warnings);
+        let tune = json!({"audit_non_hmac_request_keys": ["managed_key_name"], "options": {"a": "b"}, "what": 1});
+        let warnings = [
+            "These parameters have no effect here: [audit_non_hmac_request_keys]",
+            "Endpoint ignored these unrecognized parameters: [what]",
+        ];
+        assert_eq!(client.warnings("sys/mounts/pki/tune", tune).await, warnings);
+        assert_eq!(client.read("sys/mounts/pki").await["options"], json!({"a": "b"}));
+        assert_eq!(client.refused(Verb::Read, "sys/mounts/x", json!({})).await, "No secret engine mount at x/");
+        let absent = client.refused(Verb::Write, "sys/mounts/x/tune", json!({"description": "d"})).await;
+        assert_eq!(absent, "no mount at x/: enable one first");
+    });
+}
+
+#[test]
+fn a_disabled_mounts_records_go_with_it() {
+    story(|client| async move {
+        client.write("sys/mounts/pki", json!({"type": "pki"})).await;
+        let root = Namespace::root();
+        let mount = client.system.namespaces.mount(&root, "pki").unwrap();
+        let key = RecordKey::new(&root, format!("{}/cert", mount.uuid), "1");
+        client.system.store.commit(vec![Write::Put { key: key.clone(), version: 1, value: vec![1] }]).await.unwrap();
+        assert_eq!(client.ask(Verb::Delete, "sys/mounts/pki", json!({})).await, Ok(Response::Empty));
+        assert_eq!(client.system.store.get(&key), Ok(None));
+    });
+}
+
+#[test]
+fn the_preflight_finds_the_mount_below_any_path_and_guesses_are_forbidden() {
+    story(|client| async move {
+        client.write("sys/mounts/teams/ca", json!({"type": "pki"})).await;
+        for path in ["teams/ca", "teams/ca/issue/web"] {
+            let found = client.read(&format!("sys/internal/ui/mounts/{path}")).await;
+            assert_eq!((&found["path"], &found["type"]), (&json!("teams/ca/"), &json!("pki")), "{path}");
+        }
+        let guess = client.ask(Verb::Read, "sys/internal/ui/mounts/teams", json!({})).await;
+        assert_eq!(guess, Err(Fault::PermissionDenied));
+        let listed = client.read("sys/internal/ui/mounts").await;
+        assert_eq!((&listed["auth"], listed["secret"].as_object().unwrap().len()), (&json!({}), 1));
+        *client.root.lock() = None;
+        assert_eq!(client.read("sys/internal/ui/mounts").await, json!({"auth": {}, "secret": {}}));
+    });
+}
+
+// === managed keys ===
+
+#[test]
+fn a_managed_key_is_registered_tested_used_and_deleted() {
+    story(|client| async move {
+        let list = || client.ask(Verb::List, "sys/managed-keys/pkcs11", json!({}));
+        assert_eq!(list().await, Err(Fault::absent()));
+        client.write("sys/managed-keys/pkcs11/ca", ca()).await;
+        assert_eq!(list().await, Ok(Response::keys(vec!["ca".into()])));
+        let mut body = client.read("sys/managed-keys/pkcs11/ca").await;
+        assert_eq!(body["UUID"].take().as_str().map(str::len), Some(36));
+        let golden = json!({
+            "UUID": null, "name": "ca", "type": "pkcs11", "library": "hsm", "slot": 0, "token_label": "t",
+            "key_label": "ca", "key_id": "", "mechanism": 4161, "key_bits": 0, "curve": "P256", "pin": "",
+            "allow_generate_key": true, "allow_replace_key": false, "allow_store_key": false, "any_mount": false,
+            "force_rw_session": false, "usages": ["sign", "verify"],
+        });
+        assert_eq!(body, golden);
+        assert_eq!(client.token.generated(), 0);
+        for hash in ["sha2-256", "sha2-512", "sha3-256"] {
+            client.write("sys/managed-keys/pkcs11/ca/test/sign", json!({"hash_algorithm": hash})).await;
+        }
+        assert_eq!(client.token.generated(), 1, "by the first test only");
+        client.write("sys/mounts/pki", json!({"type": "pki", "config": {"allowed_managed_keys": ["ca"]}})).await;
+        let listed = client.refused(Verb::Delete, "sys/managed-keys/pkcs11/ca", json!({})).await;
+        let text =
+            "managed key \"ca\" is in use by mount \"pki/\", which lists it in allowed_managed_keys: end that first";
+        assert_eq!(listed, text);
+        let mount = client.system.namespaces.mount(&Namespace::root(), "pki").unwrap();
+        assert!(client.system.keys.resolve(&mount, KeyRef::Name("ca")).is_ok());
+        client.write("sys/mounts/pki/tune", json!({"allowed_managed_keys": []})).await;
+        for _ in 0..2 {
+            let deleted = client.ask(Verb::Delete, "sys/managed-keys/pkcs11/ca", json!({})).await;
+            assert_eq!(deleted, Ok(Response::Empty));
+        }
+        assert_eq!(client.ask(Verb::Read, "sys/managed-keys/pkcs11/ca", json!({})).await, Err(Fault::absent()));
+    });
+}
+
+#[test]
+fn a_mount_that_is_disabled_frees_the_keys_it_used() {
+    story(|client| async move {
+        client.write("sys/managed-keys/pkcs11/ca", ca()).await;
+        client.write("sys/mounts/pki", json!({"type": "pki"})).await;
+        let uuid = client.read("sys/managed-keys/pkcs11/ca").await["UUID"].as_str().unwrap().to_owned();
+        let mount = client.system.namespaces.mount(&Namespace::root(), "pki").unwrap();
+        let used = client.system.keys.note_use(&mount, &uuid, "issuer 0b7e");
+        client.system.store.commit(vec![used]).await.unwrap();
+        let text = client.refused(Verb::Delete, "sys/managed-keys/pkcs11/ca", json!({})).await;
+        assert_eq!(text, "managed key \"ca\" is in use by issuer 0b7e of mount \"pki/\": end that first");
+        assert_eq!(client.ask(Verb::Delete, "sys/mounts/pki", json!({})).await, Ok(Response::Empty));
+        assert_eq!(client.ask(Verb::Delete, "sys/managed-keys/pkcs11/ca", json!({})).await, Ok(Response::Empty));
+    });
+}
+
+#[test]
+fn other_types_than_pkcs11_are_not_compiled_in() {
+    story(|client| async move {
+        for kind in ["awskms", "azurekeyvault", "gcpckms", "vaultkms"] {
+            let text = format!("unsupported managed key type {kind:?}");
+            let path = format!("sys/managed-keys/{kind}");
+            assert_eq!(client.refused(Verb::List, &path, json!({})).await, text);
+            let key = format!("{path}/ca");
+            for verb in [Verb::Read, Verb::Write, Verb::Delete] {
+                assert_eq!(client.refused(verb, &key, json!({})).await, text);
+            }
+            assert_eq!(client.refused(Verb::Write, &format!("{key}/test/sign"), json!({})).await, text);
+        }
+    });
+}
+
+#[test]
+fn a_test_signs_as_it_is_asked_or_says_why_not() {
+    story(|client| async move {
+        let pss = json!({"key_label": "rsa", "mechanism": "0x000D", "key_bits": "2048"});
+        let pkcs1 = json!({"key_label": "rsa1", "mechanism": "0x0001", "key_bits": 2048});
+        let eddsa = json!({"key_label": "ed", "mechanism": "0x1057"});
+        for (name, fields) in [("pss", pss), ("pkcs1", pkcs1), ("ed", eddsa)] {
+            let mut new = ca();
+            new.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            client.write(&format!("sys/managed-keys/pkcs11/{name}"), new).await;
+        }
+        client
+            .write("sys/managed-keys/pkcs11/pss/test/sign", json!({"use_pss": "true", "hash_algorithm": "sha2-384"}))
+            .await;
+        client.write("sys/managed-keys/pkcs11/pss/test/sign", json!({})).await;
+        client.write("sys/managed-keys/pkcs11/pkcs1/test/sign", json!({"use_pss": false})).await;
+        client.write("sys/managed-keys/pkcs11/ed/test/sign", json!({})).await;
+        let test = async |name: &str, data| {
+            client.refused(Verb::Write, &format!("sys/managed-keys/pkcs11/{name}/test/sign"), data).await
+        };
+        assert_eq!(
+            test("pkcs1", json!({"use_pss": true})).await,
+            "managed key \"pkcs1\" is registered for mechanism CKM_RSA_PKCS (0x0001), which makes no RSA PSS signatures"
+        );
+        assert!(test("ed", json!({"use_pss": true})).await.ends_with("makes no RSA PSS signatures"));
+        assert_eq!(test("ed", json!({"hash_algorithm": "md5"})).await, "unsupported hash algorithm \"md5\"");
+        assert_eq!(test("nobody", json!({})).await, "no managed key found with name \"nobody\"");
+        let odd = client.warnings("sys/managed-keys/pkcs11/ed/test/sign", json!({"colour": 1})).await;
+        assert_eq!(odd, ["Endpoint ignored these unrecognized parameters: [colour]"]);
+    });
+}
+
+#[test]
+fn a_key_that_cannot_sign_is_not_generated_by_a_test() {
+    story(|client| async move {
+        let mut oaep = ca();
+        oaep["mechanism"] = json!("0x0009");
+        oaep["key_bits"] = json!(2048);
+        client.write("sys/managed-keys/pkcs11/oaep", oaep).await;
+        let mut verify = ca();
+        verify["usages"] = json!("verify");
+        client.write("sys/managed-keys/pkcs11/verify", verify).await;
+        let answer = client.ask(Verb::Write, "sys/managed-keys/pkcs11/oaep/test/sign", json!({})).await;
+        let what = "signing with managed key \"oaep\", whose mechanism is CKM_RSA_PKCS_OAEP (0x0009)".into();
+        assert_eq!(answer, Err(Fault::NotSupported { what }));
+        let usage = client.refused(Verb::Write, "sys/managed-keys/pkcs11/verify/test/sign", json!({})).await;
+        assert_eq!(usage, "managed key \"verify\" does not allow usage \"sign\": add it to the key's usages");
+        assert_eq!(client.token.generated(), 0);
+    });
+}
+
+#[test]
+fn a_pin_never_comes_back_and_status_tells_where_it_was_refused() {
+    story(|client| async move {
+        client.token.make("ca", b"", P256);
+        let mut own = ca();
+        own["library"] = json!("bare");
+        own["pin"] = json!("0000-wrong");
+        client.write("sys/managed-keys/pkcs11/ca", own.clone()).await;
+        assert_eq!(client.read("sys/managed-keys/pkcs11/ca").await["pin"], json!("redacted"));
+        let fault = client.ask(Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", json!({})).await.unwrap_err();
+        assert!(!fault.to_string().contains("0000"), "{fault}");
+        let status = client.read("sys/keyway/status").await;
+        assert_eq!(status["kms_libraries"], json!(["hsm", "bare"]));
+        let member = &status["members"][0];
+        assert_eq!(
+            (&member["library"], &member["token"], &member["state"]),
+            (&json!("bare"), &json!("t"), &json!("refused"))
+        );
+        assert!(member["reason"].as_str().is_some_and(|reason| !reason.contains("0000")));
+        assert_eq!(status["keyway_version"], json!(env!("CARGO_PKG_VERSION")));
+        assert!(status["uptime_seconds"].is_u64());
+    });
+}

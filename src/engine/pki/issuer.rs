@@ -113,7 +113,7 @@ impl Issuer {
             "ca_chain": [pem],
             "manual_chain": null,
             "leaf_not_after_behavior": "err",
-            "usage": "crl-signing,issuing-certificates,read-only",
+            "usage": "read-only,issuing-certificates,crl-signing",
             "revocation_signature_algorithm": self.record.algorithm.name(),
             "issuing_certificates": urls.issuing_certificates,
             "crl_distribution_points": urls.crl_distribution_points,
@@ -123,6 +123,10 @@ impl Issuer {
             "revoked": false,
             "revocation_time": 0,
             "revocation_time_rfc3339": "",
+            "disable_critical_extension_checks": false,
+            "disable_path_length_checks": false,
+            "disable_name_checks": false,
+            "disable_name_constraint_checks": false,
         });
         value.as_object().cloned().unwrap_or_default()
     }

@@ -44,7 +44,7 @@ mod tests;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -84,6 +84,8 @@ pub struct Pki {
     /// Held while a snapshot is made from the store, so that the last one made is of the latest records.
     reloading: Mutex<()>,
     changing_urls: Mutex<()>,
+    /// Whether what is published may differ from what is stored: at the start, and after a failure.
+    publish_due: AtomicBool,
 }
 
 /// Makes the engine of a mount, as its records in the store have it.
@@ -121,6 +123,7 @@ impl Pki {
             rebuild: rebuild::Rebuild::default(),
             reloading: Mutex::default(),
             changing_urls: Mutex::default(),
+            publish_due: AtomicBool::new(true),
         };
         pki.reload_authority()?;
         pki.load_roles()?;
@@ -188,7 +191,7 @@ impl Pki {
         let Some(issuer) = &authority.issuer else { return Ok(()) };
         if let Some(record) = self.store.get(&self.records.crl(&issuer.record.id))? {
             let crl = crl::Crl::from_stored(&record)?;
-            self.crl_number.store(crl.number, std::sync::atomic::Ordering::Relaxed);
+            self.crl_number.store(crl.number, Ordering::Relaxed);
             self.crl.store(Some(Arc::new(crl)));
         }
         Ok(())
@@ -231,8 +234,14 @@ impl Engine for Pki {
 
     fn maintain(self: Arc<Self>, call: Call) -> Answer {
         Box::pin(async move {
+            let was_due = self.publish_due.swap(false, Ordering::Relaxed);
+            if was_due {
+                self.publish_certificate(&call).await;
+            }
             if self.crl_is_due() {
                 self.rebuild_crl(&call).await?;
+            } else if was_due {
+                self.publish_crl(&call).await;
             }
             Ok(Response::Empty.into())
         })

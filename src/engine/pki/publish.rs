@@ -44,9 +44,10 @@ impl Pki {
             })
         });
         if let Err(fault) = outcome.await {
+            self.publish_due.store(true, std::sync::atomic::Ordering::Relaxed);
             tracing::error!(
                 folder = shown, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
-                "cannot publish: check publish_dir, its permissions and its free space; it is tried again with the next CRL"
+                "cannot publish: check publish_dir, its permissions and its free space; it is tried again within a minute"
             );
         }
     }

@@ -166,6 +166,11 @@ async fn a_folder_that_cannot_be_written_stops_nothing() {
     desk.put("published", "a file where a folder should be");
     assert!(desk.write("root/generate/kms", root("ca")).await.is_ok());
     assert!(!exists(&desk.folder.path().join("published/root")));
+    // Once it can be written, the next look at the clock catches up.
+    std::fs::remove_file(desk.folder.path().join("published")).unwrap();
+    Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
+    assert_eq!(desk.published("ca.der"), desk.raw("ca").await.1);
+    assert_eq!(desk.published("crl.der"), desk.raw("crl").await.1);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::store::{Record, Write};
 
 /// How long a CRL is good for: 72 hours, as Vault's.
 const LIFETIME: u64 = 72 * 3600;
-/// CRLs of more entries are put together on a thread of their own, so that no worker is held up.
+/// CRLs of more entries are put together on another thread, so that no worker is held up.
 const ENTRIES_INLINE: usize = 2000;
 /// How long making one CRL may take.
 const BUILD_TIME: std::time::Duration = std::time::Duration::from_secs(60);
@@ -190,7 +190,7 @@ impl Pki {
     }
 }
 
-/// Runs `work` here, or on a thread of its own if it is long.
+/// Runs `work` here, or on a thread that may block if it is long. At most two at a time for a mount: its CRL and files.
 pub(super) async fn off_worker<T: Send + 'static>(
     is_long: bool,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
@@ -198,11 +198,6 @@ pub(super) async fn off_worker<T: Send + 'static>(
     if !is_long {
         return work();
     }
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let run = move || drop(answer.send(work()));
-    std::thread::Builder::new()
-        .name("keyway-pki".into())
-        .spawn(run)
-        .map_err(|error| Fault::Unavailable { what: format!("no thread for the PKI engine's work: {error}") })?;
-    answered.await.map_err(|_| Fault::internal("the PKI engine's work ended without an answer"))?
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|_| Err(Fault::Unavailable { what: "the daemon is going down; try again".into() }))
 }

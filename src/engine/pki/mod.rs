@@ -51,7 +51,7 @@ use parking_lot::Mutex;
 
 use super::{Answer, Call, Engine, Services};
 use crate::model::{CertificateRequest, Data, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
-use crate::store::{Store, Write};
+use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use issue::CompiledRole;
 use issuer::{Authority, DefaultIssuer, Issuer, IssuerRecord};
@@ -81,9 +81,8 @@ pub struct Pki {
     /// The highest CRL number ever taken.
     crl_number: AtomicU64,
     rebuild: rebuild::Rebuild,
-    /// Held while a snapshot is made from the store, so that the last one made is of the latest records.
-    reloading: Mutex<()>,
-    changing_urls: Mutex<()>,
+    /// Changes of roles, URLs and the issuer.
+    changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
 }
@@ -121,8 +120,7 @@ impl Pki {
             crl: ArcSwapOption::empty(),
             crl_number: AtomicU64::new(0),
             rebuild: rebuild::Rebuild::default(),
-            reloading: Mutex::default(),
-            changing_urls: Mutex::default(),
+            changes: Changes::default(),
             publish_due: AtomicBool::new(true),
         };
         pki.reload_authority()?;
@@ -132,9 +130,17 @@ impl Pki {
         Ok(Arc::new(pki))
     }
 
-    /// Makes the authority's snapshot anew from the store.
+    /// Runs a change of records and of the snapshot of them: after those before it, to its end even if its asker leaves.
+    async fn change<T: Send + 'static>(
+        self: Arc<Self>,
+        change: impl FnOnce(&Pki) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (changes, namespace) = (self.changes.clone(), self.records.namespace().clone());
+        changes.run(&namespace, move || change(&self)).await
+    }
+
+    /// Makes the authority's snapshot anew from the store. Part of a change, or of the start.
     fn reload_authority(&self) -> Result<(), Fault> {
-        let _one_at_a_time = self.reloading.lock();
         let store = &self.store;
         let urls = store.read::<Urls>(&self.records.urls())?.unwrap_or_default();
         let issuer = match store.read::<DefaultIssuer>(&self.records.default_issuer())? {
@@ -203,13 +209,10 @@ impl Pki {
 
     /// `POST config/urls`.
     async fn write_urls(self: Arc<Self>, data: Data) -> Result<Response, Fault> {
-        // It changes what it read: one at a time, and off the worker, since that waits for the disk.
-        crl::off_worker(true, move || {
-            let _one_at_a_time = self.changing_urls.lock();
-            let present = self.store.read::<Urls>(&self.records.urls())?.unwrap_or_default();
-            let (urls, warnings) = present.updated(&data)?;
-            self.store.commit_now(vec![Write::put_record(self.records.urls(), &urls)?])?;
-            self.reload_authority()?;
+        self.change(move |pki| {
+            let (urls, warnings) = pki.authority.load().urls.updated(&data)?;
+            pki.store.commit_now(vec![Write::put_record(pki.records.urls(), &urls)?])?;
+            pki.reload_authority()?;
             Ok(Response::with_warnings(urls.show(), warnings))
         })
         .await

@@ -40,22 +40,18 @@ const TABLE: &[Row] = &[
     }),
     row(Verb::List, "roles", |pki, _, _| now(pki.list_roles())),
     row(Verb::Read, "roles/:", |pki, _, target| now(pki.read_role(&target.name))),
-    row(Verb::Write, "roles/:", |pki, _, target| {
-        to_the_end(async move { pki.write_role(&target.name, &target.data).await })
-    }),
-    row(Verb::Delete, "roles/:", |pki, _, target| to_the_end(async move { pki.delete_role(&target.name).await })),
+    row(Verb::Write, "roles/:", |pki, _, target| answer(pki.write_role(target.name, target.data))),
+    row(Verb::Delete, "roles/:", |pki, _, target| answer(pki.delete_role(target.name))),
     row(Verb::Write, "sign/:", |pki, call, target| {
-        Box::pin(async move { pki.sign_by_role(&call, &target.name, &target.data).await.map(Outcome::from) })
+        answer(async move { pki.sign_by_role(&call, &target.name, &target.data).await })
     }),
     row(Verb::Read, "issuer/:", |pki, _, target| now(pki.read_issuer(&target.name))),
     public("ca", |pki, _, _| now(Ok(pki.ca()))),
     public("ca/pem", |pki, _, _| now(Ok(pki.ca_pem()))),
     public("cert/:", |pki, _, target| now(pki.read_certificate(&target.name))),
-    row(Verb::List, "certs", |pki, _, target| {
-        Box::pin(async move { pki.list_certificates(&target.data).await.map(Outcome::from) })
-    }),
+    row(Verb::List, "certs", |pki, _, target| answer(async move { pki.list_certificates(&target.data).await })),
     row(Verb::Read, "config/urls", |pki, _, _| now(Ok(pki.read_urls()))),
-    row(Verb::Write, "config/urls", |pki, _, target| to_the_end(async move { pki.write_urls(target.data).await })),
+    row(Verb::Write, "config/urls", |pki, _, target| answer(pki.write_urls(target.data))),
     row(Verb::Write, "revoke", |pki, call, target| to_the_end(async move { pki.revoke(&call, &target.data).await })),
     public("crl", |pki, _, _| now(Ok(pki.crl_der()))),
     public("crl/pem", |pki, _, _| now(Ok(pki.crl_pem()))),
@@ -100,6 +96,10 @@ fn rotate(pki: Arc<Pki>, call: Call, _: Target) -> Answer {
 
 fn now(answer: Result<Response, Fault>) -> Answer {
     Box::pin(std::future::ready(answer.map(Outcome::from)))
+}
+
+fn answer(work: impl Future<Output = Result<Response, Fault>> + Send + 'static) -> Answer {
+    Box::pin(async move { work.await.map(Outcome::from) })
 }
 
 /// Runs what changes records and snapshots to its end, even if its asker leaves half-way: else a snapshot could miss what

@@ -286,11 +286,14 @@ impl Role {
     }
 }
 
-/// Whether `name` may name a role or a key: `\w(([\w-.]+)?\w)?`.
+/// The longest name of a role, an issuer or a key.
+pub(super) const NAME_MAX: usize = 128;
+
+/// Whether `name` may name a role, an issuer or a key: `\w(([\w-.]+)?\w)?`.
 pub(super) fn is_name(name: &str) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let bytes = name.as_bytes();
-    bytes.len() <= 128
+    bytes.len() <= NAME_MAX
         && bytes.first().is_some_and(word)
         && bytes.last().is_some_and(word)
         && bytes.iter().all(|byte| word(byte) || matches!(byte, b'-' | b'.'))

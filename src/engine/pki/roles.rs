@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Pki;
 use super::issue::CompiledRole;
-use super::role::{Role, is_name};
+use super::role::{NAME_MAX, Role, is_name};
 use crate::model::{Data, Fault, Response};
 use crate::store::Write;
 
@@ -27,41 +27,39 @@ impl Pki {
     }
 
     /// `POST roles/:name`: replaces the whole role.
-    pub(super) async fn write_role(&self, name: &str, data: &Data) -> Result<Response, Fault> {
-        if !is_name(name) {
+    pub(super) async fn write_role(self: Arc<Self>, name: String, data: Data) -> Result<Response, Fault> {
+        if !is_name(&name) {
             return Err(Fault::invalid(format!(
-                "role name {name:?}: expected letters, digits, _, - and ., at most 128, with a letter or digit at both ends"
+                "role name {name:?}: expected letters, digits, _, - and ., at most {NAME_MAX}, with a letter or digit at \
+                 both ends"
             )));
         }
-        if self.roles.load().len() >= ROLES_MAX && !self.roles.load().contains_key(name) {
-            return Err(Fault::invalid(format!("this mount has {ROLES_MAX} roles, as many as there may be")));
-        }
-        let (role, warnings) = Role::parse(data)?;
+        let (role, warnings) = Role::parse(&data)?;
         let shown = role.show()?;
-        self.store.commit(vec![Write::put_record(self.records.role(name), &role)?]).await?;
-        self.reload_role(name)?;
-        Ok(Response::with_warnings(shown, warnings))
+        self.change(move |pki| {
+            let mut roles = pki.roles.load().as_ref().clone();
+            let write = Write::put_record(pki.records.role(&name), &role)?;
+            roles.insert(name, Arc::new(CompiledRole::new(role)?));
+            if roles.len() > ROLES_MAX {
+                return Err(Fault::invalid(format!("this mount has {ROLES_MAX} roles, as many as there may be")));
+            }
+            pki.store.commit_now(vec![write])?;
+            pki.roles.store(Arc::new(roles));
+            Ok(Response::with_warnings(shown, warnings))
+        })
+        .await
     }
 
     /// `DELETE roles/:name`.
-    pub(super) async fn delete_role(&self, name: &str) -> Result<Response, Fault> {
-        if self.roles.load().contains_key(name) {
-            self.store.commit(vec![Write::Delete { key: self.records.role(name) }]).await?;
-            self.reload_role(name)?;
-        }
-        Ok(Response::Empty)
-    }
-
-    /// Brings one role of the snapshot up to what is stored.
-    fn reload_role(&self, name: &str) -> Result<(), Fault> {
-        let _one_at_a_time = self.reloading.lock();
-        let stored = self.store.read::<Role>(&self.records.role(name))?;
-        let mut roles = self.roles.load().as_ref().clone();
-        match stored {
-            Some(role) => roles.insert(name.to_owned(), Arc::new(CompiledRole::new(role)?)),
-            None => roles.remove(name),
-        };
-        self.roles.store(Arc::new(roles));
-        Ok(())
+    pub(super) async fn delete_role(self: Arc<Self>, name: String) -> Result<Response, Fault> {
+        self.change(move |pki| {
+            let mut roles = pki.roles.load().as_ref().clone();
+            if roles.remove(&name).is_some() {
+                pki.store.commit_now(vec![Write::Delete { key: pki.records.role(&name) }])?;
+                pki.roles.store(Arc::new(roles));
+            }
+            Ok(Response::Empty)
+        })
+        .await
     }
 }

@@ -155,7 +155,7 @@ impl Pki {
             Fault::InvalidRequest { .. } => self.refuse_second_issuer().err().unwrap_or(fault),
             other => other,
         })?;
-        self.reload_authority()?;
+        Arc::clone(self).change(Pki::reload_authority).await?;
         self.telemetry.certificate_issued();
         tracing::info!(
             serial = %issued.serial(), issuer = %record.id, key = key.name(), mount = %call.mount.path,

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::managed_keys::ManagedKeys;
+use crate::managed_keys::software_token::{SoftwareToken, open_store};
 
 fn root(key: &str) -> Value {
     json!({"common_name": "Test Root", "managed_key_name": key, "ttl": "8760h"})
@@ -181,4 +183,37 @@ async fn removing_a_mount_removes_every_record() {
     let writes = desk.pki.removal(&desk.mount).unwrap();
     desk.store.commit(writes).await.unwrap();
     assert_eq!(desk.store.collections(&Namespace::root(), "pki/", 10).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
+    actix::System::new().block_on(async {
+        let (token, store) = (SoftwareToken::default(), open_store());
+        token.make("ca", &[1], P256);
+        let keys = ManagedKeys::new(store.clone(), token.supervisor());
+        keys.load().unwrap();
+        let key = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
+        keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();
+
+        let source = KeySource::Managed(keys.clone());
+        let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), None).unwrap();
+        let ring = Arc::new(Keyring::new(&[]));
+        let mut desk = Desk { pki, mount: Arc::new(mount()), keys: ring, store, folder: tempfile::tempdir().unwrap() };
+        // The mount does not list the key.
+        assert!(desk.write("root/generate/kms", root("ca")).await.is_err());
+        let mut allowed = mount();
+        allowed.config.allowed_managed_keys = vec!["ca".into()];
+        desk.mount = Arc::new(allowed);
+        desk.write("root/generate/kms", root("ca")).await.unwrap();
+        desk.write("roles/any", json!({"allow_any_name": true, "key_type": "any"})).await.unwrap();
+        let (leaf, _) = desk.leaf("a.example").await;
+        desk.verify(&leaf).await.unwrap();
+
+        // The issuer holds the key until its mount is gone.
+        let mounts = || vec![Arc::new(mount())];
+        let refused = keys.delete(&Namespace::root(), "ca", mounts).await.unwrap_err().to_string();
+        assert!(refused.contains("issuer"), "{refused}");
+        desk.store.commit(desk.pki.removal(&desk.mount).unwrap()).await.unwrap();
+        keys.delete(&Namespace::root(), "ca", mounts).await.unwrap();
+    });
 }

@@ -1,8 +1,10 @@
 //! Keyway: private keys that live in HSMs, for programs on this host. See the README for what is built.
 pub mod backend;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod crypto;
+pub mod daemon;
 pub mod dispatch;
 pub mod engine;
 pub mod front;

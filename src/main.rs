@@ -1,3 +1,7 @@
-//! The `keyway` program.
+//! The `keyway` program: arguments, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keyway::cli::run(std::env::args_os())
+}

@@ -1,12 +1,24 @@
-//! Admit, authorize, run, observe, audit: what happens to every operation, whichever wire it came by.
+//! Admit, authorize, run, observe: what happens to every operation, whichever wire it came by.
 //!
 //! This room must not know: any wire, or what an engine does.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod engines;
 
-use crate::engine::Answer;
-use crate::model::{Caller, Fault, Namespace, Operation, Secret, TokenId};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Limits;
+use crate::engine::{Answer, Call};
+use crate::identity::Identity;
+use crate::model::{
+    Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,
+    TokenId, Wire,
+};
+use crate::namespace::Namespaces;
+use crate::system::{self, System};
+use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
+
+pub use engines::Engines;
 
 /// What the front sees of the rest of the daemon.
 pub trait Door: Send + Sync + 'static {
@@ -25,4 +37,172 @@ pub trait Door: Send + Sync + 'static {
 
     /// Runs one operation. The future is answered exactly once.
     fn run(self: Arc<Self>, operation: Operation) -> Answer;
+}
+
+/// The daemon's door.
+pub struct Dispatch {
+    system: Arc<System>,
+    namespaces: Namespaces,
+    identity: Identity,
+    engines: Arc<Engines>,
+    telemetry: Telemetry,
+    deadline: Duration,
+    deadline_max: Duration,
+}
+
+impl Dispatch {
+    /// A dispatch over these rooms.
+    pub fn new(
+        system: Arc<System>,
+        namespaces: Namespaces,
+        identity: Identity,
+        engines: Arc<Engines>,
+        telemetry: Telemetry,
+        limits: &Limits,
+    ) -> Dispatch {
+        let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
+        Dispatch { system, namespaces, identity, engines, telemetry, deadline, deadline_max }
+    }
+
+    /// Has every mounted engine do what is due by the clock. What fails is logged and tried again the next time.
+    pub async fn maintain(&self) {
+        for mount in self.namespaces.mounts(&Namespace::root()) {
+            let peer = PeerCredentials { uid: rustix::process::geteuid().as_raw(), gid: 0, pid: None };
+            let call = Call {
+                mount: Arc::clone(&mount),
+                caller: Caller { peer, token: None, wire: Wire::Framed },
+                deadline: Deadline::after(self.deadline_max),
+                class: Class::Control,
+            };
+            let done = match self.engines.get(&mount) {
+                Ok(engine) => engine.maintain(call).await.map(drop),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = done {
+                tracing::warn!(namespace = %mount.namespace, path = mount.path, %fault, "scheduled work failed");
+            }
+        }
+    }
+
+    async fn perform(self: Arc<Self>, operation: Operation) -> Result<Outcome, Fault> {
+        self.admit(&operation)?;
+        self.authorize(&operation)?;
+        let deadline = operation.deadline.instant();
+        match tokio::time::timeout_at(deadline.into(), self.start(operation)?).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
+        }
+    }
+
+    /// Refuses what cannot be served whoever asks.
+    fn admit(&self, operation: &Operation) -> Result<(), Fault> {
+        if let Body::Request(request) = &operation.body
+            && System::owns(&request.path)
+            && System::is_public(request)
+        {
+            return Ok(());
+        }
+        if !self.identity.is_initialized() {
+            return Err(Fault::NotInitialized);
+        }
+        self.namespaces.require(&operation.namespace)
+    }
+
+    fn authorize(&self, operation: &Operation) -> Result<(), Fault> {
+        if self.is_public(operation) {
+            return Ok(());
+        }
+        let judged = self.identity.authorize(
+            &operation.caller,
+            &operation.namespace,
+            || operation.path(),
+            operation.capability(),
+        );
+        judged.inspect_err(|_| self.telemetry.token_refused())
+    }
+
+    fn is_public(&self, operation: &Operation) -> bool {
+        let Body::Request(request) = &operation.body else { return false };
+        if System::owns(&request.path) {
+            return System::is_public(request);
+        }
+        let Some((mount, rest)) = self.namespaces.route(&operation.namespace, &request.path) else { return false };
+        self.engines.get(&mount).is_ok_and(|engine| engine.is_public(request.verb, rest))
+    }
+
+    /// Hands the operation to who answers it.
+    fn start(&self, operation: Operation) -> Result<Answer, Fault> {
+        let Operation { namespace, caller, deadline, class, body } = operation;
+        let call = |mount: Arc<Mount>| Call { mount, caller, deadline, class };
+        match body {
+            Body::Request(request) if System::owns(&request.path) => {
+                let call = system::Call { namespace, caller, deadline };
+                Ok(Arc::clone(&self.system).handle(call, request))
+            }
+            Body::Request(Request { verb, path, data }) => {
+                let no_route =
+                    || Fault::NotFound { what: format!("no handler for route \"{path}\". route entry not found.") };
+                let (mount, rest) = self.namespaces.route(&namespace, &path).ok_or_else(no_route)?;
+                let request = Request { verb, path: rest.to_owned(), data };
+                Ok(self.engines.get(&mount)?.handle(call(mount), request))
+            }
+            Body::Sign(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.sign(call(mount), request))
+            }
+            Body::Verify(request) => {
+                let mount = self.mount(&namespace, &request.signed.mount)?;
+                Ok(self.engines.get(&mount)?.verify(call(mount), request))
+            }
+            Body::SignCertificate(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.sign_certificate(call(mount), request))
+            }
+        }
+    }
+
+    fn mount(&self, namespace: &Namespace, path: &str) -> Result<Arc<Mount>, Fault> {
+        let found = self.namespaces.mount(namespace, path);
+        found.ok_or_else(|| Fault::NotFound { what: format!("no engine is mounted at {:?}", path.trim_matches('/')) })
+    }
+}
+
+impl Door for Dispatch {
+    fn identify(&self, token: &Secret) -> TokenId {
+        self.identity.identify(token)
+    }
+
+    fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
+        if !self.identity.is_initialized() {
+            return Err(Fault::NotInitialized);
+        }
+        self.namespaces.require(namespace)?;
+        let token = self.identity.token(caller);
+        token.map(drop).inspect_err(|_| self.telemetry.token_refused())
+    }
+
+    fn locate<'p>(&self, header: Option<&str>, path: &'p str) -> (Namespace, &'p str) {
+        self.namespaces.locate(header, path)
+    }
+
+    fn deadline(&self, wanted: Option<Duration>) -> Duration {
+        wanted.unwrap_or(self.deadline).min(self.deadline_max)
+    }
+
+    fn run(self: Arc<Self>, operation: Operation) -> Answer {
+        let (arrived, wire) = (Instant::now(), operation.caller.wire);
+        let label = OperationLabel::of(&operation);
+        Box::pin(async move {
+            let result = Arc::clone(&self).perform(operation).await;
+            let outcome = match &result {
+                Ok(_) => OutcomeLabel::Ok,
+                Err(fault) => OutcomeLabel::Fault(fault.label()),
+            };
+            if let Err(fault @ Fault::Internal { .. }) = &result {
+                tracing::error!(operation = label.label(), %fault, "this is a bug: please report it");
+            }
+            self.telemetry.request_finished(label, outcome, wire, arrived.elapsed());
+            result
+        })
+    }
 }

@@ -4,6 +4,7 @@
 //! This room must not know: any wire, who may call (that was judged before), or another engine.
 
 pub mod pki;
+pub mod registry;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,0 +1,164 @@
+//! `server -dev`: a SoftHSM2 token, a store and sockets in a private folder, gone at exit.
+//!
+//! SoftHSM2 finds its configuration by the environment, which must be set before the library is loaded: so the program
+//! runs itself again with it set.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::args::Server;
+use super::{Failure, server};
+use crate::client::socket_path;
+use crate::config::{
+    Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
+    Telemetry,
+};
+use crate::daemon::Start;
+use crate::model::Secret;
+use crate::telemetry::log;
+
+/// Tells the second run which folder is its own.
+const HOME: &str = "KEYWAY_DEV_HOME";
+const LIBRARY: &str = "dev";
+const TOKEN: &str = "keyway-dev";
+const PIN: &str = "1234";
+/// Where distributions put SoftHSM2; `SOFTHSM2_MODULE` names another place.
+const MODULES: [&str; 5] = [
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+];
+
+pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
+    match std::env::var_os(HOME) {
+        None => Err(run_again()),
+        Some(home) => {
+            let home = Home(PathBuf::from(home));
+            serve(args, &home.0)
+        }
+    }
+}
+
+/// The private folder, removed with all that is in it.
+struct Home(PathBuf);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("keyway: {} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// Makes the folder and its token, and runs the program again. Returns only if that fails.
+fn run_again() -> Failure {
+    let prepared = tempfile::Builder::new().prefix("keyway-dev-").tempdir().map_err(Failure::from).and_then(|folder| {
+        make_token(folder.path())?;
+        Ok((folder, std::env::current_exe()?))
+    });
+    match prepared {
+        Err(failure) => failure,
+        Ok((folder, program)) => {
+            let error = Command::new(program)
+                .args(std::env::args_os().skip(1))
+                .env(HOME, folder.path())
+                .env("SOFTHSM2_CONF", configuration(folder.path()))
+                .exec();
+            // Only a failure comes back from exec; then the folder is removed here.
+            Failure::new(format!("cannot run itself again: {error}"))
+        }
+    }
+}
+
+fn configuration(folder: &Path) -> PathBuf {
+    folder.join("softhsm2.conf")
+}
+
+fn make_token(folder: &Path) -> Result<(), Failure> {
+    let tokens = folder.join("tokens");
+    std::fs::create_dir(&tokens)?;
+    let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+    std::fs::write(configuration(folder), text)?;
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", TOKEN, "--so-pin", "12345678", "--pin", PIN])
+        .env("SOFTHSM2_CONF", configuration(folder))
+        .output()
+        .map_err(|error| {
+            Failure::new(format!("softhsm2-util: {error}; install SoftHSM2 (apt-get install softhsm2)"))
+        })?;
+    if made.status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("softhsm2-util: {}", String::from_utf8_lossy(&made.stderr).trim())))
+}
+
+fn module() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
+    let usual = MODULES.iter().map(PathBuf::from).find(|path| path.exists());
+    named.or(usual).ok_or_else(|| {
+        Failure::new("libsofthsm2.so is not where it usually is: install SoftHSM2, or name it in SOFTHSM2_MODULE")
+    })
+}
+
+fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
+    let address = match &args.dev_listen_address {
+        Some(address) => socket_path(address).map_err(Failure::usage)?,
+        None => home.join("keyway.sock"),
+    };
+    let config = config(&address, args.dev_prometheus_listener.as_deref())?;
+    log::init(config.log_level, config.log_format);
+    let start = Start { root_token: args.dev_root_token_id.as_deref().map(Secret::from), initialize: true };
+    server::serve(&config, start, |daemon| {
+        println!("Keyway is running in development mode: everything here is gone when it ends.\n");
+        println!("  HTTP socket    unix://{}", address.display());
+        println!("  framed socket  unix://{}.framed", address.display());
+        if let Some(metrics) = daemon.metrics_address() {
+            println!("  metrics        http://{metrics}/metrics");
+        }
+        println!("  KMS library    {LIBRARY}, token label {TOKEN}");
+        if let Some(token) = daemon.root_token().and_then(Secret::expose_str) {
+            println!("\n  export VAULT_ADDR=unix://{}\n  export VAULT_TOKEN={token}\n", address.display());
+        }
+    })
+}
+
+fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
+    let mut framed = address.as_os_str().to_owned();
+    framed.push(".framed");
+    let listener = |address: PathBuf, protocol| Listener {
+        address,
+        protocol,
+        socket_mode: 0o600,
+        socket_user: None,
+        socket_group: None,
+        allow_uids: Vec::new(),
+        allow_gids: Vec::new(),
+    };
+    let prometheus_listener = metrics
+        .map(|address| {
+            let wrong = |error| Failure::usage(format!("-dev-prometheus-listener {address:?}: {error}"));
+            address.parse().map(PrometheusListener::Tcp).map_err(wrong)
+        })
+        .transpose()?;
+    Ok(Config {
+        listeners: vec![listener(address.to_owned(), Protocol::Http), listener(framed.into(), Protocol::Framed)],
+        storage: Storage::Memory,
+        seal: Seal::Ephemeral,
+        kms_libraries: vec![KmsLibrary {
+            name: LIBRARY.into(),
+            library: module()?,
+            pin: Some(Secret::from(PIN)),
+            profile: Profile::SoftHsm,
+            max_sessions: None,
+        }],
+        telemetry: Telemetry { prometheus_listener },
+        limits: Limits::default(),
+        publish_dir: None,
+        log_level: LogLevel::Info,
+        log_format: LogFormat::Text,
+        warnings: Vec::new(),
+    })
+}

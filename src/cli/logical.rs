@@ -1,0 +1,113 @@
+//! `read`, `write`, `list`, `delete`: any operation of the HTTP API.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::args::{Connection, Format, PathArgs, WriteArgs};
+use super::{Failure, output, runtime};
+use crate::client::Answer;
+use crate::model::{Data, Verb};
+
+pub(super) fn read(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
+    let answer = ask(connect, Verb::Read, &args.path, &Data::new())?;
+    if answer.status == 404 {
+        eprintln!("No value found at {}", args.path);
+        return Ok(ExitCode::from(2));
+    }
+    show(format, answer.success()?)
+}
+
+pub(super) fn list(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
+    let answer = ask(connect, Verb::List, &args.path, &Data::new())?;
+    if answer.status == 404 {
+        eprintln!("No value found at {}", args.path);
+        return Ok(ExitCode::from(2));
+    }
+    let body = answer.success()?.json();
+    match (format, body["data"]["keys"].as_array()) {
+        (Format::Table, Some(keys)) => {
+            println!("Keys\n----");
+            keys.iter().for_each(|key| println!("{}", output::plain(key)));
+        }
+        _ => output::print(format, &body)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn delete(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
+    ask(connect, Verb::Delete, &args.path, &Data::new())?.success()?;
+    if format == Format::Table {
+        println!("Success! Data deleted (if it existed) at: {}", args.path);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn write(connect: &Connection, format: Format, args: &WriteArgs) -> Result<ExitCode, Failure> {
+    if args.data.is_empty() && !args.force {
+        return Err(Failure::usage("nothing to write: give name=value pairs, `-` or @file, or -force"));
+    }
+    let answer = ask(connect, Verb::Write, &args.path, &data(&args.data)?)?.success()?;
+    if let Some(field) = &args.field {
+        let body = answer.json();
+        let value = body["data"].get(field).or_else(|| body.get(field));
+        let value = value.ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
+        println!("{}", output::plain(value));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if answer.status == 204 && format == Format::Table {
+        println!("Success! Data written to: {}", args.path);
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(format, answer)
+}
+
+fn ask(connect: &Connection, verb: Verb, path: &str, data: &Data) -> Result<Answer, Failure> {
+    let mut http = connect.http()?;
+    Ok(runtime()?.block_on(http.request(verb, path, data))?)
+}
+
+fn show(format: Format, answer: Answer) -> Result<ExitCode, Failure> {
+    match answer.json() {
+        // Bytes of another kind: PEM and DER go out as they came.
+        Value::Null if !answer.body.is_empty() => {
+            use std::io::Write;
+            std::io::stdout().write_all(&answer.body)?;
+        }
+        Value::Null => {}
+        body => output::print(format, &body)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The request's data: a JSON object from standard input or a file, and name=value pairs.
+pub(super) fn data(arguments: &[String]) -> Result<Data, Failure> {
+    let mut data = Data::new();
+    for argument in arguments {
+        if argument == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text)?;
+            data.extend(object(&text, "standard input")?);
+        } else if let Some(file) = argument.strip_prefix('@') {
+            data.extend(object(&file_text(file)?, file)?);
+        } else {
+            let (name, value) =
+                argument.split_once('=').ok_or_else(|| Failure::usage(format!("{argument:?} is not name=value")))?;
+            let value = match value.strip_prefix('@') {
+                Some(file) => file_text(file)?,
+                None => value.to_owned(),
+            };
+            data.insert(name.to_owned(), Value::String(value));
+        }
+    }
+    Ok(data)
+}
+
+fn object(text: &str, from: &str) -> Result<Data, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::usage(format!("{from} is not a JSON object: {error}")))
+}
+
+fn file_text(path: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{path}: {error}")))
+}

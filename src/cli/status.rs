@@ -1,0 +1,50 @@
+//! `status`: whether the daemon serves, and the state of its tokens.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::args::{Connection, Format};
+use super::{Failure, output, runtime};
+use crate::model::{Data, Verb};
+
+pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
+    let mut http = connect.http()?;
+    let runtime = runtime()?;
+    let health = runtime.block_on(http.request(Verb::Read, "sys/health", &Data::new()))?;
+    let mut body = health.json();
+    if http.token.is_some() && health.status == 200 {
+        let answer = runtime.block_on(http.request(Verb::Read, "sys/keyway/status", &Data::new()))?;
+        // Without a good token health alone is shown.
+        if answer.status == 200 {
+            body["members"] = answer.json()["data"]["members"].clone();
+        }
+    }
+    let code = if health.status == 200 { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    if format == Format::Json {
+        output::print(format, &body)?;
+        return Ok(code);
+    }
+    for (name, field) in [("Version", "keyway_version"), ("Initialized", "initialized"), ("Sealed", "sealed")] {
+        println!("{name:12} {}", output::plain(&body[field]));
+    }
+    match body["members"].as_array() {
+        None => println!("Tokens       set VAULT_TOKEN to see them"),
+        Some(members) if members.is_empty() => println!("Tokens       none used yet"),
+        Some(members) => members.iter().for_each(member),
+    }
+    Ok(code)
+}
+
+fn member(member: &Value) {
+    let name = format!("{}/{}", output::plain(&member["library"]), output::plain(&member["token"]));
+    println!(
+        "Token        {name}: {}, {} sessions, {} keys",
+        output::plain(&member["state"]),
+        member["sessions"],
+        member["keys"]
+    );
+    if let Some(reason) = member["reason"].as_str() {
+        println!("             {reason}");
+    }
+}

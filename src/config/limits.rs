@@ -1,0 +1,119 @@
+//! `limits { … }`: every bound, its default and its maximum, in one place.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+
+/// `limits { … }`: every bound, each with a default and a stated maximum. Field names are those of the stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Jobs queued in one lane. Default 4,096, at most 1,048,576.
+    pub lane_jobs: usize,
+    /// Of those, jobs of one namespace. Default 1,024, at most `lane_jobs`.
+    pub lane_jobs_per_namespace: usize,
+    /// Jobs one session takes at a time. Default 32, at most 1,024.
+    pub batch_max: usize,
+    /// Device time one session takes at a time. Default 250 us, at most 100 ms.
+    pub batch_time: Duration,
+    /// Deadline of a request that names none. Default 5 s.
+    pub deadline: Duration,
+    /// Longest deadline a request may name. Default 60 s, at most 600 s.
+    pub deadline_max: Duration,
+    /// Limit of one sign call. Default 3 s (profile luna 30 s), at most 600 s. `None` takes the profile's.
+    pub call_sign: Option<Duration>,
+    /// Limit of one key generation. Default 180 s, at most 3,600 s.
+    pub call_generate: Duration,
+    /// Limit of opening, logging in and finding. Default 30 s, at most 600 s.
+    pub call_open: Duration,
+    /// How long a drain may take. Default 15 s, at most 600 s.
+    pub drain: Duration,
+    /// Open connections. Default 4,096, at most 65,536.
+    pub connections: usize,
+    /// Of those, connections of one uid. Default 1,024.
+    pub connections_per_uid: usize,
+    /// Size of one frame in bytes. Default 1 MiB, at most 32 MiB.
+    pub frame_bytes: usize,
+    /// Size of an HTTP body in bytes. Default 32 MiB, at most 256 MiB.
+    pub http_body_bytes: usize,
+    /// Size of an HTTP head in bytes. Default 64 KiB, at most 1 MiB.
+    pub http_head_bytes: usize,
+    /// Requests in flight on one framed connection. Default 256, at most 65,536.
+    pub requests_per_connection: usize,
+    /// Items of one `batch_input`. Default 10,000, at most 1,000,000.
+    pub batch_items: usize,
+    /// How long a client may take to send a request it began, or to read an answer. Default 30 s, at most 600 s.
+    pub client_io: Duration,
+    /// First pause between probes of what is missing. Default 1 s.
+    pub probe_min: Duration,
+    /// Longest pause between probes. Default 60 s.
+    pub probe_max: Duration,
+    /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
+    pub workers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            lane_jobs: 4096,
+            lane_jobs_per_namespace: 1024,
+            batch_max: 32,
+            batch_time: Duration::from_micros(250),
+            deadline: Duration::from_secs(5),
+            deadline_max: Duration::from_secs(60),
+            call_sign: None,
+            call_generate: Duration::from_secs(180),
+            call_open: Duration::from_secs(30),
+            drain: Duration::from_secs(15),
+            connections: 4096,
+            connections_per_uid: 1024,
+            frame_bytes: 1 << 20,
+            http_body_bytes: 32 << 20,
+            http_head_bytes: 64 << 10,
+            requests_per_connection: 256,
+            batch_items: 10_000,
+            client_io: Duration::from_secs(30),
+            probe_min: Duration::from_secs(1),
+            probe_max: Duration::from_secs(60),
+            workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
+        }
+    }
+}
+
+impl Limits {
+    /// Takes over what the stanza says.
+    pub(super) fn read(&mut self, stanza: &mut Reader<'_>) {
+        const MILLISECOND: Duration = Duration::from_millis(1);
+        const SECOND: Duration = Duration::from_secs(1);
+        const MIB: usize = 1 << 20;
+        let seconds = Duration::from_secs;
+        stanza.count("lane_jobs", 1..=1 << 20, &mut self.lane_jobs);
+        // A lane made small by the operator makes its share small with it.
+        self.lane_jobs_per_namespace = self.lane_jobs_per_namespace.min(self.lane_jobs);
+        stanza.count("lane_jobs_per_namespace", 1..=self.lane_jobs, &mut self.lane_jobs_per_namespace);
+        stanza.count("batch_max", 1..=1024, &mut self.batch_max);
+        stanza.duration("batch_time", Duration::ZERO..=100 * MILLISECOND, &mut self.batch_time);
+        stanza.duration("deadline_max", MILLISECOND..=seconds(600), &mut self.deadline_max);
+        self.deadline = self.deadline.min(self.deadline_max);
+        stanza.duration("deadline", MILLISECOND..=self.deadline_max, &mut self.deadline);
+        let mut call_sign = Duration::ZERO;
+        stanza.duration("call_sign", MILLISECOND..=seconds(600), &mut call_sign);
+        self.call_sign = (!call_sign.is_zero()).then_some(call_sign);
+        stanza.duration("call_generate", SECOND..=seconds(3600), &mut self.call_generate);
+        stanza.duration("call_open", SECOND..=seconds(600), &mut self.call_open);
+        stanza.duration("drain", Duration::ZERO..=seconds(600), &mut self.drain);
+        stanza.count("connections", 1..=65_536, &mut self.connections);
+        self.connections_per_uid = self.connections_per_uid.min(self.connections);
+        stanza.count("connections_per_uid", 1..=self.connections, &mut self.connections_per_uid);
+        stanza.bytes("frame_bytes", 4096..=32 * MIB, &mut self.frame_bytes);
+        stanza.bytes("http_body_bytes", 4096..=256 * MIB, &mut self.http_body_bytes);
+        // hyper refuses a smaller read buffer.
+        stanza.bytes("http_head_bytes", 8192..=MIB, &mut self.http_head_bytes);
+        stanza.count("requests_per_connection", 1..=65_536, &mut self.requests_per_connection);
+        stanza.count("batch_items", 1..=1_000_000, &mut self.batch_items);
+        stanza.duration("client_io", 100 * MILLISECOND..=seconds(600), &mut self.client_io);
+        stanza.duration("probe_min", 10 * MILLISECOND..=seconds(60), &mut self.probe_min);
+        self.probe_max = self.probe_max.max(self.probe_min);
+        stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
+        stanza.count("workers", 1..=64, &mut self.workers);
+    }
+}

@@ -1,0 +1,237 @@
+//! From files to one [`Config`]: which stanzas there are, how often each may stand, and what must not be missing.
+
+use std::path::Path;
+
+use hcl::edit::Span;
+use hcl::edit::structure::Block;
+
+use super::document::{Document, Problem, Problems};
+use super::reader::Reader;
+use super::{Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Seal, Storage, Telemetry, stanzas};
+
+/// Every stanza, with the label it must carry.
+const STANZAS: [(&str, Option<&str>); 6] = [
+    ("listener", Some("unix")),
+    ("storage", Some("redb")),
+    ("seal", Some("file")),
+    ("kms_library", Some("pkcs11")),
+    ("telemetry", None),
+    ("limits", None),
+];
+
+impl Config {
+    /// Reads a file, or every `.hcl` file of a folder in the order of their names, as if they were one.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, each with its place.
+    pub fn load(path: &Path) -> Result<Config, Problems> {
+        let whole = |error: std::io::Error| Problem {
+            file: path.to_owned(),
+            place: None,
+            message: format!("cannot be read: {error}"),
+        };
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(|error| Problems(vec![whole(error)]))?;
+            let hcl = |file: &std::path::PathBuf| file.extension().is_some_and(|extension| extension == "hcl");
+            files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(hcl).collect();
+            files.sort();
+        }
+        if files.is_empty() {
+            let message = "expected .hcl files in this folder".to_owned();
+            return Err(Problems(vec![Problem { file: path.to_owned(), place: None, message }]));
+        }
+        let (read, wrong): (Vec<_>, Vec<_>) =
+            files.iter().map(|file| Document::read(file)).partition(|document| document.is_ok());
+        let wrong: Vec<Problem> = wrong.into_iter().filter_map(Result::err).collect();
+        if !wrong.is_empty() {
+            return Err(Problems(wrong));
+        }
+        Config::from_documents(&read.into_iter().filter_map(Result::ok).collect::<Vec<_>>())
+    }
+
+    /// Reads a text as if it were the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, each with its place.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, Problems> {
+        Config::from_documents(&[Document::new(path, text)])
+    }
+
+    fn from_documents(documents: &[Document]) -> Result<Config, Problems> {
+        let mut draft = Draft::default();
+        for document in documents {
+            draft.read(document);
+        }
+        draft.finish(documents)
+    }
+}
+
+/// What was read so far. A single setting carries the place it was first set at.
+#[derive(Default)]
+struct Draft {
+    listeners: Vec<(Listener, String)>,
+    storage: Option<(Storage, String)>,
+    seal: Option<(Seal, String)>,
+    kms_libraries: Vec<(KmsLibrary, String)>,
+    telemetry: Option<(Telemetry, String)>,
+    limits: Option<(Limits, String)>,
+    publish_dir: Option<(String, String)>,
+    log_level: Option<(LogLevel, String)>,
+    log_format: Option<(LogFormat, String)>,
+    warnings: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Draft {
+    fn read(&mut self, document: &Document) {
+        let body = match document.body() {
+            Ok(body) => body,
+            Err(problem) => return self.problems.push(problem),
+        };
+        let names: Vec<&str> = STANZAS.iter().map(|(name, _)| *name).collect();
+        let mut problems = Vec::new();
+        let mut top = Reader::new(document, &body, String::new(), 0, &mut problems).allow_blocks(&names);
+        let here = |name: &str| document.pointer(body.get_attribute(name).and_then(|found| found.key.span()));
+        let publish_dir = top.text("publish_dir");
+        once(&mut self.publish_dir, publish_dir, here("publish_dir"), "publish_dir", &mut top);
+        let level = top.choice("log_level", &stanzas::LOG_LEVELS);
+        once(&mut self.log_level, level, here("log_level"), "log_level", &mut top);
+        let format = top.choice("log_format", &stanzas::LOG_FORMATS);
+        once(&mut self.log_format, format, here("log_format"), "log_format", &mut top);
+        top.finish();
+        for block in body.blocks() {
+            let name = block.ident.as_str();
+            if let Some((_, label)) = STANZAS.iter().find(|(stanza, _)| *stanza == name) {
+                match wrong_label(name, *label, block) {
+                    Some(message) => {
+                        let at = block.labels.first().and_then(Span::span).or(block.ident.span());
+                        problems.push(document.problem(at.map_or(0, |span| span.start), message));
+                    }
+                    None => self.stanza(document, name, *label, block, &mut problems),
+                }
+            }
+        }
+        problems.sort_by_key(|problem| problem.place);
+        self.problems.append(&mut problems);
+    }
+
+    fn stanza(
+        &mut self,
+        document: &Document,
+        name: &str,
+        label: Option<&str>,
+        block: &Block,
+        problems: &mut Vec<Problem>,
+    ) {
+        let title = label.map_or_else(|| name.to_owned(), |label| format!("{name} {label:?}"));
+        let span = block.ident.span();
+        let here = document.pointer(span.clone());
+        let begin = span.map_or(0, |span| span.start);
+        let mut stanza = Reader::new(document, &block.body, title, begin, problems);
+        match name {
+            "listener" => {
+                let found = stanzas::listener(&mut stanza);
+                let same = |known: &Listener, new: &Listener| known.address == new.address;
+                unique(&mut self.listeners, found, here, same, "a listener of this address", &mut stanza);
+            }
+            "kms_library" => {
+                let found = stanzas::kms_library(&mut stanza);
+                if let Some((library, true)) = &found {
+                    self.warnings.push(format!(
+                        "{here}: the PIN of kms_library {:?} stands in the file; \"env:\", \"file:\" or \"credential:\" \
+                         keeps it out",
+                        library.name
+                    ));
+                }
+                let found = found.map(|(library, _)| library);
+                let same = |known: &KmsLibrary, new: &KmsLibrary| known.name.eq_ignore_ascii_case(&new.name);
+                unique(&mut self.kms_libraries, found, here, same, "a kms_library of this name", &mut stanza);
+            }
+            "storage" => {
+                let found = stanzas::storage(&mut stanza);
+                once(&mut self.storage, found, here, name, &mut stanza);
+            }
+            "seal" => {
+                let found = stanzas::seal(&mut stanza);
+                once(&mut self.seal, found, here, name, &mut stanza);
+            }
+            "telemetry" => {
+                let found = stanzas::telemetry(&mut stanza);
+                once(&mut self.telemetry, Some(found), here, name, &mut stanza);
+            }
+            _ => {
+                let mut limits = Limits::default();
+                limits.read(&mut stanza);
+                once(&mut self.limits, Some(limits), here, name, &mut stanza);
+            }
+        }
+        stanza.finish();
+    }
+
+    fn finish(mut self, documents: &[Document]) -> Result<Config, Problems> {
+        if self.problems.is_empty() {
+            let missing = [
+                (self.listeners.is_empty(), "listener \"unix\" { address = \"/run/keyway/keyway.sock\" }"),
+                (self.storage.is_none(), "storage \"redb\" { path = \"/var/lib/keyway/keyway.redb\" }"),
+                (self.seal.is_none(), "seal \"file\" { path = \"/var/lib/keyway/seal.key\" }"),
+            ];
+            let file = documents.first().map(|document| document.path.clone()).unwrap_or_default();
+            for (_, example) in missing.iter().filter(|(missing, _)| *missing) {
+                let message = format!("expected a stanza such as {example}");
+                self.problems.push(Problem { file: file.clone(), place: None, message });
+            }
+        }
+        let (Some((storage, _)), Some((seal, _)), true) = (self.storage, self.seal, self.problems.is_empty()) else {
+            return Err(Problems(self.problems));
+        };
+        Ok(Config {
+            listeners: self.listeners.into_iter().map(|(listener, _)| listener).collect(),
+            storage,
+            seal,
+            kms_libraries: self.kms_libraries.into_iter().map(|(library, _)| library).collect(),
+            telemetry: self.telemetry.map(|(telemetry, _)| telemetry).unwrap_or_default(),
+            limits: self.limits.map(|(limits, _)| limits).unwrap_or_default(),
+            publish_dir: self.publish_dir.map(|(folder, _)| folder.into()),
+            log_level: self.log_level.map(|(level, _)| level).unwrap_or_default(),
+            log_format: self.log_format.map(|(format, _)| format).unwrap_or_default(),
+            warnings: self.warnings,
+        })
+    }
+}
+
+fn wrong_label(name: &str, label: Option<&str>, block: &Block) -> Option<String> {
+    let given: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
+    match label {
+        Some(label) if given != [label] => Some(format!("expected {name} {label:?} {{ … }}")),
+        None if !given.is_empty() => Some(format!("expected {name} {{ … }}, without a label")),
+        _ => None,
+    }
+}
+
+/// Keeps what may be set once.
+fn once<T>(kept: &mut Option<(T, String)>, found: Option<T>, here: String, name: &str, stanza: &mut Reader<'_>) {
+    match (kept.as_ref(), found) {
+        (Some((_, first)), Some(_)) => stanza.refuse_field(name, format!("{name} is set already, at {first}")),
+        (None, Some(found)) => *kept = Some((found, here)),
+        (_, None) => {}
+    }
+}
+
+/// Keeps what may be set often, under different names.
+fn unique<T>(
+    kept: &mut Vec<(T, String)>,
+    found: Option<T>,
+    here: String,
+    same: impl Fn(&T, &T) -> bool,
+    what: &str,
+    stanza: &mut Reader<'_>,
+) {
+    let Some(found) = found else { return };
+    match kept.iter().find(|(known, _)| same(known, &found)) {
+        Some((_, first)) => stanza.refuse(format!("there is {what} already, at {first}")),
+        None => kept.push((found, here)),
+    }
+}

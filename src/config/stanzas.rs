@@ -1,0 +1,106 @@
+//! The stanzas one by one.
+
+use std::path::PathBuf;
+
+use super::reader::{Reader, text};
+use super::reference;
+use super::{
+    KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage, Telemetry,
+};
+
+/// `sockaddr_un` takes no more.
+const SOCKET_PATH_MAX: usize = 107;
+
+pub(super) const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("trace", LogLevel::Trace),
+    ("debug", LogLevel::Debug),
+    ("info", LogLevel::Info),
+    ("warn", LogLevel::Warn),
+    ("error", LogLevel::Error),
+];
+
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const PROFILES: [(&str, Profile); 7] = [
+    ("generic", Profile::Generic),
+    ("softhsm", Profile::SoftHsm),
+    ("kryoptic", Profile::Kryoptic),
+    ("luna", Profile::Luna),
+    ("nshield", Profile::NShield),
+    ("cloudhsm", Profile::CloudHsm),
+    ("yubihsm", Profile::YubiHsm),
+];
+
+const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("framed", Protocol::Framed)];
+
+pub(super) fn listener(stanza: &mut Reader<'_>) -> Option<Listener> {
+    let address = stanza.required("address");
+    let address = address.and_then(|address| match socket_path(&address) {
+        Ok(path) => Some(path),
+        Err(message) => {
+            stanza.refuse_field("address", format!("address: {message}"));
+            None
+        }
+    });
+    let protocol = stanza.choice("protocol", &PROTOCOLS).unwrap_or(Protocol::Http);
+    let mode = stanza.parsed("socket_mode", |expression| {
+        let mode = text(expression).ok().and_then(|text| u32::from_str_radix(text, 8).ok());
+        mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "expected octal digits in quotes, such as \"0660\"".to_owned())
+    });
+    Some(Listener {
+        protocol,
+        socket_mode: mode.unwrap_or(0o600),
+        socket_user: stanza.text("socket_user"),
+        socket_group: stanza.text("socket_group"),
+        allow_uids: stanza.ids("allow_uids"),
+        allow_gids: stanza.ids("allow_gids"),
+        address: address?,
+    })
+}
+
+fn socket_path(address: &str) -> Result<PathBuf, String> {
+    let path = address.strip_prefix("unix://").unwrap_or(address);
+    if !path.starts_with('/') {
+        return Err(format!(
+            "expected the absolute path of a socket, such as \"/run/keyway/keyway.sock\", not {address:?}"
+        ));
+    }
+    if path.len() > SOCKET_PATH_MAX {
+        return Err(format!("a socket's path has at most {SOCKET_PATH_MAX} bytes, and this has {}", path.len()));
+    }
+    Ok(PathBuf::from(path))
+}
+
+pub(super) fn storage(stanza: &mut Reader<'_>) -> Option<Storage> {
+    Some(Storage::Redb { path: stanza.required_path("path")? })
+}
+
+pub(super) fn seal(stanza: &mut Reader<'_>) -> Option<Seal> {
+    Some(Seal::File { path: stanza.required_path("path")? })
+}
+
+/// The second answer: whether the PIN stands in the file itself.
+pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)> {
+    let name = stanza.required("name");
+    let library = stanza.required_path("library");
+    let pin = stanza.parsed("pin", |expression| reference::fetch(text(expression)?));
+    let profile = stanza.choice("profile", &PROFILES).unwrap_or_default();
+    let mut sessions = 0;
+    stanza.count("max_sessions", 1..=1024, &mut sessions);
+    let (pin, inline) = pin.map_or((None, false), |(pin, inline)| (Some(pin), inline));
+    let max_sessions = (sessions > 0).then_some(sessions);
+    Some((KmsLibrary { name: name?, library: library?, pin, profile, max_sessions }, inline))
+}
+
+pub(super) fn telemetry(stanza: &mut Reader<'_>) -> Telemetry {
+    let prometheus_listener = stanza.parsed("prometheus_listener", |expression| {
+        let address = text(expression)?;
+        match address.strip_prefix("unix://") {
+            Some(path) => socket_path(path).map(PrometheusListener::Unix),
+            None => address.parse().map(PrometheusListener::Tcp).map_err(|_| {
+                "expected an address and port, such as \"127.0.0.1:9464\", or \"unix:///path\"".to_owned()
+            }),
+        }
+    });
+    Telemetry { prometheus_listener }
+}

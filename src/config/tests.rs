@@ -1,0 +1,206 @@
+//! What operators write, and what they are told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LEAST: &str = r#"
+listener "unix" { address = "/run/k.sock" }
+storage "redb" { path = "/var/k.redb" }
+seal "file" { path = "/var/k.key" }
+"#;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    Config::parse(Path::new("k.hcl"), text)
+}
+
+/// What is said about [`LEAST`] with this after it.
+fn told(more: &str) -> String {
+    parse(&format!("{LEAST}{more}")).expect_err(more).to_string()
+}
+
+#[test]
+fn the_least_configuration_takes_every_default() {
+    let config = parse(LEAST).unwrap();
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Text));
+    assert_eq!(config.listeners[0].socket_mode, 0o600);
+    assert_eq!(config.listeners[0].protocol, Protocol::Http);
+    assert!(config.kms_libraries.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn every_field_is_read() {
+    let config = parse(
+        r#"
+        listener "unix" {
+          address = "unix:///run/k.sock"
+          protocol = "framed"
+          socket_mode = "0660"
+          socket_user = "keyway"
+          socket_group = "100"
+          allow_uids = [1, 2]
+          allow_gids = [3]
+        }
+        storage "redb" { path = "/var/k.redb" }
+        seal "file" { path = "/var/k.key" }
+        kms_library "pkcs11" {
+          name = "luna"
+          library = "/usr/safenet/lib/libCryptoki2_64.so"
+          profile = "luna"
+          pin = "1234"
+          max_sessions = 12
+        }
+        telemetry { prometheus_listener = "unix:///run/metrics.sock" }
+        limits {
+          lane_jobs = 100
+          batch_time = "1ms"
+          deadline = 3
+          frame_bytes = "2MiB"
+          call_sign = "7s"
+        }
+        publish_dir = "/srv/pki"
+        log_level = "debug"
+        log_format = "json"
+        "#,
+    )
+    .unwrap();
+    let listener = Listener {
+        address: "/run/k.sock".into(),
+        protocol: Protocol::Framed,
+        socket_mode: 0o660,
+        socket_user: Some("keyway".into()),
+        socket_group: Some("100".into()),
+        allow_uids: vec![1, 2],
+        allow_gids: vec![3],
+    };
+    assert_eq!(config.listeners, [listener]);
+    let library = &config.kms_libraries[0];
+    assert_eq!((library.name.as_str(), library.profile, library.max_sessions), ("luna", Profile::Luna, Some(12)));
+    assert_eq!(library.pin.as_ref().unwrap().expose(), b"1234");
+    assert!(config.warnings[0].contains("k.hcl:13:9"), "{:?}", config.warnings);
+    assert_eq!(config.telemetry.prometheus_listener, Some(PrometheusListener::Unix("/run/metrics.sock".into())));
+    let limits = &config.limits;
+    assert_eq!((limits.lane_jobs, limits.lane_jobs_per_namespace), (100, 100));
+    assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(1), Duration::from_secs(3)));
+    assert_eq!((limits.frame_bytes, limits.call_sign), (2 << 20, Some(Duration::from_secs(7))));
+    assert_eq!(config.publish_dir, Some("/srv/pki".into()));
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, LogFormat::Json));
+}
+
+#[test]
+fn a_mistake_is_pointed_at() {
+    for (text, place, expected) in [
+        ("log_levle = \"info\"", "k.hcl:5:1", "unknown field \"log_levle\"; expected here: log_format, log_level"),
+        ("lisener \"unix\" {}", "k.hcl:5:1", "unknown stanza \"lisener\""),
+        ("listener \"tcp\" { address = \"/x\" }", "k.hcl:5:10", "expected listener \"unix\" { … }"),
+        ("limits \"x\" {}", "k.hcl:5:8", "without a label"),
+        ("limits = 3", "k.hcl:5:1", "limits is a stanza"),
+        ("log_level {}", "k.hcl:5:1", "log_level is a field"),
+        ("log_level = \"loud\"", "k.hcl:5:13", "expected one of \"trace\", \"debug\", \"info\", \"warn\", \"error\""),
+        ("log_level = 3", "k.hcl:5:13", "expected one of"),
+        ("limits { batch_max = \"many\" }", "k.hcl:5:22", "expected a whole number from 1 to 1024"),
+        ("limits { batch_max = 0 }", "k.hcl:5:22", "expected a whole number from 1 to 1024"),
+        ("limits { deadline = \"2h\" }", "k.hcl:5:21", "expected a duration from 1ms to 60s"),
+        ("limits { frame_bytes = \"2GB\" }", "k.hcl:5:24", "\"64KiB\""),
+        ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: batch_items"),
+        ("publish_dir = \"/a/${b}\"", "k.hcl:5:15", "without ${…}"),
+        ("listener \"unix\" { protocol = \"http\" }", "k.hcl:5:1", "listener \"unix\" needs the field \"address\""),
+        ("listener \"unix\" { address = \"127.0.0.1:8200\" }", "k.hcl:5:19", "expected the absolute path"),
+        ("listener \"unix\" { address = \"/run/k.sock\" }", "k.hcl:5:1", "already, at k.hcl:2:1"),
+        ("seal \"file\" { path = \"/x\" }", "k.hcl:5:1", "seal is set already, at k.hcl:4:1"),
+        ("log_level = \"info\"\nlog_level = \"warn\"", "k.hcl:6:", "redefined attribute"),
+        ("telemetry { prometheus_listener = \"9464\" }", "k.hcl:5:35", "expected an address and port"),
+        ("listener \"unix\" {\n address = \"/a\"\n socket_mode = 660\n}", "k.hcl:7:16", "expected octal digits"),
+        ("listener \"unix\" {\n address = \"/a\"\n allow_uids = [\"joe\"]\n}", "k.hcl:7:15", "a list of numbers"),
+        ("log_level = ", "k.hcl:5:", ""),
+    ] {
+        let told = told(text);
+        assert!(told.starts_with(place) && told.contains(expected), "{text}: {told}");
+        assert!(!told.contains('\n'), "{text}: {told}");
+    }
+}
+
+#[test]
+fn two_libraries_of_one_name_are_refused_whatever_the_case() {
+    let library = |name: &str| format!("kms_library \"pkcs11\" {{\n name = \"{name}\"\n library = \"/x.so\"\n}}\n");
+    let told = told(&(library("hsm") + &library("HSM")));
+    assert!(told.contains("k.hcl:9:1: there is a kms_library of this name already, at k.hcl:5:1"), "{told}");
+}
+
+#[test]
+fn everything_wrong_is_told_at_once_in_order() {
+    let told = told("log_level = 1\nlimits {\n  x = 1\n  workers = 0\n}\npublish_dir = 7");
+    let places: Vec<&str> = told.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["k.hcl:5:13", "k.hcl:7:3", "k.hcl:8:13", "k.hcl:10:15"]);
+}
+
+#[test]
+fn what_is_missing_is_shown() {
+    let told = parse("log_level = \"info\"").unwrap_err().to_string();
+    assert_eq!(told.lines().count(), 3);
+    assert!(told.contains("k.hcl: expected a stanza such as storage \"redb\""), "{told}");
+}
+
+#[test]
+fn a_pin_may_stand_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pin");
+    std::fs::write(&file, "98 76\n").unwrap();
+    let library = |pin: &str| {
+        format!("{LEAST}kms_library \"pkcs11\" {{\n name = \"a\"\n library = \"/x.so\"\n pin = \"{pin}\"\n}}")
+    };
+    let config = parse(&library(&format!("file:{}", file.display()))).unwrap();
+    assert_eq!(config.kms_libraries[0].pin.as_ref().unwrap().expose(), b"98 76");
+    assert!(config.warnings.is_empty());
+    // Every process has a PATH.
+    let config = parse(&library("env:PATH")).unwrap();
+    assert_eq!(config.kms_libraries[0].pin.as_ref().unwrap().expose_str(), std::env::var("PATH").ok().as_deref());
+    for (pin, expected) in [
+        ("env:KEYWAY_NO_SUCH_VARIABLE", "expected the environment variable KEYWAY_NO_SUCH_VARIABLE to be set"),
+        ("file:/no/such/file", "/no/such/file cannot be read"),
+        ("credential:../x", "expected the name of a credential"),
+    ] {
+        let told = parse(&library(pin)).unwrap_err().to_string();
+        assert!(told.starts_with("k.hcl:8:8: pin: ") && told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_folder_is_read_as_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    assert!(Config::load(folder.path()).unwrap_err().to_string().contains("expected .hcl files"));
+    write("a.hcl", LEAST);
+    write("b.hcl", "log_level = \"warn\"");
+    write("notes.txt", "not a configuration");
+    assert_eq!(Config::load(folder.path()).unwrap().log_level, LogLevel::Warn);
+    write("c.hcl", "\n log_level = \"info\"");
+    let told = Config::load(folder.path()).unwrap_err().to_string();
+    assert!(told.contains("c.hcl:2:2: log_level is set already, at") && told.contains("b.hcl:1:1"), "{told}");
+    let told = Config::load(&folder.path().join("none.hcl")).unwrap_err().to_string();
+    assert!(told.contains("none.hcl: cannot be read"), "{told}");
+}
+
+#[test]
+fn brackets_without_end_are_refused() {
+    let told = told(&format!("a = {}", "[".repeat(100_000)));
+    assert!(told.contains("at most 32 brackets"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_the_parser(text in "[a-z_\"= {}\\[\\]0-9\n$<#/.,-]{0,200}") {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn no_change_of_a_good_text_breaks_the_parser(at in 0..LEAST.len(), with in any::<char>()) {
+        let mut text: Vec<char> = LEAST.chars().collect();
+        text[at] = with;
+        let _ = parse(&text.into_iter().collect::<String>());
+    }
+}

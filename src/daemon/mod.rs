@@ -1,0 +1,229 @@
+//! Assembles the rooms bottom-up and takes them down in reverse: store, supervisor, managed keys, engines, dispatch,
+//! front; signals; a drain under a clock that says how it ended.
+
+mod drain;
+mod pins;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::backend::registry;
+use crate::config::{Config, KmsLibrary, Profile};
+use crate::dispatch::{Dispatch, Door, Engines};
+use crate::engine::{Services, registry as engines};
+use crate::front::Front;
+use crate::identity::Identity;
+use crate::managed_keys::ManagedKeys;
+use crate::model::{Fault, Secret};
+use crate::namespace::Namespaces;
+use crate::store::{Store, seal_from_config};
+use crate::supervisor::{Library, Supervisor};
+use crate::system::{Load, Removal, System};
+use crate::telemetry::{Exposition, Telemetry};
+
+pub use drain::Ended;
+use pins::StoredPins;
+
+/// How often engines are asked whether something is due by the clock.
+const MAINTENANCE: Duration = Duration::from_secs(60);
+/// How often the store's figures are counted.
+const STORE_FIGURES: Duration = Duration::from_secs(5);
+
+/// What a start needs beside the configuration.
+#[derive(Default)]
+pub struct Start {
+    /// The root token made at initialisation; a random one if there is none.
+    pub root_token: Option<Secret>,
+    /// Initialise at once, if that has not happened: for `-dev`.
+    pub initialize: bool,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    store: Store,
+    supervisor: Supervisor,
+    front: Front,
+    telemetry: Telemetry,
+    drain: Duration,
+    stop: watch::Sender<bool>,
+    metrics_address: Option<String>,
+    root_token: Option<Secret>,
+}
+
+impl Daemon {
+    /// Starts everything. Must run on an actix system.
+    pub async fn start(config: &Config, start: Start) -> Result<Daemon, Fault> {
+        let started = SystemTime::now();
+        let telemetry = Telemetry::new();
+        let store = Store::open(&config.storage, seal_from_config(&config.seal)?)?;
+        let libraries = config.kms_libraries.iter().map(|library| open_library(library, config)).collect();
+        let pins = Arc::new(StoredPins::new(store.clone()));
+        let supervisor = Supervisor::start(libraries, &config.limits, pins, telemetry.clone());
+        let keys = ManagedKeys::new(store.clone(), supervisor.clone());
+        let namespaces = Namespaces::new(store.clone());
+        let identity = Identity::new(store.clone());
+        let services = Services {
+            store: store.clone(),
+            keys: keys.clone(),
+            telemetry: telemetry.clone(),
+            limits: config.limits.clone(),
+            publish_dir: config.publish_dir.clone(),
+        };
+        let engines = Arc::new(Engines::new(services));
+        let load = loader(&namespaces, &identity, &keys);
+        if store.is_initialized() {
+            load()?;
+        }
+        let mut root_token = None;
+        if start.initialize && !identity.is_initialized() {
+            store.initialize()?;
+            load()?;
+            root_token = Some(identity.create_root(start.root_token.clone()).await?);
+        }
+        let system = Arc::new(System {
+            store: store.clone(),
+            namespaces: namespaces.clone(),
+            identity: identity.clone(),
+            keys,
+            supervisor: supervisor.clone(),
+            engines: engines::types(),
+            load,
+            removal: removal(&engines),
+            root_token: start.root_token,
+            started,
+        });
+        let dispatch =
+            Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
+        let (stop, stopped) = watch::channel(false);
+        let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
+        let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
+        let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone())?;
+        tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
+        let drain = config.limits.drain;
+        Ok(Daemon { store, supervisor, front, telemetry, drain, stop, metrics_address, root_token })
+    }
+
+    /// The sockets' paths.
+    pub fn addresses(&self) -> &[PathBuf] {
+        self.front.addresses()
+    }
+
+    /// Where Prometheus scrapes, if anywhere.
+    pub fn metrics_address(&self) -> Option<&str> {
+        self.metrics_address.as_deref()
+    }
+
+    /// The root token, if this start made it.
+    pub fn root_token(&self) -> Option<&Secret> {
+        self.root_token.as_ref()
+    }
+
+    /// What the daemon counts.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Serves until a signal asks it to end; then drains, and says how that went.
+    pub async fn run(self) -> Ended {
+        let signal = drain::signal().await;
+        tracing::info!(signal, limit_s = self.drain.as_secs(), "draining");
+        self.end().await
+    }
+
+    /// Drains and ends.
+    pub async fn end(self) -> Ended {
+        let begun = std::time::Instant::now();
+        // Nobody listening has nothing to stop.
+        let _ = self.stop.send(true);
+        let (front, limit) = (self.front, self.drain);
+        // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
+        let report = tokio::task::spawn_blocking(move || front.drain(limit)).await.unwrap_or_default();
+        let jobs_cut = self.supervisor.shut_down(limit.saturating_sub(begun.elapsed())).await;
+        self.store.close();
+        let ended = Ended { connections_finished: report.finished, connections_cut: report.cut, jobs_cut };
+        tracing::info!(
+            took_ms = begun.elapsed().as_millis(),
+            finished = ended.connections_finished,
+            cut = ended.connections_cut,
+            jobs_cut,
+            "{}",
+            if ended.clean() { "drained: everything begun was finished" } else { "the drain's time was up" }
+        );
+        ended
+    }
+}
+
+fn open_library(library: &KmsLibrary, config: &Config) -> Library {
+    if !library.library.exists() {
+        tracing::warn!(
+            library = library.name, path = %library.library.display(),
+            "this PKCS#11 library is not there: its keys are unavailable until it is"
+        );
+    }
+    let default = match library.profile {
+        // Its high-availability groups fail over by themselves, slowly.
+        Profile::Luna => Duration::from_secs(30),
+        _ => Duration::from_secs(3),
+    };
+    Library {
+        name: library.name.clone(),
+        backend: registry::open(library),
+        pin: library.pin.clone(),
+        sessions: library.max_sessions,
+        call_sign: config.limits.call_sign.unwrap_or(default),
+    }
+}
+
+fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> Load {
+    let (namespaces, identity, keys) = (namespaces.clone(), identity.clone(), keys.clone());
+    Arc::new(move || {
+        namespaces.load()?;
+        identity.load()?;
+        keys.load()
+    })
+}
+
+fn removal(engines: &Arc<Engines>) -> Removal {
+    let engines = Arc::clone(engines);
+    Arc::new(move |mount| {
+        let writes = engines.get(mount)?.removal(mount)?;
+        engines.remove(mount);
+        Ok(writes)
+    })
+}
+
+async fn expose(
+    config: &Config,
+    telemetry: &Telemetry,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Option<String>, Fault> {
+    let Some(listener) = &config.telemetry.prometheus_listener else { return Ok(None) };
+    let bound = Exposition::bind(listener, telemetry.clone()).await;
+    let exposition = bound.map_err(|error| Fault::Unavailable { what: error.to_string() })?;
+    let address = exposition.address();
+    tokio::task::spawn_local(exposition.serve(async move {
+        // An error means that the daemon is gone: the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }));
+    Ok(Some(address))
+}
+
+/// What is done by the clock.
+async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mut stop: watch::Receiver<bool>) {
+    let mut maintenance = tokio::time::interval(MAINTENANCE);
+    let mut figures = tokio::time::interval(STORE_FIGURES);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = maintenance.tick() => dispatch.maintain().await,
+            _ = figures.tick() => {
+                let stats = store.stats();
+                telemetry.store(stats.commits, stats.groups, stats.records);
+                telemetry.upkeep();
+            }
+        }
+    }
+}

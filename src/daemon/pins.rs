@@ -1,0 +1,40 @@
+//! The supervisor's memory of PINs, kept in the store: what a token refused once is not tried again after a restart.
+
+use crate::model::{Fault, Namespace, Secret};
+use crate::store::{RecordKey, Store, Write};
+use crate::supervisor::{PinHash, PinMemory};
+
+const COLLECTION: &str = "refused-pins";
+
+pub(super) struct StoredPins {
+    store: Store,
+}
+
+impl StoredPins {
+    pub(super) fn new(store: Store) -> StoredPins {
+        StoredPins { store }
+    }
+}
+
+fn key(serial: &str, hash: &PinHash) -> RecordKey {
+    RecordKey::new(&Namespace::root(), COLLECTION, format!("{serial}/{}", hex::encode(hash)))
+}
+
+impl PinMemory for StoredPins {
+    fn hash(&self, serial: &str, pin: &Secret) -> Result<PinHash, Fault> {
+        // The serial's length keeps serial and PIN apart.
+        let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(8 + serial.len() + pin.expose().len()));
+        bytes.extend_from_slice(&(serial.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(serial.as_bytes());
+        bytes.extend_from_slice(pin.expose());
+        self.store.keyed_hash("token-pin", &bytes)
+    }
+
+    fn refused(&self, serial: &str, hash: &PinHash) -> Result<bool, Fault> {
+        Ok(self.store.get(&key(serial, hash))?.is_some())
+    }
+
+    fn remember(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
+        self.store.commit_now(vec![Write::Put { key: key(serial, hash), version: 1, value: Vec::new() }])
+    }
+}

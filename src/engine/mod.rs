@@ -3,8 +3,11 @@
 //!
 //! This room must not know: any wire, who may call (that was judged before), or another engine.
 
+mod name;
 pub mod pki;
 pub mod registry;
+mod table;
+pub mod transit;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -88,7 +91,7 @@ pub trait Engine: Send + Sync {
         Box::pin(async { Ok(crate::model::Response::Empty.into()) })
     }
 
-    /// The changes that remove this mount's records, for the commit that disables it.
+    /// The changes that remove this mount's records, made once nothing leads to the mount any more.
     fn removal(&self, mount: &Mount) -> Result<Vec<crate::store::Write>, Fault>;
 }
 

@@ -1,9 +1,9 @@
 //! The engines there are: the one place that names them all.
 
-use super::{Factory, pki};
+use super::{Factory, pki, transit};
 
 /// Each engine's type and how to make one.
-const ENGINES: &[(&str, Factory)] = &[("pki", pki::new)];
+const ENGINES: &[(&str, Factory)] = &[("pki", pki::new), ("transit", transit::new)];
 
 /// The types a mount may have.
 pub fn types() -> Vec<&'static str> {

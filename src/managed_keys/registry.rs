@@ -197,6 +197,12 @@ impl ManagedKeys {
         &self.0.store
     }
 
+    /// The store, for stories of the rooms above.
+    #[cfg(test)]
+    pub(crate) fn store_for_tests(&self) -> Store {
+        self.0.store.clone()
+    }
+
     pub(super) fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
     }

@@ -49,7 +49,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
-use super::{Answer, Call, Engine, Services};
+use super::{Answer, Call, Engine, Services, table};
 use crate::model::{CertificateRequest, Data, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
@@ -221,11 +221,11 @@ impl Pki {
 
 impl Engine for Pki {
     fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
-        paths::handle(self, call, request)
+        table::handle(paths::TABLE, self, call, request)
     }
 
     fn is_public(&self, verb: Verb, path: &str) -> bool {
-        paths::is_public(verb, path)
+        table::is_public(paths::TABLE, verb, path)
     }
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {

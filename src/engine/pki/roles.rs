@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Pki;
 use super::issue::CompiledRole;
-use super::role::{NAME_MAX, Role, is_name};
+use super::role::Role;
+use crate::engine::name::{NAME_MAX, is_name};
 use crate::model::{Data, Fault, Response};
 use crate::store::Write;
 

@@ -14,8 +14,8 @@ use super::request::{self, alternative_names};
 use super::san::AlternativeNames;
 use super::subject::{Subject, SubjectFields};
 use super::validity::{self, Validity, Wish};
-use super::{Pki, extensions, pem, role, subject, usage};
-use crate::engine::Call;
+use super::{Pki, extensions, pem, subject, usage};
+use crate::engine::{Call, name};
 use crate::managed_keys::KeyRef;
 use crate::model::{Data, Fault, Fields, PublicKey, Response};
 use crate::store::Write;
@@ -284,7 +284,7 @@ fn entry_name(fields: &mut Fields<'_>, field: &'static str) -> Result<String, Fa
     if name == "default" {
         return Err(Fault::invalid(format!("{field} can not be the reserved word \"default\"")));
     }
-    if !name.is_empty() && !role::is_name(&name) {
+    if !name.is_empty() && !name::is_name(&name) {
         return Err(Fault::invalid(format!("{field} {name:?} has characters other than letters, digits, _, - and .")));
     }
     Ok(name)

@@ -1,0 +1,115 @@
+//! What every engine's table of paths is made of.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::{Answer, Call};
+use crate::model::{Data, Fault, Outcome, Request, Response, Verb};
+
+/// What is asked at a path: the parts its pattern leaves open (empty where it leaves none), and the data.
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) second: String,
+    pub(super) data: Data,
+}
+
+type Handler<E> = fn(Arc<E>, Call, Target) -> Answer;
+
+/// One row of the table of an engine `E`.
+pub(super) struct Row<E> {
+    verb: Verb,
+    /// `:` stands for one part; there are at most two.
+    pattern: &'static str,
+    /// Answered without a token.
+    is_public: bool,
+    handler: Handler<E>,
+}
+
+/// What only those with a token may ask.
+pub(super) const fn row<E>(verb: Verb, pattern: &'static str, handler: Handler<E>) -> Row<E> {
+    Row { verb, pattern, is_public: false, handler }
+}
+
+/// What anyone may read.
+pub(super) const fn public<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
+    Row { verb: Verb::Read, pattern, is_public: true, handler }
+}
+
+/// Answers a request by the first row that fits.
+pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: Request) -> Answer {
+    let path = request.path.trim_end_matches('/');
+    let mut is_known = false;
+    for row in table {
+        let Some((name, second)) = open_parts(row.pattern, path) else { continue };
+        is_known = true;
+        if row.verb == request.verb {
+            let target = Target { name: name.to_owned(), second: second.to_owned(), data: request.data };
+            return (row.handler)(engine, call, target);
+        }
+    }
+    now(Err(if is_known { Fault::UnsupportedOperation } else { Fault::NotFound { what: "unsupported path".into() } }))
+}
+
+/// Whether a path is answered without a token.
+pub(super) fn is_public<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    table.iter().any(|row| row.is_public && row.verb == verb && open_parts(row.pattern, path).is_some())
+}
+
+/// The parts of `path` that `pattern` leaves open, if they fit.
+fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
+    let mut found = ["", ""];
+    let mut open = found.iter_mut();
+    let mut parts = path.split('/');
+    for fixed in pattern.split('/') {
+        let part = parts.next()?;
+        if fixed == ":" {
+            // Vault: a parameter that ends in a period fits nothing.
+            if part.is_empty() || part.ends_with('.') {
+                return None;
+            }
+            *open.next()? = part;
+        } else if fixed != part {
+            return None;
+        }
+    }
+    parts.next().is_none().then_some((found[0], found[1]))
+}
+
+/// An answer that is known at once.
+pub(super) fn now(answer: Result<Response, Fault>) -> Answer {
+    Box::pin(std::future::ready(answer.map(Outcome::from)))
+}
+
+/// An answer to come. If its asker leaves, the work ends with it.
+pub(super) fn answer(work: impl Future<Output = Result<Response, Fault>> + Send + 'static) -> Answer {
+    Box::pin(async move { work.await.map(Outcome::from) })
+}
+
+/// Runs what changes records and snapshots to its end, even if its asker leaves half-way: else a snapshot could miss what
+/// the store has.
+pub(super) fn to_the_end(work: impl Future<Output = Result<Response, Fault>> + Send + 'static) -> Answer {
+    Box::pin(async move {
+        let done = tokio::spawn(work).await;
+        done.map_err(|_| Fault::internal("a request ended without an answer"))?.map(Outcome::from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_fit_whole_or_not_at_all() {
+        assert_eq!(open_parts("roles/:", "roles/web"), Some(("web", "")));
+        assert_eq!(open_parts("roles/:", "roles/web/x"), None);
+        assert_eq!(open_parts("roles/:", "roles/"), None);
+        assert_eq!(open_parts("roles/:", "roles"), None);
+        assert_eq!(open_parts("roles/:", "roles/web."), None);
+        assert_eq!(open_parts("crl/pem", "crl/pem"), Some(("", "")));
+        assert_eq!(open_parts("crl", "crl/pem"), None);
+        assert_eq!(open_parts("keys/:/config", "keys/doc/config"), Some(("doc", "")));
+        assert_eq!(open_parts("sign/:/:", "sign/doc/sha2-512"), Some(("doc", "sha2-512")));
+        assert_eq!(open_parts("sign/:/:", "sign/doc"), None);
+    }
+}

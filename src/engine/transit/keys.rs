@@ -1,0 +1,161 @@
+//! `keys/:name`: create, read, list and delete.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Transit;
+use super::key::{TYPE, TransitKey};
+use crate::engine::Call;
+use crate::engine::name::{NAME_MAX, is_name};
+use crate::managed_keys::KeyRef;
+use crate::model::{Data, Fault, Fields, Mount, Response};
+use crate::store::Write;
+
+/// The most keys of one mount.
+const KEYS_MAX: usize = 100_000;
+/// Fields of Vault's that mean nothing for a managed key; refused when they are set.
+const OTHER_TYPES: [&str; 6] =
+    ["key_size", "parameter_set", "hybrid_key_type_pqc", "hybrid_key_type_ec", "exportable", "allow_plaintext_backup"];
+
+/// What `POST keys/:name` says.
+struct Wish {
+    managed_key_name: Option<String>,
+    managed_key_id: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl Wish {
+    fn parse(data: &Data) -> Result<Wish, Fault> {
+        let mut fields = Fields::new(data);
+        let kind = fields.filled("type")?.unwrap_or_else(|| "aes256-gcm96".into());
+        if kind != TYPE {
+            return Err(Fault::invalid(format!(
+                "key type {kind:?} is not offered: Keyway holds no keys itself; use type={TYPE} with managed_key_name"
+            )));
+        }
+        let derived = fields.boolean("derived")?.unwrap_or(false);
+        if fields.boolean("convergent_encryption")?.unwrap_or(false) || derived {
+            return Err(Fault::invalid(format!(
+                "key derivation and convergent encryption not supported for keys of type {TYPE}"
+            )));
+        }
+        refuse_auto_rotation(&mut fields)?;
+        fields.refuse(&OTHER_TYPES)?;
+        let managed_key_name = fields.filled("managed_key_name")?;
+        let managed_key_id = fields.filled("managed_key_id")?;
+        Ok(Wish { managed_key_name, managed_key_id, warnings: fields.ignored().into_iter().collect() })
+    }
+
+    fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
+        match (self.managed_key_name.as_deref(), self.managed_key_id.as_deref()) {
+            (Some(name), None) => Ok(KeyRef::Name(name)),
+            (None, Some(id)) => Ok(KeyRef::Uuid(id)),
+            (None, None) => Err(Fault::invalid("missing argument managed_key_name or managed_key_id")),
+            (Some(_), Some(_)) => {
+                Err(Fault::invalid("only one argument of managed_key_name or managed_key_id should be specified"))
+            }
+        }
+    }
+}
+
+/// Managed keys are rotated by naming the next one.
+pub(super) fn refuse_auto_rotation(fields: &mut Fields<'_>) -> Result<(), Fault> {
+    match fields.duration("auto_rotate_period")? {
+        Some(period) if !period.is_zero() => Err(Fault::invalid("Auto rotation can not be set for managed keys")),
+        _ => Ok(()),
+    }
+}
+
+/// How a use of a managed key is noted.
+fn user(name: &str, version: u32) -> String {
+    format!("transit key {name} version {version}")
+}
+
+impl Transit {
+    /// `POST keys/:name`. The managed key is found, or generated where that is allowed, before the answer.
+    pub(super) async fn create_key(self: Arc<Self>, call: Call, name: String, data: Data) -> Result<Response, Fault> {
+        if !is_name(&name) {
+            return Err(Fault::invalid(format!(
+                "key name {name:?}: expected letters, digits, _, - and ., at most {NAME_MAX}, with a letter or digit at \
+                 both ends"
+            )));
+        }
+        if let Some(key) = self.key(&name) {
+            return already_there(&name, &key);
+        }
+        let wish = Wish::parse(&data)?;
+        let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
+        let (handle, public) = handle.ready(call.deadline).await?;
+        let key = Arc::new(TransitKey::new(handle.uuid(), public));
+        let mount = Arc::clone(&call.mount);
+        let managed_key = handle.name().to_owned();
+        let this = Arc::clone(&self);
+        self.change(move |transit| {
+            if let Some(key) = transit.key(&name) {
+                return already_there(&name, &key);
+            }
+            let mut table = HashMap::clone(&transit.table.load());
+            if table.len() >= KEYS_MAX {
+                return Err(Fault::invalid(format!("this mount has {KEYS_MAX} keys, as many as there may be")));
+            }
+            let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, 1));
+            transit.store.commit_now(vec![Write::create_record(transit.records.key(&name), &key.record)?, uses])?;
+            tracing::info!(
+                namespace = %mount.namespace, mount = mount.path, key = name, managed_key, uid = call.caller.peer.uid,
+                "transit key created"
+            );
+            let shown = key.show(&name)?;
+            table.insert(name, key);
+            transit.table.store(Arc::new(table));
+            Ok(Response::with_warnings(shown, wish.warnings))
+        })
+        .await
+    }
+
+    /// `GET keys/:name`.
+    pub(super) fn read_key(&self, name: &str) -> Result<Response, Fault> {
+        let key = self.key(name).ok_or_else(Fault::absent)?;
+        key.show(name).map(Response::data)
+    }
+
+    /// `LIST keys`.
+    pub(super) fn list_keys(&self) -> Result<Response, Fault> {
+        let mut names: Vec<String> = self.table.load().keys().cloned().collect();
+        names.sort_unstable();
+        if names.is_empty() { Err(Fault::absent()) } else { Ok(Response::keys(names)) }
+    }
+
+    /// `DELETE keys/:name`. The managed key stays.
+    pub(super) async fn delete_key(self: Arc<Self>, call: Call, name: String) -> Result<Response, Fault> {
+        let refused = |name: &str, why: &str| Err(Fault::invalid(format!("error deleting policy {name}: {why}")));
+        self.change(move |transit| {
+            let mut table = HashMap::clone(&transit.table.load());
+            let Some(key) = table.remove(&name) else { return refused(&name, "could not delete key; not found") };
+            if !key.record.deletion_allowed {
+                return refused(&name, "deletion is not allowed for this policy");
+            }
+            transit.store.commit_now(transit.key_removal(&call.mount, &name, &key))?;
+            transit.table.store(Arc::new(table));
+            tracing::info!(
+                namespace = %call.mount.namespace, mount = call.mount.path, key = name, uid = call.caller.peer.uid,
+                "transit key deleted"
+            );
+            Ok(Response::Empty)
+        })
+        .await
+    }
+
+    /// The changes that remove a key.
+    pub(super) fn key_removal(&self, mount: &Mount, name: &str, key: &TransitKey) -> Vec<Write> {
+        let drop_use =
+            |(number, managed_key): (u32, &String)| self.keys.drop_use(mount, managed_key, &user(name, number));
+        let versions = key.record.versions.iter().map(|version| &version.managed_key);
+        let mut writes: Vec<Write> = (1..).zip(versions).map(drop_use).collect();
+        writes.push(Write::Delete { key: self.records.key(name) });
+        writes
+    }
+}
+
+fn already_there(name: &str, key: &TransitKey) -> Result<Response, Fault> {
+    Ok(Response::with_warnings(key.show(name)?, vec![format!("key {name} already existed")]))
+}

@@ -1,0 +1,104 @@
+//! The Transit engine: signatures by named keys, each version of which is a managed key.
+//!
+//! What requests need is in a snapshot: the hot path reads no store. HTTP's paths and the hot operations meet in
+//! `sign.rs` and `verify.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
+
+mod batch;
+mod config;
+mod key;
+mod keys;
+mod options;
+mod paths;
+mod records;
+mod sign;
+mod text;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Answer, Call, Engine, Services, table};
+use crate::managed_keys::ManagedKeys;
+use crate::model::{Fault, Mount, Outcome, Request, SignRequest, VerifyRequest};
+use crate::store::{Changes, Store, Write};
+use key::TransitKey;
+use records::Records;
+
+/// One mount of the Transit engine.
+pub struct Transit {
+    store: Store,
+    keys: ManagedKeys,
+    records: Records,
+    table: ArcSwap<HashMap<String, Arc<TransitKey>>>,
+    changes: Changes,
+    /// The most items of one batch.
+    batch_items: usize,
+    /// Items of one batch that are under way at once.
+    batch_window: usize,
+}
+
+/// Makes the engine of a mount, as its records in the store have it.
+pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault> {
+    Ok(Transit::load(mount, services)?)
+}
+
+impl Transit {
+    fn load(mount: &Mount, services: &Services) -> Result<Arc<Transit>, Fault> {
+        let records = Records::new(mount);
+        let limits = &services.limits;
+        Ok(Arc::new(Transit {
+            table: ArcSwap::from_pointee(records.load(&services.store)?),
+            store: services.store.clone(),
+            keys: services.keys.clone(),
+            records,
+            changes: Changes::default(),
+            batch_items: limits.batch_items,
+            // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
+            batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),
+        }))
+    }
+
+    /// Runs a change of the table of keys: after those before it, to its end even if its asker leaves.
+    async fn change<T: Send + 'static>(
+        self: Arc<Self>,
+        change: impl FnOnce(&Transit) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (changes, namespace) = (self.changes.clone(), self.records.namespace().clone());
+        changes.run(&namespace, move || change(&self)).await
+    }
+
+    /// The key of this name, as it is now.
+    fn key(&self, name: &str) -> Option<Arc<TransitKey>> {
+        self.table.load().get(name).cloned()
+    }
+}
+
+impl Engine for Transit {
+    fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
+        table::handle(paths::TABLE, self, call, request)
+    }
+
+    fn sign(self: Arc<Self>, call: Call, request: SignRequest) -> Answer {
+        Box::pin(async move {
+            let signed = self.sign_typed(&call, request).await?;
+            Ok(Outcome::Signature { signature: signed.signature, key_version: signed.key_version })
+        })
+    }
+
+    fn verify(self: Arc<Self>, call: Call, request: VerifyRequest) -> Answer {
+        Box::pin(async move { Ok(Outcome::Verdict { valid: self.verify_typed(&call, request).await? }) })
+    }
+
+    fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        let mut writes = Vec::new();
+        for (name, key) in self.table.load().iter() {
+            writes.extend(self.key_removal(mount, name, key));
+        }
+        Ok(writes)
+    }
+}

@@ -1,0 +1,101 @@
+//! `sign/:name`: one input or a batch of them. HTTP's path and the hot operation meet here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::Transit;
+use super::batch::{self, Batch};
+use super::key::TransitKey;
+use super::options::{Options, Prepared};
+use super::text;
+use crate::crypto;
+use crate::engine::Call;
+use crate::managed_keys::KeyRef;
+use crate::model::{Data, Fault, Fields, KeyKind, KeyOperation, KeyUsage, Marshaling, Response, SignRequest};
+
+/// A signature made.
+pub(super) struct Signed {
+    /// As the options have it written.
+    pub(super) signature: Bytes,
+    pub(super) key_version: u32,
+}
+
+impl Transit {
+    /// The hot operation.
+    pub(super) async fn sign_typed(&self, call: &Call, request: SignRequest) -> Result<Signed, Fault> {
+        let key = self.signing_key(&request.key)?;
+        let options = Options::of(&request)?;
+        self.sign_one(call, &key, i64::from(request.key_version), options, request.input).await
+    }
+
+    /// `POST sign/:name(/:hash)`.
+    pub(super) async fn sign_by_path(
+        self: Arc<Self>,
+        mut call: Call,
+        name: String,
+        hash: String,
+        data: Data,
+    ) -> Result<Response, Fault> {
+        let key = self.signing_key(&name)?;
+        let mut fields = Fields::new(&data);
+        let version = fields.integer("key_version")?.unwrap_or(0);
+        let options = Options::parse(&mut fields, &hash)?;
+        let batch = Batch::parse(&mut fields, self.batch_items)?;
+        let single = fields.text("input")?;
+        let warnings: Vec<String> = fields.ignored().into_iter().collect();
+        let Some(batch) = batch else {
+            let input = text::input(&single.unwrap_or_default())?;
+            let signed = self.sign_one(&call, &key, version, options, input).await?;
+            return Ok(Response::with_warnings(signed.show(options.marshaling), warnings));
+        };
+        call.class = batch::class(call.class);
+        let (this, call, key, batch) = (&self, &call, &key, &batch);
+        let results = batch
+            .run(self.batch_window, |item| async move {
+                let input = text::input(batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?)?;
+                this.sign_one(call, key, version, options, input).await
+            })
+            .await;
+        let show = |result: Result<Signed, Fault>| match result {
+            Ok(signed) => signed.show(options.marshaling),
+            Err(fault) => batch::failed(&fault, "key_version", json!(0)),
+        };
+        Ok(batch.response(results.into_iter().map(show), warnings))
+    }
+
+    fn signing_key(&self, name: &str) -> Result<Arc<TransitKey>, Fault> {
+        self.key(name).ok_or_else(|| Fault::invalid("signing key not found"))
+    }
+
+    async fn sign_one(
+        &self,
+        call: &Call,
+        key: &TransitKey,
+        version: i64,
+        options: Options,
+        input: Bytes,
+    ) -> Result<Signed, Fault> {
+        let version = key.version_to_sign(version)?;
+        let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
+        handle.require(KeyUsage::Sign)?;
+        let Prepared { scheme, hash, input } = options.prepare(&handle, version.public_key, input).await?;
+        let signature = handle.submit(KeyOperation::Sign { scheme, hash, input }, &call.terms())?.await?;
+        let signature = match (version.public_key.kind, options.marshaling) {
+            (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?.into(),
+            _ => signature,
+        };
+        Ok(Signed { signature, key_version: version.number })
+    }
+}
+
+impl Signed {
+    fn show(&self, marshaling: Marshaling) -> Data {
+        let mut data = Data::new();
+        let text = text::signature(self.key_version, &self.signature, marshaling);
+        data.insert("signature".into(), Value::String(text));
+        data.insert("key_version".into(), self.key_version.into());
+        data
+    }
+}

@@ -17,6 +17,8 @@ use crate::wire::proto;
 
 /// Tries of one request that was refused in a way a later try may mend.
 const TRIES: u32 = 8;
+/// Longest latency told apart: ten minutes, in microseconds.
+const LATENCY_MAX_US: u64 = 600_000_000;
 /// Failures shown one by one.
 const FAILURES_SHOWN: usize = 10;
 
@@ -72,7 +74,7 @@ async fn sign_all(
 ) -> Result<Report, Failure> {
     let bar = progress(requests.len(), args.quiet)?;
     let begun = Instant::now();
-    let mut latency = Histogram::new(3)?;
+    let mut latency = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?;
     let (mut issued, mut failures) = (0, Vec::new());
     let mut answers = futures_util::stream::iter(requests)
         .map(|(request, certificate)| async move {
@@ -144,7 +146,7 @@ fn der(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "neither PEM nor DER".to_owned())?;
     // Tools may write the request in words before the PEM.
     let start = text.find("-----BEGIN").ok_or("neither PEM nor DER")?;
-    let (label, der) = der::pem::decode_vec(text[start..].as_bytes()).map_err(|error| format!("the PEM: {error}"))?;
+    let (label, der) = der::pem::decode_vec(&text.as_bytes()[start..]).map_err(|error| format!("the PEM: {error}"))?;
     if label.ends_with("CERTIFICATE REQUEST") { Ok(der) } else { Err(format!("a PEM of {label}, not of a request")) }
 }
 

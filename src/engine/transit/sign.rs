@@ -83,7 +83,7 @@ impl Transit {
         let Prepared { scheme, hash, input } = options.prepare(&handle, version.public_key, input).await?;
         let signature = handle.submit(KeyOperation::Sign { scheme, hash, input }, &call.terms())?.await?;
         let signature = match (version.public_key.kind, options.marshaling) {
-            (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?.into(),
+            (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?,
             _ => signature,
         };
         Ok(Signed { signature, key_version: version.number })

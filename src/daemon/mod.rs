@@ -29,6 +29,8 @@ use pins::StoredPins;
 
 /// How often engines are asked whether something is due by the clock.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+/// How long a start waits for the tokens of the keys it knows; those that take longer come up behind open sockets.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// How often the store's figures are counted.
 const STORE_FIGURES: Duration = Duration::from_secs(5);
 
@@ -97,6 +99,7 @@ impl Daemon {
         });
         let dispatch =
             Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
+        supervisor.settle(SETTLE_MAX).await;
         let (stop, stopped) = watch::channel(false);
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;

@@ -13,6 +13,7 @@ use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio_io_timeout::TimeoutStream;
 
 use super::{Shared, path};
 use crate::model::{Body, Caller, Class, Data, Deadline, Fault, Operation, Outcome, Request, Secret, Verb, Wire};
@@ -44,13 +45,16 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 
 /// Serves one connection to its end.
 pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
+    // A client that reads no answers must not hold its connection for ever.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(shared.limits.client_io));
     let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller, shared).await) });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.client_io)
         .max_buf_size(shared.limits.http_head_bytes.max(HEAD_MIN))
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let mut stop = shared.stop.clone();
     let ended = tokio::select! {

@@ -1,0 +1,138 @@
+//! What the token sees of us, and what we make of a token that is not there.
+
+use keyway::model::Verb;
+use keyway::wire::proto;
+use serde_json::json;
+
+use crate::daemon::{Daemon, Setup};
+use crate::token::{self, Token};
+
+const P256: &str = r#"{"mechanism": "0x1041", "curve": "P256"}"#;
+
+fn p256() -> serde_json::Value {
+    serde_json::from_str(P256).unwrap()
+}
+
+fn sign() -> proto::Sign {
+    proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..proto::Sign::default() }
+}
+
+#[tokio::test]
+async fn a_signature_costs_two_calls_and_no_search() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.transit_key("doc", p256()).await;
+    let framed = daemon.framed().await;
+    framed.sign(sign()).await.unwrap();
+    let searches = ["C_FindObjectsInit", "C_GetAttributeValue", "C_OpenSession", "C_Login", "C_GetTokenInfo"];
+    let settled = |functions: &[&str]| functions.iter().map(|function| token.calls(function)).collect::<Vec<_>>();
+    let before = (settled(&["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"]), settled(&searches));
+    for _ in 0..100 {
+        framed.sign(sign()).await.unwrap();
+    }
+    let after = (settled(&["C_SignInit", "C_Sign", "C_SignUpdate", "C_SignFinal"]), settled(&searches));
+    let risen: Vec<u64> = after.0.iter().zip(&before.0).map(|(after, before)| after - before).collect();
+    assert_eq!(risen, [100, 100, 0, 0]);
+    assert_eq!(after.1, before.1, "{searches:?}");
+    assert_eq!(token.calls("C_Login"), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_pin_is_tried_once_whatever_keys_and_restarts_there_are() {
+    let token = Token::new();
+    let wrong =
+        || Setup { pin: "0000", more: "limits {\n probe_min = \"10ms\"\n probe_max = \"20ms\"\n}", ..Setup::default() };
+    let daemon = Daemon::with(&token, wrong()).await;
+    let mut told = Vec::new();
+    for name in ["one", "two", "three"] {
+        daemon.managed_key(name, p256()).await;
+        told.push(daemon.refused(&format!("sys/managed-keys/pkcs11/{name}/test/sign"), json!({})).await.1);
+    }
+    assert!(told.iter().all(|told| told.contains("PIN")), "{told:?}");
+    let members = daemon.read("sys/keyway/status").await["members"].clone();
+    assert_eq!(members[0]["state"], "refused", "{members}");
+    assert_eq!(token.calls("C_Login"), 1, "{told:?}");
+    let root_token = daemon.root_token.clone();
+    drop(daemon);
+    for _ in 0..2 {
+        let mut daemon = Daemon::start(&token, wrong());
+        daemon.root_token.clone_from(&root_token);
+        let told = daemon.refused("sys/managed-keys/pkcs11/one/test/sign", json!({})).await.1;
+        assert!(told.contains("PIN"), "{told}");
+    }
+    assert_eq!(token.calls("C_Login"), 1);
+    // Another PIN is another matter.
+    let mut daemon = Daemon::start(&token, Setup::default());
+    daemon.root_token = root_token;
+    daemon.write("sys/managed-keys/pkcs11/one/test/sign", json!({})).await;
+    assert_eq!(token.calls("C_Login"), 2);
+}
+
+#[tokio::test]
+async fn a_token_and_a_library_that_come_late_are_found() {
+    let token = Token::absent();
+    let library = token.folder.path().join("late.so");
+    let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n deadline = \"1s\"\n}";
+    let setup = Setup { library: Some(library.clone()), more, ..Setup::default() };
+    let daemon = Daemon::with(&token, setup).await;
+    daemon.managed_key("doc", p256()).await;
+    let (status, _) = daemon.refused("sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
+    assert!(status == 500 || status == 504, "{status}");
+    let state = |members: &serde_json::Value| members[0]["reason"].as_str().unwrap_or_default().to_owned();
+    let reason = state(&daemon.read("sys/keyway/status").await["members"]);
+    assert!(reason.contains("late.so"), "{reason}");
+    assert!(daemon.log().contains("is not there"), "{}", daemon.log());
+    std::os::unix::fs::symlink(token::module(), &library).unwrap();
+    loop_until(&daemon, |members| state(members).contains(token::LABEL)).await;
+    token.make();
+    loop_until_signed(&daemon).await;
+    assert_eq!(daemon.read("sys/keyway/status").await["members"][0]["state"], "serving");
+    assert_eq!(daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",state=\"serving\"}"), 1.0);
+}
+
+async fn loop_until(daemon: &Daemon, good: impl Fn(&serde_json::Value) -> bool) {
+    let begun = std::time::Instant::now();
+    loop {
+        let members = daemon.read("sys/keyway/status").await["members"].clone();
+        if good(&members) {
+            return;
+        }
+        assert!(begun.elapsed() < crate::daemon::LIMIT, "{members}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+async fn loop_until_signed(daemon: &Daemon) {
+    let begun = std::time::Instant::now();
+    while daemon.ask(Verb::Write, "sys/managed-keys/pkcs11/doc/test/sign", json!({})).await.status >= 300 {
+        assert!(begun.elapsed() < crate::daemon::LIMIT, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_ambiguous_label_is_refused_by_naming_the_ids() {
+    let token = Token::new();
+    for id in ["01", "02"] {
+        crate::openssl::openssl(token.folder.path(), &["genpkey", "-algorithm", "RSA", "-out", "twin.pem"]).unwrap();
+        let output = std::process::Command::new("softhsm2-util")
+            .args(["--import", "twin.pem", "--token", token::LABEL, "--label", "twin", "--id", id, "--pin", token::PIN])
+            .current_dir(token.folder.path())
+            .envs(token.environment())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let daemon = Daemon::new(&token).await;
+    daemon.managed_key("twin", json!({"mechanism": "0x0001", "key_bits": 2048})).await;
+    let (_, told) = daemon.refused("sys/managed-keys/pkcs11/twin/test/sign", json!({})).await;
+    assert!(told.contains("01") && told.contains("02"), "{told}");
+    // With the id it is one key again.
+    daemon
+        .managed_key(
+            "second",
+            json!({"mechanism": "0x0001", "key_label": "twin", "key_id": "0x02", "allow_generate_key": false}),
+        )
+        .await;
+    daemon.write("sys/managed-keys/pkcs11/second/test/sign", json!({})).await;
+}

@@ -1,0 +1,138 @@
+//! Clients that mean no good, or are broken.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use keyway::model::Verb;
+use keyway::wire::proto;
+use serde_json::json;
+
+use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
+use crate::token::Token;
+
+/// Sends bytes as they are; answers what comes back until the daemon closes or falls silent.
+fn raw(daemon: &Daemon, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut text = Vec::new();
+    // A reset is an answer too.
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test]
+async fn malformed_requests_are_told_so_and_disturb_nobody() {
+    let token = Token::new();
+    let daemon =
+        Daemon::with(&token, Setup { more: "limits { http_body_bytes = \"64KiB\" }", ..Setup::default() }).await;
+    let request = |path: &str, body: &str| {
+        let (token, len) = (&daemon.root_token, body.len());
+        format!("POST /v1/{path} HTTP/1.1\r\nHost: k\r\nX-Vault-Token: {token}\r\nContent-Length: {len}\r\n\r\n{body}")
+    };
+    for (bytes, expected) in [
+        ("complete nonsense\r\n\r\n".to_owned(), "400"),
+        (request("sys/mounts/x", "{\"type\":"), "400"),
+        (request("sys/mounts/x", "[1,2]"), "400"),
+        (request("sys/mounts/x", &"x".repeat(70_000)), "413"),
+        (request("no/such/path", "{}"), "404"),
+        (request("%ff%fe", "{}"), "40"),
+        (format!("GET /v1/{} HTTP/1.1\r\nHost: k\r\n\r\n", "a".repeat(100_000)), "4"),
+    ] {
+        let answer = raw(&daemon, bytes.as_bytes());
+        let start: String = bytes.chars().take(60).collect();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{start}: {answer}");
+    }
+    // After an error that leaves the request's end known, the connection goes on.
+    let mut http = daemon.http();
+    assert_eq!(http.request(Verb::Write, "no/such/path", &Default::default()).await.unwrap().status, 404);
+    assert_eq!(http.request(Verb::Read, "sys/health", &Default::default()).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn malformed_frames_end_their_own_connection_only() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let good = daemon.framed().await;
+    let path = daemon.socket().with_extension("sock.framed");
+    for bytes in [
+        &b"\xff\xff\xff\xffxxxx"[..],
+        b"\x00\x00\x00\x04\xff\xff\xff\xff",
+        b"\x00\x00\x00\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00\x00",
+    ] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+    }
+    assert_eq!(good.ping("still there?".into()).await.unwrap(), "still there?");
+    // A bad request in a good frame leaves the connection as it was.
+    let junk = proto::SignCertificate { mount: "pki".into(), role: "x".into(), csr: "junk".into(), data: "{".into() };
+    assert!(good.sign_certificate(junk).await.is_err());
+    assert_eq!(good.ping("and now?".into()).await.unwrap(), "and now?");
+}
+
+#[tokio::test]
+async fn a_full_lane_answers_overloaded_at_once_and_recovers() {
+    let token = Token::new();
+    let more = "limits {\n lane_jobs = 4\n requests_per_connection = 1024\n}";
+    let daemon = Daemon::with(&token, Setup { more, ..Setup::default() }).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x0001", "key_bits": 4096})).await;
+    let framed = daemon.framed().await;
+    let sign =
+        || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..proto::Sign::default() };
+    let all = futures_util::future::join_all((0..400).map(|_| framed.sign(sign()))).await;
+    let refused: Vec<String> = all.iter().filter_map(|result| Some(result.as_ref().err()?.to_string())).collect();
+    assert!(!refused.is_empty() && refused.len() < 400, "{} were refused", refused.len());
+    assert!(refused.iter().all(|told| told.contains("overloaded")), "{refused:?}");
+    framed.sign(sign()).await.unwrap();
+    assert!(daemon.metric("keyway_requests_total{operation=\"sign\",outcome=\"overloaded\",wire=\"framed\"}") > 0.0);
+}
+
+#[tokio::test]
+async fn a_thousand_silent_connections_and_one_that_leaves_hurt_only_themselves() {
+    let token = Token::new();
+    let daemon =
+        Daemon::with(&token, Setup { more: "limits { connections_per_uid = 1100 }", ..Setup::default() }).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let good = daemon.framed().await;
+    let path = daemon.socket().with_extension("sock.framed");
+    let silent: Vec<UnixStream> = (0..1024).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let sign =
+        || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..proto::Sign::default() };
+    // One that leaves in the middle of its batch.
+    let leaving = daemon.framed().await;
+    let cut: Vec<_> = (0..200).map(|_| leaving.call(proto::call::Operation::Sign(sign()))).collect();
+    leaving.close();
+    drop((cut, leaving));
+    for _ in 0..50 {
+        good.sign(sign()).await.unwrap();
+    }
+    wait_for("the connections' count", || {
+        (daemon.metric("keyway_connections{wire=\"framed\"}") >= 1024.0).then_some(())
+    });
+    drop(silent);
+    wait_for("the connections' end", || (daemon.metric("keyway_connections{wire=\"framed\"}") < 10.0).then_some(()));
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_off() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "limits { client_io = \"1s\" }", ..Setup::default() }).await;
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let request = b"GET /v1/sys/health HTTP/1.1\r\nHost: k\r\n\r\n".repeat(100);
+    // Until neither side's buffer takes more, or the daemon has hung up.
+    while stream.write_all(&request).is_ok() {}
+    let good = daemon.ask(Verb::Read, "sys/health", json!({})).await;
+    assert_eq!(good.status, 200);
+    wait_for("the end of the one that does not read", || {
+        (daemon.metric("keyway_connections{wire=\"http\"}") < 1.0).then_some(())
+    });
+}

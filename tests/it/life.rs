@@ -1,0 +1,148 @@
+//! From the first start over restarts to the end.
+
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyway::model::Verb;
+use serde_json::json;
+
+use crate::daemon::{Daemon, Setup, wait_for};
+use crate::token::Token;
+
+#[tokio::test]
+async fn what_was_made_is_there_after_a_crash() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let root = daemon.certificate_authority().await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let signed = daemon.write("transit/sign/doc", json!({"input": STANDARD.encode("x")})).await;
+    let root_token = daemon.root_token.clone();
+    daemon.signal("KILL");
+    drop(daemon);
+    // The socket of the dead daemon is replaced.
+    let mut daemon = Daemon::start(&token, Setup::default());
+    daemon.root_token = root_token;
+    assert_eq!(daemon.read("pki/cert/ca").await["certificate"].as_str().unwrap().trim(), root.trim());
+    let check = json!({"input": STANDARD.encode("x"), "signature": signed["signature"]});
+    assert_eq!(daemon.write("transit/verify/doc", check).await["valid"], true);
+    daemon.write("transit/sign/doc", json!({"input": STANDARD.encode("y")})).await;
+    // Found again and proven, not generated again.
+    assert_eq!(token.calls("C_GenerateKeyPair"), 2);
+}
+
+#[tokio::test]
+async fn the_socket_of_a_living_daemon_is_not_taken() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let config = daemon.folder.join("second.hcl");
+    let text = std::fs::read_to_string(daemon.folder.join("keyway.hcl")).unwrap();
+    std::fs::write(&config, text.replace("keyway.redb", "second.redb").replace("metrics.sock", "second.sock")).unwrap();
+    let second = Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .args(["server", "-config", config.to_str().unwrap()])
+        .envs(token.environment())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && told.contains("http.sock"), "{told}");
+    assert_eq!(daemon.ask(Verb::Read, "sys/health", json!({})).await.status, 200);
+}
+
+#[tokio::test]
+async fn sigterm_drains_and_says_how_it_ended() {
+    let token = Token::new();
+    let mut daemon = Daemon::new(&token).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x0001", "key_bits": 4096})).await;
+    let framed = daemon.framed().await;
+    let sign = keyway::wire::proto::Sign {
+        mount: "transit".into(),
+        key: "doc".into(),
+        input: "x".into(),
+        ..Default::default()
+    };
+    let all = futures_util::future::join_all((0..100).map(|_| framed.sign(sign.clone())));
+    let (all, ()) = tokio::join!(all, async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        daemon.signal("TERM");
+    });
+    // Whatever was begun was answered, the rest was told.
+    let done = all.iter().filter(|result| result.is_ok()).count();
+    assert!(done > 0, "{:?}", all.first());
+    assert!(daemon.ended().success(), "{}", daemon.log());
+    assert!(daemon.log().contains("drained: everything begun was finished"), "{}", daemon.log());
+    assert!(!daemon.socket().exists());
+}
+
+#[tokio::test]
+async fn initialisation_happens_once_and_by_the_command_line_too() {
+    let token = Token::new();
+    let daemon = Daemon::start(&token, Setup::default());
+    let first = daemon.cli(&["operator", "init", "-format=json"]);
+    let printed: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert!(printed["root_token"].as_str().is_some_and(|token| !token.is_empty()), "{printed}");
+    let second = daemon.cli(&["operator", "init"]);
+    assert!(String::from_utf8_lossy(&second.stderr).contains("already initialized"));
+    assert_eq!(second.status.code(), Some(1));
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_in_one_line() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+            .args(arguments)
+            .env("VAULT_ADDR", "unix:///no/such.sock")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, told) = run(&["status"]);
+    assert!(code == Some(1) && told.lines().count() == 1 && told.contains("is the daemon running"), "{told}");
+    let (code, told) = run(&["server", "-config", "/no/such.hcl", "-check"]);
+    assert!(code == Some(64) && told.contains("/no/such.hcl"), "{told}");
+    let (code, told) = run(&["server", "-devv"]);
+    assert!(code == Some(64) && told.contains("--devv"), "{told}");
+}
+
+#[test]
+fn the_example_configurations_are_good() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    let examples: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+            .args(["server", "-check", "-config", example.to_str().unwrap()])
+            .env("KEYWAY_SOFTHSM_PIN", "1234")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_development_server_leaves_nothing_behind() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("dev.sock");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .args(["server", "-dev", "-dev-root-token-id=root"])
+        .arg(format!("-dev-listen-address=unix://{}", socket.display()))
+        .env("TMPDIR", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = printed.find_map(|line| line.ok().filter(|line| line.contains("VAULT_TOKEN"))).unwrap();
+    assert_eq!(line.trim(), "export VAULT_TOKEN=root");
+    let status = Command::new(env!("CARGO_BIN_EXE_keyway"))
+        .arg("status")
+        .env("VAULT_ADDR", format!("unix://{}", socket.display()))
+        .env("VAULT_TOKEN", "root")
+        .output()
+        .unwrap();
+    assert!(status.status.success());
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let ended = wait_for("the end", || child.try_wait().unwrap());
+    assert!(ended.success());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

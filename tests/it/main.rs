@@ -1,0 +1,12 @@
+//! Stories of Keyway as its users live them: a real daemon, a real token, real sockets, openssl as the judge.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say so")]
+
+mod bulk;
+mod daemon;
+mod hardware;
+mod hostile;
+mod life;
+mod openssl;
+mod signing;
+mod token;

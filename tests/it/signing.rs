@@ -1,0 +1,114 @@
+//! Transit over both wires, on every kind of key.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyway::client::ClientError;
+use keyway::model::Verb;
+use keyway::wire::proto;
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::openssl::openssl;
+use crate::token::Token;
+
+const MESSAGE: &[u8] = b"We, the undersigned, agree.";
+
+/// The bytes of a signature's text.
+fn raw(signed: &Value) -> Vec<u8> {
+    let text = signed["signature"].as_str().unwrap();
+    STANDARD.decode(text.strip_prefix("vault:v1:").unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("message", MESSAGE);
+    for (name, settings) in [
+        ("p256", json!({"mechanism": "0x1041", "curve": "P256"})),
+        ("p384", json!({"mechanism": "0x1041", "curve": "P384"})),
+        ("p521", json!({"mechanism": "0x1041", "curve": "P521"})),
+        ("rsa2048", json!({"mechanism": "0x0001", "key_bits": 2048})),
+        ("rsa3072", json!({"mechanism": "0x0001", "key_bits": 3072})),
+        ("pss", json!({"mechanism": "0x000d", "key_bits": 2048})),
+    ] {
+        daemon.transit_key(name, settings).await;
+        let document = daemon.read(&format!("transit/keys/{name}")).await;
+        write("key.pub", document["keys"]["1"]["public_key"].as_str().unwrap().as_bytes());
+        for (hash, flag) in [("sha2-256", "-sha256"), ("sha2-512", "-sha512")] {
+            let asked = json!({"input": STANDARD.encode(MESSAGE), "hash_algorithm": hash});
+            let signed = daemon.write(&format!("transit/sign/{name}"), asked).await;
+            write("signature", &raw(&signed));
+            let mut check = vec!["dgst", flag, "-verify", "key.pub", "-signature", "signature"];
+            if name == "pss" {
+                check.extend(["-sigopt", "rsa_padding_mode:pss"]);
+            }
+            check.push("message");
+            assert!(openssl(folder.path(), &check).unwrap().contains("Verified OK"), "{name} {hash}");
+        }
+    }
+    daemon.transit_key("ed", json!({"mechanism": "0x1057"})).await;
+    let asked = json!({"input": STANDARD.encode(MESSAGE)});
+    let signed = daemon.write("transit/sign/ed", asked).await;
+    let asked = json!({"input": STANDARD.encode(MESSAGE), "signature": signed["signature"]});
+    assert_eq!(daemon.write("transit/verify/ed", asked).await["valid"], true);
+}
+
+#[tokio::test]
+async fn salts_and_raw_inputs_are_as_asked() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.transit_key("pss", json!({"mechanism": "0x000d", "key_bits": 2048})).await;
+    let input = STANDARD.encode(MESSAGE);
+    let signed = daemon.write("transit/sign/pss", json!({"input": input, "salt_length": "20"})).await;
+    for (salt, valid) in [("20", true), ("auto", true), ("hash", false), ("21", false)] {
+        let asked = json!({"input": input, "salt_length": salt, "signature": signed["signature"]});
+        assert_eq!(daemon.write("transit/verify/pss", asked).await["valid"], valid, "{salt}");
+    }
+    daemon.transit_key("rsa", json!({"mechanism": "0x0001", "key_bits": 2048})).await;
+    let asked = json!({"input": input, "prehashed": true, "signature_algorithm": "pkcs1v15"});
+    let signed = daemon.write("transit/sign/rsa/none", asked.clone()).await;
+    let mut check = asked;
+    check["signature"] = signed["signature"].clone();
+    assert_eq!(daemon.write("transit/verify/rsa/none", check).await["valid"], true);
+}
+
+#[tokio::test]
+async fn the_framed_wire_signs_verifies_and_asks_anything() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let framed = daemon.framed().await;
+    assert_eq!(framed.ping("anyone?".into()).await.unwrap(), "anyone?");
+    let sign =
+        proto::Sign { mount: "transit".into(), key: "doc".into(), input: MESSAGE.into(), ..proto::Sign::default() };
+    let signed = framed.sign(sign.clone()).await.unwrap();
+    assert_eq!(signed.key_version, 1);
+    // The same signature is good over HTTP.
+    let text = format!("vault:v1:{}", STANDARD.encode(&signed.signature));
+    let asked = json!({"input": STANDARD.encode(MESSAGE), "signature": text});
+    assert_eq!(daemon.write("transit/verify/doc", asked).await["valid"], true);
+    for (input, valid) in [(MESSAGE, true), (&b"another message"[..], false)] {
+        let signed_facts = proto::Sign { key_version: 1, input: input.into(), ..sign.clone() };
+        let verify = proto::Verify { signed: Some(signed_facts), signature: signed.signature.clone() };
+        assert_eq!(framed.verify(verify).await.unwrap(), valid);
+    }
+    let missing = proto::Sign { key: "none".into(), ..sign };
+    let refused = framed.sign(missing).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Refused { label, .. } if label == "invalid_request"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_token_is_refused_on_both_wires() {
+    let token = Token::new();
+    let mut daemon = Daemon::new(&token).await;
+    let good = std::mem::replace(&mut daemon.root_token, "wrong".into());
+    assert_eq!(daemon.refused("sys/mounts/pki", json!({"type": "pki"})).await, (403, "permission denied".into()));
+    daemon.root_token.clear();
+    assert_eq!(daemon.ask(Verb::Read, "sys/mounts", json!({})).await.status, 403);
+    assert_eq!(daemon.ask(Verb::Read, "sys/health", json!({})).await.status, 200);
+    daemon.root_token = good;
+    assert_eq!(daemon.ask(Verb::Read, "sys/mounts", json!({})).await.status, 200);
+}

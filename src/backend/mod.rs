@@ -5,6 +5,7 @@
 //! This room must not know: requests, engines, queues, namespaces, or which thread calls it. Every call may block; the
 //! caller watches the clock.
 
+pub mod fake;
 pub mod pkcs11;
 pub mod registry;
 

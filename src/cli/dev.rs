@@ -19,10 +19,10 @@ use crate::model::Secret;
 use crate::telemetry::log;
 
 /// Tells the second run which folder is its own.
-const HOME: &str = "KEYWAY_DEV_HOME";
-const LIBRARY: &str = "dev";
-const TOKEN: &str = "keyway-dev";
-const PIN: &str = "1234";
+pub(super) const HOME: &str = "KEYWAY_DEV_HOME";
+pub(super) const LIBRARY: &str = "dev";
+pub(super) const TOKEN: &str = "keyway-dev";
+pub(super) const PIN: &str = "1234";
 /// Where distributions put SoftHSM2; `SOFTHSM2_MODULE` names another place.
 const MODULES: [&str; 5] = [
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
 }
 
 /// The private folder, removed with all that is in it.
-struct Home(PathBuf);
+pub(super) struct Home(pub(super) PathBuf);
 
 impl Drop for Home {
     fn drop(&mut self) {
@@ -73,11 +73,11 @@ fn run_again() -> Failure {
     }
 }
 
-fn configuration(folder: &Path) -> PathBuf {
+pub(super) fn configuration(folder: &Path) -> PathBuf {
     folder.join("softhsm2.conf")
 }
 
-fn make_token(folder: &Path) -> Result<(), Failure> {
+pub(super) fn make_token(folder: &Path) -> Result<(), Failure> {
     let tokens = folder.join("tokens");
     std::fs::create_dir(&tokens)?;
     let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
@@ -95,7 +95,7 @@ fn make_token(folder: &Path) -> Result<(), Failure> {
     Err(Failure::new(format!("softhsm2-util: {}", String::from_utf8_lossy(&made.stderr).trim())))
 }
 
-fn module() -> Result<PathBuf, Failure> {
+pub(super) fn module() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
     let usual = MODULES.iter().map(PathBuf::from).find(|path| path.exists());
     named.or(usual).ok_or_else(|| {
@@ -108,7 +108,8 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
         Some(address) => socket_path(address).map_err(Failure::usage)?,
         None => home.join("keyway.sock"),
     };
-    let config = config(&address, args.dev_prometheus_listener.as_deref())?;
+    let mut config = config(&address, args.dev_prometheus_listener.as_deref())?;
+    config.kms_libraries = vec![library(args.dev_fake_token)?];
     log::init(config.log_level, config.log_format);
     let start = Start { root_token: args.dev_root_token_id.as_deref().map(Secret::from), initialize: true };
     server::serve(&config, start, |daemon| {
@@ -123,6 +124,13 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
             println!("\n  export VAULT_ADDR=unix://{}\n  export VAULT_TOKEN={token}\n", address.display());
         }
     })
+}
+
+/// The library `dev`: SoftHSM2, or keys in memory.
+pub(super) fn library(fake: bool) -> Result<KmsLibrary, Failure> {
+    let (library, profile) =
+        if fake { (PathBuf::from("/proc/self/exe"), Profile::Fake) } else { (module()?, Profile::SoftHsm) };
+    Ok(KmsLibrary { name: LIBRARY.into(), library, pin: Some(Secret::from(PIN)), profile, max_sessions: None })
 }
 
 fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
@@ -147,13 +155,7 @@ fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
         listeners: vec![listener(address.to_owned(), Protocol::Http), listener(framed.into(), Protocol::Framed)],
         storage: Storage::Memory,
         seal: Seal::Ephemeral,
-        kms_libraries: vec![KmsLibrary {
-            name: LIBRARY.into(),
-            library: module()?,
-            pin: Some(Secret::from(PIN)),
-            profile: Profile::SoftHsm,
-            max_sessions: None,
-        }],
+        kms_libraries: Vec::new(),
         telemetry: Telemetry { prometheus_listener },
         limits: Limits::default(),
         publish_dir: None,

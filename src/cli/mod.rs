@@ -4,6 +4,7 @@
 //! configuration.
 
 mod args;
+mod bench;
 mod bulk;
 mod connection;
 mod dev;
@@ -78,6 +79,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Delete(path) => logical::delete(connect, cli.format, &path),
         Command::Sign(sign) => sign::run(connect, &sign),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
+        Command::Bench(bench) => bench::run(connect, cli.format, &bench),
         Command::Version => {
             println!("Keyway v{} (Vault API {})", env!("CARGO_PKG_VERSION"), crate::system::VAULT_VERSION);
             Ok(ExitCode::SUCCESS)

@@ -129,6 +129,8 @@ pub enum Profile {
     CloudHsm,
     /// YubiHSM 2.
     YubiHsm,
+    /// No PKCS#11 at all, but keys in this process: for measuring. No configuration file can name it.
+    Fake,
 }
 
 /// `telemetry { … }`.

@@ -50,7 +50,7 @@ impl Backend for Pkcs11Backend {
     fn default_sessions(&self) -> usize {
         match self.profile {
             // Soft tokens compute on our own cores: more sessions only make them wait for each other.
-            Profile::SoftHsm | Profile::Kryoptic | Profile::Generic => {
+            Profile::SoftHsm | Profile::Kryoptic | Profile::Generic | Profile::Fake => {
                 std::thread::available_parallelism().map_or(2, usize::from)
             }
             Profile::Luna => LUNA_SESSIONS,

@@ -1,0 +1,172 @@
+//! A token of software keys, in this process: for stories that need no real one, and to measure Keyway itself.
+//!
+//! Signing the same input with the same key again gives the signature made before, at the price of a comparison: so a
+//! client that repeats itself sees what Keyway costs, and every signature is good all the same. Errors can be ordered for
+//! the next calls. No configuration file can name it: keys here are as safe as the process.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
+    TokenSelector,
+};
+use crate::crypto::SoftwareKey;
+use crate::model::{Fault, Hash, KeyKind, KeyOperation, Secret, SignatureScheme};
+
+/// The one PIN there is.
+pub const PIN: &str = "1234";
+
+struct Object {
+    label: String,
+    id: Vec<u8>,
+    key: SoftwareKey,
+}
+
+#[derive(Default)]
+struct State {
+    objects: Vec<Arc<Object>>,
+    generated: usize,
+    logins: usize,
+    performed: usize,
+    /// What the next operations are answered with, last first.
+    ordered: Vec<BackendError>,
+}
+
+/// A token: whatever its name, there is one. Cheap to clone; clones are the same token.
+#[derive(Clone, Default)]
+pub struct FakeBackend(Arc<Mutex<State>>);
+
+impl FakeBackend {
+    /// Puts a key on the token, as an operator would.
+    pub fn make(&self, label: &str, id: &[u8], kind: KeyKind) -> Result<(), Fault> {
+        let key = SoftwareKey::generate(kind)?;
+        self.0.lock().objects.push(Arc::new(Object { label: label.into(), id: id.to_vec(), key }));
+        Ok(())
+    }
+
+    /// How many keys were generated on it by the daemon.
+    pub fn generated(&self) -> usize {
+        self.0.lock().generated
+    }
+
+    /// How often it was logged in to, or that was tried.
+    pub fn logins(&self) -> usize {
+        self.0.lock().logins
+    }
+
+    /// How many operations it was asked for.
+    pub fn performed(&self) -> usize {
+        self.0.lock().performed
+    }
+
+    /// Answers the next operation with `error`.
+    pub fn fail_next(&self, error: BackendError) {
+        self.0.lock().ordered.insert(0, error);
+    }
+}
+
+fn keep(fault: Fault) -> BackendError {
+    BackendError { fault, fate: Fate::Keep }
+}
+
+impl Backend for FakeBackend {
+    fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
+        let info = DeviceInfo { serial: token.to_string(), label: token.to_string(), max_sessions: None };
+        Ok(Box::new(FakeDevice { token: self.clone(), info }))
+    }
+
+    fn default_sessions(&self) -> usize {
+        2
+    }
+}
+
+struct FakeDevice {
+    token: FakeBackend,
+    info: DeviceInfo,
+}
+
+impl Device for FakeDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn pin_flags(&self) -> Result<PinFlags, BackendError> {
+        Ok(PinFlags::default())
+    }
+
+    fn login(&self, pin: &Secret) -> Result<(), BackendError> {
+        self.token.0.lock().logins += 1;
+        if pin.expose() == PIN.as_bytes() {
+            return Ok(());
+        }
+        let fault = Fault::CredentialsRefused { what: "the PIN is wrong".into() };
+        Err(BackendError { fault, fate: Fate::Retire })
+    }
+
+    fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
+        Ok(Box::new(FakeSession { token: self.token.clone(), made: None }))
+    }
+}
+
+struct FakeSession {
+    token: FakeBackend,
+    /// The last signature, and what it was made of.
+    made: Option<Made>,
+}
+
+struct Made {
+    handle: u64,
+    scheme: SignatureScheme,
+    hash: Hash,
+    input: Bytes,
+    signature: Bytes,
+}
+
+impl Session for FakeSession {
+    fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
+        let state = self.token.0.lock();
+        let fits = |object: &Arc<Object>| {
+            selector.label.as_ref().is_none_or(|wanted| *wanted == object.label)
+                && selector.id.as_ref().is_none_or(|wanted| *wanted == object.id)
+        };
+        let Some(handle) = state.objects.iter().position(fits) else { return Ok(None) };
+        let object = &state.objects[handle];
+        let (label, id, public) = (object.label.clone(), object.id.clone(), object.key.public().clone());
+        Ok(Some(FoundKey { handle: handle as u64, public, id, label }))
+    }
+
+    fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
+        let key = SoftwareKey::generate(template.kind).map_err(keep)?;
+        let (label, public) = (template.label.clone(), key.public().clone());
+        let mut state = self.token.0.lock();
+        state.generated += 1;
+        state.objects.push(Arc::new(Object { label: label.clone(), id: Vec::new(), key }));
+        Ok(FoundKey { handle: state.objects.len() as u64 - 1, public, id: Vec::new(), label })
+    }
+
+    fn perform(&mut self, handle: u64, _kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+        let object = {
+            let mut state = self.token.0.lock();
+            state.performed += 1;
+            if let Some(error) = state.ordered.pop() {
+                return Err(error);
+            }
+            let object = usize::try_from(handle).ok().and_then(|handle| state.objects.get(handle));
+            Arc::clone(object.ok_or_else(|| keep(Fault::internal("no such handle")))?)
+        };
+        let KeyOperation::Sign { scheme, hash, input } = operation;
+        if let Some(made) = &self.made
+            && (made.handle, made.scheme, made.hash) == (handle, *scheme, *hash)
+            && made.input == input.as_bytes()
+        {
+            return Ok(made.signature.clone());
+        }
+        let signature = object.key.perform(operation).map_err(keep)?;
+        let input = Bytes::copy_from_slice(input.as_bytes());
+        self.made = Some(Made { handle, scheme: *scheme, hash: *hash, input, signature: signature.clone() });
+        Ok(signature)
+    }
+}

@@ -1,0 +1,52 @@
+//! How long a start takes, and how much memory the daemon needs.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::child::Child;
+use super::{Failure, Format, runtime};
+
+/// Starts that are timed.
+const STARTS: usize = 7;
+/// Connections that are held open.
+const CONNECTIONS: usize = 1000;
+
+pub(super) fn run(format: Format, home: &Path) -> Result<ExitCode, Failure> {
+    let mut starts = Vec::new();
+    for number in 0..STARTS {
+        let own = home.join(format!("start-{number}"));
+        std::fs::create_dir(&own)?;
+        starts.push(Child::start(&own, false)?.started_in.as_secs_f64() * 1e3);
+    }
+    starts.sort_by(f64::total_cmp);
+    let start_ms = starts.get(STARTS / 2).copied().unwrap_or(f64::NAN);
+    let runtime = runtime()?;
+    let child = Child::start(home, false)?;
+    let idle = memory(child.pid())?;
+    let clients = runtime.block_on(child.clients(CONNECTIONS))?;
+    let connected = memory(child.pid())?;
+    drop(clients);
+    let binary = std::fs::metadata(std::env::current_exe()?)?.len();
+    if format == Format::Json {
+        println!(
+            "{}",
+            json!({ "start_ms": start_ms, "idle_kib": idle, "connected_kib": connected, "binary_bytes": binary })
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("start to first answer  {start_ms:.0} ms (median of {STARTS})");
+    println!("memory, idle           {idle} KiB");
+    println!("memory, {CONNECTIONS} clients   {connected} KiB");
+    println!("program                {} KiB", binary / 1024);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Resident memory in KiB.
+fn memory(pid: u32) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+    kib.ok_or_else(|| Failure::new("the daemon's memory cannot be read"))
+}

@@ -57,7 +57,7 @@ impl Default for Limits {
             lane_jobs: 4096,
             lane_jobs_per_namespace: 1024,
             batch_max: 32,
-            batch_time: Duration::from_micros(250),
+            batch_time: Duration::from_millis(1),
             deadline: Duration::from_secs(5),
             deadline_max: Duration::from_secs(60),
             call_sign: None,

@@ -133,6 +133,13 @@ pub enum Profile {
     Fake,
 }
 
+impl Profile {
+    /// Whether its private-key operations run on this host's own cores.
+    pub fn computes_here(self) -> bool {
+        matches!(self, Profile::SoftHsm | Profile::Kryoptic | Profile::Fake)
+    }
+}
+
 /// `telemetry { … }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Telemetry {

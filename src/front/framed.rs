@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 
@@ -198,13 +199,11 @@ impl<'s> Connection<'s> {
         // Calls may be left in the buffer from when the connection was full.
         let mut step = self.start_calls();
         while !self.deaf && !self.full() {
-            match self.stream.poll_read_ready(context) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Step::Closed,
-                Poll::Pending => break,
-            }
             self.inbox.reserve(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.inbox) {
+            let read = std::pin::pin!(self.stream.read_buf(&mut self.inbox));
+            // After a short read nothing is left: the next poll says so without asking the kernel.
+            let Poll::Ready(read) = read.poll(context) else { break };
+            match read {
                 Ok(0) if self.in_flight.is_empty() && self.outbox.is_empty() => return Step::Closed,
                 // Half-closed: what was asked is still answered.
                 Ok(0) => self.deaf = true,
@@ -212,7 +211,6 @@ impl<'s> Connection<'s> {
                     self.start_calls();
                     step = Step::Progress;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => return Step::Closed,
             }
         }

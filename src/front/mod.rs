@@ -37,6 +37,16 @@ struct Shared {
     stop: watch::Receiver<bool>,
 }
 
+/// How eagerly the workers take a core from another thread when they have something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As any thread.
+    Prompt,
+    /// They wait until a core is free or its thread's turn is over. Where tokens compute on this host's own cores, each
+    /// answer would else interrupt a signature; so answers and calls gather, and one wake-up serves several.
+    Yielding,
+}
+
 /// The running front.
 pub struct Front {
     addresses: Vec<PathBuf>,
@@ -61,6 +71,7 @@ impl Front {
         limits: &Limits,
         door: Arc<dyn Door>,
         telemetry: Telemetry,
+        pace: Pace,
     ) -> Result<Front, Fault> {
         let bound = listeners.iter().map(BoundListener::bind).collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
@@ -69,7 +80,7 @@ impl Front {
         let accounts = Accounts::new(limits.connections, limits.connections_per_uid);
         let shared = Shared { door, limits: Arc::clone(&limits), telemetry, stop: stopped };
         let workers = (0..limits.workers.max(1))
-            .map(|number| Worker::start(number, shared.clone()))
+            .map(|number| Worker::start(number, shared.clone(), pace))
             .collect::<Result<Vec<_>, _>>()?;
         let desks = workers.iter().map(Worker::desk).collect();
         let acceptor = Acceptor::start(bound, desks, accounts, shared)?;

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, unix};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::accounts::Account;
-use super::{DrainReport, Shared, framed, http};
+use super::{DrainReport, Pace, Shared, framed, http};
 use crate::config::Protocol;
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
+
+/// Niceness 0 on the crate's scale, which runs from 0 (niceness 19) to 99 (niceness -20).
+const NICE_ZERO: u8 = 48;
 
 /// A connection that was accepted.
 pub(super) struct Arrival {
@@ -52,7 +56,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(number: usize, shared: Shared) -> Result<Worker, Fault> {
+    pub(super) fn start(number: usize, shared: Shared, pace: Pace) -> Result<Worker, Fault> {
         let cannot = |error: std::io::Error| Fault::Unavailable { what: format!("cannot start a worker: {error}") };
         let (arrivals, inbox) = mpsc::channel(shared.limits.connections.max(1));
         let (end, ended) = oneshot::channel();
@@ -61,7 +65,10 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
         let thread = std::thread::Builder::new()
             .name(format!("keyway-worker-{number}"))
-            .spawn(move || LocalSet::new().block_on(&runtime, serve(inbox, ended, load, shared)))
+            .spawn(move || {
+                settle_into(pace);
+                LocalSet::new().block_on(&runtime, serve(inbox, ended, load, shared))
+            })
             .map_err(cannot)?;
         Ok(Worker { desk, end, thread })
     }
@@ -75,6 +82,23 @@ impl Worker {
         let _ = self.end.send(end);
         drop(self.desk);
         self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Takes this thread's place in the scheduler. `SCHED_BATCH` (sched(7)) needs no privilege, and a thread of it never
+/// pre-empts another when it wakes.
+fn settle_into(pace: Pace) {
+    if pace == Pace::Prompt {
+        return;
+    }
+    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    let settled = ThreadPriorityValue::try_from(NICE_ZERO).map_err(|error| error.to_string()).and_then(|nice| {
+        let nice = ThreadPriority::Crossplatform(nice);
+        unix::set_thread_priority_and_policy(unix::thread_native_id(), nice, batch)
+            .map_err(|error| format!("{error:?}"))
+    });
+    if let Err(error) = settled {
+        tracing::debug!(error, "the workers run as any thread; signing is slower by a little");
     }
 }
 

@@ -54,6 +54,9 @@ struct State {
     members: HashMap<MemberId, Membership>,
     serving: usize,
     waiting: usize,
+    /// One was woken and has not come yet. It will wake the next if it leaves work behind, so that a burst of jobs
+    /// costs as many wake-ups as sessions are needed for it, and not one a job.
+    waking: bool,
     closed: bool,
 }
 
@@ -84,9 +87,7 @@ impl Lane {
             return Err(fault);
         }
         state.queue.push_back(job);
-        let (waiting, members) = (state.waiting, state.members.len());
-        drop(state);
-        self.wake(waiting, members);
+        self.wake(state);
         Ok(())
     }
 
@@ -149,14 +150,12 @@ impl Lane {
         let mut state = self.state.lock();
         loop {
             if state.members.get(&seat.member).is_none_or(|member| member.epoch != seat.epoch) {
+                self.wake(state);
                 return false;
             }
             self.take(&mut state, seat, batch, &mut finished);
             if !batch.is_empty() || !finished.is_empty() {
-                let waiting = if state.queue.is_empty() { 0 } else { state.waiting };
-                let members = state.members.len();
-                drop(state);
-                self.wake(waiting, members);
+                self.wake(state);
                 answer_all(&mut finished);
                 if !batch.is_empty() {
                     return true;
@@ -171,16 +170,17 @@ impl Lane {
         }
     }
 
-    /// Wakes one waiting session, or all where the one woken might not be able to take the job.
-    fn wake(&self, waiting: usize, members: usize) {
-        match (waiting, members) {
-            (0, _) => {}
-            (_, 1) => {
-                self.work.notify_one();
-            }
-            _ => {
-                self.work.notify_all();
-            }
+    /// Where work is left: wakes one waiting session, or all if the one woken might not be able to take it.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.queue.is_empty() || state.waiting == 0 {
+            return;
+        }
+        if state.members.len() > 1 {
+            drop(state);
+            self.work.notify_all();
+        } else if !std::mem::replace(&mut state.waking, true) {
+            drop(state);
+            self.work.notify_one();
         }
     }
 
@@ -188,6 +188,7 @@ impl Lane {
         state.waiting += 1;
         self.work.wait(state);
         state.waiting -= 1;
+        state.waking = false;
     }
 
     fn take(&self, state: &mut State, seat: Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {

@@ -76,7 +76,7 @@ impl Daemon {
             kms_library "pkcs11" {{
               name    = "hsm"
               library = "{}"
-              profile = "softhsm"
+              profile = "{}"
               pin     = "{}"
             }}
             telemetry {{ prometheus_listener = "unix://{home}/metrics.sock" }}
@@ -84,6 +84,7 @@ impl Daemon {
             {}
             "#,
             library.display(),
+            token::profile(),
             setup.pin,
             setup.more,
         );

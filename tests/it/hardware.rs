@@ -90,6 +90,19 @@ async fn a_token_and_a_library_that_come_late_are_found() {
     assert_eq!(daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",state=\"serving\"}"), 1.0);
 }
 
+#[tokio::test]
+async fn a_token_whose_pin_is_not_set_yet_is_waited_for() {
+    let token = Token::absent();
+    token.initialise();
+    let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n}";
+    let daemon = Daemon::with(&token, Setup { more, ..Setup::default() }).await;
+    daemon.managed_key("doc", p256()).await;
+    let (_, told) = daemon.refused("sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
+    assert!(told.contains("PIN is not set"), "{told}");
+    token.set_pin();
+    loop_until_signed(&daemon).await;
+}
+
 async fn loop_until(daemon: &Daemon, good: impl Fn(&serde_json::Value) -> bool) {
     let begun = std::time::Instant::now();
     loop {
@@ -105,7 +118,8 @@ async fn loop_until(daemon: &Daemon, good: impl Fn(&serde_json::Value) -> bool) 
 async fn loop_until_signed(daemon: &Daemon) {
     let begun = std::time::Instant::now();
     while daemon.ask(Verb::Write, "sys/managed-keys/pkcs11/doc/test/sign", json!({})).await.status >= 300 {
-        assert!(begun.elapsed() < crate::daemon::LIMIT, "{}", daemon.log());
+        let members = || async { daemon.read("sys/keyway/status").await["members"].clone() };
+        assert!(begun.elapsed() < crate::daemon::LIMIT, "{}", members().await);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
@@ -114,14 +128,7 @@ async fn loop_until_signed(daemon: &Daemon) {
 async fn an_ambiguous_label_is_refused_by_naming_the_ids() {
     let token = Token::new();
     for id in ["01", "02"] {
-        crate::openssl::openssl(token.folder.path(), &["genpkey", "-algorithm", "RSA", "-out", "twin.pem"]).unwrap();
-        let output = std::process::Command::new("softhsm2-util")
-            .args(["--import", "twin.pem", "--token", token::LABEL, "--label", "twin", "--id", id, "--pin", token::PIN])
-            .current_dir(token.folder.path())
-            .envs(token.environment())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        token.generate_rsa("twin", id);
     }
     let daemon = Daemon::new(&token).await;
     daemon.managed_key("twin", json!({"mechanism": "0x0001", "key_bits": 2048})).await;

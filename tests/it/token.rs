@@ -1,4 +1,5 @@
-//! A SoftHSM2 token in a private folder, behind the module that counts calls.
+//! A token in a private folder, behind the module that counts calls: SoftHSM2, or Kryoptic where
+//! `KEYWAY_TEST_KRYOPTIC` names its module.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +7,7 @@ use std::sync::OnceLock;
 
 pub(crate) const LABEL: &str = "keyway-test";
 pub(crate) const PIN: &str = "9876";
+const SO_PIN: &str = "12345678";
 
 /// A token and the folder it lives in.
 pub(crate) struct Token {
@@ -25,42 +27,85 @@ impl Token {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("tokens")).unwrap();
         std::fs::create_dir(folder.path().join("calls")).unwrap();
-        let conf = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-            folder.path().join("tokens").display()
-        );
-        std::fs::write(folder.path().join("softhsm2.conf"), conf).unwrap();
-        Token { folder }
+        let token = Token { folder };
+        let tokens = token.folder.path().join("tokens");
+        let softhsm =
+            format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());
+        std::fs::write(token.path("softhsm2.conf"), softhsm).unwrap();
+        let kryoptic =
+            format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"{}/token.sql\"\n", tokens.display());
+        std::fs::write(token.path("kryoptic.conf"), kryoptic).unwrap();
+        token
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Initialises it.
     pub(crate) fn make(&self) {
-        let made = Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", LABEL, "--so-pin", "12345678", "--pin", PIN])
-            .env("SOFTHSM2_CONF", self.folder.path().join("softhsm2.conf"))
-            .output()
-            .expect("softhsm2-util is installed by tests/run");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        self.initialise();
+        self.set_pin();
+    }
+
+    /// Gives it a label and a security officer; nobody can log in as its user yet.
+    pub(crate) fn initialise(&self) {
+        self.tool(&["--slot-index", "0", "--init-token", "--label", LABEL, "--so-pin", SO_PIN]);
+    }
+
+    /// What the security officer does next.
+    pub(crate) fn set_pin(&self) {
+        let officer = ["--login", "--login-type", "so", "--so-pin", SO_PIN];
+        self.tool(&[&["--token-label", LABEL], &officer[..], &["--init-pin", "--pin", PIN]].concat());
+    }
+
+    /// Generates an RSA key of this label and id behind the daemon's back.
+    pub(crate) fn generate_rsa(&self, label: &str, id: &str) {
+        let key = ["--keypairgen", "--key-type", "rsa:2048", "--usage-sign", "--label", label, "--id", id];
+        self.tool(&[&["--token-label", LABEL, "--login", "--pin", PIN], &key[..]].concat());
+    }
+
+    fn tool(&self, arguments: &[&str]) {
+        let module = real_module().to_str().unwrap().to_owned();
+        self.run("pkcs11-tool", &[&["--module", &module], arguments].concat());
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let done = Command::new(program).args(arguments).envs(self.environment()).output();
+        let done = done.unwrap_or_else(|error| panic!("{program}, which tests/run installs: {error}"));
+        assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// What a process needs to reach this token through the counting module.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 3] {
-        let folder = self.folder.path();
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 4] {
         [
-            ("SOFTHSM2_CONF", folder.join("softhsm2.conf")),
-            ("HSM_SIM_MODULE", softhsm()),
-            ("HSM_SIM_CALLS", folder.join("calls")),
+            ("SOFTHSM2_CONF", self.path("softhsm2.conf")),
+            ("KRYOPTIC_CONF", self.path("kryoptic.conf")),
+            ("HSM_SIM_MODULE", real_module()),
+            ("HSM_SIM_CALLS", self.path("calls")),
         ]
     }
 
     /// How often a PKCS#11 function was called, by every process so far.
     pub(crate) fn calls(&self, function: &str) -> u64 {
-        std::fs::metadata(self.folder.path().join("calls").join(function)).map_or(0, |file| file.len())
+        std::fs::metadata(self.path("calls").join(function)).map_or(0, |file| file.len())
     }
 }
 
-fn softhsm() -> PathBuf {
+/// The profile a configuration gives this token.
+pub(crate) fn profile() -> &'static str {
+    if kryoptic().is_some() { "kryoptic" } else { "softhsm" }
+}
+
+fn kryoptic() -> Option<PathBuf> {
+    std::env::var_os("KEYWAY_TEST_KRYOPTIC").map(PathBuf::from)
+}
+
+/// The token's own module.
+fn real_module() -> PathBuf {
     let places = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
-    places.iter().map(PathBuf::from).find(|path| path.exists()).expect("SoftHSM2 is installed by tests/run")
+    let softhsm = || places.iter().map(PathBuf::from).find(|path| path.exists());
+    kryoptic().or_else(softhsm).expect("SoftHSM2 is installed by tests/run")
 }
 
 /// The counting module, built by cargo once per run.

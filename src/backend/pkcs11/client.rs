@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Weak};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -29,6 +30,8 @@ pub(super) struct Module {
 pub(super) struct Initialized {
     pub(super) context: Pkcs11,
     pub(super) table: Table,
+    /// Set when it was seen to hold on to what is no longer so.
+    pub(super) outdated: AtomicBool,
 }
 
 impl Module {
@@ -70,7 +73,7 @@ impl Module {
         let alone = if same { Arc::try_unwrap(current) } else { Err(current) };
         match alone {
             Ok(initialized) => {
-                let Initialized { context, table } = initialized;
+                let Initialized { context, table, .. } = initialized;
                 // Whatever it answers, the next initialisation tells whether the module is of use.
                 let _ = context.finalize();
                 drop(table);
@@ -88,7 +91,7 @@ impl Module {
             Err(error) => return Err(fault::from_cryptoki(profile, Function::Initialize, &error)),
         }
         let table = Table::load(&self.path).map_err(|error| self.not_loaded(&error))?;
-        Ok(Initialized { context, table })
+        Ok(Initialized { context, table, outdated: AtomicBool::new(false) })
     }
 
     fn not_loaded(&self, error: &str) -> BackendError {

@@ -1,6 +1,7 @@
 //! One slot with a token in it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cryptoki::session::{Session as NativeSession, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
@@ -23,20 +24,20 @@ pub(super) struct Pkcs11Device {
     profile: Profile,
 }
 
-/// Opens the token; initialises the module anew where the token is missing and nothing of the module is in use.
+/// Opens the token; initialises the module anew where that may bring the token, if nothing of the module is in use.
 pub(super) fn open(
     module: &Arc<Module>,
     token: &TokenSelector,
     profile: Profile,
 ) -> Result<Box<dyn Device>, BackendError> {
     let mut initialized = module.initialized(profile)?;
-    let mut found = find_token(&initialized, token, profile)?;
-    if found.is_none() {
+    let mut found = find_token(&initialized, token, profile);
+    if initialized.outdated.load(Ordering::Relaxed) || is_missing(&found) {
         module.initialize_anew(initialized, profile)?;
         initialized = module.initialized(profile)?;
-        found = find_token(&initialized, token, profile)?;
+        found = find_token(&initialized, token, profile);
     }
-    let Some((slot, info)) = found else {
+    let Some((slot, info)) = found? else {
         let what = format!(
             "token {token} is not there ({}); insert or initialise it, or correct token_label or slot",
             module.path().display()
@@ -47,11 +48,18 @@ pub(super) fn open(
     Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: initialized, slot, info, profile }))
 }
 
-fn find_token(
-    module: &Initialized,
-    token: &TokenSelector,
-    profile: Profile,
-) -> Result<Option<(Slot, TokenInfo)>, BackendError> {
+type Found = Result<Option<(Slot, TokenInfo)>, BackendError>;
+
+/// Whether another initialisation may help: the module has read its tokens before this one came, or was finalised by
+/// other hands.
+fn is_missing(found: &Found) -> bool {
+    match found {
+        Ok(found) => found.is_none(),
+        Err(error) => error.fate == Fate::Reinitialize,
+    }
+}
+
+fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> Found {
     let slots = module
         .context
         .get_slots_with_token()
@@ -118,7 +126,12 @@ impl Device for Pkcs11Device {
                 *anchor = Some(session);
                 Ok(())
             }
-            Err(error) => Err(fault::from_login(self.profile, &self.info, &error)),
+            Err(error) => {
+                // SoftHSM goes on saying so when the PIN has been set by another process.
+                let unset = matches!(error, Error::Pkcs11(RvError::UserPinNotInitialized, _));
+                self.module.outdated.fetch_or(unset, Ordering::Relaxed);
+                Err(fault::from_login(self.profile, &self.info, &error))
+            }
         }
     }
 

@@ -66,14 +66,21 @@ pub(super) fn from_cryptoki(profile: Profile, function: Function, error: &Error)
     }
 }
 
-/// An error of `C_Login`. Every refusal of the PIN is final: three tries lock most tokens.
+/// An error of `C_Login`. Every refusal of the PIN is final: three tries lock most tokens. Where no PIN is set yet, none
+/// was tried, and it may be set at any time.
 pub(super) fn from_login(profile: Profile, token: &DeviceInfo, error: &Error) -> BackendError {
     let Error::Pkcs11(error, _) = error else { return from_cryptoki(profile, Function::OpenSession, error) };
     let advice = match error {
         RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => "correct the PIN",
         RvError::PinLocked => "the PIN is locked: have the security officer reset it",
         RvError::PinExpired => "the PIN has expired: set a new one",
-        RvError::UserPinNotInitialized => "the user PIN is not set: have the security officer set it",
+        RvError::UserPinNotInitialized => {
+            let what = format!(
+                "token {:?} (serial {}): its user PIN is not set: have the security officer set it",
+                token.label, token.serial
+            );
+            return BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff };
+        }
         other => return classify(profile, Function::OpenSession, other, None),
     };
     let what = format!("token {:?} (serial {}): C_Login: {error:?}: {advice}", token.label, token.serial);
@@ -210,6 +217,9 @@ mod tests {
         let refused = from_login(Profile::Generic, &token, &error);
         assert_eq!((refused.fault.label().as_str(), refused.fate), ("credentials_refused", Fate::Retire));
         assert!(refused.fault.to_string().contains("serial 42"), "{}", refused.fault);
+        let error = Error::Pkcs11(RvError::UserPinNotInitialized, NativeFunction::Login);
+        let unset = from_login(Profile::Generic, &token, &error);
+        assert_eq!((unset.fault.label().as_str(), unset.fate), ("unavailable", Fate::BackOff));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
-use crate::engine::{Answer, Call};
+pub use crate::engine::Answer;
+use crate::engine::Call;
 use crate::identity::Identity;
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,

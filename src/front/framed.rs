@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 
 use super::{Shared, path};
-use crate::engine::Answer;
+use crate::dispatch::Answer;
 use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, Secret, Wire};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};

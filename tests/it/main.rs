@@ -9,4 +9,6 @@ mod hostile;
 mod life;
 mod openssl;
 mod signing;
+#[path = "../tidy.rs"]
+mod tidy;
 mod token;

@@ -1,4 +1,45 @@
-//! Keyway: private keys that live in HSMs, for programs on this host. See the README for what is built.
+//! Keyway: private keys that live in HSMs, for the programs of a host. The README is for those who run it; this is the map
+//! for those who change it.
+//!
+//! # The journey of one request
+//!
+//! ```text
+//! client ─ Unix socket ─► front ─► dispatch ─► engine ─► managed_keys ─► lane ─► session thread ─► C_Sign
+//! ```
+//!
+//! [`front`] turns bytes into one [`model::Operation`], and one [`model::Outcome`] into bytes. [`dispatch`] admits it, asks
+//! [`identity`] who comes and [`namespace`] what is mounted where, runs it, and counts how it ended. An [`engine`] knows what
+//! "issue" and "sign" mean; a managed key is a handle to it, from [`managed_keys`]. The handle's route leads to the lane of a
+//! token, in [`supervisor`], from which that token's session threads pull; they call the [`backend`]. The answer goes back to
+//! the task that waits for it, many to one wake-up.
+//!
+//! # The rooms
+//!
+//! Each may name only those above it in this list that its entry in `tests/tidy.rs` allows.
+//!
+//! - [`model`]: the nouns. No I/O, no runtime.
+//! - [`wire`]: frames, protobuf messages and Vault's JSON envelope: what front and client share.
+//! - [`config`]: the configuration file, validated.
+//! - [`crypto`]: public keys, digests, and the checking of signatures in software.
+//! - [`telemetry`]: every metric in one list; logs.
+//! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
+//! - [`backend`]: kinds of places where keys live: PKCS#11, and keys in memory for measuring.
+//! - [`supervisor`]: actors that own tokens, their lanes and their session threads.
+//! - [`managed_keys`]: named keys: settings, bindings, first use, handles.
+//! - [`namespace`], [`identity`]: mounts; tokens.
+//! - [`engine`]: PKI and Transit, which know nothing of each other.
+//! - [`system`]: the `sys/*` paths.
+//! - [`dispatch`], [`front`]: the way in.
+//! - [`daemon`]: assembles all this from below, and takes it down from above.
+//! - [`client`]: the client of both wires. [`cli`]: the `keyway` command.
+//!
+//! # What always holds
+//!
+//! - Every job is answered exactly once, if need be by being dropped.
+//! - Every queue has a bound, and whoever meets it is told at once. Nothing on the way in waits.
+//! - Requests read snapshots; only actors change what they show. No lock is held across an await.
+//! - A certificate leaves after its record is durable; a CRL after its number is.
+//! - One login call for a wrong PIN, ever. Secrets are in no log, error or metric.
 pub mod backend;
 pub mod cli;
 pub mod client;

@@ -20,6 +20,7 @@ pub(super) struct Cli {
 
 /// Where the daemon is, and who asks.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection and output")]
 pub(super) struct Connection {
     /// The daemon's HTTP socket: unix:///path.
     #[arg(long, global = true, env = "VAULT_ADDR", default_value = "unix:///run/keyway/keyway.sock")]

@@ -164,7 +164,7 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
 
 fn verb(method: &Method, query: &Data) -> Result<Verb, Fault> {
     Ok(match method.as_str() {
-        "GET" if query.get("list").and_then(Value::as_str) == Some("true") => Verb::List,
+        "GET" if asks_to_list(query)? => Verb::List,
         "GET" | "HEAD" => Verb::Read,
         "LIST" => Verb::List,
         "POST" | "PUT" => Verb::Write,
@@ -172,6 +172,15 @@ fn verb(method: &Method, query: &Data) -> Result<Verb, Fault> {
         "DELETE" => Verb::Delete,
         _ => return Err(Fault::UnsupportedOperation),
     })
+}
+
+/// Whether `?list=` says so, in any of the ways Go's `strconv.ParseBool` reads.
+fn asks_to_list(query: &Data) -> Result<bool, Fault> {
+    match query.get("list").and_then(Value::as_str) {
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        None | Some("" | "0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(Fault::invalid(format!("list={other}: expected true or false"))),
+    }
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Fault> {
@@ -219,4 +228,25 @@ fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
         return Ok(query(std::str::from_utf8(&body).ok()));
     }
     serde_json::from_slice(&body).map_err(|error| Fault::invalid(format!("failed to parse JSON input: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_client_lists_its_own_way() {
+        let verb = |method: &str, asked: &str| {
+            verb(&Method::from_bytes(method.as_bytes()).unwrap(), &query(Some(asked)))
+                .map_err(|fault| fault.to_string())
+        };
+        for asked in ["list=true", "list=True", "list=1"] {
+            assert_eq!(verb("GET", asked), Ok(Verb::List), "{asked}");
+        }
+        assert_eq!(verb("LIST", ""), Ok(Verb::List));
+        assert_eq!(verb("GET", "list=false"), Ok(Verb::Read));
+        assert_eq!(verb("GET", ""), Ok(Verb::Read));
+        assert!(verb("GET", "list=perhaps").unwrap_err().contains("perhaps"));
+        assert!(verb("SING", "").is_err());
+    }
 }

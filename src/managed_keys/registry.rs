@@ -145,7 +145,7 @@ impl ManagedKeys {
             return Err(Fault::TooLarge { what });
         }
         self.0.store.commit_now(vec![write])?;
-        let warnings = fields.ignored().into_iter().chain(settings.generation_warning()).collect();
+        let warnings = fields.warnings().into_iter().chain(settings.generation_warning()).collect();
         self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, public, first_use));
         Ok(warnings)
     }

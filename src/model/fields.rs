@@ -11,12 +11,18 @@ use super::{Data, Fault};
 pub struct Fields<'d> {
     data: &'d Data,
     known: Vec<&'static str>,
+    in_path: &'static [&'static str],
 }
 
 impl<'d> Fields<'d> {
     /// A reader of `data`.
     pub fn new(data: &'d Data) -> Fields<'d> {
-        Fields { data, known: Vec::new() }
+        Fields::below(data, &[])
+    }
+
+    /// A reader of `data` sent to a path that says the fields `in_path` itself.
+    pub fn below(data: &'d Data, in_path: &'static [&'static str]) -> Fields<'d> {
+        Fields { data, known: in_path.to_vec(), in_path }
     }
 
     /// The field's value as it came; `None` if it is absent or null.
@@ -130,10 +136,22 @@ impl<'d> Fields<'d> {
         Ok(())
     }
 
-    /// Vault's warning on the fields nobody asked for, if there are any.
-    pub fn ignored(&self) -> Option<String> {
-        let names: Vec<&str> = self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect();
-        (!names.is_empty()).then(|| format!("Endpoint ignored these unrecognized parameters: [{}]", names.join(" ")))
+    /// Vault's warnings on the fields nobody asked for, and on those the path says already.
+    pub fn warnings(&self) -> Vec<String> {
+        let ignored: Vec<&str> =
+            self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect();
+        let replaced: Vec<&str> = self.in_path.iter().copied().filter(|name| self.data.contains_key(*name)).collect();
+        let told = [
+            ("Endpoint ignored these unrecognized parameters", ignored),
+            (
+                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path",
+                replaced,
+            ),
+        ];
+        told.iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what}: [{}]", names.join(" ")))
+            .collect()
     }
 }
 
@@ -190,7 +208,7 @@ mod tests {
         assert_eq!(fields.list("k"), Ok(Some(vec!["x".into()])));
         assert_eq!(fields.duration("d"), Ok(Some(Duration::from_secs(5400))));
         assert_eq!(fields.duration("s"), Ok(Some(Duration::from_secs(90))));
-        assert_eq!(fields.ignored(), None);
+        assert!(fields.warnings().is_empty());
     }
 
     #[test]
@@ -200,7 +218,18 @@ mod tests {
         fields.integer("a").unwrap();
         assert!(fields.refuse(&["exportable"]).is_ok());
         assert!(fields.refuse(&["derived"]).is_err());
-        assert_eq!(fields.ignored().unwrap(), "Endpoint ignored these unrecognized parameters: [z]");
+        assert_eq!(fields.warnings(), ["Endpoint ignored these unrecognized parameters: [z]"]);
+    }
+
+    #[test]
+    fn what_the_path_says_is_known_and_said_to_be_replaced() {
+        let data = data(json!({"name": "a", "role": "b"}));
+        let told = [
+            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [name]",
+        ];
+        let mut fields = Fields::below(&data, &["name"]);
+        fields.value("role");
+        assert_eq!(fields.warnings(), told);
     }
 
     proptest! {

@@ -32,7 +32,7 @@ impl System {
     }
 
     pub(super) async fn enable(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
-        let mut fields = Fields::new(data);
+        let mut fields = Fields::below(data, &["path"]);
         let engine =
             fields.filled("type")?.ok_or_else(|| Fault::invalid("backend type must be specified as a string"))?;
         if !self.engines.contains(&engine.as_str()) {
@@ -48,8 +48,8 @@ impl System {
         let empty = Data::new();
         let mut config = Fields::new(fields.object("config")?.unwrap_or(&empty));
         let (tune, mut warnings) = tuning(&mut config)?;
-        warnings.extend(config.ignored());
-        warnings.extend(fields.ignored());
+        warnings.extend(config.warnings());
+        warnings.extend(fields.warnings());
         let new = NewMount {
             path: path.to_owned(),
             engine,
@@ -87,13 +87,13 @@ impl System {
     }
 
     pub(super) async fn tune(&self, call: &Call, path: &str, data: &Data) -> Result<Response, Fault> {
-        let mut fields = Fields::new(data);
+        let mut fields = Fields::below(data, &["path"]);
         let (mut tune, mut warnings) = tuning(&mut fields)?;
         tune.description = fields.text("description")?;
         tune.options = options(&mut fields)?;
         // Said of auth mounts only; clients send it empty for others.
         fields.refuse(&["token_type"])?;
-        warnings.extend(fields.ignored());
+        warnings.extend(fields.warnings());
         let mount = self.namespaces.tune(&call.namespace, path, tune).await?;
         tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine tuned");
         Ok(done(warnings))

@@ -56,7 +56,7 @@ impl Plan {
     ) -> Result<Plan, Fault> {
         let role = &compiled.role;
         role.check_key(csr.public_key.kind)?;
-        let mut warnings: Vec<String> = fields.ignored.iter().cloned().collect();
+        let mut warnings = fields.warnings.clone();
         let common_name = common_name(role, csr, fields, &mut warnings)?;
         let names = alternative_names(compiled, csr, fields, common_name, &mut warnings)?;
         let serial_number = serial_number(role, csr, fields)?;

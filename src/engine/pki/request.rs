@@ -20,16 +20,16 @@ pub(super) struct SignFields {
     pub(super) remove_roots_from_chain: bool,
     pub(super) user_ids: Vec<String>,
     pub(super) serial_number: Option<String>,
-    /// What nobody reads.
-    pub(super) ignored: Option<String>,
+    /// On what nobody reads.
+    pub(super) warnings: Vec<String>,
 }
 
 impl SignFields {
     /// Reads them.
     pub(super) fn parse(data: &Data) -> Result<SignFields, Fault> {
-        let mut fields = Fields::new(data);
+        let mut fields = Fields::below(data, &["role"]);
         // Read elsewhere, or of no account where no private key is answered.
-        for name in ["csr", "role", "private_key_format"] {
+        for name in ["csr", "private_key_format"] {
             fields.value(name);
         }
         fields.refuse(&["cert_metadata", "issuer_ref"])?;
@@ -43,7 +43,7 @@ impl SignFields {
             remove_roots_from_chain: fields.boolean("remove_roots_from_chain")?.unwrap_or(false),
             user_ids: fields.list("user_ids")?.unwrap_or_default(),
             serial_number: fields.filled("serial_number")?,
-            ignored: fields.ignored(),
+            warnings: fields.warnings(),
         })
     }
 }

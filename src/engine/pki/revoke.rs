@@ -56,7 +56,7 @@ impl Target {
                 return Err(Fault::invalid("Must provide either the certificate or the serial to revoke; not both."));
             }
         };
-        Ok((target, fields.ignored().into_iter().collect()))
+        Ok((target, fields.warnings()))
     }
 }
 

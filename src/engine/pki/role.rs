@@ -105,7 +105,7 @@ const NOT_BUILT: [&str; 5] = [
 impl Role {
     /// Reads a whole role; what is absent takes its default. Also answers warnings.
     pub(super) fn parse(data: &Data) -> Result<(Role, Vec<String>), Fault> {
-        let mut fields = Fields::new(data);
+        let mut fields = Fields::below(data, &["name"]);
         // The name is part of the path; some clients repeat it.
         fields.value("name");
         fields.refuse(&NOT_BUILT)?;
@@ -151,7 +151,7 @@ impl Role {
             serial_number_source: SerialNumberSource::JsonCsr,
         };
         let role = role.with_lists(&mut fields)?.with_key(&mut fields)?.with_validity(&mut fields)?;
-        Ok((role, fields.ignored().into_iter().collect()))
+        Ok((role, fields.warnings()))
     }
 
     fn with_lists(self, fields: &mut Fields<'_>) -> Result<Role, Fault> {

@@ -96,7 +96,7 @@ impl RootRequest {
             format: Format::parse(&mut fields)?,
             warnings,
         };
-        let ignored = fields.ignored();
+        let ignored = fields.warnings();
         Ok(RootRequest { warnings: request.warnings.into_iter().chain(ignored).collect(), ..request })
     }
 

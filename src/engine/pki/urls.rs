@@ -44,7 +44,7 @@ impl Urls {
             crl_distribution_points: list("crl_distribution_points", &self.crl_distribution_points)?,
             ocsp_servers: list("ocsp_servers", &self.ocsp_servers)?,
         };
-        Ok((urls, fields.ignored().into_iter().collect()))
+        Ok((urls, fields.warnings()))
     }
 
     /// Whether there are none.

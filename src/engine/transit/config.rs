@@ -30,7 +30,7 @@ impl Transit {
 
 /// The key with other settings, and warnings.
 fn configured(key: &TransitKey, data: &Data) -> Result<(TransitKey, Vec<String>), Fault> {
-    let mut fields = Fields::new(data);
+    let mut fields = Fields::below(data, &["name"]);
     let mut record = key.record.clone();
     refuse_auto_rotation(&mut fields)?;
     fields.refuse(&["exportable", "allow_plaintext_backup"])?;
@@ -50,7 +50,7 @@ fn configured(key: &TransitKey, data: &Data) -> Result<(TransitKey, Vec<String>)
             "cannot set min decryption version of {decryption}, min encryption version is {encryption}"
         )));
     }
-    Ok((key.with_record(record), fields.ignored().into_iter().collect()))
+    Ok((key.with_record(record), fields.warnings()))
 }
 
 fn version(fields: &mut Fields<'_>, name: &'static str, title: &str, key: &TransitKey) -> Result<Option<u32>, Fault> {

@@ -26,7 +26,7 @@ struct Wish {
 
 impl Wish {
     fn parse(data: &Data) -> Result<Wish, Fault> {
-        let mut fields = Fields::new(data);
+        let mut fields = Fields::below(data, &["name"]);
         let kind = fields.filled("type")?.unwrap_or_else(|| "aes256-gcm96".into());
         if kind != TYPE {
             return Err(Fault::invalid(format!(
@@ -43,7 +43,7 @@ impl Wish {
         fields.refuse(&OTHER_TYPES)?;
         let managed_key_name = fields.filled("managed_key_name")?;
         let managed_key_id = fields.filled("managed_key_id")?;
-        Ok(Wish { managed_key_name, managed_key_id, warnings: fields.ignored().into_iter().collect() })
+        Ok(Wish { managed_key_name, managed_key_id, warnings: fields.warnings() })
     }
 
     fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {

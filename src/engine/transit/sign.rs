@@ -39,12 +39,12 @@ impl Transit {
         data: Data,
     ) -> Result<Response, Fault> {
         let key = self.signing_key(&name)?;
-        let mut fields = Fields::new(&data);
+        let mut fields = Fields::below(&data, &["name", "urlalgorithm"]);
         let version = fields.integer("key_version")?.unwrap_or(0);
         let options = Options::parse(&mut fields, &hash)?;
         let batch = Batch::parse(&mut fields, self.batch_items)?;
         let single = fields.text("input")?;
-        let warnings: Vec<String> = fields.ignored().into_iter().collect();
+        let warnings = fields.warnings();
         let Some(batch) = batch else {
             let input = text::input(&single.unwrap_or_default())?;
             let signed = self.sign_one(&call, &key, version, options, input).await?;

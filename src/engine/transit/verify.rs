@@ -32,7 +32,7 @@ impl Transit {
         hash: String,
         data: Data,
     ) -> Result<Response, Fault> {
-        let mut fields = Fields::new(&data);
+        let mut fields = Fields::below(&data, &["name", "urlalgorithm"]);
         let options = Options::parse(&mut fields, &hash)?;
         let batch = Batch::parse(&mut fields, self.batch_items)?;
         let input = fields.text("input")?;
@@ -40,7 +40,7 @@ impl Transit {
         let others = [fields.filled("hmac")?, fields.filled("cmac")?];
         fields.value("key_version");
         fields.value("mac_length");
-        let warnings: Vec<String> = fields.ignored().into_iter().collect();
+        let warnings = fields.warnings();
         let Some(batch) = batch else {
             let has_mac = others.iter().any(Option::is_some);
             let signature = one_kind(signature.as_deref(), has_mac)?;

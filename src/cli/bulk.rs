@@ -33,11 +33,15 @@ struct Report {
 
 pub(super) fn run(connect: &Connection, format: Format, args: &SignBatch) -> Result<ExitCode, Failure> {
     let out = args.out.as_deref().unwrap_or(&args.folder);
-    std::fs::create_dir_all(out).map_err(|error| Failure::usage(format!("{}: {error}", out.display())))?;
-    let requests = requests(&args.folder, out, args.resume)?;
+    let (requests, done) = requests(&args.folder, out, args.resume)?;
     if requests.is_empty() {
-        return Err(Failure::usage(format!("{}: no .csr files to sign", args.folder.display())));
+        if done == 0 {
+            return Err(Failure::usage(format!("{}: no .csr files to sign", args.folder.display())));
+        }
+        eprintln!("each of the {done} requests has its certificate already");
+        return Ok(ExitCode::SUCCESS);
     }
+    std::fs::create_dir_all(out).map_err(|error| Failure::usage(format!("{}: {error}", out.display())))?;
     let data = logical::data(&args.fields)?;
     let data = if data.is_empty() { Vec::new() } else { serde_json::to_vec(&data)? };
     let report = runtime()?.block_on(async {
@@ -48,22 +52,25 @@ pub(super) fn run(connect: &Connection, format: Format, args: &SignBatch) -> Res
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
-/// The requests of the folder, each with where its certificate goes, in the order of their names.
-fn requests(folder: &Path, out: &Path, resume: bool) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+/// The requests of the folder, each with where its certificate goes, in the order of their names; and how many were left
+/// out because theirs is there.
+fn requests(folder: &Path, out: &Path, resume: bool) -> Result<(Vec<(PathBuf, PathBuf)>, usize), Failure> {
     let entries =
         std::fs::read_dir(folder).map_err(|error| Failure::usage(format!("{}: {error}", folder.display())))?;
-    let mut requests = Vec::new();
+    let (mut requests, mut done) = (Vec::new(), 0);
     for entry in entries {
         let request = entry?.path();
         if request.extension().is_some_and(|extension| extension == "csr") {
             let certificate = out.join(request.with_extension("crt").file_name().unwrap_or_default());
-            if !(resume && certificate.exists()) {
+            if resume && certificate.exists() {
+                done += 1;
+            } else {
                 requests.push((request, certificate));
             }
         }
     }
     requests.sort_unstable();
-    Ok(requests)
+    Ok((requests, done))
 }
 
 async fn sign_all(

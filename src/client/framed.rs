@@ -33,9 +33,18 @@ pub struct Identity {
     pub namespace: String,
 }
 
-/// A client of the framed wire. Cheap to clone: clones share the connection.
+/// A client of the framed wire. Cheap to clone: clones share the connection, which ends with the last of them.
 #[derive(Clone)]
-pub struct Framed(Arc<Inner>);
+pub struct Framed(Arc<Owner>);
+
+/// What the clones hold, and the tasks that serve the connection do not.
+struct Owner(Arc<Inner>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
 
 struct Inner {
     next: AtomicU64,
@@ -69,7 +78,7 @@ impl Framed {
             Arc::new(Inner { next: AtomicU64::new(1), state: Mutex::default(), work: Notify::new(), class, deadline });
         tokio::spawn(write(Arc::clone(&inner), writer));
         tokio::spawn(read(Arc::clone(&inner), reader));
-        let client = Framed(inner);
+        let client = Framed(Arc::new(Owner(inner)));
         let hello = proto::Hello {
             version: PROTOCOL_VERSION,
             token: identity.token.expose_str().unwrap_or_default().to_owned(),
@@ -83,12 +92,13 @@ impl Framed {
 
     /// Sends one call and waits for its answer. A fault is an error.
     pub fn call(&self, operation: Operation) -> impl Future<Output = Result<Answer, ClientError>> + use<> {
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let deadline_ms = self.0.deadline.map_or(0, |span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX));
-        let call = proto::Call { id, deadline_ms, class: self.0.class.into(), operation: Some(operation) };
+        let inner = &self.0.0;
+        let id = inner.next.fetch_add(1, Ordering::Relaxed);
+        let deadline_ms = inner.deadline.map_or(0, |span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX));
+        let call = proto::Call { id, deadline_ms, class: inner.class.into(), operation: Some(operation) };
         let (sender, answer) = oneshot::channel();
         let wake = {
-            let mut state = self.0.state.lock();
+            let mut state = inner.state.lock();
             if let Some(what) = &state.broken {
                 // The receiver is ours: it cannot be gone.
                 let _ = sender.send(Err(ClientError::Broken { what: what.clone() }));
@@ -101,7 +111,7 @@ impl Framed {
             }
         };
         if wake {
-            self.0.work.notify_one();
+            inner.work.notify_one();
         }
         async move {
             match answer.await {
@@ -156,8 +166,14 @@ impl Framed {
 
     /// Ends the connection: calls in flight are answered as broken.
     pub fn close(&self) {
-        self.0.state.lock().closed = true;
-        self.0.work.notify_one();
+        self.0.0.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.work.notify_one();
     }
 }
 

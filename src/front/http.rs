@@ -27,6 +27,8 @@ const VAULT_TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// The media type of a PATCH (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
+/// Bodies beyond this are read on a thread of the blocking pool.
+const LARGE_BODY: usize = 128 << 10;
 /// hyper wants room for at least this much of a head.
 const HEAD_MIN: usize = 8 << 10;
 
@@ -131,12 +133,12 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
     let verb = verb(&head.method, &query)?;
     let data = match verb {
         Verb::Read | Verb::List | Verb::Delete => query,
-        Verb::Write => body_data(&head.headers, read(body, shared).await?)?,
+        Verb::Write => body_data(&head.headers, read(body, shared).await?).await?,
         Verb::Patch => {
             if media_type(&head.headers) != Some(MERGE_PATCH) {
                 return Err(Refused::MediaType);
             }
-            body_data(&head.headers, read(body, shared).await?)?
+            body_data(&head.headers, read(body, shared).await?).await?
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -219,15 +221,24 @@ async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, Fault> {
     }
 }
 
-/// A JSON object, or a form. No body is an empty one.
-fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
+/// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.
+async fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
+    let is_form = media_type(headers) == Some("application/x-www-form-urlencoded") && body.first() != Some(&b'{');
+    if body.len() <= LARGE_BODY {
+        return parse_body(&body, is_form);
+    }
+    let parsed = tokio::task::spawn_blocking(move || parse_body(&body, is_form)).await;
+    parsed.unwrap_or_else(|_| Err(Fault::internal("reading a body panicked")))
+}
+
+fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Data::new());
     }
-    if media_type(headers) == Some("application/x-www-form-urlencoded") && body.first() != Some(&b'{') {
-        return Ok(query(std::str::from_utf8(&body).ok()));
+    if is_form {
+        return Ok(query(std::str::from_utf8(body).ok()));
     }
-    serde_json::from_slice(&body).map_err(|error| Fault::invalid(format!("failed to parse JSON input: {error}")))
+    serde_json::from_slice(body).map_err(|error| Fault::invalid(format!("failed to parse JSON input: {error}")))
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::load::Work;
@@ -17,6 +19,17 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Requests certificates are issued for.
 const REQUESTS: usize = 20;
 const TOKEN: &str = "bench";
+
+/// The process number of the daemon that runs, for whom a signal ends; 0 for none.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the daemon that runs, if one does.
+pub(super) fn end_running() {
+    if let Some(pid) = Pid::from_raw(RUNNING.swap(0, Ordering::Relaxed)) {
+        // What cannot be ended has ended already.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
 
 /// A running daemon; ended when dropped.
 pub(super) struct Child {
@@ -43,6 +56,7 @@ impl Child {
         }
         let begun = Instant::now();
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        RUNNING.store(i32::try_from(process.id()).unwrap_or(0), Ordering::Relaxed);
         let mut child = Child { process, socket, token: TOKEN.into(), started_in: Duration::ZERO };
         while std::os::unix::net::UnixStream::connect(child.framed_socket()).is_err() {
             if let Some(status) = child.process.try_wait()? {
@@ -166,10 +180,7 @@ fn configuration(home: &Path, socket: &Path, library: &Path) -> String {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // What cannot be ended has ended already.
-        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(0)) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        end_running();
         let _ = self.process.wait();
     }
 }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::args::{self, BenchKey, BenchWhat, Connection, Format};
 use super::{Failure, dev, runtime};
 use baseline::Baseline;
@@ -33,6 +35,7 @@ const WARM_UP: u16 = 2;
 pub(super) fn run(_: &Connection, format: Format, args: &args::Bench) -> Result<ExitCode, Failure> {
     let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return Err(run_again()) };
     let _home = dev::Home(home.clone());
+    leave_nothing_behind(home.clone())?;
     let loads = args.loads.iter().map(|text| Load::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let measured = match args.what {
         BenchWhat::Footprint => return footprint::run(format, &home),
@@ -41,6 +44,24 @@ pub(super) fn run(_: &Connection, format: Format, args: &args::Bench) -> Result<
     };
     report::print(format, args, &measured)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// When a signal ends the measuring, ends the daemon and removes the folder too.
+fn leave_nothing_behind(home: PathBuf) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let mut terminate = runtime.block_on(async { signal(SignalKind::terminate()) })?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        child::end_running();
+        drop(dev::Home(home));
+        std::process::exit(130)
+    });
+    Ok(())
 }
 
 /// Makes a token, and runs the program again with the environment that leads to it. Returns only if that fails.

@@ -6,6 +6,7 @@
 mod document;
 mod limits;
 mod load;
+mod pace;
 mod reader;
 mod reference;
 mod stanzas;
@@ -18,6 +19,7 @@ use crate::model::Secret;
 
 pub use document::{Problem, Problems};
 pub use limits::Limits;
+pub use pace::Pace;
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use crate::backend::registry;
 use crate::config::{Config, KmsLibrary, Profile};
 use crate::dispatch::{Dispatch, Door, Engines};
 use crate::engine::{Services, registry as engines};
-use crate::front::{Front, Pace};
+use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{Fault, Secret};
@@ -60,7 +60,7 @@ impl Daemon {
     pub async fn start(config: &Config, start: Start) -> Result<Daemon, Fault> {
         let started = SystemTime::now();
         let telemetry = Telemetry::new();
-        let store = Store::open(&config.storage, seal_from_config(&config.seal)?)?;
+        let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
         let libraries = config.kms_libraries.iter().map(|library| open_library(library, config)).collect();
         let pins = Arc::new(StoredPins::new(store.clone()));
         let supervisor = Supervisor::start(libraries, &config.limits, pins, telemetry.clone());
@@ -103,7 +103,7 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
-        let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), pace(config))?;
+        let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
         tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
         let drain = config.limits.drain;
         Ok(Daemon { store, supervisor, front, telemetry, drain, stop, metrics_address, root_token })
@@ -178,12 +178,6 @@ fn open_library(library: &KmsLibrary, config: &Config) -> Library {
         sessions: library.max_sessions,
         call_sign: config.limits.call_sign.unwrap_or(default),
     }
-}
-
-/// Tokens that compute on our own cores come before the workers.
-fn pace(config: &Config) -> Pace {
-    let here = config.kms_libraries.iter().any(|library| library.profile.computes_here());
-    if here { Pace::Yielding } else { Pace::Prompt }
 }
 
 fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> Load {

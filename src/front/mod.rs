@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::config::{Limits, Listener};
+use crate::config::{Limits, Listener, Pace};
 use crate::dispatch::Door;
 use crate::model::Fault;
 use crate::telemetry::Telemetry;
@@ -35,16 +35,6 @@ struct Shared {
     limits: Arc<Limits>,
     telemetry: Telemetry,
     stop: watch::Receiver<bool>,
-}
-
-/// How eagerly the workers take a core from another thread when they have something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// As any thread.
-    Prompt,
-    /// They wait until a core is free or its thread's turn is over. Where tokens compute on this host's own cores, each
-    /// answer would else interrupt a signature; so answers and calls gather, and one wake-up serves several.
-    Yielding,
 }
 
 /// The running front.

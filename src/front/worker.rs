@@ -6,18 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, unix};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::accounts::Account;
-use super::{DrainReport, Pace, Shared, framed, http};
-use crate::config::Protocol;
+use super::{DrainReport, Shared, framed, http};
+use crate::config::{Pace, Protocol};
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
-
-/// Niceness 0 on the crate's scale, which runs from 0 (niceness 19) to 99 (niceness -20).
-const NICE_ZERO: u8 = 48;
 
 /// A connection that was accepted.
 pub(super) struct Arrival {
@@ -66,7 +62,7 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(format!("keyway-worker-{number}"))
             .spawn(move || {
-                settle_into(pace);
+                pace.settle_into();
                 LocalSet::new().block_on(&runtime, serve(inbox, ended, load, shared))
             })
             .map_err(cannot)?;
@@ -82,23 +78,6 @@ impl Worker {
         let _ = self.end.send(end);
         drop(self.desk);
         self.thread.join().unwrap_or_default()
-    }
-}
-
-/// Takes this thread's place in the scheduler. `SCHED_BATCH` (sched(7)) needs no privilege, and a thread of it never
-/// pre-empts another when it wakes.
-fn settle_into(pace: Pace) {
-    if pace == Pace::Prompt {
-        return;
-    }
-    let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-    let settled = ThreadPriorityValue::try_from(NICE_ZERO).map_err(|error| error.to_string()).and_then(|nice| {
-        let nice = ThreadPriority::Crossplatform(nice);
-        unix::set_thread_priority_and_policy(unix::thread_native_id(), nice, batch)
-            .map_err(|error| format!("{error:?}"))
-    });
-    if let Err(error) = settled {
-        tracing::debug!(error, "the workers run as any thread; signing is slower by a little");
     }
 }
 

@@ -168,12 +168,12 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::config::Storage;
+    use crate::config::{Pace, Storage};
     use crate::model::{PeerCredentials, Wire};
     use crate::store::Ephemeral;
 
     fn identity() -> Identity {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         Identity::new(store)
     }

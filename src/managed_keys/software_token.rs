@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ManagedKeys;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
-use crate::config::{Limits, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::model::{Fault, KeyKind, Secret};
 use crate::store::{Ephemeral, Store};
 use crate::supervisor::{Library, PinHash, PinMemory, Supervisor};
@@ -45,7 +45,8 @@ impl SoftwareToken {
 
 /// An open store in memory.
 pub(crate) fn open_store() -> Store {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().expect("a seal"))).expect("a store");
+    let store =
+        Store::open(&Storage::Memory, Box::new(Ephemeral::new().expect("a seal")), Pace::Prompt).expect("a store");
     store.initialize().expect("an initialised store");
     store
 }

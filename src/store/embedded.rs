@@ -26,6 +26,7 @@ use super::physical::{
 };
 use super::queue::{Bounds, Queue};
 use super::storage_file::{IfAbsent, StorageFile};
+use crate::config::Pace;
 use crate::model::Fault;
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
@@ -56,11 +57,11 @@ struct Opened {
 
 impl Embedded {
     /// Opens the file, or makes it with mode 0600.
-    pub(super) fn open(path: &Path) -> Result<Embedded, Fault> {
-        Embedded::start(StorageFile::new(path))
+    pub(super) fn open(path: &Path, pace: Pace) -> Result<Embedded, Fault> {
+        Embedded::start(StorageFile::new(path), pace)
     }
 
-    fn start(file: StorageFile) -> Result<Embedded, Fault> {
+    fn start(file: StorageFile, pace: Pace) -> Result<Embedded, Fault> {
         let database = prepare(&file, IfAbsent::Make)?;
         let shared = Arc::new(Shared {
             file,
@@ -72,7 +73,10 @@ impl Embedded {
             .name("store-writer".to_owned())
             .spawn({
                 let writer = Writer { shared: Arc::clone(&shared) };
-                move || writer.shared.write_groups()
+                move || {
+                    pace.settle_into();
+                    writer.shared.write_groups()
+                }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start the thread of the store: {error}") })?;
         Ok(Embedded { shared, writer: Mutex::new(Some(writer)) })

@@ -48,10 +48,10 @@ struct Inner {
 
 impl Store {
     /// Opens what the configuration names and, if it is initialised, its root key. Refused, and nothing changed, if the
-    /// file is damaged or open elsewhere, or if the seal does not open the root key.
-    pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>) -> Result<Store, Fault> {
+    /// file is damaged or open elsewhere, or if the seal does not open the root key. `pace` is that of the writing thread.
+    pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>, pace: config::Pace) -> Result<Store, Fault> {
         let physical: Box<dyn Physical> = match storage {
-            config::Storage::Redb { path } => Box::new(Embedded::open(path)?),
+            config::Storage::Redb { path } => Box::new(Embedded::open(path, pace)?),
             config::Storage::Memory => Box::new(Memory::default()),
         };
         Store::over(physical, wrap)

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::physical::{Counters, NotQueued, Physical, Transaction, Visitor, WhenFull};
 use super::*;
-use crate::config::Storage;
+use crate::config::{Pace, Storage};
 use crate::model::Fault;
 
 /// A store over each kind of storage, with the folder that must outlive it.
 fn stores() -> Vec<(Option<tempfile::TempDir>, Store)> {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::Redb { path: folder.path().join("records.redb") };
-    let embedded = Store::open(&storage, Box::new(Ephemeral::new().unwrap())).unwrap();
-    let memory = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+    let embedded = Store::open(&storage, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let memory = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
     vec![(Some(folder), embedded), (None, memory)]
 }
 
@@ -54,7 +54,7 @@ impl Files {
 }
 
 fn open(storage: &Path, seal: &Path) -> Result<Store, Fault> {
-    Store::open(&Storage::Redb { path: storage.to_owned() }, Box::new(KeyFile::new(seal)))
+    Store::open(&Storage::Redb { path: storage.to_owned() }, Box::new(KeyFile::new(seal)), Pace::Prompt)
 }
 
 fn key(collection: &str, name: &str) -> RecordKey {
@@ -436,7 +436,7 @@ fn a_wrong_or_missing_key_file_is_refused_and_resets_nothing() {
     other.open().unwrap().initialize().unwrap();
     assert!(said(open(&files.storage(), &other.seal())).contains("seal.key does not open this store"));
     let redb = Storage::Redb { path: files.storage() };
-    let text = said(Store::open(&redb, Box::new(Ephemeral::new().unwrap())));
+    let text = said(Store::open(&redb, Box::new(Ephemeral::new().unwrap()), Pace::Prompt));
     assert!(text.contains(r#"sealed by a seal of kind "file", but "ephemeral" is configured"#), "{text}");
 
     assert_eq!(value(&files.open().unwrap(), "c", "n").as_deref(), Some("v"));

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Storage;
+use crate::config::{Pace, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
 use crate::model::{Curve, KeyKind, PeerCredentials, Wire};
@@ -26,7 +26,7 @@ struct Client {
 /// Runs a story on a daemon that is not initialised yet.
 fn uninitialized<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
     actix::System::new().block_on(async {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         let token = SoftwareToken::default();
         let system = system(store, token.supervisor());
         let uid = rustix::process::geteuid().as_raw();

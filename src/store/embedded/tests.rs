@@ -8,7 +8,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use super::*;
-use crate::config::Storage;
+use crate::config::{Pace, Storage};
 use crate::model::Namespace;
 use crate::store::{KeyFile, RecordKey, Store, Write, name};
 
@@ -91,7 +91,7 @@ impl Site {
                 builder.create_with_backend(Disk { file: FileBackend::new(file)?, trouble: Arc::clone(&trouble) })
             }),
         );
-        Embedded::start(file).unwrap()
+        Embedded::start(file, Pace::Prompt).unwrap()
     }
 
     fn store(&self) -> Store {
@@ -108,7 +108,7 @@ impl Site {
         let copy = self.folder.path().join("crashed.redb");
         std::fs::copy(&self.path, &copy).unwrap();
         let seal = Box::new(KeyFile::new(&self.folder.path().join("seal.key")));
-        Store::open(&Storage::Redb { path: copy }, seal).unwrap()
+        Store::open(&Storage::Redb { path: copy }, seal, Pace::Prompt).unwrap()
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::Pki;
 use super::keys::KeySource;
 use super::software::Keyring;
-use crate::config::Storage;
+use crate::config::{Pace, Storage};
 use crate::engine::{Call, Engine};
 use crate::model::{
     Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
@@ -51,7 +51,7 @@ fn mount() -> Mount {
 impl Desk {
     /// A mount that may use keys of these kinds, named by the first column.
     fn new(kinds: &[(&str, KeyKind)]) -> Desk {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         Desk::over(store, Arc::new(Keyring::new(kinds)))
     }

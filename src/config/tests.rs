@@ -57,7 +57,7 @@ fn every_field_is_read() {
         telemetry { prometheus_listener = "unix:///run/metrics.sock" }
         limits {
           lane_jobs = 100
-          batch_time = "1ms"
+          batch_time = "2ms"
           deadline = 3
           frame_bytes = "2MiB"
           call_sign = "7s"
@@ -85,7 +85,7 @@ fn every_field_is_read() {
     assert_eq!(config.telemetry.prometheus_listener, Some(PrometheusListener::Unix("/run/metrics.sock".into())));
     let limits = &config.limits;
     assert_eq!((limits.lane_jobs, limits.lane_jobs_per_namespace), (100, 100));
-    assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(1), Duration::from_secs(3)));
+    assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(2), Duration::from_secs(3)));
     assert_eq!((limits.frame_bytes, limits.call_sign), (2 << 20, Some(Duration::from_secs(7))));
     assert_eq!(config.publish_dir, Some("/srv/pki".into()));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, LogFormat::Json));

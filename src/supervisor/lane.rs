@@ -277,6 +277,12 @@ impl Lane {
         drop(jobs);
     }
 
+    /// Sessions that wait for work.
+    #[cfg(test)]
+    pub(super) fn asleep(&self) -> usize {
+        self.state.lock().waiting
+    }
+
     /// Jobs queued now.
     pub(super) fn depth(&self) -> usize {
         self.state.lock().queue.len()

@@ -189,6 +189,39 @@ fn a_void_seat_and_a_drained_lane_end_the_session() {
 }
 
 #[test]
+fn a_burst_wakes_as_many_sessions_as_it_has_work_for() {
+    const SESSIONS: usize = 4;
+    let lane = lane(64, 64, 8);
+    (1..SESSIONS).for_each(|_| lane.sit(SEAT));
+    let key = key(&lane, None);
+    // Each session stays in its first job until all have one: it would stay for ever if one was not woken.
+    let all_busy = std::sync::Barrier::new(SESSIONS + 1);
+    let burst: Vec<Pending> = std::thread::scope(|scope| {
+        for _ in 0..SESSIONS {
+            scope.spawn(|| {
+                let mut first = true;
+                let mut batch = VecDeque::new();
+                while lane.pull(SEAT, &mut batch) {
+                    if std::mem::take(&mut first) {
+                        all_busy.wait();
+                    }
+                    batch.drain(..).for_each(|job| job.answer(Ok(Bytes::new())));
+                }
+            });
+        }
+        // All asleep: the wake-ups are what is tried.
+        while lane.asleep() < SESSIONS {
+            std::thread::yield_now();
+        }
+        let burst = (0..SESSIONS).map(|_| submit(&key).unwrap()).collect();
+        all_busy.wait();
+        lane.close();
+        burst
+    });
+    burst.into_iter().for_each(|pending| assert!(answered(pending).is_ok()));
+}
+
+#[test]
 fn a_job_put_back_keeps_its_place_at_the_head() {
     let lane = lane(10, 10, 1);
     let key = key(&lane, None);

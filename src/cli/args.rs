@@ -94,6 +94,9 @@ pub(super) struct Server {
     /// With -dev: the HTTP socket, unix:///path; in a private folder by default. The framed socket is at path.framed.
     #[arg(long, value_name = "ADDRESS", requires = "dev", env = "VAULT_DEV_LISTEN_ADDRESS")]
     pub(super) dev_listen_address: Option<String>,
+    /// Log in even where a token says that it allows one last try before it locks.
+    #[arg(long, conflicts_with = "dev")]
+    pub(super) force_final_pin_try: bool,
     /// With -dev: keys in the daemon's own memory in place of a SoftHSM2 token, to measure Keyway alone.
     #[arg(long, requires = "dev")]
     pub(super) dev_fake_token: bool,

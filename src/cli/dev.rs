@@ -111,7 +111,8 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
     let mut config = config(&address, args.dev_prometheus_listener.as_deref())?;
     config.kms_libraries = vec![library(args.dev_fake_token)?];
     log::init(config.log_level, config.log_format);
-    let start = Start { root_token: args.dev_root_token_id.as_deref().map(Secret::from), initialize: true };
+    let start =
+        Start { root_token: args.dev_root_token_id.as_deref().map(Secret::from), initialize: true, ..Start::default() };
     server::serve(&config, start, |daemon| {
         println!("Keyway is running in development mode: everything here is gone when it ends.\n");
         println!("  HTTP socket    unix://{}", address.display());

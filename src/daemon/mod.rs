@@ -41,6 +41,8 @@ pub struct Start {
     pub root_token: Option<Secret>,
     /// Initialise at once, if that has not happened: for `-dev`.
     pub initialize: bool,
+    /// Log in even where a token says that it allows one last try before it locks.
+    pub final_pin_try: bool,
 }
 
 /// A running daemon.
@@ -61,7 +63,7 @@ impl Daemon {
         let started = SystemTime::now();
         let telemetry = Telemetry::new();
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
-        let libraries = config.kms_libraries.iter().map(|library| open_library(library, config)).collect();
+        let libraries = config.kms_libraries.iter().map(|library| open_library(library, config, &start)).collect();
         let pins = Arc::new(StoredPins::new(store.clone()));
         let supervisor = Supervisor::start(libraries, &config.limits, pins, telemetry.clone());
         let keys = ManagedKeys::new(store.clone(), supervisor.clone());
@@ -159,7 +161,7 @@ impl Daemon {
     }
 }
 
-fn open_library(library: &KmsLibrary, config: &Config) -> Library {
+fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library {
     if !library.library.exists() {
         tracing::warn!(
             library = library.name, path = %library.library.display(),
@@ -177,6 +179,7 @@ fn open_library(library: &KmsLibrary, config: &Config) -> Library {
         pin: library.pin.clone(),
         sessions: library.max_sessions,
         call_sign: config.limits.call_sign.unwrap_or(default),
+        final_pin_try: start.final_pin_try,
     }
 }
 

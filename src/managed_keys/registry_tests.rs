@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::crypto;
-use crate::managed_keys::software_token::{SoftwareToken, story};
+use crate::managed_keys::software_token::{SoftwareToken, open_store, story};
 use crate::model::{
     Class, Curve, Deadline, Hash, KeyKind, KeyOperation, MountConfig, SaltLength, SignInput, SignatureScheme, Terms,
 };
@@ -333,4 +333,21 @@ fn a_deleted_key_is_gone_for_those_who_hold_it_too() {
         assert_eq!(fault, refused(&format!("no managed key found with uuid {:?}", held.uuid())));
         assert!(keys.names(&Namespace::root()).is_empty());
     });
+}
+
+#[test]
+fn the_last_try_of_a_pin_is_made_only_at_an_operators_word() {
+    for forced in [false, true] {
+        actix::System::new().block_on(async {
+            let token = SoftwareToken::default();
+            token.backend().leave_one_pin_try();
+            let keys = ManagedKeys::new(open_store(), token.supervisor_forced(forced));
+            write(&keys, "ca", json!({"allow_generate_key": true, "curve": "P256"})).await.unwrap();
+            let ready = handle(&keys, "ca").ready(soon()).await;
+            assert_eq!((ready.is_ok(), token.backend().logins()), (forced, usize::from(forced)));
+            if let Err(fault) = ready {
+                assert!(fault.to_string().contains("-force-final-pin-try"), "{fault}");
+            }
+        });
+    }
 }

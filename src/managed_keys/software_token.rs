@@ -28,15 +28,26 @@ impl SoftwareToken {
         self.0.generated()
     }
 
+    /// The token as its backend sees it.
+    pub(crate) fn backend(&self) -> &FakeBackend {
+        &self.0
+    }
+
     /// Starts a supervisor with the libraries `hsm`, which has a PIN, and `bare`, which has none; both hold this token.
     /// Must run on an actix system.
     pub(crate) fn supervisor(&self) -> Supervisor {
+        self.supervisor_forced(false)
+    }
+
+    /// The same, with or without a word from the operator that the last try of a PIN may be used.
+    pub(crate) fn supervisor_forced(&self, final_pin_try: bool) -> Supervisor {
         let library = |name: &str, pin| Library {
             name: name.into(),
             backend: Arc::new(self.0.clone()),
             pin,
             sessions: Some(2),
             call_sign: Limits::default().call_open,
+            final_pin_try,
         };
         let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];
         Supervisor::start(libraries, &Limits::default(), Arc::new(NoMemory), Telemetry::new())

@@ -25,6 +25,8 @@ pub(super) struct Control {
     token: TokenSelector,
     pins: Arc<dyn PinMemory>,
     logins: Arc<Logins>,
+    /// Whether to log in even where the token says that it allows one last try.
+    final_pin_try: bool,
     // Dropped in this order: the session before its device, the device before the note that it is logged in.
     session: Option<Box<dyn Session>>,
     device: Option<Arc<dyn Device>>,
@@ -51,14 +53,24 @@ impl ControlThread {
         token: &TokenSelector,
         pins: Arc<dyn PinMemory>,
         logins: Arc<Logins>,
+        final_pin_try: bool,
     ) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
         let (library, token) = (library.to_owned(), token.clone());
         std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
-                let mut control =
-                    Control { backend, library, token, pins, logins, session: None, device: None, login: None };
+                let mut control = Control {
+                    backend,
+                    library,
+                    token,
+                    pins,
+                    logins,
+                    final_pin_try,
+                    session: None,
+                    device: None,
+                    login: None,
+                };
                 while let Ok(command) = inbox.recv() {
                     command(&mut control);
                 }
@@ -138,8 +150,9 @@ impl Control {
         if flags.locked {
             return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
         }
-        if flags.final_try {
-            let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN";
+        if flags.final_try && !self.final_pin_try {
+            let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN, or \
+                       restart with -force-final-pin-try if the PIN configured is right";
             return Err(refused(info, why));
         }
         match device.login(pin) {

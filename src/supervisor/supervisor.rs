@@ -32,6 +32,8 @@ pub struct Library {
     pub sessions: Option<usize>,
     /// Limit of one signature.
     pub call_sign: Duration,
+    /// Whether to log in even where a token says that it allows one last try before it locks.
+    pub final_pin_try: bool,
 }
 
 /// What others may know of a library.
@@ -198,6 +200,7 @@ impl SupervisorActor {
             &key.1,
             Arc::clone(&self.pins),
             Arc::clone(&self.logins),
+            library.final_pin_try,
         )?;
         let settings = MemberSettings {
             pin: library.pin.clone(),

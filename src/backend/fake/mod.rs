@@ -31,6 +31,7 @@ struct State {
     generated: usize,
     logins: usize,
     performed: usize,
+    final_try: bool,
     /// What the next operations are answered with, last first.
     ordered: Vec<BackendError>,
 }
@@ -55,6 +56,11 @@ impl FakeBackend {
     /// How often it was logged in to, or that was tried.
     pub fn logins(&self) -> usize {
         self.0.lock().logins
+    }
+
+    /// Says from now on that one try of its PIN is left.
+    pub fn leave_one_pin_try(&self) {
+        self.0.lock().final_try = true;
     }
 
     /// How many operations it was asked for.
@@ -94,7 +100,7 @@ impl Device for FakeDevice {
     }
 
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
-        Ok(PinFlags::default())
+        Ok(PinFlags { final_try: self.token.0.lock().final_try, locked: false })
     }
 
     fn login(&self, pin: &Secret) -> Result<(), BackendError> {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::args::{Connection, Format, SignBatch};
 use super::{Failure, logical, runtime};
+use crate::cli::output::say;
 use crate::client::{ClientError, Framed};
 use crate::crypto;
 use crate::wire::proto;
@@ -181,16 +182,16 @@ fn print(format: Format, report: &Report) -> Result<(), Failure> {
             "issued": report.issued, "failed": report.failures.len(), "seconds": seconds, "per_second": rate,
             "latency_us": { "p50": p50, "p90": p90, "p99": p99, "max": max }, "failures": failures,
         });
-        println!("{}", serde_json::to_string_pretty(&body)?);
+        say!("{}", serde_json::to_string_pretty(&body)?);
         return Ok(());
     }
-    println!("{} certificates in {seconds:.2} s: {rate:.0} a second", report.issued);
+    say!("{} certificates in {seconds:.2} s: {rate:.0} a second", report.issued);
     let ms = |us: u64| format!("{:.1} ms", Duration::from_micros(us).as_secs_f64() * 1e3);
-    println!("latency p50 {}, p90 {}, p99 {}, max {}", ms(p50), ms(p90), ms(p99), ms(max));
+    say!("latency p50 {}, p90 {}, p99 {}, max {}", ms(p50), ms(p90), ms(p99), ms(max));
     if !report.failures.is_empty() {
-        println!("{} requests failed:", report.failures.len());
+        say!("{} requests failed:", report.failures.len());
         for (path, why) in report.failures.iter().take(FAILURES_SHOWN) {
-            println!("  {}: {why}", path.display());
+            say!("  {}: {why}", path.display());
         }
     }
     Ok(())

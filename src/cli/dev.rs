@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use super::args::Server;
 use super::{Failure, server};
+use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
     Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
@@ -114,15 +115,15 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
     let start =
         Start { root_token: args.dev_root_token_id.as_deref().map(Secret::from), initialize: true, ..Start::default() };
     server::serve(&config, start, |daemon| {
-        println!("Keyway is running in development mode: everything here is gone when it ends.\n");
-        println!("  HTTP socket    unix://{}", address.display());
-        println!("  framed socket  unix://{}.framed", address.display());
+        say!("Keyway is running in development mode: everything here is gone when it ends.\n");
+        say!("  HTTP socket    unix://{}", address.display());
+        say!("  framed socket  unix://{}.framed", address.display());
         if let Some(metrics) = daemon.metrics_address() {
-            println!("  metrics        http://{metrics}/metrics");
+            say!("  metrics        http://{metrics}/metrics");
         }
-        println!("  KMS library    {LIBRARY}, token label {TOKEN}");
+        say!("  KMS library    {LIBRARY}, token label {TOKEN}");
         if let Some(token) = daemon.root_token().and_then(Secret::expose_str) {
-            println!("\n  export VAULT_ADDR=unix://{}\n  export VAULT_TOKEN={token}\n", address.display());
+            say!("\n  export VAULT_ADDR=unix://{}\n  export VAULT_TOKEN={token}\n", address.display());
         }
     })
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::args::{Connection, Format, PathArgs, WriteArgs};
 use super::{Failure, output, runtime};
+use crate::cli::output::say;
 use crate::client::Answer;
 use crate::model::{Data, Verb};
 
@@ -28,8 +29,8 @@ pub(super) fn list(connect: &Connection, format: Format, args: &PathArgs) -> Res
     let body = answer.success()?.json();
     match (format, body["data"]["keys"].as_array()) {
         (Format::Table, Some(keys)) => {
-            println!("Keys\n----");
-            keys.iter().for_each(|key| println!("{}", output::plain(key)));
+            say!("Keys\n----");
+            keys.iter().for_each(|key| say!("{}", output::plain(key)));
         }
         _ => output::print(format, &body)?,
     }
@@ -39,7 +40,7 @@ pub(super) fn list(connect: &Connection, format: Format, args: &PathArgs) -> Res
 pub(super) fn delete(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
     ask(connect, Verb::Delete, &args.path, &Data::new())?.success()?;
     if format == Format::Table {
-        println!("Success! Data deleted (if it existed) at: {}", args.path);
+        say!("Success! Data deleted (if it existed) at: {}", args.path);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,11 +54,11 @@ pub(super) fn write(connect: &Connection, format: Format, args: &WriteArgs) -> R
         let body = answer.json();
         let value = body["data"].get(field).or_else(|| body.get(field));
         let value = value.ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
-        println!("{}", output::plain(value));
+        say!("{}", output::plain(value));
         return Ok(ExitCode::SUCCESS);
     }
     if answer.status == 204 && format == Format::Table {
-        println!("Success! Data written to: {}", args.path);
+        say!("Success! Data written to: {}", args.path);
         return Ok(ExitCode::SUCCESS);
     }
     show(format, answer)

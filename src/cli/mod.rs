@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::cli::output::say;
 use args::{Cli, Command, OperatorCommand, PkiCommand};
 
 /// Bad arguments or configuration (`EX_USAGE`).
@@ -59,6 +60,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match execute(cli) {
+        Ok(_) if !output::all_written() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(failure) => {
             eprintln!("keyway: {}", failure.message);
@@ -81,7 +83,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),
         Command::Version => {
-            println!("Keyway v{} (Vault API {})", env!("CARGO_PKG_VERSION"), crate::system::VAULT_VERSION);
+            say!("Keyway v{} (Vault API {})", env!("CARGO_PKG_VERSION"), crate::system::VAULT_VERSION);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::args::{Connection, Format};
 use super::{Failure, output, runtime};
+use crate::cli::output::say;
 use crate::model::{Data, Verb};
 
 pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
@@ -13,11 +14,11 @@ pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Fai
         output::print(format, &body)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("Root token: {}", output::plain(&body["root_token"]));
-    println!();
-    println!(
+    say!("Root token: {}", output::plain(&body["root_token"]));
+    say!("");
+    say!(
         "Keep it safe: it is shown this once, and kept nowhere. The seal opens by itself at every start: back its key"
     );
-    println!("file up, apart from the store's file. Go on with: export VAULT_TOKEN=<the token above>");
+    say!("file up, apart from the store's file. Go on with: export VAULT_TOKEN=<the token above>");
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::args::Server;
 use super::{Failure, dev};
+use crate::cli::output::say;
 use crate::config::Config;
 use crate::daemon::{Daemon, Ended, Start};
 use crate::telemetry::log;
@@ -20,7 +21,7 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
         eprintln!("warning: {warning}");
     }
     if args.check {
-        println!("{}: the configuration is good", path.display());
+        say!("{}: the configuration is good", path.display());
         return Ok(ExitCode::SUCCESS);
     }
     log::init(loaded.log_level, loaded.log_format);

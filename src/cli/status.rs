@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::args::{Connection, Format};
 use super::{Failure, output, runtime};
+use crate::cli::output::say;
 use crate::model::{Data, Verb};
 
 pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
@@ -26,11 +27,11 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
         return Ok(code);
     }
     for (name, field) in [("Version", "keyway_version"), ("Initialized", "initialized"), ("Sealed", "sealed")] {
-        println!("{name:12} {}", output::plain(&body[field]));
+        say!("{name:12} {}", output::plain(&body[field]));
     }
     match body["members"].as_array() {
-        None => println!("Tokens       set VAULT_TOKEN to see them"),
-        Some(members) if members.is_empty() => println!("Tokens       none used yet"),
+        None => say!("Tokens       set VAULT_TOKEN to see them"),
+        Some(members) if members.is_empty() => say!("Tokens       none used yet"),
         Some(members) => members.iter().for_each(member),
     }
     Ok(code)
@@ -38,13 +39,13 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
 
 fn member(member: &Value) {
     let name = format!("{}/{}", output::plain(&member["library"]), output::plain(&member["token"]));
-    println!(
+    say!(
         "Token        {name}: {}, {} sessions, {} keys",
         output::plain(&member["state"]),
         member["sessions"],
         member["keys"]
     );
     if let Some(reason) = member["reason"].as_str() {
-        println!("             {reason}");
+        say!("             {reason}");
     }
 }

@@ -223,7 +223,10 @@ async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, Fault> {
 
 /// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.
 async fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
-    let is_form = media_type(headers) == Some("application/x-www-form-urlencoded") && body.first() != Some(&b'{');
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    // Clients such as curl send JSON under this name too.
+    let is_form =
+        media_type(headers) == Some("application/x-www-form-urlencoded") && !matches!(first, Some(b'{' | b'['));
     if body.len() <= LARGE_BODY {
         return parse_body(&body, is_form);
     }
@@ -236,7 +239,8 @@ fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
         return Ok(Data::new());
     }
     if is_form {
-        return Ok(query(std::str::from_utf8(body).ok()));
+        let text = std::str::from_utf8(body).map_err(|_| Fault::invalid("the form is not UTF-8"))?;
+        return Ok(query(Some(text)));
     }
     serde_json::from_slice(body).map_err(|error| Fault::invalid(format!("failed to parse JSON input: {error}")))
 }
@@ -244,6 +248,21 @@ fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_read_as_json_whatever_it_is_called() {
+        let read = |body: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
+            futures_util::FutureExt::now_or_never(body_data(&headers, Bytes::from_static(body))).unwrap()
+        };
+        for body in [&b"{\"a\": \"b\"}"[..], b" \n\t{\"a\": \"b\"}", b"a=b"] {
+            assert_eq!(read(body).unwrap()["a"], "b");
+        }
+        for body in [&b" []"[..], b"[{\"a\": 1}]", b"{", b"a=\xff"] {
+            assert!(read(body).is_err(), "{body:?}");
+        }
+    }
 
     #[test]
     fn every_client_lists_its_own_way() {

@@ -97,8 +97,11 @@ impl<'d> Fields<'d> {
         }
     }
 
-    /// A duration: seconds, or numbers with units (`72h`, `1h30m`, `7d`). The empty string means none.
+    /// A duration in whole seconds: a number of them, or numbers with units (`72h`, `1h30m`, `7d`). A part of a second
+    /// counts as one, since none at all means "no limit" or "the default" to many fields. The empty string means none.
     pub fn duration(&mut self, name: &'static str) -> Result<Option<Duration>, Fault> {
+        let whole =
+            |span: Duration| Duration::from_secs(span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)));
         match self.value(name) {
             None => Ok(None),
             Some(Value::Number(number)) => match number.as_u64() {
@@ -106,9 +109,10 @@ impl<'d> Fields<'d> {
                 None => Err(expected(name, "a duration, such as 3600 or \"72h\"")),
             },
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-            Some(Value::String(text)) => {
-                parse_duration(text).map(Some).ok_or_else(|| expected(name, "a duration, such as 3600 or \"72h\""))
-            }
+            Some(Value::String(text)) => parse_duration(text)
+                .map(whole)
+                .map(Some)
+                .ok_or_else(|| expected(name, "a duration, such as 3600 or \"72h\"")),
             Some(_) => Err(expected(name, "a duration, such as 3600 or \"72h\"")),
         }
     }
@@ -200,7 +204,8 @@ mod tests {
 
     #[test]
     fn strings_stand_for_numbers_booleans_and_lists() {
-        let data = data(json!({"n": "2048", "b": "true", "l": "a, b,,c", "k": ["x", ""], "d": "1h30m", "s": 90}));
+        let data =
+            data(json!({"n": "2048", "b": "true", "l": "a, b,,c", "k": ["x", ""], "d": "1h30m", "s": 90, "t": "1ms"}));
         let mut fields = Fields::new(&data);
         assert_eq!(fields.integer("n"), Ok(Some(2048)));
         assert_eq!(fields.boolean("b"), Ok(Some(true)));
@@ -208,6 +213,7 @@ mod tests {
         assert_eq!(fields.list("k"), Ok(Some(vec!["x".into()])));
         assert_eq!(fields.duration("d"), Ok(Some(Duration::from_secs(5400))));
         assert_eq!(fields.duration("s"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!(fields.duration("t"), Ok(Some(Duration::from_secs(1))));
         assert!(fields.warnings().is_empty());
     }
 

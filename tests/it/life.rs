@@ -104,6 +104,15 @@ fn the_command_line_says_what_is_wrong_in_one_line() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_written_is_an_error_and_no_panic() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_keyway")).arg("version").stdout(full).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("cannot be written"), "{told}");
+}
+
+#[test]
 fn the_example_configurations_are_good() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
     let examples: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::child::Child;
 use super::{Failure, Format, runtime};
+use crate::cli::output::say;
 
 /// Starts that are timed.
 const STARTS: usize = 7;
@@ -30,16 +31,16 @@ pub(super) fn run(format: Format, home: &Path) -> Result<ExitCode, Failure> {
     drop(clients);
     let binary = std::fs::metadata(std::env::current_exe()?)?.len();
     if format == Format::Json {
-        println!(
+        say!(
             "{}",
             json!({ "start_ms": start_ms, "idle_kib": idle, "connected_kib": connected, "binary_bytes": binary })
         );
         return Ok(ExitCode::SUCCESS);
     }
-    println!("start to first answer  {start_ms:.0} ms (median of {STARTS})");
-    println!("memory, idle           {idle} KiB");
-    println!("memory, {CONNECTIONS} clients   {connected} KiB");
-    println!("program                {} KiB", binary / 1024);
+    say!("start to first answer  {start_ms:.0} ms (median of {STARTS})");
+    say!("memory, idle           {idle} KiB");
+    say!("memory, {CONNECTIONS} clients   {connected} KiB");
+    say!("program                {} KiB", binary / 1024);
     Ok(ExitCode::SUCCESS)
 }
 

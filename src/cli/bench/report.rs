@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::load::{Load, Ran};
 use super::{Failure, Format, Summary, args};
 use crate::cli::output;
+use crate::cli::output::say;
 
 /// One side of one round.
 pub(super) struct Side {
@@ -152,7 +153,7 @@ pub(super) fn print(format: Format, args: &args::Bench, measured: &[Measurement]
         });
         return output::print(format, &body);
     }
-    println!("{} rounds of {} ms a side; medians, with 95 % intervals in brackets", args.rounds, args.round_ms);
-    measured.iter().for_each(|measurement| println!("{}", measurement.line()));
+    say!("{} rounds of {} ms a side; medians, with 95 % intervals in brackets", args.rounds, args.round_ms);
+    measured.iter().for_each(|measurement| say!("{}", measurement.line()));
     Ok(())
 }

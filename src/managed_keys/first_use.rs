@@ -1,7 +1,7 @@
 //! The first use of a managed key: find it or generate it, have it proven, record its public key. Once, however many ask.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use parking_lot::Mutex;
@@ -47,12 +47,12 @@ impl ManagedKeys {
             return Ok((Arc::clone(entry), public.clone()));
         }
         let attempt = entry.first_use.join(|| self.clone().first_use(entry.uuid.clone()));
-        match tokio::time::timeout_at(deadline.instant().into(), attempt).await {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(Fault::DeadlineExceeded { stage: "waiting for the token to find or generate the key" });
-            }
+        let late = || Fault::DeadlineExceeded { stage: "waiting for the token to find or generate the key" };
+        // The timer is a millisecond coarse: who has no time left is told at once.
+        if deadline.passed(Instant::now()) {
+            return Err(late());
         }
+        tokio::time::timeout_at(deadline.instant().into(), attempt).await.map_err(|_| late())??;
         let entry = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;
         let public = entry.ready.as_ref().map(|(public, _)| public.clone());
         public.map(|public| (entry, public)).ok_or_else(|| Fault::internal("a key is not ready after its first use"))

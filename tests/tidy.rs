@@ -47,7 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    // A token in software for the tests of the rooms above it.
+    // A token in software for the tests of the rooms above it, and tests that order its errors.
+    ("managed_keys/registry_tests.rs", &["backend", "crypto", "managed_keys", "model", "store"]),
     ("managed_keys/software_token.rs", &["backend", "config", "crypto", "model", "store", "supervisor", "telemetry"]),
 ];
 

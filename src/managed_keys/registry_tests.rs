@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::managed_keys::software_token::{SoftwareToken, open_store, story};
 use crate::model::{
@@ -350,4 +351,19 @@ fn the_last_try_of_a_pin_is_made_only_at_an_operators_word() {
             }
         });
     }
+}
+
+#[test]
+fn an_operation_whose_session_failed_runs_once_more_and_one_that_cannot_succeed_does_not() {
+    story(|keys, token| async move {
+        write(&keys, "ca", json!({"allow_generate_key": true, "curve": "P256"})).await.unwrap();
+        let (ca, _) = handle(&keys, "ca").ready(soon()).await.unwrap();
+        let backend = token.backend();
+        for (fate, runs, good) in [(Fate::Reopen, 2, true), (Fate::Keep, 1, false)] {
+            let before = backend.performed();
+            backend.fail_next(BackendError { fault: Fault::DeviceError { what: "ordered".into() }, fate });
+            assert_eq!((sign(&ca).await.is_ok(), backend.performed() - before), (good, runs), "{fate:?}");
+        }
+        assert_eq!(sign(&ca).await, Ok(true));
+    });
 }

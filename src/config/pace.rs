@@ -1,5 +1,6 @@
 //! How the daemon's own threads share the cores with tokens that compute on them.
 
+use rustix::process::{getpriority_process, setpriority_process};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, unix};
 
 use super::Config;
@@ -32,13 +33,16 @@ impl Pace {
         if self == Pace::Prompt {
             return;
         }
+        let nice = getpriority_process(None);
         let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
         let settled = ThreadPriorityValue::try_from(NICE_ZERO).map_err(|error| error.to_string()).and_then(|nice| {
             let nice = ThreadPriority::Crossplatform(nice);
             unix::set_thread_priority_and_policy(unix::thread_native_id(), nice, batch)
                 .map_err(|error| format!("{error:?}"))
         });
-        if let Err(error) = settled {
+        // The crate sets a niceness too; the operator's stands.
+        let kept = nice.and_then(|nice| setpriority_process(None, nice));
+        if let Err(error) = settled.and(kept.map_err(|error| error.to_string())) {
             tracing::debug!(error, "a thread keeps its place in the scheduler; signing is slower by a little");
         }
     }

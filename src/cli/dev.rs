@@ -20,7 +20,8 @@ use crate::model::Secret;
 use crate::telemetry::log;
 
 /// Tells the second run which folder is its own.
-pub(super) const HOME: &str = "KEYWAY_DEV_HOME";
+const HOME: &str = "KEYWAY_DEV_HOME";
+const PREFIX: &str = "keyway-dev-";
 pub(super) const LIBRARY: &str = "dev";
 pub(super) const TOKEN: &str = "keyway-dev";
 pub(super) const PIN: &str = "1234";
@@ -34,17 +35,28 @@ const MODULES: [&str; 5] = [
 ];
 
 pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
-    match std::env::var_os(HOME) {
-        None => Err(run_again()),
-        Some(home) => {
-            let home = Home(PathBuf::from(home));
-            serve(args, &home.0)
-        }
-    }
+    let home = Home::claim(HOME, PREFIX)?;
+    serve(args, &home.0)
 }
 
 /// The private folder, removed with all that is in it.
 pub(super) struct Home(pub(super) PathBuf);
+
+impl Home {
+    /// The folder that the first run made, named by `variable`. The first run itself makes it and its token, and becomes
+    /// the second: then only a failure comes back.
+    pub(super) fn claim(variable: &str, prefix: &str) -> Result<Home, Failure> {
+        let Some(home) = std::env::var_os(variable).map(PathBuf::from) else {
+            return Err(run_again(variable, prefix));
+        };
+        // All that is in it will be removed: a variable set by hand must not lead there.
+        let ours = home.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+        if ours && configuration(&home).exists() {
+            return Ok(Home(home));
+        }
+        Err(Failure::usage(format!("{variable} is for Keyway's own use: unset it")))
+    }
+}
 
 impl Drop for Home {
     fn drop(&mut self) {
@@ -55,8 +67,8 @@ impl Drop for Home {
 }
 
 /// Makes the folder and its token, and runs the program again. Returns only if that fails.
-fn run_again() -> Failure {
-    let prepared = tempfile::Builder::new().prefix("keyway-dev-").tempdir().map_err(Failure::from).and_then(|folder| {
+fn run_again(variable: &str, prefix: &str) -> Failure {
+    let prepared = tempfile::Builder::new().prefix(prefix).tempdir().map_err(Failure::from).and_then(|folder| {
         make_token(folder.path())?;
         Ok((folder, std::env::current_exe()?))
     });
@@ -65,7 +77,7 @@ fn run_again() -> Failure {
         Ok((folder, program)) => {
             let error = Command::new(program)
                 .args(std::env::args_os().skip(1))
-                .env(HOME, folder.path())
+                .env(variable, folder.path())
                 .env("SOFTHSM2_CONF", configuration(folder.path()))
                 .exec();
             // Only a failure comes back from exec; then the folder is removed here.
@@ -74,11 +86,11 @@ fn run_again() -> Failure {
     }
 }
 
-pub(super) fn configuration(folder: &Path) -> PathBuf {
+fn configuration(folder: &Path) -> PathBuf {
     folder.join("softhsm2.conf")
 }
 
-pub(super) fn make_token(folder: &Path) -> Result<(), Failure> {
+fn make_token(folder: &Path) -> Result<(), Failure> {
     let tokens = folder.join("tokens");
     std::fs::create_dir(&tokens)?;
     let text = format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", tokens.display());

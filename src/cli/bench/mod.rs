@@ -12,9 +12,8 @@ mod load;
 mod report;
 mod statistics;
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,12 +28,13 @@ use statistics::Summary;
 
 /// Tells the second run which folder is its own.
 const HOME: &str = "KEYWAY_BENCH_HOME";
+const PREFIX: &str = "keyway-bench-";
 /// Rounds that are run before those that count.
 const WARM_UP: u16 = 2;
 
 pub(super) fn run(_: &Connection, format: Format, args: &args::Bench) -> Result<ExitCode, Failure> {
-    let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return Err(run_again()) };
-    let _home = dev::Home(home.clone());
+    let claimed = dev::Home::claim(HOME, PREFIX)?;
+    let home = claimed.0.clone();
     leave_nothing_behind(home.clone())?;
     let loads = args.loads.iter().map(|text| Load::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let measured = match args.what {
@@ -62,26 +62,6 @@ fn leave_nothing_behind(home: PathBuf) -> Result<(), Failure> {
         std::process::exit(130)
     });
     Ok(())
-}
-
-/// Makes a token, and runs the program again with the environment that leads to it. Returns only if that fails.
-fn run_again() -> Failure {
-    let prepared =
-        tempfile::Builder::new().prefix("keyway-bench-").tempdir().map_err(Failure::from).and_then(|folder| {
-            dev::make_token(folder.path())?;
-            Ok((folder, std::env::current_exe()?))
-        });
-    match prepared {
-        Err(failure) => failure,
-        Ok((folder, program)) => {
-            let error = Command::new(program)
-                .args(std::env::args_os().skip(1))
-                .env(HOME, folder.path())
-                .env("SOFTHSM2_CONF", dev::configuration(folder.path()))
-                .exec();
-            Failure::new(format!("cannot run itself again: {error}"))
-        }
-    }
 }
 
 /// Keyway and the bare token in turns.

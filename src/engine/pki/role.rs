@@ -106,8 +106,6 @@ impl Role {
     /// Reads a whole role; what is absent takes its default. Also answers warnings.
     pub(super) fn parse(data: &Data) -> Result<(Role, Vec<String>), Fault> {
         let mut fields = Fields::below(data, &["name"]);
-        // The name is part of the path; some clients repeat it.
-        fields.value("name");
         fields.refuse(&NOT_BUILT)?;
         let mut flag = |name, default| Ok::<bool, Fault>(fields.boolean(name)?.unwrap_or(default));
         let role = Role {

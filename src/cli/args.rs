@@ -57,7 +57,7 @@ pub(super) enum Command {
     /// Show whether the daemon serves, and the state of its tokens.
     Status,
     /// Read what is at a path.
-    Read(PathArgs),
+    Read(ReadArgs),
     /// Write to a path: fields as name=value, name=@file, or a JSON object from `-` (standard input) or `@file`.
     Write(WriteArgs),
     /// List the names below a path.
@@ -157,6 +157,15 @@ pub(super) enum BenchWhat {
 pub(super) struct PathArgs {
     /// The path below /v1/.
     pub(super) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// The path below /v1/.
+    pub(super) path: String,
+    /// Print this field of the answer alone.
+    #[arg(long)]
+    pub(super) field: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,19 +5,23 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::args::{Connection, Format, PathArgs, WriteArgs};
+use super::args::{Connection, Format, PathArgs, ReadArgs, WriteArgs};
 use super::{Failure, output, runtime};
 use crate::cli::output::say;
 use crate::client::Answer;
 use crate::model::{Data, Verb};
 
-pub(super) fn read(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
+pub(super) fn read(connect: &Connection, format: Format, args: &ReadArgs) -> Result<ExitCode, Failure> {
     let answer = ask(connect, Verb::Read, &args.path, &Data::new())?;
     if answer.status == 404 {
         eprintln!("No value found at {}", args.path);
         return Ok(ExitCode::from(2));
     }
-    show(format, answer.success()?)
+    let answer = answer.success()?;
+    match &args.field {
+        Some(field) => show_field(&answer, field),
+        None => show(format, answer),
+    }
 }
 
 pub(super) fn list(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
@@ -51,11 +55,7 @@ pub(super) fn write(connect: &Connection, format: Format, args: &WriteArgs) -> R
     }
     let answer = ask(connect, Verb::Write, &args.path, &data(&args.data)?)?.success()?;
     if let Some(field) = &args.field {
-        let body = answer.json();
-        let value = body["data"].get(field).or_else(|| body.get(field));
-        let value = value.ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
-        say!("{}", output::plain(value));
-        return Ok(ExitCode::SUCCESS);
+        return show_field(&answer, field);
     }
     if answer.status == 204 && format == Format::Table {
         say!("Success! Data written to: {}", args.path);
@@ -69,13 +69,18 @@ fn ask(connect: &Connection, verb: Verb, path: &str, data: &Data) -> Result<Answ
     Ok(runtime()?.block_on(http.request(verb, path, data))?)
 }
 
+fn show_field(answer: &Answer, field: &str) -> Result<ExitCode, Failure> {
+    let body = answer.json();
+    let value = body["data"].get(field).or_else(|| body.get(field));
+    let value = value.ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
+    say!("{}", output::plain(value));
+    Ok(ExitCode::SUCCESS)
+}
+
 fn show(format: Format, answer: Answer) -> Result<ExitCode, Failure> {
     match answer.json() {
         // Bytes of another kind: PEM and DER go out as they came.
-        Value::Null if !answer.body.is_empty() => {
-            use std::io::Write;
-            std::io::stdout().write_all(&answer.body)?;
-        }
+        Value::Null if !answer.body.is_empty() => output::bytes(&answer.body)?,
         Value::Null => {}
         body => output::print(format, &body)?,
     }

@@ -26,6 +26,15 @@ pub(super) fn line(text: std::fmt::Arguments<'_>) {
     }
 }
 
+/// Writes bytes to standard output as they are.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::new(format!("standard output cannot be written: {error}")))
+}
+
 /// Whether all lines were written; if not, says why, unless the reader just left.
 pub(super) fn all_written() -> bool {
     let Some(error) = UNWRITTEN.get() else { return true };

@@ -1,11 +1,11 @@
 //! `sign`: a file, with a Transit key, over the framed wire.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{Connection, SignArgs};
-use super::{Failure, runtime};
+use super::{Failure, output, runtime};
 use crate::wire::proto;
 
 pub(super) fn run(connect: &Connection, args: &SignArgs) -> Result<ExitCode, Failure> {
@@ -21,7 +21,7 @@ pub(super) fn run(connect: &Connection, args: &SignArgs) -> Result<ExitCode, Fai
         Ok::<_, Failure>(client.sign(sign).await?)
     })?;
     if args.output == Path::new("-") {
-        std::io::stdout().write_all(&signature.signature)?;
+        output::bytes(&signature.signature)?;
     } else {
         std::fs::write(&args.output, &signature.signature)
             .map_err(|error| Failure::new(format!("{}: {error}", args.output.display())))?;

@@ -145,9 +145,11 @@ impl Daemon {
         self.http().request(verb, path, data.as_object().unwrap()).await.unwrap()
     }
 
-    /// Writes, and answers the `data` of a success.
+    /// Writes, and answers the `data` of a success. Given all the time there is: an RSA key takes a busy machine seconds.
     pub(crate) async fn write(&self, path: &str, data: Value) -> Value {
-        let answer = self.ask(Verb::Write, path, data).await;
+        let mut http = self.http();
+        http.deadline = Some(LIMIT);
+        let answer = http.request(Verb::Write, path, data.as_object().unwrap()).await.unwrap();
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(answer.status < 300, "{path}: {} {text}\n{}", answer.status, self.log());
         answer.json()["data"].clone()

@@ -61,10 +61,16 @@ async fn sigterm_drains_and_says_how_it_ended() {
         ..Default::default()
     };
     let all = futures_util::future::join_all((0..100).map(|_| framed.sign(sign.clone())));
-    let (all, ()) = tokio::join!(all, async {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        daemon.signal("TERM");
-    });
+    let (first, all) = tokio::join!(
+        async {
+            let first = framed.sign(sign.clone()).await;
+            // The others are on their way.
+            daemon.signal("TERM");
+            first
+        },
+        all
+    );
+    assert!(first.is_ok(), "{first:?}");
     // Whatever was begun was answered, the rest was told.
     let done = all.iter().filter(|result| result.is_ok()).count();
     assert!(done > 0, "{:?}", all.first());

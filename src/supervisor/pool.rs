@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -22,9 +23,26 @@ pub(super) struct Member {
     pub(super) token: TokenSelector,
     pub(super) lane: Arc<Lane>,
     status: RwLock<MemberStatus>,
+    /// Keys whose proof is under way.
+    proving: AtomicUsize,
 }
 
 impl Member {
+    /// Notes how many keys are being proven.
+    pub(super) fn note_proving(&self, keys: usize) {
+        self.proving.store(keys, Ordering::Relaxed);
+    }
+
+    /// Whether the outcome of its start, and of its keys' first proofs, is known.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = self.status.read().state;
+        match state {
+            MemberState::Probing | MemberState::Warming => false,
+            MemberState::Serving | MemberState::Degraded => self.proving.load(Ordering::Relaxed) == 0,
+            _ => true,
+        }
+    }
+
     /// Changes what is seen of it from outside.
     pub(super) fn publish(&self, change: impl FnOnce(&mut MemberStatus)) {
         change(&mut self.status.write());
@@ -82,6 +100,7 @@ impl Members {
             token: key.1.clone(),
             lane: Lane::new(self.limits),
             status: RwLock::new(status),
+            proving: AtomicUsize::new(0),
         });
         table.by_key.insert(key.clone(), Arc::clone(&member));
         table.in_order.push(Arc::clone(&member));

@@ -472,6 +472,7 @@ impl SlotActor {
         let sessions = self.threads.iter().filter(|thread| thread.opened && !thread.stuck).count();
         let stuck = self.threads.iter().filter(|thread| thread.stuck).count();
         let keys = self.keys.values().filter(|key| key.held).count();
+        self.member.note_proving(self.keys.values().filter(|key| key.proving).count());
         let reason = self.down.as_ref().map(Fault::to_string);
         self.member.publish(|status| {
             status.state = self.state;

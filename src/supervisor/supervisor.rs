@@ -14,7 +14,7 @@ use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::Limits;
-use crate::model::{Deadline, Fault, MemberState, MemberStatus, PublicKey, Secret, Status};
+use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
 use crate::telemetry::Telemetry;
 
 /// How often the supervisor looks whether its slot actors live.
@@ -123,12 +123,11 @@ impl Supervisor {
         Status { members: self.shared.members.all().iter().map(|member| member.status()).collect() }
     }
 
-    /// Waits until every member serves or has failed its first try, `limit` at the longest: so that the first requests after
-    /// a start find their tokens ready.
+    /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
+    /// requests after a start find their keys ready.
     pub async fn settle(&self, limit: Duration) {
         let end = Instant::now() + limit;
-        let unsettled = |member: &MemberStatus| matches!(member.state, MemberState::Probing | MemberState::Warming);
-        while self.status().members.iter().any(unsettled) && Instant::now() < end {
+        while !self.shared.members.all().iter().all(|member| member.is_settled()) && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -11,7 +11,8 @@ pub mod registry;
 
 use bytes::Bytes;
 
-use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret};
+use crate::config::Profile;
+use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret, TokenSelector};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,23 +38,21 @@ pub struct BackendError {
     pub fault: Fault,
     /// What becomes of the session or device.
     pub fate: Fate,
+    /// The cause as metrics count it: the native return value by its name (`CKR_DEVICE_ERROR`), or a word of ours for
+    /// what has none (`worker_died`, `key_mismatch`, `internal`). From a closed set.
+    pub cause: &'static str,
 }
 
-/// Which token of a library.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TokenSelector {
-    /// By `CKA_LABEL` of the token (`CK_TOKEN_INFO.label`, trailing blanks removed). The stable choice.
-    Label(String),
-    /// By slot number, which many modules change at each start.
-    Slot(u64),
-}
+impl BackendError {
+    /// An error with no native return value behind it, counted under its fault's label.
+    pub fn new(fate: Fate, fault: Fault) -> BackendError {
+        let cause = fault.label().as_str();
+        BackendError { fault, fate, cause }
+    }
 
-impl std::fmt::Display for TokenSelector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            TokenSelector::Label(label) => f.write_str(label),
-            TokenSelector::Slot(slot) => write!(f, "slot {slot}"),
-        }
+    /// An error that is nobody's session's fault.
+    pub fn keep(fault: Fault) -> BackendError {
+        BackendError::new(Fate::Keep, fault)
     }
 }
 
@@ -66,6 +65,8 @@ pub struct DeviceInfo {
     pub label: String,
     /// Most sessions it allows, if it says so.
     pub max_sessions: Option<usize>,
+    /// What its module is: as configured, or by what the module says of itself.
+    pub profile: Profile,
 }
 
 /// What a token says about its user PIN (`CK_TOKEN_INFO.flags`).
@@ -115,9 +116,6 @@ pub trait Backend: Send + Sync {
     /// A PKCS#11 library is initialised at the first call; where the token is missing and no device of the library is
     /// open, it is initialised anew, since modules list their tokens only then.
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError>;
-
-    /// Whether two operations on one device can make progress at once; soft tokens want a session a core.
-    fn default_sessions(&self) -> usize;
 }
 
 /// One slot with a token in it, or one cloud key. Shared by the threads that own its sessions.
@@ -134,6 +132,12 @@ pub trait Device: Send + Sync {
 
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
+
+    /// Ends every call that is inside the device, by ending the process it runs in: each answers
+    /// [`Fate::Reinitialize`]. False where the device's code runs in this process, so that nothing can be ended.
+    fn abort(&self) -> bool {
+        false
+    }
 }
 
 /// One session: one operation in flight, on the thread that owns it.

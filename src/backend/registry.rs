@@ -10,7 +10,7 @@ use crate::config::{KmsLibrary, Profile};
 /// The backend of a KMS library. Nothing is loaded yet.
 pub fn open(library: &KmsLibrary) -> Arc<dyn Backend> {
     match library.profile {
-        Profile::Fake => Arc::new(FakeBackend::default()),
+        Some(Profile::Fake) => Arc::new(FakeBackend::default()),
         _ => Arc::new(Pkcs11Backend::new(library)),
     }
 }

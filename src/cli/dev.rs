@@ -3,6 +3,7 @@
 //! SoftHSM2 finds its configuration by the environment, which must be set before the library is loaded: so the program
 //! runs itself again with it set.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,8 +13,8 @@ use super::{Failure, server};
 use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
-    Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
-    Telemetry,
+    Config, Isolation, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal,
+    Storage, Telemetry, VerifyAfterSign,
 };
 use crate::daemon::Start;
 use crate::model::Secret;
@@ -144,7 +145,18 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
 pub(super) fn library(fake: bool) -> Result<KmsLibrary, Failure> {
     let (library, profile) =
         if fake { (PathBuf::from("/proc/self/exe"), Profile::Fake) } else { (module()?, Profile::SoftHsm) };
-    Ok(KmsLibrary { name: LIBRARY.into(), library, pin: Some(Secret::from(PIN)), profile, max_sessions: None })
+    Ok(KmsLibrary {
+        name: LIBRARY.into(),
+        library,
+        pin: Some(Secret::from(PIN)),
+        profile: Some(profile),
+        max_sessions: None,
+        isolation: Isolation::None,
+        workers: 1,
+        env: BTreeMap::new(),
+        keep_alive: None,
+        verify_after_sign: VerifyAfterSign::default(),
+    })
 }
 
 fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
@@ -170,6 +182,8 @@ fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
         storage: Storage::Memory,
         seal: Seal::Ephemeral,
         kms_libraries: Vec::new(),
+        kms_pools: Vec::new(),
+        namespaces: Vec::new(),
         telemetry: Telemetry { prometheus_listener },
         limits: Limits::default(),
         publish_dir: None,

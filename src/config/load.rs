@@ -6,17 +6,33 @@ use hcl::edit::Span;
 use hcl::edit::structure::Block;
 
 use super::document::{Document, Problem, Problems};
+use super::pools;
 use super::reader::Reader;
-use super::{Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Seal, Storage, Telemetry, stanzas};
+use super::{
+    Config, KmsLibrary, KmsPool, Limits, Listener, LogFormat, LogLevel, NamespaceSettings, Seal, Storage, Telemetry,
+    stanzas,
+};
+
+/// The label a stanza carries.
+#[derive(Clone, Copy)]
+enum Label {
+    None,
+    /// Its kind, of which there is one.
+    Kind(&'static str),
+    /// A name of the operator's.
+    Name,
+}
 
 /// Every stanza, with the label it must carry.
-const STANZAS: [(&str, Option<&str>); 6] = [
-    ("listener", Some("unix")),
-    ("storage", Some("redb")),
-    ("seal", Some("file")),
-    ("kms_library", Some("pkcs11")),
-    ("telemetry", None),
-    ("limits", None),
+const STANZAS: [(&str, Label); 8] = [
+    ("listener", Label::Kind("unix")),
+    ("storage", Label::Kind("redb")),
+    ("seal", Label::Kind("file")),
+    ("kms_library", Label::Kind("pkcs11")),
+    ("kms_pool", Label::Name),
+    ("namespace", Label::Name),
+    ("telemetry", Label::None),
+    ("limits", Label::None),
 ];
 
 impl Config {
@@ -76,6 +92,8 @@ struct Draft {
     storage: Option<(Storage, String)>,
     seal: Option<(Seal, String)>,
     kms_libraries: Vec<(KmsLibrary, String)>,
+    kms_pools: Vec<(KmsPool, String)>,
+    namespaces: Vec<(NamespaceSettings, String)>,
     telemetry: Option<(Telemetry, String)>,
     limits: Option<(Limits, String)>,
     publish_dir: Option<(String, String)>,
@@ -105,12 +123,9 @@ impl Draft {
         for block in body.blocks() {
             let name = block.ident.as_str();
             if let Some((_, label)) = STANZAS.iter().find(|(stanza, _)| *stanza == name) {
-                match wrong_label(name, *label, block) {
-                    Some(message) => {
-                        let at = block.labels.first().and_then(Span::span).or(block.ident.span());
-                        problems.push(document.problem(at.map_or(0, |span| span.start), message));
-                    }
-                    None => self.stanza(document, name, *label, block, &mut problems),
+                match title(document, *label, block) {
+                    Err(problem) => problems.push(problem),
+                    Ok(title) => self.stanza(document, name, title, block, &mut problems),
                 }
             }
         }
@@ -118,15 +133,7 @@ impl Draft {
         self.problems.append(&mut problems);
     }
 
-    fn stanza(
-        &mut self,
-        document: &Document,
-        name: &str,
-        label: Option<&str>,
-        block: &Block,
-        problems: &mut Vec<Problem>,
-    ) {
-        let title = label.map_or_else(|| name.to_owned(), |label| format!("{name} {label:?}"));
+    fn stanza(&mut self, document: &Document, name: &str, title: String, block: &Block, problems: &mut Vec<Problem>) {
         let span = block.ident.span();
         let here = document.pointer(span.clone());
         let begin = span.map_or(0, |span| span.start);
@@ -140,15 +147,28 @@ impl Draft {
             "kms_library" => {
                 let found = stanzas::kms_library(&mut stanza);
                 if let Some((library, true)) = &found {
-                    self.warnings.push(format!(
-                        "{here}: the PIN of kms_library {:?} stands in the file; \"env:\", \"file:\" or \"credential:\" \
-                         keeps it out",
-                        library.name
-                    ));
+                    self.warnings.push(inline_pin(&here, "kms_library", &library.name));
                 }
                 let found = found.map(|(library, _)| library);
                 let same = |known: &KmsLibrary, new: &KmsLibrary| known.name.eq_ignore_ascii_case(&new.name);
                 unique(&mut self.kms_libraries, found, here, same, "a kms_library of this name", &mut stanza);
+            }
+            "kms_pool" => {
+                stanza = stanza.allow_blocks(&["member"]);
+                let label = block.labels.first().map_or("", |label| label.as_str());
+                let found = pools::kms_pool(&mut stanza, block, label);
+                if let Some((pool, true)) = &found {
+                    self.warnings.push(inline_pin(&here, "kms_pool", &pool.name));
+                }
+                let found = found.map(|(pool, _)| pool);
+                let same = |known: &KmsPool, new: &KmsPool| known.name.eq_ignore_ascii_case(&new.name);
+                unique(&mut self.kms_pools, found, here, same, "a kms_pool of this name", &mut stanza);
+            }
+            "namespace" => {
+                let label = block.labels.first().map_or("", |label| label.as_str());
+                let found = pools::namespace(&mut stanza, label);
+                let same = |known: &NamespaceSettings, new: &NamespaceSettings| known.path == new.path;
+                unique(&mut self.namespaces, found, here, same, "a namespace of this path", &mut stanza);
             }
             "storage" => {
                 let found = stanzas::storage(&mut stanza);
@@ -183,6 +203,10 @@ impl Draft {
                 let message = format!("expected a stanza such as {example}");
                 self.problems.push(Problem { file: file.clone(), place: None, message });
             }
+            // These carry their places themselves.
+            for message in pools::check(&self.kms_pools, &self.kms_libraries) {
+                self.problems.push(Problem { file: file.clone(), place: None, message });
+            }
         }
         let (Some((storage, _)), Some((seal, _)), true) = (self.storage, self.seal, self.problems.is_empty()) else {
             return Err(Problems(self.problems));
@@ -192,6 +216,8 @@ impl Draft {
             storage,
             seal,
             kms_libraries: self.kms_libraries.into_iter().map(|(library, _)| library).collect(),
+            kms_pools: self.kms_pools.into_iter().map(|(pool, _)| pool).collect(),
+            namespaces: self.namespaces.into_iter().map(|(namespace, _)| namespace).collect(),
             telemetry: self.telemetry.map(|(telemetry, _)| telemetry).unwrap_or_default(),
             limits: self.limits.map(|(limits, _)| limits).unwrap_or_default(),
             publish_dir: self.publish_dir.map(|(folder, _)| folder.into()),
@@ -202,13 +228,25 @@ impl Draft {
     }
 }
 
-fn wrong_label(name: &str, label: Option<&str>, block: &Block) -> Option<String> {
+/// How a stanza is called in messages; or that its label is wrong.
+fn title(document: &Document, label: Label, block: &Block) -> Result<String, Problem> {
+    let name = block.ident.as_str();
     let given: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
-    match label {
-        Some(label) if given != [label] => Some(format!("expected {name} {label:?} {{ … }}")),
-        None if !given.is_empty() => Some(format!("expected {name} {{ … }}, without a label")),
-        _ => None,
-    }
+    let message = match label {
+        Label::Name => return pools::label(document, block).map(|label| format!("{name} {label:?}")),
+        Label::Kind(kind) if given == [kind] => return Ok(format!("{name} {kind:?}")),
+        Label::None if given.is_empty() => return Ok(name.to_owned()),
+        Label::Kind(kind) => format!("expected {name} {kind:?} {{ … }}"),
+        Label::None => format!("expected {name} {{ … }}, without a label"),
+    };
+    let at = block.labels.first().and_then(Span::span).or(block.ident.span());
+    Err(document.problem(at.map_or(0, |span| span.start), message))
+}
+
+fn inline_pin(here: &str, stanza: &str, name: &str) -> String {
+    format!(
+        "{here}: a PIN of {stanza} {name:?} stands in the file; \"env:\", \"file:\" or \"credential:\" keeps it out"
+    )
 }
 
 /// Keeps what may be set once.

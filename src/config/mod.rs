@@ -7,19 +7,24 @@ mod document;
 mod limits;
 mod load;
 mod pace;
+mod pools;
+mod profile;
 mod reader;
 mod reference;
 mod stanzas;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::model::Secret;
+use crate::model::{Namespace, Secret, TokenSelector};
 
 pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
+pub use profile::{Isolation, Profile, Traits, or_cores};
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]
@@ -32,6 +37,10 @@ pub struct Config {
     pub seal: Seal,
     /// The PKCS#11 libraries on this host, by unique name (case does not count).
     pub kms_libraries: Vec<KmsLibrary>,
+    /// Tokens that hold copies of the same keys, by a name that no library has either.
+    pub kms_pools: Vec<KmsPool>,
+    /// Tenants: made at start, each with its weight.
+    pub namespaces: Vec<NamespaceSettings>,
     /// Where Prometheus scrapes: `telemetry { prometheus_listener = "127.0.0.1:9464" }` or `"unix:///path"`.
     pub telemetry: Telemetry,
     /// Every bound.
@@ -107,39 +116,70 @@ pub struct KmsLibrary {
     pub library: PathBuf,
     /// The user PIN of its tokens, already fetched from its `env:`, `file:` or `credential:` reference.
     pub pin: Option<Secret>,
-    /// What is known of its kind.
-    pub profile: Profile,
+    /// What is known of its kind; `None` goes by what the module says of itself (`CK_INFO`) once it is loaded.
+    pub profile: Option<Profile>,
     /// Sessions per slot; `None` takes the profile's default.
+    pub max_sessions: Option<usize>,
+    /// Where its code runs.
+    pub isolation: Isolation,
+    /// Worker processes of each of its tokens, where it runs in processes; else 1.
+    pub workers: usize,
+    /// Environment of its worker processes, beside the daemon's own: paths the vendor's library reads.
+    pub env: BTreeMap<String, String>,
+    /// A session unused for so long exercises a key; zero is never. `None` takes the profile's default.
+    pub keep_alive: Option<Duration>,
+    /// Which of its signatures are verified in software before they leave.
+    pub verify_after_sign: VerifyAfterSign,
+}
+
+impl KmsLibrary {
+    /// What is known of it before it is loaded.
+    pub fn configured_traits(&self) -> Traits {
+        self.profile.unwrap_or_default().traits()
+    }
+}
+
+/// Which signatures are verified with the recorded public key before they leave. CA certificates and CRLs always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VerifyAfterSign {
+    /// Every one.
+    Always,
+    /// The first of a session for each key, and one in 128 after it.
+    #[default]
+    Sampled,
+    /// None.
+    Never,
+}
+
+/// `kms_pool "name" { member { … } … }`: tokens that hold the same keys, copied by the vendor's tool.
+#[derive(Clone, Debug)]
+pub struct KmsPool {
+    /// The name managed keys give as their `library`.
+    pub name: String,
+    /// At least one.
+    pub members: Vec<PoolMember>,
+}
+
+/// `member { … }` of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolMember {
+    /// The name of a configured library.
+    pub library: String,
+    /// Which of its tokens.
+    pub token: TokenSelector,
+    /// The token's user PIN; `None` takes the library's.
+    pub pin: Option<Secret>,
+    /// Sessions of this token; `None` takes the library's.
     pub max_sessions: Option<usize>,
 }
 
-/// Vendor profiles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// Nothing known.
-    #[default]
-    Generic,
-    /// SoftHSM 2.
-    SoftHsm,
-    /// Kryoptic.
-    Kryoptic,
-    /// Thales Luna.
-    Luna,
-    /// Entrust nShield.
-    NShield,
-    /// AWS CloudHSM.
-    CloudHsm,
-    /// YubiHSM 2.
-    YubiHsm,
-    /// No PKCS#11 at all, but keys in this process: for measuring. No configuration file can name it.
-    Fake,
-}
-
-impl Profile {
-    /// Whether its private-key operations run on this host's own cores.
-    pub fn computes_here(self) -> bool {
-        matches!(self, Profile::SoftHsm | Profile::Kryoptic | Profile::Fake)
-    }
+/// `namespace "team-a" { weight = 3 }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceSettings {
+    /// Its path; never the root.
+    pub path: Namespace,
+    /// Its share of every lane, beside others of weight 1. From 1 to 1,000.
+    pub weight: u32,
 }
 
 /// `telemetry { … }`.

@@ -21,7 +21,7 @@ pub enum Pace {
 impl Config {
     /// The pace of the threads that serve connections and write the store: tokens that compute here come before them.
     pub fn pace(&self) -> Pace {
-        let here = self.kms_libraries.iter().any(|library| library.profile.computes_here());
+        let here = self.kms_libraries.iter().any(|library| library.configured_traits().computes_here);
         if here { Pace::Yielding } else { Pace::Prompt }
     }
 }

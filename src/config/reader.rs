@@ -1,13 +1,13 @@
 //! Reads the fields of one stanza by name and type. What is left over at the end is unknown, and said to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hcl::edit::Span;
-use hcl::edit::expr::Expression;
-use hcl::edit::structure::{Body, Structure};
+use hcl::edit::expr::{Expression, ObjectKey, ObjectValue};
+use hcl::edit::structure::{Block, Body, Structure};
 
 use super::document::{Document, Problem};
 use crate::model::parse_duration;
@@ -40,6 +40,12 @@ impl<'a> Reader<'a> {
     pub(super) fn allow_blocks(mut self, blocks: &'a [&'a str]) -> Self {
         self.blocks = blocks;
         self
+    }
+
+    /// A stanza within this one.
+    pub(super) fn nested<'b>(&'b mut self, block: &'b Block, name: String) -> Reader<'b> {
+        let begin = block.ident.span().map_or(self.begin, |span| span.start);
+        Reader::new(self.document, &block.body, name, begin, self.problems)
     }
 
     /// Notes what is wrong with the stanza as a whole.
@@ -77,6 +83,11 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// Whether the field is given at all.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.body.get_attribute(name).is_some()
     }
 
     /// A string that is not empty.
@@ -148,6 +159,20 @@ impl<'a> Reader<'a> {
             })
         });
         *into = read.unwrap_or(*into);
+    }
+
+    /// Texts by name, such as an environment.
+    pub(super) fn texts(&mut self, name: &'static str) -> BTreeMap<String, String> {
+        let read = self.parsed(name, |expression| {
+            let expected = || "expected names and strings, such as { NAME = \"value\" }".to_owned();
+            let pair = |(key, value): (&ObjectKey, &ObjectValue)| {
+                let key = key.as_ident().map(|ident| ident.as_str()).or(key.as_expr().and_then(Expression::as_str));
+                Some((key?.to_owned(), value.expr().as_str()?.to_owned()))
+            };
+            let object = expression.as_object().ok_or_else(expected)?;
+            object.iter().map(pair).collect::<Option<BTreeMap<_, _>>>().ok_or_else(expected)
+        });
+        read.unwrap_or_default()
     }
 
     /// A list of numbers, such as uids.

@@ -1,11 +1,13 @@
 //! The stanzas one by one.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reader::{Reader, text};
 use super::reference;
 use super::{
-    KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage, Telemetry,
+    Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
+    Telemetry, VerifyAfterSign, or_cores,
 };
 
 /// `sockaddr_un` takes no more.
@@ -21,15 +23,13 @@ pub(super) const LOG_LEVELS: [(&str, LogLevel); 5] = [
 
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
-const PROFILES: [(&str, Profile); 7] = [
-    ("generic", Profile::Generic),
-    ("softhsm", Profile::SoftHsm),
-    ("kryoptic", Profile::Kryoptic),
-    ("luna", Profile::Luna),
-    ("nshield", Profile::NShield),
-    ("cloudhsm", Profile::CloudHsm),
-    ("yubihsm", Profile::YubiHsm),
-];
+const ISOLATIONS: [(&str, Isolation); 2] = [("none", Isolation::None), ("process", Isolation::Process)];
+
+const VERIFICATIONS: [(&str, VerifyAfterSign); 3] =
+    [("always", VerifyAfterSign::Always), ("sampled", VerifyAfterSign::Sampled), ("never", VerifyAfterSign::Never)];
+
+/// Worker processes of one token.
+const WORKERS_MAX: usize = 64;
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("framed", Protocol::Framed)];
 
@@ -84,12 +84,45 @@ pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)>
     let name = stanza.required("name");
     let library = stanza.required_path("library");
     let pin = stanza.parsed("pin", |expression| reference::fetch(text(expression)?));
-    let profile = stanza.choice("profile", &PROFILES).unwrap_or_default();
+    let profile = stanza.choice("profile", &Profile::ALL.map(|profile| (profile.traits().name, profile)));
+    let traits = profile.unwrap_or_default().traits();
+    let isolation = stanza.choice("isolation", &ISOLATIONS).unwrap_or(traits.isolation);
+    let mut workers = or_cores(traits.workers).min(WORKERS_MAX);
+    let workers_given = stanza.has("workers");
+    stanza.count("workers", 1..=WORKERS_MAX, &mut workers);
+    let env = stanza.texts("env");
+    if isolation == Isolation::None {
+        if workers_given {
+            stanza.refuse_field("workers", "workers needs isolation = \"process\"".to_owned());
+        }
+        if !env.is_empty() {
+            stanza.refuse_field("env", "env needs isolation = \"process\": it is for worker processes".to_owned());
+        }
+        workers = 1;
+    }
+    let keep_alive = stanza.has("keep_alive").then(|| {
+        let mut keep_alive = traits.keep_alive;
+        stanza.duration("keep_alive", Duration::ZERO..=Duration::from_secs(86_400), &mut keep_alive);
+        keep_alive
+    });
+    let verify_after_sign = stanza.choice("verify_after_sign", &VERIFICATIONS).unwrap_or_default();
     let mut sessions = 0;
     stanza.count("max_sessions", 1..=1024, &mut sessions);
     let (pin, inline) = pin.map_or((None, false), |(pin, inline)| (Some(pin), inline));
     let max_sessions = (sessions > 0).then_some(sessions);
-    Some((KmsLibrary { name: name?, library: library?, pin, profile, max_sessions }, inline))
+    let library = KmsLibrary {
+        name: name?,
+        library: library?,
+        pin,
+        profile,
+        max_sessions,
+        isolation,
+        workers,
+        env,
+        keep_alive,
+        verify_after_sign,
+    };
+    Some((library, inline))
 }
 
 pub(super) fn telemetry(stanza: &mut Reader<'_>) -> Telemetry {

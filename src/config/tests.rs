@@ -79,7 +79,7 @@ fn every_field_is_read() {
     };
     assert_eq!(config.listeners, [listener]);
     let library = &config.kms_libraries[0];
-    assert_eq!((library.name.as_str(), library.profile, library.max_sessions), ("luna", Profile::Luna, Some(12)));
+    assert_eq!((library.name.as_str(), library.profile, library.max_sessions), ("luna", Some(Profile::Luna), Some(12)));
     assert_eq!(library.pin.as_ref().unwrap().expose(), b"1234");
     assert!(config.warnings[0].contains("k.hcl:13:9"), "{:?}", config.warnings);
     assert_eq!(config.telemetry.prometheus_listener, Some(PrometheusListener::Unix("/run/metrics.sock".into())));
@@ -202,5 +202,86 @@ proptest! {
         let mut text: Vec<char> = LEAST.chars().collect();
         text[at] = with;
         let _ = parse(&text.into_iter().collect::<String>());
+    }
+}
+
+const LUNA: &str = "kms_library \"pkcs11\" {\n name = \"luna\"\n library = \"/l.so\"\n pin = \"1\"\n}\n";
+const BARE: &str = "kms_library \"pkcs11\" {\n name = \"bare\"\n library = \"/b.so\"\n}\n";
+
+#[test]
+fn pools_and_namespaces_are_read() {
+    let config = parse(&format!(
+        r#"{LEAST}{LUNA}{BARE}
+        kms_pool "ca" {{
+          member {{
+            library = "Luna"
+            token_label = "p1"
+          }}
+          member {{
+            library = "bare"
+            serial = "4711"
+            pin = "9999"
+            max_sessions = 8
+          }}
+        }}
+        namespace "team-a/ci" {{ weight = 3 }}
+        namespace "team-b" {{}}
+        "#
+    ))
+    .unwrap();
+    let pool = &config.kms_pools[0];
+    assert_eq!((pool.name.as_str(), pool.members.len()), ("ca", 2));
+    assert_eq!(pool.members[0].token, TokenSelector::Label("p1".into()));
+    assert_eq!(pool.members[1].token, TokenSelector::Serial("4711".into()));
+    assert_eq!(pool.members[1].max_sessions, Some(8));
+    assert_eq!(pool.members[1].pin.as_ref().map(Secret::expose), Some(&b"9999"[..]));
+    let namespaces: Vec<(&str, u32)> =
+        config.namespaces.iter().map(|namespace| (namespace.path.as_str(), namespace.weight)).collect();
+    assert_eq!(namespaces, [("team-a/ci/", 3), ("team-b/", 1)]);
+    assert!(config.warnings.iter().any(|warning| warning.contains("kms_pool \"ca\"")), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_pool_that_cannot_work_is_refused_with_the_reason() {
+    let pool = |name: &str, members: &str| format!("{LUNA}{BARE}kms_pool \"{name}\" {{\n{members}\n}}\n");
+    let member = |more: &str| format!("member {{\n library = \"luna\"\n {more}\n}}\n");
+    let one = member("token_label = \"t\"");
+    let cases = [
+        (pool("p", ""), "from 1 to 64"),
+        (pool("p", &member("")), "exactly one of token_label, serial and slot"),
+        (pool("p", &member("token_label = \"t\"\n slot = 1")), "exactly one of"),
+        (pool("p", &member("token_label = \"t\"\n colour = 1")), "unknown field \"colour\""),
+        (pool("LUNA", &one), "share one name"),
+        (pool("p", &one.replace("luna", "moon")), "there is no kms_library \"moon\""),
+        (pool("p", &one.replace("luna", "bare")), "needs a pin"),
+        (pool("p", &format!("{one}{one}")), "is in kms_pool \"p\" already"),
+        (format!("{}kms_pool {{}}", pool("p", &one)), "expected kms_pool \"NAME\""),
+        ("namespace \"sys\" {}".to_owned(), "the API has paths of that name"),
+        ("namespace \"/\" {}".to_owned(), "expected a path"),
+        ("namespace \"a/../b\" {}".to_owned(), "\"..\""),
+        ("namespace \"a\" { weight = 0 }".to_owned(), "from 1 to 1000"),
+    ];
+    for (text, expected) in cases {
+        let told = told(&text);
+        assert!(told.contains(expected), "{text}: {told}");
+    }
+}
+
+#[test]
+fn worker_processes_are_asked_for_by_isolation() {
+    let library = |more: &str| format!("{LEAST}{}", LUNA.replace("pin =", &format!("{more}\n pin =")));
+    let config =
+        parse(&library("isolation = \"process\"\n workers = 3\n env = { ChrystokiConfigurationPath = \"/etc/l\" }"));
+    let config = config.unwrap();
+    let luna = &config.kms_libraries[0];
+    assert_eq!((luna.isolation, luna.workers), (Isolation::Process, 3));
+    assert_eq!(luna.env["ChrystokiConfigurationPath"], "/etc/l");
+    assert_eq!(luna.keep_alive, None);
+    let keep_alive = parse(&library("keep_alive = \"5s\"\n verify_after_sign = \"always\"")).unwrap();
+    assert_eq!(keep_alive.kms_libraries[0].keep_alive, Some(Duration::from_secs(5)));
+    assert_eq!(keep_alive.kms_libraries[0].verify_after_sign, VerifyAfterSign::Always);
+    for more in ["workers = 2", "env = { A = \"b\" }"] {
+        let told = parse(&library(more)).unwrap_err().to_string();
+        assert!(told.contains("needs isolation"), "{told}");
     }
 }

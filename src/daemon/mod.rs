@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::backend::registry;
-use crate::config::{Config, KmsLibrary, Profile};
+use crate::config::{Config, KmsLibrary};
 use crate::dispatch::{Dispatch, Door, Engines};
 use crate::engine::{Services, registry as engines};
 use crate::front::Front;
@@ -168,17 +168,12 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
             "this PKCS#11 library is not there: its keys are unavailable until it is"
         );
     }
-    let default = match library.profile {
-        // Its high-availability groups fail over by themselves, slowly.
-        Profile::Luna => Duration::from_secs(30),
-        _ => Duration::from_secs(3),
-    };
     Library {
         name: library.name.clone(),
         backend: registry::open(library),
         pin: library.pin.clone(),
         sessions: library.max_sessions,
-        call_sign: config.limits.call_sign.unwrap_or(default),
+        call_sign: config.limits.call_sign.unwrap_or(library.configured_traits().call_sign),
         final_pin_try: start.final_pin_try,
     }
 }

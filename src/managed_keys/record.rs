@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::mechanism::Mechanism;
 use super::settings::{Settings, curve_name};
 use crate::crypto;
-use crate::model::{Curve, Fault, KeyUsage, PublicKey, Secret};
+use crate::model::{Curve, Fault, KeyUsage, PublicKey, Secret, TokenSelector};
 use crate::store::Versioned;
-use crate::supervisor::TokenSelector;
 
 /// The collection of managed keys of a namespace; the record's name is the key's name.
 pub(super) const COLLECTION: &str = "managed-keys";
@@ -17,7 +16,10 @@ pub(super) const COLLECTION: &str = "managed-keys";
 pub(super) struct KeyRecord {
     uuid: String,
     library: String,
+    /// The token by one of three names; none of them where the library is a pool.
     token_label: Option<String>,
+    #[serde(default)]
+    token_serial: Option<String>,
     slot: Option<u64>,
     key_label: Option<String>,
     key_id: Option<String>,
@@ -51,14 +53,18 @@ impl Drop for KeyRecord {
 
 impl KeyRecord {
     pub(super) fn of(uuid: &str, settings: &Settings, public: Option<&PublicKey>) -> KeyRecord {
-        let (token_label, slot) = match &settings.token {
-            TokenSelector::Label(label) => (Some(label.clone()), None),
-            TokenSelector::Slot(slot) => (None, Some(*slot)),
-        };
+        let (mut token_label, mut token_serial, mut slot) = (None, None, None);
+        match &settings.token {
+            Some(TokenSelector::Label(label)) => token_label = Some(label.clone()),
+            Some(TokenSelector::Serial(serial)) => token_serial = Some(serial.clone()),
+            Some(TokenSelector::Slot(number)) => slot = Some(*number),
+            None => {}
+        }
         KeyRecord {
             uuid: uuid.to_owned(),
             library: settings.library.clone(),
             token_label,
+            token_serial,
             slot,
             key_label: settings.key_label.clone(),
             key_id: settings.key_id.clone(),
@@ -80,10 +86,9 @@ impl KeyRecord {
 
     /// The key's UUID, settings and recorded public key.
     pub(super) fn open(&self) -> Result<(String, Settings, Option<PublicKey>), Fault> {
-        let token = match (&self.token_label, self.slot) {
-            (Some(label), _) => TokenSelector::Label(label.clone()),
-            (None, slot) => TokenSelector::Slot(slot.unwrap_or_default()),
-        };
+        let label = self.token_label.clone().map(TokenSelector::Label);
+        let serial = || self.token_serial.clone().map(TokenSelector::Serial);
+        let token = label.or_else(serial).or(self.slot.map(TokenSelector::Slot));
         let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter();
         let public = (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key)).transpose()?;
         let settings = Settings {

@@ -10,9 +10,9 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::uses;
-use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey, TokenSelector};
 use crate::store::{Changes, RecordKey, Store, Write};
-use crate::supervisor::{KeyRoute, KeySpec, Supervisor};
+use crate::supervisor::{KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
 /// Managed keys of one namespace.
 const KEYS_MAX: usize = 100_000;
@@ -124,8 +124,7 @@ impl ManagedKeys {
         let mut fields = Fields::new(data);
         fields.text("name")?;
         fields.text("type")?;
-        let settings =
-            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.library_has_pin(library))?;
+        let settings = Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(library))?;
         if let Some(old) = old {
             check_change(old, &settings)?;
         } else if table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
@@ -211,14 +210,14 @@ impl ManagedKeys {
         &self.0.changes
     }
 
-    fn library_has_pin(&self, library: &str) -> Result<bool, Fault> {
+    fn look_up(&self, library: &str) -> Result<LibraryInfo, Fault> {
         let libraries = self.0.supervisor.libraries();
         let found = libraries.iter().find(|known| known.name.eq_ignore_ascii_case(library));
-        found.map(|found| found.has_pin).ok_or_else(|| {
+        found.cloned().ok_or_else(|| {
             let known: Vec<&str> = libraries.iter().map(|known| known.name.as_str()).collect();
             let known =
                 if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
-            Fault::invalid(format!("there is no kms_library {library:?} in the configuration; {known}"))
+            Fault::invalid(format!("there is no kms_library or kms_pool {library:?} in the configuration; {known}"))
         })
     }
 
@@ -277,7 +276,7 @@ pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
         name: entry.name.clone(),
         namespace: entry.namespace.clone(),
         library: entry.settings.library.clone(),
-        token: entry.settings.token.clone(),
+        token: entry.settings.token.clone().unwrap_or(TokenSelector::Slot(0)),
         pin: entry.settings.pin.clone(),
         selector: entry.settings.selector(),
         generate: None,

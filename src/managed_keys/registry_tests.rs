@@ -361,7 +361,7 @@ fn an_operation_whose_session_failed_runs_once_more_and_one_that_cannot_succeed_
         let backend = token.backend();
         for (fate, runs, good) in [(Fate::Reopen, 2, true), (Fate::Keep, 1, false)] {
             let before = backend.performed();
-            backend.fail_next(BackendError { fault: Fault::DeviceError { what: "ordered".into() }, fate });
+            backend.fail_next(BackendError::new(fate, Fault::DeviceError { what: "ordered".into() }));
             assert_eq!((sign(&ca).await.is_ok(), backend.performed() - before), (good, runs), "{fate:?}");
         }
         assert_eq!(sign(&ca).await, Ok(true));

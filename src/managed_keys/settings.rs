@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::mechanism::Mechanism;
-use crate::model::{Curve, Data, Fault, Fields, KeyUsage, KeyUsages, Secret};
-use crate::supervisor::{KeySelector, KeyTemplate, TokenSelector};
+use crate::model::{Curve, Data, Fault, Fields, KeyUsage, KeyUsages, Secret, TokenSelector};
+use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
 
 /// What a secret reads as, and what may be sent back to keep it.
 const REDACTED: &str = "redacted";
@@ -12,10 +12,10 @@ const REDACTED: &str = "redacted";
 /// A `pkcs11` managed key's configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The KMS library's name.
+    /// The name of the KMS library, or of the pool.
     pub library: String,
-    /// The token.
-    pub token: TokenSelector,
+    /// The token; `None` where `library` names a pool.
+    pub token: Option<TokenSelector>,
     /// Its label; given, a generated key gets it.
     pub key_label: Option<String>,
     /// Its `CKA_ID` in hexadecimal.
@@ -48,14 +48,14 @@ pub struct Settings {
 
 impl Settings {
     /// Reads a create or update request. `old` lends its PIN where the request leaves it out or sends it back redacted; an
-    /// empty PIN takes the key's own away. `library_has_pin` is asked for the library named, and refuses an unknown one.
+    /// empty PIN takes the key's own away. `look_up` finds the library or pool named, and refuses an unknown one.
     pub fn read(
         fields: &mut Fields<'_>,
         old: Option<&Settings>,
-        library_has_pin: impl FnOnce(&str) -> Result<bool, Fault>,
+        look_up: impl FnOnce(&str) -> Result<LibraryInfo, Fault>,
     ) -> Result<Settings, Fault> {
         let library = fields.filled("library")?.ok_or_else(|| required("library"))?;
-        let has_pin = library_has_pin(&library)?;
+        let info = look_up(&library)?;
         let key_label = fields.filled("key_label")?;
         let key_id = fields.filled("key_id")?;
         if key_label.is_none() && key_id.is_none() {
@@ -74,13 +74,17 @@ impl Settings {
             (Some(pin), _) if pin != REDACTED => Some(Secret::new(pin.into_bytes())),
             (_, old) => old.and_then(|old| old.pin.clone()),
         };
-        if pin.is_none() && !has_pin {
+        if info.is_pool && pin.is_some() {
+            let why = "the PINs of a kms_pool stand in the configuration";
+            return Err(Fault::invalid(format!("pin cannot be given with library {library:?}: {why}")));
+        }
+        if pin.is_none() && !info.has_pin {
             return Err(Fault::invalid(format!("pin is required: kms_library {library:?} has none")));
         }
         // OAEP's hash matters for encryption only, which this daemon does not do yet.
         fields.refuse(&["rsa_oaep_hash"])?;
         Ok(Settings {
-            token: token(fields)?,
+            token: if info.is_pool { no_token(fields, &library)? } else { Some(token(fields)?) },
             mechanism: mechanism(fields)?,
             curve: curve(fields)?,
             key_bits: key_bits(fields)?,
@@ -140,8 +144,9 @@ impl Settings {
     /// The fields as a read shows them, secrets redacted.
     pub fn show(&self, name: &str, uuid: &str) -> Data {
         let (slot, token_label) = match &self.token {
-            TokenSelector::Slot(slot) => (json!(slot), ""),
-            TokenSelector::Label(label) => (json!(0), label.as_str()),
+            Some(TokenSelector::Slot(slot)) => (json!(slot), ""),
+            Some(TokenSelector::Label(label)) => (json!(0), label.as_str()),
+            Some(TokenSelector::Serial(_)) | None => (json!(0), ""),
         };
         let usages: Vec<&str> = self.usages.iter().map(KeyUsage::name).collect();
         let mut data = Data::new();
@@ -176,6 +181,16 @@ impl Settings {
 
 fn required(name: &str) -> Fault {
     Fault::invalid(format!("missing required field {name:?}"))
+}
+
+/// A pool's members name their tokens; slot 0 is what clients send who name none.
+fn no_token(fields: &mut Fields<'_>, pool: &str) -> Result<Option<TokenSelector>, Fault> {
+    let slot = fields.filled("slot")?.filter(|slot| slot != "0");
+    if slot.is_some() || fields.filled("token_label")?.is_some() {
+        let why = "the members of a kms_pool name their tokens in the configuration";
+        return Err(Fault::invalid(format!("slot and token_label cannot be given with library {pool:?}: {why}")));
+    }
+    Ok(None)
 }
 
 /// An empty `token_label` beside a slot is taken as absent, as clients send it.

@@ -11,7 +11,8 @@ fn data(value: Value) -> Data {
 
 fn read_over(old: Option<&Settings>, library_has_pin: bool, value: Value) -> Result<Settings, Fault> {
     let data = data(value);
-    Settings::read(&mut Fields::new(&data), old, |_| Ok(library_has_pin))
+    let info = LibraryInfo { name: "hsm".into(), has_pin: library_has_pin, is_pool: false };
+    Settings::read(&mut Fields::new(&data), old, |_| Ok(info))
 }
 
 fn read(value: Value) -> Result<Settings, Fault> {

@@ -18,6 +18,7 @@ mod operation;
 mod outcome;
 mod secret;
 mod status;
+mod token;
 
 pub use algorithm::{Curve, Hash, KeyKind, Marshaling, SaltLength, SignatureScheme};
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
@@ -33,3 +34,4 @@ pub use operation::{Body, Capability, CertificateRequest, Data, Operation, Reque
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::Secret;
 pub use status::{MemberState, MemberStatus, Status};
+pub use token::TokenSelector;

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::pins::{Login, Logins, PinMemory, Standing};
 use super::proof;
 use super::route::{KeySpec, PreparedKey};
-use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session, TokenSelector};
-use crate::model::{Fault, Secret};
+use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
+use crate::model::{Fault, Secret, TokenSelector};
 
 /// Commands waiting for one control thread. More means that it hangs.
 const COMMANDS: usize = 1024;
@@ -171,7 +171,7 @@ impl Control {
         self.check_pin(spec)?;
         let Some(session) = self.session.as_mut() else {
             let what = "the token is not open".into();
-            return Err(BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff });
+            return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
         let (found, generated) = find_or_generate(session.as_mut(), spec)?;
         if let Some(recorded) = &spec.recorded
@@ -181,7 +181,7 @@ impl Control {
                           managed key and register it anew"
                 .into();
             let fault = Fault::KeyMismatch { key: spec.name.clone(), reason };
-            return Err(BackendError { fault, fate: Fate::Keep });
+            return Err(BackendError::keep(fault));
         }
         proof::prove(session.as_mut(), spec, &found)?;
         Ok(Proven { handle: found.handle, key: PreparedKey { public: found.public, generated } })
@@ -200,7 +200,7 @@ impl Control {
             spec.name,
             device.info().label
         );
-        Err(BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Keep })
+        Err(BackendError::keep(Fault::CredentialsRefused { what }))
     }
 }
 
@@ -210,7 +210,7 @@ fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundK
     }
     let absent = |reason: &str| {
         let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("token {}: {reason}", spec.token) };
-        BackendError { fault, fate: Fate::Keep }
+        BackendError::keep(fault)
     };
     if spec.recorded.is_some() {
         return Err(absent("the key is gone; restore it, or delete the managed key"));
@@ -218,7 +218,7 @@ fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundK
     let Some(template) = &spec.generate else {
         // Told apart from a token that is down: whoever asked knows why none is to be generated.
         let what = format!("token {} holds no such key", spec.token);
-        return Err(BackendError { fault: Fault::NotFound { what }, fate: Fate::Keep });
+        return Err(BackendError::keep(Fault::NotFound { what }));
     };
     session.generate(template)?;
     // Whoever else may have generated one meanwhile: exactly one must match now.
@@ -230,9 +230,9 @@ fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundK
 
 fn refused(info: &DeviceInfo, why: &str) -> BackendError {
     let what = format!("token {:?} (serial {}): {why}", info.label, info.serial);
-    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Retire }
+    BackendError::new(Fate::Retire, Fault::CredentialsRefused { what })
 }
 
 fn back_off(fault: Fault) -> BackendError {
-    BackendError { fault, fate: Fate::BackOff }
+    BackendError::new(Fate::BackOff, fault)
 }

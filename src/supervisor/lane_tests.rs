@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Seat};
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
-use crate::backend::{KeySelector, TokenSelector};
+use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
+    TokenSelector,
 };
 
 const MEMBER: MemberId = MemberId(0);

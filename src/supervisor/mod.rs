@@ -21,7 +21,7 @@ mod slot_actor;
 mod supervisor;
 
 // What a key specification is made of: whoever writes one needs no other word of the backend's.
-pub use crate::backend::{KeySelector, KeyTemplate, TokenSelector};
+pub use crate::backend::{KeySelector, KeyTemplate};
 pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};

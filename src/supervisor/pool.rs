@@ -9,9 +9,8 @@ use parking_lot::RwLock;
 
 use super::lane::{Lane, LaneLimits};
 use super::route::MemberId;
-use crate::backend::TokenSelector;
 use crate::config::Limits;
-use crate::model::{MemberState, MemberStatus};
+use crate::model::{MemberState, MemberStatus, TokenSelector};
 
 /// Which member: a KMS library and one of its tokens.
 pub(super) type MemberKey = (String, TokenSelector);

@@ -64,5 +64,5 @@ fn mismatch(spec: &KeySpec) -> Fault {
 }
 
 fn keep(fault: Fault) -> BackendError {
-    BackendError { fault, fate: Fate::Keep }
+    BackendError::keep(fault)
 }

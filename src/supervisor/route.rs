@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 
 use super::job::{Job, Pending};
 use super::lane::Lane;
-use crate::backend::{KeySelector, KeyTemplate, TokenSelector};
-use crate::model::{Fault, KeyKind, KeyOperation, Namespace, PublicKey, Secret, Terms};
+use crate::backend::{KeySelector, KeyTemplate};
+use crate::model::{Fault, KeyKind, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
 
 /// Everything needed to find, prove and serve one managed key.
 #[derive(Clone, Debug)]

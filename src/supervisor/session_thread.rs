@@ -232,7 +232,7 @@ impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         if !self.reported.load(Ordering::Relaxed) {
             let fault = Fault::internal("a session thread panicked");
-            self.report(Some(BackendError { fault, fate: Fate::BackOff }));
+            self.report(Some(BackendError::new(Fate::BackOff, fault)));
         }
     }
 }

@@ -163,7 +163,7 @@ impl SlotActor {
                 "no PIN for token {}: give kms_library {:?} a pin, or the managed key",
                 self.member.token, self.member.library
             );
-            return self.go_down(BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Retire }, ctx);
+            return self.go_down(BackendError::new(Fate::Retire, Fault::CredentialsRefused { what }), ctx);
         };
         self.pin = Some(pin.clone());
         self.bringing_up = true;
@@ -174,7 +174,7 @@ impl SlotActor {
             match result {
                 Ok(Ok(opened)) => actor.come_up(opened, ctx),
                 Ok(Err(error)) => actor.go_down(error, ctx),
-                Err(fault) => actor.go_down(BackendError { fault, fate: Fate::BackOff }, ctx),
+                Err(fault) => actor.go_down(BackendError::new(Fate::BackOff, fault), ctx),
             }
         }));
     }
@@ -485,7 +485,7 @@ impl SlotActor {
 }
 
 fn flatten<T>(result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {
-    result.unwrap_or_else(|fault| Err(BackendError { fault, fate: Fate::Keep }))
+    result.unwrap_or_else(|fault| Err(BackendError::keep(fault)))
 }
 
 /// What an asker of this key is told while its member is down.

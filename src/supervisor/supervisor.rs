@@ -13,7 +13,7 @@ use super::pool::{MemberKey, Members};
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, SlotActor, Stop};
 use crate::backend::Backend;
-use crate::config::Limits;
+use crate::config::{Limits, or_cores};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
 use crate::telemetry::Telemetry;
 
@@ -43,6 +43,8 @@ pub struct LibraryInfo {
     pub name: String,
     /// Whether it carries a PIN, so that keys may leave theirs out.
     pub has_pin: bool,
+    /// Whether it is a pool, whose members name their tokens themselves.
+    pub is_pool: bool,
 }
 
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
@@ -66,7 +68,11 @@ impl Supervisor {
         pins: Arc<dyn PinMemory>,
         telemetry: Telemetry,
     ) -> Supervisor {
-        let info = |library: &Library| LibraryInfo { name: library.name.clone(), has_pin: library.pin.is_some() };
+        let info = |library: &Library| LibraryInfo {
+            name: library.name.clone(),
+            has_pin: library.pin.is_some(),
+            is_pool: false,
+        };
         let shared = Arc::new(Shared {
             members: Members::new(limits),
             routes: Arc::default(),
@@ -203,7 +209,7 @@ impl SupervisorActor {
         )?;
         let settings = MemberSettings {
             pin: library.pin.clone(),
-            sessions: library.sessions.unwrap_or_else(|| library.backend.default_sessions()).max(1),
+            sessions: library.sessions.unwrap_or_else(|| or_cores(0)).max(1),
             call_sign: library.call_sign,
             limits: self.limits.clone(),
         };

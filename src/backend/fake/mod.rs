@@ -9,12 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{
-    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
-    TokenSelector,
-};
+use super::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session};
+use crate::config::Profile;
 use crate::crypto::SoftwareKey;
-use crate::model::{Fault, Hash, KeyKind, KeyOperation, Secret, SignatureScheme};
+use crate::model::{Fault, Hash, KeyKind, KeyOperation, Secret, SignatureScheme, TokenSelector};
 
 /// The one PIN there is.
 pub const PIN: &str = "1234";
@@ -75,17 +73,14 @@ impl FakeBackend {
 }
 
 fn keep(fault: Fault) -> BackendError {
-    BackendError { fault, fate: Fate::Keep }
+    BackendError::keep(fault)
 }
 
 impl Backend for FakeBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
-        let info = DeviceInfo { serial: token.to_string(), label: token.to_string(), max_sessions: None };
+        let (serial, label) = (token.to_string(), token.to_string());
+        let info = DeviceInfo { serial, label, max_sessions: None, profile: Profile::Fake };
         Ok(Box::new(FakeDevice { token: self.clone(), info }))
-    }
-
-    fn default_sessions(&self) -> usize {
-        2
     }
 }
 
@@ -109,7 +104,7 @@ impl Device for FakeDevice {
             return Ok(());
         }
         let fault = Fault::CredentialsRefused { what: "the PIN is wrong".into() };
-        Err(BackendError { fault, fate: Fate::Retire })
+        Err(BackendError::new(Fate::Retire, fault))
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {

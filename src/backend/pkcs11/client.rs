@@ -96,6 +96,6 @@ impl Module {
 
     fn not_loaded(&self, error: &str) -> BackendError {
         let what = format!("PKCS#11 library {}: {error}; install it, or correct its path", self.path.display());
-        BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff }
+        BackendError::new(Fate::BackOff, Fault::Unavailable { what })
     }
 }

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use super::client::{Initialized, Module};
 use super::fault::{self, Function};
 use super::session::Pkcs11Session;
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session, TokenSelector};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session};
 use crate::config::Profile;
-use crate::model::{Fault, Secret};
+use crate::model::{Fault, Secret, TokenSelector};
 
 pub(super) struct Pkcs11Device {
     // The session before the module: it is closed first.
@@ -28,9 +28,10 @@ pub(super) struct Pkcs11Device {
 pub(super) fn open(
     module: &Arc<Module>,
     token: &TokenSelector,
-    profile: Profile,
+    configured: Option<Profile>,
 ) -> Result<Box<dyn Device>, BackendError> {
-    let mut initialized = module.initialized(profile)?;
+    let mut initialized = module.initialized(configured.unwrap_or_default())?;
+    let profile = configured.unwrap_or_else(|| detect(&initialized));
     let mut found = find_token(&initialized, token, profile);
     if initialized.outdated.load(Ordering::Relaxed) || is_missing(&found) {
         module.initialize_anew(initialized, profile)?;
@@ -42,9 +43,9 @@ pub(super) fn open(
             "token {token} is not there ({}); insert or initialise it, or correct token_label or slot",
             module.path().display()
         );
-        return Err(BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff });
+        return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     };
-    let info = device_info(&info);
+    let info = device_info(&info, profile);
     Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: initialized, slot, info, profile }))
 }
 
@@ -70,17 +71,24 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
         .filter(|(slot, info)| match token {
             TokenSelector::Slot(number) => slot.id() == *number,
             TokenSelector::Label(label) => info.label() == label && info.token_initialized(),
+            TokenSelector::Serial(serial) => info.serial_number() == serial && info.token_initialized(),
         })
         .collect();
     if matching.len() > 1 {
         let serials: Vec<&str> = matching.iter().map(|(_, info)| info.serial_number()).collect();
-        let what = format!("token label {token} is ambiguous: serials {}; name the slot", serials.join(", "));
-        return Err(BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff });
+        let what = format!("token {token} is ambiguous: serials {}; name it by its serial", serials.join(", "));
+        return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     }
     Ok(matching.pop())
 }
 
-fn device_info(info: &TokenInfo) -> DeviceInfo {
+/// The profile the module's own words speak for.
+fn detect(module: &Initialized) -> Profile {
+    let said = module.context.get_library_info();
+    said.map(|said| Profile::detect(said.manufacturer_id(), said.library_description())).unwrap_or_default()
+}
+
+fn device_info(info: &TokenInfo, profile: Profile) -> DeviceInfo {
     let limit = |limit| match limit {
         Limit::Max(most) if most > 0 => usize::try_from(most).ok(),
         _ => None,
@@ -89,7 +97,8 @@ fn device_info(info: &TokenInfo) -> DeviceInfo {
         (Some(all), Some(rw)) => Some(all.min(rw)),
         (one, other) => one.or(other),
     };
-    DeviceInfo { serial: info.serial_number().to_owned(), label: info.label().to_owned(), max_sessions }
+    let (serial, label) = (info.serial_number().to_owned(), info.label().to_owned());
+    DeviceInfo { serial, label, max_sessions, profile }
 }
 
 impl Pkcs11Device {

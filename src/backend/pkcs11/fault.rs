@@ -41,7 +41,7 @@ impl Function {
 
 /// An error that is nobody's session's fault.
 pub(super) fn keep(fault: Fault) -> BackendError {
-    BackendError { fault, fate: Fate::Keep }
+    BackendError::keep(fault)
 }
 
 /// An error of a hot call.
@@ -59,10 +59,7 @@ pub(super) fn from_cryptoki(profile: Profile, function: Function, error: &Error)
             classify(profile, Function::FindObjects, error, None)
         }
         Error::Pkcs11(error, _) => classify(profile, function, error, None),
-        other => BackendError {
-            fault: Fault::DeviceError { what: format!("{}: {other}", function.name()) },
-            fate: Fate::Reopen,
-        },
+        other => BackendError::new(Fate::Reopen, Fault::DeviceError { what: format!("{}: {other}", function.name()) }),
     }
 }
 
@@ -79,12 +76,12 @@ pub(super) fn from_login(profile: Profile, token: &DeviceInfo, error: &Error) ->
                 "token {:?} (serial {}): its user PIN is not set: have the security officer set it",
                 token.label, token.serial
             );
-            return BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff };
+            return BackendError::new(Fate::BackOff, Fault::Unavailable { what });
         }
         other => return classify(profile, Function::OpenSession, other, None),
     };
     let what = format!("token {:?} (serial {}): C_Login: {error:?}: {advice}", token.label, token.serial);
-    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::Retire }
+    BackendError::new(Fate::Retire, Fault::CredentialsRefused { what })
 }
 
 fn classify(profile: Profile, function: Function, error: &RvError, rv: Option<CK_RV>) -> BackendError {
@@ -112,7 +109,7 @@ fn classify(profile: Profile, function: Function, error: &RvError, rv: Option<CK
         _ if fate == Fate::BackOff => Fault::Unavailable { what },
         _ => Fault::DeviceError { what },
     };
-    BackendError { fault, fate }
+    BackendError::new(fate, fault)
 }
 
 /// What becomes of the session or device. By what was really seen of modules, not by the standard's words alone.
@@ -212,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_refused_pin_is_never_tried_again_and_says_what_to_do() {
-        let token = DeviceInfo { serial: "42".into(), label: "ca".into(), max_sessions: None };
+        let token =
+            DeviceInfo { serial: "42".into(), label: "ca".into(), max_sessions: None, profile: Profile::Generic };
         let error = Error::Pkcs11(RvError::PinIncorrect, NativeFunction::Login);
         let refused = from_login(Profile::Generic, &token, &error);
         assert_eq!((refused.fault.label().as_str(), refused.fate), ("credentials_refused", Fate::Retire));

@@ -4,7 +4,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::Session as NativeSession;
 
 use super::fault::{self, Function};
-use crate::backend::{BackendError, Fate, FoundKey, KeySelector};
+use crate::backend::{BackendError, FoundKey, KeySelector};
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{Curve, Fault, PublicKey};
@@ -107,7 +107,7 @@ pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Prof
 
 fn no_public(label: &str, why: &str) -> BackendError {
     let what = format!("private key {label:?}: {why}");
-    BackendError { fault: Fault::NotSupported { what }, fate: Fate::Keep }
+    BackendError::keep(Fault::NotSupported { what })
 }
 
 fn public_objects(

@@ -16,23 +16,16 @@ mod table;
 
 use std::sync::Arc;
 
-use super::{Backend, BackendError, Device, TokenSelector};
+use super::{Backend, BackendError, Device};
 use crate::config::{KmsLibrary, Profile};
+use crate::model::TokenSelector;
 use client::Module;
-
-/// Sessions of a slot where neither the operator nor the token says: network HSMs answer in parallel.
-const NETWORK_SESSIONS: usize = 16;
-/// A Luna partition's sweet spot.
-const LUNA_SESSIONS: usize = 30;
-/// An nShield's.
-const NSHIELD_SESSIONS: usize = 60;
-/// A YubiHSM 2 allows 16 sessions in all, and works on one thing at a time.
-const YUBIHSM_SESSIONS: usize = 4;
 
 /// One KMS library.
 pub struct Pkcs11Backend {
     module: Arc<Module>,
-    profile: Profile,
+    /// `None`: by what the module says of itself.
+    profile: Option<Profile>,
 }
 
 impl Pkcs11Backend {
@@ -45,18 +38,5 @@ impl Pkcs11Backend {
 impl Backend for Pkcs11Backend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
         device::open(&self.module, token, self.profile)
-    }
-
-    fn default_sessions(&self) -> usize {
-        match self.profile {
-            // Soft tokens compute on our own cores: more sessions only make them wait for each other.
-            Profile::SoftHsm | Profile::Kryoptic | Profile::Generic | Profile::Fake => {
-                std::thread::available_parallelism().map_or(2, usize::from)
-            }
-            Profile::Luna => LUNA_SESSIONS,
-            Profile::NShield => NSHIELD_SESSIONS,
-            Profile::CloudHsm => NETWORK_SESSIONS,
-            Profile::YubiHsm => YUBIHSM_SESSIONS,
-        }
     }
 }

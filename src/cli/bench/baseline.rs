@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::load::{DIGEST, Ran};
 use super::{BenchKey, Failure, dev};
-use crate::backend::{Device, KeySelector, Session, TokenSelector, registry};
-use crate::model::{Curve, Digest, Fault, Hash, KeyKind, KeyOperation, SignInput, SignatureScheme};
+use crate::backend::{Device, KeySelector, Session, registry};
+use crate::model::{Curve, Digest, Fault, Hash, KeyKind, KeyOperation, SignInput, SignatureScheme, TokenSelector};
 
 /// Sessions on the bare token.
 pub(super) struct Baseline {

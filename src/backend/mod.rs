@@ -21,6 +21,8 @@ pub enum Fate {
     Keep,
     /// This session is gone: close it, open another, find the keys again.
     Reopen,
+    /// The key's handle is gone: find and prove the device's keys again. The session is as good as before.
+    FindAgain,
     /// The token forgot its login: log in again, then reopen.
     LoginAgain,
     /// The module lost its state: all its sessions are gone; open the device anew.

@@ -10,7 +10,7 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::uses;
-use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey, TokenSelector};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
@@ -276,7 +276,7 @@ pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
         name: entry.name.clone(),
         namespace: entry.namespace.clone(),
         library: entry.settings.library.clone(),
-        token: entry.settings.token.clone().unwrap_or(TokenSelector::Slot(0)),
+        token: entry.settings.token.clone(),
         pin: entry.settings.pin.clone(),
         selector: entry.settings.selector(),
         generate: None,

@@ -90,7 +90,10 @@ fn a_name_is_lowercase_and_a_library_is_configured() {
             assert!(write(&keys, bad, json!({})).await.unwrap_err().to_string().contains("lowercase"), "{bad}");
         }
         let unknown = write(&keys, "ca", json!({"library": "luna"})).await.unwrap_err();
-        assert_eq!(unknown, refused("there is no kms_library \"luna\" in the configuration; there are: hsm, bare"));
+        assert_eq!(
+            unknown,
+            refused("there is no kms_library or kms_pool \"luna\" in the configuration; there are: hsm, bare")
+        );
         let no_pin = write(&keys, "ca", json!({"library": "bare"})).await.unwrap_err();
         assert_eq!(no_pin, refused("pin is required: kms_library \"bare\" has none"));
         assert!(keys.names(&Namespace::root()).is_empty());

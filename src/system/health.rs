@@ -131,6 +131,8 @@ impl System {
                 json!({
                     "library": member.library,
                     "token": member.token,
+                    "pool": member.pool,
+                    "worker": member.worker,
                     "serial": member.serial,
                     "state": member.state.label(),
                     "reason": member.reason,

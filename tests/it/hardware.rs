@@ -87,7 +87,10 @@ async fn a_token_and_a_library_that_come_late_are_found() {
     token.make();
     loop_until_signed(&daemon).await;
     assert_eq!(daemon.read("sys/keyway/status").await["members"][0]["state"], "serving");
-    assert_eq!(daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",state=\"serving\"}"), 1.0);
+    assert_eq!(
+        daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
+        1.0
+    );
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::sim::client;
+use crate::sim::{self, client};
 
 pub(crate) const LABEL: &str = "keyway-test";
 pub(crate) const PIN: &str = "9876";
@@ -109,9 +109,7 @@ fn kryoptic() -> Option<PathBuf> {
 
 /// The token's own module.
 fn real_module() -> PathBuf {
-    let places = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
-    let softhsm = || places.iter().map(PathBuf::from).find(|path| path.exists());
-    kryoptic().or_else(softhsm).expect("SoftHSM2 is installed by tests/run")
+    kryoptic().unwrap_or_else(sim::softhsm_module)
 }
 
 /// The counting module, built by cargo once per run.

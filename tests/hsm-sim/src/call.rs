@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID,
+    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID,
     CKR_OBJECT_HANDLE_INVALID, CKR_OK, CKR_SLOT_ID_INVALID, CKR_USER_NOT_LOGGED_IN,
 };
 
@@ -165,13 +165,18 @@ fn end_operation(call: &Call<'_>, query: bool, body: impl FnOnce(&Call<'_>) -> A
         return;
     };
     let mut scratch = [0_u8; 2048];
-    let mut len = scratch.len() as u64;
-    let (place, length) = (scratch.as_mut_ptr(), &raw mut len);
+    let mut data = [0_u8; 32];
+    let (mut len, data_len) = (scratch.len() as CK_ULONG, data.len() as CK_ULONG);
+    let (place, length, data) = (scratch.as_mut_ptr(), &raw mut len, data.as_mut_ptr());
     let _ = match call.function {
-        F::C_SignUpdate => real!(real, C_SignFinal(session, place, length)),
-        F::C_DigestUpdate | F::C_DigestKey => real!(real, C_DigestFinal(session, place, length)),
-        F::C_EncryptUpdate => real!(real, C_EncryptFinal(session, place, length)),
-        F::C_DecryptUpdate => real!(real, C_DecryptFinal(session, place, length)),
+        F::C_Sign => real!(real, C_Sign(session, data, data_len, place, length)),
+        F::C_Digest => real!(real, C_Digest(session, data, data_len, place, length)),
+        F::C_Encrypt => real!(real, C_Encrypt(session, data, data_len, place, length)),
+        F::C_Decrypt => real!(real, C_Decrypt(session, data, data_len, place, length)),
+        F::C_SignUpdate | F::C_SignFinal => real!(real, C_SignFinal(session, place, length)),
+        F::C_DigestUpdate | F::C_DigestKey | F::C_DigestFinal => real!(real, C_DigestFinal(session, place, length)),
+        F::C_EncryptUpdate | F::C_EncryptFinal => real!(real, C_EncryptFinal(session, place, length)),
+        F::C_DecryptUpdate | F::C_DecryptFinal => real!(real, C_DecryptFinal(session, place, length)),
         F::C_VerifyUpdate => real!(real, C_VerifyFinal(session, place, 256)),
         _ => Ok(()),
     };

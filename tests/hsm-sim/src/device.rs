@@ -90,9 +90,9 @@ impl Device {
         clock::sleep_until(reserved.begins.saturating_add(reserved.service));
         let given = clock::now().saturating_sub(reserved.begins);
         let mut seen = self.seen.lock();
-        seen.asked.saturating_record(reserved.service);
-        seen.given.saturating_record(given);
-        seen.waited.saturating_record(reserved.begins - reserved.arrived);
+        record(&mut seen.asked, reserved.service);
+        record(&mut seen.given, given);
+        record(&mut seen.waited, reserved.begins - reserved.arrived);
     }
 
     /// Forgets what was measured.
@@ -111,6 +111,13 @@ impl Device {
             "given_us": figures(&seen.given),
             "waited_us": figures(&seen.waited),
         })
+    }
+}
+
+fn record(histogram: &mut Histogram<u64>, nanoseconds: u64) {
+    // It grows for the value; where it cannot, the largest it knows must do.
+    if histogram.record(nanoseconds).is_err() {
+        histogram.saturating_record(nanoseconds);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::real::Real;
 use crate::rules::Rules;
 use crate::session::Sessions;
 use crate::settings::{Null, Settings};
-use crate::shared::Shared;
+use crate::shared::{Shared, fnv};
 use crate::slot::{Names, Slot};
 use crate::slots::Slots;
 use crate::steering::Steering;
@@ -120,7 +120,9 @@ impl Module {
 fn made_up(null: &Null, shared: &'static Shared, folder: Option<&Path>) -> Result<Vec<std::sync::Arc<Slot>>, String> {
     let mut slots = Vec::new();
     for (base, settings) in (0..).zip(&null.slots) {
-        let serial = settings.serial.clone().unwrap_or_else(|| format!("{base:04}{}", settings.label));
+        // By default another in every module, as tokens have.
+        let unique = || fnv(format!("{folder:?} {base} {}", settings.label).as_bytes());
+        let serial = settings.serial.clone().unwrap_or_else(|| format!("{:016x}", unique()));
         let names = Names { label: settings.label.clone(), serial };
         let token = NullToken::new(settings, &names.serial, folder)?;
         slots.push(Slot::new(base, names, shared, Some(token)));

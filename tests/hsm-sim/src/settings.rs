@@ -43,7 +43,7 @@ pub(crate) struct Null {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NullSlot {
     pub(crate) label: String,
-    /// The slot's number and the label, by default.
+    /// At most 16 bytes; made up by default.
     pub(crate) serial: Option<String>,
     pub(crate) pin: String,
     /// Wrong PINs until it is locked.

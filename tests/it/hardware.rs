@@ -5,6 +5,7 @@ use keyway::wire::proto;
 use serde_json::json;
 
 use crate::daemon::{Daemon, Setup};
+use crate::sim::Sim;
 use crate::token::{self, Token};
 
 const P256: &str = r#"{"mechanism": "0x1041", "curve": "P256"}"#;
@@ -142,4 +143,19 @@ async fn an_ambiguous_label_is_refused_by_naming_the_ids() {
         )
         .await;
     daemon.write("sys/managed-keys/pkcs11/second/test/sign", json!({})).await;
+}
+
+#[tokio::test]
+async fn a_device_that_drops_us_or_forgets_us_is_taken_up_again() {
+    let token = Token::absent();
+    let sim = Sim::null(token::module(), &token.folder.path().join("hsm.so"), &[token::LABEL], &[]);
+    let daemon = Daemon::with(&token, Setup { library: Some(sim.module.clone()), ..Setup::default() }).await;
+    daemon.managed_key("doc", p256()).await;
+    loop_until_signed(&daemon).await;
+    for fault in ["drop-sessions", "forget-login"] {
+        let before = sim.calls("C_Login");
+        assert_eq!(sim.steer(fault), ["ok 1"]);
+        loop_until_signed(&daemon).await;
+        assert!(sim.calls("C_Login") > before, "{fault}: nobody has logged in again");
+    }
 }

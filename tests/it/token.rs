@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+pub(crate) use crate::sim::PIN;
 use crate::sim::{self, client};
 
 pub(crate) const LABEL: &str = "keyway-test";
-pub(crate) const PIN: &str = "9876";
 const SO_PIN: &str = "12345678";
 
 /// A token and the folder it lives in.

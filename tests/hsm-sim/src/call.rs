@@ -81,7 +81,7 @@ pub(crate) fn on_slot(
     logged(function, |module, about| {
         module.require_initialized()?;
         let slot = module.slots.find(id).ok_or(CKR_SLOT_ID_INVALID)?;
-        about.slot = Some(Arc::clone(&slot));
+        about.slot = Some(id);
         count(&slot, function);
         slot.travel();
         let verdict = module.rules.judge(function, Some(&slot));
@@ -105,7 +105,7 @@ pub(crate) fn in_session(
         let session = module.sessions.get(handle)?;
         session.touch();
         let slot = &session.slot;
-        about.slot = Some(Arc::clone(slot));
+        about.slot = Some(slot.id());
         count(slot, function);
         slot.travel();
         let verdict = module.rules.judge(function, Some(slot));
@@ -189,7 +189,7 @@ fn count(slot: &Slot, function: Function) {
 /// What the log says a call was about.
 #[derive(Default)]
 pub(crate) struct About {
-    pub(crate) slot: Option<Arc<Slot>>,
+    pub(crate) slot: Option<CK_SLOT_ID>,
     pub(crate) session: CK_SESSION_HANDLE,
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// The file of lines that later processes apply.
-pub const REMEMBERED: &str = "steering";
+pub(crate) const REMEMBERED: &str = "steering";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
 /// Bytes of one function in the state: its name, then the count.
@@ -21,7 +21,7 @@ const FUNCTIONS: usize = 68;
 const MOMENTARY: &[&str] = &["drop-sessions", "forget-login", "forget-handles", "unlock", "report", "help"];
 
 /// The sockets of processes that are alive.
-pub fn sockets(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sockets(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut sockets: Vec<PathBuf> = entries
         .map(|entry| entry.path())
@@ -50,7 +50,7 @@ fn is_alive(socket: &Path) -> bool {
 /// # Errors
 ///
 /// What could not be written, or what a process refused.
-pub fn steer(folder: &Path, command: &str) -> Result<Vec<String>, String> {
+pub(crate) fn steer(folder: &Path, command: &str) -> Result<Vec<String>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     // One steers at a time, so that every process sees the same order.
     let lock = File::create(folder.join(LOCK)).map_err(failed)?;
@@ -84,7 +84,7 @@ fn remember(folder: &Path, command: &str) -> std::io::Result<usize> {
 /// # Errors
 ///
 /// When the process does not answer.
-pub fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
+pub(crate) fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.write_all(format!("{line}\n").as_bytes())?;
     let mut answer = String::new();
@@ -101,7 +101,7 @@ pub fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
 /// # Panics
 ///
 /// When there is no function of this name.
-pub fn calls(folder: &Path, function: &str) -> u64 {
+pub(crate) fn calls(folder: &Path, function: &str) -> u64 {
     let Ok(file) = File::open(folder.join(STATE)) else { return 0 };
     for record in 0..FUNCTIONS {
         let mut bytes = [0; RECORD];

@@ -1,6 +1,6 @@
 //! The device behind a slot: so many servers, each busy for the service time of what it does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,7 @@ pub(crate) struct Device {
     pub(crate) servers: &'static Servers,
     parallel: AtomicU64,
     service: RwLock<Option<Span>>,
+    serves: AtomicBool,
     /// Operations without a service time, which are only counted.
     unserved: AtomicU64,
     seen: Mutex<Seen>,
@@ -47,13 +48,16 @@ impl Device {
             servers,
             parallel: AtomicU64::new(1),
             service: RwLock::new(None),
+            serves: AtomicBool::new(false),
             unserved: AtomicU64::new(0),
             seen: Mutex::new(Seen::new()),
         }
     }
 
     pub(crate) fn set_service(&self, service: Option<Span>) {
-        *self.service.write() = service;
+        let mut known = self.service.write();
+        *known = service;
+        self.serves.store(service.is_some(), Ordering::Release);
     }
 
     pub(crate) fn set_parallel(&self, servers: u64) {
@@ -62,8 +66,8 @@ impl Device {
 
     /// Takes the server that is free first. Nothing where no service time is set.
     pub(crate) fn reserve(&self) -> Option<Reserved> {
-        let service = *self.service.read();
-        let Some(service) = service else {
+        let serves = self.serves.load(Ordering::Acquire);
+        let Some(service) = serves.then(|| *self.service.read()).flatten() else {
             self.unserved.fetch_add(1, Ordering::Relaxed);
             return None;
         };

@@ -46,7 +46,7 @@ impl Log {
 
     /// Function, slot, session, answer, microseconds.
     pub(crate) fn write(&self, function: Function, about: &About, rv: CK_RV, nanoseconds: u64) {
-        let slot = about.slot.as_ref().map_or_else(|| "-".to_owned(), |slot| slot.id().to_string());
+        let slot = about.slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string());
         let (name, session, answer) = (function.name(), about.session, ckr::name(rv));
         let line = format!("{name} {slot} {session} {answer} {:.1}\n", nanoseconds as f64 / 1000.0);
         if let Some(file) = &mut *self.file.lock() {

@@ -39,14 +39,16 @@ impl Session {
         }
     }
 
-    /// Notes that it is in use.
+    /// Notes that it is in use, where somebody wants to know: reading the clock may cost more than all the rest.
     pub(crate) fn touch(&self) {
-        self.last_use.store(clock::now(), Ordering::Relaxed);
+        if self.slot.idle().is_some() {
+            self.last_use.store(clock::now(), Ordering::Relaxed);
+        }
     }
 
     fn is_idle(&self) -> bool {
-        let Some(idle) = self.slot.idle() else { return false };
-        clock::now().saturating_sub(self.last_use.load(Ordering::Relaxed)) > idle
+        let Some((idle, since)) = self.slot.idle() else { return false };
+        clock::now().saturating_sub(self.last_use.load(Ordering::Relaxed).max(since)) > idle
     }
 }
 

@@ -99,9 +99,12 @@ impl Shared {
         &self.devices[place]
     }
 
-    /// All counts to nothing.
-    pub(crate) fn forget_pins(&self) {
-        self.devices.iter().for_each(|device| device.wrong_pins.store(0, Ordering::Relaxed));
+    /// Makes every device free at once, and forgets wrong PINs.
+    pub(crate) fn free_devices(&self) {
+        for device in &self.devices {
+            device.wrong_pins.store(0, Ordering::Release);
+            device.free_at.iter().for_each(|server| server.store(0, Ordering::Release));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SLOT_ID, CKR_SESSION_COUNT, CKR_TOKEN_NOT_PRESENT};
+use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_SESSION_COUNT, CKR_TOKEN_NOT_PRESENT};
 use parking_lot::RwLock;
 
 use crate::call::Answer;
@@ -45,12 +45,15 @@ pub(crate) struct Slot {
     limit_is_told: AtomicBool,
     /// Nanoseconds; 0: never.
     idle: AtomicU64,
+    /// When that was set. Before, no session noted its uses.
+    idle_since: AtomicU64,
     open: AtomicU64,
     /// Whether the device has forgotten that somebody is logged in.
     pub(crate) forgotten: AtomicBool,
     generation: AtomicU64,
     /// With the number of the first session each is for.
-    pub(crate) swaps: RwLock<Vec<(Swap, u64)>>,
+    swaps: RwLock<Vec<(Swap, u64)>>,
+    is_swapped: AtomicBool,
     pub(crate) null: Option<NullToken>,
 }
 
@@ -68,10 +71,12 @@ impl Slot {
             most_sessions: AtomicU64::new(0),
             limit_is_told: AtomicBool::new(true),
             idle: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
             open: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             swaps: RwLock::default(),
+            is_swapped: AtomicBool::new(false),
             null,
         })
     }
@@ -137,7 +142,10 @@ impl Slot {
                 self.most_sessions.store(most.unwrap_or(0), Ordering::Relaxed);
                 self.limit_is_told.store(*told, Ordering::Relaxed);
             }
-            Setting::Idle(time) => self.idle.store(time.map_or(0, clock::nanoseconds), Ordering::Relaxed),
+            Setting::Idle(time) => {
+                self.idle_since.store(clock::now(), Ordering::Release);
+                self.idle.store(time.map_or(0, clock::nanoseconds), Ordering::Release);
+            }
         }
     }
 
@@ -153,8 +161,8 @@ impl Slot {
         ];
         settings.iter().for_each(|setting| self.set(setting));
         self.device.forget();
-        self.device.servers.free_at.iter().for_each(|server| server.store(0, Ordering::Release));
         self.swaps.write().clear();
+        self.is_swapped.store(false, Ordering::Release);
         self.give_back(false);
     }
 
@@ -166,9 +174,10 @@ impl Slot {
         }
     }
 
-    /// How long a session may be unused, in nanoseconds.
-    pub(crate) fn idle(&self) -> Option<u64> {
-        Some(self.idle.load(Ordering::Relaxed)).filter(|idle| *idle > 0)
+    /// How long a session may be unused, in nanoseconds, and since when that is so.
+    pub(crate) fn idle(&self) -> Option<(u64, u64)> {
+        let idle = self.idle.load(Ordering::Acquire);
+        (idle > 0).then(|| (idle, self.idle_since.load(Ordering::Acquire)))
     }
 
     /// The limit of sessions, if there is one and it is told.
@@ -197,6 +206,21 @@ impl Slot {
 
     pub(crate) fn open_sessions(&self) -> u64 {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// From the session of this number on, a handle names another key.
+    pub(crate) fn swap(&self, swap: Swap, first: CK_SESSION_HANDLE) {
+        self.swaps.write().push((swap, first));
+        self.is_swapped.store(true, Ordering::Release);
+    }
+
+    /// What is swapped in this session, the last command first.
+    pub(crate) fn swaps(&self, session: CK_SESSION_HANDLE) -> Vec<Swap> {
+        if !self.is_swapped.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let swaps = self.swaps.read();
+        swaps.iter().rev().filter(|(_, first)| session >= *first).map(|(swap, _)| swap.clone()).collect()
     }
 
     /// Makes all handles invalid that were handed out so far.

@@ -98,7 +98,7 @@ fn perform(line: usize, command: Command, module: &'static Module) -> Result<Str
             module.rules.clear();
             module.slots.number_as_behind();
             module.slots.all().iter().for_each(|slot| slot.reset());
-            module.shared.forget_pins();
+            module.shared.free_devices();
             module.log.switch(false, module.folder())?;
         }
         Command::Log(on) => module.log.switch(on, module.folder())?,
@@ -132,7 +132,7 @@ fn set(command: &Command, slot: &Arc<Slot>, module: &Module) {
         }
         Command::Swap(_, swap) => {
             let first: CK_SESSION_HANDLE = if swap.at_reconnect { module.sessions.next() } else { 0 };
-            slot.swaps.write().push((swap.clone(), first));
+            slot.swap(swap.clone(), first);
         }
         _ => {}
     }

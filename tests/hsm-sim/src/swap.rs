@@ -21,15 +21,8 @@ pub(crate) fn swapped(
     function: Function,
     object: CK_OBJECT_HANDLE,
 ) -> CK_OBJECT_HANDLE {
-    let swaps = session.slot.swaps.read();
-    if swaps.is_empty() {
-        return object;
-    }
-    let in_force = swaps
-        .iter()
-        .rev()
-        .filter(|(swap, first)| session.handle >= *first && (function.takes_key() || !swap.in_use_only));
-    for (swap, _) in in_force {
+    let swaps = session.slot.swaps(session.handle);
+    for swap in swaps.iter().filter(|swap| function.takes_key() || !swap.in_use_only) {
         // Without that other key, the handle names what it did.
         if let Some(other) = other_key(module, session, swap, object) {
             return other;

@@ -4,7 +4,7 @@ macro_rules! functions {
     ($($name:ident)*) => {
         /// One function, by its name in the standard.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(non_camel_case_types, reason = "PKCS#11 names its functions so")]
+        #[allow(non_camel_case_types, clippy::enum_variant_names, reason = "PKCS#11 names its functions so")]
         #[repr(u8)]
         pub(crate) enum Function {
             $($name,)*

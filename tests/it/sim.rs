@@ -77,7 +77,7 @@ impl Sim {
 
     /// How often a function was called, by every process so far.
     pub(crate) fn calls(&self, function: &str) -> u64 {
-        client::calls(&self.control(), function)
+        client::calls(&self.control(), function).unwrap()
     }
 }
 

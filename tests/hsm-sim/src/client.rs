@@ -96,22 +96,21 @@ pub(crate) fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
     }
 }
 
-/// How often a function was called, by every process so far. 0 when no process has loaded the module.
-///
-/// # Panics
-///
-/// When there is no function of this name.
-pub(crate) fn calls(folder: &Path, function: &str) -> u64 {
-    let Ok(file) = File::open(folder.join(STATE)) else { return 0 };
+/// How often a function was called, by every process so far: 0 when none has loaded the module. Nothing for what is no
+/// function.
+pub(crate) fn calls(folder: &Path, function: &str) -> Option<u64> {
+    let Ok(file) = File::open(folder.join(STATE)) else { return Some(0) };
     for record in 0..FUNCTIONS {
         let mut bytes = [0; RECORD];
-        if file.read_exact_at(&mut bytes, (record * RECORD) as u64).is_err() {
-            return 0;
-        }
+        let read = file.read_exact_at(&mut bytes, (record * RECORD) as u64);
         let (name, count) = bytes.split_at(NAME);
+        // The file is only being made.
+        if read.is_err() || name[0] == 0 {
+            return Some(0);
+        }
         if name.strip_prefix(function.as_bytes()).is_some_and(|rest| rest.iter().all(|byte| *byte == 0)) {
-            return u64::from_ne_bytes(count.try_into().unwrap_or_default());
+            return Some(u64::from_ne_bytes(count.try_into().unwrap_or_default()));
         }
     }
-    panic!("{function} is no function of PKCS#11 v2.40, or {} is only being made", folder.display());
+    None
 }

@@ -197,7 +197,7 @@ impl SessionThread {
     /// Decides what becomes of the job and of this session. A job is tried once more where the session was at fault.
     fn judge(&self, mut job: Job, error: BackendError, outbox: &mut Outbox) -> After {
         let again = error.fate != Fate::Keep && error.fate != Fate::Retire && !job.retried;
-        let lost = error.fate == Fate::Reopen && job.retried;
+        let lost = matches!(error.fate, Fate::Reopen | Fate::FindAgain) && job.retried;
         if again {
             job.key.end();
             job.retried = true;
@@ -208,8 +208,8 @@ impl SessionThread {
         match error.fate {
             Fate::Keep => After::GoOn,
             // A fresh session did not mend it: the handles, or the login, are gone. Bring the member up anew.
-            Fate::Reopen if lost => After::End(error),
-            Fate::Reopen => After::Reopen,
+            Fate::Reopen | Fate::FindAgain if lost => After::End(error),
+            Fate::Reopen | Fate::FindAgain => After::Reopen,
             Fate::LoginAgain | Fate::Reinitialize | Fate::BackOff | Fate::Retire => After::End(error),
         }
     }

@@ -19,15 +19,21 @@ use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret, TokenSelecto
 pub enum Fate {
     /// The caller's or the key's fault: the session is as good as before.
     Keep,
+    /// The key's handle is gone: find and prove the keys of this member again before it is used once more; its sessions
+    /// stay. A token that lost its login hides its private keys: where none is found, open the device anew before a key
+    /// is called gone.
+    FindAgain,
     /// This session is gone: close it, open another, find the keys again.
     Reopen,
     /// The key's handle is gone: find and prove the device's keys again. The session is as good as before.
     FindAgain,
     /// The token forgot its login: log in again, then reopen.
     LoginAgain,
-    /// The module lost its state: all its sessions are gone; open the device anew.
+    /// The module lost its state, or holds on to what is no longer so: let go of the device and all its sessions, and
+    /// open it anew. The module is then initialised anew as soon as nothing of it is in use.
     Reinitialize,
-    /// The device is busy or not there: try again after a pause.
+    /// The device is throttling, full or not there: try again after a pause, with fewer at once. That is no failure of
+    /// the session, which may be used again after the pause; one that is told this twice running is better replaced.
     BackOff,
     /// Refused for good (wrong PIN, locked token): nobody tries again before an operator acts.
     Retire,
@@ -41,7 +47,8 @@ pub struct BackendError {
     /// What becomes of the session or device.
     pub fate: Fate,
     /// The cause as metrics count it: the native return value by its name (`CKR_DEVICE_ERROR`), or a word of ours for
-    /// what has none (`worker_died`, `key_mismatch`, `internal`). From a closed set.
+    /// what has none (`worker_died`, `key_mismatch`, `internal`). From a closed set: what vendors define for themselves
+    /// is `CKR_VENDOR_DEFINED`, what nobody defines `CKR_UNKNOWN`. A throttled call is [`Fate::BackOff`] with its cause.
     pub cause: &'static str,
 }
 
@@ -134,6 +141,13 @@ pub trait Device: Send + Sync {
 
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
+
+    /// Whether the module was finalised by other hands, or finalised itself: every session of this device is gone, also
+    /// those that have not noticed. Whoever holds the device must let go of it and open it anew, since the module is
+    /// initialised anew only when nothing of it is in use: members of one library wait for each other here.
+    fn generation_lost(&self) -> bool {
+        false
+    }
 
     /// Ends every call that is inside the device, by ending the process it runs in: each answers
     /// [`Fate::Reinitialize`]. False where the device's code runs in this process, so that nothing can be ended.

@@ -5,12 +5,17 @@
 
 #![expect(unsafe_code, reason = "calls into a C library")]
 
+mod class;
+#[cfg(test)]
+mod class_tests;
 mod client;
 mod device;
 mod fault;
 mod find;
 mod generate;
+mod generation;
 mod mechanism;
+mod return_value;
 mod session;
 mod table;
 

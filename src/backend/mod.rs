@@ -145,6 +145,12 @@ pub trait Device: Send + Sync {
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
 
+    /// Whether the process the device's code runs in lives. If not, every call answers [`Fate::Reinitialize`]: so a worker
+    /// process that died between two calls is seen before the next one. Cheap.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Ends every call that is inside the device, by ending the process it runs in: each answers
     /// [`Fate::Reinitialize`]. False where the device's code runs in this process, so that nothing can be ended.
     fn abort(&self) -> bool {

@@ -10,7 +10,7 @@ use super::process::ProcessBackend;
 use crate::config::{Isolation, KmsLibrary, Profile};
 
 /// The backend of a KMS library. Nothing is loaded yet. A worker process that takes longer than `open_limit` to open its
-/// token is ended.
+/// token, to log in or to open a session is killed.
 pub fn open(library: &KmsLibrary, open_limit: Duration) -> Arc<dyn Backend> {
     match (library.profile, library.isolation) {
         (Some(Profile::Fake), _) => Arc::new(FakeBackend::default()),

@@ -6,6 +6,6 @@ use super::Failure;
 use crate::backend::process::worker;
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    worker::run().map_err(Failure::usage)?;
+    worker::run().map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }

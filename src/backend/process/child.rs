@@ -119,6 +119,11 @@ impl Process {
         self.ended.notify_all();
     }
 
+    /// Whether it has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        self.end.lock().is_none()
+    }
+
     /// Ends it at once, whatever it does.
     pub(super) fn kill(&self) {
         // What has ended cannot be killed.
@@ -183,9 +188,9 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-/// Waits until `control` has something to read; false if that takes longer than `limit`.
-pub(super) fn readable(control: impl AsFd, limit: Duration) -> bool {
+/// Waits until a pair has something to read, or is closed; false if that takes longer than `limit`.
+pub(super) fn readable(pair: impl AsFd, limit: Duration) -> bool {
     let Ok(limit) = Timespec::try_from(limit) else { return true };
-    let mut watched = [PollFd::new(&control, PollFlags::IN)];
+    let mut watched = [PollFd::new(&pair, PollFlags::IN)];
     rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, Some(&limit))).is_ok_and(|ready| ready > 0)
 }

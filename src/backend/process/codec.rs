@@ -1,5 +1,5 @@
-//! Plain values as bytes: little-endian numbers, and bytes behind their length. Reading trusts nothing: every length has
-//! a bound, and what is not as it should be is [`Malformed`].
+//! Plain values as bytes: little-endian numbers, and bytes behind their length. Reading trusts nothing: no length reaches
+//! beyond the message, which is bounded itself, and what is not as it should be is [`Malformed`].
 
 use bytes::{Buf, BufMut, TryGetError};
 
@@ -45,22 +45,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// At most `max` bytes.
-    pub(super) fn bytes(&mut self, max: usize) -> Result<&'a [u8], Malformed> {
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(self.u32()?).map_err(|_| Malformed)?;
-        let (bytes, rest) = self.0.split_at_checked(len).filter(|_| len <= max).ok_or(Malformed)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    /// Text of at most `max` bytes.
-    pub(super) fn text(&mut self, max: usize) -> Result<String, Malformed> {
-        std::str::from_utf8(self.bytes(max)?).map(str::to_owned).map_err(|_| Malformed)
+    pub(super) fn text(&mut self) -> Result<String, Malformed> {
+        std::str::from_utf8(self.bytes()?).map(str::to_owned).map_err(|_| Malformed)
     }
 
     /// Text of at most `max` bytes, fit for a line of a log: control characters become blanks.
     pub(super) fn line(&mut self, max: usize) -> Result<String, Malformed> {
-        let text = std::str::from_utf8(self.bytes(max)?).map_err(|_| Malformed)?;
+        let text = std::str::from_utf8(self.bytes()?).map_err(|_| Malformed)?;
+        if text.len() > max {
+            return Err(Malformed);
+        }
         Ok(text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect())
     }
 

@@ -28,6 +28,9 @@ struct ProcessDevice {
     process: Owned,
     /// Held while a command waits for its answer on the control pair.
     asking: Mutex<()>,
+    /// How long the worker may take to log in or to open a session; it is killed then, since whoever opens a device has
+    /// none yet that could be aborted.
+    limit: Duration,
     info: DeviceInfo,
 }
 
@@ -38,16 +41,16 @@ pub(super) fn open(
     limit: Duration,
 ) -> Result<Box<dyn Device>, BackendError> {
     let process = Owned(process);
-    match ask(&process.0, &Command::Open(settings), Some(limit))? {
-        Answer::Opened(info) => Ok(Box::new(ProcessDevice { process, asking: Mutex::default(), info })),
+    match ask(&process.0, &Command::Open(settings), limit)? {
+        Answer::Opened(info) => Ok(Box::new(ProcessDevice { process, asking: Mutex::default(), limit, info })),
         _ => Err(process.0.talked_nonsense()),
     }
 }
 
 /// One command on the control pair, and its answer. An answer that is an error is that error.
-fn ask(process: &Process, command: &Command, limit: Option<Duration>) -> Result<Answer, BackendError> {
+fn ask(process: &Process, command: &Command, limit: Duration) -> Result<Answer, BackendError> {
     send(process, command, None)?;
-    if let Some(limit) = limit.filter(|limit| !child::readable(&process.control, *limit)) {
+    if !child::readable(&process.control, limit) {
         return Err(process.took_too_long(limit));
     }
     let Ok(Some(packet)) = pair::receive(&process.control) else { return Err(process.died()) };
@@ -76,7 +79,7 @@ impl Device for ProcessDevice {
 
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
         let _asking = self.asking.lock();
-        match ask(&self.process.0, &Command::PinFlags, None)? {
+        match ask(&self.process.0, &Command::PinFlags, self.limit)? {
             Answer::PinFlags(flags) => Ok(flags),
             _ => Err(self.process.0.talked_nonsense()),
         }
@@ -84,7 +87,7 @@ impl Device for ProcessDevice {
 
     fn login(&self, pin: &Secret) -> Result<(), BackendError> {
         let _asking = self.asking.lock();
-        match ask(&self.process.0, &Command::Login(pin.clone()), None)? {
+        match ask(&self.process.0, &Command::Login(pin.clone()), self.limit)? {
             Answer::Done => Ok(()),
             _ => Err(self.process.0.talked_nonsense()),
         }
@@ -101,7 +104,14 @@ impl Device for ProcessDevice {
         }
         // Closed here, so that the worker's end is the only one.
         drop(theirs);
+        if !child::readable(&ours, self.limit) {
+            return Err(self.process.0.took_too_long(self.limit));
+        }
         ProcessSession::open(ours, Arc::clone(&self.process.0)).map(|session| Box::new(session) as Box<dyn Session>)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.process.0.is_alive()
     }
 
     fn abort(&self) -> bool {

@@ -12,8 +12,6 @@ const TEXT_MAX: usize = 1024;
 /// Most bytes of a cause.
 const CAUSE_MAX: usize = 64;
 
-/// Causes that are no fault's label and no return value's name.
-const WORDS: [&str; 2] = [WORKER_DIED, "key_mismatch"];
 /// The cause of every answer of a worker process that is gone.
 pub(super) const WORKER_DIED: &str = "worker_died";
 /// The return values of the standard (PKCS#11 v3.2), by name.
@@ -56,7 +54,7 @@ pub(super) fn put_error(out: &mut Vec<u8>, error: &BackendError) {
 }
 
 pub(super) fn error(reader: &mut Reader<'_>) -> Result<BackendError, Malformed> {
-    let cause = cause(reader.bytes(CAUSE_MAX)?);
+    let cause = cause(reader.bytes()?);
     let fate = fate(reader)?;
     Ok(BackendError { fault: fault(reader)?, fate, cause })
 }
@@ -64,7 +62,7 @@ pub(super) fn error(reader: &mut Reader<'_>) -> Result<BackendError, Malformed> 
 /// The cause of this name, from the closed set that metrics count.
 fn cause(name: &[u8]) -> &'static str {
     let labels = FaultLabel::ALL.iter().map(|label| label.as_str());
-    let mut known = labels.chain(WORDS).chain(RETURN_VALUES.split_ascii_whitespace());
+    let mut known = labels.chain([WORKER_DIED]).chain(RETURN_VALUES.split_ascii_whitespace());
     known.find(|known| known.as_bytes() == name).unwrap_or(OTHER)
 }
 

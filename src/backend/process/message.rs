@@ -1,7 +1,7 @@
 //! What the daemon and a worker say to each other: [`Command`]s one way, [`Answer`]s the other.
 //!
 //! Both ends are the same program, so there are no versions. The daemon still believes no answer: a vendor's library that
-//! went wild owns its worker. Every length is bounded, a public key is parsed, a kind that is unknown is [`Malformed`].
+//! went wild owns its worker. A frame has a bound, a public key is parsed, a kind that is unknown is [`Malformed`].
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes};
 
 pub use super::codec::Malformed;
-use super::codec::{Reader, put_bytes, put_option, put_text};
+use super::codec::{Reader, put_bytes, put_option};
 use super::fault;
 use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, PinFlags};
 use crate::config::Profile;
@@ -21,14 +21,8 @@ use crate::model::{Curve, Digest, Hash, KeyKind, KeyOperation, Secret, SignInput
 pub const INPUT_MAX: usize = 64 << 20;
 /// Most bytes of a frame: one operation of the longest input, or a batch of many short ones.
 pub const FRAME_MAX: usize = INPUT_MAX + 4096;
-/// Most bytes of an answer's frame.
+/// Most bytes of an answer's frame. What is longer the worker does not send.
 pub const ANSWER_MAX: usize = 256 << 10;
-/// Most bytes of a label, an id, a path or a PIN.
-const NAME_MAX: usize = 4096;
-/// Most bytes of a public key's DER: RSA-16384 has 2,086.
-const SPKI_MAX: usize = 16 << 10;
-/// Most bytes of what a key operation answers.
-const OUTPUT_MAX: usize = ANSWER_MAX - 16;
 /// The fewest bytes of one job of a batch.
 const JOB_MIN: usize = 8 + 1 + 1 + 1 + 1 + 4;
 
@@ -139,18 +133,18 @@ impl Command {
         let mut reader = Reader::new(bytes);
         let command = match reader.u8()? {
             0 => Command::Open(Settings {
-                library: Path::new(OsStr::from_bytes(reader.bytes(NAME_MAX)?)).to_owned(),
+                library: Path::new(OsStr::from_bytes(reader.bytes()?)).to_owned(),
                 profile: reader.option(profile)?,
                 token: token(&mut reader)?,
             }),
             1 => Command::PinFlags,
-            2 => Command::Login(Secret::new(reader.bytes(NAME_MAX)?)),
+            2 => Command::Login(Secret::new(reader.bytes()?)),
             3 => Command::OpenSession,
             4 => Command::Find(KeySelector {
-                label: reader.option(|reader| reader.text(NAME_MAX))?,
-                id: reader.option(|reader| reader.bytes(NAME_MAX).map(<[u8]>::to_vec))?,
+                label: reader.option(Reader::text)?,
+                id: reader.option(|reader| reader.bytes().map(<[u8]>::to_vec))?,
             }),
-            5 => Command::Generate(KeyTemplate { kind: kind(&mut reader)?, label: reader.text(NAME_MAX)? }),
+            5 => Command::Generate(KeyTemplate { kind: kind(&mut reader)?, label: reader.text()? }),
             6 => Command::Perform(jobs(&mut reader, bytes.len())?),
             _ => return Err(Malformed),
         };
@@ -165,8 +159,8 @@ impl Answer {
         match self {
             Answer::Opened(info) => {
                 out.put_u8(0);
-                put_text(out, &info.serial, NAME_MAX);
-                put_text(out, &info.label, NAME_MAX);
+                put_bytes(out, info.serial.as_bytes());
+                put_bytes(out, info.label.as_bytes());
                 put_option(out, info.max_sessions, |out, max| out.put_u64_le(max as u64));
                 put_profile(out, info.profile);
             }
@@ -205,8 +199,8 @@ impl Answer {
         let mut reader = Reader::new(bytes);
         let answer = match reader.u8()? {
             0 => Answer::Opened(DeviceInfo {
-                serial: reader.text(NAME_MAX)?,
-                label: reader.text(NAME_MAX)?,
+                serial: reader.text()?,
+                label: reader.text()?,
                 max_sessions: reader.option(|reader| usize::try_from(reader.u64()?).map_err(|_| Malformed))?,
                 profile: profile(&mut reader)?,
             }),
@@ -215,12 +209,12 @@ impl Answer {
             3 => Answer::Found(reader.option(|reader| {
                 Ok(FoundKey {
                     handle: reader.u64()?,
-                    public: crypto::parse_spki(reader.bytes(SPKI_MAX)?).map_err(|_| Malformed)?,
-                    id: reader.bytes(NAME_MAX)?.to_vec(),
-                    label: reader.text(NAME_MAX)?,
+                    public: crypto::parse_spki(reader.bytes()?).map_err(|_| Malformed)?,
+                    id: reader.bytes()?.to_vec(),
+                    label: reader.text()?,
                 })
             })?),
-            4 => Answer::Output(Bytes::copy_from_slice(reader.bytes(OUTPUT_MAX)?)),
+            4 => Answer::Output(Bytes::copy_from_slice(reader.bytes()?)),
             5 => Answer::Failed(fault::error(&mut reader)?),
             _ => return Err(Malformed),
         };
@@ -254,8 +248,8 @@ fn jobs(reader: &mut Reader<'_>, frame: usize) -> Result<Vec<Job>, Malformed> {
         let (handle, kind, scheme) = (reader.u64()?, kind(reader)?, scheme(reader)?);
         let hash = *Hash::ALL.get(usize::from(reader.u8()?)).ok_or(Malformed)?;
         let input = match reader.flag()? {
-            true => SignInput::Message(Bytes::copy_from_slice(reader.bytes(INPUT_MAX)?)),
-            false => SignInput::Digest(Digest::new(reader.bytes(INPUT_MAX)?).ok_or(Malformed)?),
+            true => SignInput::Message(Bytes::copy_from_slice(reader.bytes()?)),
+            false => SignInput::Digest(Digest::new(reader.bytes()?).ok_or(Malformed)?),
         };
         jobs.push(Job { handle, kind, operation: KeyOperation::Sign { scheme, hash, input } });
     }
@@ -327,8 +321,8 @@ fn put_token(out: &mut Vec<u8>, token: &TokenSelector) {
 
 fn token(reader: &mut Reader<'_>) -> Result<TokenSelector, Malformed> {
     Ok(match reader.u8()? {
-        0 => TokenSelector::Label(reader.text(NAME_MAX)?),
-        1 => TokenSelector::Serial(reader.text(NAME_MAX)?),
+        0 => TokenSelector::Label(reader.text()?),
+        1 => TokenSelector::Serial(reader.text()?),
         2 => TokenSelector::Slot(reader.u64()?),
         _ => return Err(Malformed),
     })
@@ -340,7 +334,7 @@ fn put_profile(out: &mut Vec<u8>, profile: Profile) {
 }
 
 fn profile(reader: &mut Reader<'_>) -> Result<Profile, Malformed> {
-    let name = reader.bytes(NAME_MAX)?;
+    let name = reader.bytes()?;
     // The fake one serves in tests only, and never in a worker process.
     let mut known = Profile::ALL.into_iter().chain([Profile::Fake]);
     known.find(|profile| profile.traits().name.as_bytes() == name).ok_or(Malformed)

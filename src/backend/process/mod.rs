@@ -37,8 +37,8 @@ pub struct ProcessBackend {
 }
 
 impl ProcessBackend {
-    /// The library's backend. No worker is started before the first device is opened; one that takes longer than
-    /// `open_limit` to open it is killed.
+    /// The library's backend. No worker is started before the first device is opened. One that takes longer than
+    /// `open_limit` to open its token, to log in or to open a session is killed.
     pub fn new(library: &KmsLibrary, open_limit: Duration) -> ProcessBackend {
         ProcessBackend::running(Path::new(THIS_PROGRAM), library, open_limit)
     }

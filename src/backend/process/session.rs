@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::child::Process;
-use super::message::{ANSWER_MAX, Answer, Command, INPUT_MAX, put_jobs};
+use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, INPUT_MAX, put_jobs};
 use super::pair::{Frames, put_frame};
 use crate::backend::{BackendError, BatchJob, Fate, FoundKey, KeySelector, KeyTemplate, Session};
 use crate::model::{Fault, KeyKind, KeyOperation};
@@ -45,6 +45,11 @@ impl ProcessSession {
     fn send(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), BackendError> {
         self.out.clear();
         put_frame(&mut self.out, put);
+        if self.out.len() > FRAME_MAX {
+            self.out = Vec::new();
+            let what = format!("a worker process takes up to {} MiB at once", FRAME_MAX >> 20);
+            return Err(BackendError::keep(Fault::TooLarge { what }));
+        }
         let sent = self.frames.send(&self.out).map_err(|_| self.process.died());
         // One long message does not hold its memory for good.
         if self.out.capacity() > KEPT_BYTES {

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -33,6 +33,18 @@ fn process() -> (Arc<Process>, std::os::fd::OwnedFd) {
     // It lives until its input closes, as it does when the test ends.
     let child = Program::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     (Process::watch("worker process of a test".into(), child, control).unwrap(), theirs)
+}
+
+/// How it ended, once it has.
+fn end(process: &Process) -> String {
+    let begun = Instant::now();
+    loop {
+        let text = process.died().fault.to_string();
+        if !text.contains("closed its connection") {
+            return text;
+        }
+        assert!(begun.elapsed() < LIMIT, "it lives on");
+    }
 }
 
 fn settings() -> Settings {
@@ -121,6 +133,19 @@ fn an_error_that_ends_the_session_ends_the_batch() {
 }
 
 #[test]
+fn an_answer_that_is_too_long_is_an_error_and_no_end() {
+    let token = FakeBackend::default();
+    token.make(&"a".repeat(ANSWER_MAX), b"7", P256).unwrap();
+    let device = device(&token);
+    let mut session = device.open_session().unwrap();
+    let selector = KeySelector { label: None, id: Some(b"7".to_vec()) };
+    for _ in 0..2 {
+        let error = session.find(&selector).unwrap_err();
+        assert_eq!((error.cause, error.fate), ("device_error", Fate::Keep));
+    }
+}
+
+#[test]
 fn what_is_too_long_is_refused_before_it_is_sent() {
     let device = device(&FakeBackend::default());
     let mut session = device.open_session().unwrap();
@@ -128,6 +153,8 @@ fn what_is_too_long_is_refused_before_it_is_sent() {
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
     let error = session.perform(0, KeyKind::Ed25519, &operation).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
+    let label = "ä".repeat(100 << 10);
+    assert!(session.find(&KeySelector { label: Some(label), id: None }).unwrap().is_none());
     let error = device.login(&Secret::new(vec![b'1'; pair::PACKET_MAX])).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
 }
@@ -153,7 +180,7 @@ fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
     let (mut session, theirs, process) = session();
     let operation = sign(&[1; 32]);
     let jobs = [BatchJob { handle: 0, kind: P256, operation: &operation }; 4];
-    let mut frames = Frames::new(theirs);
+    let (mut frames, ended) = (Frames::new(theirs), Arc::clone(&process));
     let worker = std::thread::spawn(move || {
         let Command::Perform(jobs) = Command::decode(frames.next(ANSWER_MAX).unwrap().unwrap()).unwrap() else {
             panic!("no batch")
@@ -169,7 +196,7 @@ fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
     assert_eq!(worker.join().unwrap(), 4);
     let error = session.perform(0, P256, &operation).unwrap_err();
     assert_eq!((error.cause, error.fate), (fault::WORKER_DIED, Fate::Reinitialize));
-    assert_eq!(error.fault.to_string(), "device error: worker process of a test was ended by signal 9 (SIGKILL)");
+    assert_eq!(end(&ended), "device error: worker process of a test was ended by signal 9 (SIGKILL)");
 }
 
 #[test]
@@ -191,7 +218,7 @@ fn a_worker_that_talks_nonsense_is_killed() {
         let text = error.fault.to_string();
         assert!(text.contains("answered what is no answer, and was killed"), "{text}");
         drop(theirs);
-        assert!(process.died().fault.to_string().contains("SIGKILL"), "it lives on");
+        assert!(end(&process).contains("SIGKILL"));
     }
 }
 
@@ -201,7 +228,24 @@ fn a_worker_that_does_not_open_in_time_is_killed() {
     let watched = Arc::clone(&process);
     let error = device::open(process, settings(), Duration::from_millis(20)).map(drop).unwrap_err();
     assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
-    assert!(watched.died().fault.to_string().contains("SIGKILL"));
+    assert!(end(&watched).contains("SIGKILL"));
+    drop(theirs);
+}
+
+#[test]
+fn a_login_that_hangs_ends_its_worker() {
+    let (process, theirs) = process();
+    let watched = Arc::clone(&process);
+    let info = DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions: None, profile: Profile::Luna };
+    let mut packet = Vec::new();
+    Answer::Opened(info).encode(&mut packet);
+    // It has opened its token before it is asked to, and answers nothing else.
+    pair::send(&theirs, &packet, None).unwrap();
+    let device = device::open(process, settings(), Duration::from_millis(50)).unwrap();
+    for error in [device.login(&Secret::from("1234")).unwrap_err(), device.open_session().map(drop).unwrap_err()] {
+        assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
+    }
+    assert!(end(&watched).contains("SIGKILL"));
     drop(theirs);
 }
 
@@ -213,11 +257,12 @@ fn a_worker_ends_with_its_device() {
     let device = device::open(Arc::clone(&process), settings(), LIMIT).unwrap();
     let session = device.open_session().unwrap();
     drop(session);
+    assert!(device.is_alive());
     drop(device);
     assert_eq!(served.join().unwrap(), Ok(()));
     // The process of this test does not listen, as one whose library hangs would not.
     process.kill();
-    assert!(process.died().fault.to_string().contains("SIGKILL"));
+    assert!(end(&process).contains("SIGKILL") && !process.is_alive());
 }
 
 #[test]

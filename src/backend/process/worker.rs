@@ -15,7 +15,7 @@ use rustix::net::SocketType;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use tokio::signal::unix::SignalKind;
 
-use super::message::{Answer, Command, FRAME_MAX, Job, Settings};
+use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, Job, Settings};
 use super::pair::{self, Frames, put_frame};
 use crate::backend::pkcs11::Pkcs11Backend;
 use crate::backend::{Backend, BackendError, Device, Fate, Session};
@@ -147,8 +147,20 @@ fn start_session(stream: UnixStream, device: &Arc<dyn Device>, living: &Sender<(
 
 fn send(frames: &mut Frames, answer: Answer) -> io::Result<()> {
     let mut out = Vec::new();
-    put_frame(&mut out, |out| answer.encode(out));
+    put_answer(&mut out, answer);
     frames.send(&out)
+}
+
+/// Appends the frame of an answer. One that the daemon would not take becomes an error.
+fn put_answer(out: &mut Vec<u8>, answer: Answer) {
+    let begin = out.len();
+    put_frame(out, |out| answer.encode(out));
+    if out.len() - begin > ANSWER_MAX {
+        out.truncate(begin);
+        let what = format!("the token answers more than {} KiB at once", ANSWER_MAX >> 10);
+        let failed = Answer::Failed(BackendError::keep(Fault::DeviceError { what }));
+        put_frame(out, |out| failed.encode(out));
+    }
 }
 
 fn serve_session(mut frames: Frames, device: &dyn Device) -> io::Result<()> {
@@ -185,7 +197,7 @@ fn perform(frames: &mut Frames, session: &mut dyn Session, jobs: &[Job], out: &m
         if waiting == 0 {
             since = Instant::now();
         }
-        put_frame(out, |out| result.map_or_else(Answer::Failed, Answer::Output).encode(out));
+        put_answer(out, result.map_or_else(Answer::Failed, Answer::Output));
         waiting += 1;
         if waiting == ANSWERS_TOGETHER || since.elapsed() >= ANSWERS_WAIT {
             if sent.is_ok() {

@@ -7,6 +7,7 @@
 
 pub mod fake;
 pub mod pkcs11;
+pub mod process;
 pub mod registry;
 
 use bytes::Bytes;
@@ -25,8 +26,6 @@ pub enum Fate {
     FindAgain,
     /// This session is gone: close it, open another, find the keys again.
     Reopen,
-    /// The key's handle is gone: find and prove the device's keys again. The session is as good as before.
-    FindAgain,
     /// The token forgot its login: log in again, then reopen.
     LoginAgain,
     /// The module lost its state, or holds on to what is no longer so: let go of the device and all its sessions, and
@@ -118,6 +117,17 @@ pub struct KeyTemplate {
     pub label: String,
 }
 
+/// One operation of a batch: what [`Session::perform`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchJob<'a> {
+    /// The private key.
+    pub handle: u64,
+    /// Its kind.
+    pub kind: KeyKind,
+    /// What to do with it.
+    pub operation: &'a KeyOperation,
+}
+
 /// A place where keys live: one KMS library.
 pub trait Backend: Send + Sync {
     /// Opens the device `token` names. No login happens. A library or token that is not there is [`Fate::BackOff`].
@@ -142,10 +152,11 @@ pub trait Device: Send + Sync {
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
 
-    /// Whether the module was finalised by other hands, or finalised itself: every session of this device is gone, also
-    /// those that have not noticed. Whoever holds the device must let go of it and open it anew, since the module is
-    /// initialised anew only when nothing of it is in use: members of one library wait for each other here.
-    fn generation_lost(&self) -> bool {
+    /// Whether all of its sessions are gone, also those that have not noticed: its module was finalised, by other hands or
+    /// by itself, or the process its code runs in has died. Whoever holds the device must let go of it and open it anew,
+    /// since a module is initialised anew only when nothing of it is in use: members of one library wait for each other
+    /// here. Cheap.
+    fn is_lost(&self) -> bool {
         false
     }
 
@@ -169,4 +180,26 @@ pub trait Session: Send {
     ///
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;
+
+    /// Runs `jobs` back to back and tells `each` the index of a job and how it ended, in their order. Where a call is a
+    /// message to another process, the whole batch is one.
+    ///
+    /// Answers how many jobs were told of. An error that is not [`Fate::Keep`] ends the batch, since the session, or what
+    /// it knows, is gone: the jobs behind it were not begun and nothing is said of them. When a worker process dies, every
+    /// job it has not answered is told so, for any of them may have killed it.
+    fn perform_batch(
+        &mut self,
+        jobs: &[BatchJob<'_>],
+        each: &mut dyn FnMut(usize, Result<Bytes, BackendError>),
+    ) -> usize {
+        for (index, job) in jobs.iter().enumerate() {
+            let result = self.perform(job.handle, job.kind, job.operation);
+            let ends = result.as_ref().is_err_and(|error| error.fate != Fate::Keep);
+            each(index, result);
+            if ends {
+                return index + 1;
+            }
+        }
+        jobs.len()
+    }
 }

@@ -25,6 +25,7 @@ pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use profile::{Isolation, Profile, Traits, or_cores};
+pub use reference::secret_variables;
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]

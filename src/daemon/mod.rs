@@ -178,7 +178,7 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
     }
     Library {
         name: library.name.clone(),
-        backend: registry::open(library),
+        backend: registry::open(library, config.limits.call_open),
         pin: library.pin.clone(),
         sessions: library.max_sessions,
         call_sign: config.limits.call_sign,

@@ -6,6 +6,7 @@ mod bulk;
 mod daemon;
 mod hardware;
 mod hostile;
+mod isolation;
 mod life;
 mod openssl;
 mod signing;

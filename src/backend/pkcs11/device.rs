@@ -191,7 +191,7 @@ impl Device for Pkcs11Device {
         Ok(Box::new(Pkcs11Session::new(self.native_session()?, self.profile, login)))
     }
 
-    fn generation_lost(&self) -> bool {
+    fn is_lost(&self) -> bool {
         !self.module.is_present()
     }
 }

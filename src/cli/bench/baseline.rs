@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::load::{DIGEST, Ran};
 use super::{BenchKey, Failure, dev};
 use crate::backend::{Device, KeySelector, Session, registry};
+use crate::config::Limits;
 use crate::model::{Curve, Digest, Fault, Hash, KeyKind, KeyOperation, SignInput, SignatureScheme, TokenSelector};
 
 /// Sessions on the bare token.
@@ -20,7 +21,7 @@ impl Baseline {
     pub(super) fn open(key: BenchKey, label: &str, sessions: usize) -> Result<Baseline, Failure> {
         let library = dev::library(false)?;
         let fault = |error: crate::backend::BackendError| Failure::new(error.fault);
-        let backend = registry::open(&library);
+        let backend = registry::open(&library, Limits::default().call_open);
         let device = backend.open(&TokenSelector::Label(dev::TOKEN.into())).map_err(fault)?;
         if let Some(pin) = &library.pin {
             device.login(pin).map_err(fault)?;

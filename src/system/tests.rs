@@ -44,7 +44,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 }
 
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
-    let namespaces = Namespaces::new(store.clone());
+    let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
     let identity = Identity::new(store.clone());
     let keys = ManagedKeys::new(store.clone(), supervisor.clone());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
@@ -59,7 +59,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         load: Arc::new(move || {
             rooms.0.load()?;
             rooms.1.load()?;
-            rooms.2.load()
+            rooms.2.load(&rooms.0.all())
         }),
         removal: Arc::new(move |mount| {
             let collection = format!("{}/cert", mount.uuid);
@@ -241,6 +241,7 @@ fn only_these_are_answered_without_a_token() {
         "sys/managed-keys/pkcs11",
         "sys/managed-keys/pkcs11/ca",
         "sys/keyway/status",
+        "sys/namespaces",
         "sys/internal/ui/mounts/pki",
         "auth/token/lookup-self",
         "sys/unheard-of",
@@ -268,12 +269,64 @@ fn what_there_is_not_and_what_makes_no_sense_are_told_apart() {
 #[test]
 fn another_namespace_does_not_exist_but_health_is_everybodys() {
     story(|client| async move {
-        let absent = Fault::NotFound { what: "namespace \"a/\" does not exist: only the root namespace does".into() };
+        let what = "namespace \"a/\" does not exist: the configuration has none of that name".into();
+        let absent = Fault::NotFound { what };
         for path in ["sys/mounts", "sys/managed-keys/pkcs11/ca", "auth/token/lookup-self", "sys/internal/ui/mounts"] {
             assert_eq!(client.ask_in("a", Verb::Read, path, json!({})).await, Err(absent.clone()), "{path}");
         }
         assert_eq!(client.ask_in("a", Verb::Write, "sys/managed-keys/pkcs11/ca", ca()).await, Err(absent));
         assert!(client.ask_in("a", Verb::Read, "sys/seal-status", json!({})).await.is_ok());
+    });
+}
+
+#[test]
+fn a_namespace_has_mounts_and_managed_keys_of_its_own() {
+    story(|client| async move {
+        let ask = async |namespace: &str, verb, path: &str, data| client.ask_in(namespace, verb, path, data).await;
+        let absent = Err(Fault::absent());
+        for namespace in ["team", "team/ci"] {
+            let written = ask(namespace, Verb::Write, "sys/mounts/pki", json!({"type": "pki"})).await;
+            assert_eq!(written, Ok(Response::Empty), "{namespace}");
+        }
+        assert_eq!(ask("team", Verb::Write, "sys/managed-keys/pkcs11/ca", ca()).await, Ok(Response::Empty));
+        for elsewhere in ["", "team/ci"] {
+            assert_eq!(ask(elsewhere, Verb::Read, "sys/managed-keys/pkcs11/ca", json!({})).await, absent);
+            assert_eq!(ask(elsewhere, Verb::List, "sys/managed-keys/pkcs11", json!({})).await, absent);
+            let tested = ask(elsewhere, Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", json!({})).await;
+            assert_eq!(tested, Err(Fault::invalid("no managed key found with name \"ca\"")), "{elsewhere}");
+            assert_eq!(
+                ask(elsewhere, Verb::Delete, "sys/managed-keys/pkcs11/ca", json!({})).await,
+                Ok(Response::Empty)
+            );
+        }
+        assert!(ask("team", Verb::Read, "sys/managed-keys/pkcs11/ca", json!({})).await.is_ok(), "it is still there");
+        assert!(ask("", Verb::Read, "sys/mounts/pki", json!({})).await.is_err());
+        ask("team", Verb::Delete, "sys/mounts/pki", json!({})).await.unwrap();
+        assert!(ask("team/ci", Verb::Read, "sys/mounts/pki", json!({})).await.is_ok(), "another's mount stays");
+    });
+}
+
+#[test]
+fn the_namespaces_below_are_listed_and_what_is_the_daemons_is_not_done_in_one() {
+    story(|client| async move {
+        let listed =
+            async |namespace: &str| match client.ask_in(namespace, Verb::List, "sys/namespaces", json!({})).await {
+                Ok(Response::Data { data, .. }) => Value::Object(data),
+                other => panic!("{namespace}: {other:?}"),
+            };
+        let info = |path: &str| json!({"path": path, "custom_metadata": {}});
+        assert_eq!(listed("").await, json!({"keys": ["team/"], "key_info": {"team/": info("team/")}}));
+        assert_eq!(listed("team").await, json!({"keys": ["ci/"], "key_info": {"ci/": info("team/ci/")}}));
+        let none = client.ask_in("team/ci", Verb::List, "sys/namespaces", json!({})).await;
+        assert_eq!(none, Err(Fault::absent()));
+        let init = client.ask_in("team", Verb::Write, "sys/init", json!({})).await;
+        assert_eq!(init, Err(Fault::invalid("operation unavailable in namespaces")));
+        let Ok(Response::Data { data, .. }) =
+            client.ask_in("team", Verb::Read, "auth/token/lookup-self", json!({})).await
+        else {
+            panic!("the root token works everywhere");
+        };
+        assert_eq!(data["namespace_path"], "", "it is the root namespace's token");
     });
 }
 

@@ -9,6 +9,7 @@ mod hostile;
 mod life;
 mod openssl;
 mod signing;
+mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;

@@ -258,7 +258,11 @@ fn a_pool_that_cannot_work_is_refused_with_the_reason() {
         (format!("{}kms_pool {{}}", pool("p", &one)), "expected kms_pool \"NAME\""),
         ("namespace \"sys\" {}".to_owned(), "the API has paths of that name"),
         ("namespace \"/\" {}".to_owned(), "expected a path"),
-        ("namespace \"a/../b\" {}".to_owned(), "\"..\""),
+        ("namespace \"a/sys\" {}".to_owned(), "no namespace may be called \"sys\""),
+        ("namespace \"a/../b\" {}".to_owned(), "not beginning or ending in '.'"),
+        ("namespace \"a b\" {}".to_owned(), "expected parts of letters"),
+        ("namespace \"caf\u{e9}\" {}".to_owned(), "expected parts of letters"),
+        ("namespace \"a%2fb\" {}".to_owned(), "expected parts of letters"),
         ("namespace \"a\" { weight = 0 }".to_owned(), "from 1 to 1000"),
     ];
     for (text, expected) in cases {

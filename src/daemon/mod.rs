@@ -17,7 +17,7 @@ use crate::engine::{Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Fault, Secret};
+use crate::model::{Fault, Namespace, Secret};
 use crate::namespace::Namespaces;
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
@@ -66,7 +66,8 @@ impl Daemon {
         let pins = Arc::new(StoredPins::new(store.clone()));
         let supervisor = Supervisor::start(plan(config, &start), pins, telemetry.clone());
         let keys = ManagedKeys::new(store.clone(), supervisor.clone());
-        let namespaces = Namespaces::new(store.clone());
+        let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
+        let namespaces = Namespaces::new(store.clone(), &configured);
         let identity = Identity::new(store.clone());
         let services = Services {
             store: store.clone(),
@@ -196,7 +197,7 @@ fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> L
     Arc::new(move || {
         namespaces.load()?;
         identity.load()?;
-        keys.load()
+        keys.load(&namespaces.all())
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ManagedKeys;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
 use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
-use crate::model::{Fault, KeyKind, Secret};
+use crate::model::{Fault, KeyKind, Namespace, Secret};
 use crate::store::{Ephemeral, Store};
 use crate::supervisor::{Library, PinHash, PinMemory, Plan, Supervisor};
 use crate::telemetry::Telemetry;
@@ -73,7 +73,7 @@ pub(crate) fn story<F: Future<Output = ()>>(run: impl FnOnce(ManagedKeys, Softwa
     actix::System::new().block_on(async {
         let token = SoftwareToken::default();
         let keys = ManagedKeys::new(open_store(), token.supervisor());
-        keys.load().expect("no keys yet");
+        keys.load(&[Namespace::root()]).expect("no keys yet");
         run(keys, token).await;
     });
 }

@@ -11,6 +11,7 @@ mod life;
 mod openssl;
 mod signing;
 mod sim;
+mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;

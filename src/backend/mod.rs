@@ -181,6 +181,12 @@ pub trait Session: Send {
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;
 
+    /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
+    /// jobs are better run one by one: those not begun can go elsewhere when one hangs.
+    fn batches(&self) -> bool {
+        false
+    }
+
     /// Runs `jobs` back to back and tells `each` the index of a job and how it ended, in their order. Where a call is a
     /// message to another process, the whole batch is one.
     ///

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::args::Bench;
+
 /// Use private keys that live in HSMs, through Vault's API and a fast framed API, on a Unix socket.
 #[derive(Debug, Parser)]
 #[command(name = "keyway", version, max_term_width = 100)]
@@ -117,48 +119,6 @@ pub(super) struct Server {
 pub(super) enum OperatorCommand {
     /// Make the root key and the root token, once. Only the daemon's own user, or root, may.
     Init,
-}
-
-/// `bench`.
-#[derive(Debug, Args)]
-pub(super) struct Bench {
-    /// Key kinds to measure with.
-    #[arg(long, value_delimiter = ',', default_value = "p256,rsa2048")]
-    pub(super) keys: Vec<BenchKey>,
-    /// Clients and requests each keeps in flight, as CLIENTSxDEPTH.
-    #[arg(long, value_delimiter = ',', default_value = "1x1,8x1,32x1,8x16")]
-    pub(super) loads: Vec<String>,
-    /// Paired rounds of each measurement.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(3..=1000))]
-    pub(super) rounds: u16,
-    /// Length of one side of a round, in milliseconds.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=60_000))]
-    pub(super) round_ms: u64,
-    /// What is measured.
-    #[arg(long, value_enum, default_value = "sign")]
-    pub(super) what: BenchWhat,
-}
-
-/// A kind of key to measure with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BenchKey {
-    /// ECDSA on P-256.
-    P256,
-    /// RSA-2048, PKCS#1 v1.5.
-    Rsa2048,
-}
-
-/// What `bench` measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum BenchWhat {
-    /// Signatures over the framed wire, against the bare token.
-    Sign,
-    /// Certificates, stored before they are answered, against bare signatures.
-    Certificates,
-    /// The daemon's own cost of a framed signature, on keys in its memory.
-    Overhead,
-    /// Start-up time, and memory idle and with 1,000 connections.
-    Footprint,
 }
 
 #[derive(Debug, Args)]

@@ -61,6 +61,7 @@ struct State {
     waiting: HashMap<u64, oneshot::Sender<Result<Answer, ClientError>>>,
     broken: Option<String>,
     closed: bool,
+    unasked: u64,
 }
 
 impl Framed {
@@ -164,6 +165,12 @@ impl Framed {
         }
     }
 
+    /// Answers so far that belonged to no call in flight: a call that was answered twice, or never asked. The daemon promises
+    /// that there are none.
+    pub fn unasked(&self) -> u64 {
+        self.0.0.state.lock().unasked
+    }
+
     /// Ends the connection: calls in flight are answered as broken.
     pub fn close(&self) {
         self.0.0.close();
@@ -236,11 +243,10 @@ fn deliver(inner: &Inner, inbox: &mut BytesMut) -> Result<(), String> {
         match (reply.id, answer) {
             // The daemon speaks to the connection, not to a call: it is about to close it.
             (0, Answer::Fault(fault)) => return Err(fault.message),
-            (id, answer) => {
-                if let Some(asker) = state.waiting.remove(&id) {
-                    let _ = asker.send(Ok(answer));
-                }
-            }
+            (id, answer) => match state.waiting.remove(&id) {
+                Some(asker) => drop(asker.send(Ok(answer))),
+                None => state.unasked += 1,
+            },
         }
     }
     Ok(())

@@ -13,6 +13,16 @@ const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 /// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill.
 const BREAKER_ROUNDS: usize = 3;
 
+/// Quick tries of a member that served well until now, before its jobs are told that it is down; and the pauses before
+/// them: long enough together for others to let go of a module, and for a process to start.
+const QUICK_TRIES: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(1000),
+];
+
 /// What happened to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -58,8 +68,8 @@ pub(super) enum Step {
 /// When a member that was taken down is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
-    /// At once: it served well, and its jobs wait for it.
-    AtOnce,
+    /// In a moment: it served well until now, and its jobs wait for it.
+    Soon(Duration),
     /// After a pause.
     After(Duration),
     /// When an operator has done something about it.
@@ -77,6 +87,8 @@ pub(super) struct Health {
     stuck: usize,
     evicted: VecDeque<Instant>,
     back_off: BackOff,
+    /// Quick tries made since it served.
+    quick_tries: usize,
     settles_after: Duration,
     serving_since: Option<Instant>,
 }
@@ -93,6 +105,7 @@ impl Health {
             stuck: 0,
             evicted: VecDeque::new(),
             back_off: BackOff::new(probe_min, probe_max),
+            quick_tries: QUICK_TRIES.len(),
             settles_after: probe_min,
             serving_since: None,
         }
@@ -220,13 +233,17 @@ impl Health {
             return Step::TakeDown(Again::Never);
         }
         self.state = MemberState::BackingOff;
-        // One that served well until now gets its first try at once.
-        let well = served.is_some_and(|since| now.saturating_duration_since(since) > self.settles_after);
-        if was_up && well && fate != Fate::BackOff {
+        if was_up && served.is_some_and(|since| now.saturating_duration_since(since) > self.settles_after) {
             self.back_off.reset();
-            return Step::TakeDown(Again::AtOnce);
+            self.quick_tries = 0;
         }
-        Step::TakeDown(Again::After(self.back_off.pause()))
+        match QUICK_TRIES.get(self.quick_tries) {
+            Some(pause) => {
+                self.quick_tries += 1;
+                Step::TakeDown(Again::Soon(*pause))
+            }
+            None => Step::TakeDown(Again::After(self.back_off.pause())),
+        }
     }
 
     /// The pause is over.

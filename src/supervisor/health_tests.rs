@@ -47,18 +47,25 @@ fn sessions_come_back_gently() {
 }
 
 #[test]
-fn who_served_well_is_brought_up_at_once_and_who_did_not_after_a_pause() {
+fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
     let mut health = Health::new(MIN, MAX);
     let begun = Instant::now();
     serve(&mut health, 2, begun);
     let later = begun + Duration::from_secs(60);
-    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), later), Step::TakeDown(Again::AtOnce));
+    let mut step = health.on(Event::SessionLost(Fate::LoginAgain), later);
+    let mut quick = Vec::new();
+    while let Step::TakeDown(Again::Soon(pause)) = step {
+        quick.push(pause.as_millis());
+        assert_eq!(health.probe(), Step::BringUp);
+        step = health.on(Event::StayedDown(Fate::Reinitialize), later);
+    }
+    assert_eq!(quick, [10, 30, 100, 300, 1000]);
+    assert_eq!(step, Step::TakeDown(Again::After(MIN)));
     assert_eq!(health.probe(), Step::BringUp);
     serve(&mut health, 2, later);
+    // It did not last: no quick tries for it.
     let soon = later + Duration::from_millis(1);
-    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(MIN)));
-    assert_eq!(health.probe(), Step::BringUp);
-    assert_eq!(health.on(Event::StayedDown(Fate::Reinitialize), soon), Step::TakeDown(Again::After(2 * MIN)));
+    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
 }
 
 #[test]
@@ -116,7 +123,7 @@ fn sessions_that_fail_again_and_again_open_the_breaker_and_old_failures_do_not()
     }
     let steps: Vec<Step> = (0..7).map(|_| health.on(Event::SessionEvicted, at(200))).collect();
     assert_eq!(steps[..6], [Step::Stay; 6]);
-    assert_eq!(steps[6], Step::TakeDown(Again::AtOnce));
+    assert!(matches!(steps[6], Step::TakeDown(Again::Soon(_))));
 }
 
 fn fate() -> impl Strategy<Value = Fate> {

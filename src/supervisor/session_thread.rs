@@ -16,7 +16,7 @@ use super::lane::{Lane, Pulled, Seat};
 use super::proof;
 use super::route::KeyRoute;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, Device, Fate, FoundKey, Session};
+use crate::backend::{BackendError, BatchJob, Device, Fate, FoundKey, Session};
 use crate::config::VerifyAfterSign;
 use crate::crypto;
 use crate::model::{Class, Fault, KeyOperation, SaltLength, SignatureScheme};
@@ -76,12 +76,28 @@ struct Started {
     queued_at: Instant,
 }
 
+impl Started {
+    fn as_batch_job(&self) -> BatchJob<'_> {
+        BatchJob { handle: self.handle, kind: self.key.public().kind, operation: &self.operation }
+    }
+}
+
 /// What a thread keeps from job to job.
 struct Running {
     session: Box<dyn Session>,
     outbox: Outbox,
+    /// The jobs that are with the token.
+    started: Vec<Started>,
+    results: Vec<Result<Bytes, BackendError>>,
     signatures: u64,
     rest: Duration,
+}
+
+impl Running {
+    fn new(session: Box<dyn Session>) -> Running {
+        let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
+        Running { session, outbox, started, results, signatures: 0, rest: REST_FIRST }
+    }
 }
 
 impl SessionThread {
@@ -102,7 +118,7 @@ impl SessionThread {
         let session = self.open()?;
         self.lane.sit(&self.seat);
         (self.report)(SessionEvent::Opened);
-        let mut running = Running { session, outbox: Outbox::new(), signatures: 0, rest: REST_FIRST };
+        let mut running = Running::new(session);
         let end = self.serve(&mut running);
         self.lane.leave(&self.seat);
         // Whatever was taken and not started goes to another session.
@@ -166,45 +182,43 @@ impl SessionThread {
 
     /// Runs what was taken, until nothing is left or something must be done about the session.
     fn run_taken(&self, running: &mut Running) -> After {
+        // Where a call is a message to another process, a batch is one message.
+        let most = if running.session.batches() { usize::MAX } else { 1 };
         loop {
-            let started = match self.start_next(&mut running.outbox) {
-                Ok(Some(started)) => started,
-                Ok(None) => return After::GoOn,
-                Err(after) => return after,
-            };
-            let result = self.perform(running, &started);
-            let Some(job) = self.watch.finish() else { return After::GivenUp };
-            match result {
-                Ok(answer) => {
-                    running.rest = REST_FIRST;
-                    running.outbox.push((job, Ok(answer)));
-                }
-                Err(error) => match self.judge(job, error, running) {
-                    After::GoOn => {}
-                    after => return after,
-                },
+            match self.start_next(most, running) {
+                Front::Started => {}
+                Front::Nothing => return After::GoOn,
+                Front::GivenUp => return After::GivenUp,
+            }
+            self.perform(running);
+            match self.finish(running) {
+                After::GoOn => {}
+                after => return after,
             }
         }
     }
 
-    /// Starts the next job that somebody still waits for.
-    fn start_next(&self, outbox: &mut Outbox) -> Result<Option<Started>, After> {
+    /// Starts the next jobs that somebody still waits for.
+    fn start_next(&self, most: usize, running: &mut Running) -> Front {
+        let Running { outbox, started, .. } = running;
+        started.clear();
         let now = Instant::now();
-        let mut started = None;
         let mut unproven = Vec::new();
         let front = self.watch.start(
+            most,
             |job| {
                 if job.abandoned() || job.terms.deadline.passed(now) {
                     return false;
                 }
-                started = job.key.handle(self.seat.place).map(|handle| Started {
+                let Some(handle) = job.key.handle(self.seat.place) else { return false };
+                started.push(Started {
                     operation: job.operation.clone(),
                     key: Arc::clone(&job.key),
                     handle,
                     class: job.terms.class,
                     queued_at: job.queued_at,
                 });
-                started.is_some()
+                true
             },
             |job| {
                 if job.abandoned() || job.terms.deadline.passed(now) {
@@ -218,28 +232,58 @@ impl SessionThread {
         if !unproven.is_empty() {
             self.lane.put_back(unproven.into_iter());
         }
-        match front {
-            Front::Started => Ok(started),
-            Front::Nothing => Ok(None),
-            Front::GivenUp => Err(After::GivenUp),
+        front
+    }
+
+    /// Has the token do what was started.
+    fn perform(&self, running: &mut Running) {
+        let Running { session, started, results, signatures, .. } = running;
+        results.clear();
+        let began = self.watch.begin_call();
+        match started.as_slice() {
+            [one] => results.push(session.perform(one.handle, one.key.public().kind, &one.operation)),
+            many => {
+                let jobs: Vec<BatchJob<'_>> = many.iter().map(Started::as_batch_job).collect();
+                session.perform_batch(&jobs, &mut |_, result| results.push(result));
+            }
+        }
+        let took = began.elapsed() / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
+        self.watch.end_call();
+        for (job, result) in started.iter().zip(results.iter_mut()) {
+            if result.is_ok() {
+                job.key.learn(took);
+            }
+            self.metrics.job_finished(took, job.class, result.is_ok());
+            job.key.metrics().job_started(began.saturating_duration_since(job.queued_at), job.class);
+            if let Ok(signature) = result
+                && self.is_sampled(signatures)
+                && let Err(error) = self.check(job, signature)
+            {
+                *result = Err(error);
+            }
         }
     }
 
-    fn perform(&self, running: &mut Running, started: &Started) -> Result<Bytes, BackendError> {
-        let began = self.watch.begin_call();
-        let result = running.session.perform(started.handle, started.key.public().kind, &started.operation);
-        let took = began.elapsed();
-        self.watch.end_call();
-        if result.is_ok() {
-            started.key.learn(took);
+    /// Takes out what the token has done. Only the last of the results asks for something to be done about the session,
+    /// unless the process behind it is gone: then all do.
+    fn finish(&self, running: &mut Running) -> After {
+        let mut after = After::GoOn;
+        for result in std::mem::take(&mut running.results) {
+            let Some(job) = self.watch.finish() else { return After::GivenUp };
+            match result {
+                Ok(answer) => {
+                    running.rest = REST_FIRST;
+                    running.outbox.push((job, Ok(answer)));
+                }
+                Err(error) => match self.judge(job, error, running) {
+                    After::GoOn => {}
+                    judged if matches!(after, After::GoOn) => after = judged,
+                    _ => {}
+                },
+            }
         }
-        self.metrics.job_finished(took, started.class, result.is_ok());
-        started.key.metrics().job_started(began.saturating_duration_since(started.queued_at), started.class);
-        let signature = result?;
-        if self.is_sampled(&mut running.signatures) {
-            self.check(started, &signature)?;
-        }
-        Ok(signature)
+        self.watch.stop();
+        after
     }
 
     fn is_sampled(&self, signatures: &mut u64) -> bool {

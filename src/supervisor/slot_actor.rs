@@ -16,7 +16,6 @@ use super::pool::{Member, sessions_of_profile};
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
-use super::supervisor::LibraryLost;
 use super::watch::{Left, Watch};
 use crate::backend::{BackendError, Device, Fate, FoundKey};
 use crate::config::{Limits, Traits, VerifyAfterSign};
@@ -26,10 +25,6 @@ use crate::model::{Fault, MemberState, Secret};
 const WATCH_PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Askers that may wait for a token to come up.
 const WAITING_MAX: usize = 1024;
-/// What a module answers whose state is gone, for all of its tokens at once.
-const MODULE_LOST: &str = "CKR_CRYPTOKI_NOT_INITIALIZED";
-/// The pause before the first new try of a member that served well until now: nothing but a breath.
-const BREATH: Duration = Duration::from_millis(10);
 
 /// What a slot actor needs to know of its library's configuration.
 #[derive(Clone)]
@@ -76,7 +71,6 @@ pub(super) struct SlotActor {
     waiting: Vec<(KeySpec, Reply)>,
     /// The key that idle sessions exercise.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
-    library_lost: Recipient<LibraryLost>,
 }
 
 /// Finds (or generates) and proves a key.
@@ -94,9 +88,6 @@ pub(super) struct Adopt {
 
 /// Serves a key no longer.
 pub(super) struct Forget(pub(super) String);
-
-/// The library's state is lost, as another of its members found: start over.
-pub(super) struct Recover;
 
 /// Ends the actor.
 pub(super) struct Stop;
@@ -116,9 +107,6 @@ impl Message for Adopt {
 impl Message for Forget {
     type Result = ();
 }
-impl Message for Recover {
-    type Result = ();
-}
 impl Message for Stop {
     type Result = ();
 }
@@ -133,7 +121,6 @@ impl SlotActor {
         control: ControlThread,
         routes: Arc<Routes>,
         first_epoch: u64,
-        library_lost: Recipient<LibraryLost>,
     ) -> SlotActor {
         SlotActor {
             health: Health::new(settings.limits.probe_min, settings.limits.probe_max),
@@ -153,7 +140,6 @@ impl SlotActor {
             threads_started: 0,
             waiting: Vec::new(),
             exercised: Arc::default(),
-            library_lost,
         }
     }
 
@@ -278,7 +264,8 @@ impl SlotActor {
         self.login_lost |= error.fate == Fate::LoginAgain;
         self.epoch += 1;
         self.exercised.store(None);
-        self.keys.let_go(&self.member, &error.fault, again == Again::AtOnce);
+        let returns = matches!(again, Again::Soon(_));
+        self.keys.let_go(&self.member, &error.fault, returns);
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         for thread in std::mem::take(&mut self.threads) {
             self.take_back(thread.watch.give_up(), &error.fault);
@@ -286,20 +273,15 @@ impl SlotActor {
         let closed = self.control.run(self.settings.limits.call_open, |control| control.close());
         ctx.spawn(closed.into_actor(self).map(|_, _, _| ()));
         self.member.pool.lane.sweep();
-        if again != Again::AtOnce {
+        if !returns {
             for (spec, reply) in self.waiting.drain(..) {
                 let _ = reply.send(Err(unavailable(&spec, &error.fault)));
             }
         }
         self.say_down(&error, again);
-        if self.member.worker == 0 && error.cause == MODULE_LOST {
-            // The module is one for all members of the library in this process.
-            self.library_lost.do_send(LibraryLost(self.member.library.clone()));
-        }
         self.down = Some(error.fault);
         let pause = match again {
-            Again::AtOnce => BREATH,
-            Again::After(pause) => pause,
+            Again::Soon(pause) | Again::After(pause) => pause,
             Again::Never => return,
         };
         ctx.run_later(pause, |actor, ctx| {
@@ -311,7 +293,7 @@ impl SlotActor {
 
     fn say_down(&self, error: &BackendError, again: Again) {
         let what = match again {
-            Again::AtOnce => "member is brought up anew",
+            Again::Soon(_) => "member is brought up anew",
             Again::After(_) => "member is down: it will be tried again",
             Again::Never => "member refused: waiting for an operator",
         };
@@ -352,6 +334,13 @@ impl SlotActor {
         }
         for (left, opened, limit) in hanging {
             self.give_up_session(left, opened, limit, ctx);
+        }
+        // Idle sessions have not noticed; and a module is initialised anew only when all have let go of it.
+        if self.device.as_ref().is_some_and(|device| device.is_lost()) {
+            let what = format!("the library of token {} has lost its state", self.member.token);
+            let fault = Fault::Unavailable { what };
+            let error = BackendError { fault, fate: Fate::Reinitialize, cause: "library_lost" };
+            self.on(Event::LibraryLost, Some(error), ctx);
         }
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
@@ -539,17 +528,6 @@ impl Handler<FromSession> for SlotActor {
 
     fn handle(&mut self, message: FromSession, ctx: &mut Self::Context) {
         self.session_said(message, ctx);
-    }
-}
-
-impl Handler<Recover> for SlotActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Recover, ctx: &mut Self::Context) {
-        let what = "another token of its library found the library's state lost".to_owned();
-        // Whoever told it goes first; this one tells nobody else.
-        let error = BackendError { fault: Fault::Unavailable { what }, fate: Fate::Reopen, cause: "library_lost" };
-        self.on(Event::LibraryLost, Some(error), ctx);
     }
 }
 

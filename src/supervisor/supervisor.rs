@@ -12,7 +12,7 @@ use super::first_use;
 use super::pins::{Logins, PinMemory};
 use super::pool::{Member, Pools};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
-use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Recover, Reply, SlotActor, Stop};
+use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
@@ -190,13 +190,6 @@ impl Message for ToMember {
     type Result = ();
 }
 
-/// The module of this library, in lower case, has lost its state: all its tokens must be brought up anew.
-pub(super) struct LibraryLost(pub(super) String);
-
-impl Message for LibraryLost {
-    type Result = ();
-}
-
 struct StopAll;
 
 impl Message for StopAll {
@@ -217,7 +210,7 @@ struct SupervisorActor {
 
 impl SupervisorActor {
     /// The actor of a member; made from the library's settings if there is none that lives.
-    fn slot(&mut self, member: &Arc<Member>, ctx: &mut Context<Self>) -> Result<Addr<SlotActor>, Fault> {
+    fn slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
         if let Some((_, address)) = self.slots.get(&member.id).filter(|(_, address)| address.connected()) {
             return Ok(address.clone());
         }
@@ -245,25 +238,25 @@ impl SupervisorActor {
         // Each actor of a member counts its epochs from above those of the one before.
         self.generations += 1;
         let first_epoch = self.generations << 32;
-        let (routes, lost) = (Arc::clone(&self.shared.routes), ctx.address().recipient());
-        let actor = SlotActor::new(Arc::clone(member), settings, control, routes, first_epoch, lost);
+        let routes = Arc::clone(&self.shared.routes);
+        let actor = SlotActor::new(Arc::clone(member), settings, control, routes, first_epoch);
         let address = actor.start();
         self.slots.insert(member.id, (Arc::clone(member), address.clone()));
         Ok(address)
     }
 
     /// The actors of those that may hold a key.
-    fn candidates(&mut self, spec: &KeySpec, ctx: &mut Context<Self>) -> Result<Vec<first_use::Candidate>, Fault> {
+    fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
         let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
         let candidate = |member: &Arc<Member>| {
-            let address = self.slot(member, ctx)?;
+            let address = self.slot(member)?;
             Ok(first_use::Candidate { member: Arc::clone(member), address })
         };
         members.iter().map(candidate).collect()
     }
 
     fn prepare(&mut self, spec: KeySpec, reply: Reply, ctx: &mut Context<Self>) {
-        match self.candidates(&spec, ctx) {
+        match self.candidates(&spec) {
             Err(fault) => {
                 let _ = reply.send(Err(fault));
             }
@@ -273,16 +266,16 @@ impl SupervisorActor {
         }
     }
 
-    fn adopt(&mut self, adopt: Adopt, ctx: &mut Context<Self>) {
+    fn adopt(&mut self, adopt: Adopt) {
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
-        match self.candidates(&adopt.spec, ctx) {
+        match self.candidates(&adopt.spec) {
             Ok(candidates) => candidates.iter().for_each(|candidate| candidate.address.do_send(adopt.clone())),
             Err(fault) => tracing::error!(key = adopt.spec.name, %fault, "managed key is not served"),
         }
     }
 
     /// Makes anew the actors that ended without being told to, and tells them of their keys.
-    fn census(&mut self, ctx: &mut Context<Self>) {
+    fn census(&mut self, _: &mut Context<Self>) {
         let ended = self.slots.values().filter(|(_, address)| !address.connected());
         let gone: Vec<Arc<Member>> = ended.map(|(member, _)| Arc::clone(member)).collect();
         for member in gone {
@@ -290,7 +283,7 @@ impl SupervisorActor {
             tracing::error!(library, %token, "a slot actor ended by itself: starting another");
             let keys: Vec<Adopt> =
                 self.adopted.values().filter(|adopt| self.may_hold(adopt, &member)).cloned().collect();
-            match self.slot(&member, ctx) {
+            match self.slot(&member) {
                 Ok(address) => keys.into_iter().for_each(|adopt| address.do_send(adopt)),
                 Err(fault) => tracing::error!(%fault, "it cannot be started"),
             }
@@ -310,7 +303,7 @@ impl Actor for SupervisorActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         // Those of configured pools are brought up whether a key needs them yet or not: so a dead one is seen before.
         for member in self.shared.pools.members() {
-            if let Err(fault) = self.slot(&member, ctx) {
+            if let Err(fault) = self.slot(&member) {
                 tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
             }
         }
@@ -324,22 +317,13 @@ impl Handler<ToMember> for SupervisorActor {
     fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
         match message {
             ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, ctx),
-            ToMember::Adopt(adopt) => self.adopt(adopt, ctx),
+            ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {
                 self.adopted.remove(&uuid);
                 // A member that only prepared the key knows it too, though it was never adopted.
                 self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
             }
         }
-    }
-}
-
-impl Handler<LibraryLost> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, LibraryLost(library): LibraryLost, _: &mut Self::Context) {
-        let of_it = self.slots.values().filter(|(member, _)| member.library == library && member.worker == 0);
-        of_it.for_each(|(_, address)| address.do_send(Recover));
     }
 }
 

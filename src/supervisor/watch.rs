@@ -38,7 +38,7 @@ pub(super) struct Left {
 
 /// What the front of the queue has for a session.
 pub(super) enum Front {
-    /// This many jobs were started.
+    /// Jobs were started.
     Started,
     /// Nothing is left.
     Nothing,
@@ -108,23 +108,35 @@ impl Watch {
         true
     }
 
-    /// Looks at the front job: `start` says whether it is started (true), or moves it elsewhere by answering false, when
-    /// it is handed to `elsewhere`.
-    pub(super) fn start(&self, mut start: impl FnMut(&Job) -> bool, mut elsewhere: impl FnMut(Job)) -> Front {
+    /// Looks at the front jobs, `most` of them: `start` says of each whether it is started (true); by false it is handed
+    /// `elsewhere`.
+    pub(super) fn start(
+        &self,
+        most: usize,
+        mut start: impl FnMut(&Job) -> bool,
+        mut elsewhere: impl FnMut(Job),
+    ) -> Front {
         let mut taken = self.taken.lock();
-        loop {
-            if taken.given_up {
-                return Front::GivenUp;
-            }
-            let Some(job) = taken.jobs.front() else { return Front::Nothing };
+        if taken.given_up {
+            return Front::GivenUp;
+        }
+        let mut running = 0;
+        while running < most
+            && let Some(job) = taken.jobs.get(running)
+        {
             if start(job) {
-                taken.running = 1;
-                return Front::Started;
-            }
-            if let Some(job) = taken.jobs.pop_front() {
+                running += 1;
+            } else if let Some(job) = taken.jobs.remove(running) {
                 elsewhere(job);
             }
         }
+        taken.running = running;
+        if running > 0 { Front::Started } else { Front::Nothing }
+    }
+
+    /// Nothing is with the token any more: what it was not told of was not begun.
+    pub(super) fn stop(&self) {
+        self.taken.lock().running = 0;
     }
 
     /// The front job is done: takes it out. `None` where the watchdog took it meanwhile.

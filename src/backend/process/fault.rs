@@ -74,6 +74,7 @@ fn put_fate(out: &mut Vec<u8>, fate: Fate) {
         Fate::Reinitialize => 3,
         Fate::BackOff => 4,
         Fate::Retire => 5,
+        Fate::FindAgain => 6,
     });
 }
 
@@ -85,6 +86,7 @@ fn fate(reader: &mut Reader<'_>) -> Result<Fate, Malformed> {
         3 => Fate::Reinitialize,
         4 => Fate::BackOff,
         5 => Fate::Retire,
+        6 => Fate::FindAgain,
         _ => return Err(Malformed),
     })
 }

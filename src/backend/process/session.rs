@@ -140,6 +140,10 @@ impl Session for ProcessSession {
         answer
     }
 
+    fn batches(&self) -> bool {
+        true
+    }
+
     fn perform_batch(
         &mut self,
         jobs: &[BatchJob<'_>],

@@ -345,7 +345,8 @@ fn answers_arrive_as_they_were_sent() {
         Fault::KeyUnavailable { key: one.clone(), reason: two.clone() },
         Fault::KeyMismatch { key: one, reason: two },
     ];
-    let fates = [Fate::Keep, Fate::Reopen, Fate::LoginAgain, Fate::Reinitialize, Fate::BackOff, Fate::Retire];
+    let fates =
+        [Fate::Keep, Fate::FindAgain, Fate::Reopen, Fate::LoginAgain, Fate::Reinitialize, Fate::BackOff, Fate::Retire];
     let mut answers = vec![
         Answer::Opened(info(Some(16), Profile::CloudHsm)),
         Answer::Opened(info(None, Profile::Generic)),

@@ -2,73 +2,97 @@
 
 use std::time::{Duration, Instant};
 
-use super::load::{DIGEST, Ran};
-use super::{BenchKey, Failure, dev};
-use crate::backend::{Device, KeySelector, Session, registry};
-use crate::config::Limits;
-use crate::model::{Curve, Digest, Fault, Hash, KeyKind, KeyOperation, SignInput, SignatureScheme, TokenSelector};
+use hdrhistogram::Histogram;
 
-/// Sessions on the bare token.
+use super::Failure;
+use super::side::Ran;
+use super::tally::{histogram, microseconds};
+use super::target::{Key, Slot, failed};
+use super::work;
+use crate::backend::{KeySelector, Session};
+use crate::model::{Fault, KeyKind, KeyOperation};
+
+/// Sessions on the bare tokens.
 pub(super) struct Baseline {
-    sessions: Vec<(Box<dyn Session>, u64)>,
+    /// One list a token; each session with the key's handle.
+    tokens: Vec<Vec<(Box<dyn Session>, u64)>>,
     kind: KeyKind,
     operation: KeyOperation,
-    _device: Box<dyn Device>,
 }
 
 impl Baseline {
-    /// Logs in and finds the key.
-    pub(super) fn open(key: BenchKey, label: &str, sessions: usize) -> Result<Baseline, Failure> {
-        let library = dev::library(false)?;
-        let fault = |error: crate::backend::BackendError| Failure::new(error.fault);
-        let backend = registry::open(&library, Limits::default().call_open);
-        let device = backend.open(&TokenSelector::Label(dev::TOKEN.into())).map_err(fault)?;
-        if let Some(pin) = &library.pin {
-            device.login(pin).map_err(fault)?;
+    /// Opens as many sessions as the daemon has, and finds the key in each.
+    pub(super) fn open(slots: &[Slot], key: &Key) -> Result<Baseline, Failure> {
+        let selector = KeySelector { label: Some(key.label.clone()), id: None };
+        let mut tokens = Vec::new();
+        for slot in slots {
+            let mut sessions = Vec::new();
+            for _ in 0..slot.sessions {
+                let mut session = slot.device.open_session().map_err(failed)?;
+                let found = session.find(&selector).map_err(failed)?;
+                let found = found.ok_or_else(|| Failure::new(format!("the key {:?} has gone", key.label)))?;
+                sessions.push((session, found.handle));
+            }
+            tokens.push(sessions);
         }
-        let selector = KeySelector { label: Some(label.to_owned()), id: None };
-        let mut opened = Vec::new();
-        for _ in 0..sessions {
-            let mut session = device.open_session().map_err(fault)?;
-            let found = session.find(&selector).map_err(fault)?;
-            let found = found.ok_or_else(|| Failure::new(format!("the key {label:?} is not on the token")))?;
-            opened.push((session, found.handle));
-        }
-        let (kind, scheme) = match key {
-            BenchKey::P256 => (KeyKind::Ec(Curve::P256), SignatureScheme::Ecdsa),
-            BenchKey::Rsa2048 => (KeyKind::Rsa { bits: 2048 }, SignatureScheme::RsaPkcs1),
-        };
-        let digest = Digest::new(&DIGEST).ok_or_else(|| Fault::internal("a digest is too long"))?;
-        let operation = KeyOperation::Sign { scheme, hash: Hash::Sha2_256, input: SignInput::Digest(digest) };
-        Ok(Baseline { sessions: opened, kind, operation, _device: device })
+        let operation = work::operation(key).ok_or_else(|| Failure::new("a digest is too long"))?;
+        Ok(Baseline { tokens, kind: key.kind, operation })
     }
 
-    /// Signs for `span` on as many sessions as there would be requests in flight, all of them at most.
+    /// Signs for `span` on as many sessions as there would be requests in flight, all of them at most. Of several tokens,
+    /// each signs alone for `span`, and their rates are added.
     pub(super) fn run(&mut self, in_flight: usize, span: Duration) -> Result<Ran, Failure> {
-        let (kind, operation) = (self.kind, &self.operation);
-        let begun = Instant::now();
-        let counts: Vec<Result<u64, Fault>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .sessions
-                .iter_mut()
-                .take(in_flight)
-                .map(|(session, handle)| {
-                    scope.spawn(move || {
-                        let mut count = 0;
-                        while begun.elapsed() < span {
-                            session.perform(*handle, kind, operation).map_err(|error| error.fault)?;
-                            count += 1;
-                        }
-                        Ok(count)
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(Fault::internal("a thread died"))))
-                .collect()
-        });
-        let done = counts.into_iter().sum::<Result<u64, Fault>>()?;
-        Ok(Ran { done, failed: 0, took: begun.elapsed(), latency: None })
+        let mut whole = Ran { done: 0, per_second: 0.0, latency: histogram()? };
+        for sessions in &mut self.tokens {
+            let begun = Instant::now();
+            let mut done = 0;
+            for latency in together(sessions, in_flight, self.kind, &self.operation, span)? {
+                done += latency.len();
+                // Both have the same bounds.
+                let _ = whole.latency.add(latency);
+            }
+            whole.done += done;
+            #[expect(clippy::cast_precision_loss, reason = "a rate, for people")]
+            let rate = done as f64 / begun.elapsed().as_secs_f64();
+            whole.per_second += rate;
+        }
+        Ok(whole)
     }
+}
+
+fn together(
+    sessions: &mut [(Box<dyn Session>, u64)],
+    most: usize,
+    kind: KeyKind,
+    operation: &KeyOperation,
+    span: Duration,
+) -> Result<Vec<Histogram<u64>>, Failure> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions
+            .iter_mut()
+            .take(most)
+            .map(|(session, handle)| scope.spawn(move || sign(session.as_mut(), *handle, kind, operation, span)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|ended| ended.unwrap_or_else(|_| Err(Failure::new(Fault::internal("a thread died"))))).collect()
+    })
+}
+
+fn sign(
+    session: &mut dyn Session,
+    handle: u64,
+    kind: KeyKind,
+    operation: &KeyOperation,
+    span: Duration,
+) -> Result<Histogram<u64>, Failure> {
+    let mut latency = histogram()?;
+    let begun = Instant::now();
+    let mut asked = begun;
+    while asked.duration_since(begun) < span {
+        session.perform(handle, kind, operation).map_err(failed)?;
+        let now = Instant::now();
+        latency.saturating_record(microseconds(now - asked));
+        asked = now;
+    }
+    Ok(latency)
 }

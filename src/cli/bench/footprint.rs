@@ -6,35 +6,38 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::child::Child;
-use super::{Failure, Format, runtime};
+use super::settings::Settings;
+use super::{Failure, Format, output, runtime};
 use crate::cli::output::say;
+use crate::wire::proto;
 
 /// Starts that are timed.
 const STARTS: usize = 7;
 /// Connections that are held open.
 const CONNECTIONS: usize = 1000;
 
-pub(super) fn run(format: Format, home: &Path) -> Result<ExitCode, Failure> {
+pub(super) fn run(format: Format, settings: &Settings, home: &Path) -> Result<ExitCode, Failure> {
     let mut starts = Vec::new();
     for number in 0..STARTS {
         let own = home.join(format!("start-{number}"));
         std::fs::create_dir(&own)?;
-        starts.push(Child::start(&own, false)?.started_in.as_secs_f64() * 1e3);
+        starts.push(Child::start(&own, settings)?.started_in.as_secs_f64() * 1e3);
     }
     starts.sort_by(f64::total_cmp);
     let start_ms = starts.get(STARTS / 2).copied().unwrap_or(f64::NAN);
     let runtime = runtime()?;
-    let child = Child::start(home, false)?;
+    let child = Child::start(home, settings)?;
     let idle = memory(child.pid())?;
-    let clients = runtime.block_on(child.clients(CONNECTIONS))?;
+    let clients = runtime.block_on(child.clients("", proto::Class::Interactive, CONNECTIONS))?;
     let connected = memory(child.pid())?;
     drop(clients);
     let binary = std::fs::metadata(std::env::current_exe()?)?.len();
     if format == Format::Json {
-        say!(
-            "{}",
-            json!({ "start_ms": start_ms, "idle_kib": idle, "connected_kib": connected, "binary_bytes": binary })
-        );
+        let body = json!({
+            "what": "footprint", "start_ms": start_ms, "idle_kib": idle, "connected_kib": connected,
+            "binary_bytes": binary,
+        });
+        output::print(format, &body)?;
         return Ok(ExitCode::SUCCESS);
     }
     say!("start to first answer  {start_ms:.0} ms (median of {STARTS})");

@@ -1,49 +1,78 @@
-//! `bench`: what Keyway adds to the bare token.
+//! `bench`: what Keyway adds to the bare token, and what streams of requests feel of each other. `benches/README.md` is for
+//! those who run it.
 //!
-//! A SoftHSM2 token of its own is made. Then a loop in this process, which calls the token with the same number of
-//! sessions and the same two calls a signature, and Keyway, reached over its socket, take turns: machines are noisy, and
-//! only what ran side by side can be compared. Each round gives one ratio; the median of the ratios is shown with its
-//! bootstrapped 95 % interval.
+//! The token is SoftHSM2's, made for the bench, or any other. Two kinds of measurement: in [`paired`], Keyway and what it
+//! is compared with take turns, and give ratios with their 95 % intervals; in [`streams`], requests come at a rate or keep
+//! a load in flight, and give latencies and shares.
 
+pub(super) mod args;
+mod awake;
 mod baseline;
 mod child;
+mod closed;
+mod echo;
 mod footprint;
-mod load;
+mod open;
+mod paired;
+mod prepare;
+mod random;
 mod report;
+mod schedule;
+mod settings;
+mod side;
+mod spec;
 mod statistics;
+mod stream_report;
+mod streams;
+mod tally;
+mod target;
+mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::{self, BenchKey, BenchWhat, Connection, Format};
-use super::{Failure, dev, runtime};
-use baseline::Baseline;
-use child::Child;
-use load::{Load, Work};
-use report::{Measurement, Side};
-use statistics::Summary;
+use super::args::{Connection, Format};
+use super::{Failure, dev, output, runtime};
+use args::{Bench, What};
+use awake::Awake;
+use settings::Settings;
 
 /// Tells the second run which folder is its own.
 const HOME: &str = "KEYWAY_BENCH_HOME";
 const PREFIX: &str = "keyway-bench-";
-/// Rounds that are run before those that count.
-const WARM_UP: u16 = 2;
+/// How long after the end of a run an answer may still come: longer than any deadline the daemon allows by default.
+const ANSWER_MAX: Duration = Duration::from_secs(70);
 
-pub(super) fn run(_: &Connection, format: Format, args: &args::Bench) -> Result<ExitCode, Failure> {
-    let claimed = dev::Home::claim(HOME, PREFIX)?;
+pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCode, Failure> {
+    let streams = !args.streams.streams.is_empty() || args.streams.rate.is_some();
+    let what = args.what.unwrap_or(if streams { What::Streams } else { What::Sign });
+    if streams && what != What::Streams {
+        return Err(Failure::usage("-stream and -rate are for -what streams alone"));
+    }
+    let own = args.token.library.is_none() && args.token.members.is_empty();
+    let claimed = if own { dev::Home::claim(HOME, PREFIX)? } else { private_folder()? };
     let home = claimed.0.clone();
     leave_nothing_behind(home.clone())?;
-    let loads = args.loads.iter().map(|text| Load::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let measured = match args.what {
-        BenchWhat::Footprint => return footprint::run(format, &home),
-        BenchWhat::Overhead => overhead(args, &loads, &home)?,
-        BenchWhat::Sign | BenchWhat::Certificates => paired(args, &loads, &home)?,
+    let _awake = Awake::keep(args.keep_awake)?;
+    let measured = match what {
+        What::Streams => return streams::run(args, format, &home),
+        What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
+        What::Overhead => paired::run_fake(args, what, &home)?,
+        What::Echo if own => paired::run_fake(args, what, &home)?,
+        What::Sign | What::Certificates | What::Echo => {
+            paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?
+        }
     };
-    report::print(format, args, &measured)?;
+    report::print(format, args, what, &measured)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A folder without a token of its own.
+fn private_folder() -> Result<dev::Home, Failure> {
+    Ok(dev::Home(tempfile::Builder::new().prefix(PREFIX).tempdir()?.keep()))
 }
 
 /// When a signal ends the measuring, ends the daemon and removes the folder too.
@@ -62,79 +91,4 @@ fn leave_nothing_behind(home: PathBuf) -> Result<(), Failure> {
         std::process::exit(130)
     });
     Ok(())
-}
-
-/// Keyway and the bare token in turns.
-fn paired(args: &args::Bench, loads: &[Load], home: &Path) -> Result<Vec<Measurement>, Failure> {
-    let runtime = runtime()?;
-    let child = Child::start(home, false)?;
-    let sessions = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut measured = Vec::new();
-    for &key in &args.keys {
-        let label = name(key);
-        let work = runtime.block_on(async {
-            child.prepare_key(key, label).await?;
-            match args.what {
-                BenchWhat::Certificates => child.prepare_authority(label, home).await,
-                _ => Ok(Work::sign(label)),
-            }
-        })?;
-        let mut baseline = Baseline::open(key, label, sessions)?;
-        for &load in loads {
-            let clients = runtime.block_on(child.clients(load.clients))?;
-            let mut measurement = Measurement::new(label, load);
-            for round in 0..args.rounds + WARM_UP {
-                let span = Duration::from_millis(args.round_ms);
-                let mut direct = || Side::measure(None, || baseline.run(load.in_flight(), span));
-                let through =
-                    || Side::measure(Some(child.pid()), || Ok(runtime.block_on(load.run(&clients, &work, span))));
-                // Whoever goes second finds a warm machine: they take turns at that too.
-                let (direct, through) = if round % 2 == 0 {
-                    let direct = direct()?;
-                    (direct, through()?)
-                } else {
-                    let through = through()?;
-                    (direct()?, through)
-                };
-                if round >= WARM_UP {
-                    measurement.push(Some(direct), through);
-                }
-            }
-            clients.iter().for_each(crate::client::Framed::close);
-            eprintln!("{}", measurement.line());
-            measured.push(measurement);
-        }
-    }
-    Ok(measured)
-}
-
-/// The daemon alone, on keys in its memory.
-fn overhead(args: &args::Bench, loads: &[Load], home: &Path) -> Result<Vec<Measurement>, Failure> {
-    let runtime = runtime()?;
-    let child = Child::start(home, true)?;
-    runtime.block_on(child.prepare_key(BenchKey::P256, "fake"))?;
-    let mut measured = Vec::new();
-    for &load in loads {
-        let clients = runtime.block_on(child.clients(load.clients))?;
-        let work = Work::sign("fake");
-        let mut measurement = Measurement::new("fake", load);
-        for round in 0..args.rounds + WARM_UP {
-            let span = Duration::from_millis(args.round_ms);
-            let side = Side::measure(Some(child.pid()), || Ok(runtime.block_on(load.run(&clients, &work, span))))?;
-            if round >= WARM_UP {
-                measurement.push(None, side);
-            }
-        }
-        clients.iter().for_each(crate::client::Framed::close);
-        eprintln!("{}", measurement.line());
-        measured.push(measurement);
-    }
-    Ok(measured)
-}
-
-const fn name(key: BenchKey) -> &'static str {
-    match key {
-        BenchKey::P256 => "p256",
-        BenchKey::Rsa2048 => "rsa2048",
-    }
 }

@@ -1,74 +1,29 @@
-//! What was measured, as people and programs read it.
-
-use std::time::Duration;
+//! What was measured in turns, as people and programs read it.
 
 use hdrhistogram::Histogram;
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use super::load::{Load, Ran};
-use super::{Failure, Format, Summary, args};
-use crate::cli::output;
+use super::args::{Bench, What};
+use super::side::Side;
+use super::spec::Load;
+use super::statistics::Summary;
+use super::stream_report::percentiles;
+use super::{Failure, Format, output};
 use crate::cli::output::say;
-
-/// One side of one round.
-pub(super) struct Side {
-    per_second: f64,
-    /// CPU microseconds a piece: of this process, and of the daemon if it was asked for.
-    own_us: f64,
-    daemon_us: Option<f64>,
-    latency: Option<Histogram<u64>>,
-}
-
-impl Side {
-    /// Runs something, and looks at the clocks before and after.
-    pub(super) fn measure(daemon: Option<u32>, run: impl FnOnce() -> Result<Ran, Failure>) -> Result<Side, Failure> {
-        let cpu = || -> Result<_, Failure> { Ok((own_cpu(), daemon.map(daemon_cpu).transpose()?)) };
-        let before = cpu()?;
-        let ran = run()?;
-        let after = cpu()?;
-        if ran.failed > 0 || ran.done == 0 {
-            return Err(Failure::new(format!("{} requests failed, {} were answered", ran.failed, ran.done)));
-        }
-        #[expect(clippy::cast_precision_loss, reason = "rates, for people")]
-        let done = ran.done as f64;
-        let each = |after: Duration, before: Duration| (after.saturating_sub(before)).as_secs_f64() * 1e6 / done;
-        Ok(Side {
-            per_second: done / ran.took.as_secs_f64(),
-            own_us: each(after.0, before.0),
-            daemon_us: after.1.zip(before.1).map(|(after, before)| each(after, before)),
-            latency: ran.latency,
-        })
-    }
-}
-
-fn own_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// CPU time of a process's living threads, by the kernel's scheduler.
-fn daemon_cpu(pid: u32) -> Result<Duration, Failure> {
-    let mut nanoseconds = 0_u64;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end between the two looks.
-        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(nanoseconds))
-}
 
 /// All rounds of one key and load.
 pub(super) struct Measurement {
-    key: &'static str,
+    key: String,
     load: Load,
+    /// What Keyway is compared with, if with anything.
+    reference: Option<&'static str>,
     direct: Vec<Side>,
     through: Vec<Side>,
 }
 
 impl Measurement {
-    pub(super) fn new(key: &'static str, load: Load) -> Measurement {
-        Measurement { key, load, direct: Vec::new(), through: Vec::new() }
+    pub(super) fn new(key: &str, load: Load, reference: Option<&'static str>) -> Measurement {
+        Measurement { key: key.to_owned(), load, reference, direct: Vec::new(), through: Vec::new() }
     }
 
     /// Adds a round.
@@ -77,83 +32,120 @@ impl Measurement {
         self.through.push(through);
     }
 
+    /// A figure of each pair; `None` where Keyway ran alone.
+    fn pairs(&self, figure: impl Fn(&Side, &Side) -> Option<f64>) -> Option<Summary> {
+        let pairs = self.through.iter().zip(&self.direct);
+        let figures: Vec<f64> = pairs.filter_map(|(through, direct)| figure(through, direct)).collect();
+        (!figures.is_empty()).then(|| Summary::of(&figures))
+    }
+
+    /// Keyway's rate to the other's.
     fn ratio(&self) -> Option<Summary> {
-        let ratios: Vec<f64> = self
-            .through
-            .iter()
-            .zip(&self.direct)
-            .map(|(through, direct)| through.per_second / direct.per_second)
-            .collect();
-        (!ratios.is_empty()).then(|| Summary::of(&ratios))
+        self.pairs(|through, direct| Some(through.per_second / direct.per_second))
     }
 
-    /// CPU microseconds of the daemon beyond those of the loop.
+    /// CPU microseconds of the daemon beyond those of the other side: of the loop, or of the echo.
     fn added(&self) -> Option<Summary> {
-        let added: Vec<f64> = self
-            .through
-            .iter()
-            .zip(&self.direct)
-            .filter_map(|(through, direct)| Some(through.daemon_us? - direct.own_us))
-            .collect();
-        (!added.is_empty()).then(|| Summary::of(&added))
+        self.pairs(|through, direct| Some(through.server_us? - direct.server_us.unwrap_or(direct.own_us)))
     }
 
-    fn percentile(&self, quantile: f64) -> u64 {
-        let mut all: Option<Histogram<u64>> = None;
-        for latency in self.through.iter().filter_map(|side| side.latency.as_ref()) {
-            match &mut all {
-                None => all = Some(latency.clone()),
-                // Both have the same bounds.
-                Some(all) => drop(all.add(latency)),
-            }
-        }
-        all.map_or(0, |all| all.value_at_quantile(quantile))
+    /// Microseconds of the median latency beyond that of the other side.
+    fn added_p50(&self) -> Option<Summary> {
+        self.pairs(|through, direct| Some(median(through) - median(direct)))
+    }
+
+    /// CPU microseconds of the daemon.
+    fn daemon(&self) -> Summary {
+        summary(&self.through, |side| side.server_us.unwrap_or(f64::NAN))
     }
 
     /// One line for people.
     pub(super) fn line(&self) -> String {
-        let figures =
-            |side: &[Side], figure: fn(&Side) -> f64| Summary::of(&side.iter().map(figure).collect::<Vec<_>>());
-        let mut line = format!("{:8} {:>7}  ", self.key, format!("{}x{}", self.load.clients, self.load.depth));
-        if let Some(ratio) = self.ratio() {
-            let direct = figures(&self.direct, |side| side.per_second).median;
-            line += &format!("ratio {:.3} [{:.3}, {:.3}]  bare {direct:.0}/s  ", ratio.median, ratio.low, ratio.high);
+        let mut line = format!("{:8} {:>7}  ", self.key, self.load.to_string());
+        if let (Some(ratio), Some(reference)) = (self.ratio(), self.reference) {
+            let direct = summary(&self.direct, |side| side.per_second).median;
+            line += &format!(
+                "ratio {:.3} [{:.3}, {:.3}]  {reference} {direct:.0}/s  ",
+                ratio.median, ratio.low, ratio.high
+            );
         }
-        line += &format!("keyway {:.0}/s  ", figures(&self.through, |side| side.per_second).median);
-        if let Some(added) = self.added() {
-            line += &format!("daemon adds {:.1} us [{:.1}, {:.1}]  ", added.median, added.low, added.high);
-        } else {
-            let daemon = figures(&self.through, |side| side.daemon_us.unwrap_or(f64::NAN));
-            line += &format!("daemon {:.2} us [{:.2}, {:.2}]  ", daemon.median, daemon.low, daemon.high);
+        line += &format!("keyway {:.0}/s  ", summary(&self.through, |side| side.per_second).median);
+        let daemon = self.daemon();
+        match self.added() {
+            Some(added) if self.reference == Some("bare") => {
+                line += &format!("daemon adds {:.1} us [{:.1}, {:.1}]  ", added.median, added.low, added.high);
+            }
+            _ => line += &format!("daemon {:.2} us [{:.2}, {:.2}]  ", daemon.median, daemon.low, daemon.high),
         }
-        line += &format!("client {:.1} us  ", figures(&self.through, |side| side.own_us).median);
-        line + &format!("p50 {} us  p99 {} us", self.percentile(0.5), self.percentile(0.99))
+        line += &format!("client {:.1} us  ", summary(&self.through, |side| side.own_us).median);
+        let latency = merged(&self.through);
+        let at = |quantile| latency.as_ref().map_or(0, |all| all.value_at_quantile(quantile));
+        line += &format!("p50 {} us  p99 {} us", at(0.5), at(0.99));
+        if let Some(added) = self.added_p50() {
+            line += &format!("  p50 adds {:.0} us [{:.0}, {:.0}]", added.median, added.low, added.high);
+        }
+        line
     }
 
+    /// The fields that `benches/README.md` promises.
     fn value(&self) -> Value {
-        let summary = |summary: Summary| json!({"median": summary.median, "low": summary.low, "high": summary.high});
-        let rates = |sides: &[Side]| sides.iter().map(|side| side.per_second).collect::<Vec<_>>();
+        let shown = |summary: Summary| json!({"median": summary.median, "low": summary.low, "high": summary.high});
+        let side = |sides: &[Side]| {
+            let each = |figure: fn(&Side) -> Option<f64>| sides.iter().map(figure).collect::<Vec<_>>();
+            json!({
+                "per_second": each(|side| Some(side.per_second)), "own_us": each(|side| Some(side.own_us)),
+                "server_us": each(|side| side.server_us),
+                "latency_us": merged(sides).as_ref().map(percentiles),
+            })
+        };
         json!({
-            "key": self.key, "clients": self.load.clients, "depth": self.load.depth,
-            "ratio": self.ratio().map(summary), "daemon_added_us": self.added().map(summary),
-            "bare_per_second": rates(&self.direct), "keyway_per_second": rates(&self.through),
-            "daemon_us": self.through.iter().map(|side| side.daemon_us).collect::<Vec<_>>(),
-            "client_us": self.through.iter().map(|side| side.own_us).collect::<Vec<_>>(),
-            "latency_us": { "p50": self.percentile(0.5), "p99": self.percentile(0.99) },
+            "key": self.key, "clients": self.load.clients, "depth": self.load.depth, "reference": self.reference,
+            "ratio": self.ratio().map(shown), "daemon_us": shown(self.daemon()),
+            "daemon_added_us": self.added().map(shown), "added_p50_us": self.added_p50().map(shown),
+            "keyway": side(&self.through), "compared_with": self.reference.map(|_| side(&self.direct)),
         })
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn median(side: &Side) -> f64 {
+    side.latency.value_at_quantile(0.5) as f64
+}
+
+fn summary(sides: &[Side], figure: impl Fn(&Side) -> f64) -> Summary {
+    Summary::of(&sides.iter().map(figure).collect::<Vec<_>>())
+}
+
+/// The latencies of all rounds.
+fn merged(sides: &[Side]) -> Option<Histogram<u64>> {
+    let mut all: Option<Histogram<u64>> = None;
+    for side in sides {
+        match &mut all {
+            None => all = Some(side.latency.clone()),
+            // Both have the same bounds.
+            Some(all) => drop(all.add(&side.latency)),
+        }
+    }
+    all
+}
+
 /// Prints everything measured; for people, each line was shown when it was known.
-pub(super) fn print(format: Format, args: &args::Bench, measured: &[Measurement]) -> Result<(), Failure> {
+pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measurement]) -> Result<(), Failure> {
+    let (rounds, round_ms) = (args.rounds.rounds, args.rounds.round_ms);
     if format == Format::Json {
+        let name = match what {
+            What::Certificates => "certificates",
+            What::Echo => "echo",
+            What::Overhead => "overhead",
+            What::Sign | What::Footprint | What::Streams => "sign",
+        };
         let body = json!({
-            "rounds": args.rounds, "round_ms": args.round_ms,
+            "what": name, "rounds": rounds, "round_ms": round_ms,
             "measured": measured.iter().map(Measurement::value).collect::<Vec<_>>(),
         });
         return output::print(format, &body);
     }
-    say!("{} rounds of {} ms a side; medians, with 95 % intervals in brackets", args.rounds, args.round_ms);
+    say!("{rounds} rounds of {round_ms} ms a side; medians, with 95 % intervals in brackets");
     measured.iter().for_each(|measurement| say!("{}", measurement.line()));
     Ok(())
 }

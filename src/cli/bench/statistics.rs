@@ -1,5 +1,7 @@
 //! A median and how sure it is.
 
+use super::random::Random;
+
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 10_000;
 
@@ -14,16 +16,11 @@ pub(super) struct Summary {
 impl Summary {
     /// Of `figures`, by the percentile bootstrap. The same figures always give the same interval.
     pub(super) fn of(figures: &[f64]) -> Summary {
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |below: usize| {
-            // xorshift64: good enough to draw with.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            usize::try_from(random % below.max(1) as u64).unwrap_or(0)
-        };
+        let mut random = Random::new(0);
         let mut medians: Vec<f64> = (0..RESAMPLES)
-            .map(|_| median((0..figures.len()).filter_map(|_| figures.get(next(figures.len())).copied()).collect()))
+            .map(|_| {
+                median((0..figures.len()).filter_map(|_| figures.get(random.below(figures.len())).copied()).collect())
+            })
             .collect();
         medians.sort_by(f64::total_cmp);
         let at = |share: usize| medians.get(RESAMPLES * share / 1000).copied().unwrap_or(f64::NAN);

@@ -424,9 +424,8 @@ impl SlotActor {
     }
 
     fn session_lost(&mut self, error: BackendError, opened: bool, ctx: &mut Context<Self>) {
-        let refused_one_more = !opened
-            && !self.threads.is_empty()
-            && matches!(error.fate, Fate::Keep | Fate::FindAgain | Fate::Reopen | Fate::BackOff);
+        let refused_one_more =
+            !opened && !self.threads.is_empty() && matches!(error.fate, Fate::Keep | Fate::Reopen | Fate::BackOff);
         if !refused_one_more {
             return self.go_down(error, ctx);
         }

@@ -92,6 +92,7 @@ async fn a_token_and_a_library_that_come_late_are_found() {
         daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
         1.0
     );
+    assert_initialised_in_turn(&token);
 }
 
 #[tokio::test]
@@ -105,6 +106,16 @@ async fn a_token_whose_pin_is_not_set_yet_is_waited_for() {
     assert!(told.contains("PIN is not set"), "{told}");
     token.set_pin();
     loop_until_signed(&daemon).await;
+    assert_initialised_in_turn(&token);
+    // The sessions the refused logins were tried in are closed, before the module was finalised.
+    assert!(token.calls("C_CloseSession") >= token.calls("C_Login") - 1);
+}
+
+/// Every initialisation but the present one was ended before the next, and nothing was initialised twice.
+fn assert_initialised_in_turn(token: &Token) {
+    let (begun, ended) = (token.calls("C_Initialize"), token.calls("C_Finalize"));
+    assert!(ended > 0, "the module was never initialised anew");
+    assert_eq!(begun, ended + 1);
 }
 
 async fn loop_until(daemon: &Daemon, good: impl Fn(&serde_json::Value) -> bool) {

@@ -156,7 +156,7 @@ const FEWER_SESSIONS: &str = "the token has no room for one more; lower max_sess
 use Values::{Any, These, Vendors};
 
 /// The table. The first row that fits counts; rows of a vendor come before those of everyone.
-pub(super) const TABLE: &[Row] = &[
+pub(super) static TABLE: &[Row] = &[
     // === what one vendor means by it ===
     //
     // Busy HSMs of a cluster: Client SDK 5 says the first, SDK 3 the second. More retries would feed the storm.

@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -34,6 +35,8 @@ pub(super) struct Process {
     handle: OwnedFd,
     /// The daemon's end of the control pair.
     pub(super) control: OwnedFd,
+    /// Whether it was asked to end.
+    closed: AtomicBool,
     end: Mutex<Option<ExitStatus>>,
     ended: Condvar,
 }
@@ -70,8 +73,8 @@ impl Process {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
         let watched = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from);
         let watched = watched.and_then(|handle| {
-            let (end, ended) = (Mutex::default(), Condvar::new());
-            let process = Arc::new(Process { name, handle, control, end, ended });
+            let (closed, end, ended) = (AtomicBool::new(false), Mutex::default(), Condvar::new());
+            let process = Arc::new(Process { name, handle, control, closed, end, ended });
             let reaped = Arc::clone(&process);
             let (hand_over, child_comes) = std::sync::mpsc::sync_channel::<Child>(1);
             let reaper = move || child_comes.recv().map(|child| reaped.reap(child)).unwrap_or_default();
@@ -114,8 +117,12 @@ impl Process {
                 }
             }
         }
-        let status = child.wait();
-        *self.end.lock() = Some(status.unwrap_or_default());
+        // A child that cannot be waited for is none any more.
+        let status = child.wait().unwrap_or_default();
+        if !self.closed.load(Ordering::Relaxed) {
+            tracing::warn!("{} {}", self.name, ended(status));
+        }
+        *self.end.lock() = Some(status);
         self.ended.notify_all();
     }
 
@@ -132,6 +139,7 @@ impl Process {
 
     /// Asks it to end: closes its control pair.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         // A worker that is gone has closed it already.
         let _ = rustix::net::shutdown(&self.control, Shutdown::Both);
     }

@@ -25,8 +25,9 @@ use crate::model::{Fault, TokenSelector};
 
 /// How long a worker may take to close its sessions and end, once its control pair is closed. Longer than it gives itself.
 const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-/// How long the end of a worker that has closed a pair may take to be known.
-const END_KNOWN: Duration = Duration::from_secs(1);
+/// How long a worker that has closed a pair may take to end by itself; and then, killed, to be seen to have ended.
+const END_BY_ITSELF: Duration = Duration::from_secs(1);
+const END_SEEN: Duration = Duration::from_secs(5);
 
 /// A worker process, as its device and its sessions share it.
 pub(super) struct Process {
@@ -148,7 +149,11 @@ impl Process {
     pub(super) fn died(&self) -> BackendError {
         let mut end = self.end.lock();
         if end.is_none() {
-            self.ended.wait_for(&mut end, END_KNOWN);
+            self.ended.wait_while_for(&mut end, |end| end.is_none(), END_BY_ITSELF);
+        }
+        if end.is_none() {
+            self.kill();
+            self.ended.wait_while_for(&mut end, |end| end.is_none(), END_SEEN);
         }
         let how = match *end {
             Some(status) => ended(status),

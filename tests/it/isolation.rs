@@ -5,11 +5,16 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keyway::model::Verb;
+use keyway::backend::process::ProcessBackend;
+use keyway::backend::{Backend, BatchJob, Fate, KeyTemplate};
+use keyway::config::{Isolation, KmsLibrary, VerifyAfterSign};
+use keyway::model::{
+    Curve, Digest, Hash, KeyKind, KeyOperation, Secret, SignInput, SignatureScheme, TokenSelector, Verb,
+};
 use serde_json::json;
 
 use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
-use crate::token::{PIN, Token};
+use crate::token::{LABEL, PIN, Token};
 
 const ISOLATED: Setup =
     Setup { pin: PIN, library: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
@@ -25,11 +30,16 @@ fn lives(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// The worker processes of this daemon that live.
-fn workers(daemon: &Daemon) -> Vec<u32> {
+/// The processes that this one has started, and that live.
+fn children(parent: u32) -> Vec<u32> {
     let entries =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    entries.filter(|pid| lives(*pid) && stat(*pid).is_some_and(|(_, parent)| parent == daemon.pid())).collect()
+    entries.filter(|pid| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent)).collect()
+}
+
+/// The worker processes of this daemon that live.
+fn workers(daemon: &Daemon) -> Vec<u32> {
+    children(daemon.pid())
 }
 
 fn process(pid: u32) -> PathBuf {
@@ -102,20 +112,79 @@ async fn a_worker_is_told_the_pin_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn a_killed_worker_costs_one_restart() {
+async fn a_worker_that_dies_costs_one_restart() {
     let token = Token::new();
-    let (daemon, pid) = signing(&token, ISOLATED).await;
-    kill("KILL", pid);
-    let begun = std::time::Instant::now();
-    while sign(&daemon).await != 200 {
-        assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+    let (daemon, mut pid) = signing(&token, ISOLATED).await;
+    for (deaths, (signal, told)) in
+        [("KILL", "signal 9 (SIGKILL)"), ("ABRT", "signal 6 (SIGABRT)")].into_iter().enumerate()
+    {
+        kill(signal, pid);
+        let begun = std::time::Instant::now();
+        while sign(&daemon).await != 200 {
+            assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+        }
+        let living = workers(&daemon);
+        assert!(living.len() == 1 && living != [pid], "{living:?} after {pid}");
+        pid = living[0];
+        let log = daemon.log();
+        assert!(
+            log.contains("worker process of kms_library") && log.contains(&format!("was ended by {told}")),
+            "{log}"
+        );
+        assert_eq!(token.calls("C_Login"), deaths as u64 + 2);
     }
-    let living = workers(&daemon);
-    assert!(living.len() == 1 && living != [pid], "{living:?} after {pid}");
-    let log = daemon.log();
-    assert!(log.contains("worker process of kms_library") && log.contains("was ended by signal 9 (SIGKILL)"), "{log}");
-    assert_eq!(token.calls("C_Login"), 2);
     assert_eq!(token.calls("C_GenerateKeyPair"), 1);
+}
+
+#[test]
+fn a_worker_that_hangs_is_ended_and_frees_whoever_waits() {
+    let token = Token::new();
+    let environment = token.environment().map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned()));
+    let library = KmsLibrary {
+        name: "hangs".into(),
+        library: crate::token::module().to_owned(),
+        pin: None,
+        profile: None,
+        max_sessions: None,
+        isolation: Isolation::Process,
+        workers: 1,
+        env: environment.into(),
+        keep_alive: None,
+        verify_after_sign: VerifyAfterSign::Never,
+    };
+    let backend = ProcessBackend::running(Path::new(env!("CARGO_BIN_EXE_keyway")), &library, LIMIT);
+    let device = backend.open(&TokenSelector::Label(LABEL.into())).unwrap();
+    let refused = device.login(&Secret::from("0000")).unwrap_err();
+    assert_eq!((refused.fate, token.calls("C_Login")), (Fate::Retire, 1), "{}", refused.fault);
+    device.login(&Secret::from(PIN)).unwrap();
+    assert_eq!(token.calls("C_Login"), 2);
+    let mut session = device.open_session().unwrap();
+    let kind = KeyKind::Ec(Curve::P256);
+    let key = session.generate(&KeyTemplate { kind, label: "k".into() }).unwrap();
+    let input = SignInput::Digest(Digest::new(&[7; 32]).unwrap());
+    let operation = KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: Hash::Sha2_256, input };
+    session.perform(key.handle, kind, &operation).unwrap();
+
+    let named = |pid: &u32| contains(&std::fs::read(process(*pid).join("cmdline")).unwrap_or_default(), "hangs");
+    let pid = children(std::process::id()).into_iter().find(named).unwrap();
+    kill("STOP", pid);
+    wait_for("its stop", || stat(pid).filter(|(state, _)| *state == 'T'));
+    let waiting = std::thread::spawn(move || {
+        let jobs = [BatchJob { handle: key.handle, kind, operation: &operation }; 3];
+        let mut told = Vec::new();
+        session.perform_batch(&jobs, &mut |_, result| told.push(result.unwrap_err()));
+        told
+    });
+    assert!(device.is_alive() && device.abort());
+    let told = waiting.join().unwrap();
+    assert_eq!(told.len(), 3);
+    for error in told {
+        assert_eq!((error.cause, error.fate), ("worker_died", Fate::Reinitialize));
+        let text = error.fault.to_string();
+        assert!(text.contains("kms_library \"hangs\", token keyway-test was ended by signal 9 (SIGKILL)"), "{text}");
+    }
+    wait_for("its end", || (!device.is_alive()).then_some(()));
+    assert_eq!(device.open_session().map(drop).unwrap_err().cause, "worker_died");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -24,8 +25,9 @@ use crate::model::{Fault, TokenSelector};
 
 /// How long a worker may take to close its sessions and end, once its control pair is closed. Longer than it gives itself.
 const GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-/// How long the end of a worker that has closed a pair may take to be known.
-const END_KNOWN: Duration = Duration::from_secs(1);
+/// How long a worker that has closed a pair may take to end by itself; and then, killed, to be seen to have ended.
+const END_BY_ITSELF: Duration = Duration::from_secs(1);
+const END_SEEN: Duration = Duration::from_secs(5);
 
 /// A worker process, as its device and its sessions share it.
 pub(super) struct Process {
@@ -34,6 +36,8 @@ pub(super) struct Process {
     handle: OwnedFd,
     /// The daemon's end of the control pair.
     pub(super) control: OwnedFd,
+    /// Whether it was asked to end.
+    closed: AtomicBool,
     end: Mutex<Option<ExitStatus>>,
     ended: Condvar,
 }
@@ -70,8 +74,8 @@ impl Process {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
         let watched = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(std::io::Error::from);
         let watched = watched.and_then(|handle| {
-            let (end, ended) = (Mutex::default(), Condvar::new());
-            let process = Arc::new(Process { name, handle, control, end, ended });
+            let (closed, end, ended) = (AtomicBool::new(false), Mutex::default(), Condvar::new());
+            let process = Arc::new(Process { name, handle, control, closed, end, ended });
             let reaped = Arc::clone(&process);
             let (hand_over, child_comes) = std::sync::mpsc::sync_channel::<Child>(1);
             let reaper = move || child_comes.recv().map(|child| reaped.reap(child)).unwrap_or_default();
@@ -114,8 +118,12 @@ impl Process {
                 }
             }
         }
-        let status = child.wait();
-        *self.end.lock() = Some(status.unwrap_or_default());
+        // A child that cannot be waited for is none any more.
+        let status = child.wait().unwrap_or_default();
+        if !self.closed.load(Ordering::Relaxed) {
+            tracing::warn!("{} {}", self.name, ended(status));
+        }
+        *self.end.lock() = Some(status);
         self.ended.notify_all();
     }
 
@@ -132,6 +140,7 @@ impl Process {
 
     /// Asks it to end: closes its control pair.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         // A worker that is gone has closed it already.
         let _ = rustix::net::shutdown(&self.control, Shutdown::Both);
     }
@@ -140,7 +149,11 @@ impl Process {
     pub(super) fn died(&self) -> BackendError {
         let mut end = self.end.lock();
         if end.is_none() {
-            self.ended.wait_for(&mut end, END_KNOWN);
+            self.ended.wait_while_for(&mut end, |end| end.is_none(), END_BY_ITSELF);
+        }
+        if end.is_none() {
+            self.kill();
+            self.ended.wait_while_for(&mut end, |end| end.is_none(), END_SEEN);
         }
         let how = match *end {
             Some(status) => ended(status),

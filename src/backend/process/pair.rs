@@ -19,6 +19,8 @@ use zeroize::{Zeroize, Zeroizing};
 pub(super) const PACKET_MAX: usize = 24 << 10;
 /// Bytes a session reads at a time.
 const READ_BYTES: usize = 16 << 10;
+/// Bytes of its buffer that a session keeps after a long message.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// The control pair: the daemon's end, and the worker's.
 pub(super) fn control() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -122,7 +124,7 @@ impl Frames {
         if self.unread.is_empty() {
             self.unread = 0..0;
             // One long message does not hold its memory for good.
-            if self.buffer.len() > size {
+            if self.buffer.len() > size.max(KEPT_BYTES) {
                 self.buffer = Vec::new();
             }
         }

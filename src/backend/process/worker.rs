@@ -25,9 +25,10 @@ use crate::model::Fault;
 const SESSIONS_END: Duration = Duration::from_secs(2);
 /// How long it may take to end altogether. The daemon, if there still is one, waits a little longer.
 const GRACE: Duration = Duration::from_secs(4);
-/// Answers wait for those behind them, to be sent with them: so many, and so long.
+/// Answers wait for those behind them, to be sent with them: so many, and so long. Each sending wakes the daemon's thread,
+/// which costs more than it is worth where a signature is quick.
 const ANSWERS_TOGETHER: usize = 32;
-const ANSWERS_WAIT: Duration = Duration::from_micros(100);
+const ANSWERS_WAIT: Duration = Duration::from_micros(500);
 
 /// Runs a worker on the control pair that is its standard input, to the end of that pair.
 ///

@@ -23,7 +23,7 @@
 //! - [`crypto`]: public keys, digests, and the checking of signatures in software.
 //! - [`telemetry`]: every metric in one list; logs.
 //! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
-//! - [`backend`]: kinds of places where keys live: PKCS#11, and keys in memory for measuring.
+//! - [`backend`]: kinds of places where keys live: PKCS#11, in this process or in workers, and keys in memory for measuring.
 //! - [`supervisor`]: actors that own tokens, their lanes and their session threads.
 //! - [`managed_keys`]: named keys: settings, bindings, first use, handles.
 //! - [`namespace`], [`identity`]: mounts; tokens.

@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["client", "config", "crypto", "model", "system", "telemetry", "wire"]),
     ("cli/server.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/dev.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
+    ("cli/worker.rs", &["backend"]),
     ("cli/bench", &["backend", "cli", "client", "config", "crypto", "model", "wire"]),
     (
         "daemon",

@@ -7,6 +7,7 @@
 
 pub mod fake;
 pub mod pkcs11;
+pub mod process;
 pub mod registry;
 
 use bytes::Bytes;
@@ -19,13 +20,19 @@ use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret, TokenSelecto
 pub enum Fate {
     /// The caller's or the key's fault: the session is as good as before.
     Keep,
+    /// The key's handle is gone: find and prove the keys of this member again before it is used once more; its sessions
+    /// stay. A token that lost its login hides its private keys: where none is found, open the device anew before a key
+    /// is called gone.
+    FindAgain,
     /// This session is gone: close it, open another, find the keys again.
     Reopen,
     /// The token forgot its login: log in again, then reopen.
     LoginAgain,
-    /// The module lost its state: all its sessions are gone; open the device anew.
+    /// The module lost its state, or holds on to what is no longer so: let go of the device and all its sessions, and
+    /// open it anew. The module is then initialised anew as soon as nothing of it is in use.
     Reinitialize,
-    /// The device is busy or not there: try again after a pause.
+    /// The device is throttling, full or not there: try again after a pause, with fewer at once. That is no failure of
+    /// the session, which may be used again after the pause; one that is told this twice running is better replaced.
     BackOff,
     /// Refused for good (wrong PIN, locked token): nobody tries again before an operator acts.
     Retire,
@@ -39,7 +46,8 @@ pub struct BackendError {
     /// What becomes of the session or device.
     pub fate: Fate,
     /// The cause as metrics count it: the native return value by its name (`CKR_DEVICE_ERROR`), or a word of ours for
-    /// what has none (`worker_died`, `key_mismatch`, `internal`). From a closed set.
+    /// what has none (`worker_died`, `key_mismatch`, `internal`). From a closed set: what vendors define for themselves
+    /// is `CKR_VENDOR_DEFINED`, what nobody defines `CKR_UNKNOWN`. A throttled call is [`Fate::BackOff`] with its cause.
     pub cause: &'static str,
 }
 
@@ -109,6 +117,17 @@ pub struct KeyTemplate {
     pub label: String,
 }
 
+/// One operation of a batch: what [`Session::perform`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchJob<'a> {
+    /// The private key.
+    pub handle: u64,
+    /// Its kind.
+    pub kind: KeyKind,
+    /// What to do with it.
+    pub operation: &'a KeyOperation,
+}
+
 /// A place where keys live: one KMS library.
 pub trait Backend: Send + Sync {
     /// Opens the device `token` names. No login happens. A library or token that is not there is [`Fate::BackOff`].
@@ -133,6 +152,14 @@ pub trait Device: Send + Sync {
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;
 
+    /// Whether all of its sessions are gone, also those that have not noticed: its module was finalised, by other hands or
+    /// by itself, or the process its code runs in has died. Whoever holds the device must let go of it and open it anew,
+    /// since a module is initialised anew only when nothing of it is in use: members of one library wait for each other
+    /// here. Cheap.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Ends every call that is inside the device, by ending the process it runs in: each answers
     /// [`Fate::Reinitialize`]. False where the device's code runs in this process, so that nothing can be ended.
     fn abort(&self) -> bool {
@@ -153,4 +180,32 @@ pub trait Session: Send {
     ///
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;
+
+    /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
+    /// jobs are better run one by one: those not begun can go elsewhere when one hangs.
+    fn batches(&self) -> bool {
+        false
+    }
+
+    /// Runs `jobs` back to back and tells `each` the index of a job and how it ended, in their order. Where a call is a
+    /// message to another process, the whole batch is one.
+    ///
+    /// Answers how many jobs were told of. An error that is not [`Fate::Keep`] ends the batch, since the session, or what
+    /// it knows, is gone: the jobs behind it were not begun and nothing is said of them. When a worker process dies, every
+    /// job it has not answered is told so, for any of them may have killed it.
+    fn perform_batch(
+        &mut self,
+        jobs: &[BatchJob<'_>],
+        each: &mut dyn FnMut(usize, Result<Bytes, BackendError>),
+    ) -> usize {
+        for (index, job) in jobs.iter().enumerate() {
+            let result = self.perform(job.handle, job.kind, job.operation);
+            let ends = result.as_ref().is_err_and(|error| error.fate != Fate::Keep);
+            each(index, result);
+            if ends {
+                return index + 1;
+            }
+        }
+        jobs.len()
+    }
 }

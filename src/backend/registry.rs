@@ -1,16 +1,20 @@
 //! The backends there are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Backend;
 use super::fake::FakeBackend;
 use super::pkcs11::Pkcs11Backend;
-use crate::config::{KmsLibrary, Profile};
+use super::process::ProcessBackend;
+use crate::config::{Isolation, KmsLibrary, Profile};
 
-/// The backend of a KMS library. Nothing is loaded yet.
-pub fn open(library: &KmsLibrary) -> Arc<dyn Backend> {
-    match library.profile {
-        Some(Profile::Fake) => Arc::new(FakeBackend::default()),
-        _ => Arc::new(Pkcs11Backend::new(library)),
+/// The backend of a KMS library. Nothing is loaded yet. A worker process that takes longer than `open_limit` to open its
+/// token, to log in or to open a session is killed.
+pub fn open(library: &KmsLibrary, open_limit: Duration) -> Arc<dyn Backend> {
+    match (library.profile, library.isolation) {
+        (Some(Profile::Fake), _) => Arc::new(FakeBackend::default()),
+        (_, Isolation::Process) => Arc::new(ProcessBackend::new(library, open_limit)),
+        (_, Isolation::None) => Arc::new(Pkcs11Backend::new(library)),
     }
 }

@@ -75,6 +75,14 @@ pub(super) enum Command {
     },
     /// Measure what Keyway adds to the bare token: in turns with a loop in this process that calls the token itself.
     Bench(Bench),
+    /// Run the PKCS#11 library of a kms_library apart from the daemon, which starts this by itself.
+    #[command(hide = true)]
+    Pkcs11Worker {
+        /// The library's name, for lists of processes.
+        library: String,
+        /// Its token.
+        token: String,
+    },
     /// Print the version.
     Version,
 }

@@ -14,6 +14,7 @@ mod output;
 mod server;
 mod sign;
 mod status;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Sign(sign) => sign::run(connect, &sign),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),
+        Command::Pkcs11Worker { .. } => worker::run(),
         Command::Version => {
             say!("Keyway v{} (Vault API {})", env!("CARGO_PKG_VERSION"), crate::system::VAULT_VERSION);
             Ok(ExitCode::SUCCESS)

@@ -9,6 +9,8 @@ use crate::model::{Data, Verb};
 
 pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
     let mut http = connect.http()?;
+    // It is done once for the whole daemon, whatever namespace is worked in.
+    http.namespace = None;
     let body = runtime()?.block_on(http.request(Verb::Write, "sys/init", &Data::new()))?.success()?.json();
     if format == Format::Json {
         output::print(format, &body)?;

@@ -11,6 +11,8 @@ use crate::model::{Data, Verb};
 
 pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
     let mut http = connect.http()?;
+    // It is the whole daemon's, whatever namespace is worked in.
+    http.namespace = None;
     let runtime = runtime()?;
     let health = runtime.block_on(http.request(Verb::Read, "sys/health", &Data::new()))?;
     let mut body = health.json();

@@ -15,6 +15,13 @@ pub struct Limits {
     pub batch_max: usize,
     /// Device time one session takes at a time. Default 250 us, at most 100 ms.
     pub batch_time: Duration,
+    /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
+    pub attempts: u8,
+    /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100.
+    pub retry_percent: u32,
+    /// Further tries a namespace may make in a burst, such as when a slot with many sessions is lost. Default 256, at most
+    /// 65,536.
+    pub retry_burst: u32,
     /// Deadline of a request that names none. Default 5 s.
     pub deadline: Duration,
     /// Longest deadline a request may name. Default 60 s, at most 600 s.
@@ -58,6 +65,9 @@ impl Default for Limits {
             lane_jobs_per_namespace: 1024,
             batch_max: 32,
             batch_time: Duration::from_millis(1),
+            attempts: 4,
+            retry_percent: 10,
+            retry_burst: 256,
             deadline: Duration::from_secs(5),
             deadline_max: Duration::from_secs(60),
             call_sign: None,
@@ -92,6 +102,9 @@ impl Limits {
         stanza.count("lane_jobs_per_namespace", 1..=self.lane_jobs, &mut self.lane_jobs_per_namespace);
         stanza.count("batch_max", 1..=1024, &mut self.batch_max);
         stanza.duration("batch_time", Duration::ZERO..=100 * MILLISECOND, &mut self.batch_time);
+        stanza.small("attempts", 1..=16, &mut self.attempts);
+        stanza.small("retry_percent", 0..=100, &mut self.retry_percent);
+        stanza.small("retry_burst", 0..=65_536, &mut self.retry_burst);
         stanza.duration("deadline_max", MILLISECOND..=seconds(600), &mut self.deadline_max);
         self.deadline = self.deadline.min(self.deadline_max);
         stanza.duration("deadline", MILLISECOND..=self.deadline_max, &mut self.deadline);

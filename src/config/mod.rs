@@ -25,6 +25,7 @@ pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use profile::{Isolation, Profile, Traits, or_cores};
+pub use reference::secret_variables;
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]
@@ -173,7 +174,9 @@ pub struct PoolMember {
     pub max_sessions: Option<usize>,
 }
 
-/// `namespace "team-a" { weight = 3 }`.
+/// `namespace "team-a" { weight = 3 }`. Such a stanza makes the namespace at start, and every namespace above it that has
+/// no stanza of its own, with weight 1. Without its stanza a namespace is not served; its records stay, and come back with
+/// the stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceSettings {
     /// Its path; never the root.

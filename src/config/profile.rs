@@ -49,6 +49,8 @@ pub struct Traits {
     pub call_sign: Duration,
     /// A session unused for so long exercises a key, so that the token does not forget it; zero is never.
     pub keep_alive: Duration,
+    /// Whether it sees keys that other programs made only after it was initialised anew.
+    pub reads_keys_once: bool,
     /// Where its code runs.
     pub isolation: Isolation,
     /// Worker processes of a token, where it runs in processes; 0 is one a core.
@@ -64,6 +66,7 @@ const GENERIC: Traits = Traits {
     call_sign: Duration::from_secs(3),
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
+    reads_keys_once: false,
     isolation: Isolation::None,
     workers: 1,
 };
@@ -98,9 +101,13 @@ impl Profile {
                 call_sign: Duration::from_secs(30),
                 ..GENERIC
             },
-            Profile::NShield => {
-                Traits { name: "nshield", known_by: &["nCipher", "Entrust", "nShield"], sessions: 60, ..GENERIC }
-            }
+            Profile::NShield => Traits {
+                name: "nshield",
+                known_by: &["nCipher", "Entrust", "nShield"],
+                sessions: 60,
+                reads_keys_once: true,
+                ..GENERIC
+            },
             Profile::CloudHsm => Traits {
                 name: "cloudhsm",
                 known_by: &["Marvell", "Cavium", "CloudHSM", "Amazon"],

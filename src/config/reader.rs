@@ -130,6 +130,16 @@ impl<'a> Reader<'a> {
         *into = read.unwrap_or(*into);
     }
 
+    /// A whole number in a range, of any type.
+    pub(super) fn small<N>(&mut self, name: &'static str, range: RangeInclusive<usize>, into: &mut N)
+    where
+        N: Copy + TryFrom<usize> + TryInto<usize>,
+    {
+        let mut number = (*into).try_into().unwrap_or(0);
+        self.count(name, range, &mut number);
+        *into = number.try_into().unwrap_or(*into);
+    }
+
     /// A size: bytes, or a string with the unit `KiB` or `MiB`.
     pub(super) fn bytes(&mut self, name: &'static str, range: RangeInclusive<usize>, into: &mut usize) {
         let read = self.parsed(name, |expression| {

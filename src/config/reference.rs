@@ -1,16 +1,29 @@
 //! References to secrets that stand elsewhere: `env:NAME`, `file:/path`, `credential:NAME` (a systemd credential).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use crate::model::Secret;
 
 /// A secret is at most this many bytes.
 const SIZE_MAX: usize = 4096;
 
+/// The environment variables that secrets were read from.
+static VARIABLES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The environment variables that secrets were read from, of every configuration this process has read. No other process
+/// is to be given them.
+pub fn secret_variables() -> Vec<String> {
+    VARIABLES.lock().iter().cloned().collect()
+}
+
 /// Fetches what `text` refers to; a text without a known scheme is the secret itself, which is the second answer.
 pub(super) fn fetch(text: &str) -> Result<(Secret, bool), String> {
     if let Some(name) = text.strip_prefix("env:") {
         let value = std::env::var(name).map_err(|_| format!("expected the environment variable {name} to be set"))?;
+        VARIABLES.lock().insert(name.to_owned());
         return checked(value.into_bytes(), &format!("the environment variable {name}"));
     }
     if let Some(path) = text.strip_prefix("file:") {

@@ -106,7 +106,7 @@ fn a_mistake_is_pointed_at() {
         ("limits { batch_max = 0 }", "k.hcl:5:22", "expected a whole number from 1 to 1024"),
         ("limits { deadline = \"2h\" }", "k.hcl:5:21", "expected a duration from 1ms to 60s"),
         ("limits { frame_bytes = \"2GB\" }", "k.hcl:5:24", "\"64KiB\""),
-        ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: batch_items"),
+        ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: attempts, batch_items"),
         ("publish_dir = \"/a/${b}\"", "k.hcl:5:15", "without ${…}"),
         ("listener \"unix\" { protocol = \"http\" }", "k.hcl:5:1", "listener \"unix\" needs the field \"address\""),
         ("listener \"unix\" { address = \"127.0.0.1:8200\" }", "k.hcl:5:19", "expected the absolute path"),
@@ -258,7 +258,11 @@ fn a_pool_that_cannot_work_is_refused_with_the_reason() {
         (format!("{}kms_pool {{}}", pool("p", &one)), "expected kms_pool \"NAME\""),
         ("namespace \"sys\" {}".to_owned(), "the API has paths of that name"),
         ("namespace \"/\" {}".to_owned(), "expected a path"),
-        ("namespace \"a/../b\" {}".to_owned(), "\"..\""),
+        ("namespace \"a/sys\" {}".to_owned(), "no namespace may be called \"sys\""),
+        ("namespace \"a/../b\" {}".to_owned(), "not beginning or ending in '.'"),
+        ("namespace \"a b\" {}".to_owned(), "expected parts of letters"),
+        ("namespace \"caf\u{e9}\" {}".to_owned(), "expected parts of letters"),
+        ("namespace \"a%2fb\" {}".to_owned(), "expected parts of letters"),
         ("namespace \"a\" { weight = 0 }".to_owned(), "from 1 to 1000"),
     ];
     for (text, expected) in cases {

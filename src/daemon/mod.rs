@@ -11,16 +11,16 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::backend::registry;
-use crate::config::{Config, KmsLibrary};
+use crate::config::{Config, Isolation, KmsLibrary};
 use crate::dispatch::{Dispatch, Door, Engines};
 use crate::engine::{Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Fault, Secret};
+use crate::model::{Fault, Namespace, Secret};
 use crate::namespace::Namespaces;
 use crate::store::{Store, seal_from_config};
-use crate::supervisor::{Library, Supervisor};
+use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::{Load, Removal, System};
 use crate::telemetry::{Exposition, Telemetry};
 
@@ -63,11 +63,11 @@ impl Daemon {
         let started = SystemTime::now();
         let telemetry = Telemetry::new();
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
-        let libraries = config.kms_libraries.iter().map(|library| open_library(library, config, &start)).collect();
         let pins = Arc::new(StoredPins::new(store.clone()));
-        let supervisor = Supervisor::start(libraries, &config.limits, pins, telemetry.clone());
+        let supervisor = Supervisor::start(plan(config, &start), pins, telemetry.clone());
         let keys = ManagedKeys::new(store.clone(), supervisor.clone());
-        let namespaces = Namespaces::new(store.clone());
+        let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
+        let namespaces = Namespaces::new(store.clone(), &configured);
         let identity = Identity::new(store.clone());
         let services = Services {
             store: store.clone(),
@@ -161,6 +161,15 @@ impl Daemon {
     }
 }
 
+fn plan(config: &Config, start: &Start) -> Plan {
+    Plan {
+        libraries: config.kms_libraries.iter().map(|library| open_library(library, config, start)).collect(),
+        pools: config.kms_pools.clone(),
+        namespaces: config.namespaces.clone(),
+        limits: config.limits.clone(),
+    }
+}
+
 fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library {
     if !library.library.exists() {
         tracing::warn!(
@@ -170,10 +179,15 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
     }
     Library {
         name: library.name.clone(),
-        backend: registry::open(library),
+        backend: registry::open(library, config.limits.call_open),
         pin: library.pin.clone(),
         sessions: library.max_sessions,
-        call_sign: config.limits.call_sign.unwrap_or(library.configured_traits().call_sign),
+        call_sign: config.limits.call_sign,
+        keep_alive: library.keep_alive,
+        verify: library.verify_after_sign,
+        workers: library.workers,
+        isolated: library.isolation == Isolation::Process,
+        computes_here: library.configured_traits().computes_here,
         final_pin_try: start.final_pin_try,
     }
 }
@@ -183,7 +197,7 @@ fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> L
     Arc::new(move || {
         namespaces.load()?;
         identity.load()?;
-        keys.load()
+        keys.load(&namespaces.all())
     })
 }
 

@@ -30,8 +30,8 @@ pub trait Door: Send + Sync + 'static {
     /// operation is judged anew.
     fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault>;
 
-    /// Splits a request path into the namespace it addresses (below the header's) and the rest.
-    fn locate<'p>(&self, header: Option<&str>, path: &'p str) -> (Namespace, &'p str);
+    /// Splits a path asked below a namespace (the header's, the connection's) into the namespace it addresses and the rest.
+    fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str);
 
     /// The deadline span of a request that asks for `wanted`: the default without one, never above the maximum.
     fn deadline(&self, wanted: Option<Duration>) -> Duration;
@@ -65,9 +65,11 @@ impl Dispatch {
         Dispatch { system, namespaces, identity, engines, telemetry, deadline, deadline_max }
     }
 
-    /// Has every mounted engine do what is due by the clock. What fails is logged and tried again the next time.
+    /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the
+    /// next time.
     pub async fn maintain(&self) {
-        for mount in self.namespaces.mounts(&Namespace::root()) {
+        let all = self.namespaces.all();
+        for mount in all.iter().flat_map(|namespace| self.namespaces.mounts(namespace)) {
             let peer = PeerCredentials { uid: rustix::process::geteuid().as_raw(), gid: 0, pid: None };
             let call = Call {
                 mount: Arc::clone(&mount),
@@ -182,8 +184,8 @@ impl Door for Dispatch {
         token.map(drop).inspect_err(|_| self.telemetry.token_refused())
     }
 
-    fn locate<'p>(&self, header: Option<&str>, path: &'p str) -> (Namespace, &'p str) {
-        self.namespaces.locate(header, path)
+    fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+        self.namespaces.locate(below, path)
     }
 
     fn deadline(&self, wanted: Option<Duration>) -> Duration {

@@ -291,7 +291,7 @@ impl<'s> Connection<'s> {
         let door = &self.shared.door;
         let token = Secret::new(hello.token.into_bytes());
         let caller = Caller { token: Some(door.identify(&token)), ..self.caller };
-        let namespace = Namespace::from_path(&hello.namespace);
+        let namespace = Namespace::from_client(&hello.namespace);
         door.welcome(&caller, &namespace)?;
         (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
         Ok(proto::Welcome {
@@ -302,7 +302,7 @@ impl<'s> Connection<'s> {
         })
     }
 
-    fn operation(&self, body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
+    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
         if !self.greeted {
             return Err(Fault::invalid("say Hello first: with the protocol's version, a token and a namespace"));
         }
@@ -311,20 +311,28 @@ impl<'s> Connection<'s> {
             Ok(proto::Class::Bulk) => Class::Bulk,
             Err(_) => return Err(Fault::invalid(format!("class {class} is not one this version knows"))),
         };
-        let mut namespace = self.namespace.clone();
-        let body = match body {
-            Body::Request(mut request) => {
-                request.path = request.path.trim_matches('/').to_owned();
-                path::check(&request.path)?;
-                let (located, rest) = self.shared.door.locate(Some(self.namespace.as_str()), &request.path);
-                request.path = rest.to_owned();
-                namespace = located;
-                Body::Request(request)
-            }
-            other => other,
-        };
+        let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
         let deadline = Deadline::after(self.shared.door.deadline(wanted));
         Ok(Operation { namespace, caller: self.caller, deadline, class, body })
+    }
+
+    /// The namespace an operation is addressed to, whose path is taken off the operation's own.
+    fn locate(&self, body: &mut Body) -> Result<Namespace, Fault> {
+        let path = match body {
+            Body::Sign(sign) => &mut sign.mount,
+            Body::Verify(verify) => &mut verify.signed.mount,
+            Body::SignCertificate(request) => &mut request.mount,
+            Body::Request(request) => {
+                request.path = request.path.trim_matches('/').to_owned();
+                path::check(&request.path)?;
+                &mut request.path
+            }
+        };
+        let (namespace, rest) = self.shared.door.locate(&self.namespace, path);
+        if rest.len() < path.len() {
+            *path = rest.to_owned();
+        }
+        Ok(namespace)
     }
 }

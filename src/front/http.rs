@@ -16,7 +16,9 @@ use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::{Shared, path};
-use crate::model::{Body, Caller, Class, Data, Deadline, Fault, Operation, Outcome, Request, Secret, Verb, Wire};
+use crate::model::{
+    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
+};
 use crate::wire::envelope::{self, Rendered};
 
 /// How long an answer is of use, in milliseconds.
@@ -127,8 +129,8 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
     let Some(path) = path::below_v1(raw)? else {
         return Err(Fault::NotFound { what: format!("there is nothing at {raw}: the API is below /v1/") }.into());
     };
-    let namespace_header = text(&head.headers, &VAULT_NAMESPACE)?;
-    let (namespace, rest) = shared.door.locate(namespace_header, &path);
+    let below = Namespace::from_client(text(&head.headers, &VAULT_NAMESPACE)?.unwrap_or_default());
+    let (namespace, rest) = shared.door.locate(&below, &path);
     let query = query(head.uri.query());
     let verb = verb(&head.method, &query)?;
     let data = match verb {

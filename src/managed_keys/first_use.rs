@@ -97,6 +97,7 @@ impl ManagedKeys {
             let what = format!("managed key {:?} was changed while it was being found; try again", entry.name);
             return Err(Fault::Unavailable { what });
         }
+        self.check_claim(&entry, &public)?;
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
         let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&public));
         self.store().commit_now(vec![Write::put_record(key, &record)?])?;

@@ -3,6 +3,7 @@
 //!
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
+mod claims;
 mod first_use;
 mod handle;
 mod mechanism;

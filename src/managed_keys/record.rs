@@ -84,13 +84,18 @@ impl KeyRecord {
         }
     }
 
+    /// The public key recorded at first use.
+    pub(super) fn public_key(&self) -> Result<Option<PublicKey>, Fault> {
+        (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key)).transpose()
+    }
+
     /// The key's UUID, settings and recorded public key.
     pub(super) fn open(&self) -> Result<(String, Settings, Option<PublicKey>), Fault> {
         let label = self.token_label.clone().map(TokenSelector::Label);
         let serial = || self.token_serial.clone().map(TokenSelector::Serial);
         let token = label.or_else(serial).or(self.slot.map(TokenSelector::Slot));
         let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter();
-        let public = (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key)).transpose()?;
+        let public = self.public_key()?;
         let settings = Settings {
             library: self.library.clone(),
             token,

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::claims::{self, Unserved};
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::uses;
-use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey, TokenSelector};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
 /// Managed keys of one namespace.
-const KEYS_MAX: usize = 100_000;
+pub(super) const KEYS_MAX: usize = 100_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
@@ -36,6 +37,7 @@ struct Inner {
 struct Table {
     by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
     by_uuid: HashMap<String, Arc<Entry>>,
+    unserved: Arc<Unserved>,
 }
 
 /// One managed key, as it is now.
@@ -56,13 +58,16 @@ impl ManagedKeys {
         ManagedKeys(Arc::new(Inner { store, supervisor, table: ArcSwap::default(), changes: Changes::default() }))
     }
 
-    /// Reads the managed keys from the store and has those that were used before served again.
-    pub fn load(&self) -> Result<(), Fault> {
-        let root = Namespace::root();
-        let mut table = Table::default();
-        for (name, record) in self.0.store.read_all::<KeyRecord>(&root, COLLECTION, None, KEYS_MAX)? {
-            let (uuid, settings, public) = record.open()?;
-            table.put(self.entry(uuid, name, root.clone(), settings, public, Arc::default()));
+    /// Reads the managed keys of these namespaces from the store and has those that were used before served again. Of the
+    /// other namespaces in the store only the claims count.
+    pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
+        let unserved = Arc::new(Unserved::load(&self.0.store, namespaces)?);
+        let mut table = Table { unserved, ..Table::default() };
+        for namespace in namespaces {
+            for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
+                let (uuid, settings, public) = record.open()?;
+                table.put(self.entry(uuid, name, namespace.clone(), settings, public, Arc::default()));
+            }
         }
         self.0.table.store(Arc::new(table));
         Ok(())
@@ -192,6 +197,13 @@ impl ManagedKeys {
         self.0.table.load().by_uuid.get(uuid).cloned()
     }
 
+    /// Refuses a key that another namespace has recorded. Part of the change that records it.
+    pub(super) fn check_claim(&self, entry: &Entry, found: &PublicKey) -> Result<(), Fault> {
+        let table = self.0.table.load();
+        let served = table.by_uuid.values().filter_map(|known| Some((&known.namespace, &known.ready.as_ref()?.0)));
+        claims::check(entry, found, served.chain(table.unserved.iter()))
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.0.store
     }
@@ -276,7 +288,7 @@ pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
         name: entry.name.clone(),
         namespace: entry.namespace.clone(),
         library: entry.settings.library.clone(),
-        token: entry.settings.token.clone().unwrap_or(TokenSelector::Slot(0)),
+        token: entry.settings.token.clone(),
         pin: entry.settings.pin.clone(),
         selector: entry.settings.selector(),
         generate: None,

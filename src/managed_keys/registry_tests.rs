@@ -90,7 +90,10 @@ fn a_name_is_lowercase_and_a_library_is_configured() {
             assert!(write(&keys, bad, json!({})).await.unwrap_err().to_string().contains("lowercase"), "{bad}");
         }
         let unknown = write(&keys, "ca", json!({"library": "luna"})).await.unwrap_err();
-        assert_eq!(unknown, refused("there is no kms_library \"luna\" in the configuration; there are: hsm, bare"));
+        assert_eq!(
+            unknown,
+            refused("there is no kms_library or kms_pool \"luna\" in the configuration; there are: hsm, bare")
+        );
         let no_pin = write(&keys, "ca", json!({"library": "bare"})).await.unwrap_err();
         assert_eq!(no_pin, refused("pin is required: kms_library \"bare\" has none"));
         assert!(keys.names(&Namespace::root()).is_empty());
@@ -144,7 +147,7 @@ fn a_key_signs_after_its_first_use_and_after_a_restart() {
         assert_eq!(sign(&used).await, Ok(true));
         // A new process: another supervisor, the same store and token.
         let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
-        again.load().unwrap();
+        again.load(&[Namespace::root()]).unwrap();
         let loaded = handle(&again, "doc");
         assert_eq!(loaded.public_key(), Some(&public));
         let until = Instant::now() + Duration::from_secs(30);
@@ -365,5 +368,75 @@ fn an_operation_whose_session_failed_runs_once_more_and_one_that_cannot_succeed_
             assert_eq!((sign(&ca).await.is_ok(), backend.performed() - before), (good, runs), "{fate:?}");
         }
         assert_eq!(sign(&ca).await, Ok(true));
+    });
+}
+
+#[test]
+fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
+    story(|keys, token| async move {
+        token.make("ca", b"\x07", P256);
+        let teams = ["", "a", "b"].map(Namespace::from_path);
+        let by_label = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
+        let by_id =
+            json!({"library": "bare", "pin": "1234", "token_label": "t", "key_id": "07", "mechanism": "0x1041"});
+        for (team, name, fields) in [
+            (1, "first", &by_label),
+            (1, "again", &by_id),
+            (2, "label", &by_label),
+            (2, "id", &by_id),
+            (0, "root", &by_label),
+        ] {
+            keys.write(&teams[team], name, &data(fields.clone())).await.unwrap();
+        }
+        let ready = async |keys: &ManagedKeys, team: usize, name: &str| {
+            keys.find(&teams[team], name).unwrap().ready(soon()).await.map(|_| ())
+        };
+        let others = |name: &str| {
+            Err(refused(&format!(
+                "managed key {name:?} cannot be used: the key it names on its token is another namespace's; register \
+                 another label or id, or have the key released there"
+            )))
+        };
+        assert_eq!(ready(&keys, 1, "first").await, Ok(()));
+        assert_eq!(ready(&keys, 1, "again").await, Ok(()), "a namespace may have two entries for one key");
+        for (team, name) in [(2, "label"), (2, "id"), (0, "root")] {
+            assert_eq!(ready(&keys, team, name).await, others(name));
+            assert!(keys.find(&teams[team], name).unwrap().public_key().is_none());
+        }
+        // The claim outlives a restart, whether the namespace is served or not, and ends with the last entry.
+        for served in [&teams[..], &[teams[0].clone(), teams[2].clone()]] {
+            let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
+            again.load(served).unwrap();
+            assert_eq!(again.names(&teams[1]).len(), if served.len() == 3 { 2 } else { 0 });
+            assert_eq!(ready(&again, 2, "label").await, others("label"));
+        }
+        keys.delete(&teams[1], "first", Vec::new).await.unwrap();
+        assert_eq!(ready(&keys, 2, "id").await, others("id"));
+        keys.delete(&teams[1], "again", Vec::new).await.unwrap();
+        assert_eq!(ready(&keys, 2, "id").await, Ok(()));
+        assert_eq!(ready(&keys, 0, "root").await, others("root"));
+    });
+}
+
+#[test]
+fn what_names_a_key_of_one_namespace_names_nothing_in_another() {
+    story(|keys, token| async move {
+        token.make("ca", b"", P256);
+        let teams = ["a", "a/b"].map(Namespace::from_path);
+        let fields =
+            json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041", "any_mount": true});
+        keys.write(&teams[0], "ca", &data(fields)).await.unwrap();
+        let id = keys.show(&teams[0], "ca").unwrap()["UUID"].as_str().unwrap().to_owned();
+        for elsewhere in [&Namespace::root(), &teams[1]] {
+            let mut mount = Mount::clone(&mount("pki/", "m1", &["ca"]));
+            mount.namespace = elsewhere.clone();
+            assert!(
+                keys.resolve(&mount, KeyRef::Name("ca")).is_err() && keys.resolve(&mount, KeyRef::Uuid(&id)).is_err()
+            );
+            assert!(keys.show(elsewhere, "ca").is_none() && keys.find(elsewhere, "ca").is_none());
+            assert!(keys.names(elsewhere).is_empty());
+            assert_eq!(keys.delete(elsewhere, "ca", Vec::new).await, Ok(()));
+        }
+        assert_eq!(keys.names(&teams[0]), ["ca"], "nobody else's deletion reached it");
     });
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::ManagedKeys;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
-use crate::config::{Limits, Pace, Storage};
-use crate::model::{Fault, KeyKind, Secret};
+use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
+use crate::model::{Fault, KeyKind, Namespace, Secret};
 use crate::store::{Ephemeral, Store};
-use crate::supervisor::{Library, PinHash, PinMemory, Supervisor};
+use crate::supervisor::{Library, PinHash, PinMemory, Plan, Supervisor};
 use crate::telemetry::Telemetry;
 
 /// The PIN of every token here.
@@ -46,11 +46,17 @@ impl SoftwareToken {
             backend: Arc::new(self.0.clone()),
             pin,
             sessions: Some(2),
-            call_sign: Limits::default().call_open,
+            call_sign: Some(Limits::default().call_open),
+            keep_alive: None,
+            verify: VerifyAfterSign::default(),
+            workers: 1,
+            isolated: false,
+            computes_here: true,
             final_pin_try,
         };
         let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];
-        Supervisor::start(libraries, &Limits::default(), Arc::new(NoMemory), Telemetry::new())
+        let plan = Plan { libraries, pools: Vec::new(), namespaces: Vec::new(), limits: Limits::default() };
+        Supervisor::start(plan, Arc::new(NoMemory), Telemetry::new())
     }
 }
 
@@ -67,7 +73,7 @@ pub(crate) fn story<F: Future<Output = ()>>(run: impl FnOnce(ManagedKeys, Softwa
     actix::System::new().block_on(async {
         let token = SoftwareToken::default();
         let keys = ManagedKeys::new(open_store(), token.supervisor());
-        keys.load().expect("no keys yet");
+        keys.load(&[Namespace::root()]).expect("no keys yet");
         run(keys, token).await;
     });
 }

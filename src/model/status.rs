@@ -1,11 +1,28 @@
 //! What can be seen of the daemon's members from outside.
 
-/// Where a member (one slot) stands.
+/// Where a member stands: one slot of an HSM, in this process or in one worker process.
+///
+/// ```text
+///              up          first session         all sessions
+///   probing ────────► warming ────────────────────────────► serving
+///    ▲   │               │                        ▲    │  ▲    │
+///    │   │ not there     │ cannot be logged in    │    │  │    │ a session is refused,
+///    │   ▼               ▼                        │    ▼  │    ▼ or does not return
+///    │  backing off ◄────┴──── lost, broken ──────┴── degraded ────► stuck
+///    │   │                                                             │ process ended, or calls return
+///    └───┴─────────────────────────────────────────────────────────────┘
+///
+///   refused ◄── from everywhere: its PIN is refused, or a signature of it is wrong.
+///               Left only when an operator gives another PIN, or restarts.
+/// ```
+///
+/// Lost sessions, logins and modules bring a member from serving to backing off and at once to probing: its jobs wait for it
+/// that one time. A try that fails answers them, and the next comes after a pause that doubles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemberState {
     /// Looking for its library and token.
     Probing,
-    /// Logged in, opening sessions and proving keys.
+    /// Logged in, opening sessions and proving keys; the first sessions pull work already.
     Warming,
     /// Pulling work.
     Serving,
@@ -13,7 +30,7 @@ pub enum MemberState {
     Degraded,
     /// Waiting before the next try.
     BackingOff,
-    /// Its PIN was refused: waits for an operator.
+    /// Its PIN or one of its signatures was refused: waits for an operator.
     Refused,
     /// Every thread of it is inside a call that does not return.
     Stuck,
@@ -48,10 +65,14 @@ impl MemberState {
 /// One member, as it stands.
 #[derive(Clone, Debug)]
 pub struct MemberStatus {
+    /// The pool it is in; its own name where it is alone.
+    pub pool: String,
     /// The KMS library's name.
     pub library: String,
-    /// The token: its label, or `slot N`.
+    /// The token: its label, `serial N` or `slot N`.
     pub token: String,
+    /// Which worker process of the token, from 1; 0 where the library is loaded in the daemon.
+    pub worker: u32,
     /// The token's serial number, once seen.
     pub serial: Option<String>,
     /// Where it stands.

@@ -1,10 +1,11 @@
 //! The tree of namespaces and, in each, the table of mounts: which engine is enabled at which path.
 //!
-//! Requests read an immutable snapshot; changes are written to the store first. Only the root namespace exists so far,
-//! but every record and call carries its namespace. This room must not know what an engine does.
+//! Requests read an immutable snapshot; changes are written to the store first. The root namespace always exists, the
+//! others are those of the configuration. This room must not know what an engine does.
 
 mod mounts;
 mod record;
 mod removal;
+mod tree;
 
 pub use mounts::{Namespaces, NewMount, Tune};

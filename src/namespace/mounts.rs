@@ -1,4 +1,4 @@
-//! The mount table.
+//! The namespaces, and the mounts of each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +8,12 @@ use arc_swap::ArcSwap;
 
 use super::record::{COLLECTION, MountRecord};
 use super::removal;
+use super::tree::{MountTable, Tree};
 use crate::model::{Fault, Mount, MountConfig, Namespace};
 use crate::store::{Changes, RecordKey, Store, Write};
 
+/// Namespaces in the store that are looked at for a warning.
+const NAMESPACES_MAX: usize = 100_000;
 /// Mounts of one namespace.
 const MOUNTS_MAX: usize = 10_000;
 /// Longest mount path in bytes.
@@ -20,16 +23,13 @@ const RECORD_BYTES: usize = 256 * 1024;
 /// First parts of paths that are not an engine's.
 const RESERVED: [&str; 6] = ["sys", "auth", "audit", "identity", "cubbyhole", "root"];
 
-/// The mounts of a namespace by path, each ending in `/`.
-pub(crate) type MountTable = BTreeMap<String, Arc<Mount>>;
-
 /// The namespaces and their mounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Namespaces(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    mounts: ArcSwap<MountTable>,
+    tree: ArcSwap<Tree>,
     changes: Changes,
 }
 
@@ -64,46 +64,82 @@ pub struct Tune {
 }
 
 impl Namespaces {
-    /// The namespaces of this store. Nothing is read before [`Namespaces::load`].
-    pub fn new(store: Store) -> Namespaces {
-        Namespaces(Arc::new(Inner { store, mounts: ArcSwap::default(), changes: Changes::default() }))
+    /// The root namespace, those `configured`, and those they lie in, with the mounts that this store has of them. Nothing
+    /// is read before [`Namespaces::load`].
+    pub fn new(store: Store, configured: &[Namespace]) -> Namespaces {
+        let tree = ArcSwap::from_pointee(Tree::of(configured));
+        Namespaces(Arc::new(Inner { store, tree, changes: Changes::default() }))
     }
 
     /// Reads the mount tables from the store. Called when it is open: at start, or after initialisation. What is left of
     /// disabled mounts is removed; blocks for the disk meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Also if a mount lies where the configuration makes a namespace: the requests for it would go astray.
     pub fn load(&self) -> Result<(), Fault> {
-        let root = Namespace::root();
-        removal::sweep(&self.0.store, &root)?;
-        let records = self.0.store.read_all::<MountRecord>(&root, COLLECTION, None, MOUNTS_MAX)?;
-        let mounts = records.into_iter().map(|(path, record)| (path.clone(), Arc::new(record.into_mount(&root, path))));
-        self.0.mounts.store(Arc::new(mounts.collect()));
+        let mut tree = Tree::clone(&self.0.tree.load());
+        for namespace in tree.all() {
+            removal::sweep(&self.0.store, &namespace)?;
+            let records = self.0.store.read_all::<MountRecord>(&namespace, COLLECTION, None, MOUNTS_MAX)?;
+            let mount =
+                |(path, record): (String, MountRecord)| (path.clone(), Arc::new(record.into_mount(&namespace, path)));
+            let mounts: MountTable = records.into_iter().map(mount).collect();
+            for path in mounts.keys() {
+                if let Some(taken) = tree.namespace_at(&namespace, path) {
+                    return Err(Fault::invalid(format!(
+                        "the configuration makes namespace {:?} where mount {path:?} of namespace {namespace} is: take its \
+                         stanza out and disable the mount, or call the namespace otherwise",
+                        taken.as_str()
+                    )));
+                }
+            }
+            tree.replace(&namespace, mounts);
+        }
+        for namespace in self.0.store.namespaces(NAMESPACES_MAX)? {
+            if tree.mounts(&namespace).is_none() {
+                tracing::warn!(
+                    %namespace,
+                    "the store has records of a namespace that the configuration does not name: it is not served; its \
+                     records stay, and are there again with its stanza"
+                );
+            }
+        }
+        self.0.tree.store(Arc::new(tree));
         Ok(())
+    }
+
+    /// Every namespace that is served, the root first; those above come before those below.
+    pub fn all(&self) -> Vec<Namespace> {
+        self.0.tree.load().all()
+    }
+
+    /// The namespaces directly below one, sorted.
+    pub fn children(&self, namespace: &Namespace) -> Vec<Namespace> {
+        let is_child = |known: &Namespace| known.ancestors().last() == Some(namespace);
+        self.all().into_iter().filter(is_child).collect()
     }
 
     /// Refuses a namespace that does not exist.
     pub fn require(&self, namespace: &Namespace) -> Result<(), Fault> {
-        if namespace.is_root() {
+        if self.0.tree.load().mounts(namespace).is_some() {
             return Ok(());
         }
-        Err(Fault::NotFound {
-            what: format!("namespace {:?} does not exist: only the root namespace does", namespace.as_str()),
-        })
+        let what =
+            format!("namespace {:?} does not exist: the configuration has none of that name", namespace.as_str());
+        Err(Fault::NotFound { what })
     }
 
-    /// Splits a request path into the namespace it addresses, below the header's, and the rest. No namespace below the
-    /// root exists that a prefix of `path` could name. The header `root` means the root namespace, as no other may be
-    /// called so.
-    pub fn locate<'p>(&self, header: Option<&str>, path: &'p str) -> (Namespace, &'p str) {
-        let named = header.map(Namespace::from_path).filter(|namespace| namespace.as_str() != "root/");
-        (named.unwrap_or_else(Namespace::root), path)
+    /// Splits a request's path, asked below the namespace `below` (that of the header, or of the connection), into the
+    /// namespace it addresses and the rest: the deepest namespace that it begins with.
+    pub fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+        self.0.tree.load().locate(below, path)
     }
 
     /// The mount `path` lies in, and the rest of the path below it.
     pub fn route<'p>(&self, namespace: &Namespace, path: &'p str) -> Option<(Arc<Mount>, &'p str)> {
-        if !namespace.is_root() {
-            return None;
-        }
-        let mounts = self.0.mounts.load();
+        let tree = self.0.tree.load();
+        let mounts = tree.mounts(namespace)?;
         // Mounts do not nest, so at most one of the path's prefixes is a mount.
         path.match_indices('/')
             .map(|(slash, _)| path.split_at(slash + 1))
@@ -114,12 +150,13 @@ impl Namespaces {
     /// The mount at exactly this path, with or without its final slash.
     pub fn mount(&self, namespace: &Namespace, path: &str) -> Option<Arc<Mount>> {
         let path = format!("{}/", path.trim_end_matches('/'));
-        if namespace.is_root() { self.0.mounts.load().get(&path).cloned() } else { None }
+        self.0.tree.load().mounts(namespace)?.get(&path).cloned()
     }
 
     /// Every mount of a namespace.
     pub fn mounts(&self, namespace: &Namespace) -> Vec<Arc<Mount>> {
-        if namespace.is_root() { self.0.mounts.load().values().cloned().collect() } else { Vec::new() }
+        let tree = self.0.tree.load();
+        tree.mounts(namespace).map(|mounts| mounts.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Enables an engine.
@@ -132,7 +169,12 @@ impl Namespaces {
     }
 
     fn enable_now(&self, namespace: Namespace, path: String, new: NewMount) -> Result<Arc<Mount>, Fault> {
-        let mounts = self.0.mounts.load_full();
+        let tree = self.0.tree.load();
+        if let Some(taken) = tree.namespace_at(&namespace, &path) {
+            let taken = taken.as_str();
+            return Err(Fault::invalid(format!("path {path:?} begins as namespace {taken:?} does: choose another")));
+        }
+        let mounts = tree.mounts(&namespace).cloned().unwrap_or_default();
         if let Some(taken) = mounts.keys().find(|taken| taken.starts_with(&path) || path.starts_with(taken.as_str())) {
             return Err(Fault::invalid(format!("path is already in use at {taken}")));
         }
@@ -201,9 +243,7 @@ impl Namespaces {
         let Some(mount) = self.mount(namespace, path) else { return Ok(None) };
         let gone = Write::Delete { key: RecordKey::new(namespace, COLLECTION, &mount.path) };
         self.0.store.commit_now(vec![gone, removal::note(&mount)?])?;
-        let mut mounts = MountTable::clone(&self.0.mounts.load());
-        mounts.remove(&mount.path);
-        self.0.mounts.store(Arc::new(mounts));
+        self.publish(namespace, |mounts| drop(mounts.remove(&mount.path)));
         if let Err(fault) = removal(&mount).and_then(|writes| removal::commit(&self.0.store, writes)) {
             tracing::warn!(
                 %namespace, path = mount.path, %fault,
@@ -229,10 +269,19 @@ impl Namespaces {
         }
         self.0.store.commit_now(vec![write])?;
         let mount = Arc::new(mount);
-        let mut mounts = MountTable::clone(&self.0.mounts.load());
-        mounts.insert(mount.path.clone(), Arc::clone(&mount));
-        self.0.mounts.store(Arc::new(mounts));
+        self.publish(&mount.namespace, |mounts| drop(mounts.insert(mount.path.clone(), Arc::clone(&mount))));
         Ok(mount)
+    }
+
+    /// Shows a change of one table to the requests to come. Part of a change that is stored already.
+    fn publish(&self, namespace: &Namespace, change: impl FnOnce(&mut MountTable)) {
+        let mut tree = Tree::clone(&self.0.tree.load());
+        if let Some(mounts) = tree.mounts(namespace) {
+            let mut mounts = MountTable::clone(mounts);
+            change(&mut mounts);
+            tree.replace(namespace, mounts);
+        }
+        self.0.tree.store(Arc::new(tree));
     }
 }
 

@@ -9,15 +9,25 @@ use crate::store::Ephemeral;
 fn namespaces() -> Namespaces {
     let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
     store.initialize().unwrap();
-    let namespaces = Namespaces::new(store);
+    let namespaces = Namespaces::new(store, &[]);
     namespaces.load().unwrap();
     namespaces
 }
 
-fn reloaded(namespaces: &Namespaces) -> Namespaces {
-    let again = Namespaces::new(namespaces.0.store.clone());
+fn configured(namespaces: &Namespaces, paths: &[&str]) -> Namespaces {
+    let paths: Vec<Namespace> = paths.iter().map(|path| Namespace::from_path(path)).collect();
+    Namespaces::new(namespaces.0.store.clone(), &paths)
+}
+
+/// The namespaces of the next start, with a stanza for each of `paths`.
+fn restarted(namespaces: &Namespaces, paths: &[&str]) -> Namespaces {
+    let again = configured(namespaces, paths);
     again.load().unwrap();
     again
+}
+
+fn reloaded(namespaces: &Namespaces) -> Namespaces {
+    restarted(namespaces, &[])
 }
 
 fn pki(path: &str) -> NewMount {
@@ -67,19 +77,80 @@ async fn reserved_and_malformed_paths_are_refused() {
 }
 
 #[tokio::test]
-async fn another_namespace_than_root_is_said_not_to_exist() {
-    let namespaces = namespaces();
-    let (team, path) = namespaces.locate(Some("/team-a"), "pki/ca");
-    assert_eq!((team.as_str(), path), ("team-a/", "pki/ca"));
-    let absent = Fault::NotFound { what: "namespace \"team-a/\" does not exist: only the root namespace does".into() };
+async fn a_namespace_without_a_stanza_does_not_exist() {
+    let namespaces = restarted(&namespaces(), &["team-b"]);
+    let team = Namespace::from_path("team-a");
+    let what = "namespace \"team-a/\" does not exist: the configuration has none of that name".into();
+    let absent = Fault::NotFound { what };
+    assert_eq!(namespaces.require(&team), Err(absent.clone()));
     assert_eq!(namespaces.enable(&team, pki("pki")).await, Err(absent.clone()));
     assert_eq!(namespaces.tune(&team, "pki", Tune::default()).await, Err(absent.clone()));
     assert_eq!(namespaces.disable(&team, "pki", |_| Ok(Vec::new())).await, Err(absent));
     namespaces.enable(&Namespace::root(), pki("pki")).await.unwrap();
     assert!(namespaces.mount(&team, "pki").is_none() && namespaces.route(&team, "pki/ca").is_none());
-    for header in [None, Some(""), Some("/"), Some("root"), Some("root/")] {
-        assert!(namespaces.locate(header, "pki/ca").0.is_root(), "{header:?}");
+    assert!(namespaces.mounts(&team).is_empty());
+}
+
+#[tokio::test]
+async fn two_namespaces_have_two_mounts_at_one_path() {
+    let namespaces = restarted(&namespaces(), &["team-a", "team-b/ci"]);
+    let names = ["", "team-a", "team-b", "team-b/ci"].map(Namespace::from_path);
+    assert_eq!(namespaces.all(), names);
+    assert_eq!(namespaces.children(&names[0]), [names[1].clone(), names[2].clone()]);
+    assert_eq!(namespaces.children(&names[2]), [names[3].clone()]);
+    let mut uuids = Vec::new();
+    for namespace in &names {
+        uuids.push(namespaces.enable(namespace, pki("pki")).await.unwrap().uuid.clone());
     }
+    let seen = |namespaces: &Namespaces| {
+        names.clone().map(|namespace| {
+            let (mount, rest) = namespaces.route(&namespace, "pki/ca").unwrap();
+            assert_eq!((&mount.namespace, rest), (&namespace, "ca"));
+            assert_eq!(namespaces.mounts(&namespace), std::slice::from_ref(&mount));
+            mount.uuid.clone()
+        })
+    };
+    assert_eq!(seen(&namespaces).as_slice(), uuids);
+    let again = restarted(&namespaces, &["team-a", "team-b/ci"]);
+    assert_eq!(seen(&again).as_slice(), uuids);
+    again.tune(&names[1], "pki", Tune { description: Some("a's".into()), ..Tune::default() }).await.unwrap();
+    again.disable(&names[2], "pki", |_| Ok(Vec::new())).await.unwrap();
+    let left = names.clone().map(|namespace| again.mount(&namespace, "pki").map(|mount| mount.description.clone()));
+    assert_eq!(left, [Some(String::new()), Some("a's".into()), None, Some(String::new())]);
+}
+
+#[tokio::test]
+async fn a_namespace_comes_back_with_its_stanza() {
+    let namespaces = restarted(&namespaces(), &["team-a"]);
+    let team = Namespace::from_path("team-a");
+    let mount = namespaces.enable(&team, pki("pki")).await.unwrap();
+    let gone = namespaces.enable(&team, pki("gone")).await.unwrap();
+    let left = record(&gone, "", "1");
+    namespaces.0.store.commit_now(vec![put(left.clone())]).unwrap();
+    namespaces.disable(&team, "gone", |_| Err(Fault::internal("cut short"))).await.unwrap();
+    let without = reloaded(&namespaces);
+    assert!(without.require(&team).is_err() && without.mounts(&team).is_empty());
+    let again = restarted(&without, &["team-a"]);
+    assert_eq!(again.mounts(&team), [mount]);
+    assert_eq!(again.0.store.get(&left).unwrap(), None, "what a disabled mount left is removed in every namespace");
+}
+
+#[tokio::test]
+async fn no_mount_is_where_a_namespace_is() {
+    let namespaces = restarted(&namespaces(), &["team-a/ci"]);
+    let (root, team) = (Namespace::root(), Namespace::from_path("team-a"));
+    for (namespace, path, taken) in
+        [(&root, "team-a", "team-a/"), (&root, "team-a/pki", "team-a/"), (&team, "ci/ca", "team-a/ci/")]
+    {
+        let refused = namespaces.enable(namespace, pki(path)).await.unwrap_err().to_string();
+        assert_eq!(refused, format!("path \"{path}/\" begins as namespace {taken:?} does: choose another"));
+    }
+    namespaces.enable(&team, pki("team-a/ci")).await.unwrap();
+    namespaces.enable(&root, pki("team-b/ca")).await.unwrap();
+    // The stanza that comes later does not take the mount's requests away unseen.
+    let refused = configured(&namespaces, &["team-a/ci", "team-b"]).load().unwrap_err().to_string();
+    assert!(refused.contains("namespace \"team-b/\" where mount \"team-b/ca/\" of namespace root is"), "{refused}");
+    assert!(restarted(&namespaces, &["team-a/ci"]).mount(&root, "team-b/ca").is_some());
 }
 
 #[tokio::test]

@@ -46,6 +46,11 @@ pub(super) fn collections(namespace: &Namespace, prefix: &str) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// The range of all records' keys.
+pub(super) fn everything() -> (Vec<u8>, Vec<u8>) {
+    (vec![RECORDS], after_prefix(&[RECORDS]))
+}
+
 /// The first key after all that begin with `prefix`: an exclusive bound.
 pub(super) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut bound = prefix.to_vec();

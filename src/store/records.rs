@@ -145,15 +145,22 @@ impl Store {
         let until = name::after_prefix(&from);
         let mut found = Vec::new();
         while found.len() < limit {
-            let mut first = None;
-            self.inner.physical.scan(&from, &until, &mut |entry, _| {
-                first = Some(name::decode(entry));
-                ControlFlow::Break(())
-            })?;
-            let Some(key) = first else { break };
-            let key = key.ok_or_else(|| Fault::internal("the store holds an entry whose name cannot be read"))?;
+            let Some(key) = self.inner.first(&from, &until)? else { break };
             from = name::after_prefix(&name::collection(namespace, &key.collection)?);
             found.push(key.collection);
+        }
+        Ok(found)
+    }
+
+    /// The namespaces that have records, sorted: at most `limit`. Costs one look into the store for each.
+    pub fn namespaces(&self, limit: usize) -> Result<Vec<Namespace>, Fault> {
+        self.inner.barrier()?;
+        let (mut from, until) = name::everything();
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let Some(key) = self.inner.first(&from, &until)? else { break };
+            from = name::after_prefix(&name::collections(&key.namespace, "")?);
+            found.push(key.namespace);
         }
         Ok(found)
     }
@@ -254,6 +261,17 @@ impl Inner {
             });
         }
         writes.into_iter().map(|write| encrypt(barrier, write)).collect()
+    }
+
+    /// The name of the first record in a range.
+    fn first(&self, from: &[u8], until: &[u8]) -> Result<Option<RecordKey>, Fault> {
+        let mut first = None;
+        self.physical.scan(from, until, &mut |entry, _| {
+            first = Some(name::decode(entry));
+            ControlFlow::Break(())
+        })?;
+        let unreadable = || Fault::internal("the store holds an entry whose name cannot be read");
+        first.map(|key| key.ok_or_else(unreadable)).transpose()
     }
 
     /// Shows the records of a collection after a name, up to a number.

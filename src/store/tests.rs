@@ -143,7 +143,10 @@ fn lists_are_sorted_bounded_and_of_one_collection_and_namespace() {
         let tenant = Namespace::from_path("team-a");
         let elsewhere = Write::Put { key: RecordKey::new(&tenant, "c", "other"), version: 1, value: vec![] };
         let names = ["b", "a", "c", "b\u{0}", "ba", "é"];
-        store.commit_now(names.iter().map(|name| put("c", name, name)).chain([elsewhere]).collect()).unwrap();
+        let below = Namespace::from_path("team-a/ci");
+        let deeper = Write::Put { key: RecordKey::new(&below, "a", "deeper"), version: 1, value: vec![] };
+        let all = names.iter().map(|name| put("c", name, name)).chain([elsewhere, deeper]);
+        store.commit_now(all.collect()).unwrap();
         store.commit_now(vec![put("cc", "x", ""), put("b", "y", "")]).unwrap();
         let root = Namespace::root();
         let list = |after, limit| store.list(&root, "c", after, limit).unwrap();
@@ -160,6 +163,8 @@ fn lists_are_sorted_bounded_and_of_one_collection_and_namespace() {
         assert_eq!(store.collections(&root, "", 9).unwrap(), ["b", "c", "cc"]);
         assert_eq!(store.collections(&root, "c", 1).unwrap(), ["c"]);
         assert_eq!(store.collections(&tenant, "", 9).unwrap(), ["c"]);
+        assert_eq!(store.namespaces(9).unwrap(), [root.clone(), tenant.clone(), below]);
+        assert_eq!(store.namespaces(1).unwrap(), std::slice::from_ref(&root));
     }
 }
 

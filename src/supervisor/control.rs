@@ -12,21 +12,30 @@ use super::proof;
 use super::route::{KeySpec, PreparedKey};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
 use crate::model::{Fault, Secret, TokenSelector};
+use crate::telemetry::MemberMetrics;
 
 /// Commands waiting for one control thread. More means that it hangs.
 const COMMANDS: usize = 1024;
 
 type Command = Box<dyn FnOnce(&mut Control) + Send>;
 
+/// How a control thread reaches its token.
+pub(super) struct Reach {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) library: String,
+    pub(super) token: TokenSelector,
+    /// Which worker process; 0 is this one. Each process has a login of its own.
+    pub(super) worker: u32,
+    pub(super) pins: Arc<dyn PinMemory>,
+    pub(super) logins: Arc<Logins>,
+    /// Whether to log in even where the token says that it allows one last try.
+    pub(super) final_pin_try: bool,
+    pub(super) metrics: Arc<MemberMetrics>,
+}
+
 /// What the control thread holds.
 pub(super) struct Control {
-    backend: Arc<dyn Backend>,
-    library: String,
-    token: TokenSelector,
-    pins: Arc<dyn PinMemory>,
-    logins: Arc<Logins>,
-    /// Whether to log in even where the token says that it allows one last try.
-    final_pin_try: bool,
+    to: Reach,
     // Dropped in this order: the session before its device, the device before the note that it is logged in.
     session: Option<Box<dyn Session>>,
     device: Option<Arc<dyn Device>>,
@@ -36,7 +45,7 @@ pub(super) struct Control {
 /// A key that a member has proven to hold.
 #[derive(Debug)]
 pub(super) struct Proven {
-    pub(super) handle: u64,
+    pub(super) found: FoundKey,
     pub(super) key: PreparedKey,
 }
 
@@ -47,30 +56,12 @@ pub(super) struct ControlThread {
 
 impl ControlThread {
     /// Starts the thread.
-    pub(super) fn start(
-        backend: Arc<dyn Backend>,
-        library: &str,
-        token: &TokenSelector,
-        pins: Arc<dyn PinMemory>,
-        logins: Arc<Logins>,
-        final_pin_try: bool,
-    ) -> Result<ControlThread, Fault> {
+    pub(super) fn start(to: Reach) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
-        let (library, token) = (library.to_owned(), token.clone());
         std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
-                let mut control = Control {
-                    backend,
-                    library,
-                    token,
-                    pins,
-                    logins,
-                    final_pin_try,
-                    session: None,
-                    device: None,
-                    login: None,
-                };
+                let mut control = Control { to, session: None, device: None, login: None };
                 while let Ok(command) = inbox.recv() {
                     command(&mut control);
                 }
@@ -123,10 +114,14 @@ impl Control {
     }
 
     /// Opens the device and logs in, with one native login call at the most.
-    pub(super) fn bring_up(&mut self, pin: &Secret) -> Result<Opened, BackendError> {
+    /// With `relogin`, whoever thinks that the token is logged in to is wrong.
+    pub(super) fn bring_up(&mut self, pin: &Secret, relogin: bool) -> Result<Opened, BackendError> {
         self.close();
-        let device: Arc<dyn Device> = self.backend.open(&self.token)?.into();
+        let device: Arc<dyn Device> = self.to.backend.open(&self.to.token)?.into();
         let info = device.info().clone();
+        if relogin {
+            self.to.logins.forget(&self.to.library, self.to.worker, &info.serial);
+        }
         let login = self.log_in(device.as_ref(), &info, pin)?;
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
@@ -134,32 +129,39 @@ impl Control {
         Ok(Opened { device, info })
     }
 
+    /// One native call at the most; members of one token, in whatever process, one after the other, so that a PIN one of
+    /// them had refused is not tried by the next.
     fn log_in(&self, device: &dyn Device, info: &DeviceInfo, pin: &Secret) -> Result<Login, BackendError> {
-        let hash = self.pins.hash(&info.serial, pin).map_err(back_off)?;
-        match self.logins.standing(&self.library, &info.serial, &hash) {
+        let Reach { library, worker, pins, logins, .. } = &self.to;
+        let hash = pins.hash(&info.serial, pin).map_err(back_off)?;
+        let turn = logins.turn(&info.serial);
+        let _turn = turn.lock();
+        match logins.standing(library, *worker, &info.serial, &hash) {
             Standing::Same(login) => return Ok(login),
             Standing::Other => {
                 return Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"));
             }
             Standing::Nobody => {}
         }
-        if self.pins.refused(&info.serial, &hash).map_err(back_off)? {
+        if pins.refused(&info.serial, &hash).map_err(back_off)? {
             return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
         }
         let flags = device.pin_flags()?;
         if flags.locked {
             return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
         }
-        if flags.final_try && !self.final_pin_try {
+        if flags.final_try && !self.to.final_pin_try {
             let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN, or \
                        restart with -force-final-pin-try if the PIN configured is right";
             return Err(refused(info, why));
         }
-        match device.login(pin) {
-            Ok(()) => Ok(self.logins.enter(&self.library, &info.serial, hash)),
+        let result = device.login(pin);
+        self.to.metrics.login(result.is_ok());
+        match result {
+            Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
             Err(error) => {
                 if error.fate == Fate::Retire {
-                    self.pins.remember(&info.serial, &hash).map_err(back_off)?;
+                    pins.remember(&info.serial, &hash).map_err(back_off)?;
                 }
                 Err(error)
             }
@@ -173,7 +175,7 @@ impl Control {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
-        let (found, generated) = find_or_generate(session.as_mut(), spec)?;
+        let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.token)?;
         if let Some(recorded) = &spec.recorded
             && *recorded != found.public
         {
@@ -184,13 +186,14 @@ impl Control {
             return Err(BackendError::keep(fault));
         }
         proof::prove(session.as_mut(), spec, &found)?;
-        Ok(Proven { handle: found.handle, key: PreparedKey { public: found.public, generated } })
+        let key = PreparedKey { public: found.public.clone(), generated };
+        Ok(Proven { found, key })
     }
 
     /// A key that carries its own PIN is served only if that is the PIN that logged in. Never a second login.
     fn check_pin(&self, spec: &KeySpec) -> Result<(), BackendError> {
         let (Some(pin), Some(device), Some(login)) = (&spec.pin, &self.device, &self.login) else { return Ok(()) };
-        let hash = self.pins.hash(&device.info().serial, pin).map_err(back_off)?;
+        let hash = self.to.pins.hash(&device.info().serial, pin).map_err(back_off)?;
         if login.is(&hash) {
             return Ok(());
         }
@@ -204,12 +207,16 @@ impl Control {
     }
 }
 
-fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundKey, bool), BackendError> {
+fn find_or_generate(
+    session: &mut dyn Session,
+    spec: &KeySpec,
+    token: &TokenSelector,
+) -> Result<(FoundKey, bool), BackendError> {
     if let Some(found) = session.find(&spec.selector)? {
         return Ok((found, false));
     }
     let absent = |reason: &str| {
-        let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("token {}: {reason}", spec.token) };
+        let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("token {token}: {reason}") };
         BackendError::keep(fault)
     };
     if spec.recorded.is_some() {
@@ -217,7 +224,7 @@ fn find_or_generate(session: &mut dyn Session, spec: &KeySpec) -> Result<(FoundK
     }
     let Some(template) = &spec.generate else {
         // Told apart from a token that is down: whoever asked knows why none is to be generated.
-        let what = format!("token {} holds no such key", spec.token);
+        let what = format!("token {token} holds no such key");
         return Err(BackendError::keep(Fault::NotFound { what }));
     };
     session.generate(template)?;

@@ -9,8 +9,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::route::KeyRoute;
-use crate::model::{Fault, KeyOperation, Terms};
+use super::route::{KeyRoute, MemberId};
+use super::schedule::{Item, TenantId};
+use crate::model::{Class, Fault, KeyOperation, Terms};
+use crate::telemetry::TenantMetrics;
 
 /// What a job comes to.
 pub(super) type JobResult = Result<Bytes, Fault>;
@@ -21,8 +23,10 @@ pub(super) struct Job {
     pub(super) key: Arc<KeyRoute>,
     pub(super) terms: Terms,
     pub(super) queued_at: Instant,
-    /// Whether it has been taken back once from a session that failed.
-    pub(super) retried: bool,
+    /// How often it was tried, and failed through no fault of its own.
+    pub(super) attempts: u8,
+    /// The member that failed it last: another one is to try, if there is one.
+    pub(super) avoid: Option<MemberId>,
     asker: Option<oneshot::Sender<JobResult>>,
 }
 
@@ -30,7 +34,8 @@ impl Job {
     /// A job and the asker's end of it.
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
-        let job = Job { operation, key, terms, queued_at: Instant::now(), retried: false, asker: Some(asker) };
+        let queued_at = Instant::now();
+        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, asker: Some(asker) };
         (job, Pending { answer })
     }
 
@@ -39,12 +44,36 @@ impl Job {
         self.asker.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
+    /// Its namespace's place in the lane.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.key.tenant()
+    }
+
+    /// Where its namespace's jobs are counted.
+    pub(super) fn metrics(&self) -> &TenantMetrics {
+        self.key.metrics()
+    }
+
     /// Answers it.
     pub(super) fn answer(mut self, result: JobResult) {
         if let Some(asker) = self.asker.take() {
             // The asker may have left meanwhile; then nobody wants the answer.
             let _ = asker.send(result);
         }
+    }
+}
+
+impl Item for Job {
+    fn flow(&self) -> usize {
+        Arc::as_ptr(&self.key).addr()
+    }
+
+    fn class(&self) -> Class {
+        self.terms.class
+    }
+
+    fn cost(&self) -> u64 {
+        self.key.expected_ns()
     }
 }
 

@@ -1,22 +1,19 @@
 //! The one bounded queue of a pool. [`Lane::push`] accepts or refuses at once; session threads [`Lane::pull`] the next
-//! jobs among those whose key set contains their member, so that one queue with many servers balances itself and a
-//! stuck server simply stops pulling.
+//! jobs, in the order of the [`Schedule`], among those whose key set contains their member: one queue with many servers
+//! balances itself, and a stuck server simply stops pulling.
 //!
 //! Performance-critical: no I/O and no logging in here; the lock is held for a few list operations and never across a
-//! wait of another kind.
+//! wait of another kind. Who sleeps here is woken by name: one session for one job, and one that can do it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use super::job::Job;
 use super::route::MemberId;
-use crate::model::{Fault, Namespace};
-
-/// How far from the head a pull looks for a job its member may take. Bounds the time under the lock.
-const LOOK_AHEAD: usize = 256;
+use super::schedule::{Fit, Item, Schedule, TenantId};
+use super::sync::{Condvar, Mutex, MutexGuard};
+use crate::model::{Class, Fault, Namespace};
 
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
@@ -29,46 +26,101 @@ pub(super) struct LaneLimits {
     pub(super) batch_max: usize,
     /// Expected device time of one pull.
     pub(super) batch_time: Duration,
+    /// How often one job is tried in all.
+    pub(super) attempts: u8,
+    /// Second tries of a namespace, in hundredths of what it asks for…
+    pub(super) retry_percent: u32,
+    /// …and so many in a burst.
+    pub(super) retry_burst: u32,
+    /// How sleeping sessions are woken.
+    pub(super) wake: Wake,
 }
 
-/// A session's place at the lane.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
+/// How sleeping sessions are woken for a burst of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// One at a time: who was woken wakes the next if it leaves work behind. For tokens that compute on our own cores, where
+    /// every wake-up interrupts a signature: a burst costs as many wake-ups as sessions are needed for it.
+    Chain,
+    /// One for each job: a device elsewhere should have all the work it can do at once.
+    Each,
+}
+
+/// For whom a session works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
     pub(super) member: MemberId,
-    /// The member's epoch when the session was opened; once the lane knows a later one, the seat is void.
+    /// The member's epoch when the session was opened; once the lane knows a later one, the place is void.
     pub(super) epoch: u64,
+}
+
+/// A session's place at the lane, and what wakes it there.
+pub(super) struct Seat {
+    pub(super) place: Place,
+    bell: Arc<Condvar>,
+}
+
+impl Seat {
+    pub(super) fn new(member: MemberId, epoch: u64) -> Seat {
+        Seat { place: Place { member, epoch }, bell: Arc::default() }
+    }
+}
+
+/// What a pull comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pulled {
+    /// There are jobs to do.
+    Jobs,
+    /// There was nothing to do for so long that the session should exercise a key.
+    Idle,
+    /// The seat is void, or the lane closed and empty: the session ends.
+    End,
 }
 
 /// One pool's queue.
 pub(super) struct Lane {
     limits: LaneLimits,
+    weights: Arc<HashMap<Namespace, u32>>,
     state: Mutex<State>,
-    work: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    queue: VecDeque<Job>,
-    queued_of: HashMap<Namespace, usize>,
-    /// The present epoch of each member, and how many of its sessions sit here.
+    schedule: Schedule<Job>,
     members: HashMap<MemberId, Membership>,
+    /// Retries each tenant may still make, in hundredths.
+    budgets: HashMap<Namespace, u32>,
+    /// Sessions with a seat.
     serving: usize,
-    waiting: usize,
-    /// One was woken and has not come yet. It will wake the next if it leaves work behind, so that a burst of jobs
-    /// costs as many wake-ups as sessions are needed for it, and not one a job.
-    waking: bool,
+    /// Sessions woken that have not come yet.
+    coming: usize,
     closed: bool,
 }
 
+/// The present epoch of a member, how many of its sessions sit here, and the bells of those that sleep.
 #[derive(Default)]
 struct Membership {
     epoch: u64,
     sessions: usize,
+    asleep: Vec<Arc<Condvar>>,
 }
 
 impl Lane {
-    pub(super) fn new(limits: LaneLimits) -> Arc<Lane> {
-        Arc::new(Lane { limits, state: Mutex::default(), work: Condvar::new() })
+    pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
+        let state = State {
+            schedule: Schedule::new(),
+            members: HashMap::new(),
+            budgets: HashMap::new(),
+            serving: 0,
+            coming: 0,
+            closed: false,
+        };
+        Arc::new(Lane { limits, weights, state: Mutex::new(state) })
+    }
+
+    /// The place of a namespace here, for the routes of its keys.
+    pub(super) fn tenant(&self, namespace: &Namespace) -> TenantId {
+        let weight = self.weights.get(namespace).copied().unwrap_or(1);
+        self.state.lock().schedule.tenant(namespace, weight)
     }
 
     /// Queues a job, or refuses it at once.
@@ -82,53 +134,71 @@ impl Lane {
             drop(state);
             return Err(Fault::Unavailable { what: "Keyway is shutting down; try again".into() });
         }
-        if let Err(fault) = self.admit(&mut state, &job.terms.namespace) {
-            drop(state);
-            return Err(fault);
+        let pushed_out = match self.admit(&mut state, &job) {
+            Ok(pushed_out) => pushed_out,
+            Err(fault) => {
+                drop(state);
+                job.metrics().refused();
+                return Err(fault);
+            }
+        };
+        if let Some(budget) = state.budgets.get_mut(&job.terms.namespace) {
+            *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
-        state.queue.push_back(job);
+        state.schedule.push(job.tenant(), job);
         self.wake(state);
+        if let Some((job, fault)) = pushed_out {
+            job.metrics().refused();
+            job.answer(Err(fault));
+        }
         Ok(())
     }
 
-    /// Counts one more job of `namespace`, or says which bound forbids it. Tells only of the caller's own namespace.
-    fn admit(&self, state: &mut State, namespace: &Namespace) -> Result<(), Fault> {
-        let full = state.queue.len() >= self.limits.jobs;
-        let own = state.queued_of.get_mut(namespace);
-        let own_full = own.as_ref().is_some_and(|queued| **queued >= self.limits.jobs_per_namespace);
-        if full || own_full {
-            let limit = if own_full { self.limits.jobs_per_namespace } else { self.limits.jobs };
-            return Err(Fault::Overloaded { namespace: namespace.clone(), limit, retry_after: Duration::from_secs(1) });
+    /// Makes room for one more job of its namespace, or says which bound forbids it. A full lane makes room for who has
+    /// less than its share by pushing out the newest job of who has most. Tells only of the caller's own namespace.
+    fn admit(&self, state: &mut State, job: &Job) -> Result<Option<(Job, Fault)>, Fault> {
+        let overloaded =
+            |namespace: Namespace, limit| Fault::Overloaded { namespace, limit, retry_after: Duration::from_secs(1) };
+        let own = state.schedule.queued_of(job.tenant());
+        if own >= self.limits.jobs_per_namespace {
+            return Err(overloaded(job.terms.namespace.clone(), self.limits.jobs_per_namespace));
         }
-        match own {
-            Some(queued) => *queued += 1,
-            None => {
-                state.queued_of.insert(namespace.clone(), 1);
+        if state.schedule.len() < self.limits.jobs {
+            return Ok(None);
+        }
+        match state.schedule.push_out(job.tenant()) {
+            Some((tenant, out)) => {
+                let namespace = state.schedule.namespace(tenant);
+                Ok(Some((out, overloaded(namespace, self.limits.jobs))))
             }
+            None => Err(overloaded(job.terms.namespace.clone(), self.limits.jobs)),
         }
-        Ok(())
     }
+
+    // === seats ===
 
     /// Takes a seat. The session may pull from now on.
-    pub(super) fn sit(&self, seat: Seat) {
+    pub(super) fn sit(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        let member = state.members.entry(seat.member).or_default();
-        if member.epoch == seat.epoch {
+        let member = state.members.entry(seat.place.member).or_default();
+        if member.epoch == seat.place.epoch {
             member.sessions += 1;
             state.serving += 1;
         }
     }
 
     /// Leaves a seat.
-    pub(super) fn leave(&self, seat: Seat) {
+    pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        if let Some(member) = state.members.get_mut(&seat.member)
-            && member.epoch == seat.epoch
+        if let Some(member) = state.members.get_mut(&seat.place.member)
+            && member.epoch == seat.place.epoch
             && member.sessions > 0
         {
             member.sessions -= 1;
             state.serving -= 1;
         }
+        // It may have been woken for a job that it leaves to others.
+        self.wake(state);
     }
 
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
@@ -136,190 +206,276 @@ impl Lane {
         let mut state = self.state.lock();
         let membership = state.members.entry(member).or_default();
         let gone = std::mem::take(&mut membership.sessions);
+        let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
         state.serving -= gone;
+        state.coming += asleep.len();
         drop(state);
-        self.work.notify_all();
+        asleep.iter().for_each(|bell| ring(bell));
     }
+
+    // === taking ===
 
     /// Waits for jobs this seat may take and moves them to `batch`: `clamp(queued / serving, 1, batch_max)`, and never
     /// more than `batch_time` of expected device time. Jobs whose deadline has passed or whose asker has left are
-    /// finished here. False when the seat is void or the lane closed and drained: the session ends.
-    pub(super) fn pull(&self, seat: Seat, batch: &mut VecDeque<Job>) -> bool {
+    /// finished here. With nothing to do for `idle`, says so.
+    pub(super) fn pull(&self, seat: &Seat, batch: &mut VecDeque<Job>, idle: Option<Duration>) -> Pulled {
         let mut finished = Vec::new();
         let mut state = self.state.lock();
         loop {
-            if state.members.get(&seat.member).is_none_or(|member| member.epoch != seat.epoch) {
+            if state.members.get(&seat.place.member).is_none_or(|member| member.epoch != seat.place.epoch) {
                 self.wake(state);
-                return false;
+                return Pulled::End;
             }
             self.take(&mut state, seat, batch, &mut finished);
             if !batch.is_empty() || !finished.is_empty() {
                 self.wake(state);
                 answer_all(&mut finished);
                 if !batch.is_empty() {
-                    return true;
+                    return Pulled::Jobs;
                 }
                 state = self.state.lock();
                 continue;
             }
-            if state.closed && state.queue.is_empty() {
-                return false;
+            if state.closed && state.schedule.is_empty() {
+                let asleep = state.everyone();
+                drop(state);
+                asleep.iter().for_each(|bell| ring(bell));
+                return Pulled::End;
             }
-            self.wait(&mut state);
+            // Whoever was woken for a job that this session cannot do wakes one that can.
+            if let Some(bell) = state.next_bell(self.limits.wake) {
+                ring(&bell);
+            }
+            if !sleep(&mut state, seat, idle) {
+                return Pulled::Idle;
+            }
         }
     }
 
-    /// Where work is left: wakes one waiting session, or all if the one woken might not be able to take it.
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
-        if state.queue.is_empty() || state.waiting == 0 {
-            return;
-        }
-        if state.members.len() > 1 {
-            drop(state);
-            self.work.notify_all();
-        } else if !std::mem::replace(&mut state.waking, true) {
-            drop(state);
-            self.work.notify_one();
-        }
-    }
-
-    fn wait(&self, state: &mut MutexGuard<'_, State>) {
-        state.waiting += 1;
-        self.work.wait(state);
-        state.waiting -= 1;
-        state.waking = false;
-    }
-
-    fn take(&self, state: &mut State, seat: Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
+    fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let most = (state.queue.len() / state.serving.max(1)).clamp(1, self.limits.batch_max);
-        let mut planned = Duration::ZERO;
-        let mut index = 0;
-        while batch.len() < most && index < state.queue.len().min(LOOK_AHEAD) {
-            let verdict = judge(&state.queue[index], seat, now);
-            if let Verdict::Skip = verdict {
-                index += 1;
-                continue;
-            }
-            let cost = state.queue[index].key.expected().unwrap_or(self.limits.batch_time);
-            if let Verdict::Take = verdict {
-                if !batch.is_empty() && planned + cost > self.limits.batch_time {
-                    break;
-                }
-                if !state.queue[index].key.begin() {
-                    index += 1;
-                    continue;
-                }
-            }
-            let Some(job) = remove(state, index) else { break };
-            match verdict {
-                Verdict::Finish(fault) => finished.push((job, fault)),
-                _ => {
-                    planned += cost;
-                    batch.push_back(job);
-                }
-            }
+        let most = (state.schedule.len() / state.serving.max(1)).clamp(1, self.limits.batch_max);
+        let batch_time = nanoseconds(self.limits.batch_time);
+        let mut planned = 0;
+        while batch.len() < most {
+            let first = batch.is_empty();
+            let mut fit = |job: &Job| match judge(job, seat.place, now) {
+                Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
+                fit => fit,
+            };
+            let Some(job) = state.schedule.take(&mut fit, finished) else { break };
+            planned += job.cost();
+            job.key.begin();
+            batch.push_back(job);
         }
     }
 
-    /// Puts jobs back at the head, in their order: taken by a session that did not start them, or that failed in a way
-    /// another try may mend. They were admitted once and keep their place whatever the bounds.
+    /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
+    /// admitted once and keep their place whatever the bounds.
     pub(super) fn put_back(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
         let mut state = self.state.lock();
         for job in jobs.rev() {
-            *state.queued_of.entry(job.terms.namespace.clone()).or_default() += 1;
-            state.queue.push_front(job);
+            job.key.end();
+            state.schedule.put_back(job.tenant(), job);
         }
-        drop(state);
-        self.work.notify_all();
+        self.wake(state);
+    }
+
+    /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
+    /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
+    pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
+        job.key.end();
+        job.attempts += 1;
+        job.avoid = Some(failed);
+        let late = job.terms.deadline.passed(Instant::now());
+        let mut state = self.state.lock();
+        let burst = self.limits.retry_burst.saturating_mul(100);
+        let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
+        if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
+            drop(state);
+            job.metrics().not_retried();
+            job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
+            return false;
+        }
+        *budget -= 100;
+        job.metrics().retried();
+        state.schedule.put_back(job.tenant(), job);
+        self.wake(state);
+        true
     }
 
     /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.
     pub(super) fn nudge(&self) {
-        if self.state.lock().waiting > 0 {
-            self.work.notify_all();
+        self.wake(self.state.lock());
+    }
+
+    /// Wakes who is needed for what is queued.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        match self.limits.wake {
+            Wake::Chain => {
+                let bell = state.next_bell(Wake::Chain);
+                drop(state);
+                bell.iter().for_each(|bell| ring(bell));
+            }
+            Wake::Each => {
+                let mut bells = Vec::new();
+                while let Some(bell) = state.next_bell(Wake::Each) {
+                    bells.push(bell);
+                }
+                drop(state);
+                bells.iter().for_each(|bell| ring(bell));
+            }
         }
     }
 
-    /// Answers every job whose key set has become empty.
+    // === ends ===
+
+    /// Answers every job whose key set has become empty, whose deadline has passed or whose asker has left.
     pub(super) fn sweep(&self) {
-        let mut finished = Vec::new();
-        let mut state = self.state.lock();
-        let mut index = 0;
-        while index < state.queue.len() {
-            match state.queue[index].key.absence() {
-                Some(fault) => {
-                    if let Some(job) = remove(&mut state, index) {
-                        finished.push((job, fault));
-                    }
-                }
-                None => index += 1,
-            }
-        }
-        drop(state);
+        let now = Instant::now();
+        let mut finished = self.state.lock().schedule.sweep(|job| over(job, now).or_else(|| job.key.absence()));
         answer_all(&mut finished);
+    }
+
+    /// The same where no session pulls, which would find them itself.
+    pub(super) fn sweep_if_idle(&self) {
+        if self.state.lock().serving == 0 {
+            self.sweep();
+        }
     }
 
     /// Accepts nothing more. Sessions finish what is queued and end.
     pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-        self.work.notify_all();
+        let mut state = self.state.lock();
+        state.closed = true;
+        let asleep = if state.schedule.is_empty() { state.everyone() } else { Vec::new() };
+        drop(state);
+        asleep.iter().for_each(|bell| ring(bell));
     }
 
     /// Answers everything still queued as unavailable: the drain's time is up.
     pub(super) fn abandon(&self) {
-        let jobs: Vec<Job> = {
-            let mut state = self.state.lock();
-            state.queued_of.clear();
-            state.queue.drain(..).collect()
-        };
+        let mut state = self.state.lock();
+        let jobs = state.schedule.sweep(|_| Some(()));
+        let asleep = if state.closed { state.everyone() } else { Vec::new() };
+        drop(state);
         drop(jobs);
+        asleep.iter().for_each(|bell| ring(bell));
     }
+
+    // === seen from outside ===
 
     /// Sessions that wait for work.
     #[cfg(test)]
     pub(super) fn asleep(&self) -> usize {
-        self.state.lock().waiting
+        self.state.lock().members.values().map(|member| member.asleep.len()).sum()
     }
 
     /// Jobs queued now.
     pub(super) fn depth(&self) -> usize {
-        self.state.lock().queue.len()
+        self.state.lock().schedule.len()
+    }
+
+    /// Jobs queued now by namespace and class.
+    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()])> {
+        self.state.lock().schedule.depths()
     }
 }
 
-/// What a pull does with a job.
-enum Verdict {
-    Take,
-    Skip,
-    Finish(Fault),
+impl State {
+    /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
+    /// list, and counts as coming.
+    fn next_bell(&mut self, wake: Wake) -> Option<Arc<Condvar>> {
+        let most = match wake {
+            Wake::Chain => 1,
+            Wake::Each => self.schedule.len(),
+        };
+        if self.schedule.is_empty() || self.coming >= most {
+            return None;
+        }
+        let now = Instant::now();
+        let (schedule, members) = (&self.schedule, &self.members);
+        let can = |id: MemberId, epoch| schedule.any(&mut |job: &Job| judge(job, Place { member: id, epoch }, now));
+        let idle = members.iter().filter(|(_, member)| !member.asleep.is_empty());
+        // The member with most idle sessions first: so a lane with little to do spreads it.
+        let best = idle.filter(|(id, member)| can(**id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
+        let id = *best?.0;
+        // Who fell asleep last is the one whose caches are warm.
+        let bell = self.members.get_mut(&id)?.asleep.pop()?;
+        self.coming += 1;
+        Some(bell)
+    }
+
+    /// The bells of all who sleep, taken off the lists.
+    fn everyone(&mut self) -> Vec<Arc<Condvar>> {
+        let bells: Vec<_> = self.members.values_mut().flat_map(|member| std::mem::take(&mut member.asleep)).collect();
+        self.coming += bells.len();
+        bells
+    }
 }
 
-fn judge(job: &Job, seat: Seat, now: Instant) -> Verdict {
-    if job.abandoned() || job.terms.deadline.passed(now) {
-        return Verdict::Finish(Fault::DeadlineExceeded { stage: "queued" });
-    }
-    if job.key.handle(seat.member, seat.epoch).is_some() {
-        return Verdict::Take;
-    }
-    job.key.absence().map_or(Verdict::Skip, Verdict::Finish)
+fn ring(bell: &Condvar) {
+    bell.notify_one();
 }
 
-fn remove(state: &mut State, index: usize) -> Option<Job> {
-    // Nearly always the head: constant time there.
-    let job = state.queue.remove(index)?;
-    if let Some(queued) = state.queued_of.get_mut(&job.terms.namespace) {
-        *queued -= 1;
-        if *queued == 0 && state.queued_of.len() > 64 {
-            state.queued_of.remove(&job.terms.namespace);
+/// Sleeps until the seat's bell rings; false if it did not for so long.
+fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
+    let Some(member) = state.members.get_mut(&seat.place.member) else { return true };
+    member.asleep.push(Arc::clone(&seat.bell));
+    loop {
+        let timed_out = match idle {
+            Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
+            None => {
+                seat.bell.wait(state);
+                false
+            }
+        };
+        let member = state.members.get_mut(&seat.place.member);
+        let place = member.and_then(|member| {
+            let place = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell))?;
+            timed_out.then(|| member.asleep.remove(place));
+            Some(place)
+        });
+        match place {
+            // Its bell was taken off the list: it was called.
+            None => {
+                state.coming -= 1;
+                return true;
+            }
+            Some(_) if timed_out => return false,
+            // Woken by nobody.
+            Some(_) => {}
         }
     }
-    Some(job)
+}
+
+fn judge(job: &Job, place: Place, now: Instant) -> Fit<Fault> {
+    if let Some(fault) = over(job, now) {
+        return Fit::Finish(fault);
+    }
+    if job.key.handle(place).is_none() {
+        return job.key.absence().map_or(Fit::Skip, Fit::Finish);
+    }
+    // Who failed it tries it again only where nobody else can.
+    if job.avoid == Some(place.member) && job.key.has_another(place.member) {
+        return Fit::Skip;
+    }
+    if job.key.has_room() { Fit::Take } else { Fit::Skip }
+}
+
+/// Why nobody needs this job any more.
+fn over(job: &Job, now: Instant) -> Option<Fault> {
+    (job.abandoned() || job.terms.deadline.passed(now)).then_some(Fault::DeadlineExceeded { stage: "queued" })
 }
 
 fn answer_all(finished: &mut Vec<(Job, Fault)>) {
     for (job, fault) in finished.drain(..) {
         job.answer(Err(fault));
     }
+}
+
+/// As a whole number that fits.
+pub(super) fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,6 @@
-//! Stories about the lane: bounds, batches, deadlines, and every job answered exactly once.
+//! Stories about the lane: bounds, batches, deadlines, members, retries, and every job answered exactly once.
+
+#![cfg(not(feature = "shuttle"))]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,32 +10,61 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Seat};
+use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
     TokenSelector,
 };
+use crate::telemetry::Telemetry;
 
 const MEMBER: MemberId = MemberId(0);
-const SEAT: Seat = Seat { member: MEMBER, epoch: 1 };
+const OTHER: MemberId = MemberId(1);
 
-fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> Arc<Lane> {
-    let batch_time = Duration::from_micros(250);
-    let lane = Lane::new(LaneLimits { jobs, jobs_per_namespace: per_namespace, batch_max, batch_time });
-    lane.begin_epoch(MEMBER, 1);
-    lane.sit(SEAT);
-    lane
+fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
+    LaneLimits {
+        jobs,
+        jobs_per_namespace: per_namespace,
+        batch_max,
+        batch_time: Duration::from_micros(250),
+        attempts: 3,
+        retry_percent: 10,
+        retry_burst: 2,
+        wake: Wake::Chain,
+    }
 }
 
-fn key(lane: &Arc<Lane>, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+/// A lane that one session of [`MEMBER`] serves.
+fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
+    let pool = pool(limits(jobs, per_namespace, batch_max));
+    let seat = seat(&pool, MEMBER);
+    (pool, seat)
+}
+
+fn pool(limits: LaneLimits) -> Pool {
+    Pool::new("p", Lane::new(limits, Arc::default()), false, Telemetry::new())
+}
+
+fn seat(pool: &Pool, member: MemberId) -> Seat {
+    pool.lane.begin_epoch(member, 1);
+    let seat = Seat::new(member, 1);
+    pool.lane.sit(&seat);
+    seat
+}
+
+fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+    key_of(pool, "", max_parallel)
+}
+
+fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     let spec = KeySpec {
         uuid: "u".into(),
         name: "k".into(),
-        namespace: Namespace::root(),
+        namespace: Namespace::from_path(namespace),
         library: "hsm".into(),
-        token: TokenSelector::Slot(0),
+        token: Some(TokenSelector::Slot(0)),
         pin: None,
         selector: KeySelector { label: Some("k".into()), id: None },
         generate: None,
@@ -41,9 +72,13 @@ fn key(lane: &Arc<Lane>, max_parallel: Option<usize>) -> Arc<KeyRoute> {
         max_parallel,
     };
     let public = PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() };
-    let route = Arc::new(KeyRoute::new(&spec, &public, Arc::clone(lane)));
-    route.add_holder(Holder { member: MEMBER, epoch: 1, handle: 7 });
+    let route = Arc::new(KeyRoute::new(&spec, &public, pool));
+    route.add_holder(holder(MEMBER));
     route
+}
+
+fn holder(member: MemberId) -> Holder {
+    Holder { member, epoch: 1, handle: 7 }
 }
 
 fn terms(namespace: &str, deadline: Duration) -> Terms {
@@ -62,10 +97,28 @@ fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     key.submit(operation(), &terms("", LONG))
 }
 
-fn pull(lane: &Lane) -> VecDeque<Job> {
+fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+    pull_for(pool, seat)
+}
+
+fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
     let mut batch = VecDeque::new();
-    assert!(lane.pull(SEAT, &mut batch));
+    assert_eq!(pool.lane.pull(seat, &mut batch, Some(Duration::ZERO)), Pulled::Jobs);
     batch
+}
+
+/// Nothing, where all that is queued is over.
+fn pull_if_any((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+    let mut batch = VecDeque::new();
+    pool.lane.pull(seat, &mut batch, Some(Duration::ZERO));
+    batch
+}
+
+fn done(jobs: impl IntoIterator<Item = Job>) {
+    for job in jobs {
+        job.key.end();
+        job.answer(Ok(Bytes::new()));
+    }
 }
 
 fn answered(pending: Pending) -> Result<Bytes, Fault> {
@@ -74,65 +127,74 @@ fn answered(pending: Pending) -> Result<Bytes, Fault> {
 
 #[test]
 fn a_full_lane_refuses_at_once_and_tells_of_the_callers_namespace_only() {
-    let lane = lane(3, 2, 32);
-    let key = key(&lane, None);
-    let _kept: Vec<_> = (0..2).map(|_| key.submit(operation(), &terms("a", LONG)).unwrap()).collect();
-    let own = key.submit(operation(), &terms("a", LONG)).unwrap_err();
+    let (pool, _seat) = lane(3, 2, 32);
+    let [a, b, c] = ["a", "b", "c"].map(|namespace| key_of(&pool, namespace, None));
+    let _kept: Vec<_> = (0..2).map(|_| a.submit(operation(), &terms("a", LONG)).unwrap()).collect();
+    let own = a.submit(operation(), &terms("a", LONG)).unwrap_err();
     assert!(matches!(own, Fault::Overloaded { ref namespace, limit: 2, .. } if namespace.as_str() == "a/"));
-    let _other = key.submit(operation(), &terms("b", LONG)).unwrap();
-    let whole = key.submit(operation(), &terms("c", LONG)).unwrap_err();
+    let _one = b.submit(operation(), &terms("b", LONG)).unwrap();
+    // The lane is full, and nobody has more than one more than the newcomer would have.
+    let _other = c.submit(operation(), &terms("c", LONG)).expect("a has two, c none");
+    let whole = c.submit(operation(), &terms("c", LONG)).unwrap_err();
     assert!(matches!(whole, Fault::Overloaded { ref namespace, limit: 3, .. } if namespace.as_str() == "c/"));
 }
 
 #[test]
+fn who_fills_a_lane_makes_room_for_who_has_nothing_in_it() {
+    let (pool, _seat) = lane(4, 4, 32);
+    let (a, b) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
+    let mut flood: Vec<_> = (0..4).map(|_| a.submit(operation(), &terms("a", LONG)).unwrap()).collect();
+    let _admitted = b.submit(operation(), &terms("b", LONG)).expect("b has less than its share");
+    // The newest of the flood went, and was told so.
+    let out = answered(flood.pop().unwrap()).unwrap_err();
+    assert!(matches!(out, Fault::Overloaded { ref namespace, limit: 4, .. } if namespace.as_str() == "a/"), "{out}");
+    assert_eq!(pool.lane.depth(), 4);
+}
+
+#[test]
 fn room_is_given_back_when_jobs_are_pulled() {
-    let lane = lane(1, 1, 32);
-    let key = key(&lane, None);
+    let at = lane(1, 1, 32);
+    let key = key(&at.0, None);
     for _ in 0..3 {
         let pending = submit(&key).unwrap();
-        for job in pull(&lane) {
-            job.key.end();
-            job.answer(Ok(Bytes::from_static(b"s")));
-        }
-        assert_eq!(answered(pending).unwrap(), Bytes::from_static(b"s"));
+        done(pull(&at));
+        assert!(answered(pending).is_ok());
     }
 }
 
 #[test]
 fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
-    let lane = lane(100, 100, 32);
-    let key = key(&lane, None);
+    let at = lane(100, 100, 32);
+    let key = key(&at.0, None);
     let _pending: Vec<_> = (0..40).map(|_| submit(&key).unwrap()).collect();
-    assert_eq!(pull(&lane).len(), 1, "nothing is known of the key yet");
+    assert_eq!(pull(&at).len(), 1, "nothing is known of the key yet");
     key.learn(Duration::from_millis(1));
-    assert_eq!(pull(&lane).len(), 1, "slower than the batch time");
+    assert_eq!(pull(&at).len(), 1, "slower than the batch time");
     (0..60).for_each(|_| key.learn(Duration::from_micros(1)));
-    assert!(pull(&lane).len() > 20, "fast");
+    assert!(pull(&at).len() > 20, "fast");
 }
 
 #[test]
 fn a_batch_is_the_sessions_share_of_the_queue() {
-    let lane = lane(100, 100, 32);
-    lane.sit(SEAT);
-    lane.sit(SEAT);
-    lane.sit(SEAT);
-    let key = key(&lane, None);
+    let at = lane(100, 100, 32);
+    (0..3).for_each(|_| at.0.lane.sit(&at.1));
+    let key = key(&at.0, None);
     key.learn(Duration::from_nanos(10));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
-    assert_eq!(pull(&lane).len(), 2, "eight jobs over four sessions");
+    assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
 }
 
 #[test]
 fn a_job_past_its_deadline_is_not_started() {
-    let lane = lane(10, 10, 32);
-    let key = key(&lane, None);
+    let at = lane(10, 10, 32);
+    let key = key(&at.0, None);
     let late = key.submit(operation(), &terms("", Duration::from_millis(1))).unwrap();
     let waited = Instant::now();
     while waited.elapsed() < Duration::from_millis(3) {
         std::thread::yield_now();
     }
     let good = submit(&key).unwrap();
-    let batch = pull(&lane);
+    let batch = pull(&at);
     assert_eq!(batch.len(), 1);
     assert_eq!(answered(late), Err(Fault::DeadlineExceeded { stage: "queued" }));
     drop(batch);
@@ -141,135 +203,233 @@ fn a_job_past_its_deadline_is_not_started() {
 
 #[test]
 fn a_job_whose_asker_left_is_not_started() {
-    let lane = lane(10, 10, 32);
-    let key = key(&lane, None);
+    let at = lane(10, 10, 32);
+    let key = key(&at.0, None);
     drop(submit(&key).unwrap());
     let kept = submit(&key).unwrap();
-    assert_eq!(pull(&lane).len(), 1);
+    assert_eq!(pull(&at).len(), 1);
     drop(kept);
 }
 
 #[test]
 fn jobs_of_a_key_nobody_holds_are_answered_at_once() {
-    let lane = lane(10, 10, 32);
-    let key = key(&lane, None);
+    let at = lane(10, 10, 32);
+    let key = key(&at.0, None);
     let queued = submit(&key).unwrap();
     let gone = Fault::KeyUnavailable { key: "k".into(), reason: "token removed".into() };
     key.remove_holder(MEMBER, &gone);
-    lane.sweep();
+    at.0.lane.sweep();
     assert_eq!(answered(queued), Err(gone.clone()));
     assert_eq!(submit(&key).unwrap_err(), gone);
 }
 
 #[test]
 fn max_parallel_caps_one_keys_jobs_in_flight_and_holds_nobody_else_up() {
-    let lane = lane(10, 10, 32);
-    let capped = key(&lane, Some(1));
-    let free = key(&lane, None);
+    let at = lane(10, 10, 32);
+    let capped = key(&at.0, Some(1));
+    let free = key(&at.0, None);
     [&capped, &free].iter().for_each(|key| key.learn(Duration::from_nanos(10)));
     let _pending = [submit(&capped).unwrap(), submit(&capped).unwrap(), submit(&free).unwrap()];
-    let batch = pull(&lane);
+    let batch = pull(&at);
     assert_eq!(batch.len(), 2);
     assert!(Arc::ptr_eq(&batch[1].key, &free));
     assert!(capped.end());
-    assert_eq!(pull(&lane).len(), 1, "the place is free again");
+    assert_eq!(pull(&at).len(), 1, "the place is free again");
 }
 
 #[test]
 fn a_void_seat_and_a_drained_lane_end_the_session() {
-    let lane = lane(10, 10, 32);
-    let key = key(&lane, None);
+    let at = lane(10, 10, 32);
+    let key = key(&at.0, None);
     let pending = submit(&key).unwrap();
-    lane.close();
+    let (pool, seat) = &at;
+    pool.lane.close();
     assert!(matches!(submit(&key), Err(Fault::Unavailable { .. })), "a closed lane accepts nothing");
-    assert_eq!(pull(&lane).len(), 1, "but finishes what it has");
-    assert!(!lane.pull(SEAT, &mut VecDeque::new()));
-    lane.begin_epoch(MEMBER, 2);
-    assert!(!lane.pull(SEAT, &mut VecDeque::new()));
+    assert_eq!(pull(&at).len(), 1, "but finishes what it has");
+    assert_eq!(pool.lane.pull(seat, &mut VecDeque::new(), None), Pulled::End);
+    pool.lane.begin_epoch(MEMBER, 2);
+    assert_eq!(pool.lane.pull(seat, &mut VecDeque::new(), None), Pulled::End);
     drop(pending);
 }
 
-#[test]
-fn a_burst_wakes_as_many_sessions_as_it_has_work_for() {
+/// Sessions that sleep, and a burst for all of them: each stays in its first job until all have one, so that it would
+/// stay for ever if one was not woken.
+fn burst_wakes_all(wake: Wake) {
     const SESSIONS: usize = 4;
-    let lane = lane(64, 64, 8);
-    (1..SESSIONS).for_each(|_| lane.sit(SEAT));
-    let key = key(&lane, None);
-    // Each session stays in its first job until all have one: it would stay for ever if one was not woken.
+    let pool = pool(LaneLimits { wake, ..limits(64, 64, 8) });
+    let seats: Vec<Seat> = (0..SESSIONS).map(|_| seat(&pool, MEMBER)).collect();
+    // Each seat began an epoch of its own; only the last counts its session.
+    seats.iter().skip(1).for_each(|seat| pool.lane.sit(seat));
+    let key = key(&pool, None);
     let all_busy = std::sync::Barrier::new(SESSIONS + 1);
     let burst: Vec<Pending> = std::thread::scope(|scope| {
-        for _ in 0..SESSIONS {
-            scope.spawn(|| {
+        for seat in &seats {
+            let (lane, all_busy) = (&pool.lane, &all_busy);
+            scope.spawn(move || {
                 let mut first = true;
                 let mut batch = VecDeque::new();
-                while lane.pull(SEAT, &mut batch) {
+                while lane.pull(seat, &mut batch, None) == Pulled::Jobs {
                     if std::mem::take(&mut first) {
                         all_busy.wait();
                     }
-                    batch.drain(..).for_each(|job| job.answer(Ok(Bytes::new())));
+                    done(batch.drain(..));
                 }
             });
         }
         // All asleep: the wake-ups are what is tried.
-        while lane.asleep() < SESSIONS {
+        while pool.lane.asleep() < SESSIONS {
             std::thread::yield_now();
         }
         let burst = (0..SESSIONS).map(|_| submit(&key).unwrap()).collect();
         all_busy.wait();
-        lane.close();
+        pool.lane.close();
         burst
     });
     burst.into_iter().for_each(|pending| assert!(answered(pending).is_ok()));
 }
 
 #[test]
+fn a_burst_wakes_as_many_sessions_as_it_has_work_for() {
+    burst_wakes_all(Wake::Chain);
+    burst_wakes_all(Wake::Each);
+}
+
+#[test]
 fn a_job_put_back_keeps_its_place_at_the_head() {
-    let lane = lane(10, 10, 1);
-    let key = key(&lane, None);
+    let at = lane(10, 10, 1);
+    let key = key(&at.0, None);
     let first = submit(&key).unwrap();
     let _second = submit(&key).unwrap();
-    let taken = pull(&lane);
-    for job in &taken {
-        job.key.end();
-    }
-    lane.put_back(taken.into_iter());
-    for job in pull(&lane) {
+    at.0.lane.put_back(pull(&at).into_iter());
+    for job in pull(&at) {
         job.answer(Ok(Bytes::from_static(b"first")));
     }
     assert_eq!(answered(first).unwrap(), Bytes::from_static(b"first"));
 }
 
+#[test]
+fn a_job_goes_only_to_members_that_hold_its_key() {
+    let (pool, one) = lane(10, 10, 1);
+    let other = seat(&pool, OTHER);
+    let (mine, ours) = (key(&pool, None), key(&pool, None));
+    ours.add_holder(holder(OTHER));
+    let _pending = [submit(&mine).unwrap(), submit(&ours).unwrap()];
+    let taken = pull_for(&pool, &other);
+    assert!(Arc::ptr_eq(&taken[0].key, &ours), "the other passes over what it does not hold");
+    let idle = pool.lane.pull(&other, &mut VecDeque::new(), Some(Duration::ZERO));
+    assert_eq!(idle, Pulled::Idle);
+    assert!(Arc::ptr_eq(&pull_for(&pool, &one)[0].key, &mine));
+}
+
+#[test]
+fn a_failed_job_is_tried_by_another_member_where_one_holds_its_key() {
+    let (pool, one) = lane(10, 10, 1);
+    let other = seat(&pool, OTHER);
+    let shared = key(&pool, None);
+    shared.add_holder(holder(OTHER));
+    let pending = submit(&shared).unwrap();
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let failed = pull_for(&pool, &one).pop_front().unwrap();
+    assert!(pool.lane.retry(failed, fault(), MEMBER));
+    assert_eq!(pool.lane.pull(&one, &mut VecDeque::new(), Some(Duration::ZERO)), Pulled::Idle);
+    let failed = pull_for(&pool, &other).pop_front().unwrap();
+    assert!(pool.lane.retry(failed, fault(), OTHER));
+    // The third try is the last one: it is answered with what went wrong.
+    let failed = pull_for(&pool, &one).pop_front().unwrap();
+    assert!(!pool.lane.retry(failed, fault(), MEMBER));
+    assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
+fn a_failed_job_comes_back_to_the_only_member_that_holds_its_key() {
+    let (pool, one) = lane(10, 10, 1);
+    let _other = seat(&pool, OTHER);
+    let key = key(&pool, None);
+    let _pending = submit(&key).unwrap();
+    let failed = pull_for(&pool, &one).pop_front().unwrap();
+    assert!(pool.lane.retry(failed, Fault::DeviceError { what: "C_Sign".into() }, MEMBER));
+    assert_eq!(pull_for(&pool, &one).len(), 1);
+}
+
+#[test]
+fn further_tries_are_a_budget_of_the_namespace() {
+    let (pool, one) = lane(100, 100, 1);
+    let (mine, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
+    let fail = |key: &Arc<KeyRoute>, namespace: &str| {
+        let pending = key.submit(operation(), &terms(namespace, LONG)).unwrap();
+        let job = pull_for(&pool, &one).pop_front().unwrap();
+        let retried = pool.lane.retry(job, Fault::DeviceError { what: "C_Sign".into() }, MEMBER);
+        if retried {
+            done(pull_for(&pool, &one));
+        }
+        drop(pending);
+        retried
+    };
+    let tries: Vec<bool> = (0..4).map(|_| fail(&mine, "a")).collect();
+    assert_eq!(tries, [true, true, false, false], "two in a burst");
+    assert!(fail(&theirs, "b"), "another namespace has its own");
+    for _ in 0..10 {
+        let pending = mine.submit(operation(), &terms("a", LONG)).unwrap();
+        done(pull_for(&pool, &one));
+        drop(pending);
+    }
+    assert!(fail(&mine, "a"), "ten good ones earn one more");
+}
+
+#[test]
+fn jobs_wait_for_a_member_that_returns_in_a_moment() {
+    let at = lane(10, 10, 1);
+    let key = key(&at.0, None);
+    let waits = submit(&key).unwrap();
+    key.suspend_holder(MEMBER);
+    at.0.lane.sweep();
+    let comes_meanwhile = submit(&key).expect("it is on its way back");
+    assert_eq!(at.0.lane.pull(&at.1, &mut VecDeque::new(), Some(Duration::ZERO)), Pulled::Idle);
+    key.add_holder(holder(MEMBER));
+    (0..2).for_each(|_| done(pull(&at)));
+    assert!(answered(waits).is_ok() && answered(comes_meanwhile).is_ok());
+    // Where the try fails, they are told.
+    key.suspend_holder(MEMBER);
+    let told = submit(&key).unwrap();
+    let gone = Fault::KeyUnavailable { key: "k".into(), reason: "token removed".into() };
+    key.remove_holder(MEMBER, &gone);
+    at.0.lane.sweep();
+    assert_eq!(answered(told), Err(gone));
+}
+
 proptest! {
     #[test]
     fn whatever_happens_each_accepted_job_is_answered_once_and_the_counts_come_out_even(
-        steps in proptest::collection::vec(0u8..6, 1..200)
+        steps in proptest::collection::vec(0u8..8, 1..200)
     ) {
-        let lane = lane(16, 8, 4);
-        let key = key(&lane, None);
+        let at = lane(16, 8, 4);
+        let (pool, _) = &at;
+        let keys = ["a", "b"].map(|namespace| key_of(pool, namespace, None));
         let mut asked = Vec::new();
-        let mut refused = 0usize;
-        for step in &steps {
+        for (number, step) in steps.iter().enumerate() {
             match step {
-                0..=2 => match submit(&key) { Ok(pending) => asked.push(pending), Err(_) => refused += 1 },
-                3 if lane.depth() > 0 => {
-                    for job in pull(&lane) { job.key.end(); job.answer(Ok(Bytes::new())); }
+                0..=3 => {
+                    let namespace = ["a", "b"][number % 2];
+                    asked.extend(keys[number % 2].submit(operation(), &terms(namespace, LONG)).ok());
                 }
-                4 if lane.depth() > 0 => {
-                    let batch = pull(&lane);
-                    for job in &batch { job.key.end(); }
-                    lane.put_back(batch.into_iter());
-                }
+                4 => done(pull_if_any(&at)),
+                5 => pool.lane.put_back(pull_if_any(&at).into_iter()),
+                6 => for job in pull_if_any(&at) {
+                    pool.lane.retry(job, Fault::DeviceError { what: "x".into() }, MEMBER);
+                },
+                7 if !asked.is_empty() => drop(asked.swap_remove(number % asked.len())),
                 _ => {}
             }
-            prop_assert!(lane.depth() <= 16);
+            prop_assert!(pool.lane.depth() <= 16 + 4, "what is put back was admitted before");
         }
-        prop_assert!(refused == 0 || asked.len() >= 8);
-        lane.abandon();
-        prop_assert_eq!(lane.depth(), 0);
+        pool.lane.abandon();
+        prop_assert_eq!(pool.lane.depth(), 0);
         for pending in asked {
             let answer = futures_util::FutureExt::now_or_never(pending);
             prop_assert!(answer.is_some());
         }
-        prop_assert!(submit(&key).is_ok(), "all room is free again");
+        for (key, namespace) in keys.iter().zip(["a", "b"]) {
+            prop_assert!(key.has_room() && key.submit(operation(), &terms(namespace, LONG)).is_ok());
+        }
     }
 }

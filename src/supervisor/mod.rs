@@ -7,22 +7,36 @@
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
 mod control;
+mod first_use;
+mod health;
+#[cfg(test)]
+mod health_tests;
 mod job;
 mod lane;
 #[cfg(test)]
+mod lane_shuttle;
+#[cfg(test)]
 mod lane_tests;
+#[doc(hidden)]
+pub mod measure;
 mod pins;
 mod pool;
 mod proof;
 mod route;
+mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod session_thread;
 mod slot_actor;
+mod slot_keys;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
+mod sync;
+mod watch;
 
 // What a key specification is made of: whoever writes one needs no other word of the backend's.
 pub use crate::backend::{KeySelector, KeyTemplate};
 pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
-pub use supervisor::{Library, LibraryInfo, Supervisor};
+pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};

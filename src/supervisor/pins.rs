@@ -28,8 +28,13 @@ pub trait PinMemory: Send + Sync {
 /// with any PIN, even a wrong one, by "already logged in", so only this table tells whether a PIN is right.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
-    tokens: Mutex<HashMap<(String, String), (PinHash, usize)>>,
+    tokens: Mutex<HashMap<TokenKey, (PinHash, usize)>>,
+    /// Whose turn it is to log in to a token, by its serial.
+    turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
+
+/// A library, the process it is loaded in, and a token's serial.
+type TokenKey = (String, u32, String);
 
 /// What a member that wants to log in finds.
 pub(super) enum Standing {
@@ -42,26 +47,33 @@ pub(super) enum Standing {
 }
 
 impl Logins {
-    /// Where `pin` stands at the token `serial` of `library`.
-    pub(super) fn standing(self: &Arc<Self>, library: &str, serial: &str, pin: &PinHash) -> Standing {
+    /// To be held while one logs in to this token.
+    pub(super) fn turn(&self, serial: &str) -> Arc<Mutex<()>> {
+        Arc::clone(self.turns.lock().entry(serial.to_owned()).or_default())
+    }
+
+    /// Where `pin` stands at the token `serial` of `library`, as the process `worker` has loaded it.
+    pub(super) fn standing(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: &PinHash) -> Standing {
+        let token = (library.to_owned(), worker, serial.to_owned());
         let mut tokens = self.tokens.lock();
-        match tokens.get_mut(&(library.to_owned(), serial.to_owned())) {
+        match tokens.get_mut(&token) {
             None => Standing::Nobody,
             Some((hash, members)) if same(hash, pin) => {
                 *members += 1;
-                Standing::Same(Login {
-                    logins: Arc::clone(self),
-                    token: (library.to_owned(), serial.to_owned()),
-                    pin: *pin,
-                })
+                Standing::Same(Login { logins: Arc::clone(self), token, pin: *pin })
             }
             Some(_) => Standing::Other,
         }
     }
 
+    /// Takes note that a token forgot its login, whoever had made it.
+    pub(super) fn forget(&self, library: &str, worker: u32, serial: &str) {
+        self.tokens.lock().remove(&(library.to_owned(), worker, serial.to_owned()));
+    }
+
     /// Notes a login that has succeeded, for as long as the answer lives.
-    pub(super) fn enter(self: &Arc<Self>, library: &str, serial: &str, pin: PinHash) -> Login {
-        let token = (library.to_owned(), serial.to_owned());
+    pub(super) fn enter(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: PinHash) -> Login {
+        let token = (library.to_owned(), worker, serial.to_owned());
         let mut tokens = self.tokens.lock();
         tokens.entry(token.clone()).or_insert((pin, 0)).1 += 1;
         Login { logins: Arc::clone(self), token, pin }
@@ -72,7 +84,7 @@ impl Logins {
 #[derive(Debug)]
 pub(super) struct Login {
     logins: Arc<Logins>,
-    token: (String, String),
+    token: TokenKey,
     pin: PinHash,
 }
 

@@ -14,11 +14,7 @@ const DOMAIN: &[u8] = b"keyway managed key identity proof v1\0";
 
 /// Has `found` prove that it is the private half of its public key.
 pub(super) fn prove(session: &mut dyn Session, spec: &KeySpec, found: &FoundKey) -> Result<(), BackendError> {
-    let mut challenge = DOMAIN.to_vec();
-    challenge.resize(DOMAIN.len() + 32, 0);
-    SystemRandom::new()
-        .fill(&mut challenge[DOMAIN.len()..])
-        .map_err(|_| keep(Fault::internal("the system's random generator fails")))?;
+    let challenge = challenge()?;
     let mut last = None;
     for scheme in schemes(found.public.kind) {
         match sign_and_check(session, found, scheme, &challenge) {
@@ -30,6 +26,27 @@ pub(super) fn prove(session: &mut dyn Session, spec: &KeySpec, found: &FoundKey)
         }
     }
     Err(last.unwrap_or_else(|| keep(mismatch(spec))))
+}
+
+/// Has a key that was proven before sign a challenge once more. A wrong signature refuses the whole member.
+pub(super) fn exercise(session: &mut dyn Session, found: &FoundKey) -> Result<(), BackendError> {
+    let Some(scheme) = schemes(found.public.kind).into_iter().next() else { return Ok(()) };
+    if sign_and_check(session, found, scheme, &challenge()?)? {
+        return Ok(());
+    }
+    let reason =
+        "the signature of a keep-alive does not verify: its member serves no more; check the token, then restart";
+    let fault = Fault::KeyMismatch { key: found.label.clone(), reason: reason.into() };
+    Err(BackendError::new(Fate::Retire, fault))
+}
+
+/// A fresh challenge.
+fn challenge() -> Result<Vec<u8>, BackendError> {
+    let mut challenge = DOMAIN.to_vec();
+    challenge.resize(DOMAIN.len() + 32, 0);
+    let filled = SystemRandom::new().fill(&mut challenge[DOMAIN.len()..]);
+    filled.map_err(|_| keep(Fault::internal("the system's random generator fails")))?;
+    Ok(challenge)
 }
 
 fn schemes(kind: KeyKind) -> Vec<SignatureScheme> {

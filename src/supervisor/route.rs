@@ -9,9 +9,15 @@ use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
 use super::job::{Job, Pending};
-use super::lane::Lane;
+use super::lane::{Lane, Place, nanoseconds};
+use super::pool::Pool;
+use super::schedule::TenantId;
 use crate::backend::{KeySelector, KeyTemplate};
-use crate::model::{Fault, KeyKind, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
+use crate::model::{Fault, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
+use crate::telemetry::TenantMetrics;
+
+/// Device time an operation is expected to take before any was seen: 1 ms.
+const EXPECTED_FIRST_NS: u64 = 1_000_000;
 
 /// Everything needed to find, prove and serve one managed key.
 #[derive(Clone, Debug)]
@@ -22,10 +28,10 @@ pub struct KeySpec {
     pub name: String,
     /// The namespace it is bound to.
     pub namespace: Namespace,
-    /// The KMS library's name.
+    /// The name of the KMS library, or of the pool.
     pub library: String,
-    /// The token.
-    pub token: TokenSelector,
+    /// The token; `None` where `library` names a pool.
+    pub token: Option<TokenSelector>,
     /// The key's own PIN, if it has one.
     pub pin: Option<Secret>,
     /// How to find it.
@@ -64,6 +70,8 @@ pub(super) struct Holder {
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     pub(super) holders: Vec<Holder>,
+    /// Members that held it a moment ago and are being brought up anew: jobs wait for them.
+    pub(super) returning: Vec<MemberId>,
     pub(super) absence: Option<Fault>,
 }
 
@@ -73,15 +81,15 @@ pub(super) struct Routes(RwLock<HashMap<String, Arc<KeyRoute>>>);
 
 impl Routes {
     /// The route of `spec`'s key; made if there is none, or if the one there is leads elsewhere.
-    pub(super) fn get_or_make(&self, spec: &KeySpec, public: &PublicKey, lane: &Arc<Lane>) -> Arc<KeyRoute> {
+    pub(super) fn get_or_make(&self, spec: &KeySpec, public: &PublicKey, pool: &Pool) -> Arc<KeyRoute> {
         let mut routes = self.0.write();
         if let Some(route) = routes.get(&spec.uuid)
-            && Arc::ptr_eq(&route.lane, lane)
-            && route.kind == public.kind
+            && Arc::ptr_eq(&route.lane, &pool.lane)
+            && route.public == *public
         {
             return Arc::clone(route);
         }
-        let route = Arc::new(KeyRoute::new(spec, public, Arc::clone(lane)));
+        let route = Arc::new(KeyRoute::new(spec, public, pool));
         routes.insert(spec.uuid.clone(), Arc::clone(&route));
         route
     }
@@ -93,9 +101,12 @@ impl Routes {
 
 /// The way of one managed key's jobs. Shared; follows the members' comings and goings by itself.
 pub struct KeyRoute {
+    uuid: String,
     name: String,
-    kind: KeyKind,
+    public: PublicKey,
     lane: Arc<Lane>,
+    tenant: TenantId,
+    metrics: Arc<TenantMetrics>,
     set: ArcSwap<KeySet>,
     max_parallel: AtomicUsize,
     running: AtomicUsize,
@@ -104,13 +115,16 @@ pub struct KeyRoute {
 }
 
 impl KeyRoute {
-    pub(super) fn new(spec: &KeySpec, public: &PublicKey, lane: Arc<Lane>) -> KeyRoute {
+    pub(super) fn new(spec: &KeySpec, public: &PublicKey, pool: &Pool) -> KeyRoute {
         let absence = Fault::KeyUnavailable { key: spec.name.clone(), reason: "its token is not ready yet".into() };
         KeyRoute {
+            uuid: spec.uuid.clone(),
             name: spec.name.clone(),
-            kind: public.kind,
-            lane,
-            set: ArcSwap::from_pointee(KeySet { holders: Vec::new(), absence: Some(absence) }),
+            public: public.clone(),
+            lane: Arc::clone(&pool.lane),
+            tenant: pool.lane.tenant(&spec.namespace),
+            metrics: pool.tenant_metrics(&spec.namespace),
+            set: ArcSwap::from_pointee(KeySet { absence: Some(absence), ..KeySet::default() }),
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
             running: AtomicUsize::new(0),
             expected_ns: AtomicU64::new(0),
@@ -128,10 +142,13 @@ impl KeyRoute {
         Ok(pending)
     }
 
-    /// Why no member holds the key now; `None` where one does.
+    /// Why no member holds the key now; `None` where one does, or will in a moment.
     pub(super) fn absence(&self) -> Option<Fault> {
         let set = self.set.load();
-        if set.holders.is_empty() { Some(set.absence.clone().unwrap_or_else(|| self.no_holder())) } else { None }
+        if set.holders.is_empty() && set.returning.is_empty() {
+            return Some(set.absence.clone().unwrap_or_else(|| self.no_holder()));
+        }
+        None
     }
 
     fn no_holder(&self) -> Fault {
@@ -143,40 +160,87 @@ impl KeyRoute {
         self.max_parallel.store(max_parallel.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    pub(super) fn kind(&self) -> KeyKind {
-        self.kind
+    /// The managed key's UUID.
+    pub(super) fn uuid(&self) -> &str {
+        &self.uuid
     }
 
-    /// The handle `member` knows the key by, in this epoch.
-    pub(super) fn handle(&self, member: MemberId, epoch: u64) -> Option<u64> {
+    /// The managed key's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its public half.
+    pub(super) fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Its namespace's place in the lane.
+    pub(super) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Where its namespace's jobs are counted.
+    pub(super) fn metrics(&self) -> &TenantMetrics {
+        &self.metrics
+    }
+
+    /// The handle a member knows the key by, in this epoch.
+    pub(super) fn handle(&self, place: Place) -> Option<u64> {
         let set = self.set.load();
-        set.holders.iter().find(|holder| holder.member == member && holder.epoch == epoch).map(|holder| holder.handle)
+        let held = set.holders.iter().find(|holder| holder.member == place.member && holder.epoch == place.epoch);
+        held.map(|holder| holder.handle)
+    }
+
+    /// Whether a member other than this one holds the key.
+    pub(super) fn has_another(&self, member: MemberId) -> bool {
+        self.set.load().holders.iter().any(|holder| holder.member != member)
+    }
+
+    /// How many members hold the key.
+    pub(super) fn holders(&self) -> usize {
+        self.set.load().holders.len()
     }
 
     /// Records a proof. An older one of the same member is replaced.
     pub(super) fn add_holder(&self, holder: Holder) {
         self.set.rcu(|set| {
-            let mut holders: Vec<Holder> = set.holders.iter().copied().filter(|h| h.member != holder.member).collect();
-            holders.push(holder);
-            KeySet { holders, absence: None }
+            let mut set = set.without(holder.member);
+            set.holders.push(holder);
+            KeySet { absence: None, ..set }
+        });
+    }
+
+    /// Takes `member` out of the key set for a moment: it is being brought up anew, and jobs wait for it.
+    pub(super) fn suspend_holder(&self, member: MemberId) {
+        self.set.rcu(|set| {
+            if set.holders.iter().all(|holder| holder.member != member) {
+                return KeySet::clone(set);
+            }
+            let mut set = set.without(member);
+            set.returning.push(member);
+            set
         });
     }
 
     /// Takes `member` out of the key set, saying why, for the askers that come while the set is empty.
     pub(super) fn remove_holder(&self, member: MemberId, why: &Fault) {
-        self.set.rcu(|set| {
-            let holders: Vec<Holder> = set.holders.iter().copied().filter(|h| h.member != member).collect();
-            KeySet { holders, absence: Some(why.clone()) }
-        });
+        self.set.rcu(|set| KeySet { absence: Some(why.clone()), ..set.without(member) });
     }
 
-    /// Takes one of the key's parallel places; false where `max_parallel` are taken.
-    pub(super) fn begin(&self) -> bool {
-        if self.running.fetch_add(1, Ordering::AcqRel) < self.max_parallel.load(Ordering::Relaxed) {
-            return true;
-        }
-        self.running.fetch_sub(1, Ordering::AcqRel);
-        false
+    /// Says why nobody will ever hold it.
+    pub(super) fn nobody_holds(&self, why: Fault) {
+        self.set.store(Arc::new(KeySet { absence: Some(why), ..KeySet::default() }));
+    }
+
+    /// Whether the key's cap leaves room for one more job.
+    pub(super) fn has_room(&self) -> bool {
+        self.running.load(Ordering::Acquire) < self.max_parallel.load(Ordering::Relaxed)
+    }
+
+    /// Takes one of the key's parallel places. Only the lane does so, under its lock, where it found room.
+    pub(super) fn begin(&self) {
+        self.running.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Gives the place back. True where the key has a cap, so that somebody may be waiting for the place.
@@ -185,25 +249,34 @@ impl KeyRoute {
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
     }
 
-    /// Device time one operation is expected to take; `None` before the first.
-    pub(super) fn expected(&self) -> Option<Duration> {
+    /// Device time one operation is expected to take, in nanoseconds.
+    pub(super) fn expected_ns(&self) -> u64 {
         match self.expected_ns.load(Ordering::Relaxed) {
-            0 => None,
-            ns => Some(Duration::from_nanos(ns)),
+            0 => EXPECTED_FIRST_NS,
+            known => known,
         }
     }
 
     /// Learns from one operation's device time: an exponential average over about eight.
     pub(super) fn learn(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let old = self.expected_ns.load(Ordering::Relaxed);
+        let (took, old) = (nanoseconds(took), self.expected_ns.load(Ordering::Relaxed));
         let new = if old == 0 { took } else { old - old / 8 + took / 8 };
         self.expected_ns.store(new.max(1), Ordering::Relaxed);
     }
 }
 
+impl KeySet {
+    /// The set without one member.
+    fn without(&self, member: MemberId) -> KeySet {
+        let mut set = self.clone();
+        set.holders.retain(|holder| holder.member != member);
+        set.returning.retain(|returning| *returning != member);
+        set
+    }
+}
+
 impl std::fmt::Debug for KeyRoute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyRoute").field("key", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("KeyRoute").field("key", &self.name).field("kind", &self.public.kind).finish_non_exhaustive()
     }
 }

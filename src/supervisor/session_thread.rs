@@ -5,72 +5,40 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::job::{Job, JobResult};
-use super::lane::{Lane, Seat};
-use crate::backend::{BackendError, Device, Fate, Session};
-use crate::model::{Fault, KeyOperation};
-use crate::telemetry::Telemetry;
+use super::lane::{Lane, Pulled, Seat};
+use super::proof;
+use super::route::KeyRoute;
+use super::watch::{Front, Left, Watch};
+use crate::backend::{BackendError, BatchJob, Device, Fate, FoundKey, Session};
+use crate::config::VerifyAfterSign;
+use crate::crypto;
+use crate::model::{Class, Fault, KeyOperation, SaltLength, SignatureScheme};
+use crate::telemetry::MemberMetrics;
+
+/// One signature in so many is verified, where they are sampled.
+const SAMPLE: u64 = 128;
+/// First and longest pause of a session whose device is too busy.
+const REST_FIRST: Duration = Duration::from_millis(20);
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What a session thread tells its slot actor.
 #[derive(Debug)]
 pub(super) enum SessionEvent {
     /// It has its session and pulls work.
     Opened,
+    /// It met this error, and opened its session anew.
+    Evicted(BackendError),
+    /// The handle of this managed key means nothing any more.
+    KeyLost(String),
     /// It has ended: retired, or with the error that ended it.
     Ended(Option<BackendError>),
-}
-
-/// What the watchdog sees of a session thread.
-pub(super) struct Watch {
-    started: Instant,
-    /// When the call that is going on began, in microseconds since `started`, plus one; 0 between calls.
-    call_since: AtomicU64,
-    /// Jobs taken but not started: the watchdog takes them back when the session stalls.
-    taken: Mutex<VecDeque<Job>>,
-    /// Set when it was given up for stuck: should its call return after all, it ends.
-    given_up: AtomicBool,
-}
-
-impl Watch {
-    pub(super) fn new() -> Arc<Watch> {
-        Arc::new(Watch {
-            started: Instant::now(),
-            call_since: AtomicU64::new(0),
-            taken: Mutex::default(),
-            given_up: AtomicBool::new(false),
-        })
-    }
-
-    /// How long the native call that is going on has taken.
-    pub(super) fn in_call(&self) -> Option<Duration> {
-        match self.call_since.load(Ordering::Acquire) {
-            0 => None,
-            since => Some(self.started.elapsed().saturating_sub(Duration::from_micros(since - 1))),
-        }
-    }
-
-    /// Gives the thread up; answers the jobs it has taken and not started.
-    pub(super) fn give_up(&self) -> VecDeque<Job> {
-        self.given_up.store(true, Ordering::Release);
-        std::mem::take(&mut *self.taken.lock())
-    }
-
-    fn begin_call(&self) -> Instant {
-        let now = Instant::now();
-        let micros = u64::try_from((now - self.started).as_micros()).unwrap_or(u64::MAX - 1);
-        self.call_since.store(micros + 1, Ordering::Release);
-        now
-    }
-
-    fn end_call(&self) {
-        self.call_since.store(0, Ordering::Release);
-    }
 }
 
 /// Everything a session thread works with.
@@ -79,7 +47,12 @@ pub(super) struct SessionThread {
     pub(super) lane: Arc<Lane>,
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,
-    pub(super) telemetry: Telemetry,
+    pub(super) metrics: Arc<MemberMetrics>,
+    pub(super) verify: VerifyAfterSign,
+    /// Without work for so long, it exercises a key; `None` is never.
+    pub(super) keep_alive: Option<Duration>,
+    /// The key to exercise: one the member has proven to hold.
+    pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
     pub(super) report: Box<dyn Fn(SessionEvent) + Send>,
 }
 
@@ -89,8 +62,42 @@ type Outbox = Vec<(Job, JobResult)>;
 /// What one job's error means for the thread.
 enum After {
     GoOn,
-    Reopen,
+    Reopen(BackendError),
     End(BackendError),
+    GivenUp,
+}
+
+/// A job as its call needs it: the job itself stays where the watchdog finds it.
+struct Started {
+    operation: KeyOperation,
+    key: Arc<KeyRoute>,
+    handle: u64,
+    class: Class,
+    queued_at: Instant,
+}
+
+impl Started {
+    fn as_batch_job(&self) -> BatchJob<'_> {
+        BatchJob { handle: self.handle, kind: self.key.public().kind, operation: &self.operation }
+    }
+}
+
+/// What a thread keeps from job to job.
+struct Running {
+    session: Box<dyn Session>,
+    outbox: Outbox,
+    /// The jobs that are with the token.
+    started: Vec<Started>,
+    results: Vec<Result<Bytes, BackendError>>,
+    signatures: u64,
+    rest: Duration,
+}
+
+impl Running {
+    fn new(session: Box<dyn Session>) -> Running {
+        let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
+        Running { session, outbox, started, results, signatures: 0, rest: REST_FIRST }
+    }
 }
 
 impl SessionThread {
@@ -108,14 +115,15 @@ impl SessionThread {
     }
 
     fn run(&self) -> Result<(), BackendError> {
-        let mut session = self.open()?;
-        self.lane.sit(self.seat);
+        let session = self.open()?;
+        self.lane.sit(&self.seat);
         (self.report)(SessionEvent::Opened);
-        let end = self.serve(&mut session);
-        self.lane.leave(self.seat);
+        let mut running = Running::new(session);
+        let end = self.serve(&mut running);
+        self.lane.leave(&self.seat);
         // Whatever was taken and not started goes to another session.
-        let rest = std::mem::take(&mut *self.watch.taken.lock());
-        self.lane.put_back(rest.into_iter());
+        let Left { hung, unstarted } = self.watch.give_up();
+        self.lane.put_back(hung.into_iter().chain(unstarted).collect::<VecDeque<_>>().into_iter());
         end
     }
 
@@ -126,91 +134,266 @@ impl SessionThread {
         session
     }
 
-    fn serve(&self, session: &mut Box<dyn Session>) -> Result<(), BackendError> {
+    fn serve(&self, running: &mut Running) -> Result<(), BackendError> {
         let mut batch = VecDeque::new();
-        let mut outbox = Outbox::new();
-        while self.has_work(&mut batch) {
-            let after = self.run_taken(session.as_mut(), &mut outbox);
-            let capped = outbox.iter().fold(false, |capped, (job, _)| job.key.end() | capped);
-            for (job, result) in outbox.drain(..) {
-                job.answer(result);
+        loop {
+            if !self.watch.has_jobs() {
+                match self.lane.pull(&self.seat, &mut batch, self.keep_alive) {
+                    Pulled::End => return Ok(()),
+                    Pulled::Idle => {
+                        self.exercise(running)?;
+                        continue;
+                    }
+                    Pulled::Jobs => {
+                        if !self.watch.take_over(&mut batch) {
+                            self.lane.put_back(batch.drain(..));
+                            return Ok(());
+                        }
+                    }
+                }
             }
-            if capped {
-                self.lane.nudge();
-            }
+            let after = self.run_taken(running);
+            self.answer(&mut running.outbox);
             match after {
                 After::GoOn => {}
-                After::Reopen => *session = self.open()?,
-                After::End(error) => return Err(error),
+                After::GivenUp => return Ok(()),
+                After::Reopen(error) => {
+                    self.metrics.evicted(error.cause);
+                    running.session = self.open()?;
+                    (self.report)(SessionEvent::Evicted(error));
+                }
+                After::End(error) => {
+                    self.metrics.evicted(error.cause);
+                    return Err(error);
+                }
             }
         }
-        Ok(())
     }
 
-    /// Waits for jobs, unless some taken ones are left from before the session was reopened. False: the thread ends.
-    fn has_work(&self, batch: &mut VecDeque<Job>) -> bool {
-        if self.watch.given_up.load(Ordering::Acquire) {
-            return false;
+    fn answer(&self, outbox: &mut Outbox) {
+        let capped = outbox.iter().fold(false, |capped, (job, _)| job.key.end() | capped);
+        for (job, result) in outbox.drain(..) {
+            job.answer(result);
         }
-        if !self.watch.taken.lock().is_empty() {
-            return true;
+        if capped {
+            self.lane.nudge();
         }
-        let more = self.lane.pull(self.seat, batch);
-        self.watch.taken.lock().append(batch);
-        more
     }
 
-    fn run_taken(&self, session: &mut dyn Session, outbox: &mut Outbox) -> After {
+    /// Runs what was taken, until nothing is left or something must be done about the session.
+    fn run_taken(&self, running: &mut Running) -> After {
+        // Where a call is a message to another process, a batch is one message.
+        let most = if running.session.batches() { usize::MAX } else { 1 };
         loop {
-            let Some(job) = self.watch.taken.lock().pop_front() else { return After::GoOn };
-            if job.abandoned() || job.terms.deadline.passed(Instant::now()) {
-                outbox.push((job, Err(Fault::DeadlineExceeded { stage: "queued" })));
-                continue;
+            match self.start_next(most, running) {
+                Front::Started => {}
+                Front::Nothing => return After::GoOn,
+                Front::GivenUp => return After::GivenUp,
             }
-            let Some(handle) = job.key.handle(self.seat.member, self.seat.epoch) else {
-                // The proof was withdrawn since the pull; another member may have it.
-                job.key.end();
-                self.lane.put_back(std::iter::once(job));
-                continue;
-            };
-            match self.perform(session, handle, &job) {
-                Ok(answer) => outbox.push((job, Ok(answer))),
-                Err(error) => match self.judge(job, error, outbox) {
+            self.perform(running);
+            match self.finish(running) {
+                After::GoOn => {}
+                after => return after,
+            }
+        }
+    }
+
+    /// Starts the next jobs that somebody still waits for.
+    fn start_next(&self, most: usize, running: &mut Running) -> Front {
+        let Running { outbox, started, .. } = running;
+        started.clear();
+        let now = Instant::now();
+        let mut unproven = Vec::new();
+        let front = self.watch.start(
+            most,
+            |job| {
+                if job.abandoned() || job.terms.deadline.passed(now) {
+                    return false;
+                }
+                let Some(handle) = job.key.handle(self.seat.place) else { return false };
+                started.push(Started {
+                    operation: job.operation.clone(),
+                    key: Arc::clone(&job.key),
+                    handle,
+                    class: job.terms.class,
+                    queued_at: job.queued_at,
+                });
+                true
+            },
+            |job| {
+                if job.abandoned() || job.terms.deadline.passed(now) {
+                    outbox.push((job, Err(Fault::DeadlineExceeded { stage: "queued" })));
+                } else {
+                    unproven.push(job);
+                }
+            },
+        );
+        // Its proof was withdrawn since the pull; another member may have it.
+        if !unproven.is_empty() {
+            self.lane.put_back(unproven.into_iter());
+        }
+        front
+    }
+
+    /// Has the token do what was started.
+    fn perform(&self, running: &mut Running) {
+        let Running { session, started, results, signatures, .. } = running;
+        results.clear();
+        let began = self.watch.begin_call();
+        match started.as_slice() {
+            [one] => results.push(session.perform(one.handle, one.key.public().kind, &one.operation)),
+            many => {
+                let jobs: Vec<BatchJob<'_>> = many.iter().map(Started::as_batch_job).collect();
+                session.perform_batch(&jobs, &mut |_, result| results.push(result));
+            }
+        }
+        let took = began.elapsed() / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
+        self.watch.end_call();
+        for (job, result) in started.iter().zip(results.iter_mut()) {
+            if result.is_ok() {
+                job.key.learn(took);
+            }
+            self.metrics.job_finished(took, job.class, result.is_ok());
+            job.key.metrics().job_started(began.saturating_duration_since(job.queued_at), job.class);
+            if let Ok(signature) = result
+                && self.is_sampled(signatures)
+                && let Err(error) = self.check(job, signature)
+            {
+                *result = Err(error);
+            }
+        }
+    }
+
+    /// Takes out what the token has done. Only the last of the results asks for something to be done about the session,
+    /// unless the process behind it is gone: then all do.
+    fn finish(&self, running: &mut Running) -> After {
+        let mut after = After::GoOn;
+        for result in std::mem::take(&mut running.results) {
+            let Some(job) = self.watch.finish() else { return After::GivenUp };
+            match result {
+                Ok(answer) => {
+                    running.rest = REST_FIRST;
+                    running.outbox.push((job, Ok(answer)));
+                }
+                Err(error) => match self.judge(job, error, running) {
                     After::GoOn => {}
-                    after => return after,
+                    judged if matches!(after, After::GoOn) => after = judged,
+                    _ => {}
                 },
             }
         }
+        self.watch.stop();
+        after
     }
 
-    fn perform(&self, session: &mut dyn Session, handle: u64, job: &Job) -> Result<Bytes, BackendError> {
-        let KeyOperation::Sign { .. } = job.operation;
-        let began = self.watch.begin_call();
-        let result = session.perform(handle, job.key.kind(), &job.operation);
-        let took = began.elapsed();
-        self.watch.end_call();
-        job.key.learn(took);
-        self.telemetry.job_finished(began - job.queued_at, took, job.terms.class, result.is_ok());
-        result
-    }
-
-    /// Decides what becomes of the job and of this session. A job is tried once more where the session was at fault.
-    fn judge(&self, mut job: Job, error: BackendError, outbox: &mut Outbox) -> After {
-        let again = error.fate != Fate::Keep && error.fate != Fate::Retire && !job.retried;
-        let lost = error.fate == Fate::Reopen && job.retried;
-        if again {
-            job.key.end();
-            job.retried = true;
-            self.lane.put_back(std::iter::once(job));
-        } else {
-            outbox.push((job, Err(error.fault.clone())));
+    fn is_sampled(&self, signatures: &mut u64) -> bool {
+        let number = *signatures;
+        *signatures += 1;
+        match self.verify {
+            VerifyAfterSign::Always => true,
+            VerifyAfterSign::Sampled => number.is_multiple_of(SAMPLE),
+            VerifyAfterSign::Never => false,
         }
+    }
+
+    /// Refuses a signature that the recorded public key does not verify: the token signed with another key, or wrongly.
+    fn check(&self, started: &Started, signature: &Bytes) -> Result<(), BackendError> {
+        let KeyOperation::Sign { scheme, hash, input } = &started.operation;
+        let salt = match scheme {
+            SignatureScheme::RsaPss { salt } => SaltLength::Bytes(*salt),
+            _ => SaltLength::Auto,
+        };
+        let verified = crypto::verify(started.key.public(), *scheme, salt, *hash, input, signature);
+        if verified.map_err(BackendError::keep)? {
+            return Ok(());
+        }
+        self.metrics.wrong_signature();
+        let reason =
+            "a signature it made does not verify under the recorded public key: its member serves no more; check \
+                      the token, then restart"
+                .into();
+        Err(BackendError::new(Fate::Retire, Fault::KeyMismatch { key: started.key.name().to_owned(), reason }))
+    }
+
+    /// Decides what becomes of the job and of this session.
+    fn judge(&self, mut job: Job, error: BackendError, running: &mut Running) -> After {
+        let member = self.seat.place.member;
         match error.fate {
-            Fate::Keep => After::GoOn,
-            // A fresh session did not mend it: the handles, or the login, are gone. Bring the member up anew.
-            Fate::Reopen if lost => After::End(error),
-            Fate::Reopen => After::Reopen,
-            Fate::LoginAgain | Fate::Reinitialize | Fate::BackOff | Fate::Retire => After::End(error),
+            Fate::Keep => {
+                running.outbox.push((job, Err(error.fault)));
+                After::GoOn
+            }
+            // The first time, a fresh session of our own is the nearest to try again.
+            Fate::Reopen if job.avoid != Some(member) => {
+                job.avoid = Some(member);
+                if let Some(job) = self.watch.again(job) {
+                    self.lane.retry(job, error.fault, member);
+                    return After::GivenUp;
+                }
+                After::Reopen(error)
+            }
+            Fate::Reopen => {
+                self.lane.retry(job, error.fault.clone(), member);
+                After::Reopen(error)
+            }
+            Fate::FindAgain => {
+                (self.report)(SessionEvent::KeyLost(job.key.uuid().to_owned()));
+                job.key.suspend_holder(member);
+                self.metrics.evicted(error.cause);
+                self.lane.retry(job, error.fault, member);
+                After::GoOn
+            }
+            // Too much is asked of the device: ask less of it.
+            Fate::BackOff => {
+                self.metrics.throttled();
+                self.lane.retry(job, error.fault, member);
+                self.answer(&mut running.outbox);
+                self.rest(&mut running.rest);
+                After::GoOn
+            }
+            Fate::LoginAgain | Fate::Reinitialize => {
+                // All sessions of the member meet this: whoever comes first tells, and jobs wait for it to come back.
+                job.key.suspend_holder(member);
+                self.lane.retry(job, error.fault.clone(), member);
+                After::End(error)
+            }
+            Fate::Retire => {
+                self.lane.retry(job, error.fault.clone(), member);
+                After::End(error)
+            }
+        }
+    }
+
+    /// Lets the device catch up: twice as long each time, by a spread of its own so that sessions do not march in step.
+    fn rest(&self, pause: &mut Duration) {
+        let spread = u32::try_from(Arc::as_ptr(&self.watch).addr() / 64 % 50).unwrap_or(0);
+        // Others may take meanwhile what this session has taken.
+        self.lane.put_back(self.watch.reclaim().into_iter());
+        std::thread::sleep(*pause * (75 + spread) / 100);
+        *pause = (*pause * 2).min(REST_MAX);
+    }
+
+    /// Has a key sign something of ours, so that the token does not forget a session nobody uses; and learns so of what
+    /// broke before a client does.
+    fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
+        let Some(found) = self.exercised.load_full() else { return Ok(()) };
+        self.watch.begin_call();
+        let result = proof::exercise(running.session.as_mut(), &found);
+        self.watch.end_call();
+        let Err(error) = result else { return Ok(()) };
+        match error.fate {
+            // The key may be bound to uses of its own.
+            Fate::Keep | Fate::BackOff => Ok(()),
+            Fate::Reopen => {
+                self.metrics.evicted(error.cause);
+                running.session = self.open()?;
+                (self.report)(SessionEvent::Evicted(error));
+                Ok(())
+            }
+            Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {
+                self.metrics.evicted(error.cause);
+                Err(error)
+            }
         }
     }
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::control::ControlThread;
+use super::control::{ControlThread, Reach};
+use super::first_use;
 use super::pins::{Logins, PinMemory};
-use super::pool::{MemberKey, Members};
-use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
-use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, SlotActor, Stop};
+use super::pool::{Member, Pools};
+use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
+use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
-use crate::config::{Limits, or_cores};
+use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
 use crate::telemetry::Telemetry;
 
@@ -28,10 +29,20 @@ pub struct Library {
     pub backend: Arc<dyn Backend>,
     /// The PIN of its tokens, if it is given here.
     pub pin: Option<Secret>,
-    /// Sessions per token; `None` takes the backend's default.
+    /// Sessions per token; `None` takes the profile's default.
     pub sessions: Option<usize>,
-    /// Limit of one signature.
-    pub call_sign: Duration,
+    /// Limit of one signature; `None` takes the profile's default.
+    pub call_sign: Option<Duration>,
+    /// Time without work after which a session exercises a key, zero for never; `None` takes the profile's default.
+    pub keep_alive: Option<Duration>,
+    /// Which signatures are verified before they leave.
+    pub verify: VerifyAfterSign,
+    /// Worker processes of each token.
+    pub workers: usize,
+    /// Whether each device the backend opens is a process of its own.
+    pub isolated: bool,
+    /// Whether its tokens compute on this host's own cores.
+    pub computes_here: bool,
     /// Whether to log in even where a token says that it allows one last try before it locks.
     pub final_pin_try: bool,
 }
@@ -55,36 +66,43 @@ pub struct Supervisor {
 }
 
 struct Shared {
-    members: Members,
+    pools: Pools,
     routes: Arc<Routes>,
     libraries: Vec<LibraryInfo>,
 }
 
+/// What a supervisor supervises.
+pub struct Plan {
+    /// The libraries.
+    pub libraries: Vec<Library>,
+    /// Tokens that hold copies of the same keys.
+    pub pools: Vec<KmsPool>,
+    /// The weights of namespaces; others have 1.
+    pub namespaces: Vec<NamespaceSettings>,
+    /// Every bound.
+    pub limits: Limits,
+}
+
 impl Supervisor {
     /// Starts it on the running actix system.
-    pub fn start(
-        libraries: Vec<Library>,
-        limits: &Limits,
-        pins: Arc<dyn PinMemory>,
-        telemetry: Telemetry,
-    ) -> Supervisor {
-        let info = |library: &Library| LibraryInfo {
-            name: library.name.clone(),
-            has_pin: library.pin.is_some(),
-            is_pool: false,
+    pub fn start(plan: Plan, pins: Arc<dyn PinMemory>, telemetry: Telemetry) -> Supervisor {
+        let Plan { libraries, pools, namespaces, limits } = plan;
+        let library = |library: &Library| {
+            let (name, has_pin) = (library.name.clone(), library.pin.is_some());
+            LibraryInfo { name, has_pin, is_pool: false }
         };
+        let pool = |pool: &KmsPool| LibraryInfo { name: pool.name.clone(), has_pin: true, is_pool: true };
         let shared = Arc::new(Shared {
-            members: Members::new(limits),
+            pools: Pools::new(&libraries, &pools, &namespaces, &limits, &telemetry),
             routes: Arc::default(),
-            libraries: libraries.iter().map(info).collect(),
+            libraries: libraries.iter().map(library).chain(pools.iter().map(pool)).collect(),
         });
         let actor = SupervisorActor {
             shared: Arc::clone(&shared),
             libraries: libraries.into_iter().map(|library| (library.name.to_lowercase(), library)).collect(),
-            limits: limits.clone(),
+            limits,
             pins,
             logins: Arc::default(),
-            telemetry,
             slots: HashMap::new(),
             adopted: HashMap::new(),
             generations: 0,
@@ -92,13 +110,13 @@ impl Supervisor {
         Supervisor { shared, address: actor.start() }
     }
 
-    /// The libraries configured.
+    /// The libraries and pools configured.
     pub fn libraries(&self) -> &[LibraryInfo] {
         &self.shared.libraries
     }
 
-    /// Finds a key on its token, or generates it where that is allowed, and has it proven. From then on it is served.
-    /// [`Fault::NotFound`] means that the token serves, and holds no such key.
+    /// Finds a key on the members that may hold it, or generates it on one of them where that is allowed, and has it proven.
+    /// From then on it is served. [`Fault::NotFound`] means that every member serves, and none holds such a key.
     pub async fn prepare(&self, spec: KeySpec, deadline: Deadline) -> Result<PreparedKey, Fault> {
         let (reply, answer) = oneshot::channel();
         self.address.do_send(ToMember::Prepare(Prepare { spec, reply }));
@@ -112,9 +130,16 @@ impl Supervisor {
     /// Registers a key whose public half is known: its route, which members join once they have proven to hold it.
     /// Called again for the same key, it changes the key's settings.
     pub fn adopt(&self, spec: KeySpec, public: &PublicKey) -> Arc<KeyRoute> {
-        let member = self.shared.members.get_or_make(&member_key(&spec));
-        let route = self.shared.routes.get_or_make(&spec, public, &member.lane);
-        self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) }));
+        let found = self.shared.pools.find(&spec.library, spec.token.as_ref());
+        let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| Arc::clone(pool));
+        let route = self.shared.routes.get_or_make(&spec, public, &pool);
+        match found {
+            Ok(_) => self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) })),
+            Err(fault) => {
+                tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                route.nobody_holds(fault);
+            }
+        }
         route
     }
 
@@ -126,37 +151,33 @@ impl Supervisor {
 
     /// Every member, as it stands.
     pub fn status(&self) -> Status {
-        Status { members: self.shared.members.all().iter().map(|member| member.status()).collect() }
+        Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
     /// requests after a start find their keys ready.
     pub async fn settle(&self, limit: Duration) {
         let end = Instant::now() + limit;
-        while !self.shared.members.all().iter().all(|member| member.is_settled()) && Instant::now() < end {
+        while !self.shared.pools.members().iter().all(|member| member.is_settled()) && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     /// Lets the lanes run empty, `limit` at the longest, and ends every session. Answers how many jobs were cut off.
     pub async fn shut_down(&self, limit: Duration) -> usize {
-        let members = self.shared.members.all();
-        members.iter().for_each(|member| member.lane.close());
-        let depth = || members.iter().map(|member| member.lane.depth()).sum::<usize>();
+        let pools = self.shared.pools.all();
+        pools.iter().for_each(|pool| pool.lane.close());
+        let depth = || pools.iter().map(|pool| pool.lane.depth()).sum::<usize>();
         let end = Instant::now() + limit;
         while depth() > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let cut = depth();
-        members.iter().for_each(|member| member.lane.abandon());
+        pools.iter().for_each(|pool| pool.lane.abandon());
         // A supervisor that is gone has nothing left to stop.
         let _ = self.address.send(StopAll).await;
         cut
     }
-}
-
-fn member_key(spec: &KeySpec) -> MemberKey {
-    (spec.library.to_lowercase(), spec.token.clone())
 }
 
 enum ToMember {
@@ -181,62 +202,98 @@ struct SupervisorActor {
     limits: Limits,
     pins: Arc<dyn PinMemory>,
     logins: Arc<Logins>,
-    telemetry: Telemetry,
-    slots: HashMap<MemberKey, Addr<SlotActor>>,
-    /// What each key's member was told, to tell a new actor of that member again.
-    adopted: HashMap<String, (KeySpec, Arc<KeyRoute>)>,
+    slots: HashMap<MemberId, (Arc<Member>, Addr<SlotActor>)>,
+    /// What each key's members were told, to tell a new actor of such a member again.
+    adopted: HashMap<String, Adopt>,
     generations: u64,
 }
 
 impl SupervisorActor {
-    /// The actor of the member `key`; made from the library's settings if there is none that lives.
-    fn slot(&mut self, key: &MemberKey) -> Result<Addr<SlotActor>, Fault> {
-        if let Some(address) = self.slots.get(key).filter(|address| address.connected()) {
+    /// The actor of a member; made from the library's settings if there is none that lives.
+    fn slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
+        if let Some((_, address)) = self.slots.get(&member.id).filter(|(_, address)| address.connected()) {
             return Ok(address.clone());
         }
-        let Some(library) = self.libraries.get(&key.0) else {
-            let what = format!("there is no kms_library {:?} in the configuration; add it and restart", key.0);
+        let Some(library) = self.libraries.get(&member.library) else {
+            let what = format!("there is no kms_library {:?} in the configuration; add it and restart", member.library);
             return Err(Fault::Unavailable { what });
         };
-        let member = self.shared.members.get_or_make(key);
-        let control = ControlThread::start(
-            Arc::clone(&library.backend),
-            &key.0,
-            &key.1,
-            Arc::clone(&self.pins),
-            Arc::clone(&self.logins),
-            library.final_pin_try,
-        )?;
+        let control = ControlThread::start(Reach {
+            backend: Arc::clone(&library.backend),
+            library: member.library.clone(),
+            token: member.token.clone(),
+            worker: member.worker,
+            pins: Arc::clone(&self.pins),
+            logins: Arc::clone(&self.logins),
+            final_pin_try: library.final_pin_try,
+            metrics: Arc::clone(&member.metrics),
+        })?;
         let settings = MemberSettings {
-            pin: library.pin.clone(),
-            sessions: library.sessions.unwrap_or_else(|| or_cores(0)).max(1),
             call_sign: library.call_sign,
+            keep_alive: library.keep_alive,
+            verify: library.verify,
+            workers: if library.isolated { library.workers } else { 1 },
             limits: self.limits.clone(),
         };
         // Each actor of a member counts its epochs from above those of the one before.
         self.generations += 1;
         let first_epoch = self.generations << 32;
         let routes = Arc::clone(&self.shared.routes);
-        let actor = SlotActor::new(member, settings, control, routes, self.telemetry.clone(), first_epoch);
+        let actor = SlotActor::new(Arc::clone(member), settings, control, routes, first_epoch);
         let address = actor.start();
-        self.slots.insert(key.clone(), address.clone());
+        self.slots.insert(member.id, (Arc::clone(member), address.clone()));
         Ok(address)
+    }
+
+    /// The actors of those that may hold a key.
+    fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
+        let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
+        let candidate = |member: &Arc<Member>| {
+            let address = self.slot(member)?;
+            Ok(first_use::Candidate { member: Arc::clone(member), address })
+        };
+        members.iter().map(candidate).collect()
+    }
+
+    fn prepare(&mut self, spec: KeySpec, reply: Reply, ctx: &mut Context<Self>) {
+        match self.candidates(&spec) {
+            Err(fault) => {
+                let _ = reply.send(Err(fault));
+            }
+            Ok(candidates) => {
+                ctx.spawn(first_use::prepare(candidates, spec, reply).into_actor(self));
+            }
+        }
+    }
+
+    fn adopt(&mut self, adopt: Adopt) {
+        self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
+        match self.candidates(&adopt.spec) {
+            Ok(candidates) => candidates.iter().for_each(|candidate| candidate.address.do_send(adopt.clone())),
+            Err(fault) => tracing::error!(key = adopt.spec.name, %fault, "managed key is not served"),
+        }
     }
 
     /// Makes anew the actors that ended without being told to, and tells them of their keys.
     fn census(&mut self, _: &mut Context<Self>) {
-        let ended = |(key, address): (&MemberKey, &Addr<SlotActor>)| (!address.connected()).then(|| key.clone());
-        let gone: Vec<MemberKey> = self.slots.iter().filter_map(ended).collect();
-        for key in gone {
-            tracing::error!(library = key.0, token = %key.1, "a slot actor ended by itself: starting another");
-            let keys: Vec<_> = self.adopted.values().filter(|(spec, _)| member_key(spec) == key).cloned().collect();
-            match self.slot(&key) {
-                Ok(address) => {
-                    keys.into_iter().for_each(|(spec, route)| address.do_send(Adopt { spec, route }));
-                }
+        let ended = self.slots.values().filter(|(_, address)| !address.connected());
+        let gone: Vec<Arc<Member>> = ended.map(|(member, _)| Arc::clone(member)).collect();
+        for member in gone {
+            let (library, token) = (&member.library, &member.token);
+            tracing::error!(library, %token, "a slot actor ended by itself: starting another");
+            let keys: Vec<Adopt> =
+                self.adopted.values().filter(|adopt| self.may_hold(adopt, &member)).cloned().collect();
+            match self.slot(&member) {
+                Ok(address) => keys.into_iter().for_each(|adopt| address.do_send(adopt)),
                 Err(fault) => tracing::error!(%fault, "it cannot be started"),
             }
         }
+        self.shared.pools.all().iter().for_each(|pool| pool.observe());
+    }
+
+    fn may_hold(&self, adopt: &Adopt, member: &Arc<Member>) -> bool {
+        let found = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref());
+        found.is_ok_and(|(_, members)| members.iter().any(|candidate| candidate.id == member.id))
     }
 }
 
@@ -244,6 +301,12 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // Those of configured pools are brought up whether a key needs them yet or not: so a dead one is seen before.
+        for member in self.shared.pools.members() {
+            if let Err(fault) = self.slot(&member) {
+                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
+            }
+        }
         ctx.run_interval(CENSUS_PERIOD, SupervisorActor::census);
     }
 }
@@ -251,25 +314,14 @@ impl Actor for SupervisorActor {
 impl Handler<ToMember> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, message: ToMember, _: &mut Self::Context) {
+    fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
         match message {
-            ToMember::Prepare(prepare) => match self.slot(&member_key(&prepare.spec)) {
-                Ok(address) => address.do_send(prepare),
-                Err(fault) => {
-                    let _ = prepare.reply.send(Err(fault));
-                }
-            },
-            ToMember::Adopt(adopt) => {
-                self.adopted.insert(adopt.spec.uuid.clone(), (adopt.spec.clone(), Arc::clone(&adopt.route)));
-                match self.slot(&member_key(&adopt.spec)) {
-                    Ok(address) => address.do_send(adopt),
-                    Err(fault) => tracing::error!(key = adopt.spec.name, %fault, "managed key is not served"),
-                }
-            }
+            ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, ctx),
+            ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {
                 self.adopted.remove(&uuid);
                 // A member that only prepared the key knows it too, though it was never adopted.
-                self.slots.values().for_each(|address| address.do_send(Forget(uuid.clone())));
+                self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
             }
         }
     }
@@ -279,7 +331,7 @@ impl Handler<StopAll> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, _: StopAll, ctx: &mut Self::Context) {
-        self.slots.drain().for_each(|(_, address)| address.do_send(Stop));
+        self.slots.drain().for_each(|(_, (_, address))| address.do_send(Stop));
         ctx.stop();
     }
 }

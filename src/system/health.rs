@@ -88,6 +88,9 @@ impl System {
     /// Makes the root key and the root token, once. The seal opens by itself at every start, so there are no shares to
     /// hand out: the lists of keys are empty.
     pub(super) async fn init(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
+        if !call.namespace.is_root() {
+            return Err(Fault::invalid("operation unavailable in namespaces"));
+        }
         let own = rustix::process::geteuid().as_raw();
         if call.caller.peer.uid != own && call.caller.peer.uid != 0 {
             return Err(Fault::PermissionDenied);
@@ -131,6 +134,8 @@ impl System {
                 json!({
                     "library": member.library,
                     "token": member.token,
+                    "pool": member.pool,
+                    "worker": member.worker,
                     "serial": member.serial,
                     "state": member.state.label(),
                     "reason": member.reason,

@@ -5,6 +5,7 @@
 mod health;
 mod keys;
 mod mounts;
+mod namespaces;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -101,6 +102,7 @@ impl System {
             (Endpoint::Init, Verb::Read) => Ok(self.init_status()),
             (Endpoint::Init, Verb::Write) => self.init(&call, &request.data).await,
             (Endpoint::Status, Verb::Read) => Ok(self.status()),
+            (Endpoint::Namespaces, Verb::List) => self.list_namespaces(&call),
             (Endpoint::Mounts, Verb::Read) => Ok(self.list_mounts(&call)),
             (Endpoint::Mount, Verb::Read) => self.read_mount(&call, name(0)),
             (Endpoint::Mount, Verb::Write) => self.enable(&call, name(0), &request.data).await,

@@ -1,5 +1,7 @@
 //! Stories about the system's paths, as a client tells them: what is asked, and the body of the answer.
 
+mod namespaces;
+
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,7 +46,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 }
 
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
-    let namespaces = Namespaces::new(store.clone());
+    let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
     let identity = Identity::new(store.clone());
     let keys = ManagedKeys::new(store.clone(), supervisor.clone());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
@@ -59,7 +61,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         load: Arc::new(move || {
             rooms.0.load()?;
             rooms.1.load()?;
-            rooms.2.load()
+            rooms.2.load(&rooms.0.all())
         }),
         removal: Arc::new(move |mount| {
             let collection = format!("{}/cert", mount.uuid);
@@ -241,6 +243,7 @@ fn only_these_are_answered_without_a_token() {
         "sys/managed-keys/pkcs11",
         "sys/managed-keys/pkcs11/ca",
         "sys/keyway/status",
+        "sys/namespaces",
         "sys/internal/ui/mounts/pki",
         "auth/token/lookup-self",
         "sys/unheard-of",
@@ -268,7 +271,8 @@ fn what_there_is_not_and_what_makes_no_sense_are_told_apart() {
 #[test]
 fn another_namespace_does_not_exist_but_health_is_everybodys() {
     story(|client| async move {
-        let absent = Fault::NotFound { what: "namespace \"a/\" does not exist: only the root namespace does".into() };
+        let what = "namespace \"a/\" does not exist: the configuration has none of that name".into();
+        let absent = Fault::NotFound { what };
         for path in ["sys/mounts", "sys/managed-keys/pkcs11/ca", "auth/token/lookup-self", "sys/internal/ui/mounts"] {
             assert_eq!(client.ask_in("a", Verb::Read, path, json!({})).await, Err(absent.clone()), "{path}");
         }

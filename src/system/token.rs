@@ -7,6 +7,8 @@ use crate::model::{Data, Fault, Response};
 
 impl System {
     /// What is known of the caller's token. `id` is the accessor: the token itself is kept nowhere, and its bearer has it.
+    /// `namespace_path` is that of the token, not of the request: every token belongs to the root namespace so far, and
+    /// works in all.
     pub(super) fn lookup_self(&self, call: &Call) -> Result<Response, Fault> {
         let token = self.identity.token(&call.caller)?;
         let data = json!({
@@ -26,7 +28,7 @@ impl System {
             "renewable": false,
             "entity_id": "",
             "type": "service",
-            "namespace_path": call.namespace.as_str(),
+            "namespace_path": "",
         });
         let Value::Object(data) = data else { return Err(Fault::internal("an object is an object")) };
         Ok(Response::data(Data::from_iter(data)))

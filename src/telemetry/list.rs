@@ -40,6 +40,15 @@ pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
 pub(super) const SESSIONS: &str = "keyway_sessions";
 pub(super) const SESSIONS_STUCK: &str = "keyway_sessions_stuck_total";
 pub(super) const LOGINS: &str = "keyway_logins_total";
+pub(super) const BRING_UPS: &str = "keyway_member_bring_ups_total";
+pub(super) const EVICTIONS: &str = "keyway_session_evictions_total";
+pub(super) const THROTTLES: &str = "keyway_device_throttles_total";
+pub(super) const WRONG_SIGNATURES: &str = "keyway_wrong_signatures_total";
+pub(super) const KEY_MISMATCHES: &str = "keyway_key_mismatches_total";
+pub(super) const BREAKER: &str = "keyway_breaker_opened_total";
+pub(super) const LANE_REFUSED: &str = "keyway_lane_refused_total";
+pub(super) const RETRIES: &str = "keyway_retries_total";
+pub(super) const KEY_HOLDERS: &str = "keyway_key_holders";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
 pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
 pub(super) const CRLS: &str = "keyway_crls_signed_total";
@@ -71,15 +80,74 @@ use MetricKind::{Counter, Gauge, Histogram};
 pub const METRICS: &[MetricInfo] = &[
     metric(REQUESTS, Counter, &["operation", "outcome", "wire"], "Operations answered, by how they ended."),
     metric(REQUEST_SECONDS, Histogram, &["operation", "wire"], "Time from an operation's arrival to its answer."),
-    metric(JOBS, Counter, &["outcome"], "Private-key operations that a session ran."),
-    metric(JOB_QUEUE_SECONDS, Histogram, &["class"], "Time private-key operations waited in their lane."),
-    metric(JOB_DEVICE_SECONDS, Histogram, &["class"], "Time the device took for private-key operations."),
-    metric(LANE_DEPTH, Gauge, &["library", "token"], "Jobs queued in the member's lane, sampled."),
-    metric(MEMBER_STATE, Gauge, &["library", "token", "state"], "1 for the state the member is in."),
-    metric(MEMBER_KEYS, Gauge, &["library", "token"], "Managed keys the member has proven to hold."),
-    metric(SESSIONS, Gauge, &["library", "token", "state"], "Sessions of the member, by state."),
-    metric(SESSIONS_STUCK, Counter, &["library", "token"], "Sessions given up because a call did not return."),
-    metric(LOGINS, Counter, &["library", "token", "result"], "Times the token was brought up or refused to be."),
+    metric(
+        JOBS,
+        Counter,
+        &["library", "token", "worker", "result"],
+        "Private-key operations that the member's sessions ran.",
+    ),
+    metric(
+        JOB_QUEUE_SECONDS,
+        Histogram,
+        &["pool", "namespace", "class"],
+        "Time private-key operations waited in their lane.",
+    ),
+    metric(
+        JOB_DEVICE_SECONDS,
+        Histogram,
+        &["library", "token", "worker", "class"],
+        "Time the device took for private-key operations.",
+    ),
+    metric(LANE_DEPTH, Gauge, &["pool", "namespace", "class"], "Jobs queued in the lane, sampled."),
+    metric(LANE_REFUSED, Counter, &["pool", "namespace"], "Jobs refused because a bound of the lane was reached."),
+    metric(
+        RETRIES,
+        Counter,
+        &["pool", "namespace", "result"],
+        "Jobs that failed through no fault of their own: tried again, or refused that.",
+    ),
+    metric(KEY_HOLDERS, Gauge, &["pool", "namespace", "key"], "Members that have proven to hold the managed key."),
+    metric(MEMBER_STATE, Gauge, &["library", "token", "worker", "state"], "1 for the state the member is in."),
+    metric(MEMBER_KEYS, Gauge, &["library", "token", "worker"], "Managed keys the member has proven to hold."),
+    metric(SESSIONS, Gauge, &["library", "token", "worker", "state"], "Sessions of the member, by state."),
+    metric(
+        SESSIONS_STUCK,
+        Counter,
+        &["library", "token", "worker"],
+        "Sessions given up because a call did not return.",
+    ),
+    metric(
+        EVICTIONS,
+        Counter,
+        &["library", "token", "worker", "cause"],
+        "Sessions given up or opened anew, by what the token answered.",
+    ),
+    metric(LOGINS, Counter, &["library", "token", "worker", "result"], "Login calls into the token."),
+    metric(
+        BRING_UPS,
+        Counter,
+        &["library", "token", "worker", "result"],
+        "Times the member was brought up, or could not be.",
+    ),
+    metric(THROTTLES, Counter, &["library", "token", "worker"], "Times the device said that it is asked too much."),
+    metric(
+        WRONG_SIGNATURES,
+        Counter,
+        &["library", "token", "worker"],
+        "Signatures that did not verify after they were made. Any is an alarm.",
+    ),
+    metric(
+        KEY_MISMATCHES,
+        Counter,
+        &["library", "token", "worker"],
+        "Proofs that found another key than the one recorded. Any is an alarm.",
+    ),
+    metric(
+        BREAKER,
+        Counter,
+        &["library", "token", "worker"],
+        "Times the member was taken down because too many of its sessions failed.",
+    ),
     metric(CERTIFICATES, Counter, &[], "Certificates issued."),
     metric(REVOCATIONS, Counter, &[], "Certificates revoked."),
     metric(CRLS, Counter, &[], "Certificate revocation lists signed."),

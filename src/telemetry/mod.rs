@@ -7,6 +7,7 @@ mod exposition;
 mod labels;
 mod list;
 pub mod log;
+mod pools;
 mod process;
 
 use std::sync::{Arc, OnceLock};
@@ -14,14 +15,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use parking_lot::RwLock;
-use std::collections::HashMap;
 
-use crate::model::{Class, MemberState, Wire};
+use crate::model::Wire;
 
 pub use exposition::{Exposition, ExpositionError};
 pub use labels::{OperationLabel, OutcomeLabel, Refusal};
 pub use list::{METRICS, MetricInfo, MetricKind};
+pub use pools::{MemberLabels, MemberMetrics, TenantMetrics};
 
 /// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
 const BUCKETS: usize = 20;
@@ -36,10 +36,6 @@ struct Inner {
     handle: PrometheusHandle,
     requests: Vec<OnceLock<Counter>>,
     request_seconds: Vec<OnceLock<Histogram>>,
-    job_queue_seconds: [Histogram; 3],
-    job_device_seconds: [Histogram; 3],
-    jobs: [Counter; 2],
-    members: RwLock<HashMap<(String, String), Arc<MemberMetrics>>>,
     certificates: Counter,
     revocations: Counter,
     crls: Counter,
@@ -48,16 +44,6 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
-}
-
-/// The handles of one member. Its labels are bounded by the managed keys an operator registers.
-struct MemberMetrics {
-    states: [Gauge; MemberState::ALL.len()],
-    sessions: [Gauge; 2],
-    keys: Gauge,
-    lane_depth: Gauge,
-    logins: [Counter; 2],
-    stuck: Counter,
 }
 
 impl Telemetry {
@@ -69,14 +55,9 @@ impl Telemetry {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         list::describe(&recorder);
-        let by_class = |name| Class::ALL.map(|class| histogram(&recorder, name, &[("class", class.label())]));
         let inner = Inner {
             requests: empty_cells(OperationLabel::ALL.len() * OutcomeLabel::COUNT * 2),
             request_seconds: empty_cells(OperationLabel::ALL.len() * 2),
-            job_queue_seconds: by_class(list::JOB_QUEUE_SECONDS),
-            job_device_seconds: by_class(list::JOB_DEVICE_SECONDS),
-            jobs: ["ok", "failed"].map(|outcome| counter(&recorder, list::JOBS, &[("outcome", outcome)])),
-            members: RwLock::default(),
             certificates: counter(&recorder, list::CERTIFICATES, &[]),
             revocations: counter(&recorder, list::REVOCATIONS, &[]),
             crls: counter(&recorder, list::CRLS, &[]),
@@ -126,40 +107,6 @@ impl Telemetry {
         }
     }
 
-    /// A session ran a job that had waited `queue` and took `device`.
-    pub fn job_finished(&self, queue: Duration, device: Duration, class: Class, ok: bool) {
-        let class = class as usize;
-        self.0.job_queue_seconds[class].record(queue);
-        self.0.job_device_seconds[class].record(device);
-        self.0.jobs[usize::from(!ok)].increment(1);
-    }
-
-    /// A token was asked to log us in.
-    pub fn login(&self, library: &str, token: &str, ok: bool) {
-        self.member_metrics(library, token).logins[usize::from(!ok)].increment(1);
-    }
-
-    /// A call into a token did not return within its limit.
-    pub fn session_stuck(&self, library: &str, token: &str) {
-        self.member_metrics(library, token).stuck.increment(1);
-    }
-
-    /// Jobs queued in a member's lane.
-    pub fn lane_depth(&self, library: &str, token: &str, depth: usize) {
-        self.member_metrics(library, token).lane_depth.set(count(depth));
-    }
-
-    /// Where a member stands.
-    pub fn member(&self, library: &str, token: &str, state: MemberState, serving: usize, stuck: usize, keys: usize) {
-        let member = self.member_metrics(library, token);
-        for (gauge, each) in member.states.iter().zip(MemberState::ALL) {
-            gauge.set(if each == state { 1.0 } else { 0.0 });
-        }
-        member.sessions[0].set(count(serving));
-        member.sessions[1].set(count(stuck));
-        member.keys.set(count(keys));
-    }
-
     /// A certificate was issued.
     pub fn certificate_issued(&self) {
         self.0.certificates.increment(1);
@@ -206,25 +153,6 @@ impl Telemetry {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 commits")]
             gauge.set(value as f64);
         }
-    }
-
-    fn member_metrics(&self, library: &str, token: &str) -> Arc<MemberMetrics> {
-        let key = (library.to_owned(), token.to_owned());
-        if let Some(member) = self.0.members.read().get(&key) {
-            return Arc::clone(member);
-        }
-        let recorder = &self.0.recorder;
-        let member = [("library", library), ("token", token)];
-        let with = |name: &'static str, value: &'static str| [member[0], member[1], (name, value)];
-        let metrics = MemberMetrics {
-            states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
-            sessions: ["serving", "stuck"].map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
-            keys: gauge(recorder, list::MEMBER_KEYS, &member),
-            lane_depth: gauge(recorder, list::LANE_DEPTH, &member),
-            logins: ["ok", "refused"].map(|result| counter(recorder, list::LOGINS, &with("result", result))),
-            stuck: counter(recorder, list::SESSIONS_STUCK, &member),
-        };
-        Arc::clone(self.0.members.write().entry(key).or_insert_with(|| Arc::new(metrics)))
     }
 }
 
@@ -277,20 +205,31 @@ fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'sta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Class, MemberState};
+
+    const MEMBER: MemberLabels<'static> = MemberLabels { library: "dev", token: "keyway-dev", worker: 0 };
 
     #[test]
     fn what_was_counted_is_exposed_under_closed_labels() {
         let telemetry = Telemetry::new();
         telemetry.request_finished(OperationLabel::Sign, OutcomeLabel::Ok, Wire::Framed, Duration::from_micros(120));
-        telemetry.job_finished(Duration::from_micros(20), Duration::from_micros(90), Class::Bulk, true);
-        telemetry.member("dev", "keyway-dev", MemberState::Serving, 2, 0, 3);
+        let member = telemetry.member(MEMBER);
+        member.job_finished(Duration::from_micros(90), Class::Bulk, true);
+        member.stands(MemberState::Serving, 2, 0, 3);
+        member.evicted("CKR_SESSION_CLOSED");
+        let tenant = telemetry.tenant("dev", "team-a/");
+        tenant.job_started(Duration::from_micros(20), Class::Interactive);
+        tenant.retried();
         let text = telemetry.render();
         for line in [
             "keyway_requests_total{operation=\"sign\",outcome=\"ok\",wire=\"framed\"} 1",
             "keyway_request_duration_seconds_bucket{operation=\"sign\",wire=\"framed\",le=\"0.0002\"} 1",
-            "keyway_job_device_seconds_count{class=\"bulk\"} 1",
-            "keyway_member_state{library=\"dev\",token=\"keyway-dev\",state=\"serving\"} 1",
-            "keyway_sessions{library=\"dev\",token=\"keyway-dev\",state=\"serving\"} 2",
+            "keyway_job_device_seconds_count{library=\"dev\",token=\"keyway-dev\",worker=\"0\",class=\"bulk\"} 1",
+            "keyway_member_state{library=\"dev\",token=\"keyway-dev\",worker=\"0\",state=\"serving\"} 1",
+            "keyway_sessions{library=\"dev\",token=\"keyway-dev\",worker=\"0\",state=\"serving\"} 2",
+            "keyway_session_evictions_total{library=\"dev\",token=\"keyway-dev\",worker=\"0\",cause=\"CKR_SESSION_CLOSED\"} 1",
+            "keyway_job_queue_seconds_count{pool=\"dev\",namespace=\"team-a/\",class=\"interactive\"} 1",
+            "keyway_retries_total{pool=\"dev\",namespace=\"team-a/\",result=\"tried\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }
@@ -299,7 +238,9 @@ mod tests {
     #[test]
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
-        telemetry.member("dev", "t", MemberState::Probing, 0, 0, 0);
+        telemetry.member(MEMBER).stands(MemberState::Probing, 0, 0, 0);
+        telemetry.tenant("dev", "root").depth([1, 2, 3]);
+        telemetry.key_set("dev", "root", "k", 1);
         telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
         let text = telemetry.render();
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|rest| rest.split(' ').next()) {

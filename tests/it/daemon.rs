@@ -37,12 +37,16 @@ pub(crate) struct Daemon {
 pub(crate) struct Setup {
     pub(crate) pin: &'static str,
     pub(crate) library: Option<PathBuf>,
+    /// More of the `kms_library`.
+    pub(crate) stanza: &'static str,
+    /// More of the daemon's environment.
+    pub(crate) environment: &'static [(&'static str, &'static str)],
     pub(crate) more: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { pin: PIN, library: None, more: "" }
+        Setup { pin: PIN, library: None, stanza: "", environment: &[], more: "" }
     }
 }
 
@@ -78,6 +82,7 @@ impl Daemon {
               library = "{}"
               profile = "{}"
               pin     = "{}"
+              {}
             }}
             telemetry {{ prometheus_listener = "unix://{home}/metrics.sock" }}
             publish_dir = "{home}/published"
@@ -86,6 +91,7 @@ impl Daemon {
             library.display(),
             token::profile(),
             setup.pin,
+            setup.stanza,
             setup.more,
         );
         std::fs::write(folder.join("keyway.hcl"), config).unwrap();
@@ -94,6 +100,7 @@ impl Daemon {
             .arg("server")
             .arg(format!("-config={home}/keyway.hcl"))
             .envs(token.environment())
+            .envs(setup.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.try_clone().unwrap())
@@ -115,6 +122,10 @@ impl Daemon {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by its name.

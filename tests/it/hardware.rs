@@ -5,6 +5,7 @@ use keyway::wire::proto;
 use serde_json::json;
 
 use crate::daemon::{Daemon, Setup};
+use crate::sim::Sim;
 use crate::token::{self, Token};
 
 const P256: &str = r#"{"mechanism": "0x1041", "curve": "P256"}"#;
@@ -87,7 +88,10 @@ async fn a_token_and_a_library_that_come_late_are_found() {
     token.make();
     loop_until_signed(&daemon).await;
     assert_eq!(daemon.read("sys/keyway/status").await["members"][0]["state"], "serving");
-    assert_eq!(daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",state=\"serving\"}"), 1.0);
+    assert_eq!(
+        daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -142,4 +146,31 @@ async fn an_ambiguous_label_is_refused_by_naming_the_ids() {
         )
         .await;
     daemon.write("sys/managed-keys/pkcs11/second/test/sign", json!({})).await;
+}
+
+/// The faults of a device that loses what it knew of us, and what must follow.
+async fn taken_up_again(daemon: &Daemon, steer: impl Fn(&str), logins: impl Fn() -> u64) {
+    daemon.managed_key("doc", p256()).await;
+    loop_until_signed(daemon).await;
+    for fault in ["drop-sessions", "forget-login"] {
+        let before = logins();
+        steer(fault);
+        loop_until_signed(daemon).await;
+        assert!(logins() > before, "{fault}: nobody has logged in again");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_drops_us_or_forgets_us_is_taken_up_again() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    taken_up_again(&daemon, |fault| drop(token.steer(fault)), || token.calls("C_Login")).await;
+}
+
+#[tokio::test]
+async fn a_made_up_token_that_drops_us_or_forgets_us_is_taken_up_again() {
+    let token = Token::absent();
+    let sim = Sim::null(token::module(), &token.folder.path().join("hsm.so"), &[token::LABEL], &[]);
+    let daemon = Daemon::with(&token, Setup { library: Some(sim.module.clone()), ..Setup::default() }).await;
+    taken_up_again(&daemon, |fault| drop(sim.steer(fault)), || sim.calls("C_Login")).await;
 }

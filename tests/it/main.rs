@@ -7,9 +7,12 @@ mod bulk;
 mod daemon;
 mod hardware;
 mod hostile;
+mod isolation;
 mod life;
 mod openssl;
 mod signing;
+mod sim;
+mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+pub(crate) use crate::sim::PIN;
+use crate::sim::{self, client};
+
 pub(crate) const LABEL: &str = "keyway-test";
-pub(crate) const PIN: &str = "9876";
 const SO_PIN: &str = "12345678";
 
 /// A token and the folder it lives in.
@@ -26,7 +28,6 @@ impl Token {
     pub(crate) fn absent() -> Token {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("tokens")).unwrap();
-        std::fs::create_dir(folder.path().join("calls")).unwrap();
         let token = Token { folder };
         let tokens = token.folder.path().join("tokens");
         let softhsm =
@@ -82,13 +83,18 @@ impl Token {
             ("SOFTHSM2_CONF", self.path("softhsm2.conf")),
             ("KRYOPTIC_CONF", self.path("kryoptic.conf")),
             ("HSM_SIM_MODULE", real_module()),
-            ("HSM_SIM_CALLS", self.path("calls")),
+            ("HSM_SIM_FOLDER", self.path("sim")),
         ]
+    }
+
+    /// Steers the module, in every process that has this token.
+    pub(crate) fn steer(&self, command: &str) -> Vec<String> {
+        client::steer(&self.path("sim"), command).unwrap()
     }
 
     /// How often a PKCS#11 function was called, by every process so far.
     pub(crate) fn calls(&self, function: &str) -> u64 {
-        std::fs::metadata(self.path("calls").join(function)).map_or(0, |file| file.len())
+        client::calls(&self.path("sim"), function).unwrap()
     }
 }
 
@@ -103,9 +109,7 @@ fn kryoptic() -> Option<PathBuf> {
 
 /// The token's own module.
 fn real_module() -> PathBuf {
-    let places = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"];
-    let softhsm = || places.iter().map(PathBuf::from).find(|path| path.exists());
-    kryoptic().or_else(softhsm).expect("SoftHSM2 is installed by tests/run")
+    kryoptic().unwrap_or_else(sim::softhsm_module)
 }
 
 /// The counting module, built by cargo once per run.

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::Instant;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::{Error, RvError};
+use cryptoki::error::Error;
 use parking_lot::Mutex;
 
-use super::fault::{self, Function};
+use super::class::{self, Function};
+use super::fault::{self, NativeError};
+use super::generation::{Generation, Generations, Renewal};
+use super::return_value;
 use super::table::Table;
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
@@ -22,17 +25,20 @@ static MODULES: LazyLock<Mutex<HashMap<PathBuf, Weak<Module>>>> = LazyLock::new(
 /// One module.
 pub(super) struct Module {
     path: PathBuf,
-    state: Mutex<Option<Arc<Initialized>>>,
+    /// Loaded with the first generation, and never unloaded for another: many modules do not survive that.
+    loaded: Mutex<Option<Native>>,
+    generations: Generations<Native>,
 }
 
-/// A module between `C_Initialize` and `C_Finalize`. Held by every device and session of it: it is finalised only when
-/// nobody else holds it, so that no session is closed in a later initialisation, where its number may be another's.
-pub(super) struct Initialized {
+/// A module's functions.
+#[derive(Clone)]
+pub(super) struct Native {
     pub(super) context: Pkcs11,
     pub(super) table: Table,
-    /// Set when it was seen to hold on to what is no longer so.
-    pub(super) outdated: AtomicBool,
 }
+
+/// A module between `C_Initialize` and `C_Finalize`. Held by every device and session of it.
+pub(super) type Initialized = Generation<Native>;
 
 impl Module {
     /// The module at `path`, shared by all who name the same file.
@@ -43,7 +49,8 @@ impl Module {
         if let Some(module) = modules.get(&file).and_then(Weak::upgrade) {
             return module;
         }
-        let module = Arc::new(Module { path: path.to_owned(), state: Mutex::default() });
+        let module =
+            Arc::new(Module { path: path.to_owned(), loaded: Mutex::default(), generations: Generations::default() });
         modules.insert(file, Arc::downgrade(&module));
         module
     }
@@ -54,48 +61,68 @@ impl Module {
 
     /// The module, initialised.
     pub(super) fn initialized(&self, profile: Profile) -> Result<Arc<Initialized>, BackendError> {
-        let mut state = self.state.lock();
-        if let Some(initialized) = &*state {
-            return Ok(Arc::clone(initialized));
-        }
-        let initialized = Arc::new(self.initialize(profile)?);
-        *state = Some(Arc::clone(&initialized));
-        Ok(initialized)
+        self.generations.current(|| self.initialize(profile))
     }
 
-    /// Initialises the module anew, since modules list their tokens only then; unless something of it is in use, when it
-    /// stays as it is. `mine` is the caller's own hold on it.
-    pub(super) fn initialize_anew(&self, mine: Arc<Initialized>, profile: Profile) -> Result<(), BackendError> {
-        let mut state = self.state.lock();
-        let Some(current) = state.take() else { return Ok(()) };
-        let same = Arc::ptr_eq(&current, &mine);
-        drop(mine);
-        let alone = if same { Arc::try_unwrap(current) } else { Err(current) };
-        match alone {
-            Ok(initialized) => {
-                let Initialized { context, table, .. } = initialized;
-                // Whatever it answers, the next initialisation tells whether the module is of use.
-                let _ = context.finalize();
-                drop(table);
-                *state = Some(Arc::new(self.initialize(profile)?));
-            }
-            Err(in_use) => *state = Some(in_use),
+    /// Initialises the module anew, since modules list their tokens only then; unless something of it is in use, or it was
+    /// so a short time ago: then it stays as it is. `mine` is the caller's own hold on it.
+    pub(super) fn renew(&self, mine: Arc<Initialized>, profile: Profile) -> Result<Renewal<Native>, BackendError> {
+        let library = self.path.display();
+        let finalize = |native: Native| match native.context.finalize() {
+            Ok(()) => {}
+            // Others did it already.
+            Err(Error::Pkcs11(error, _)) if class::is_module_lost(return_value::number(error)) => {}
+            // The next initialisation tells whether the module is of use.
+            Err(error) => tracing::warn!(%library, %error, "PKCS#11 library cannot be finalised"),
+        };
+        let renewal = self.generations.renew(mine, Instant::now(), finalize, || self.initialize(profile))?;
+        if let Renewal::Done(generation) = &renewal {
+            tracing::debug!(%library, generation = generation.number(), "PKCS#11 library was initialised anew");
         }
-        Ok(())
+        Ok(renewal)
     }
 
-    fn initialize(&self, profile: Profile) -> Result<Initialized, BackendError> {
+    fn initialize(&self, profile: Profile) -> Result<Native, BackendError> {
+        let native = self.load()?;
+        let done = native.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        match done.err().and_then(|error| fault::unless_success(profile, Function::Initialize, &error)) {
+            None => Ok(native),
+            Some(error) => Err(fault::at(&format!("PKCS#11 library {}", self.path.display()), error.error)),
+        }
+    }
+
+    fn load(&self) -> Result<Native, BackendError> {
+        let mut loaded = self.loaded.lock();
+        if let Some(native) = &*loaded {
+            return Ok(native.clone());
+        }
         let context = Pkcs11::new(&self.path).map_err(|error| self.not_loaded(&error.to_string()))?;
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(fault::from_cryptoki(profile, Function::Initialize, &error)),
-        }
         let table = Table::load(&self.path).map_err(|error| self.not_loaded(&error))?;
-        Ok(Initialized { context, table, outdated: AtomicBool::new(false) })
+        Ok(loaded.insert(Native { context, table }).clone())
     }
 
     fn not_loaded(&self, error: &str) -> BackendError {
         let what = format!("PKCS#11 library {}: {error}; install it, or correct its path", self.path.display());
         BackendError::new(Fate::BackOff, Fault::Unavailable { what })
     }
+}
+
+/// Notes what an error says of the whole module, and hands the error on.
+pub(super) fn note(module: &Initialized, error: NativeError) -> BackendError {
+    if error.rv.is_some_and(class::is_module_lost) {
+        module.lose();
+    }
+    if error.error.fate == Fate::Reinitialize {
+        module.outdate();
+    }
+    error.error
+}
+
+/// Refuses a call with numbers of a generation that is over, as the module itself would if they meant nothing in the
+/// next one.
+pub(super) fn check_present(module: &Initialized, profile: Profile, function: Function) -> Result<(), NativeError> {
+    if module.is_present() {
+        return Ok(());
+    }
+    Err(fault::from_rv(profile, function, cryptoki_sys::CKR_CRYPTOKI_NOT_INITIALIZED))
 }

@@ -1,27 +1,38 @@
 //! One slot with a token in it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use cryptoki::session::{Session as NativeSession, UserType};
+use cryptoki::session::UserType;
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
+use cryptoki_sys::{CKR_CRYPTOKI_NOT_INITIALIZED, CKR_USER_PIN_NOT_INITIALIZED};
 use parking_lot::Mutex;
 
-use super::client::{Initialized, Module};
-use super::fault::{self, Function};
-use super::session::Pkcs11Session;
+use super::class::Function;
+use super::client::{self, Initialized, Module, Native};
+use super::fault::{self, NativeError};
+use super::generation::Renewal;
+use super::return_value;
+use super::session::{NativeSession, Pkcs11Session};
 use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session};
 use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
 
 pub(super) struct Pkcs11Device {
-    // The session before the module: it is closed first.
-    anchor: Mutex<Option<NativeSession>>,
+    anchor: Mutex<Option<Anchor>>,
     module: Arc<Initialized>,
     slot: Slot,
     info: DeviceInfo,
     profile: Profile,
+    /// How errors name it.
+    place: String,
+}
+
+/// The session that keeps the login: it ends with the last session of the token.
+struct Anchor {
+    _session: NativeSession,
+    since: Instant,
 }
 
 /// Opens the token; initialises the module anew where that may bring the token, if nothing of the module is in use.
@@ -30,23 +41,54 @@ pub(super) fn open(
     token: &TokenSelector,
     configured: Option<Profile>,
 ) -> Result<Box<dyn Device>, BackendError> {
-    let mut initialized = module.initialized(configured.unwrap_or_default())?;
-    let profile = configured.unwrap_or_else(|| detect(&initialized));
-    let mut found = find_token(&initialized, token, profile);
-    if initialized.outdated.load(Ordering::Relaxed) || is_missing(&found) {
-        module.initialize_anew(initialized, profile)?;
-        initialized = module.initialized(profile)?;
-        found = find_token(&initialized, token, profile);
+    let mut generation = module.initialized(configured.unwrap_or_default())?;
+    let profile = configured.unwrap_or_else(|| detect(&generation));
+    let mut found = find_token(&generation, token, profile);
+    let mut held_up = String::new();
+    if generation.wants_renewal() || is_missing(&found) {
+        (generation, held_up) = held_up_by(module.renew(generation, profile)?);
+        if generation.is_lost() {
+            return Err(lost(module, &held_up));
+        }
+        found = find_token(&generation, token, profile);
     }
-    let Some((slot, info)) = found? else {
+    let library = module.path().display();
+    let Some((slot, info)) = found.map_err(|error| fault::at(&format!("token {token} ({library})"), error))? else {
         let what = format!(
-            "token {token} is not there ({}); insert or initialise it, or correct token_label or slot",
-            module.path().display()
+            "token {token} is not there ({library}); insert or initialise it, or correct token_label or slot{held_up}"
         );
         return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     };
     let info = device_info(&info, profile);
-    Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: initialized, slot, info, profile }))
+    let place = format!("token {:?} (slot {}, serial {})", info.label, slot.id(), info.serial);
+    Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: generation, slot, info, profile, place }))
+}
+
+/// The generation there is after a renewal, and what keeps an older one, to be said after a reason.
+fn held_up_by(renewal: Renewal<Native>) -> (Arc<Initialized>, String) {
+    match renewal {
+        Renewal::Done(generation) => (generation, String::new()),
+        Renewal::InUse(generation, others) => {
+            let why = format!(
+                "; the library reads its tokens anew when nothing of it is in use, and {others} sessions and tokens of it \
+                 are: where one is inside a call that never returns, or for a token that was added, restart Keyway"
+            );
+            (generation, why)
+        }
+        Renewal::TooSoon(generation, rest) => {
+            let why = format!("; the library is initialised anew in {} s at the earliest", rest.as_secs() + 1);
+            (generation, why)
+        }
+    }
+}
+
+fn lost(module: &Module, held_up: &str) -> BackendError {
+    let what = format!(
+        "PKCS#11 library {}: it was finalised by other hands and must be initialised anew{held_up}",
+        module.path().display()
+    );
+    let cause = return_value::name(CKR_CRYPTOKI_NOT_INITIALIZED);
+    BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
 }
 
 type Found = Result<Option<(Slot, TokenInfo)>, BackendError>;
@@ -62,11 +104,12 @@ fn is_missing(found: &Found) -> bool {
 
 fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> Found {
     let slots = module
+        .native
         .context
         .get_slots_with_token()
-        .map_err(|error| fault::from_cryptoki(profile, Function::GetSlotList, &error))?;
+        .map_err(|error| client::note(module, fault::from_cryptoki(profile, Function::GetSlotList, &error)))?;
     // A token whose information cannot be read is not the one: some modules answer nonsense for some slots.
-    let readable = slots.into_iter().filter_map(|slot| Some((slot, module.context.get_token_info(slot).ok()?)));
+    let readable = slots.into_iter().filter_map(|slot| Some((slot, module.native.context.get_token_info(slot).ok()?)));
     let mut matching: Vec<(Slot, TokenInfo)> = readable
         .filter(|(slot, info)| match token {
             TokenSelector::Slot(number) => slot.id() == *number,
@@ -84,7 +127,7 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
 
 /// The profile the module's own words speak for.
 fn detect(module: &Initialized) -> Profile {
-    let said = module.context.get_library_info();
+    let said = module.native.context.get_library_info();
     said.map(|said| Profile::detect(said.manufacturer_id(), said.library_description())).unwrap_or_default()
 }
 
@@ -102,12 +145,13 @@ fn device_info(info: &TokenInfo, profile: Profile) -> DeviceInfo {
 }
 
 impl Pkcs11Device {
-    /// Every session is a read/write session: keys are generated in them, and some HSMs (AWS CloudHSM) have no others.
+    /// Notes what an error says of the module, and says where it happened.
+    fn note(&self, error: NativeError) -> BackendError {
+        fault::at(&self.place, client::note(&self.module, error))
+    }
+
     fn native_session(&self) -> Result<NativeSession, BackendError> {
-        self.module
-            .context
-            .open_rw_session(self.slot)
-            .map_err(|error| fault::from_cryptoki(self.profile, Function::OpenSession, &error))
+        NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))
     }
 }
 
@@ -117,35 +161,37 @@ impl Device for Pkcs11Device {
     }
 
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
-        let info = self
-            .module
-            .context
-            .get_token_info(self.slot)
-            .map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error))?;
+        let info = client::check_present(&self.module, self.profile, Function::GetTokenInfo).and_then(|()| {
+            let info = self.module.native.context.get_token_info(self.slot);
+            info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error))
+        });
+        let info = info.map_err(|error| self.note(error))?;
         Ok(PinFlags { final_try: info.user_pin_final_try(), locked: info.user_pin_locked() })
     }
 
     fn login(&self, pin: &Secret) -> Result<(), BackendError> {
-        use cryptoki::error::{Error, RvError};
         let mut anchor = self.anchor.lock();
         let session = self.native_session()?;
         let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
-        match session.login_with_raw(UserType::User, &pin) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                *anchor = Some(session);
-                Ok(())
-            }
-            Err(error) => {
+        let done = session.native.login_with_raw(UserType::User, &pin);
+        if let Some(error) = done.err().and_then(|error| fault::unless_success(self.profile, Function::Login, &error)) {
+            if error.rv == Some(CKR_USER_PIN_NOT_INITIALIZED) {
                 // SoftHSM goes on saying so when the PIN has been set by another process.
-                let unset = matches!(error, Error::Pkcs11(RvError::UserPinNotInitialized, _));
-                self.module.outdated.fetch_or(unset, Ordering::Relaxed);
-                Err(fault::from_login(self.profile, &self.info, &error))
+                self.module.outdate();
             }
+            return Err(fault::at(&self.place, session.note(error)));
         }
+        self.module.note_work();
+        *anchor = Some(Anchor { _session: session, since: Instant::now() });
+        Ok(())
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let native = self.native_session()?;
-        Ok(Box::new(Pkcs11Session::new(native, Arc::clone(&self.module), self.profile)))
+        let login = self.anchor.lock().as_ref().map(|anchor| anchor.since);
+        Ok(Box::new(Pkcs11Session::new(self.native_session()?, self.profile, login)))
+    }
+
+    fn is_lost(&self) -> bool {
+        !self.module.is_present()
     }
 }

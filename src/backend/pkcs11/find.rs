@@ -3,8 +3,9 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session as NativeSession;
 
-use super::fault::{self, Function};
-use crate::backend::{BackendError, FoundKey, KeySelector};
+use super::class::Function;
+use super::fault::{self, NativeError};
+use crate::backend::{Fate, FoundKey, KeySelector};
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{Curve, Fault, PublicKey};
@@ -31,7 +32,7 @@ pub(super) fn find(
     session: &NativeSession,
     selector: &KeySelector,
     profile: Profile,
-) -> Result<Option<FoundKey>, BackendError> {
+) -> Result<Option<FoundKey>, NativeError> {
     let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
     template.extend(selector.label.as_ref().map(|label| Attribute::Label(label.as_bytes().to_vec())));
     template.extend(selector.id.as_ref().map(|id| Attribute::Id(id.clone())));
@@ -47,11 +48,11 @@ fn objects(
     session: &NativeSession,
     template: &[Attribute],
     profile: Profile,
-) -> Result<Vec<ObjectHandle>, BackendError> {
+) -> Result<Vec<ObjectHandle>, NativeError> {
     session.find_objects(template).map_err(|error| fault::from_cryptoki(profile, Function::FindObjects, &error))
 }
 
-fn ambiguous(session: &NativeSession, many: &[ObjectHandle], profile: Profile) -> Result<BackendError, BackendError> {
+fn ambiguous(session: &NativeSession, many: &[ObjectHandle], profile: Profile) -> Result<NativeError, NativeError> {
     let mut ids = Vec::new();
     for object in many {
         ids.push(hex::encode(id_and_label(session, *object, profile)?.0));
@@ -64,7 +65,7 @@ fn id_and_label(
     session: &NativeSession,
     key: ObjectHandle,
     profile: Profile,
-) -> Result<(Vec<u8>, String), BackendError> {
+) -> Result<(Vec<u8>, String), NativeError> {
     let mut found = (Vec::new(), String::new());
     for attribute in attributes(session, key, &[AttributeType::Id, AttributeType::Label], profile)? {
         match attribute {
@@ -81,14 +82,14 @@ fn attributes(
     object: ObjectHandle,
     types: &[AttributeType],
     profile: Profile,
-) -> Result<Vec<Attribute>, BackendError> {
+) -> Result<Vec<Attribute>, NativeError> {
     session
         .get_attributes(object, types)
         .map_err(|error| fault::from_cryptoki(profile, Function::GetAttributeValue, &error))
 }
 
 /// What is known of a private key.
-pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Profile) -> Result<FoundKey, BackendError> {
+pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Profile) -> Result<FoundKey, NativeError> {
     let (id, label) = id_and_label(session, key, profile)?;
     let kind = attributes(session, key, &[AttributeType::KeyType], profile)?;
     let Some(Attribute::KeyType(key_type)) = kind.into_iter().next() else {
@@ -98,16 +99,16 @@ pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Prof
     let mut sources = public_objects(session, &id, &label, key_type, profile)?;
     sources.push(key);
     for source in sources {
-        if let Some(public) = public_key(session, source, key_type)? {
+        if let Some(public) = public_key(session, source, key_type, profile)? {
             return Ok(FoundKey { handle: key.handle(), public, id, label });
         }
     }
     Err(no_public(&label, "the token holds no public key of the same id or label; store one beside it"))
 }
 
-fn no_public(label: &str, why: &str) -> BackendError {
+fn no_public(label: &str, why: &str) -> NativeError {
     let what = format!("private key {label:?}: {why}");
-    BackendError::keep(Fault::NotSupported { what })
+    fault::keep(Fault::NotSupported { what })
 }
 
 fn public_objects(
@@ -116,7 +117,7 @@ fn public_objects(
     label: &str,
     key_type: KeyType,
     profile: Profile,
-) -> Result<Vec<ObjectHandle>, BackendError> {
+) -> Result<Vec<ObjectHandle>, NativeError> {
     let by = if id.is_empty() { Attribute::Label(label.as_bytes().to_vec()) } else { Attribute::Id(id.to_vec()) };
     let template = [Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(key_type), by];
     let found = objects(session, &template, profile)?;
@@ -129,7 +130,8 @@ fn public_key(
     session: &NativeSession,
     object: ObjectHandle,
     key_type: KeyType,
-) -> Result<Option<PublicKey>, BackendError> {
+    profile: Profile,
+) -> Result<Option<PublicKey>, NativeError> {
     let wanted: &[AttributeType] = match key_type {
         KeyType::RSA => &[AttributeType::PublicKeyInfo, AttributeType::Modulus, AttributeType::PublicExponent],
         KeyType::EC | KeyType::EC_EDWARDS => {
@@ -140,7 +142,13 @@ fn public_key(
     let (mut info, mut modulus, mut exponent, mut params, mut point) = (vec![], vec![], vec![], vec![], vec![]);
     // One at a time: a token that lacks one attribute may answer for none of a list.
     for kind in wanted {
-        for attribute in session.get_attributes(object, &[*kind]).unwrap_or_default() {
+        let said = match attributes(session, object, &[*kind], profile) {
+            Ok(said) => said,
+            // It does not tell, or not this one; what is wrong with the session is wrong with every answer.
+            Err(refused) if refused.error.fate == Fate::Keep => continue,
+            Err(error) => return Err(error),
+        };
+        for attribute in said {
             match attribute {
                 Attribute::PublicKeyInfo(value) => info = value,
                 Attribute::Modulus(value) => modulus = value,

@@ -5,9 +5,10 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::session::Session as NativeSession;
 
-use super::fault::{self, Function};
+use super::class::Function;
+use super::fault::{self, NativeError};
 use super::find::{self, ED25519, curve_params};
-use crate::backend::{BackendError, FoundKey, KeyTemplate};
+use crate::backend::{FoundKey, KeyTemplate};
 use crate::config::Profile;
 use crate::model::{Fault, KeyKind};
 
@@ -20,7 +21,7 @@ pub(super) fn generate(
     session: &NativeSession,
     template: &KeyTemplate,
     profile: Profile,
-) -> Result<FoundKey, BackendError> {
+) -> Result<FoundKey, NativeError> {
     let mut id = vec![0; ID_BYTES];
     SystemRandom::new()
         .fill(&mut id)

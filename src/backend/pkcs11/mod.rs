@@ -5,15 +5,21 @@
 
 #![expect(unsafe_code, reason = "calls into a C library")]
 
+mod class;
+#[cfg(test)]
+mod class_tests;
 mod client;
 mod device;
 mod fault;
 mod find;
 mod generate;
+mod generation;
 mod mechanism;
+mod return_value;
 mod session;
 mod table;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Backend, BackendError, Device};
@@ -31,7 +37,12 @@ pub struct Pkcs11Backend {
 impl Pkcs11Backend {
     /// The library's backend. Nothing is loaded before the first device is opened.
     pub fn new(library: &KmsLibrary) -> Pkcs11Backend {
-        Pkcs11Backend { module: Module::at(&library.library), profile: library.profile }
+        Pkcs11Backend::at(&library.library, library.profile)
+    }
+
+    /// The backend of the shared object at `path`.
+    pub fn at(path: &Path, profile: Option<Profile>) -> Pkcs11Backend {
+        Pkcs11Backend { module: Module::at(path), profile }
     }
 }
 

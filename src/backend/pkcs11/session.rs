@@ -1,51 +1,107 @@
 //! One session.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cryptoki::session::Session as NativeSession;
+use cryptoki::session::Session;
+use cryptoki::slot::Slot;
 use cryptoki_sys::{CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK};
 
-use super::client::Initialized;
-use super::fault::{self, Function};
+use super::class::{self, Function};
+use super::client::{self, Initialized};
+use super::fault::{self, NativeError};
 use super::mechanism::Prepared;
 use super::{find, generate};
-use crate::backend::{BackendError, FoundKey, KeySelector, KeyTemplate, Session};
+use crate::backend::{BackendError, Fate, FoundKey, KeySelector, KeyTemplate};
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{KeyKind, KeyOperation, SignatureScheme};
 
 /// Room for the signatures of every key kind up to RSA-8192.
 const SIGNATURE_BYTES: usize = 1024;
+/// A login that is denied so soon has not taken: another one would not either.
+const LOGIN_TAKES: Duration = Duration::from_secs(5);
+
+/// A session number, closed when dropped while it is surely still ours. Otherwise it is forgotten: in another generation
+/// of the module, or once the module has dropped it, the number may be another session's.
+pub(super) struct NativeSession {
+    // `cryptoki` is told not to close it.
+    pub(super) native: Session,
+    module: Arc<Initialized>,
+    /// Whether the module has said that it knows it no more.
+    gone: Cell<bool>,
+}
+
+impl NativeSession {
+    /// Opens a session. Every one is a read/write session: keys are generated in them, and some HSMs (AWS CloudHSM) have no
+    /// others.
+    pub(super) fn open(module: &Arc<Initialized>, slot: Slot, profile: Profile) -> Result<NativeSession, NativeError> {
+        client::check_present(module, profile, Function::OpenSession)?;
+        let opened = module.native.context.open_rw_session_no_drop(slot);
+        let native = opened.map_err(|error| fault::from_cryptoki(profile, Function::OpenSession, &error))?;
+        Ok(NativeSession { native, module: Arc::clone(module), gone: Cell::new(false) })
+    }
+
+    /// Notes what an error says of this session and of the whole module, and hands the error on.
+    pub(super) fn note(&self, error: NativeError) -> BackendError {
+        if error.rv.is_some_and(class::is_session_gone) {
+            self.gone.set(true);
+        }
+        client::note(&self.module, error)
+    }
+}
+
+impl Drop for NativeSession {
+    fn drop(&mut self) {
+        if !self.gone.get() && self.module.is_present() {
+            // Whatever it answers, we know the session no more.
+            let _ = self.module.native.table.close_session(self.native.handle());
+        }
+    }
+}
 
 pub(super) struct Pkcs11Session {
-    // The session before the module: it is closed first.
-    native: NativeSession,
-    module: Arc<Initialized>,
+    session: NativeSession,
     profile: Profile,
+    /// When the login it lives by was done, if one was.
+    login: Option<Instant>,
 }
 
 impl Pkcs11Session {
-    pub(super) fn new(native: NativeSession, module: Arc<Initialized>, profile: Profile) -> Pkcs11Session {
-        Pkcs11Session { native, module, profile }
+    pub(super) fn new(session: NativeSession, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
+        Pkcs11Session { session, profile, login }
+    }
+
+    /// What of the session and the module an error ends.
+    fn judge(&self, error: NativeError) -> BackendError {
+        let mut error = self.session.note(error);
+        if error.fate == Fate::LoginAgain && self.login.is_some_and(|login| login.elapsed() < LOGIN_TAKES) {
+            self.session.module.outdate();
+            error.fate = Fate::Reinitialize;
+        }
+        error
     }
 
     /// `C_SignInit` and one `C_Sign`, into a buffer that is large enough for the key's signatures.
-    fn sign(&self, handle: u64, mechanism: &mut Prepared<'_>) -> Result<Bytes, BackendError> {
-        let session = self.native.handle();
+    fn sign(&self, handle: u64, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        client::check_present(&self.session.module, self.profile, Function::SignInit)?;
+        let session = self.session.native.handle();
+        let table = &self.session.module.native.table;
         let error = |function, rv| fault::from_rv(self.profile, function, rv);
-        let rv = mechanism.with_native(|native| self.module.table.sign_init(session, native, handle));
+        let rv = mechanism.with_native(|native| table.sign_init(session, native, handle));
         if rv != CKR_OK {
             return Err(error(Function::SignInit, rv));
         }
         let mut buffer = [0; SIGNATURE_BYTES];
         let mut len: CK_ULONG = 0;
-        match self.module.table.sign(session, mechanism.data(), &mut buffer, &mut len) {
+        match table.sign(session, mechanism.data(), &mut buffer, &mut len) {
             CKR_OK => {}
             CKR_BUFFER_TOO_SMALL => {
                 // The operation is still active: it is asked again with the room it named.
                 let mut larger = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(1 << 20)];
-                return match self.module.table.sign(session, mechanism.data(), &mut larger, &mut len) {
+                return match table.sign(session, mechanism.data(), &mut larger, &mut len) {
                     CKR_OK => {
                         larger.truncate(usize::try_from(len).unwrap_or(usize::MAX));
                         Ok(Bytes::from(larger))
@@ -60,21 +116,29 @@ impl Pkcs11Session {
     }
 }
 
-impl Session for Pkcs11Session {
+impl crate::backend::Session for Pkcs11Session {
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        find::find(&self.native, selector, self.profile)
+        let found = client::check_present(&self.session.module, self.profile, Function::FindObjects)
+            .and_then(|()| find::find(&self.session.native, selector, self.profile))
+            .map_err(|error| self.judge(error))?;
+        if found.is_none() && self.profile.traits().reads_keys_once {
+            self.session.module.outdate();
+        }
+        Ok(found)
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        generate::generate(&self.native, template, self.profile)
+        client::check_present(&self.session.module, self.profile, Function::GenerateKeyPair)
+            .and_then(|()| generate::generate(&self.session.native, template, self.profile))
+            .map_err(|error| self.judge(error))
     }
 
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let KeyOperation::Sign { scheme, hash, input } = operation;
-        let mut mechanism = Prepared::new(*scheme, *hash, kind, input.as_bytes()).map_err(fault::keep)?;
-        let signature = self.sign(handle, &mut mechanism)?;
+        let mut mechanism = Prepared::new(*scheme, *hash, kind, input.as_bytes()).map_err(BackendError::keep)?;
+        let signature = self.sign(handle, &mut mechanism).map_err(|error| self.judge(error))?;
         match scheme {
-            SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(fault::keep),
+            SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(BackendError::keep),
             _ => Ok(signature),
         }
     }

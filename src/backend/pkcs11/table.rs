@@ -1,6 +1,7 @@
 //! The hot calls, straight from the module's function list.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use cryptoki_sys::{
     CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_FUNCTION_NOT_SUPPORTED,
@@ -11,12 +12,16 @@ type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV
 type SignInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
 type Sign = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
 
-/// The two functions, and the library they live in.
+type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
+
+/// The functions, and the library they live in.
+#[derive(Clone)]
 pub(super) struct Table {
     sign_init: SignInit,
     sign: Sign,
+    close_session: CloseSession,
     /// Keeps the code mapped. Loading the same path again gives the same library, so it shares the state `cryptoki` set up.
-    _library: libloading::Library,
+    _library: Arc<libloading::Library>,
 }
 
 impl Table {
@@ -36,11 +41,18 @@ impl Table {
         }
         // SAFETY: the module says that `list` points to its function list, which lives as long as the library. The fields
         // read are in the list of every version, at the same place.
-        let (sign_init, sign) = unsafe { ((*list).C_SignInit, (*list).C_Sign) };
-        match (sign_init, sign) {
-            (Some(sign_init), Some(sign)) => Ok(Table { sign_init, sign, _library: library }),
-            _ => Err(format!("the module has no C_SignInit or C_Sign ({CKR_FUNCTION_NOT_SUPPORTED:#x})")),
-        }
+        let functions = unsafe { ((*list).C_SignInit, (*list).C_Sign, (*list).C_CloseSession) };
+        let (Some(sign_init), Some(sign), Some(close_session)) = functions else {
+            let lacks = "the module has no C_SignInit, C_Sign or C_CloseSession";
+            return Err(format!("{lacks} ({CKR_FUNCTION_NOT_SUPPORTED:#x})"));
+        };
+        Ok(Table { sign_init, sign, close_session, _library: Arc::new(library) })
+    }
+
+    /// `C_CloseSession`.
+    pub(super) fn close_session(&self, session: CK_SESSION_HANDLE) -> CK_RV {
+        // SAFETY: the handle is a plain number that the module checks.
+        unsafe { (self.close_session)(session) }
     }
 
     /// `C_SignInit`. `mechanism`'s parameter, if it has one, must be valid for the call.

@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::spec::KeyName;
 use super::Failure;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
-use crate::config::{Config, KmsLibrary, or_cores};
+use crate::config::{Config, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
 
 /// How a signature is asked for: with a digest, so that neither side hashes.
@@ -124,7 +124,7 @@ impl Slot {
         pin: Option<&Secret>,
         sessions: Option<usize>,
     ) -> Result<Slot, Failure> {
-        let device = registry::open(library).open(token).map_err(failed)?;
+        let device = registry::open(library, Limits::default().call_open).open(token).map_err(failed)?;
         let pin =
             pin.or(library.pin.as_ref()).ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path"))?;
         let flags = device.pin_flags().map_err(failed)?;

@@ -105,6 +105,8 @@ mod tests {
         let root = Path::new("/pub");
         assert_eq!(folder(root, &mount("", "pki/")), Path::new("/pub/root/pki"));
         assert_eq!(folder(root, &mount("team/ci", "ca/web/")), Path::new("/pub/team/ci/ca/web"));
+        // One path in two namespaces is two folders. (No mount can be where a namespace is: `team` has none at `ci/`.)
+        assert_ne!(folder(root, &mount("team-a", "pki/")), folder(root, &mount("team-b", "pki/")));
         assert_eq!(folder(root, &mount("..", "../.ssh/a b/")), Path::new("/pub/%2E./%2E./%2Essh/a%20b"));
     }
 

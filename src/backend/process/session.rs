@@ -1,0 +1,169 @@
+//! A session, served by a thread of a worker process.
+//!
+//! Performance-critical: a batch is one write, and its answers come as few reads as the worker makes of them.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::child::Process;
+use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, INPUT_MAX, put_jobs};
+use super::pair::{Frames, put_frame};
+use crate::backend::{BackendError, BatchJob, Fate, FoundKey, KeySelector, KeyTemplate, Session};
+use crate::model::{Fault, KeyKind, KeyOperation};
+
+/// Bytes of input beyond which a batch is cut into several frames.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes kept for the next frame.
+const KEPT_BYTES: usize = 64 << 10;
+
+pub(super) struct ProcessSession {
+    frames: Frames,
+    out: Vec<u8>,
+    process: Arc<Process>,
+}
+
+/// What came of the jobs of one frame.
+enum Ran {
+    All,
+    /// So many were answered, the last with an error that ends the batch.
+    EndedAfter(usize),
+}
+
+impl ProcessSession {
+    /// Waits until the worker has the session open. `stream` is the daemon's end of its pair.
+    pub(super) fn open(stream: UnixStream, process: Arc<Process>) -> Result<ProcessSession, BackendError> {
+        let mut session = ProcessSession { frames: Frames::new(stream), out: Vec::new(), process };
+        match session.answer()? {
+            Answer::Done => Ok(session),
+            Answer::Failed(error) => Err(error),
+            _ => Err(session.process.talked_nonsense()),
+        }
+    }
+
+    fn send(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), BackendError> {
+        self.out.clear();
+        put_frame(&mut self.out, put);
+        if self.out.len() > FRAME_MAX {
+            self.out = Vec::new();
+            let what = format!("a worker process takes up to {} MiB at once", FRAME_MAX >> 20);
+            return Err(BackendError::keep(Fault::TooLarge { what }));
+        }
+        let sent = self.frames.send(&self.out).map_err(|_| self.process.died());
+        // One long message does not hold its memory for good.
+        if self.out.capacity() > KEPT_BYTES {
+            self.out = Vec::new();
+        }
+        sent
+    }
+
+    fn answer(&mut self) -> Result<Answer, BackendError> {
+        match self.frames.next(ANSWER_MAX) {
+            Ok(Some(frame)) => Answer::decode(frame).map_err(|_| self.process.talked_nonsense()),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(self.process.talked_nonsense()),
+            Ok(None) | Err(_) => Err(self.process.died()),
+        }
+    }
+
+    fn ask(&mut self, command: &Command) -> Result<Option<FoundKey>, BackendError> {
+        self.send(|out| command.encode(out))?;
+        match self.answer()? {
+            Answer::Found(found) => Ok(found),
+            Answer::Failed(error) => Err(error),
+            _ => Err(self.process.talked_nonsense()),
+        }
+    }
+
+    /// Runs the jobs of one frame. The first of them is `first` of the batch.
+    fn run_frame(
+        &mut self,
+        first: usize,
+        jobs: &[BatchJob<'_>],
+        each: &mut dyn FnMut(usize, Result<Bytes, BackendError>),
+    ) -> Ran {
+        let mut lost = self.send(|out| put_jobs(out, jobs)).err();
+        for index in 0..jobs.len() {
+            let answer = match &lost {
+                Some(error) => Err(error.clone()),
+                None => self.answer(),
+            };
+            let result = match answer {
+                Ok(Answer::Output(output)) => Ok(output),
+                Ok(Answer::Failed(error)) => {
+                    let ends = error.fate != Fate::Keep;
+                    each(first + index, Err(error));
+                    if ends {
+                        return Ran::EndedAfter(index + 1);
+                    }
+                    continue;
+                }
+                Ok(_) => Err(self.process.talked_nonsense()),
+                Err(error) => Err(error),
+            };
+            // Any job not answered may have ended the worker: all are told.
+            lost = result.as_ref().err().cloned();
+            each(first + index, result);
+        }
+        if lost.is_some() { Ran::EndedAfter(jobs.len()) } else { Ran::All }
+    }
+}
+
+/// How many of `jobs`, at least one, make one frame.
+fn fitting(jobs: &[BatchJob<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |job: &&BatchJob<'_>| {
+        bytes += input(job).len();
+        bytes <= BATCH_BYTES
+    };
+    jobs.iter().take_while(fits).count().max(1)
+}
+
+fn input<'a>(job: &BatchJob<'a>) -> &'a [u8] {
+    let KeyOperation::Sign { input, .. } = job.operation;
+    input.as_bytes()
+}
+
+impl Session for ProcessSession {
+    fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
+        self.ask(&Command::Find(selector.clone()))
+    }
+
+    fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
+        let found = self.ask(&Command::Generate(template.clone()))?;
+        found.ok_or_else(|| self.process.talked_nonsense())
+    }
+
+    fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+        let mut answer = Err(BackendError::keep(Fault::internal("a job was not answered")));
+        self.perform_batch(&[BatchJob { handle, kind, operation }], &mut |_, result| answer = result);
+        answer
+    }
+
+    fn batches(&self) -> bool {
+        true
+    }
+
+    fn perform_batch(
+        &mut self,
+        jobs: &[BatchJob<'_>],
+        each: &mut dyn FnMut(usize, Result<Bytes, BackendError>),
+    ) -> usize {
+        let mut told = 0;
+        while told < jobs.len() {
+            let rest = &jobs[told..];
+            if input(&rest[0]).len() > INPUT_MAX {
+                let what = format!("a worker process signs messages of up to {} MiB", INPUT_MAX >> 20);
+                each(told, Err(BackendError::keep(Fault::TooLarge { what })));
+                told += 1;
+                continue;
+            }
+            let count = fitting(rest);
+            match self.run_frame(told, &rest[..count], each) {
+                Ran::All => told += count,
+                Ran::EndedAfter(answered) => return told + answered,
+            }
+        }
+        told
+    }
+}

@@ -1,0 +1,433 @@
+//! Both ends of the pair: messages whole and hostile, and sessions with the worker's end on a thread of the test.
+
+use std::os::unix::net::UnixStream;
+use std::process::{Command as Program, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::child::Process;
+use super::message::{ANSWER_MAX, Answer, Command, INPUT_MAX, Job, Settings};
+use super::pair::{self, Frames, put_frame};
+use super::session::ProcessSession;
+use super::{device, fault, worker};
+use crate::backend::fake::{FakeBackend, PIN};
+use crate::backend::{
+    Backend, BackendError, BatchJob, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
+};
+use crate::config::Profile;
+use crate::crypto::SoftwareKey;
+use crate::model::{
+    Curve, Digest, Fault, Hash, KeyKind, KeyOperation, Namespace, SaltLength, Secret, SignInput, SignatureScheme,
+    TokenSelector,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+
+/// A process of the test's own to be watched and killed; the control pair; the worker's end of it.
+fn process() -> (Arc<Process>, std::os::fd::OwnedFd) {
+    let (control, theirs) = pair::control().unwrap();
+    // It lives until its input closes, as it does when the test ends.
+    let child = Program::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    (Process::watch("worker process of a test".into(), child, control).unwrap(), theirs)
+}
+
+/// How it ended, once it has.
+fn end(process: &Process) -> String {
+    let begun = Instant::now();
+    loop {
+        let text = process.died().fault.to_string();
+        if !text.contains("closed its connection") {
+            return text;
+        }
+        assert!(begun.elapsed() < LIMIT, "it lives on");
+    }
+}
+
+fn settings() -> Settings {
+    Settings { library: "/a/b.so".into(), profile: Some(Profile::Luna), token: TokenSelector::Label("ca".into()) }
+}
+
+/// A device whose worker is a thread that serves `token`.
+fn device(token: &FakeBackend) -> Box<dyn Device> {
+    let (process, theirs) = process();
+    let token = token.clone();
+    std::thread::spawn(move || worker::serve(theirs, |_| Arc::new(token)).unwrap());
+    device::open(process, settings(), LIMIT).unwrap()
+}
+
+fn sign(input: &[u8]) -> KeyOperation {
+    let input = SignInput::Digest(Digest::new(input).unwrap());
+    KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: Hash::Sha2_256, input }
+}
+
+/// Runs a batch, and answers what was told and the count.
+fn batch(session: &mut dyn Session, jobs: &[BatchJob<'_>]) -> (Vec<Result<Bytes, BackendError>>, usize) {
+    let mut told = Vec::new();
+    let count = session.perform_batch(jobs, &mut |index, result| {
+        assert_eq!(index, told.len());
+        told.push(result);
+    });
+    (told, count)
+}
+
+fn causes(told: &[Result<Bytes, BackendError>]) -> Vec<&str> {
+    told.iter().map(|result| result.as_ref().map_or_else(|error| error.cause, |_| "ok")).collect()
+}
+
+#[test]
+fn a_session_behind_the_pair_is_a_session() {
+    let token = FakeBackend::default();
+    token.make("ca", b"7", P256).unwrap();
+    let device = device(&token);
+    assert_eq!((device.info().label.as_str(), device.info().profile), ("ca", Profile::Fake));
+    assert_eq!(device.pin_flags().unwrap(), PinFlags::default());
+    let refused = device.login(&Secret::from("0000")).unwrap_err();
+    assert_eq!((refused.cause, refused.fate), ("credentials_refused", Fate::Retire));
+    device.login(&Secret::from(PIN)).unwrap();
+    assert_eq!(token.logins(), 2);
+
+    let mut session = device.open_session().unwrap();
+    let nothing = KeySelector { label: Some("b".into()), id: None };
+    assert!(session.find(&nothing).unwrap().is_none());
+    let found = session.find(&KeySelector { label: None, id: Some(b"7".to_vec()) }).unwrap().unwrap();
+    assert_eq!((found.label.as_str(), found.public.kind), ("ca", P256));
+    let made = session.generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into() }).unwrap();
+    assert_eq!((made.label.as_str(), made.public.kind, token.generated()), ("ed", KeyKind::Ed25519, 1));
+
+    let operation = sign(&[1; 32]);
+    let signature = session.perform(found.handle, P256, &operation).unwrap();
+    let KeyOperation::Sign { scheme, hash, input } = &operation;
+    let valid = crate::crypto::verify(&found.public, *scheme, SaltLength::Auto, *hash, input, &signature);
+    assert!(valid.unwrap());
+}
+
+#[test]
+fn an_error_that_ends_the_session_ends_the_batch() {
+    let token = FakeBackend::default();
+    token.make("ca", b"", P256).unwrap();
+    let device = device(&token);
+    let mut session = device.open_session().unwrap();
+    let operation = sign(&[1; 32]);
+    let job = BatchJob { handle: 0, kind: P256, operation: &operation };
+    // The third is not there, which is nobody's session's fault.
+    let jobs = [job, job, BatchJob { handle: 9, ..job }, job];
+    let (told, count) = batch(session.as_mut(), &jobs);
+    assert_eq!((causes(&told), count), (vec!["ok", "ok", "internal", "ok"], 4));
+    token.fail_next(BackendError::new(Fate::Reopen, Fault::DeviceError { what: "C_Sign: CKR_DEVICE_ERROR".into() }));
+    let before = token.performed();
+    let (told, count) = batch(session.as_mut(), &jobs);
+    assert_eq!((causes(&told), count, token.performed() - before), (vec!["device_error"], 1, 1));
+    // A thousand at once, and messages that fill several frames.
+    let (told, count) = batch(session.as_mut(), &vec![job; 1000]);
+    assert!(count == 1000 && told.iter().all(Result::is_ok));
+    token.make("ed", b"", KeyKind::Ed25519).unwrap();
+    let input = SignInput::Message(vec![7; 100 << 10].into());
+    let long = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
+    let jobs = [BatchJob { handle: 1, kind: KeyKind::Ed25519, operation: &long }; 7];
+    let (told, count) = batch(session.as_mut(), &jobs);
+    assert!(count == 7 && told.iter().all(Result::is_ok), "{:?}", causes(&told));
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_an_error_and_no_end() {
+    let token = FakeBackend::default();
+    token.make(&"a".repeat(ANSWER_MAX), b"7", P256).unwrap();
+    let device = device(&token);
+    let mut session = device.open_session().unwrap();
+    let selector = KeySelector { label: None, id: Some(b"7".to_vec()) };
+    for _ in 0..2 {
+        let error = session.find(&selector).unwrap_err();
+        assert_eq!((error.cause, error.fate), ("device_error", Fate::Keep));
+    }
+}
+
+#[test]
+fn what_is_too_long_is_refused_before_it_is_sent() {
+    let device = device(&FakeBackend::default());
+    let mut session = device.open_session().unwrap();
+    let input = SignInput::Message(vec![0; INPUT_MAX + 1].into());
+    let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
+    let error = session.perform(0, KeyKind::Ed25519, &operation).unwrap_err();
+    assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
+    let label = "ä".repeat(100 << 10);
+    assert!(session.find(&KeySelector { label: Some(label), id: None }).unwrap().is_none());
+    let error = device.login(&Secret::new(vec![b'1'; pair::PACKET_MAX])).unwrap_err();
+    assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
+}
+
+/// A session whose worker's end is in the test's hands.
+fn session() -> (ProcessSession, UnixStream, Arc<Process>) {
+    let (process, _) = process();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut frames = Frames::new(theirs.try_clone().unwrap());
+    frames.send(&framed(&Answer::Done)).unwrap();
+    let session = ProcessSession::open(ours, Arc::clone(&process)).unwrap();
+    (session, theirs, process)
+}
+
+fn framed(answer: &Answer) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_frame(&mut out, |out| answer.encode(out));
+    out
+}
+
+#[test]
+fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
+    let (mut session, theirs, process) = session();
+    let operation = sign(&[1; 32]);
+    let jobs = [BatchJob { handle: 0, kind: P256, operation: &operation }; 4];
+    let (mut frames, ended) = (Frames::new(theirs), Arc::clone(&process));
+    let worker = std::thread::spawn(move || {
+        let Command::Perform(jobs) = Command::decode(frames.next(ANSWER_MAX).unwrap().unwrap()).unwrap() else {
+            panic!("no batch")
+        };
+        // Two answers, and half of a third.
+        let answer = framed(&Answer::Output(Bytes::from_static(&[3; 70])));
+        frames.send(&[&answer[..], &answer, &answer[..9]].concat()).unwrap();
+        process.kill();
+        jobs.len()
+    });
+    let (told, count) = batch(&mut session, &jobs);
+    assert_eq!((causes(&told), count), (vec!["ok", "ok", fault::WORKER_DIED, fault::WORKER_DIED], 4));
+    assert_eq!(worker.join().unwrap(), 4);
+    let error = session.perform(0, P256, &operation).unwrap_err();
+    assert_eq!((error.cause, error.fate), (fault::WORKER_DIED, Fate::Reinitialize));
+    assert_eq!(end(&ended), "device error: worker process of a test was ended by signal 9 (SIGKILL)");
+}
+
+#[test]
+fn a_worker_that_talks_nonsense_is_killed() {
+    let key = SoftwareKey::generate(P256).unwrap();
+    let found = |spki| {
+        let public = crate::model::PublicKey { spki, ..key.public().clone() };
+        Answer::Found(Some(FoundKey { handle: 1, public, id: Vec::new(), label: String::new() }))
+    };
+    let long = [&u32::MAX.to_le_bytes()[..], &[0; 64]].concat();
+    let not_a_key = framed(&found(Bytes::from_static(b"no key")));
+    for nonsense in
+        [long, framed(&Answer::Done), framed(&found(key.public().spki.clone())), not_a_key, vec![1, 0, 0, 0, 99]]
+    {
+        let (mut session, theirs, process) = session();
+        Frames::new(theirs.try_clone().unwrap()).send(&nonsense).unwrap();
+        let error = session.perform(0, P256, &sign(&[1; 32])).unwrap_err();
+        assert_eq!((error.cause, error.fate), (fault::WORKER_DIED, Fate::Reinitialize));
+        let text = error.fault.to_string();
+        assert!(text.contains("answered what is no answer, and was killed"), "{text}");
+        drop(theirs);
+        assert!(end(&process).contains("SIGKILL"));
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_open_in_time_is_killed() {
+    let (process, theirs) = process();
+    let watched = Arc::clone(&process);
+    let error = device::open(process, settings(), Duration::from_millis(20)).map(drop).unwrap_err();
+    assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
+    assert!(end(&watched).contains("SIGKILL"));
+    drop(theirs);
+}
+
+#[test]
+fn a_login_that_hangs_ends_its_worker() {
+    let (process, theirs) = process();
+    let watched = Arc::clone(&process);
+    let info = DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions: None, profile: Profile::Luna };
+    let mut packet = Vec::new();
+    Answer::Opened(info).encode(&mut packet);
+    // It has opened its token before it is asked to, and answers nothing else.
+    pair::send(&theirs, &packet, None).unwrap();
+    let device = device::open(process, settings(), Duration::from_millis(50)).unwrap();
+    for error in [device.login(&Secret::from("1234")).unwrap_err(), device.open_session().map(drop).unwrap_err()] {
+        assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
+    }
+    assert!(end(&watched).contains("SIGKILL"));
+    drop(theirs);
+}
+
+#[test]
+fn a_worker_ends_with_its_device() {
+    let token = FakeBackend::default();
+    let (process, theirs) = process();
+    let served = std::thread::spawn(move || worker::serve(theirs, |_| Arc::new(token)));
+    let device = device::open(Arc::clone(&process), settings(), LIMIT).unwrap();
+    let session = device.open_session().unwrap();
+    drop(session);
+    assert!(!device.is_lost());
+    drop(device);
+    assert_eq!(served.join().unwrap(), Ok(()));
+    // The process of this test does not listen, as one whose library hangs would not.
+    process.kill();
+    assert!(end(&process).contains("SIGKILL") && !process.is_alive());
+}
+
+#[test]
+fn a_worker_that_is_told_nonsense_ends() {
+    for packet in [&[99][..], &[1], &[2, 200, 0, 0, 0]] {
+        let (control, theirs) = pair::control().unwrap();
+        pair::send(&control, packet, None).unwrap();
+        let open: fn(&Settings) -> Arc<dyn Backend> = |_| Arc::new(FakeBackend::default());
+        assert!(worker::serve(theirs, open).is_err(), "{packet:?}");
+    }
+}
+
+/// A message that reads the same again.
+fn same<T: std::fmt::Debug>(encode: impl Fn(&T, &mut Vec<u8>), decode: impl Fn(&[u8]) -> Option<T>, message: &T) {
+    let mut bytes = Vec::new();
+    encode(message, &mut bytes);
+    let read = decode(&bytes).unwrap_or_else(|| panic!("{message:?} is refused"));
+    assert_eq!(format!("{message:?}"), format!("{read:?}"));
+    // Cut short or longer, it is none.
+    assert!(decode(&bytes[..bytes.len() - 1]).is_none(), "{message:?}");
+    bytes.push(0);
+    assert!(decode(&bytes).is_none(), "{message:?}");
+}
+
+#[test]
+fn commands_arrive_as_they_were_sent() {
+    let job = |scheme, hash, input| Job {
+        handle: 7,
+        kind: KeyKind::Rsa { bits: 3072 },
+        operation: KeyOperation::Sign { scheme, hash, input },
+    };
+    let digest = |len: usize| SignInput::Digest(Digest::new(&vec![7; len]).unwrap());
+    let mut jobs: Vec<Job> =
+        Hash::ALL.map(|hash| job(SignatureScheme::RsaPkcs1, hash, digest(hash.digest_bytes()))).into();
+    jobs.push(job(SignatureScheme::RsaPss { salt: 300 }, Hash::Sha2_512, digest(64)));
+    jobs.push(job(SignatureScheme::Ed25519, Hash::None, SignInput::Message(Bytes::from_static(b"whole"))));
+    for kind in [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ed25519] {
+        jobs.push(Job { kind, ..job(SignatureScheme::Ecdsa, Hash::Sha1, digest(20)) });
+    }
+    let commands = [
+        Command::Open(settings()),
+        Command::Open(Settings { profile: None, token: TokenSelector::Serial("4711".into()), ..settings() }),
+        Command::Open(Settings { token: TokenSelector::Slot(u64::MAX), ..settings() }),
+        Command::PinFlags,
+        Command::Login(Secret::from("1234")),
+        Command::OpenSession,
+        Command::Find(KeySelector { label: Some("Prüfung".into()), id: Some(vec![0, 255]) }),
+        Command::Find(KeySelector { label: None, id: None }),
+        Command::Generate(KeyTemplate { kind: P256, label: "ca".into() }),
+        Command::Perform(jobs),
+        Command::Perform(Vec::new()),
+    ];
+    for command in &commands {
+        same(Command::encode, |bytes| Command::decode(bytes).ok(), command);
+    }
+    let Command::Login(pin) = &commands[4] else { panic!() };
+    let mut bytes = Vec::new();
+    Command::Login(pin.clone()).encode(&mut bytes);
+    let Ok(Command::Login(read)) = Command::decode(&bytes) else { panic!() };
+    assert_eq!(read.expose(), b"1234");
+}
+
+#[test]
+fn answers_arrive_as_they_were_sent() {
+    let key = SoftwareKey::generate(P256).unwrap();
+    let found = FoundKey { handle: 3, public: key.public().clone(), id: vec![1], label: "ca".into() };
+    let info = |max_sessions, profile| DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions, profile };
+    let what = || "C_Sign: CKR_DEVICE_ERROR (0x30)".to_owned();
+    let (one, two) = (what(), what());
+    let faults = [
+        Fault::Unavailable { what: what() },
+        Fault::DeviceError { what: what() },
+        Fault::DeviceStuck { what: what() },
+        Fault::CredentialsRefused { what: what() },
+        Fault::NotSupported { what: what() },
+        Fault::InvalidRequest { reason: what() },
+        Fault::TooLarge { what: what() },
+        Fault::NotFound { what: String::new() },
+        Fault::Internal { what: what() },
+        Fault::KeyUnavailable { key: one.clone(), reason: two.clone() },
+        Fault::KeyMismatch { key: one, reason: two },
+    ];
+    let fates =
+        [Fate::Keep, Fate::FindAgain, Fate::Reopen, Fate::LoginAgain, Fate::Reinitialize, Fate::BackOff, Fate::Retire];
+    let mut answers = vec![
+        Answer::Opened(info(Some(16), Profile::CloudHsm)),
+        Answer::Opened(info(None, Profile::Generic)),
+        Answer::PinFlags(PinFlags { final_try: true, locked: false }),
+        Answer::Done,
+        Answer::Found(Some(found)),
+        Answer::Found(None),
+        Answer::Output(Bytes::from_static(&[9; 512])),
+    ];
+    for fault in faults {
+        answers.push(Answer::Failed(BackendError::keep(fault)));
+    }
+    for (fate, cause) in fates.into_iter().zip([
+        "CKR_DEVICE_ERROR",
+        "CKR_VENDOR_DEFINED",
+        "worker_died",
+        "key_mismatch",
+        "internal",
+        "CKR_PENDING",
+    ]) {
+        answers.push(Answer::Failed(BackendError { fault: Fault::DeviceError { what: what() }, fate, cause }));
+    }
+    for answer in &answers {
+        same(Answer::encode, |bytes| Answer::decode(bytes).ok(), answer);
+    }
+}
+
+/// What an error becomes on its way.
+fn crossed(error: BackendError) -> BackendError {
+    let mut bytes = Vec::new();
+    Answer::Failed(error).encode(&mut bytes);
+    match Answer::decode(&bytes) {
+        Ok(Answer::Failed(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_worker_speaks_for_its_token_only() {
+    let namespace = Namespace::root();
+    let overloaded = Fault::Overloaded { namespace, limit: 1, retry_after: LIMIT };
+    for fault in [overloaded, Fault::PermissionDenied, Fault::Sealed, Fault::NotInitialized] {
+        assert_eq!(crossed(BackendError::keep(fault)).fault.label().as_str(), "internal");
+    }
+    // Metrics count no word of a library's own making, and its text is one short line.
+    let what = format!("C_Sign:\nforged line\u{1b}[2J {}", "ä".repeat(2000));
+    let error = crossed(BackendError { fault: Fault::DeviceError { what }, fate: Fate::Keep, cause: "CKR_OF_MY_OWN" });
+    let text = error.fault.to_string();
+    assert_eq!(error.cause, "other");
+    assert!(text.starts_with("device error: C_Sign: forged line [2J ä") && text.len() < 1100, "{text}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..8u8) {
+        let bytes = [&[kind][..], &bytes].concat();
+        if let Ok(command) = Command::decode(&bytes) {
+            let mut again = Vec::new();
+            command.encode(&mut again);
+            prop_assert_eq!(&again, &bytes);
+        }
+        let _ = Answer::decode(&bytes);
+    }
+
+    #[test]
+    fn frames_are_the_same_however_they_are_cut(
+        contents in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40_000), 0..8),
+        cut in 1..5000usize,
+    ) {
+        let mut sent = Vec::new();
+        contents.iter().for_each(|content| put_frame(&mut sent, |out| out.extend_from_slice(content)));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let writer = std::thread::spawn(move || {
+            let mut frames = Frames::new(theirs);
+            sent.chunks(cut).for_each(|chunk| frames.send(chunk).unwrap());
+        });
+        let (mut frames, mut read) = (Frames::new(ours), Vec::new());
+        while let Some(frame) = frames.next(40_000).unwrap() {
+            read.push(frame.to_vec());
+        }
+        writer.join().unwrap();
+        prop_assert_eq!(read, contents);
+    }
+}

@@ -1,0 +1,58 @@
+//! Whose a key is: the first namespace that records its public key has it, and no other may use it while one of that
+//! namespace's managed keys stands for it.
+//!
+//! A claim is by what the key is, whatever library, token, label or id led to it. The records are the claims: nothing else
+//! is stored, and the last record that goes takes the claim with it.
+
+use super::record::{COLLECTION, KeyRecord};
+use super::registry::{Entry, KEYS_MAX};
+use crate::crypto;
+use crate::model::{Fault, Namespace, PublicKey};
+use crate::store::Store;
+
+/// Namespaces of one store.
+const NAMESPACES_MAX: usize = 100_000;
+
+/// Claims of the namespaces that the configuration does not name now: they come back with their keys.
+#[derive(Default)]
+pub(super) struct Unserved(Vec<(Namespace, PublicKey)>);
+
+impl Unserved {
+    /// Reads those of every namespace in the store but the `served`.
+    pub(super) fn load(store: &Store, served: &[Namespace]) -> Result<Unserved, Fault> {
+        let mut claims = Vec::new();
+        for namespace in store.namespaces(NAMESPACES_MAX)?.into_iter().filter(|known| !served.contains(known)) {
+            for (_, record) in store.read_all::<KeyRecord>(&namespace, COLLECTION, None, KEYS_MAX)? {
+                claims.extend(record.public_key()?.map(|public| (namespace.clone(), public)));
+            }
+        }
+        Ok(Unserved(claims))
+    }
+
+    /// The claims.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Namespace, &PublicKey)> {
+        self.0.iter().map(|(namespace, public)| (namespace, public))
+    }
+}
+
+/// Refuses where one of `claims`, of another namespace than the entry's, is to the key `found` for the entry.
+pub(super) fn check<'c>(
+    entry: &Entry,
+    found: &PublicKey,
+    claims: impl Iterator<Item = (&'c Namespace, &'c PublicKey)>,
+) -> Result<(), Fault> {
+    let bytes = crypto::subject_public_key(found)?;
+    let same = |public: &PublicKey| {
+        // Not the whole SubjectPublicKeyInfo: libraries differ in how they write its parameters.
+        public.kind == found.kind && crypto::subject_public_key(public).is_ok_and(|other| other == bytes)
+    };
+    let mut others = claims.filter(|(namespace, _)| **namespace != entry.namespace);
+    let Some((claimed_by, _)) = others.find(|(_, public)| same(public)) else { return Ok(()) };
+    // For the operator of the daemon; whoever asks is not told whose it is.
+    tracing::warn!(key = entry.name, namespace = %entry.namespace, %claimed_by, "a key of another namespace was refused");
+    Err(Fault::invalid(format!(
+        "managed key {:?} cannot be used: the key it names on its token is another namespace's; register another label or \
+         id, or have the key released there",
+        entry.name
+    )))
+}

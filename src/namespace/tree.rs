@@ -1,0 +1,149 @@
+//! Which namespaces there are, each with its mounts, and what a request's path addresses among them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::model::{Mount, Namespace};
+
+/// The mounts of a namespace by path, each ending in `/`.
+pub(super) type MountTable = BTreeMap<String, Arc<Mount>>;
+
+/// Every namespace that is served. The root always is, and with a namespace all those it lies in. Cheap to clone beside
+/// what its changes cost.
+#[derive(Clone)]
+pub(super) struct Tree(HashMap<Namespace, Arc<MountTable>>);
+
+impl Tree {
+    /// The root, these, and those they lie in; without mounts yet.
+    pub(super) fn of(configured: &[Namespace]) -> Tree {
+        let above = configured.iter().flat_map(Namespace::ancestors);
+        let all = std::iter::once(Namespace::root()).chain(above).chain(configured.iter().cloned());
+        Tree(all.map(|namespace| (namespace, Arc::default())).collect())
+    }
+
+    /// Every namespace, sorted by its path: those above come before those below.
+    pub(super) fn all(&self) -> Vec<Namespace> {
+        let mut all: Vec<Namespace> = self.0.keys().cloned().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The mounts of a namespace; `None` if there is no such namespace.
+    pub(super) fn mounts(&self, namespace: &Namespace) -> Option<&Arc<MountTable>> {
+        self.0.get(namespace)
+    }
+
+    /// Gives a namespace that exists other mounts.
+    pub(super) fn replace(&mut self, namespace: &Namespace, mounts: MountTable) {
+        if let Some(known) = self.0.get_mut(namespace) {
+            *known = Arc::new(mounts);
+        }
+    }
+
+    /// Splits `path`, which is asked below the namespace `below`, into the deepest namespace it begins with and the rest.
+    /// Compares whole parts, byte by byte: nothing is decoded, folded or resolved here.
+    pub(super) fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+        let (mut found, mut rest) = (below.clone(), path);
+        if self.0.len() == 1 || !path.contains('/') {
+            return (found, rest);
+        }
+        let mut name = below.as_str().to_owned();
+        // All namespaces above one that exists do exist, so the first part that leads to none ends the search.
+        while let Some((part, tail)) = rest.split_once('/') {
+            name.push_str(part);
+            name.push('/');
+            let Some((deeper, _)) = self.0.get_key_value(name.as_str()) else { break };
+            (found, rest) = (deeper.clone(), tail);
+        }
+        (found, rest)
+    }
+
+    /// The namespace below `namespace` whose paths begin as this mount's path does: requests for the mount would go there.
+    pub(super) fn namespace_at(&self, namespace: &Namespace, mount: &str) -> Option<Namespace> {
+        let first = mount.split('/').next().unwrap_or_default();
+        let child = format!("{}{first}/", namespace.as_str());
+        self.0.get_key_value(child.as_str()).map(|(child, _)| child.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn located(below: &str, path: &str) -> (String, String) {
+        let configured = ["team-a", "team-a/ci/x", "team-b"].map(Namespace::from_path);
+        let (namespace, rest) = Tree::of(&configured).locate(&Namespace::from_path(below), path);
+        (namespace.as_str().to_owned(), rest.to_owned())
+    }
+
+    fn is(namespace: &str, rest: &str) -> (String, String) {
+        (namespace.to_owned(), rest.to_owned())
+    }
+
+    #[test]
+    fn those_above_a_namespace_exist_with_it() {
+        let tree = Tree::of(&["a/b/c", "d"].map(Namespace::from_path));
+        let all: Vec<String> = tree.all().iter().map(|namespace| namespace.as_str().to_owned()).collect();
+        assert_eq!(all, ["", "a/", "a/b/", "a/b/c/", "d/"]);
+    }
+
+    #[test]
+    fn header_and_prefix_mix_and_the_longest_prefix_wins() {
+        for (below, path, namespace, rest) in [
+            ("", "transit/sign/k", "", "transit/sign/k"),
+            ("", "team-a/transit/sign/k", "team-a/", "transit/sign/k"),
+            ("", "team-a/ci/transit/sign/k", "team-a/ci/", "transit/sign/k"),
+            ("", "team-a/ci/x/sys/mounts", "team-a/ci/x/", "sys/mounts"),
+            ("team-a", "ci/transit/sign/k", "team-a/ci/", "transit/sign/k"),
+            ("team-a/ci", "x/transit/sign/k", "team-a/ci/x/", "transit/sign/k"),
+            ("team-a", "transit/sign/k", "team-a/", "transit/sign/k"),
+        ] {
+            assert_eq!(located(below, path), is(namespace, rest), "{below} + {path}");
+        }
+    }
+
+    #[test]
+    fn a_path_leads_down_and_never_up_or_aside() {
+        for (below, path) in [
+            ("team-a", "team-b/transit"),
+            ("team-a", "team-a/transit"),
+            ("team-a", "../team-b/transit"),
+            ("team-a", "./ci/transit"),
+            ("team-a", "/team-b/transit"),
+            ("team-a", "//ci/transit"),
+            ("team-a", "root/transit"),
+            ("team-a", "CI/transit"),
+            ("team-a", "c/i/transit"),
+            ("team-a", "ci%2Ftransit"),
+            ("team-a", "ci"),
+            ("", "Team-A/transit"),
+            ("", "team-a"),
+            ("", "team-/transit"),
+            ("", "team-ab/transit"),
+            ("", " team-a/transit"),
+            ("", "/team-a/transit"),
+            ("", ""),
+            ("", "/"),
+        ] {
+            let there = Namespace::from_path(below);
+            assert_eq!(located(below, path), is(there.as_str(), path), "{below} + {path}");
+        }
+        // A namespace that is not there has none below it.
+        assert_eq!(located("team-c", "team-a/transit"), is("team-c/", "team-a/transit"));
+        assert_eq!(located("team-a/c", "i/transit"), is("team-a/c/", "i/transit"));
+    }
+
+    #[test]
+    fn where_a_namespace_is_no_mount_can_be() {
+        let tree = Tree::of(&["a/b/c"].map(Namespace::from_path));
+        let at = |namespace: &str, mount: &str| tree.namespace_at(&Namespace::from_path(namespace), mount);
+        for (namespace, mount, taken) in
+            [("", "a/", "a/"), ("", "a/pki/", "a/"), ("a", "b/", "a/b/"), ("a", "b/c/d/", "a/b/")]
+        {
+            assert_eq!(at(namespace, mount), Some(Namespace::from_path(taken)), "{namespace} {mount}");
+        }
+        for (namespace, mount) in [("", "ab/"), ("", "b/"), ("a", "a/"), ("a/b/c", "c/"), ("d", "a/")] {
+            assert_eq!(at(namespace, mount), None, "{namespace} {mount}");
+        }
+    }
+}

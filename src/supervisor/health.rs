@@ -1,0 +1,272 @@
+//! How a member fares, as a machine without a clock, a thread or a token: what happened goes in, what to do comes out. The
+//! states and their meaning are drawn at [`MemberState`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::pool::BackOff;
+use crate::backend::Fate;
+use crate::model::MemberState;
+
+/// Evictions are counted over so long.
+const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+/// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill.
+const BREAKER_ROUNDS: usize = 3;
+
+/// Quick tries of a member that served well until now, before its jobs are told that it is down; and the pauses before
+/// them: long enough together for others to let go of a module, and for a process to start.
+const QUICK_TRIES: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(1000),
+];
+
+/// What happened to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Its token is open and logged in to; so many sessions are wanted of it.
+    CameUp { sessions: usize },
+    /// It could not be brought up.
+    StayedDown(Fate),
+    /// A session pulls work.
+    SessionOpened,
+    /// A session that was being opened was refused.
+    SessionRefused(Fate),
+    /// A session has ended, without an error.
+    SessionEnded,
+    /// A session has ended with an error it could not mend by itself.
+    SessionLost(Fate),
+    /// A session met an error, and opened itself anew.
+    SessionEvicted,
+    /// A call of a session does not return; whether it had been opened before.
+    SessionStuck { opened: bool },
+    /// A call that did not return has returned after all, or its process was ended.
+    StuckEnded,
+    /// A key could not be proven, for more than the key's own reasons.
+    ProofFailed(Fate),
+    /// A signature made by it was wrong.
+    WrongSignature,
+    /// Others found that the library's state is lost.
+    LibraryLost,
+    /// It is to be tried again at once: a PIN was given that was not tried before.
+    NewPin,
+}
+
+/// What is to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Stay,
+    /// Bring it up now.
+    BringUp,
+    /// Let go of its sessions, and…
+    TakeDown(Again),
+}
+
+/// When a member that was taken down is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// In a moment: it served well until now, and its jobs wait for it.
+    Soon(Duration),
+    /// After a pause.
+    After(Duration),
+    /// When an operator has done something about it.
+    Never,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Health {
+    state: MemberState,
+    up: bool,
+    wanted: usize,
+    opening: usize,
+    open: usize,
+    stuck: usize,
+    evicted: VecDeque<Instant>,
+    back_off: BackOff,
+    /// Quick tries made since it served.
+    quick_tries: usize,
+    settles_after: Duration,
+    serving_since: Option<Instant>,
+}
+
+impl Health {
+    /// A member nobody has tried to bring up. Pauses between tries grow from `probe_min` to `probe_max`.
+    pub(super) fn new(probe_min: Duration, probe_max: Duration) -> Health {
+        Health {
+            state: MemberState::Probing,
+            up: false,
+            wanted: 0,
+            opening: 0,
+            open: 0,
+            stuck: 0,
+            evicted: VecDeque::new(),
+            back_off: BackOff::new(probe_min, probe_max),
+            quick_tries: QUICK_TRIES.len(),
+            settles_after: probe_min,
+            serving_since: None,
+        }
+    }
+
+    pub(super) fn state(&self) -> MemberState {
+        self.state
+    }
+
+    /// Whether its token is open and logged in to.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Sessions that pull work.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Threads inside calls that do not return.
+    pub(super) fn stuck(&self) -> usize {
+        self.stuck
+    }
+
+    /// How many sessions should be opened next: as many as pull work already, so that a token that comes back is not
+    /// overrun; and never more threads than twice the sessions wanted, so that one that hangs does not eat threads for ever.
+    pub(super) fn to_open(&self) -> usize {
+        if !self.up || self.opening > 0 {
+            return 0;
+        }
+        let missing = self.wanted.saturating_sub(self.open);
+        let room = (2 * self.wanted).saturating_sub(self.open + self.stuck);
+        missing.min(room).min(self.open.max(1))
+    }
+
+    /// Counts the sessions that are being opened now.
+    pub(super) fn note_opening(&mut self, sessions: usize) {
+        self.opening += sessions;
+        self.settle();
+    }
+
+    /// Takes note of what happened, and says what to do.
+    pub(super) fn on(&mut self, event: Event, now: Instant) -> Step {
+        if self.state == MemberState::Refused && event != Event::NewPin {
+            return Step::Stay;
+        }
+        match event {
+            Event::NewPin => return self.new_pin(),
+            Event::CameUp { sessions } => self.come_up(sessions),
+            Event::StayedDown(fate) => return self.take_down(fate, now),
+            Event::WrongSignature => return self.take_down(Fate::Retire, now),
+            // Whatever the word for it, what is not up cannot be lost.
+            _ if !self.up => {}
+            Event::LibraryLost => return self.take_down(Fate::Reinitialize, now),
+            Event::SessionLost(fate) => return self.take_down(fate, now),
+            Event::ProofFailed(Fate::Keep | Fate::FindAgain) => {}
+            Event::ProofFailed(fate) => return self.take_down(fate, now),
+            Event::SessionRefused(fate) => return self.session_refused(fate, now),
+            Event::SessionOpened => {
+                self.opening = self.opening.saturating_sub(1);
+                self.open += 1;
+                self.serving_since.get_or_insert(now);
+            }
+            Event::SessionEnded => self.open = self.open.saturating_sub(1),
+            Event::SessionEvicted => {
+                if self.breaker_opens(now) {
+                    return self.take_down(Fate::Reinitialize, now);
+                }
+            }
+            Event::SessionStuck { opened } => {
+                let from = if opened { &mut self.open } else { &mut self.opening };
+                *from = from.saturating_sub(1);
+                self.stuck += 1;
+            }
+            Event::StuckEnded => self.stuck = self.stuck.saturating_sub(1),
+        }
+        self.settle();
+        Step::Stay
+    }
+
+    fn come_up(&mut self, sessions: usize) {
+        self.up = true;
+        self.wanted = sessions.max(1);
+        (self.opening, self.open, self.stuck) = (0, 0, 0);
+        self.evicted.clear();
+        self.state = MemberState::Warming;
+    }
+
+    fn new_pin(&mut self) -> Step {
+        if self.up || self.state != MemberState::Refused {
+            return Step::Stay;
+        }
+        self.back_off.reset();
+        self.state = MemberState::Probing;
+        Step::BringUp
+    }
+
+    /// One more session was refused: go on with those there are. Without any, the token is of no use now.
+    fn session_refused(&mut self, fate: Fate, now: Instant) -> Step {
+        self.opening = self.opening.saturating_sub(1);
+        let full = matches!(fate, Fate::Keep | Fate::Reopen | Fate::BackOff);
+        if !full || self.open == 0 {
+            return self.take_down(fate, now);
+        }
+        self.wanted = self.open;
+        self.settle();
+        self.state = MemberState::Degraded;
+        Step::Stay
+    }
+
+    fn breaker_opens(&mut self, now: Instant) -> bool {
+        self.evicted.push_back(now);
+        while self.evicted.front().is_some_and(|at| now.saturating_duration_since(*at) > BREAKER_WINDOW) {
+            self.evicted.pop_front();
+        }
+        self.evicted.len() > BREAKER_ROUNDS * self.wanted
+    }
+
+    fn take_down(&mut self, fate: Fate, now: Instant) -> Step {
+        let was_up = std::mem::replace(&mut self.up, false);
+        (self.opening, self.open, self.stuck) = (0, 0, 0);
+        let served = self.serving_since.take();
+        if fate == Fate::Retire {
+            self.state = MemberState::Refused;
+            return Step::TakeDown(Again::Never);
+        }
+        self.state = MemberState::BackingOff;
+        if was_up && served.is_some_and(|since| now.saturating_duration_since(since) > self.settles_after) {
+            self.back_off.reset();
+            self.quick_tries = 0;
+        }
+        match QUICK_TRIES.get(self.quick_tries) {
+            Some(pause) => {
+                self.quick_tries += 1;
+                Step::TakeDown(Again::Soon(*pause))
+            }
+            None => Step::TakeDown(Again::After(self.back_off.pause())),
+        }
+    }
+
+    /// The pause is over.
+    pub(super) fn probe(&mut self) -> Step {
+        if self.up || self.state == MemberState::Refused {
+            return Step::Stay;
+        }
+        self.state = MemberState::Probing;
+        Step::BringUp
+    }
+
+    /// Brings the state in line with the sessions there are.
+    fn settle(&mut self) {
+        if !self.up {
+            return;
+        }
+        self.state = match (self.open, self.opening, self.stuck) {
+            (0, 0, 1..) if self.to_open() == 0 => MemberState::Stuck,
+            (0, _, _) => MemberState::Warming,
+            (_, _, 1..) => MemberState::Degraded,
+            (open, 0, 0) if open < self.wanted && self.to_open() == 0 => MemberState::Degraded,
+            (open, _, _) if open < self.wanted => MemberState::Warming,
+            _ => MemberState::Serving,
+        };
+    }
+}

@@ -1,0 +1,222 @@
+//! Stories about how a member fares, and random faults against what must always hold.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::health::{Again, Event, Health, Step};
+use crate::backend::Fate;
+use crate::model::MemberState;
+
+const MIN: Duration = Duration::from_millis(100);
+const MAX: Duration = Duration::from_secs(1);
+
+/// Brings it up with all its sessions.
+fn serve(health: &mut Health, sessions: usize, now: Instant) {
+    health.on(Event::CameUp { sessions }, now);
+    open_all(health, now);
+}
+
+fn open_all(health: &mut Health, now: Instant) {
+    loop {
+        let due = health.to_open();
+        if due == 0 {
+            return;
+        }
+        health.note_opening(due);
+        (0..due).for_each(|_| assert_eq!(health.on(Event::SessionOpened, now), Step::Stay));
+    }
+}
+
+#[test]
+fn sessions_come_back_gently() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    health.on(Event::CameUp { sessions: 16 }, now);
+    assert_eq!(health.state(), MemberState::Warming);
+    let mut waves = Vec::new();
+    while health.to_open() > 0 {
+        let due = health.to_open();
+        waves.push(due);
+        health.note_opening(due);
+        assert_eq!(health.to_open(), 0, "a wave waits for the one before");
+        (0..due).for_each(|_| assert_eq!(health.on(Event::SessionOpened, now), Step::Stay));
+    }
+    assert_eq!(waves, [1, 1, 2, 4, 8]);
+    assert_eq!(health.state(), MemberState::Serving);
+}
+
+#[test]
+fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
+    let mut health = Health::new(MIN, MAX);
+    let begun = Instant::now();
+    serve(&mut health, 2, begun);
+    let later = begun + Duration::from_secs(60);
+    let mut step = health.on(Event::SessionLost(Fate::LoginAgain), later);
+    let mut quick = Vec::new();
+    while let Step::TakeDown(Again::Soon(pause)) = step {
+        quick.push(pause.as_millis());
+        assert_eq!(health.probe(), Step::BringUp);
+        step = health.on(Event::StayedDown(Fate::Reinitialize), later);
+    }
+    assert_eq!(quick, [10, 30, 100, 300, 1000]);
+    assert_eq!(step, Step::TakeDown(Again::After(MIN)));
+    assert_eq!(health.probe(), Step::BringUp);
+    serve(&mut health, 2, later);
+    // It did not last: no quick tries for it.
+    let soon = later + Duration::from_millis(1);
+    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
+}
+
+#[test]
+fn a_refused_pin_ends_all_tries_until_another_is_given() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    assert_eq!(health.on(Event::StayedDown(Fate::Retire), now), Step::TakeDown(Again::Never));
+    assert_eq!((health.state(), health.probe()), (MemberState::Refused, Step::Stay));
+    assert_eq!(health.on(Event::LibraryLost, now), Step::Stay);
+    assert_eq!(health.on(Event::NewPin, now), Step::BringUp);
+    assert_eq!(health.state(), MemberState::Probing);
+}
+
+#[test]
+fn a_token_that_allows_fewer_sessions_serves_with_those() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    health.on(Event::CameUp { sessions: 8 }, now);
+    for _ in 0..3 {
+        health.note_opening(1);
+        health.on(Event::SessionOpened, now);
+    }
+    health.note_opening(1);
+    assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
+    assert_eq!((health.state(), health.open(), health.to_open()), (MemberState::Degraded, 3, 0));
+}
+
+#[test]
+fn calls_that_hang_are_replaced_up_to_a_bound() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    serve(&mut health, 2, now);
+    for _ in 0..2 {
+        health.on(Event::SessionStuck { opened: true }, now);
+        assert_eq!(health.state(), MemberState::Degraded);
+        open_all(&mut health, now);
+    }
+    health.on(Event::SessionStuck { opened: true }, now);
+    assert_eq!(health.to_open(), 0, "four threads are the most of two sessions");
+    health.on(Event::SessionStuck { opened: true }, now);
+    assert_eq!((health.state(), health.stuck()), (MemberState::Stuck, 4));
+    health.on(Event::StuckEnded, now);
+    open_all(&mut health, now);
+    assert_eq!((health.state(), health.open()), (MemberState::Degraded, 1));
+}
+
+#[test]
+fn sessions_that_fail_again_and_again_open_the_breaker_and_old_failures_do_not() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    serve(&mut health, 2, now);
+    let at = |second: u64| now + Duration::from_secs(second);
+    for second in 0..60 {
+        assert_eq!(health.on(Event::SessionEvicted, at(2 * second)), Step::Stay);
+    }
+    let steps: Vec<Step> = (0..7).map(|_| health.on(Event::SessionEvicted, at(200))).collect();
+    assert_eq!(steps[..6], [Step::Stay; 6]);
+    assert!(matches!(steps[6], Step::TakeDown(Again::Soon(_))));
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop::sample::select(vec![
+        Fate::Keep,
+        Fate::Reopen,
+        Fate::FindAgain,
+        Fate::LoginAgain,
+        Fate::Reinitialize,
+        Fate::BackOff,
+        Fate::Retire,
+    ])
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (1usize..20).prop_map(|sessions| Event::CameUp { sessions }),
+        fate().prop_map(Event::StayedDown),
+        Just(Event::SessionOpened),
+        fate().prop_map(Event::SessionRefused),
+        Just(Event::SessionEnded),
+        fate().prop_map(Event::SessionLost),
+        Just(Event::SessionEvicted),
+        any::<bool>().prop_map(|opened| Event::SessionStuck { opened }),
+        Just(Event::StuckEnded),
+        fate().prop_map(Event::ProofFailed),
+        Just(Event::WrongSignature),
+        Just(Event::LibraryLost),
+        Just(Event::NewPin),
+    ]
+}
+
+proptest! {
+    /// Faults as they can happen, in any order: what the actor does is done here, and the faults are thrown in between.
+    #[test]
+    fn no_fault_leaves_a_member_dead_for_good_but_a_refusal(
+        faults in proptest::collection::vec((event(), 0u64..5000), 1..120)
+    ) {
+        let mut health = Health::new(MIN, MAX);
+        let mut now = Instant::now();
+        let mut refused = false;
+        for (event, pause) in faults {
+            now += Duration::from_millis(pause);
+            // Only a bring-up brings up, and only what is down stays down.
+            let possible = match event {
+                Event::CameUp { .. } | Event::StayedDown(_) => !health.is_up() && health.state() == MemberState::Probing,
+                Event::SessionEnded | Event::SessionEvicted | Event::SessionLost(_) => health.open() > 0,
+                Event::SessionStuck { opened } => opened && health.open() > 0,
+                Event::StuckEnded => health.stuck() > 0,
+                Event::SessionOpened | Event::SessionRefused(_) => false,
+                _ => true,
+            };
+            if !possible {
+                continue;
+            }
+            let step = health.on(event, now);
+            refused = (refused || step == Step::TakeDown(Again::Never)) && step != Step::BringUp;
+            prop_assert_eq!(health.state() == MemberState::Refused, refused);
+            if let Step::TakeDown(again) = step {
+                prop_assert!(!health.is_up());
+                prop_assert!(matches!(health.state(), MemberState::BackingOff | MemberState::Refused));
+                if let Again::After(pause) = again {
+                    prop_assert!((MIN..=MAX).contains(&pause));
+                }
+                let probed = health.probe();
+                prop_assert_eq!(probed, if refused { Step::Stay } else { Step::BringUp });
+            }
+            let all_hang = health.is_up() && health.stuck() > 0 && health.open() == 0 && health.to_open() == 0;
+            prop_assert_eq!(health.state() == MemberState::Stuck, all_hang);
+            prop_assert!(health.state() != MemberState::Serving || (health.is_up() && health.open() > 0));
+            open_all(&mut health, now);
+        }
+        // Whatever happened: a token that works again serves again, unless it was refused.
+        if refused {
+            prop_assert_eq!(health.on(Event::NewPin, now), Step::BringUp);
+        }
+        if !health.is_up() {
+            health.on(Event::CameUp { sessions: 4 }, now);
+        }
+        while health.stuck() > 0 {
+            health.on(Event::StuckEnded, now);
+        }
+        open_all(&mut health, now);
+        prop_assert!(matches!(health.state(), MemberState::Serving | MemberState::Degraded), "{health:?}");
+    }
+
+    /// Even what cannot happen breaks nothing: no event in any order panics, or counts below zero.
+    #[test]
+    fn no_sequence_of_events_breaks_the_machine(events in proptest::collection::vec(event(), 1..200)) {
+        let mut health = Health::new(MIN, MAX);
+        for event in events {
+            health.on(event, Instant::now());
+            prop_assert!(health.to_open() <= 40);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The lane under `shuttle`, which runs sessions, askers and an operator in thousands of interleavings of its own choosing:
+//! `cargo test --features shuttle --lib supervisor::lane_shuttle`. A wake-up that is lost shows as a deadlock.
+
+#![cfg(feature = "shuttle")]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use shuttle::thread;
+
+use super::job::{Job, Pending};
+use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::pool::Pool;
+use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use crate::backend::KeySelector;
+use crate::model::{
+    Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
+};
+use crate::telemetry::Telemetry;
+
+const INTERLEAVINGS: usize = 2_000;
+const ONE: MemberId = MemberId(1);
+const TWO: MemberId = MemberId(2);
+
+fn pool(wake: Wake) -> Arc<Pool> {
+    let limits = LaneLimits {
+        jobs: 64,
+        jobs_per_namespace: 64,
+        batch_max: 2,
+        batch_time: Duration::from_millis(10),
+        attempts: 4,
+        retry_percent: 100,
+        retry_burst: 64,
+        wake,
+    };
+    Arc::new(Pool::new("p", Lane::new(limits, Arc::default()), false, Telemetry::new()))
+}
+
+fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<usize>) -> Arc<KeyRoute> {
+    let spec = KeySpec {
+        uuid: "u".into(),
+        name: "k".into(),
+        namespace: Namespace::from_path(namespace),
+        library: "hsm".into(),
+        token: None,
+        pin: None,
+        selector: KeySelector { label: Some("k".into()), id: None },
+        generate: None,
+        recorded: None,
+        max_parallel,
+    };
+    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }, pool));
+    holders.iter().for_each(|member| route.add_holder(Holder { member: *member, epoch: 1, handle: 7 }));
+    route
+}
+
+fn submit(key: &Arc<KeyRoute>, namespace: &str) -> Pending {
+    let input = SignInput::Message(Bytes::from_static(b"m"));
+    let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
+    let deadline = Deadline::after(Duration::from_secs(3600));
+    let terms = Terms { namespace: Namespace::from_path(namespace), class: Class::Interactive, deadline };
+    key.submit(operation, &terms).expect("there is room")
+}
+
+/// A session: what it does with a job is `act`'s.
+fn session(pool: &Arc<Pool>, member: MemberId, act: fn(&Lane, Job)) -> thread::JoinHandle<()> {
+    let seat = Seat::new(member, 1);
+    let pool = Arc::clone(pool);
+    pool.lane.sit(&seat);
+    thread::spawn(move || {
+        let mut batch = VecDeque::new();
+        while pool.lane.pull(&seat, &mut batch, None) == Pulled::Jobs {
+            for job in batch.drain(..) {
+                act(&pool.lane, job);
+            }
+        }
+        pool.lane.leave(&seat);
+    })
+}
+
+fn answer(lane: &Lane, job: Job) {
+    let capped = job.key.end();
+    job.answer(Ok(Bytes::new()));
+    if capped {
+        lane.nudge();
+    }
+}
+
+/// Fails each job once: the other member then does it.
+fn fail_first(lane: &Lane, job: Job) {
+    if job.attempts == 0 {
+        lane.retry(job, Fault::DeviceError { what: "x".into() }, ONE);
+    } else {
+        answer(lane, job);
+    }
+}
+
+/// Takes a job and does not start it.
+fn hand_back_first(lane: &Lane, mut job: Job) {
+    if job.attempts == 0 {
+        job.attempts = 1;
+        lane.put_back(std::iter::once(job));
+    } else {
+        answer(lane, job);
+    }
+}
+
+/// Every job is answered exactly once, and every session ends: for both ways of waking.
+fn all_answered(act: fn(&Lane, Job), max_parallel: Option<usize>) {
+    for wake in [Wake::Chain, Wake::Each] {
+        shuttle::check_random(
+            move || {
+                let pool = pool(wake);
+                [ONE, TWO].iter().for_each(|member| pool.lane.begin_epoch(*member, 1));
+                let mine = key(&pool, "a", &[ONE], max_parallel);
+                let ours = key(&pool, "b", &[ONE, TWO], max_parallel);
+                let sessions = [session(&pool, ONE, act), session(&pool, ONE, act), session(&pool, TWO, act)];
+                let askers = [(mine, "a"), (ours, "b")].map(|(key, namespace)| {
+                    thread::spawn(move || (0..3).map(|_| submit(&key, namespace)).collect::<Vec<_>>())
+                });
+                let pending: Vec<Pending> =
+                    askers.into_iter().flat_map(|asker| asker.join().expect("it submits")).collect();
+                // Closed, a lane is emptied before its sessions end: so whoever sleeps too long is found here.
+                pool.lane.close();
+                sessions.into_iter().for_each(|session| session.join().expect("it ends"));
+                for pending in pending {
+                    assert_eq!(pending.now_or_never(), Some(Ok(Bytes::new())), "answered, and once");
+                }
+            },
+            INTERLEAVINGS,
+        );
+    }
+}
+
+#[test]
+fn every_job_is_answered_and_no_wake_up_is_lost() {
+    all_answered(answer, None);
+}
+
+#[test]
+fn capped_keys_lose_no_wake_up() {
+    all_answered(answer, Some(1));
+}
+
+#[test]
+fn failed_jobs_are_tried_again_and_lose_no_wake_up() {
+    all_answered(fail_first, None);
+}
+
+#[test]
+fn jobs_handed_back_lose_no_wake_up() {
+    all_answered(hand_back_first, Some(1));
+}
+
+/// A member's sessions leave in the middle; the other does the work, also what they were woken for.
+#[test]
+fn sessions_that_leave_take_no_wake_up_with_them() {
+    for wake in [Wake::Chain, Wake::Each] {
+        shuttle::check_random(
+            move || {
+                let pool = pool(wake);
+                [ONE, TWO].iter().for_each(|member| pool.lane.begin_epoch(*member, 1));
+                let key = key(&pool, "a", &[ONE, TWO], None);
+                let sessions = [session(&pool, ONE, answer), session(&pool, TWO, answer)];
+                let asker = thread::spawn({
+                    let key = Arc::clone(&key);
+                    move || (0..3).map(|_| submit(&key, "a")).collect::<Vec<_>>()
+                });
+                key.remove_holder(ONE, &Fault::absent());
+                pool.lane.begin_epoch(ONE, 2);
+                let pending = asker.join().expect("it submits");
+                pool.lane.close();
+                sessions.into_iter().for_each(|session| session.join().expect("it ends"));
+                for pending in pending {
+                    assert_eq!(pending.now_or_never(), Some(Ok(Bytes::new())));
+                }
+            },
+            INTERLEAVINGS,
+        );
+    }
+}

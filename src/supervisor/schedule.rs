@@ -1,0 +1,485 @@
+//! The order in which a lane serves what is queued: weighted deficit round robin over namespaces, by expected device time;
+//! within a namespace three classes; within a class its keys in turn; within a key first come, first served.
+//!
+//! - A round gives each namespace `weight` times a quantum of device time to spend, in turn. What it cannot spend on its next
+//!   job it keeps for the next round; with nothing queued it keeps nothing. So over any span in which two namespaces have
+//!   work queued, the device time each was given, divided by its weight, differs by less than a quantum and a job of each.
+//!   Rounds in which nobody could afford a job are not gone through: they are counted.
+//! - Control work (CRLs) of any namespace goes before everything, up to a tenth of the device time given out. Beyond that it
+//!   is the first thing of its own namespace's turn.
+//! - Interactive goes before bulk of the same namespace; of eight parts, bulk gets one for sure.
+//!
+//! This knows no clock, no thread and no device: whether a job can be taken is for the caller to say.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::model::{Class, Namespace};
+
+/// One part in so many of the device time is kept for control work.
+const CONTROL_SHARE: u64 = 10;
+/// Device time of interactive jobs, over so much, is what bulk gets beside it.
+const BULK_SHARE: u64 = 7;
+/// Device time of one turn, for weight 1, in nanoseconds. Less than most jobs take, so that a turn is rarely more than one.
+const QUANTUM: u64 = 50_000;
+/// Keys with nothing queued whose queues are kept for the next job.
+const IDLE_FLOWS: usize = 64;
+
+/// What can be scheduled.
+pub(super) trait Item {
+    /// Which queue of its namespace it stands in: one a key.
+    fn flow(&self) -> usize;
+    /// Its class.
+    fn class(&self) -> Class;
+    /// Its expected device time in nanoseconds; not 0.
+    fn cost(&self) -> u64;
+}
+
+/// What the caller says of a job at the head of its queue.
+pub(super) enum Fit<F> {
+    /// It can be taken now.
+    Take,
+    /// Not by this caller, or not now.
+    Skip,
+    /// It is over: out with it, for this reason.
+    Finish(F),
+}
+
+/// A namespace's place in a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TenantId(u32);
+
+/// Everything queued in one lane.
+pub(super) struct Schedule<J> {
+    tenants: Vec<Tenant<J>>,
+    by_namespace: HashMap<Namespace, TenantId>,
+    /// Tenants with something queued, in the order of their turns.
+    ring: VecDeque<TenantId>,
+    queued: usize,
+    control_queued: usize,
+    /// Device time control work may use before its turn; below 0 where it has used more.
+    control_credit: i64,
+    /// Kept from take to take, for its room.
+    candidates: Vec<Candidate>,
+}
+
+struct Tenant<J> {
+    namespace: Namespace,
+    weight: u64,
+    /// Device time it may still use.
+    deficit: u64,
+    queued: usize,
+    classes: [Flows<J>; Class::ALL.len()],
+    /// Device time bulk may use before interactive, times [`BULK_SHARE`].
+    bulk_credit: u64,
+}
+
+/// The queues of one class, one a key, taken in turn.
+struct Flows<J> {
+    by_id: HashMap<usize, VecDeque<J>>,
+    ring: VecDeque<usize>,
+    queued: usize,
+}
+
+/// What a tenant would do in its turn.
+struct Candidate {
+    /// Its place in the ring.
+    index: usize,
+    class: Class,
+    place: usize,
+    cost: u64,
+}
+
+impl<J: Item> Schedule<J> {
+    pub(super) fn new() -> Schedule<J> {
+        Schedule {
+            tenants: Vec::new(),
+            by_namespace: HashMap::new(),
+            ring: VecDeque::new(),
+            queued: 0,
+            control_queued: 0,
+            control_credit: 1,
+            candidates: Vec::new(),
+        }
+    }
+
+    /// The place of `namespace`; made if there is none.
+    pub(super) fn tenant(&mut self, namespace: &Namespace, weight: u32) -> TenantId {
+        if let Some(id) = self.by_namespace.get(namespace) {
+            return *id;
+        }
+        let id = TenantId(u32::try_from(self.tenants.len()).unwrap_or(u32::MAX));
+        self.tenants.push(Tenant::new(namespace.clone(), u64::from(weight.max(1))));
+        self.by_namespace.insert(namespace.clone(), id);
+        id
+    }
+
+    /// Jobs queued in all.
+    pub(super) fn len(&self) -> usize {
+        self.queued
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued == 0
+    }
+
+    /// Jobs queued of one tenant.
+    pub(super) fn queued_of(&self, id: TenantId) -> usize {
+        self.get(id).map_or(0, |tenant| tenant.queued)
+    }
+
+    /// The namespace of a place.
+    pub(super) fn namespace(&self, id: TenantId) -> Namespace {
+        self.get(id).map_or_else(Namespace::root, |tenant| tenant.namespace.clone())
+    }
+
+    /// Jobs queued by namespace and class, for those that ever had any.
+    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()])> {
+        let depth =
+            |tenant: &Tenant<J>| (tenant.namespace.clone(), tenant.classes.each_ref().map(|flows| flows.queued));
+        self.tenants.iter().map(depth).collect()
+    }
+
+    fn get(&self, id: TenantId) -> Option<&Tenant<J>> {
+        self.tenants.get(id.0 as usize)
+    }
+
+    /// Queues a job behind those of its key.
+    pub(super) fn push(&mut self, id: TenantId, job: J) {
+        self.enter(id, job, false);
+    }
+
+    /// Puts a job that was taken back before those of its key. What its turn cost is given back.
+    pub(super) fn put_back(&mut self, id: TenantId, job: J) {
+        if let Some(tenant) = self.tenants.get_mut(id.0 as usize) {
+            tenant.deficit = tenant.deficit.saturating_add(job.cost());
+        }
+        self.enter(id, job, true);
+    }
+
+    fn enter(&mut self, id: TenantId, job: J, first: bool) {
+        let Some(tenant) = self.tenants.get_mut(id.0 as usize) else { return };
+        let class = job.class();
+        if tenant.queued == 0 {
+            if first { self.ring.push_front(id) } else { self.ring.push_back(id) }
+        }
+        tenant.queued += 1;
+        tenant.classes[class as usize].enter(job, first);
+        self.queued += 1;
+        self.control_queued += usize::from(class == Class::Control);
+    }
+
+    /// Takes the next job, if there is one that fits. What is over moves to `finished`.
+    pub(super) fn take<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
+        let before = finished.len();
+        let job = match self.take_control(fit, finished) {
+            Some(job) => Some(job),
+            None => self.take_in_turn(fit, finished),
+        };
+        for (over, _) in &finished[before..] {
+            self.queued -= 1;
+            self.control_queued -= usize::from(over.class() == Class::Control);
+        }
+        if let Some(job) = &job {
+            let cost = job.cost();
+            self.queued -= 1;
+            self.control_queued -= usize::from(job.class() == Class::Control);
+            let earned = i64::try_from(cost / CONTROL_SHARE).unwrap_or(i64::MAX);
+            // No more than the next job needs: control work never comes in a burst.
+            self.control_credit = self.control_credit.saturating_add(earned).min(1.max(earned));
+        }
+        job
+    }
+
+    /// Control work before its namespace's turn, while its tenth lasts.
+    fn take_control<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
+        if self.control_queued == 0 || self.control_credit <= 0 {
+            return None;
+        }
+        for index in 0..self.ring.len() {
+            let tenant = self.tenants.get_mut(self.ring[index].0 as usize)?;
+            if let Some(place) = tenant.find(Class::Control, fit, finished) {
+                let job = tenant.remove(Class::Control, place)?;
+                let cost = i64::try_from(job.cost()).unwrap_or(i64::MAX);
+                self.control_credit = self.control_credit.saturating_sub(cost);
+                self.leave_if_empty(index);
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    fn take_in_turn<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
+        self.candidates.clear();
+        let (mut index, mut rounds) = (0, u64::MAX);
+        while index < self.ring.len() {
+            let tenant = self.tenants.get_mut(self.ring[index].0 as usize)?;
+            let Some((class, place, cost)) = tenant.next(fit, finished) else {
+                if !self.leave_if_empty(index) {
+                    index += 1;
+                }
+                continue;
+            };
+            let candidate = Candidate { index, class, place, cost };
+            if tenant.deficit >= cost {
+                return self.serve(&candidate);
+            }
+            rounds = rounds.min((cost - tenant.deficit).div_ceil(QUANTUM.saturating_mul(tenant.weight)));
+            self.candidates.push(candidate);
+            index += 1;
+        }
+        // Nobody can afford a job: as many rounds go by as it takes until one can.
+        let candidates = std::mem::take(&mut self.candidates);
+        let mut first = None;
+        for candidate in &candidates {
+            let tenant = self.tenants.get_mut(self.ring[candidate.index].0 as usize)?;
+            let earned = rounds.saturating_mul(QUANTUM).saturating_mul(tenant.weight);
+            tenant.deficit = tenant.deficit.saturating_add(earned);
+            if first.is_none() && tenant.deficit >= candidate.cost {
+                first = Some(candidate);
+            }
+        }
+        let job = first.and_then(|candidate| self.serve(candidate));
+        self.candidates = candidates;
+        job
+    }
+
+    /// Takes a candidate's job. Its turn ends where it cannot afford another like it.
+    fn serve(&mut self, Candidate { index, class, place, cost }: &Candidate) -> Option<J> {
+        let id = *self.ring.get(*index)?;
+        let tenant = self.tenants.get_mut(id.0 as usize)?;
+        let job = tenant.remove(*class, *place)?;
+        tenant.charge(*class, *cost);
+        let ends = tenant.deficit < *cost;
+        if !self.leave_if_empty(*index) && ends {
+            self.ring.remove(*index);
+            self.ring.push_back(id);
+        }
+        Some(job)
+    }
+
+    /// Takes a tenant with nothing queued out of the ring.
+    fn leave_if_empty(&mut self, index: usize) -> bool {
+        let Some(id) = self.ring.get(index).copied() else { return false };
+        let Some(tenant) = self.tenants.get_mut(id.0 as usize).filter(|tenant| tenant.queued == 0) else {
+            return false;
+        };
+        tenant.deficit = 0;
+        tenant.bulk_credit = 0;
+        self.ring.remove(index);
+        true
+    }
+
+    /// Whether a job fits that a take would find. Finishes nothing.
+    pub(super) fn any<F>(&self, fit: &mut impl FnMut(&J) -> Fit<F>) -> bool {
+        let tenants = self.ring.iter().filter_map(|id| self.get(*id));
+        let mut heads = tenants.flat_map(|tenant| tenant.classes.iter().flat_map(Flows::heads));
+        heads.any(|job| !matches!(fit(job), Fit::Skip))
+    }
+
+    /// Takes out every job for which `over` gives a reason.
+    pub(super) fn sweep<F>(&mut self, mut over: impl FnMut(&J) -> Option<F>) -> Vec<(J, F)> {
+        let mut out = Vec::new();
+        for tenant in &mut self.tenants {
+            let before = out.len();
+            tenant.classes.iter_mut().for_each(|flows| flows.sweep(&mut over, &mut out));
+            tenant.queued -= out.len() - before;
+        }
+        self.queued -= out.len();
+        self.control_queued -= out.iter().filter(|(job, _)| job.class() == Class::Control).count();
+        let tenants = &self.tenants;
+        self.ring.retain(|id| tenants.get(id.0 as usize).is_some_and(|tenant| tenant.queued > 0));
+        out
+    }
+
+    /// Takes the newest and least urgent job of the tenant that has most queued for its weight, if that is more than `id`
+    /// would have with one more: room for one who has less than its share of a full lane.
+    pub(super) fn push_out(&mut self, id: TenantId) -> Option<(TenantId, J)> {
+        let mine = self.get(id)?;
+        let (queued, weight) = (mine.queued as u64 + 1, mine.weight);
+        let most = self.ring.iter().copied().max_by(|a, b| self.load(*a).total_cmp(&self.load(*b)))?;
+        let tenant = self.tenants.get_mut(most.0 as usize)?;
+        if most == id || tenant.queued as u64 * weight <= queued * tenant.weight {
+            return None;
+        }
+        let class = Class::ALL.into_iter().rev().find(|class| tenant.classes[*class as usize].queued > 0)?;
+        let job = tenant.classes[class as usize].last()?;
+        tenant.queued -= 1;
+        self.queued -= 1;
+        self.control_queued -= usize::from(class == Class::Control);
+        Some((most, job))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 queued jobs")]
+    fn load(&self, id: TenantId) -> f64 {
+        self.get(id).map_or(0.0, |tenant| tenant.queued as f64 / tenant.weight as f64)
+    }
+}
+
+impl<J: Item> Tenant<J> {
+    fn new(namespace: Namespace, weight: u64) -> Tenant<J> {
+        let classes = std::array::from_fn(|_| Flows::new());
+        Tenant { namespace, weight, deficit: 0, queued: 0, classes, bulk_credit: 0 }
+    }
+
+    /// The place of a job of this class that fits.
+    fn find<F>(
+        &mut self,
+        class: Class,
+        fit: &mut impl FnMut(&J) -> Fit<F>,
+        finished: &mut Vec<(J, F)>,
+    ) -> Option<usize> {
+        let before = finished.len();
+        let place = self.classes[class as usize].find(fit, finished);
+        self.queued -= finished.len() - before;
+        place
+    }
+
+    /// The next job that fits: its class, place and cost.
+    fn next<F>(
+        &mut self,
+        fit: &mut impl FnMut(&J) -> Fit<F>,
+        finished: &mut Vec<(J, F)>,
+    ) -> Option<(Class, usize, u64)> {
+        let bulk = self.classes[Class::Bulk as usize].head_cost();
+        let bulk_first = bulk.is_some_and(|cost| self.bulk_credit >= cost.saturating_mul(BULK_SHARE));
+        let order = if bulk_first {
+            [Class::Control, Class::Bulk, Class::Interactive]
+        } else {
+            [Class::Control, Class::Interactive, Class::Bulk]
+        };
+        for class in order {
+            if let Some(place) = self.find(class, fit, finished) {
+                let cost = self.classes[class as usize].cost_at(place)?;
+                return Some((class, place, cost));
+            }
+        }
+        None
+    }
+
+    fn remove(&mut self, class: Class, place: usize) -> Option<J> {
+        let job = self.classes[class as usize].remove(place)?;
+        self.queued -= 1;
+        Some(job)
+    }
+
+    fn charge(&mut self, class: Class, cost: u64) {
+        self.deficit = self.deficit.saturating_sub(cost);
+        match class {
+            Class::Bulk => self.bulk_credit = self.bulk_credit.saturating_sub(cost.saturating_mul(BULK_SHARE)),
+            // Credit for bulk that waits; one job's worth at the most, so that it never comes in a burst.
+            _ => {
+                let most = self.classes[Class::Bulk as usize].head_cost().unwrap_or(0).saturating_mul(BULK_SHARE);
+                self.bulk_credit = self.bulk_credit.saturating_add(cost).min(most);
+            }
+        }
+    }
+}
+
+impl<J: Item> Flows<J> {
+    fn new() -> Flows<J> {
+        Flows { by_id: HashMap::new(), ring: VecDeque::new(), queued: 0 }
+    }
+
+    fn enter(&mut self, job: J, first: bool) {
+        let id = job.flow();
+        let flow = self.by_id.entry(id).or_default();
+        if flow.is_empty() {
+            if first { self.ring.push_front(id) } else { self.ring.push_back(id) }
+        }
+        if first {
+            flow.push_front(job)
+        } else {
+            flow.push_back(job)
+        }
+        self.queued += 1;
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &J> {
+        self.ring.iter().filter_map(|id| self.by_id.get(id)?.front())
+    }
+
+    /// Cost of what would be taken if everything fitted.
+    fn head_cost(&self) -> Option<u64> {
+        self.heads().next().map(Item::cost)
+    }
+
+    fn cost_at(&self, place: usize) -> Option<u64> {
+        self.by_id.get(self.ring.get(place)?)?.front().map(Item::cost)
+    }
+
+    fn find<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<usize> {
+        let mut place = 0;
+        while place < self.ring.len() {
+            let id = self.ring[place];
+            let flow = self.by_id.get_mut(&id)?;
+            loop {
+                match flow.front().map(&mut *fit) {
+                    Some(Fit::Take) => return Some(place),
+                    Some(Fit::Skip) => {
+                        place += 1;
+                        break;
+                    }
+                    Some(Fit::Finish(reason)) => {
+                        finished.extend(flow.pop_front().map(|job| (job, reason)));
+                        self.queued -= 1;
+                    }
+                    None => {
+                        self.ring.remove(place);
+                        self.forget_if_many(id);
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the head at this place; its key goes behind the others.
+    fn remove(&mut self, place: usize) -> Option<J> {
+        let id = self.ring.remove(place)?;
+        let flow = self.by_id.get_mut(&id)?;
+        let job = flow.pop_front()?;
+        self.queued -= 1;
+        if flow.is_empty() {
+            self.forget_if_many(id)
+        } else {
+            self.ring.push_back(id)
+        }
+        Some(job)
+    }
+
+    /// Takes the newest job of the key that is served last.
+    fn last(&mut self) -> Option<J> {
+        let id = *self.ring.back()?;
+        let flow = self.by_id.get_mut(&id)?;
+        let job = flow.pop_back()?;
+        self.queued -= 1;
+        if flow.is_empty() {
+            self.ring.pop_back();
+            self.forget_if_many(id);
+        }
+        Some(job)
+    }
+
+    fn sweep<F>(&mut self, over: &mut impl FnMut(&J) -> Option<F>, out: &mut Vec<(J, F)>) {
+        let before = out.len();
+        for flow in self.by_id.values_mut() {
+            for job in std::mem::take(flow) {
+                match over(&job) {
+                    Some(reason) => out.push((job, reason)),
+                    None => flow.push_back(job),
+                }
+            }
+        }
+        self.queued -= out.len() - before;
+        let by_id = &self.by_id;
+        self.ring.retain(|id| by_id.get(id).is_some_and(|flow| !flow.is_empty()));
+    }
+
+    /// An empty queue is kept for the next job of its key, unless there are many.
+    fn forget_if_many(&mut self, id: usize) {
+        if self.by_id.len() > IDLE_FLOWS {
+            self.by_id.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The managed keys a member is asked to hold: which it has proven to hold, and when the others are tried again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::control::Proven;
+use super::health::Event;
+use super::pool::{BackOff, Member};
+use super::route::{Holder, KeyRoute, KeySpec, PreparedKey};
+use super::slot_actor::{Adopt, Reply, SlotActor, unavailable};
+use crate::backend::{BackendError, Fate};
+use crate::model::{Fault, MemberState, Secret};
+
+/// Longest pause between two tries to find a key that a serving token lacks.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// One managed key.
+struct Key {
+    spec: KeySpec,
+    route: Arc<KeyRoute>,
+    held: bool,
+    proving: bool,
+    next_try: Instant,
+    back_off: BackOff,
+}
+
+/// All of them, by UUID.
+pub(super) struct SlotKeys {
+    by_uuid: HashMap<String, Key>,
+    probe_min: Duration,
+}
+
+impl SlotKeys {
+    pub(super) fn new(probe_min: Duration) -> SlotKeys {
+        SlotKeys { by_uuid: HashMap::new(), probe_min }
+    }
+
+    /// How many it holds.
+    pub(super) fn held(&self) -> usize {
+        self.by_uuid.values().filter(|key| key.held).count()
+    }
+
+    /// How many are being proven.
+    pub(super) fn proving(&self) -> usize {
+        self.by_uuid.values().filter(|key| key.proving).count()
+    }
+
+    /// The PIN of a key that has one.
+    pub(super) fn any_pin(&self) -> Option<Secret> {
+        self.by_uuid.values().find_map(|key| key.spec.pin.clone())
+    }
+
+    /// Takes the member out of every key set; only for a moment, if it `returns`.
+    pub(super) fn let_go(&mut self, member: &Member, why: &Fault, returns: bool) {
+        for key in self.by_uuid.values_mut() {
+            if returns && key.held {
+                key.route.suspend_holder(member.id);
+            } else {
+                key.route.remove_holder(member.id, &unavailable(&key.spec, why));
+            }
+            key.held = false;
+            key.observe(member);
+        }
+    }
+
+    /// Has every key tried at the next look.
+    pub(super) fn prove_soon(&mut self) {
+        let now = Instant::now();
+        self.by_uuid.values_mut().for_each(|key| key.next_try = now);
+    }
+
+    /// Holds a key no longer. False if it never did.
+    pub(super) fn forget(&mut self, uuid: &str, member: &Member) -> bool {
+        let Some(key) = self.by_uuid.remove(uuid) else { return false };
+        let gone = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
+        key.route.remove_holder(member.id, &gone);
+        key.observe(member);
+        true
+    }
+
+    fn key(&self, spec: KeySpec, route: Arc<KeyRoute>) -> Key {
+        let back_off = BackOff::new(self.probe_min, PAUSE_MAX);
+        Key { spec, route, held: false, proving: false, next_try: Instant::now(), back_off }
+    }
+}
+
+impl Key {
+    /// Shows how many members hold it.
+    fn observe(&self, member: &Member) {
+        member.pool.observe_key(&self.spec.namespace, &self.spec.name, self.route.holders());
+    }
+}
+
+impl SlotActor {
+    /// Has every key proven.
+    pub(super) fn prove_all(&mut self, ctx: &mut Context<Self>) {
+        let uuids: Vec<String> = self.keys.by_uuid.keys().cloned().collect();
+        uuids.iter().for_each(|uuid| self.prove(uuid, ctx));
+    }
+
+    /// Has those proven whose next try is due.
+    pub(super) fn prove_due(&mut self, ctx: &mut Context<Self>) {
+        if !self.health.is_up() || self.health.state() == MemberState::Stuck {
+            return;
+        }
+        let now = Instant::now();
+        let due = |key: &&Key| !key.held && !key.proving && key.next_try <= now;
+        let uuids: Vec<String> = self.keys.by_uuid.values().filter(due).map(|key| key.spec.uuid.clone()).collect();
+        uuids.iter().for_each(|uuid| self.prove(uuid, ctx));
+    }
+
+    /// Proves one of the keys it is to hold.
+    pub(super) fn prove(&mut self, uuid: &str, ctx: &mut Context<Self>) {
+        let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
+        if key.proving {
+            return;
+        }
+        key.proving = true;
+        let mut spec = key.spec.clone();
+        // Only a client's first use generates; never a probe.
+        spec.generate = None;
+        let epoch = self.epoch;
+        let proven = self.control.run(self.settings.limits.call_open, move |control| control.prepare(&spec));
+        let uuid = uuid.to_owned();
+        ctx.spawn(proven.into_actor(self).map(move |result, actor, ctx| {
+            if let Some(key) = actor.keys.by_uuid.get_mut(&uuid) {
+                key.proving = false;
+            }
+            if actor.epoch == epoch && actor.health.is_up() {
+                actor.proven(&uuid, flatten(result), ctx);
+            }
+        }));
+    }
+
+    fn proven(&mut self, uuid: &str, result: Result<Proven, BackendError>, ctx: &mut Context<Self>) {
+        let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
+        match result {
+            Ok(proven) => {
+                key.held = true;
+                key.back_off.reset();
+                let handle = proven.found.handle;
+                key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
+                key.observe(&self.member);
+                self.exercised.store(Some(Arc::new(proven.found)));
+                self.member.pool.lane.nudge();
+                self.publish();
+            }
+            Err(error) => {
+                key.held = false;
+                key.next_try = Instant::now() + key.back_off.pause();
+                key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
+                key.observe(&self.member);
+                self.member.pool.lane.sweep();
+                self.say_unproven(uuid, &error);
+                self.on(Event::ProofFailed(error.fate), Some(error), ctx);
+            }
+        }
+    }
+
+    fn say_unproven(&self, uuid: &str, error: &BackendError) {
+        let Some(key) = self.keys.by_uuid.get(uuid) else { return };
+        let (name, namespace, others) = (&key.spec.name, &key.spec.namespace, key.route.holders());
+        let (token, worker) = (&self.member.token, self.member.worker);
+        if matches!(error.fault, Fault::KeyMismatch { .. }) {
+            self.member.metrics.key_mismatch();
+            tracing::error!(
+                key = name, %namespace, %token, worker, reason = %error.fault, others,
+                "ANOTHER KEY was found where a managed key was recorded: this member does not serve it"
+            );
+        } else {
+            tracing::warn!(key = name, %namespace, %token, worker, reason = %error.fault, others, "managed key is not served by this member");
+        }
+    }
+
+    /// Finds or generates a key for its first use, and serves it from then on.
+    pub(super) fn prepare(&mut self, spec: KeySpec, reply: Reply, ctx: &mut Context<Self>) {
+        let limits = &self.settings.limits;
+        let limit = if spec.generate.is_some() { limits.call_generate } else { limits.call_open };
+        let epoch = self.epoch;
+        let asked = spec.clone();
+        let prepared = self.control.run(limit, move |control| control.prepare(&asked));
+        ctx.spawn(prepared.into_actor(self).map(move |result, actor, ctx| match flatten(result) {
+            Ok(proven) if actor.epoch == epoch => {
+                let _ = reply.send(Ok(actor.first_use(spec, proven)));
+            }
+            Ok(_) => {
+                let fault = Fault::Unavailable { what: "the token went down in the middle of it; try again".into() };
+                let _ = reply.send(Err(unavailable(&spec, &fault)));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.fault.clone()));
+                if actor.epoch == epoch {
+                    actor.on(Event::ProofFailed(error.fate), Some(error), ctx);
+                }
+            }
+        }));
+    }
+
+    fn first_use(&mut self, mut spec: KeySpec, proven: Proven) -> PreparedKey {
+        let route = self.routes.get_or_make(&spec, &proven.key.public, &self.member.pool);
+        let handle = proven.found.handle;
+        route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
+        self.exercised.store(Some(Arc::new(proven.found)));
+        spec.recorded = Some(proven.key.public.clone());
+        let mut key = self.keys.key(spec, route);
+        key.held = true;
+        key.observe(&self.member);
+        self.keys.by_uuid.insert(key.spec.uuid.clone(), key);
+        self.publish();
+        proven.key
+    }
+
+    /// Serves a key whose public half is known, or takes note of its new settings.
+    pub(super) fn adopt(&mut self, Adopt { spec, route }: Adopt, ctx: &mut Context<Self>) {
+        route.cap(spec.max_parallel);
+        let uuid = spec.uuid.clone();
+        let known = self.keys.by_uuid.get_mut(&uuid).filter(|key| Arc::ptr_eq(&key.route, &route));
+        match known {
+            Some(key) => {
+                key.held = key.held && same_key(&key.spec, &spec);
+                key.spec = spec;
+            }
+            None => {
+                let key = self.keys.key(spec, route);
+                self.keys.by_uuid.insert(uuid.clone(), key);
+            }
+        }
+        if self.keys.by_uuid.get(&uuid).is_some_and(|key| key.held) {
+            return;
+        }
+        if self.health.is_up() && self.health.state() != MemberState::Stuck {
+            self.prove(&uuid, ctx);
+        } else if self.health.state() == MemberState::Probing {
+            self.bring_up(ctx);
+        } else if let (Some(key), Some(why)) = (self.keys.by_uuid.get(&uuid), &self.down) {
+            key.route.remove_holder(self.member.id, &unavailable(&key.spec, why));
+        }
+    }
+}
+
+fn flatten<T>(result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {
+    result.unwrap_or_else(|fault| Err(BackendError::new(Fate::Keep, fault)))
+}
+
+/// Whether two specs name the same key by the same credentials, so that the proof still stands.
+fn same_key(a: &KeySpec, b: &KeySpec) -> bool {
+    let same_pin = a.pin.as_ref().map(Secret::expose) == b.pin.as_ref().map(Secret::expose);
+    a.selector == b.selector && a.recorded == b.recorded && same_pin
+}

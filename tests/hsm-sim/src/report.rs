@@ -1,0 +1,45 @@
+//! What `report` answers: one line of JSON.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use crate::function::ALL;
+use crate::module::Module;
+
+/// Slots with their devices and calls in this process, and the calls in all processes.
+pub(crate) fn report(module: &Module) -> Value {
+    let slots = module.slots.all();
+    let slots: Vec<Value> = slots
+        .iter()
+        .map(|slot| {
+            let names = slot.names();
+            json!({
+                "slot": slot.id(),
+                "label": names.label,
+                "serial": names.serial,
+                "present": slot.is_present(),
+                "sessions": slot.open_sessions(),
+                "device": slot.device.report(),
+                "calls": calls(|function| &slot.calls[function]),
+            })
+        })
+        .collect();
+    json!({
+        "process": std::process::id(),
+        "initialized": module.life() > 0,
+        "slots": slots,
+        "calls": calls(|function| module.shared.calls(function)),
+    })
+}
+
+fn calls<'c>(of: impl Fn(usize) -> &'c AtomicU64) -> Value {
+    let mut counts = Map::new();
+    for function in ALL {
+        let count = of(function.index()).load(Ordering::Relaxed);
+        if count > 0 {
+            counts.insert(function.name().into(), count.into());
+        }
+    }
+    Value::Object(counts)
+}

@@ -1,0 +1,159 @@
+//! A vendor's library in worker processes: what crosses to them, and what their end costs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyway::model::Verb;
+use serde_json::json;
+
+use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
+use crate::token::{PIN, Token};
+
+const ISOLATED: Setup =
+    Setup { pin: PIN, library: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
+
+/// The state of a process and its parent, by the kernel's word.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(process(pid).join("stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn lives(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// The worker processes of this daemon that live.
+fn workers(daemon: &Daemon) -> Vec<u32> {
+    let entries =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    entries.filter(|pid| lives(*pid) && stat(*pid).is_some_and(|(_, parent)| parent == daemon.pid())).collect()
+}
+
+fn process(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
+}
+
+fn contains(whole: &[u8], part: &str) -> bool {
+    whole.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+async fn sign(daemon: &Daemon) -> u16 {
+    let mut http = daemon.http();
+    http.deadline = Some(LIMIT);
+    let data = json!({"input": STANDARD.encode("x")});
+    http.request(Verb::Write, "transit/sign/doc", data.as_object().unwrap()).await.unwrap().status
+}
+
+/// A daemon with a key, and the one worker it has.
+async fn signing(token: &Token, setup: Setup) -> (Daemon, u32) {
+    let daemon = Daemon::with(token, setup).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    assert_eq!(sign(&daemon).await, 200);
+    let living = workers(&daemon);
+    assert_eq!(living.len(), 1, "{}", daemon.log());
+    let pid = living[0];
+    (daemon, pid)
+}
+
+#[tokio::test]
+async fn a_worker_is_told_the_pin_and_nobody_else_is() {
+    let token = Token::new();
+    let setup = Setup {
+        pin: "env:KEYWAY_TEST_PIN",
+        stanza: "isolation = \"process\"\n env = { KEYWAY_TEST_PATH = \"/opt/vendor\" }",
+        environment: &[("KEYWAY_TEST_PIN", PIN), ("KEYWAY_TEST_OTHER", "inherited")],
+        ..ISOLATED
+    };
+    let (daemon, pid) = signing(&token, setup).await;
+    assert_eq!(token.calls("C_Login"), 1);
+    let arguments = std::fs::read(process(pid).join("cmdline")).unwrap();
+    assert_eq!(
+        arguments.split(|byte| *byte == 0).collect::<Vec<_>>()[..5],
+        [&b"keyway"[..], b"pkcs11-worker", b"--", b"hsm", b"keyway-test"]
+    );
+    assert!(!contains(&arguments, PIN));
+    match std::fs::read(process(pid).join("environ")) {
+        Ok(environment) => {
+            assert!(!contains(&environment, PIN) && !contains(&environment, "KEYWAY_TEST_PIN"));
+            assert!(contains(&environment, "KEYWAY_TEST_PATH=/opt/vendor"));
+            assert!(contains(&environment, "KEYWAY_TEST_OTHER=inherited"));
+        }
+        // Its memory is nobody's but root's.
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+    }
+    if let Ok(open) = std::fs::read_dir(process(pid).join("fd")) {
+        // Nothing of the daemon's: no store, no listener, no log but standard error.
+        let files: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+        let names: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+        assert!(!names.iter().any(|name| name.contains("redb")), "{names:?}");
+        let sockets = names.iter().filter(|name| name.starts_with("socket:")).count();
+        // The control pair and its lifeline, what signals wake, and a pair for each session: one a core, and one to find keys.
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert!(sockets <= 4 + cores + 1, "{names:?}");
+    }
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_killed_worker_costs_one_restart() {
+    let token = Token::new();
+    let (daemon, pid) = signing(&token, ISOLATED).await;
+    kill("KILL", pid);
+    let begun = std::time::Instant::now();
+    while sign(&daemon).await != 200 {
+        assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+    }
+    let living = workers(&daemon);
+    assert!(living.len() == 1 && living != [pid], "{living:?} after {pid}");
+    let log = daemon.log();
+    assert!(log.contains("worker process of kms_library") && log.contains("was ended by signal 9 (SIGKILL)"), "{log}");
+    assert_eq!(token.calls("C_Login"), 2);
+    assert_eq!(token.calls("C_GenerateKeyPair"), 1);
+}
+
+#[tokio::test]
+async fn no_worker_outlives_its_daemon() {
+    for signal in ["TERM", "KILL"] {
+        let token = Token::new();
+        let (mut daemon, pid) = signing(&token, ISOLATED).await;
+        daemon.signal(signal);
+        daemon.ended();
+        wait_for("the worker's end", || (!lives(pid)).then_some(()));
+        // It closed what it had opened, whoever ended the daemon.
+        assert_eq!(token.calls("C_OpenSession"), token.calls("C_CloseSession"), "{signal}: {}", daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn a_worker_lives_through_the_signals_that_tell_the_daemon_to_drain() {
+    let token = Token::new();
+    let (daemon, pid) = signing(&token, ISOLATED).await;
+    for signal in ["INT", "TERM", "HUP"] {
+        kill(signal, pid);
+    }
+    assert_eq!(sign(&daemon).await, 200);
+    assert_eq!(workers(&daemon), [pid]);
+}
+
+#[test]
+fn a_worker_is_not_for_people() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, _, told) = run(&["pkcs11-worker", "--", "hsm", "ca"]);
+    assert!(code == Some(1) && told.lines().count() == 1 && told.contains("for the daemon's own use"), "{told}");
+    let (_, help, _) = run(&["--help"]);
+    assert!(help.contains("server") && !help.contains("worker"), "{help}");
+}

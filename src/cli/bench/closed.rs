@@ -35,7 +35,7 @@ where
             number += load.in_flight() as u64;
         }
     };
-    let all = join_all((0..load.in_flight()).map(|place| asker(place)));
+    let all = join_all((0..load.in_flight()).map(asker));
     // What is not answered by then is lost; the tally knows by itself.
     let _ = tokio::time::timeout(span + ANSWER_MAX, all).await;
     let mut tally = tally.into_inner();

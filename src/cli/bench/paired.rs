@@ -106,7 +106,7 @@ fn loads(
     let mut measured = Vec::new();
     for &load in &args.rounds.loads {
         let clients = runtime.block_on(child.clients("", proto::Class::Interactive, load.clients))?;
-        let mut through = || Side::measure(&daemon, || Ran::of(runtime.block_on(ask(load, &clients, work, span))?));
+        let through = || Side::measure(&daemon, || Ran::of(runtime.block_on(ask(load, &clients, work, span))?));
         let name = reference.as_ref().map(|(name, _)| *name);
         let mut measurement = Measurement::new(&key.shown, load, name);
         for round in 0..args.rounds.rounds + WARM_UP {

@@ -1,13 +1,13 @@
 //! When the requests of a rate are due, and a clock that wakes at such a time.
 
 use std::cell::Cell;
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use super::args::Arrivals;
 use super::random::Random;
@@ -49,7 +49,8 @@ impl Iterator for Schedule {
 
 /// A timer of the kernel's. The runtime's own only knows milliseconds.
 pub(super) struct Timer {
-    clock: AsyncFd<OwnedFd>,
+    /// Given to the runtime as the end of a pipe: there, too, all it does is become readable.
+    clock: pipe::Receiver,
     /// The time it is set for, until it has been waited for.
     armed: Cell<Option<Instant>>,
 }
@@ -58,7 +59,7 @@ impl Timer {
     /// Must be called inside a runtime.
     pub(super) fn new() -> std::io::Result<Timer> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Timer { clock: AsyncFd::new(timer)?, armed: Cell::new(None) })
+        Ok(Timer { clock: pipe::Receiver::from_owned_fd_unchecked(timer)?, armed: Cell::new(None) })
     }
 
     /// Waits until `when`.
@@ -73,15 +74,17 @@ impl Timer {
                 tv_nsec: i64::from(left.subsec_nanos()),
             };
             let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
-            timerfd_settime(self.clock.get_ref(), TimerfdTimerFlags::empty(), &once)?;
+            timerfd_settime(&self.clock, TimerfdTimerFlags::empty(), &once)?;
         }
         loop {
-            let mut ready = self.clock.readable().await?;
-            let mut count = [0; 8];
-            // Nothing to read: it was ready for an earlier time.
-            if let Ok(read) = ready.try_io(|clock| Ok(rustix::io::read(clock.get_ref(), &mut count)?)) {
-                self.armed.set(None);
-                return read.map(drop);
+            self.clock.readable().await?;
+            match self.clock.try_read(&mut [0; 8]) {
+                // It was readable for an earlier time.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                read => {
+                    self.armed.set(None);
+                    return read.map(drop);
+                }
             }
         }
     }

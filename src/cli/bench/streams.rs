@@ -4,7 +4,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Barrier;
-use std::time::Duration;
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::args::{Bench, Streams};
 use super::child::Child;
@@ -21,6 +24,9 @@ use super::work::Work;
 use super::{Failure, Format, closed, open, runtime};
 use crate::client::Framed;
 use crate::wire::proto;
+
+/// How often the progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One stream, ready to run.
 struct Stream {
@@ -114,11 +120,23 @@ fn together(args: &Streams, child: &Child, streams: &[Stream]) -> Result<Run, Fa
                 scope.spawn(move || one(child, stream, place as u64, span, ready))
             })
             .collect();
+        show_progress(args.duration, || threads.iter().all(ScopedJoinHandle::is_finished));
         let joined = threads.into_iter().map(|thread| thread.join());
         joined.map(|ended| ended.unwrap_or_else(|_| Err(Failure::new("a stream's thread died")))).collect()
     });
     let cpu = daemon.cpu()?.zip(before).map(|(after, before)| after.saturating_sub(before));
     Ok(Run { ended: ended?, cpu: cpu.unwrap_or_default() })
+}
+
+/// Shows the seconds that have passed, if a terminal looks on, until all is done.
+fn show_progress(seconds: u64, done: impl Fn() -> bool) {
+    let bar = ProgressBar::with_draw_target(Some(seconds), ProgressDrawTarget::stderr());
+    let begun = Instant::now();
+    while !done() {
+        bar.set_position(begun.elapsed().as_secs().min(seconds));
+        std::thread::sleep(LOOK);
+    }
+    bar.finish_and_clear();
 }
 
 fn one(child: &Child, stream: &Stream, seed: u64, span: Duration, ready: &Barrier) -> Result<Ended, Failure> {

@@ -3,7 +3,7 @@
 use super::args::{OwnKey, Tokens};
 use super::settings::Settings;
 use super::spec::KeyName;
-use super::{Failure, dev};
+use super::Failure;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
 use crate::config::{Config, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};

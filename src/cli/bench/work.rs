@@ -110,8 +110,7 @@ mod tests {
         let check = Check { key: key.public().clone(), scheme: SignatureScheme::Ecdsa, stream: 1 };
         let digest = check.digest(7);
         let input = SignInput::Digest(Digest::new(&digest).unwrap());
-        let raw = key.perform(&KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: HASH, input }).unwrap();
-        let signature = crypto::ecdsa_der_from_raw(&raw).unwrap();
+        let signature = key.perform(&KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: HASH, input }).unwrap();
         assert!(check.is_good(&digest, &signature));
         assert!(!check.is_good(&check.digest(8), &signature));
         assert!(!check.is_good(&Check { stream: 2, ..check.clone() }.digest(7), &signature));

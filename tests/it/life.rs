@@ -126,7 +126,7 @@ fn the_example_configurations_are_good() {
     for example in examples {
         let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
             .args(["server", "-check", "-config", example.to_str().unwrap()])
-            .env("KEYWAY_SOFTHSM_PIN", "1234")
+            .envs([("KEYWAY_SOFTHSM_PIN", "1234"), ("KEYWAY_LUNA_PIN", "1234")])
             .env("KEYWAY_LUNA_PIN", "1234")
             .output()
             .unwrap();

@@ -125,6 +125,7 @@ async fn a_worker_that_dies_costs_one_restart() {
         }
         let living = workers(&daemon);
         assert!(living.len() == 1 && living != [pid], "{living:?} after {pid}");
+        wait_for("the dead one's burial", || stat(pid).is_none().then_some(()));
         pid = living[0];
         let log = daemon.log();
         assert!(

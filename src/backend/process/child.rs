@@ -120,7 +120,8 @@ impl Process {
         }
         // A child that cannot be waited for is none any more.
         let status = child.wait().unwrap_or_default();
-        if !self.closed.load(Ordering::Relaxed) {
+        // A worker that could not open its token has said so, and ends by itself.
+        if !self.closed.load(Ordering::Relaxed) && !status.success() {
             tracing::warn!("{} {}", self.name, ended(status));
         }
         *self.end.lock() = Some(status);

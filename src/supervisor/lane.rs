@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::job::Job;
-use super::route::MemberId;
+use super::route::{KeyRoute, MemberId};
 use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
@@ -82,6 +83,10 @@ pub(super) struct Lane {
     limits: LaneLimits,
     weights: Arc<HashMap<Namespace, u32>>,
     state: Mutex<State>,
+    /// Jobs that sessions have taken and not answered: each may come back, so no session may end before.
+    in_flight: AtomicUsize,
+    /// As in the state; read where a job ends, without the lock.
+    closed: AtomicBool,
 }
 
 struct State {
@@ -114,7 +119,8 @@ impl Lane {
             coming: 0,
             closed: false,
         };
-        Arc::new(Lane { limits, weights, state: Mutex::new(state) })
+        let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
 
     /// The place of a namespace here, for the routes of its keys.
@@ -237,7 +243,7 @@ impl Lane {
                 state = self.state.lock();
                 continue;
             }
-            if state.closed && state.schedule.is_empty() {
+            if self.is_finished(&state) {
                 let asleep = state.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
@@ -274,26 +280,39 @@ impl Lane {
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
     /// admitted once and keep their place whatever the bounds.
     pub(super) fn put_back(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        let mut state = self.state.lock();
-        for job in jobs.rev() {
-            job.key.end();
-            state.schedule.put_back(job.tenant(), job);
+        let mut keys = Vec::new();
+        {
+            let mut state = self.state.lock();
+            for job in jobs.rev() {
+                keys.push(Arc::clone(&job.key));
+                state.schedule.put_back(job.tenant(), job);
+            }
         }
-        self.wake(state);
+        self.come_back(&keys);
+    }
+
+    /// Jobs of these keys are queued again: only now their places are given back, so that a closed lane does not end
+    /// between.
+    fn come_back(&self, keys: &[Arc<KeyRoute>]) {
+        for key in keys {
+            key.end();
+        }
+        self.nudge();
     }
 
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.key.end();
         job.attempts += 1;
         job.avoid = Some(failed);
+        let key = Arc::clone(&job.key);
         let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
         if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             drop(state);
+            key.end();
             job.metrics().not_retried();
             job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
             return false;
@@ -301,7 +320,8 @@ impl Lane {
         *budget -= 100;
         job.metrics().retried();
         state.schedule.put_back(job.tenant(), job);
-        self.wake(state);
+        drop(state);
+        self.come_back(&[key]);
         true
     }
 
@@ -349,9 +369,31 @@ impl Lane {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let asleep = if state.schedule.is_empty() { state.everyone() } else { Vec::new() };
+        self.closed.store(true, Ordering::SeqCst);
+        let asleep = if self.is_finished(&state) { state.everyone() } else { Vec::new() };
         drop(state);
         asleep.iter().for_each(|bell| ring(bell));
+    }
+
+    /// Whether nothing is left to do, for good.
+    fn is_finished(&self, state: &State) -> bool {
+        state.closed && state.schedule.is_empty() && self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// A session has taken a job.
+    pub(super) fn note_begun(&self) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A job that was taken has ended, or come back. After the last one of a closed lane its sessions may end.
+    pub(super) fn note_ended(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+            let asleep = {
+                let mut state = self.state.lock();
+                if self.is_finished(&state) { state.everyone() } else { Vec::new() }
+            };
+            asleep.iter().for_each(|bell| ring(bell));
+        }
     }
 
     /// Answers everything still queued as unavailable: the drain's time is up.
@@ -367,7 +409,7 @@ impl Lane {
     // === seen from outside ===
 
     /// Sessions that wait for work.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
         self.state.lock().members.values().map(|member| member.asleep.len()).sum()
     }

@@ -1,9 +1,9 @@
 //! The tokens that are measured, opened in this process too, and the keys on them.
 
+use super::Failure;
 use super::args::{OwnKey, Tokens};
 use super::settings::Settings;
 use super::spec::KeyName;
-use super::Failure;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
 use crate::config::{Config, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};

@@ -77,7 +77,7 @@ impl Daemon {
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services));
-        let load = loader(&namespaces, &identity, &keys);
+        let load = loader(&namespaces, &identity, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
         }
@@ -192,11 +192,13 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
     }
 }
 
-fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> Load {
-    let (namespaces, identity, keys) = (namespaces.clone(), identity.clone(), keys.clone());
+fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys, supervisor: &Supervisor) -> Load {
+    let (namespaces, identity) = (namespaces.clone(), identity.clone());
+    let (keys, supervisor) = (keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
         identity.load()?;
+        supervisor.bring_up_pools();
         keys.load(&namespaces.all())
     })
 }

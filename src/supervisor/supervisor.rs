@@ -115,6 +115,12 @@ impl Supervisor {
         &self.shared.libraries
     }
 
+    /// Brings up the members of configured pools, whether a key needs them yet or not: so a dead one is seen before. Not
+    /// before the store is open, since it remembers refused PINs.
+    pub fn bring_up_pools(&self) {
+        self.address.do_send(ToMember::BringUpPools);
+    }
+
     /// Finds a key on the members that may hold it, or generates it on one of them where that is allowed, and has it proven.
     /// From then on it is served. [`Fault::NotFound`] means that every member serves, and none holds such a key.
     pub async fn prepare(&self, spec: KeySpec, deadline: Deadline) -> Result<PreparedKey, Fault> {
@@ -181,6 +187,7 @@ impl Supervisor {
 }
 
 enum ToMember {
+    BringUpPools,
     Prepare(Prepare),
     Adopt(Adopt),
     Forget(String),
@@ -245,6 +252,14 @@ impl SupervisorActor {
         Ok(address)
     }
 
+    fn bring_up_pools(&mut self) {
+        for member in self.shared.pools.members() {
+            if let Err(fault) = self.slot(&member) {
+                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
+            }
+        }
+    }
+
     /// The actors of those that may hold a key.
     fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
         let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
@@ -301,12 +316,6 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Those of configured pools are brought up whether a key needs them yet or not: so a dead one is seen before.
-        for member in self.shared.pools.members() {
-            if let Err(fault) = self.slot(&member) {
-                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
-            }
-        }
         ctx.run_interval(CENSUS_PERIOD, SupervisorActor::census);
     }
 }
@@ -316,6 +325,7 @@ impl Handler<ToMember> for SupervisorActor {
 
     fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
         match message {
+            ToMember::BringUpPools => self.bring_up_pools(),
             ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, ctx),
             ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {

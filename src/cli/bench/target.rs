@@ -190,9 +190,9 @@ fn path_name(label: &str) -> String {
     format!("k{}k", encoded(label))
 }
 
-/// A text in letters, digits, dashes and underscores: no two texts become one.
+/// A text in small letters, digits, dashes and underscores: no two texts become one.
 fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("_{byte:02x}") }).collect()
 }
 
@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn any_label_makes_a_name_of_its_own() {
-        assert_eq!(path_name("My CA/2026-"), "kMy_20CA_2f2026-k");
+        assert_eq!(path_name("CA/2026-"), "k_43_41_2f2026-k");
         assert_ne!(path_name("a b"), path_name("a_b"));
+        assert_ne!(path_name("CA"), path_name("ca"));
     }
 }

@@ -91,7 +91,8 @@ pub(super) struct Lane {
 
 struct State {
     schedule: Schedule<Job>,
-    members: HashMap<MemberId, Membership>,
+    /// Few: found by looking through them.
+    members: Vec<(MemberId, Membership)>,
     /// Retries each tenant may still make, in hundredths.
     budgets: HashMap<Namespace, u32>,
     /// Sessions with a seat.
@@ -113,7 +114,7 @@ impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
         let state = State {
             schedule: Schedule::new(),
-            members: HashMap::new(),
+            members: Vec::new(),
             budgets: HashMap::new(),
             serving: 0,
             coming: 0,
@@ -186,7 +187,7 @@ impl Lane {
     /// Takes a seat. The session may pull from now on.
     pub(super) fn sit(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        let member = state.members.entry(seat.place.member).or_default();
+        let member = state.member(seat.place.member);
         if member.epoch == seat.place.epoch {
             member.sessions += 1;
             state.serving += 1;
@@ -196,10 +197,8 @@ impl Lane {
     /// Leaves a seat.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        if let Some(member) = state.members.get_mut(&seat.place.member)
-            && member.epoch == seat.place.epoch
-            && member.sessions > 0
-        {
+        let member = state.member(seat.place.member);
+        if member.epoch == seat.place.epoch && member.sessions > 0 {
             member.sessions -= 1;
             state.serving -= 1;
         }
@@ -210,7 +209,7 @@ impl Lane {
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let mut state = self.state.lock();
-        let membership = state.members.entry(member).or_default();
+        let membership = state.member(member);
         let gone = std::mem::take(&mut membership.sessions);
         let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
@@ -229,7 +228,7 @@ impl Lane {
         let mut finished = Vec::new();
         let mut state = self.state.lock();
         loop {
-            if state.members.get(&seat.place.member).is_none_or(|member| member.epoch != seat.place.epoch) {
+            if state.member(seat.place.member).epoch != seat.place.epoch {
                 self.wake(state);
                 return Pulled::End;
             }
@@ -411,7 +410,7 @@ impl Lane {
     /// Sessions that wait for work.
     #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
-        self.state.lock().members.values().map(|member| member.asleep.len()).sum()
+        self.state.lock().members.iter().map(|(_, member)| member.asleep.len()).sum()
     }
 
     /// Jobs queued now.
@@ -426,6 +425,15 @@ impl Lane {
 }
 
 impl State {
+    /// A member's part; made if there is none.
+    fn member(&mut self, id: MemberId) -> &mut Membership {
+        let place = self.members.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+            self.members.push((id, Membership::default()));
+            self.members.len() - 1
+        });
+        &mut self.members[place].1
+    }
+
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
     fn next_bell(&mut self, wake: Wake) -> Option<Arc<Condvar>> {
@@ -433,7 +441,8 @@ impl State {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
         };
-        if self.schedule.is_empty() || self.coming >= most {
+        let nobody_sleeps = || self.members.iter().all(|(_, member)| member.asleep.is_empty());
+        if self.schedule.is_empty() || self.coming >= most || nobody_sleeps() {
             return None;
         }
         let now = Instant::now();
@@ -441,17 +450,18 @@ impl State {
         let can = |id: MemberId, epoch| schedule.any(&mut |job: &Job| judge(job, Place { member: id, epoch }, now));
         let idle = members.iter().filter(|(_, member)| !member.asleep.is_empty());
         // The member with most idle sessions first: so a lane with little to do spreads it.
-        let best = idle.filter(|(id, member)| can(**id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
-        let id = *best?.0;
+        let best = idle.filter(|(id, member)| can(*id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
+        let id = best?.0;
         // Who fell asleep last is the one whose caches are warm.
-        let bell = self.members.get_mut(&id)?.asleep.pop()?;
+        let bell = self.member(id).asleep.pop()?;
         self.coming += 1;
         Some(bell)
     }
 
     /// The bells of all who sleep, taken off the lists.
     fn everyone(&mut self) -> Vec<Arc<Condvar>> {
-        let bells: Vec<_> = self.members.values_mut().flat_map(|member| std::mem::take(&mut member.asleep)).collect();
+        let asleep = self.members.iter_mut().flat_map(|(_, member)| std::mem::take(&mut member.asleep));
+        let bells: Vec<_> = asleep.collect();
         self.coming += bells.len();
         bells
     }
@@ -463,8 +473,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    let Some(member) = state.members.get_mut(&seat.place.member) else { return true };
-    member.asleep.push(Arc::clone(&seat.bell));
+    state.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
@@ -473,12 +482,11 @@ fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>)
                 false
             }
         };
-        let member = state.members.get_mut(&seat.place.member);
-        let place = member.and_then(|member| {
-            let place = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell))?;
-            timed_out.then(|| member.asleep.remove(place));
-            Some(place)
-        });
+        let asleep = &mut state.member(seat.place.member).asleep;
+        let place = asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
+        if let Some(place) = place.filter(|_| timed_out) {
+            asleep.remove(place);
+        }
         match place {
             // Its bell was taken off the list: it was called.
             None => {

@@ -191,7 +191,7 @@ impl Pools {
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 let token = of.token.to_string();
-                let labels = MemberLabels { library: &library, token: &token, worker };
+                let labels = MemberLabels { pool: &pool.name, library: &library, token: &token, worker };
                 let metrics = Arc::new(self.telemetry.member(labels));
                 let status = MemberStatus {
                     pool: pool.name.clone(),

@@ -20,6 +20,8 @@ const START: &str = "start";
 /// What a member's labels say.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberLabels<'a> {
+    /// The pool it is in.
+    pub pool: &'a str,
     /// The KMS library.
     pub library: &'a str,
     /// The token.
@@ -94,7 +96,7 @@ pub struct SessionCounts {
 /// One member.
 pub struct MemberMetrics {
     telemetry: Telemetry,
-    labels: [String; 3],
+    labels: [String; 4],
     states: [Gauge; MemberState::ALL.len()],
     sessions: [Gauge; 3],
     keys: Gauge,
@@ -125,8 +127,8 @@ impl ByCause {
         let mut counters = self.counters.lock();
         let cause = if counters.len() < CAUSES_MAX || counters.contains_key(cause) { cause } else { "other" };
         let counted = counters.entry(cause).or_default().entry(result.unwrap_or_default()).or_insert_with(|| {
-            let [library, token, worker] = of.labels.each_ref().map(String::as_str);
-            let mut labels = vec![("library", library), ("token", token), ("worker", worker), ("cause", cause)];
+            let mut labels = of.labels().to_vec();
+            labels.push(("cause", cause));
             labels.extend(result.map(|result| ("result", result)));
             counter(of.telemetry.recorder(), self.name, &labels)
         });
@@ -151,8 +153,8 @@ impl MemberMetrics {
         self.jobs[usize::from(!ok)].increment(1);
         let cell = &self.device_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
-            let [library, token, worker] = self.labels.each_ref().map(String::as_str);
-            let labels = [("library", library), ("token", token), ("worker", worker), ("class", class.label())];
+            let [pool, library, token, worker] = self.labels();
+            let labels = [pool, library, token, worker, ("class", class.label())];
             histogram(self.telemetry.recorder(), list::JOB_DEVICE_SECONDS, &labels)
         });
         seconds.record(took);
@@ -171,6 +173,11 @@ impl MemberMetrics {
     /// A session was given up for this cause.
     pub fn evicted(&self, cause: &'static str) {
         self.evictions.count(self, cause, None, 1);
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 4] {
+        let [pool, library, token, worker] = self.labels.each_ref().map(String::as_str);
+        [("pool", pool), ("library", library), ("token", token), ("worker", worker)]
     }
 
     /// Shows those of the start as zeros, so that the first to rise is seen to rise.
@@ -228,12 +235,12 @@ impl Telemetry {
     pub fn member(&self, of: MemberLabels<'_>) -> MemberMetrics {
         let recorder = self.recorder();
         let worker = of.worker.to_string();
-        let labels = [("library", of.library), ("token", of.token), ("worker", worker.as_str())];
-        let with = |name, value| [labels[0], labels[1], labels[2], (name, value)];
+        let labels = [("pool", of.pool), ("library", of.library), ("token", of.token), ("worker", worker.as_str())];
+        let with = |name, value| [labels[0], labels[1], labels[2], labels[3], (name, value)];
         let results = |name| ["ok", "failed"].map(|result| counter(recorder, name, &with("result", result)));
         let metrics = MemberMetrics {
             telemetry: self.clone(),
-            labels: [of.library.to_owned(), of.token.to_owned(), worker.clone()],
+            labels: [of.pool, of.library, of.token, &worker].map(str::to_owned),
             states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
             sessions: ["serving", "opening", "stuck"]
                 .map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),

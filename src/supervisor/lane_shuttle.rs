@@ -36,7 +36,7 @@ fn pool(wake: Wake) -> Arc<Pool> {
         retry_burst: 64,
         wake,
     };
-    Arc::new(Pool::new("p", Lane::new(limits, Arc::default()), false, Telemetry::new()))
+    Arc::new(Pool::new("p", Lane::new(limits, Arc::default()), Telemetry::new()))
 }
 
 fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<usize>) -> Arc<KeyRoute> {

@@ -44,7 +44,7 @@ fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
 }
 
 fn pool(limits: LaneLimits) -> Pool {
-    Pool::new("p", Lane::new(limits, Arc::default()), false, Telemetry::new())
+    Pool::new("p", Lane::new(limits, Arc::default()), Telemetry::new())
 }
 
 fn seat(pool: &Pool, member: MemberId) -> Seat {

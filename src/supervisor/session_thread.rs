@@ -254,7 +254,9 @@ impl SessionThread {
                 job.key.learn(took);
             }
             self.metrics.job_finished(took, job.class, result.is_ok());
-            job.key.metrics().job_started(began.saturating_duration_since(job.queued_at), job.class);
+            let tenant = job.key.metrics();
+            tenant.job_started(began.saturating_duration_since(job.queued_at), job.class);
+            tenant.job_finished(took);
             if let Ok(signature) = result
                 && self.is_sampled(signatures)
                 && let Err(error) = self.check(job, signature)
@@ -391,6 +393,9 @@ impl SessionThread {
                 Ok(())
             }
             Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {
+                if matches!(error.fault, Fault::KeyMismatch { .. }) {
+                    self.metrics.wrong_signature();
+                }
                 self.metrics.evicted(error.cause);
                 Err(error)
             }

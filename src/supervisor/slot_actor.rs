@@ -20,6 +20,7 @@ use super::watch::{Left, Watch};
 use crate::backend::{BackendError, Device, Fate, FoundKey};
 use crate::config::{Limits, Traits, VerifyAfterSign};
 use crate::model::{Fault, MemberState, Secret};
+use crate::telemetry::SessionCounts;
 
 /// How often calls in flight are looked at: at least, and at most.
 const WATCH_PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -58,6 +59,8 @@ pub(super) struct SlotActor {
     pub(super) health: Health,
     /// Why it does not serve.
     pub(super) down: Option<Fault>,
+    /// What took it down last, for the metrics of its next bring-up.
+    down_cause: Option<&'static str>,
     pub(super) pin: Option<Secret>,
     bringing_up: bool,
     /// The token forgot its login: whoever thinks that he is logged in is wrong.
@@ -131,6 +134,7 @@ impl SlotActor {
             control,
             routes,
             down: None,
+            down_cause: None,
             bringing_up: false,
             login_lost: false,
             epoch: first_epoch,
@@ -183,11 +187,12 @@ impl SlotActor {
         self.bringing_up = true;
         let relogin = std::mem::take(&mut self.login_lost);
         let limit = self.settings.limits.call_open;
-        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin));
-        ctx.spawn(brought_up.into_actor(self).map(|result, actor, ctx| {
+        let cause = self.down_cause;
+        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
+        ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
             actor.bringing_up = false;
             let result = result.unwrap_or_else(|fault| Err(BackendError::new(Fate::BackOff, fault)));
-            actor.member.metrics.brought_up(result.is_ok());
+            actor.member.metrics.brought_up(cause, result.is_ok());
             match result {
                 Ok(opened) => actor.come_up(opened, ctx),
                 Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
@@ -279,6 +284,7 @@ impl SlotActor {
             }
         }
         self.say_down(&error, again);
+        self.down_cause = Some(error.cause);
         self.down = Some(error.fault);
         let pause = match again {
             Again::Soon(pause) | Again::After(pause) => pause,
@@ -452,7 +458,8 @@ impl SlotActor {
             status.sessions = sessions;
             status.keys = keys;
         });
-        self.member.metrics.stands(state, sessions, self.health.stuck(), keys);
+        let (opening, stuck) = (self.health.opening(), self.health.stuck());
+        self.member.metrics.stands(state, SessionCounts { serving: sessions, opening, stuck }, keys);
     }
 }
 

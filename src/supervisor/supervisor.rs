@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 use super::control::{ControlThread, Reach};
 use super::first_use;
 use super::pins::{Logins, PinMemory};
-use super::pool::{Member, Pools};
+use super::pool::{Member, NOWHERE, Pools};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
 const CENSUS_PERIOD: Duration = Duration::from_secs(1);
@@ -106,6 +106,7 @@ impl Supervisor {
             slots: HashMap::new(),
             adopted: HashMap::new(),
             generations: 0,
+            telemetry,
         };
         Supervisor { shared, address: actor.start() }
     }
@@ -140,12 +141,14 @@ impl Supervisor {
         let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| Arc::clone(pool));
         let route = self.shared.routes.get_or_make(&spec, public, &pool);
         match found {
-            Ok(_) => self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) })),
+            Ok(_) => {}
             Err(fault) => {
                 tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
                 route.nobody_holds(fault);
             }
         }
+        // One that nobody can hold is still seen in the metrics.
+        self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) }));
         route
     }
 
@@ -213,6 +216,7 @@ struct SupervisorActor {
     /// What each key's members were told, to tell a new actor of such a member again.
     adopted: HashMap<String, Adopt>,
     generations: u64,
+    telemetry: Telemetry,
 }
 
 impl SupervisorActor {
@@ -283,9 +287,9 @@ impl SupervisorActor {
 
     fn adopt(&mut self, adopt: Adopt) {
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
-        match self.candidates(&adopt.spec) {
-            Ok(candidates) => candidates.iter().for_each(|candidate| candidate.address.do_send(adopt.clone())),
-            Err(fault) => tracing::error!(key = adopt.spec.name, %fault, "managed key is not served"),
+        // Of a key without candidates was told when it came.
+        for candidate in self.candidates(&adopt.spec).unwrap_or_default() {
+            candidate.address.do_send(adopt.clone());
         }
     }
 
@@ -304,6 +308,15 @@ impl SupervisorActor {
             }
         }
         self.shared.pools.all().iter().for_each(|pool| pool.observe());
+        self.telemetry.key_sets(self.adopted.values().map(|adopt| self.key_set(adopt)).collect());
+    }
+
+    /// How many members a key has, and how many of them hold it.
+    fn key_set(&self, Adopt { spec, route }: &Adopt) -> KeySetFigures {
+        let home = self.shared.pools.find(&spec.library, spec.token.as_ref());
+        let (pool, members) = home.map_or((NOWHERE.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
+        let (namespace, key) = (spec.namespace.to_string(), spec.name.clone());
+        KeySetFigures { pool, namespace, key, members, holders: route.holders() }
     }
 
     fn may_hold(&self, adopt: &Adopt, member: &Arc<Member>) -> bool {

@@ -9,6 +9,7 @@ mod hardware;
 mod hostile;
 mod isolation;
 mod life;
+mod observed;
 mod openssl;
 mod signing;
 mod sim;

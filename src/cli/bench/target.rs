@@ -7,6 +7,7 @@ use super::spec::KeyName;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
 use crate::config::{Config, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
+use crate::telemetry::LibraryMetrics;
 
 /// How a signature is asked for: with a digest, so that neither side hashes.
 pub(super) const HASH: Hash = Hash::Sha2_256;
@@ -124,7 +125,9 @@ impl Slot {
         pin: Option<&Secret>,
         sessions: Option<usize>,
     ) -> Result<Slot, Failure> {
-        let device = registry::open(library, Limits::default().call_open).open(token).map_err(failed)?;
+        let device = registry::open(library, Limits::default().call_open, LibraryMetrics::default())
+            .open(token)
+            .map_err(failed)?;
         let pin =
             pin.or(library.pin.as_ref()).ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path"))?;
         let flags = device.pin_flags().map_err(failed)?;

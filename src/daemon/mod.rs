@@ -77,7 +77,7 @@ impl Daemon {
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services));
-        let load = loader(&namespaces, &identity, &keys);
+        let load = loader(&namespaces, &identity, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
         }
@@ -192,12 +192,16 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
     }
 }
 
-fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys) -> Load {
-    let (namespaces, identity, keys) = (namespaces.clone(), identity.clone(), keys.clone());
+fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys, supervisor: &Supervisor) -> Load {
+    let (namespaces, identity, keys, supervisor) =
+        (namespaces.clone(), identity.clone(), keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
         identity.load()?;
-        keys.load(&namespaces.all())
+        keys.load(&namespaces.all())?;
+        // Before the store was initialised nobody could log in: which PINs were refused is remembered there.
+        supervisor.probe_now();
+        Ok(())
     })
 }
 

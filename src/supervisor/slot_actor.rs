@@ -89,6 +89,9 @@ pub(super) struct Adopt {
 /// Serves a key no longer.
 pub(super) struct Forget(pub(super) String);
 
+/// Tries the token again now, if it waits for its next try.
+pub(super) struct ProbeNow;
+
 /// Ends the actor.
 pub(super) struct Stop;
 
@@ -105,6 +108,9 @@ impl Message for Adopt {
     type Result = ();
 }
 impl Message for Forget {
+    type Result = ();
+}
+impl Message for ProbeNow {
     type Result = ();
 }
 impl Message for Stop {
@@ -284,11 +290,13 @@ impl SlotActor {
             Again::Soon(pause) | Again::After(pause) => pause,
             Again::Never => return,
         };
-        ctx.run_later(pause, |actor, ctx| {
-            let step = actor.health.probe();
-            actor.follow(step, None, ctx);
-            actor.publish();
-        });
+        ctx.run_later(pause, |actor, ctx| actor.probe(ctx));
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        let step = self.health.probe();
+        self.follow(step, None, ctx);
+        self.publish();
     }
 
     fn say_down(&self, error: &BackendError, again: Again) {
@@ -528,6 +536,16 @@ impl Handler<FromSession> for SlotActor {
 
     fn handle(&mut self, message: FromSession, ctx: &mut Self::Context) {
         self.session_said(message, ctx);
+    }
+}
+
+impl Handler<ProbeNow> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ProbeNow, ctx: &mut Self::Context) {
+        if self.health.state() == MemberState::BackingOff {
+            self.probe(ctx);
+        }
     }
 }
 

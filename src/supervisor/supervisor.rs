@@ -12,7 +12,7 @@ use super::first_use;
 use super::pins::{Logins, PinMemory};
 use super::pool::{Member, Pools};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
-use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
+use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, ProbeNow, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
@@ -154,6 +154,11 @@ impl Supervisor {
         Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
     }
 
+    /// Tries every member that waits for its next try now: what kept it down may be over.
+    pub fn probe_now(&self) {
+        self.address.do_send(ProbeAll);
+    }
+
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
     /// requests after a start find their keys ready.
     pub async fn settle(&self, limit: Duration) {
@@ -187,6 +192,12 @@ enum ToMember {
 }
 
 impl Message for ToMember {
+    type Result = ();
+}
+
+struct ProbeAll;
+
+impl Message for ProbeAll {
     type Result = ();
 }
 
@@ -324,6 +335,14 @@ impl Handler<ToMember> for SupervisorActor {
                 self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
             }
         }
+    }
+}
+
+impl Handler<ProbeAll> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ProbeAll, _: &mut Self::Context) {
+        self.slots.values().for_each(|(_, address)| address.do_send(ProbeNow));
     }
 }
 

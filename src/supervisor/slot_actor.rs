@@ -69,6 +69,8 @@ pub(super) struct SlotActor {
     threads_started: u64,
     pub(super) keys: SlotKeys,
     waiting: Vec<(KeySpec, Reply)>,
+    /// It went down a moment ago, and whoever needs it waits.
+    returns: bool,
     /// The key that idle sessions exercise.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
 }
@@ -145,6 +147,7 @@ impl SlotActor {
             threads: Vec::new(),
             threads_started: 0,
             waiting: Vec::new(),
+            returns: false,
             exercised: Arc::default(),
         }
     }
@@ -206,6 +209,7 @@ impl SlotActor {
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         self.device = Some(device);
         self.down = None;
+        self.returns = false;
         self.traits = info.profile.traits();
         self.member.publish(|status| status.serial = Some(info.serial.clone()));
         let wanted =
@@ -221,6 +225,27 @@ impl SlotActor {
         self.prove_all(ctx);
         for (spec, reply) in std::mem::take(&mut self.waiting) {
             self.prepare(spec, reply, ctx);
+        }
+    }
+
+    /// Whether keys can be found and proven on it now.
+    fn is_ready(&self) -> bool {
+        self.health.is_up() && self.health.state() != MemberState::Stuck
+    }
+
+    /// Whether it is brought up just now, and there is room for one more to wait for that.
+    fn is_coming(&self) -> bool {
+        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
+    }
+
+    /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
+    pub(super) fn prepare_again(&mut self, spec: KeySpec, reply: Reply, fault: Fault, ctx: &mut Context<Self>) {
+        if self.is_ready() {
+            self.prepare(spec, reply, ctx);
+        } else if self.is_coming() {
+            self.waiting.push((spec, reply));
+        } else {
+            let _ = reply.send(Err(fault));
         }
     }
 
@@ -271,6 +296,7 @@ impl SlotActor {
         self.epoch += 1;
         self.exercised.store(None);
         let returns = matches!(again, Again::Soon(_));
+        self.returns = returns;
         self.keys.let_go(&self.member, &error.fault, returns);
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         for thread in std::mem::take(&mut self.threads) {
@@ -492,7 +518,7 @@ impl Handler<Prepare> for SlotActor {
     type Result = ();
 
     fn handle(&mut self, Prepare { spec, reply }: Prepare, ctx: &mut Self::Context) {
-        if self.health.is_up() && self.health.state() != MemberState::Stuck {
+        if self.is_ready() {
             return self.prepare(spec, reply, ctx);
         }
         // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
@@ -502,13 +528,16 @@ impl Handler<Prepare> for SlotActor {
             self.follow(step, None, ctx);
             self.publish();
         }
-        if self.health.state() != MemberState::Probing || self.waiting.len() >= WAITING_MAX {
+        if !self.is_coming() {
             let why = self.down.clone().unwrap_or(Fault::Unavailable { what: "the token is not up".into() });
             let _ = reply.send(Err(unavailable(&spec, &why)));
             return;
         }
+        let probing = self.health.state() == MemberState::Probing;
         self.waiting.push((spec, reply));
-        self.bring_up(ctx);
+        if probing {
+            self.bring_up(ctx);
+        }
     }
 }
 

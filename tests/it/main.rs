@@ -10,6 +10,7 @@ mod hostile;
 mod isolation;
 mod life;
 mod load;
+mod losses;
 mod openssl;
 mod pools;
 mod rig;

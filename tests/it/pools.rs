@@ -169,6 +169,21 @@ async fn no_key_is_generated_while_a_member_cannot_say_whether_it_holds_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_a_logged_out_token_does_not_show_is_not_generated_again() {
+    let token = Token::absent();
+    let sim = tokens_with(&token, [&[], &["doc"]]);
+    let rig = Rig::on(token, sim, Setup { more: pool(""), ..Setup::default() }).await;
+    for token in TOKENS {
+        rig.until_member(token, |member| member["state"] == "serving").await;
+    }
+    // Private keys are not found then, by a search that succeeds.
+    rig.sim.steer("forget-login");
+    rig.key("doc", json!({"library": "both", "token_label": "", "allow_generate_key": true})).await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    assert_eq!((rig.sim.calls("C_GenerateKeyPair"), rig.jobs("one")), (0, 0.0));
+}
+
+#[tokio::test]
 async fn a_key_of_a_pool_names_no_token_and_brings_no_pin() {
     let more = format!("{}namespace \"team\" {{}}\n", pool("")).leak();
     let rig = Rig::null(&TOKENS, &["doc", "mine"], Setup { more, ..Setup::default() }).await;

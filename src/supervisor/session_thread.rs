@@ -381,6 +381,9 @@ impl SessionThread {
         let result = proof::exercise(running.session.as_mut(), &found);
         self.watch.end_call();
         let Err(error) = result else { return Ok(()) };
+        if matches!(error.fault, Fault::KeyMismatch { .. }) {
+            self.metrics.wrong_signature();
+        }
         match error.fate {
             // The key may be bound to uses of its own.
             Fate::Keep | Fate::BackOff => Ok(()),

@@ -91,7 +91,7 @@ impl Tally {
 pub(crate) struct Running {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
+    asked: Arc<AtomicU64>,
     thread: Option<JoinHandle<Tally>>,
 }
 
@@ -101,21 +101,17 @@ impl Running {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Answers of any kind so far.
-    pub(crate) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
     /// Waits for so many signatures more.
     pub(crate) fn until_done(&self, more: u64) {
         let before = self.done();
         wait_for("signatures", || (self.done() >= before + more).then_some(()));
     }
 
-    /// Waits for so many answers more.
-    pub(crate) fn until_answered(&self, more: u64) {
-        let before = self.answered();
-        wait_for("answers", || (self.answered() >= before + more).then_some(()));
+    /// Waits until so many calls more were sent.
+    pub(crate) fn until_asked(&self, more: u64) {
+        let asked = || self.asked.load(Ordering::Relaxed);
+        let before = asked();
+        wait_for("calls", || (asked() >= before + more).then_some(()));
     }
 
     /// Asks no more, and waits for all answers.
@@ -137,7 +133,7 @@ struct Shared {
     public: PublicKey,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
+    asked: Arc<AtomicU64>,
 }
 
 impl Load {
@@ -147,14 +143,9 @@ impl Load {
         let identity =
             Identity { token: Secret::from(rig.daemon.root_token.as_str()), namespace: self.namespace.to_owned() };
         let path = rig.daemon.socket().with_extension("sock.framed");
-        let (stop, done, answered) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let shared = Shared {
-            load: self,
-            public,
-            stop: Arc::clone(&stop),
-            done: Arc::clone(&done),
-            answered: Arc::clone(&answered),
-        };
+        let (stop, done, asked) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let shared =
+            Shared { load: self, public, stop: Arc::clone(&stop), done: Arc::clone(&done), asked: Arc::clone(&asked) };
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -171,7 +162,7 @@ impl Load {
                 all
             })
         };
-        Running { stop, done, answered, thread: Some(std::thread::spawn(run)) }
+        Running { stop, done, asked, thread: Some(std::thread::spawn(run)) }
     }
 
     /// Asks until so many signatures were made.
@@ -192,6 +183,7 @@ impl Shared {
             while !stopped && in_flight.len() < self.load.depth && self.is_due(tally.asked, begun) {
                 let input = format!("{connection} asks for the {}th time", tally.asked);
                 tally.asked += 1;
+                self.asked.fetch_add(1, Ordering::Relaxed);
                 in_flight.push(self.ask(framed, input));
             }
             if in_flight.is_empty() && stopped {
@@ -224,7 +216,6 @@ impl Shared {
     }
 
     fn judge(&self, tally: &mut Tally, input: &str, answer: Option<Result<proto::Signature, ClientError>>) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
         let refused = |tally: &mut Tally, label: String, said: String| {
             *tally.failed.entry(label.clone()).or_default() += 1;
             tally.said.entry(label).or_insert(said);

@@ -5,6 +5,8 @@
 mod bench;
 mod bulk;
 mod daemon;
+mod deaths;
+mod fairness;
 mod hardware;
 mod hostile;
 mod isolation;
@@ -12,6 +14,8 @@ mod life;
 mod load;
 mod losses;
 mod openssl;
+mod outages;
+mod pins;
 mod pools;
 mod rig;
 mod signing;
@@ -20,3 +24,4 @@ mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;
+mod wrong_keys;

@@ -184,9 +184,23 @@ impl Control {
         }
     }
 
-    /// Finds `spec`'s key, or generates it where that is allowed, and has it proven.
+    /// Finds `spec`'s key, or generates it where that is allowed, and has it proven. This session is rarely used, so that
+    /// what it was told of long ago may be gone: then once more, unless it might generate twice.
     pub(super) fn prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
         self.check_pin(spec)?;
+        match self.try_prepare(spec) {
+            Err(error) if error.fate == Fate::Reopen && spec.generate.is_none() => {
+                self.to.metrics.evicted(error.cause);
+                let Some(device) = &self.device else { return Err(error) };
+                self.session = Some(device.open_session()?);
+                self.try_prepare(spec)
+            }
+            Err(error) if error.fate == Fate::FindAgain && spec.generate.is_none() => self.try_prepare(spec),
+            result => result,
+        }
+    }
+
+    fn try_prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
         let Some(session) = self.session.as_mut() else {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));

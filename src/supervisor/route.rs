@@ -197,6 +197,11 @@ impl KeyRoute {
         self.set.load().holders.iter().any(|holder| holder.member != member)
     }
 
+    /// Whether jobs wait for this member to come back.
+    pub(super) fn awaits(&self, member: MemberId) -> bool {
+        self.set.load().returning.contains(&member)
+    }
+
     /// How many members hold the key.
     pub(super) fn holders(&self) -> usize {
         self.set.load().holders.len()

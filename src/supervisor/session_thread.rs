@@ -23,7 +23,7 @@ use crate::model::{Class, Fault, KeyOperation, SaltLength, SignatureScheme};
 use crate::telemetry::MemberMetrics;
 
 /// One signature in so many is verified, where they are sampled.
-const SAMPLE: u64 = 128;
+const SAMPLE: u64 = 512;
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -383,6 +383,9 @@ impl SessionThread {
         let result = proof::exercise(running.session.as_mut(), &found);
         self.watch.end_call();
         let Err(error) = result else { return Ok(()) };
+        if matches!(error.fault, Fault::KeyMismatch { .. }) {
+            self.metrics.wrong_signature();
+        }
         match error.fate {
             // The key may be bound to uses of its own.
             Fate::Keep | Fate::BackOff => Ok(()),

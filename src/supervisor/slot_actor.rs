@@ -1,6 +1,6 @@
-//! One member: the actor that owns a token's state. It brings the token up, holds its sessions, watches for calls that do
-//! not return, and starts over with pauses when something is missing or breaks. What to do when is [`Health`]'s to say; the
-//! keys of the member are in [`SlotKeys`](super::slot_keys).
+//! One member: the actor that owns a token's state. It brings the token up, holds its sessions, and starts over with
+//! pauses when something is missing or breaks. What to do when is [`Health`]'s to say; the keys of the member are in
+//! [`SlotKeys`](super::slot_keys), and what is looked at by the clock in [`watchdog`](super::watchdog).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +16,12 @@ use super::pool::{Member, sessions_of_profile};
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
-use super::watch::{Left, Watch};
+use super::watch::Watch;
 use crate::backend::{BackendError, Device, Fate, FoundKey};
 use crate::config::{Limits, Traits, VerifyAfterSign};
 use crate::model::{Fault, MemberState, Secret};
 use crate::telemetry::SessionCounts;
 
-/// How often calls in flight are looked at: at least, and at most.
-const WATCH_PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Askers that may wait for a token to come up.
 const WAITING_MAX: usize = 1024;
 
@@ -41,11 +39,11 @@ pub(super) struct MemberSettings {
 }
 
 /// One session thread, as the actor sees it.
-struct Thread {
+pub(super) struct Thread {
     number: u64,
-    watch: Arc<Watch>,
-    opened: bool,
-    stuck: bool,
+    pub(super) watch: Arc<Watch>,
+    pub(super) opened: bool,
+    pub(super) stuck: bool,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<PreparedKey, Fault>>;
@@ -66,12 +64,14 @@ pub(super) struct SlotActor {
     /// The token forgot its login: whoever thinks that he is logged in is wrong.
     login_lost: bool,
     pub(super) epoch: u64,
-    device: Option<Arc<dyn Device>>,
-    traits: Traits,
-    threads: Vec<Thread>,
+    pub(super) device: Option<Arc<dyn Device>>,
+    pub(super) traits: Traits,
+    pub(super) threads: Vec<Thread>,
     threads_started: u64,
     pub(super) keys: SlotKeys,
     waiting: Vec<(KeySpec, Reply)>,
+    /// It went down a moment ago, and whoever needs it waits.
+    returns: bool,
     /// The key that idle sessions exercise.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
 }
@@ -143,6 +143,7 @@ impl SlotActor {
             threads: Vec::new(),
             threads_started: 0,
             waiting: Vec::new(),
+            returns: false,
             exercised: Arc::default(),
         }
     }
@@ -205,6 +206,7 @@ impl SlotActor {
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         self.device = Some(device);
         self.down = None;
+        self.returns = false;
         self.traits = info.profile.traits();
         self.member.publish(|status| status.serial = Some(info.serial.clone()));
         let wanted =
@@ -220,6 +222,27 @@ impl SlotActor {
         self.prove_all(ctx);
         for (spec, reply) in std::mem::take(&mut self.waiting) {
             self.prepare(spec, reply, ctx);
+        }
+    }
+
+    /// Whether keys can be found and proven on it now.
+    fn is_ready(&self) -> bool {
+        self.health.is_up() && self.health.state() != MemberState::Stuck
+    }
+
+    /// Whether it is brought up just now, and there is room for one more to wait for that.
+    fn is_coming(&self) -> bool {
+        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
+    }
+
+    /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
+    pub(super) fn prepare_again(&mut self, spec: KeySpec, reply: Reply, fault: Fault, ctx: &mut Context<Self>) {
+        if self.is_ready() {
+            self.prepare(spec, reply, ctx);
+        } else if self.is_coming() {
+            self.waiting.push((spec, reply));
+        } else {
+            let _ = reply.send(Err(fault));
         }
     }
 
@@ -270,6 +293,7 @@ impl SlotActor {
         self.epoch += 1;
         self.exercised.store(None);
         let returns = matches!(again, Again::Soon(_));
+        self.returns = returns;
         self.keys.let_go(&self.member, &error.fault, returns);
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         for thread in std::mem::take(&mut self.threads) {
@@ -290,11 +314,13 @@ impl SlotActor {
             Again::Soon(pause) | Again::After(pause) => pause,
             Again::Never => return,
         };
-        ctx.run_later(pause, |actor, ctx| {
-            let step = actor.health.probe();
-            actor.follow(step, None, ctx);
-            actor.publish();
-        });
+        ctx.run_later(pause, |actor, ctx| actor.probe(ctx));
+    }
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        let step = self.health.probe();
+        self.follow(step, None, ctx);
+        self.publish();
     }
 
     fn say_down(&self, error: &BackendError, again: Again) {
@@ -309,84 +335,7 @@ impl SlotActor {
         );
     }
 
-    /// Jobs of a session that is given up: those that were with the token are tried once more, the others go on as if they
-    /// had never been taken.
-    fn take_back(&self, Left { hung, unstarted }: Left, why: &Fault) {
-        let lane = &self.member.pool.lane;
-        if !unstarted.is_empty() {
-            lane.put_back(unstarted.into_iter());
-        }
-        for job in hung {
-            lane.retry(job, why.clone(), self.member.id);
-        }
-    }
-
-    // === watching ===
-
-    fn watch_period(&self) -> Duration {
-        let call = self.settings.call_sign.unwrap_or(self.traits.call_sign);
-        (call / 8).clamp(WATCH_PERIODS.0, WATCH_PERIODS.1)
-    }
-
-    fn watch(&mut self, ctx: &mut Context<Self>) {
-        let call_sign = self.settings.call_sign.unwrap_or(self.traits.call_sign);
-        let mut hanging = Vec::new();
-        for thread in self.threads.iter_mut().filter(|thread| !thread.stuck) {
-            let limit = if thread.opened { call_sign } else { self.settings.limits.call_open };
-            if thread.watch.in_call().is_some_and(|took| took > limit) {
-                thread.stuck = true;
-                hanging.push((thread.watch.give_up(), thread.opened, limit));
-            }
-        }
-        for (left, opened, limit) in hanging {
-            self.give_up_session(left, opened, limit, ctx);
-        }
-        // Idle sessions have not noticed; and a module is initialised anew only when all have let go of it.
-        if self.device.as_ref().is_some_and(|device| device.is_lost()) {
-            let what = format!("the library of token {} has lost its state", self.member.token);
-            let fault = Fault::Unavailable { what };
-            let error = BackendError { fault, fate: Fate::Reinitialize, cause: "library_lost" };
-            self.on(Event::LibraryLost, Some(error), ctx);
-        }
-        self.prove_due(ctx);
-        self.member.pool.lane.sweep_if_idle();
-        ctx.run_later(self.watch_period(), SlotActor::watch);
-    }
-
-    fn give_up_session(&mut self, left: Left, opened: bool, limit: Duration, ctx: &mut Context<Self>) {
-        let what = format!("a call into token {} did not return within {} ms", self.member.token, limit.as_millis());
-        let stuck = Fault::DeviceStuck { what };
-        tracing::error!(
-            library = self.member.library, token = %self.member.token, worker = self.member.worker,
-            limit_ms = limit.as_millis(), "a call into the token does not return: its session is given up"
-        );
-        self.member.metrics.session_stuck();
-        self.take_back(left, &stuck);
-        // A process can be ended, and the call with it.
-        if self.device.as_ref().is_some_and(|device| device.abort()) {
-            let error = BackendError { fault: stuck, fate: Fate::Reinitialize, cause: "stuck" };
-            return self.on(Event::SessionLost(Fate::Reinitialize), Some(error), ctx);
-        }
-        self.on(Event::SessionStuck { opened }, None, ctx);
-    }
-
-    /// With every thread stuck, its keys are served by others, or by nobody; when a call returns, they are proven anew.
-    fn note_stuck(&mut self, before: MemberState) {
-        let now = self.health.state();
-        if now == before || !self.health.is_up() {
-            return;
-        }
-        if now == MemberState::Stuck {
-            let what = "every session is inside a call that does not return; restart needed".to_owned();
-            let fault = Fault::DeviceStuck { what };
-            self.keys.let_go(&self.member, &fault, false);
-            self.member.pool.lane.sweep();
-            self.down = Some(fault);
-        } else if before == MemberState::Stuck {
-            self.down = None;
-            self.keys.prove_soon();
-        }
-    }
+    // === sessions ===
 
     fn session_said(&mut self, message: FromSession, ctx: &mut Context<Self>) {
         if message.epoch != self.epoch {
@@ -491,7 +440,7 @@ impl Handler<Prepare> for SlotActor {
     type Result = ();
 
     fn handle(&mut self, Prepare { spec, reply }: Prepare, ctx: &mut Self::Context) {
-        if self.health.is_up() && self.health.state() != MemberState::Stuck {
+        if self.is_ready() {
             return self.prepare(spec, reply, ctx);
         }
         // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
@@ -501,13 +450,16 @@ impl Handler<Prepare> for SlotActor {
             self.follow(step, None, ctx);
             self.publish();
         }
-        if self.health.state() != MemberState::Probing || self.waiting.len() >= WAITING_MAX {
+        if !self.is_coming() {
             let why = self.down.clone().unwrap_or(Fault::Unavailable { what: "the token is not up".into() });
             let _ = reply.send(Err(unavailable(&spec, &why)));
             return;
         }
+        let probing = self.health.state() == MemberState::Probing;
         self.waiting.push((spec, reply));
-        self.bring_up(ctx);
+        if probing {
+            self.bring_up(ctx);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl SlotKeys {
     /// Takes the member out of every key set; only for a moment, if it `returns`.
     pub(super) fn let_go(&mut self, member: &Member, why: &Fault, returns: bool) {
         for key in self.by_uuid.values_mut() {
-            if returns && key.held {
+            if returns && (key.held || key.route.awaits(member.id)) {
                 key.route.suspend_holder(member.id);
             } else {
                 key.route.remove_holder(member.id, &unavailable(&key.spec, why));
@@ -141,7 +141,10 @@ impl SlotActor {
             Err(error) => {
                 key.held = false;
                 key.next_try = Instant::now() + key.back_off.pause();
-                key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
+                // What takes the member down decides whether jobs wait for it.
+                if is_keys_own(error.fate) {
+                    key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
+                }
                 self.member.pool.lane.sweep();
                 self.say_unproven(uuid, &error);
                 self.on(Event::ProofFailed(error.fate), Some(error), ctx);
@@ -177,15 +180,24 @@ impl SlotActor {
             }
             Ok(_) => {
                 let fault = Fault::Unavailable { what: "the token went down in the middle of it; try again".into() };
-                let _ = reply.send(Err(unavailable(&spec, &fault)));
+                let fault = unavailable(&spec, &fault);
+                actor.prepare_again(spec, reply, fault, ctx);
             }
-            Err(error) => {
-                let _ = reply.send(Err(error.fault.clone()));
-                if actor.epoch == epoch {
-                    actor.on(Event::ProofFailed(error.fate), Some(error), ctx);
-                }
-            }
+            Err(error) => actor.not_prepared(spec, reply, error, epoch, ctx),
         }));
+    }
+
+    fn not_prepared(&mut self, spec: KeySpec, reply: Reply, error: BackendError, epoch: u64, ctx: &mut Context<Self>) {
+        let (fault, fate) = (error.fault.clone(), error.fate);
+        if self.epoch == epoch {
+            self.on(Event::ProofFailed(fate), Some(error), ctx);
+        }
+        // Whoever looks for a key on a member that is brought up anew waits for that, as jobs do.
+        if self.epoch != epoch && spec.generate.is_none() && !is_keys_own(fate) {
+            self.prepare_again(spec, reply, fault, ctx);
+        } else {
+            let _ = reply.send(Err(fault));
+        }
     }
 
     fn first_use(&mut self, mut spec: KeySpec, proven: Proven) -> PreparedKey {
@@ -227,6 +239,11 @@ impl SlotActor {
             key.route.remove_holder(self.member.id, &unavailable(&key.spec, why));
         }
     }
+}
+
+/// Whether it is the key's own reason, so that the member goes on.
+fn is_keys_own(fate: Fate) -> bool {
+    matches!(fate, Fate::Keep | Fate::FindAgain)
 }
 
 fn flatten<T>(result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {

@@ -37,6 +37,8 @@ pub(crate) struct Daemon {
 pub(crate) struct Setup {
     pub(crate) pin: &'static str,
     pub(crate) library: Option<PathBuf>,
+    /// The vendor profile; the token's own, if it is not given.
+    pub(crate) profile: Option<&'static str>,
     /// More of the `kms_library`.
     pub(crate) stanza: &'static str,
     /// More of the daemon's environment.
@@ -46,7 +48,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { pin: PIN, library: None, stanza: "", environment: &[], more: "" }
+        Setup { pin: PIN, library: None, profile: None, stanza: "", environment: &[], more: "" }
     }
 }
 
@@ -89,7 +91,7 @@ impl Daemon {
             {}
             "#,
             library.display(),
-            token::profile(),
+            setup.profile.unwrap_or_else(|| token::profile()),
             setup.pin,
             setup.stanza,
             setup.more,

@@ -17,7 +17,7 @@ use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::token::{LABEL, PIN, Token};
 
 const ISOLATED: Setup =
-    Setup { pin: PIN, library: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
+    Setup { pin: PIN, library: None, profile: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
 
 /// The state of a process and its parent, by the kernel's word.
 fn stat(pid: u32) -> Option<(char, u32)> {

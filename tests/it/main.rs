@@ -5,15 +5,24 @@
 mod bench;
 mod bulk;
 mod daemon;
+mod deaths;
+mod fairness;
 mod hardware;
 mod hostile;
 mod isolation;
 mod life;
+mod load;
+mod losses;
 mod observed;
 mod openssl;
+mod outages;
+mod pins;
+mod pools;
+mod rig;
 mod signing;
 mod sim;
 mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;
+mod wrong_keys;

@@ -20,6 +20,9 @@ use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::LibraryMetrics;
 
+/// A cause with no return value behind it: slots were numbered anew.
+const TOKEN_MOVED: &str = "token_moved";
+
 pub(super) struct Pkcs11Device {
     anchor: Mutex<Option<Anchor>>,
     module: Arc<Initialized>,
@@ -152,8 +155,18 @@ impl Pkcs11Device {
         fault::at(&self.place, client::note(&self.module, error))
     }
 
+    /// A session, surely with this token: by the time the slot's number may have become another token's, which would sign
+    /// with keys of its own under our handles, and count our PIN as a wrong one.
     fn native_session(&self) -> Result<NativeSession, BackendError> {
-        NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))
+        let session = NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))?;
+        let info = self.module.native.context.get_token_info(self.slot);
+        let info = info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error));
+        let info = info.map_err(|error| self.note(error))?;
+        if info.serial_number() == self.info.serial {
+            return Ok(session);
+        }
+        let what = format!("{}: its slot now has the token of serial {}", self.place, info.serial_number());
+        Err(BackendError { fault: Fault::DeviceError { what }, fate: Fate::Reinitialize, cause: TOKEN_MOVED })
     }
 }
 

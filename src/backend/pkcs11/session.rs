@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cryptoki::session::Session;
+use cryptoki::session::{Session, SessionState};
 use cryptoki::slot::Slot;
-use cryptoki_sys::{CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK};
+use cryptoki_sys::{CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK, CKR_USER_NOT_LOGGED_IN};
 
 use super::class::{self, Function};
 use super::client::{self, Initialized};
@@ -74,6 +74,13 @@ impl Pkcs11Session {
         Pkcs11Session { session, profile, login }
     }
 
+    /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
+    /// say is believed.
+    fn is_logged_out(&self) -> bool {
+        let state = self.session.native.get_session_info().map(|info| info.session_state());
+        matches!(state, Ok(SessionState::RoPublic | SessionState::RwPublic))
+    }
+
     /// What of the session and the module an error ends.
     fn judge(&self, error: NativeError) -> BackendError {
         let mut error = self.session.note(error);
@@ -121,6 +128,10 @@ impl crate::backend::Session for Pkcs11Session {
         let found = client::check_present(&self.session.module, self.profile, Function::FindObjects)
             .and_then(|()| find::find(&self.session.native, selector, self.profile))
             .map_err(|error| self.judge(error))?;
+        if found.is_none() && self.is_logged_out() {
+            let error = fault::from_rv(self.profile, Function::FindObjects, CKR_USER_NOT_LOGGED_IN);
+            return Err(self.judge(error));
+        }
         if found.is_none() && self.profile.traits().reads_keys_once {
             self.session.module.outdate();
         }

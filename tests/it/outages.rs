@@ -1,0 +1,143 @@
+//! Slots that go for long, or whose calls do not return, under more load than the others can carry.
+
+use std::time::Duration;
+
+use keyway::client::ClientError;
+use keyway::wire::proto;
+use serde_json::json;
+
+use crate::daemon::{Setup, wait_for};
+use crate::load::{Load, Running};
+use crate::rig::{Rig, TOKENS, probing};
+
+/// What one slot carries: 100 a second. Two sessions keep its one server busy.
+const SERVICE: &str = "slot * service 10ms";
+/// What one slot carries in a second.
+const BOUNDS: &str = "lane_jobs = 100";
+
+/// So many calls a second, whatever the answers.
+fn paced(each: Duration) -> Load {
+    Load { connections: 2, depth: 1000, pace: Some(each), ..Load::default() }
+}
+
+async fn outage(rig: &Rig, load: &Running, calls: u64) {
+    rig.sim.steer("remove slot one");
+    load.until_asked(calls);
+    rig.sim.steer("return slot one");
+    rig.until_serving("one").await;
+}
+
+#[tokio::test]
+async fn an_outage_that_the_lanes_bounds_outlast_loses_no_request() {
+    let rig = Rig::pool(BOUNDS, "max_sessions = 2").await;
+    rig.sim.steer(SERVICE);
+    rig.sim.steer("slot * parallel 1");
+    // 130 a second, where the one that is left carries 100: after 1.5 s, 45 wait, and 100 may.
+    let load = paced(Duration::from_micros(7_700)).start(&rig).await;
+    load.until_done(30);
+    outage(&rig, &load, 195).await;
+    load.until_done(100);
+    load.stop().assert_none_lost();
+}
+
+#[tokio::test]
+async fn an_outage_beyond_the_lanes_bounds_is_told_as_such_and_is_over_when_it_is() {
+    let rig = Rig::pool("lane_jobs = 40", "max_sessions = 2").await;
+    rig.sim.steer(SERVICE);
+    rig.sim.steer("slot * parallel 1");
+    // 300 a second, where the one that is left carries 100.
+    let load = Load { deadline: Duration::from_secs(2), ..paced(Duration::from_micros(3_300)) }.start(&rig).await;
+    load.until_done(20);
+    outage(&rig, &load, 300).await;
+    let tally = load.stop();
+    tally.assert_only(&["overloaded", "deadline_exceeded"]);
+    assert!(tally.failed("overloaded") > 0, "{tally:#?}");
+    assert!(rig.sum("keyway_lane_refused_total", &[("pool", "both")]) > 0.0);
+    Load::default().run(&rig, 50).await.assert_none_lost();
+    for token in TOKENS {
+        rig.until_serving(token).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_hangs_again_and_again_loses_no_request_and_no_thread() {
+    let rig = Rig::pool("call_sign = \"150ms\"", "max_sessions = 2").await;
+    rig.sim.steer("slot * service 3ms");
+    let load = Load::default().start(&rig).await;
+    load.until_done(50);
+    let threads = || rig.sum("keyway_threads", &[]);
+    let memory = || rig.sum("keyway_resident_memory_bytes", &[]);
+    let (before, resident) = (threads(), memory());
+    for round in 1..=4 {
+        let stuck = rig.sum("keyway_sessions_stuck_total", &[("token", "one")]);
+        rig.sim.steer("hang C_Sign slot one");
+        // Both sessions, and the two more that were opened in their place.
+        rig.until_grown("keyway_sessions_stuck_total", &[("token", "one")], stuck, 4.0);
+        rig.until_member("one", |member| member["state"] == "stuck").await;
+        load.until_done(50);
+        assert!(threads() <= before + 4.0, "{round}: {} threads, {before} before", threads());
+        rig.sim.steer("release");
+        rig.until_serving("one").await;
+        let jobs = rig.jobs("one");
+        rig.until_grown("keyway_jobs_total", &[("token", "one"), ("result", "ok")], jobs, 5.0);
+    }
+    load.stop().assert_none_lost();
+    wait_for("the end of threads that hung", || (threads() <= before).then_some(()));
+    assert!(memory() < resident + f64::from(64 << 20), "{} bytes, {resident} before", memory());
+    assert_eq!(rig.sum("keyway_wrong_signatures_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
+    let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("hang C_Sign");
+    let framed = rig.framed(Duration::from_millis(200)).await;
+    let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    let all = futures_util::future::join_all((0..20).map(|_| framed.sign(sign()))).await;
+    for answer in all {
+        let late = matches!(&answer, Err(ClientError::Refused { label, .. }) if label == "deadline_exceeded");
+        assert!(late, "{answer:?}");
+    }
+    rig.sim.steer("release");
+    let tally = Load::default().run(&rig, 50).await;
+    tally.assert_none_lost();
+    // Nobody waits for those that were queued: only what hung in the two sessions was done for nothing.
+    let jobs = rig.sum("keyway_jobs_total", &[]);
+    assert!((0.0..=2.0).contains(&(jobs - tally.done as f64)), "{jobs} jobs for {tally:#?}");
+}
+
+#[tokio::test]
+async fn a_drain_under_load_with_a_slot_that_hangs_ends_in_time_and_answers_everything() {
+    let mut rig = Rig::pool("call_sign = \"150ms\"\n drain = \"20s\"", "max_sessions = 2").await;
+    rig.sim.steer("slot * service 3ms");
+    let load = Load::default().start(&rig).await;
+    load.until_done(50);
+    rig.sim.steer("hang C_Sign slot one");
+    rig.until_member("one", |member| member["state"] == "stuck").await;
+    load.until_done(20);
+    rig.daemon.signal("TERM");
+    assert!(rig.daemon.ended().success(), "{}", rig.daemon.log());
+    assert!(rig.daemon.log().contains("drained: everything begun was finished"), "{}", rig.daemon.log());
+    // What was sent after that was not begun: its connection ends.
+    load.stop().assert_only(&["broken", "unavailable"]);
+}
+
+#[tokio::test]
+async fn a_drain_that_meets_only_calls_that_hang_ends_when_its_time_is_up() {
+    let setup =
+        Setup { more: probing("call_sign = \"60s\"\n drain = \"1s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let mut rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("hang C_Sign");
+    let load = Load::default().start(&rig).await;
+    wait_for("calls that hang", || (rig.sim.calls("C_Sign") >= 2).then_some(()));
+    rig.daemon.signal("TERM");
+    rig.daemon.ended();
+    let log = rig.daemon.log();
+    assert!(log.contains("the drain's time was up"), "{log}");
+    let tally = load.stop();
+    assert_eq!(tally.done, 0);
+    tally.assert_only(&["broken", "unavailable", "deadline_exceeded"]);
+}

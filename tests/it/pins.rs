@@ -1,0 +1,89 @@
+//! Wrong PINs: tried once in all, whoever brings them. Three tries lock a token.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Setup;
+use crate::rig::{Rig, TOKENS, pool, probing};
+use crate::sim::PIN;
+
+const WRONG: &str = "0000";
+
+fn key(label: &str, pin: Value) -> Value {
+    json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one", "key_label": label, "pin": pin, "allow_generate_key": false})
+}
+
+#[tokio::test]
+async fn a_tenants_pin_that_is_not_the_tokens_refuses_its_key_and_is_never_tried() {
+    let rig = Rig::null(&["one"], &["doc", "mine"], Setup { more: probing(""), ..Setup::default() }).await;
+    rig.key("doc", json!({})).await;
+    assert_eq!(rig.sim.calls("C_Login"), 1);
+    rig.daemon.managed_key("mine", key("mine", json!(WRONG))).await;
+    for _ in 0..3 {
+        let (status, told) = rig.test_sign("mine").await;
+        assert!(status >= 400 && told.contains("carries another PIN"), "{status} {told}");
+        assert!(!told.contains(WRONG) && !rig.daemon.log().contains(WRONG));
+        assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    }
+    assert_eq!(rig.sim.calls("C_Login"), 1);
+    rig.daemon.managed_key("mine", key("mine", json!(PIN))).await;
+    assert_eq!(rig.test_sign("mine").await, (204, String::new()));
+    assert_eq!(rig.sim.calls("C_Login"), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_pin_of_two_workers_is_tried_once_and_a_restart_does_not_try_it_again() {
+    let stanza = "isolation = \"process\"\n workers = 2";
+    let wrong = || Setup { pin: WRONG, more: probing(""), stanza, ..Setup::default() };
+    let mut rig = Rig::null(&["one"], &["doc"], wrong()).await;
+    rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    for _ in 0..2 {
+        let (status, told) = rig.test_sign("doc").await;
+        assert!(status >= 400 && told.contains("PIN"), "{status} {told}");
+        let members = rig.daemon.read("sys/keyway/status").await["members"].clone();
+        let refused = members.as_array().unwrap().iter().filter(|member| member["state"] == "refused").count();
+        assert_eq!((refused, rig.sim.calls("C_Login")), (2, 1), "{members}");
+        rig = rig.restart(wrong());
+    }
+    let mut rig = rig.restart(Setup { pin: PIN, ..wrong() });
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    // Both workers log in, each to its own process.
+    let members = |rig: &Rig| rig.sum("keyway_member_state", &[("state", "serving")]);
+    crate::daemon::wait_for("both workers", || (members(&rig) == 2.0).then_some(()));
+    assert_eq!(rig.sim.calls("C_Login"), 3);
+    // And the wrong one is still known.
+    rig = rig.restart(wrong());
+    assert!(rig.test_sign("doc").await.0 >= 400);
+    assert_eq!(rig.sim.calls("C_Login"), 3);
+}
+
+#[tokio::test]
+async fn a_pools_member_with_a_wrong_pin_is_refused_and_the_other_serves() {
+    let stanza = pool("").replacen("token_label = \"one\"", "token_label = \"one\"\n    pin = \"0000\"", 1);
+    let setup = || Setup { more: stanza.clone().leak(), ..Setup::default() };
+    let rig = Rig::null(&TOKENS, &["doc"], setup()).await;
+    rig.key("doc", json!({"library": "both", "token_label": ""})).await;
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    rig.until_serving("two").await;
+    assert_eq!(rig.sum("keyway_logins_total", &[("token", "one"), ("result", "failed")]), 1.0);
+    crate::load::Load::default().run(&rig, 50).await.assert_none_lost();
+    let rig = rig.restart(setup());
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    crate::load::Load::default().run(&rig, 50).await.assert_none_lost();
+    assert_eq!(rig.sum("keyway_logins_total", &[("token", "one")]), 0.0);
+}
+
+#[tokio::test]
+async fn a_pin_is_not_tried_where_the_token_allows_one_last_try() {
+    let rig = Rig::null(&["one"], &["doc"], Setup { pin: WRONG, more: probing(""), ..Setup::default() }).await;
+    let managed = json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"});
+    rig.daemon.managed_key("doc", managed).await;
+    assert!(rig.test_sign("doc").await.0 >= 400);
+    let rig = rig.restart(Setup { pin: "1111", more: probing(""), ..Setup::default() });
+    assert!(rig.test_sign("doc").await.0 >= 400);
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    // Three are allowed: the third is left to a human, though this PIN is right.
+    let rig = rig.restart(Setup { more: probing(""), ..Setup::default() });
+    let (status, told) = rig.test_sign("doc").await;
+    assert!(status >= 400 && told.contains("one last try"), "{status} {told}");
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+}

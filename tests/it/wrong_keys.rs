@@ -1,0 +1,97 @@
+//! Devices that sign with another key, or wrongly. No such signature may leave where every one is verified; and handles
+//! are proven before they are used.
+
+use serde_json::json;
+
+use crate::daemon::Setup;
+use crate::load::Load;
+use crate::rig::{Rig, TOKENS, pool, probing};
+
+/// A pool that verifies every signature, with the keys `doc` and `other` in both tokens.
+async fn verifying(stanza: &'static str) -> Rig {
+    let rig = Rig::null(&TOKENS, &["doc", "other"], Setup { more: pool(""), stanza, ..Setup::default() }).await;
+    rig.sim.steer("slot * parallel 2");
+    rig.key("doc", json!({"library": "both", "token_label": ""})).await;
+    for token in TOKENS {
+        rig.until_serving(token).await;
+    }
+    rig
+}
+
+const ALWAYS: &str = "max_sessions = 2\n verify_after_sign = \"always\"";
+
+/// What becomes of a member that was seen to sign wrongly in mid-session.
+async fn a_member_that_signs_wrongly_is_refused(command: &str) {
+    let rig = verifying(ALWAYS).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    rig.sim.steer(command);
+    rig.until_grown("keyway_wrong_signatures_total", &[("token", "two")], 0.0, 1.0);
+    rig.until_member("two", |member| member["state"] == "refused").await;
+    load.until_done(50);
+    load.stop().assert_none_lost();
+    let member = rig.member("two").await;
+    let reason = member["reason"].as_str().unwrap();
+    assert!(reason.contains("does not verify") && reason.contains("restart"), "{command}: {reason}");
+    assert!(rig.daemon.log().contains("member refused: waiting for an operator"), "{}", rig.daemon.log());
+    assert_eq!(rig.sum("keyway_wrong_signatures_total", &[("token", "one")]), 0.0);
+    assert_eq!(rig.member("one").await["state"], "serving");
+}
+
+#[tokio::test]
+async fn a_handle_that_comes_to_name_another_key_signs_for_nobody() {
+    a_member_that_signs_wrongly_is_refused("swap slot two now doc other").await;
+}
+
+#[tokio::test]
+async fn a_handle_that_names_another_key_only_in_use_signs_for_nobody() {
+    a_member_that_signs_wrongly_is_refused("swap slot two now doc other use").await;
+}
+
+#[tokio::test]
+async fn a_signature_with_one_wrong_bit_reaches_nobody() {
+    a_member_that_signs_wrongly_is_refused("wrong-signature slot two every 5").await;
+}
+
+#[tokio::test]
+async fn the_only_member_that_signs_wrongly_answers_nobody() {
+    let setup = Setup { more: probing(""), stanza: ALWAYS, ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    rig.sim.steer("wrong-signature nth 3");
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    load.until_asked(20);
+    let tally = load.stop();
+    tally.assert_only(&["key_mismatch", "key_unavailable"]);
+    assert!(tally.failed("key_mismatch") > 0, "{tally:#?}");
+}
+
+#[tokio::test]
+async fn a_handle_that_names_another_key_after_a_reconnect_is_refused_before_it_signs() {
+    for command in ["swap slot two reconnect doc other", "swap slot two reconnect doc other use"] {
+        // Not one of the signatures is verified by the daemon.
+        let rig = verifying("max_sessions = 2\n verify_after_sign = \"never\"").await;
+        let load = Load::default().start(&rig).await;
+        load.until_done(20);
+        rig.sim.steer(command);
+        rig.sim.steer("drop-sessions slot two");
+        rig.until_grown("keyway_key_mismatches_total", &[("token", "two")], 0.0, 1.0);
+        let signed = rig.jobs("two");
+        load.until_done(50);
+        assert_eq!(rig.jobs("two"), signed);
+        rig.until_member("two", |member| member["keys"] == 0).await;
+        load.stop().assert_none_lost();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_keep_alive_refuses_a_member_before_a_client_asks() {
+    let rig = verifying("max_sessions = 2\n keep_alive = \"20ms\"").await;
+    rig.sim.steer("swap slot two now doc other use");
+    rig.until_member("two", |member| member["state"] == "refused").await;
+    Load::default().run(&rig, 50).await.assert_none_lost();
+    assert_eq!(rig.jobs("two"), 0.0);
+    assert!(rig.sum("keyway_wrong_signatures_total", &[("token", "two")]) > 0.0, "{}", rig.scrape());
+}

@@ -269,9 +269,9 @@ impl Lane {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
                 fit => fit,
             };
-            let Some(job) = state.schedule.take(&mut fit, finished) else { break };
+            let Some(mut job) = state.schedule.take(&mut fit, finished) else { break };
             planned += job.cost();
-            job.key.begin();
+            job.begin();
             batch.push_back(job);
         }
     }
@@ -282,16 +282,15 @@ impl Lane {
         let mut keys = Vec::new();
         {
             let mut state = self.state.lock();
-            for job in jobs.rev() {
-                keys.push(Arc::clone(&job.key));
+            for mut job in jobs.rev() {
+                keys.extend(job.hand_over());
                 state.schedule.put_back(job.tenant(), job);
             }
         }
         self.come_back(&keys);
     }
 
-    /// Jobs of these keys are queued again: only now their places are given back, so that a closed lane does not end
-    /// between.
+    /// Gives the places in flight of jobs back that are queued again: only now, so that a closed lane does not end between.
     fn come_back(&self, keys: &[Arc<KeyRoute>]) {
         for key in keys {
             key.end();
@@ -304,14 +303,14 @@ impl Lane {
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
         job.attempts += 1;
         job.avoid = Some(failed);
-        let key = Arc::clone(&job.key);
+        let key = job.hand_over();
         let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
         if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             drop(state);
-            key.end();
+            self.come_back(key.as_slice());
             job.metrics().not_retried();
             job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
             return false;
@@ -320,7 +319,7 @@ impl Lane {
         job.metrics().retried();
         state.schedule.put_back(job.tenant(), job);
         drop(state);
-        self.come_back(&[key]);
+        self.come_back(key.as_slice());
         true
     }
 

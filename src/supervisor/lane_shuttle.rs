@@ -81,8 +81,8 @@ fn session(pool: &Arc<Pool>, member: MemberId, act: fn(&Lane, Job)) -> thread::J
     })
 }
 
-fn answer(lane: &Lane, job: Job) {
-    let capped = job.key.end();
+fn answer(lane: &Lane, mut job: Job) {
+    let capped = job.end();
     job.answer(Ok(Bytes::new()));
     if capped {
         lane.nudge();

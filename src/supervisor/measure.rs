@@ -84,8 +84,8 @@ impl ProbeSession<'_> {
             Pulled::Idle | Pulled::End => return None,
         }
         let jobs = self.batch.len();
-        for job in self.batch.drain(..) {
-            job.key.end();
+        for mut job in self.batch.drain(..) {
+            job.end();
             job.answer(Ok(Bytes::new()));
         }
         Some(jobs)

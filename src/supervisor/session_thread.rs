@@ -171,7 +171,7 @@ impl SessionThread {
     }
 
     fn answer(&self, outbox: &mut Outbox) {
-        let capped = outbox.iter().fold(false, |capped, (job, _)| job.key.end() | capped);
+        let capped = outbox.iter_mut().fold(false, |capped, (job, _)| job.end() | capped);
         for (job, result) in outbox.drain(..) {
             job.answer(result);
         }

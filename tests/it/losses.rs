@@ -135,6 +135,41 @@ async fn a_pool_finds_its_slots_again_by_their_labels() {
 }
 
 #[tokio::test]
+async fn a_device_too_busy_to_show_one_key_goes_on_with_the_others() {
+    let setup = Setup { more: probing(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc", "next"], setup).await;
+    rig.key("doc", json!({})).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let before = Counts::of(&rig);
+    rig.sim.steer("fail C_FindObjects CKR_DEVICE_MEMORY first 1");
+    let managed = json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"});
+    rig.daemon.managed_key("next", managed).await;
+    let (status, told) = rig.test_sign("next").await;
+    assert!(status >= 500 && told.contains("CKR_DEVICE_MEMORY"), "{status} {told}");
+    assert_eq!(rig.test_sign("next").await, (204, String::new()));
+    load.until_done(20);
+    load.stop().assert_none_lost();
+    let after = Counts::of(&rig);
+    assert_eq!((after.logins, after.sessions), (before.logins, before.sessions), "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_pool_of_real_tokens_forgets_and_no_request_is_lost() {
+    let rig = Rig::real_pool("max_sessions = 2", &["doc"]).await;
+    for fault in ["drop-sessions", "forget-login", "forget-handles", "renumber now"] {
+        let counts = forgets(&rig, &TOKENS, &[fault]).await;
+        // A login lasts where a session is opened before the last of the old ones is gone.
+        let expected = match fault {
+            "drop-sessions" => 0..=2,
+            "forget-login" => 2..=2,
+            _ => 0..=0,
+        };
+        assert!(expected.contains(&counts.logins), "{fault}: {} logins\n{}", counts.logins, rig.daemon.log());
+    }
+}
+
+#[tokio::test]
 async fn idle_sessions_are_kept_alive() {
     let rig = alone("max_sessions = 2\n keep_alive = \"50ms\"").await;
     rig.until_serving("one").await;

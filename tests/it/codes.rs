@@ -271,3 +271,14 @@ async fn a_pin_that_a_serving_token_comes_to_refuse_is_not_tried_again() {
         assert_eq!(rig.sim.calls("C_Login"), logins + 1, "{value}");
     }
 }
+
+#[tokio::test]
+async fn a_key_that_was_generated_all_the_same_is_found_and_not_generated_again() {
+    let rig = Rig::null(&["one"], &[], Setup { more: probing(""), ..Setup::default() }).await;
+    rig.daemon.managed_key("new", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    rig.sim.steer("late C_GenerateKeyPair CKR_DEVICE_ERROR nth 1");
+    let (status, told) = rig.test_sign("new").await;
+    assert!(status >= 500 && told.contains("CKR_DEVICE_ERROR"), "{status} {told}");
+    assert_eq!(rig.test_sign("new").await, (204, String::new()));
+    assert_eq!(rig.sim.calls("C_GenerateKeyPair"), 1);
+}

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::daemon::{Setup, wait_for};
 use crate::load::Load;
-use crate::rig::{Rig, TOKENS, probing};
+use crate::rig::{Rig, TOKENS, module, probing};
+use crate::sim::Sim;
+use crate::token::{self, Token};
 
 /// One token, with two sessions, and the key `doc`.
 async fn alone(stanza: &'static str) -> Rig {
@@ -205,5 +207,24 @@ async fn the_first_request_after_idle_sessions_died_is_answered() {
         let after = Counts::of(&rig);
         assert!(after.sessions > before.sessions, "no session has died");
         assert!(after.logins <= before.logins + 1, "{}", rig.daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn a_token_with_room_for_fewer_sessions_is_served_with_those() {
+    for hidden in ["", " hidden"] {
+        let token = Token::absent();
+        let sim = Sim::null(token::module(), &module(&token), &["one"], &["doc"]);
+        std::fs::write(sim.control().join("steering"), format!("slot * sessions 5{hidden}\n")).unwrap();
+        let setup = Setup { more: probing(""), stanza: "max_sessions = 8", ..Setup::default() };
+        let rig = Rig::on(token, sim, setup).await;
+        rig.key("doc", json!({})).await;
+        let load = Load::default().start(&rig).await;
+        load.until_done(50);
+        let state = if hidden.is_empty() { "serving" } else { "degraded" };
+        // Two of them hold the login, and find keys.
+        rig.until_member("one", |member| member["state"] == state && member["sessions"] == 3).await;
+        load.until_done(50);
+        load.stop().assert_none_lost();
     }
 }

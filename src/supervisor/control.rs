@@ -189,11 +189,15 @@ impl Control {
     pub(super) fn prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
         self.check_pin(spec)?;
         match self.try_prepare(spec) {
-            Err(error) if error.fate == Fate::Reopen && spec.generate.is_none() => {
+            Err(error) if error.fate == Fate::Reopen => {
                 self.to.metrics.evicted(error.cause);
                 let Some(device) = &self.device else { return Err(error) };
                 self.session = Some(device.open_session()?);
-                self.try_prepare(spec)
+                if spec.generate.is_none() {
+                    self.try_prepare(spec)
+                } else {
+                    Err(BackendError { fate: Fate::Keep, ..error })
+                }
             }
             Err(error) if error.fate == Fate::FindAgain && spec.generate.is_none() => self.try_prepare(spec),
             result => result,

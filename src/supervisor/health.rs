@@ -166,7 +166,8 @@ impl Health {
             _ if !self.up => {}
             Event::LibraryLost => return self.take_down(Fate::Reinitialize, now),
             Event::SessionLost(fate) => return self.take_down(fate, now),
-            Event::ProofFailed(Fate::Keep | Fate::FindAgain) => {}
+            // A device that is asked too much is not helped by being asked for new sessions and logins.
+            Event::ProofFailed(Fate::Keep | Fate::FindAgain | Fate::BackOff) => {}
             Event::ProofFailed(fate) => return self.take_down(fate, now),
             Event::SessionRefused(fate) => return self.session_refused(fate, now),
             Event::SessionOpened => {

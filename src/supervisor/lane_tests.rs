@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Place, Pulled, Seat, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use crate::backend::KeySelector;
@@ -395,6 +395,21 @@ fn jobs_wait_for_a_member_that_returns_in_a_moment() {
     key.remove_holder(MEMBER, &gone);
     at.0.lane.sweep();
     assert_eq!(answered(told), Err(gone));
+}
+
+#[test]
+fn a_session_that_ends_late_does_not_undo_a_proof_made_since() {
+    let at = lane(10, 10, 1);
+    let key = key(&at.0, None);
+    let place = at.1.place;
+    key.suspend_holder_at(place);
+    assert_eq!(key.holders(), 0);
+    let proven = Holder { epoch: place.epoch + 1, ..holder(MEMBER) };
+    key.add_holder(proven);
+    key.suspend_holder_at(place);
+    assert_eq!(key.holders(), 1);
+    key.suspend_holder_at(Place { epoch: proven.epoch, ..place });
+    assert_eq!(key.holders(), 0);
 }
 
 proptest! {

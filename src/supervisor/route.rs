@@ -218,10 +218,20 @@ impl KeyRoute {
 
     /// Takes `member` out of the key set for a moment: it is being brought up anew, and jobs wait for it.
     pub(super) fn suspend_holder(&self, member: MemberId) {
+        self.suspend(|holder| holder.member == member);
+    }
+
+    /// The same by a session that met its end, unless the key was proven anew in a later epoch meanwhile: that proof
+    /// stands, and nobody would make another.
+    pub(super) fn suspend_holder_at(&self, place: Place) {
+        self.suspend(|holder| holder.member == place.member && holder.epoch == place.epoch);
+    }
+
+    fn suspend(&self, which: impl Fn(&Holder) -> bool) {
         self.set.rcu(|set| {
-            if set.holders.iter().all(|holder| holder.member != member) {
+            let Some(Holder { member, .. }) = set.holders.iter().copied().find(&which) else {
                 return KeySet::clone(set);
-            }
+            };
             let mut set = set.without(member);
             set.returning.push(member);
             set

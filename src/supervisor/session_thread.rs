@@ -339,8 +339,9 @@ impl SessionThread {
                 After::Reopen(error)
             }
             Fate::FindAgain => {
+                // In this order: the proof that the report asks for puts the member back.
+                job.key.suspend_holder_at(self.seat.place);
                 (self.report)(SessionEvent::KeyLost(job.key.uuid().to_owned()));
-                job.key.suspend_holder(member);
                 self.metrics.evicted(error.cause);
                 self.lane.retry(job, error.fault, member);
                 After::GoOn
@@ -355,7 +356,7 @@ impl SessionThread {
             }
             Fate::LoginAgain | Fate::Reinitialize => {
                 // All sessions of the member meet this: whoever comes first tells, and jobs wait for it to come back.
-                job.key.suspend_holder(member);
+                job.key.suspend_holder_at(self.seat.place);
                 self.lane.retry(job, error.fault.clone(), member);
                 After::End(error)
             }

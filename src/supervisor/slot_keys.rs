@@ -141,7 +141,7 @@ impl SlotActor {
             Err(error) => {
                 key.held = false;
                 key.next_try = Instant::now() + key.back_off.pause();
-                // What takes the member down decides whether jobs wait for it.
+                // What takes the member down decides whether jobs wait for it; one that is busy is asked again.
                 if is_keys_own(error.fate) {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
                 }

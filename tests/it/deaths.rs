@@ -76,3 +76,19 @@ async fn a_slot_whose_module_always_aborts_costs_a_pool_no_request() {
     rig.until_grown("keyway_jobs_total", &[("token", "one"), ("result", "ok")], jobs, 5.0);
     load.stop().assert_none_lost();
 }
+
+#[tokio::test]
+async fn a_real_module_that_aborts_under_load_costs_a_restart_and_no_request() {
+    let rig = Rig::real_pool(ONE_WORKER, &["doc"]).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    for token in TOKENS {
+        rig.until_serving(token).await;
+        let brought_up = rig.sum("keyway_member_bring_ups_total", &[("token", token), ("result", "ok")]);
+        rig.sim.steer(&format!("abort C_Sign slot {token} nth 3"));
+        rig.until_grown("keyway_member_bring_ups_total", &[("token", token), ("result", "ok")], brought_up, 1.0);
+        load.until_done(20);
+    }
+    load.stop().assert_none_lost();
+    assert!(rig.sum("keyway_session_evictions_total", &[("cause", "worker_died")]) > 0.0, "{}", rig.scrape());
+}

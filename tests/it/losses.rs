@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::daemon::{Setup, wait_for};
 use crate::load::Load;
-use crate::rig::{Rig, TOKENS, probing};
+use crate::rig::{Rig, TOKENS, module, probing};
+use crate::sim::Sim;
+use crate::token::{self, Token};
 
 /// One token, with two sessions, and the key `doc`.
 async fn alone(stanza: &'static str) -> Rig {
@@ -135,6 +137,41 @@ async fn a_pool_finds_its_slots_again_by_their_labels() {
 }
 
 #[tokio::test]
+async fn a_device_too_busy_to_show_one_key_goes_on_with_the_others() {
+    let setup = Setup { more: probing(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc", "next"], setup).await;
+    rig.key("doc", json!({})).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let before = Counts::of(&rig);
+    rig.sim.steer("fail C_FindObjects CKR_DEVICE_MEMORY first 1");
+    let managed = json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"});
+    rig.daemon.managed_key("next", managed).await;
+    let (status, told) = rig.test_sign("next").await;
+    assert!(status >= 500 && told.contains("CKR_DEVICE_MEMORY"), "{status} {told}");
+    assert_eq!(rig.test_sign("next").await, (204, String::new()));
+    load.until_done(20);
+    load.stop().assert_none_lost();
+    let after = Counts::of(&rig);
+    assert_eq!((after.logins, after.sessions), (before.logins, before.sessions), "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_pool_of_real_tokens_forgets_and_no_request_is_lost() {
+    let rig = Rig::real_pool("max_sessions = 2", &["doc"]).await;
+    for fault in ["drop-sessions", "forget-login", "forget-handles", "renumber now"] {
+        let counts = forgets(&rig, &TOKENS, &[fault]).await;
+        // A login lasts where a session is opened before the last of the old ones is gone.
+        let expected = match fault {
+            "drop-sessions" => 0..=2,
+            "forget-login" => 2..=2,
+            _ => 0..=0,
+        };
+        assert!(expected.contains(&counts.logins), "{fault}: {} logins\n{}", counts.logins, rig.daemon.log());
+    }
+}
+
+#[tokio::test]
 async fn idle_sessions_are_kept_alive() {
     let rig = alone("max_sessions = 2\n keep_alive = \"50ms\"").await;
     rig.until_serving("one").await;
@@ -170,5 +207,24 @@ async fn the_first_request_after_idle_sessions_died_is_answered() {
         let after = Counts::of(&rig);
         assert!(after.sessions > before.sessions, "no session has died");
         assert!(after.logins <= before.logins + 1, "{}", rig.daemon.log());
+    }
+}
+
+#[tokio::test]
+async fn a_token_with_room_for_fewer_sessions_is_served_with_those() {
+    for hidden in ["", " hidden"] {
+        let token = Token::absent();
+        let sim = Sim::null(token::module(), &module(&token), &["one"], &["doc"]);
+        std::fs::write(sim.control().join("steering"), format!("slot * sessions 5{hidden}\n")).unwrap();
+        let setup = Setup { more: probing(""), stanza: "max_sessions = 8", ..Setup::default() };
+        let rig = Rig::on(token, sim, setup).await;
+        rig.key("doc", json!({})).await;
+        let load = Load::default().start(&rig).await;
+        load.until_done(50);
+        let state = if hidden.is_empty() { "serving" } else { "degraded" };
+        // Two of them hold the login, and find keys.
+        rig.until_member("one", |member| member["state"] == state && member["sessions"] == 3).await;
+        load.until_done(50);
+        load.stop().assert_none_lost();
     }
 }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod bulk;
+mod codes;
 mod daemon;
 mod deaths;
 mod fairness;

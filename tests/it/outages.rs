@@ -87,6 +87,51 @@ async fn a_slot_that_hangs_again_and_again_loses_no_request_and_no_thread() {
     assert_eq!(rig.sum("keyway_wrong_signatures_total", &[]), 0.0);
 }
 
+/// A member that is lost, and does not come up since this call of it does not return, until it does.
+async fn hangs_while_it_comes_up(rig: &Rig, function: &str) {
+    let load = Load::default().start(rig).await;
+    load.until_done(20);
+    let calls = rig.sim.calls(function);
+    rig.sim.steer(&format!("hang {function} slot one"));
+    rig.sim.steer("drop-sessions slot one");
+    wait_for("the call that hangs", || (rig.sim.calls(function) > calls).then_some(()));
+    // Not up, or up and without a key that it could sign with.
+    rig.until_member("one", |member| member["sessions"] == 0 || member["keys"] == 0).await;
+    let alone = rig.jobs("one");
+    load.until_done(50);
+    assert_eq!(rig.jobs("one"), alone, "{function}");
+    rig.sim.steer("release");
+    rig.until_serving("one").await;
+    rig.until_grown("keyway_jobs_total", &[("token", "one"), ("result", "ok")], alone, 5.0);
+    load.stop().assert_none_lost();
+}
+
+#[tokio::test]
+async fn a_member_that_hangs_while_it_comes_up_costs_a_pool_no_request() {
+    let rig = Rig::pool("call_open = \"1s\"\n call_sign = \"300ms\"", "max_sessions = 2").await;
+    rig.sim.steer("slot * service 2ms");
+    for function in ["C_OpenSession", "C_Login", "C_FindObjects"] {
+        hangs_while_it_comes_up(&rig, function).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_at_its_login_is_ended_and_another_comes() {
+    let stanza = "isolation = \"process\"\n max_sessions = 2";
+    let setup = Setup { more: probing("call_open = \"1s\""), stanza, ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let before = rig.sim.processes();
+    rig.sim.steer("hang C_Login nth 1");
+    rig.sim.steer("drop-sessions");
+    wait_for("another process", || (rig.sim.processes() != before).then_some(()));
+    rig.until_serving("one").await;
+    load.until_done(20);
+    load.stop().assert_none_lost();
+}
+
 #[tokio::test]
 async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
     let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::Setup;
+use crate::daemon::{Setup, wait_for};
+use crate::load::Load;
 use crate::rig::{Rig, TOKENS, pool, probing};
 use crate::sim::PIN;
 
@@ -48,7 +49,7 @@ async fn a_wrong_pin_of_two_workers_is_tried_once_and_a_restart_does_not_try_it_
     assert_eq!(rig.test_sign("doc").await, (204, String::new()));
     // Both workers log in, each to its own process.
     let members = |rig: &Rig| rig.sum("keyway_member_state", &[("state", "serving")]);
-    crate::daemon::wait_for("both workers", || (members(&rig) == 2.0).then_some(()));
+    wait_for("both workers", || (members(&rig) == 2.0).then_some(()));
     assert_eq!(rig.sim.calls("C_Login"), 3);
     // And the wrong one is still known.
     rig = rig.restart(wrong());
@@ -58,17 +59,18 @@ async fn a_wrong_pin_of_two_workers_is_tried_once_and_a_restart_does_not_try_it_
 
 #[tokio::test]
 async fn a_pools_member_with_a_wrong_pin_is_refused_and_the_other_serves() {
-    let stanza = pool("").replacen("token_label = \"one\"", "token_label = \"one\"\n    pin = \"0000\"", 1);
-    let setup = || Setup { more: stanza.clone().leak(), ..Setup::default() };
+    let pin = "token_label = \"one\"\n    pin = \"0000\"";
+    let more: &'static str = pool("").replacen("token_label = \"one\"", pin, 1).leak();
+    let setup = || Setup { more, ..Setup::default() };
     let rig = Rig::null(&TOKENS, &["doc"], setup()).await;
     rig.key("doc", json!({"library": "both", "token_label": ""})).await;
     rig.until_member("one", |member| member["state"] == "refused").await;
     rig.until_serving("two").await;
     assert_eq!(rig.sum("keyway_logins_total", &[("token", "one"), ("result", "failed")]), 1.0);
-    crate::load::Load::default().run(&rig, 50).await.assert_none_lost();
+    Load::default().run(&rig, 50).await.assert_none_lost();
     let rig = rig.restart(setup());
     rig.until_member("one", |member| member["state"] == "refused").await;
-    crate::load::Load::default().run(&rig, 50).await.assert_none_lost();
+    Load::default().run(&rig, 50).await.assert_none_lost();
     assert_eq!(rig.sum("keyway_logins_total", &[("token", "one")]), 0.0);
 }
 

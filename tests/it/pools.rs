@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::daemon::Setup;
 use crate::load::Load;
 use crate::rig::{POOL, Rig, TOKENS, module, pool};
-use crate::sim::{PIN, Sim, Softhsm};
+use crate::sim::{PIN, Sim};
 use crate::token::{self, Token};
 
 /// What a managed key says that may be in either token.
@@ -53,14 +53,8 @@ async fn a_pool_loses_a_slot_and_no_request() {
 
 #[tokio::test]
 async fn a_pool_of_real_tokens_loses_a_slot_and_no_request() {
-    let token = Token::absent();
-    let sim = Sim::softhsm(token::module(), &module(&token), &TOKENS);
-    Softhsm::new(&sim.module.with_extension("softhsm")).import(&TOKENS, "doc", "01");
-    let setup = Setup { more: pool(""), stanza: "max_sessions = 2", ..Setup::default() };
-    let rig = Rig::on(token, sim, setup).await;
+    let rig = Rig::real_pool("max_sessions = 2", &["doc"]).await;
     rig.sim.steer("slot * service 3ms");
-    rig.sim.steer("slot * parallel 2");
-    rig.key("doc", either()).await;
     both_sign_and_one_may_go(&rig).await;
 }
 

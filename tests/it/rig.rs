@@ -9,7 +9,7 @@ use keyway::wire::proto;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup, scrape, wait_for};
-use crate::sim::Sim;
+use crate::sim::{Sim, Softhsm};
 use crate::token::{self, Token};
 
 /// The tokens of most stories.
@@ -64,6 +64,18 @@ impl Rig {
     pub(crate) async fn pool(limits: &str, stanza: &'static str) -> Rig {
         let setup = Setup { more: pool(limits), stanza, ..Setup::default() };
         let rig = Rig::null(&TOKENS, &["doc"], setup).await;
+        rig.sim.steer("slot * parallel 2");
+        rig.key("doc", json!({"library": "both", "token_label": ""})).await;
+        rig
+    }
+
+    /// The same with two tokens of SoftHSM2 that hold copies of these keys, the first of which must be `doc`.
+    pub(crate) async fn real_pool(stanza: &'static str, keys: &[&str]) -> Rig {
+        let token = Token::absent();
+        let sim = Sim::softhsm(token::module(), &module(&token), &TOKENS);
+        let softhsm = Softhsm::new(&sim.module.with_extension("softhsm"));
+        (1..).zip(keys).for_each(|(id, label)| softhsm.import(&TOKENS, label, &format!("{id:02}")));
+        let rig = Rig::on(token, sim, Setup { more: pool(""), stanza, ..Setup::default() }).await;
         rig.sim.steer("slot * parallel 2");
         rig.key("doc", json!({"library": "both", "token_label": ""})).await;
         rig

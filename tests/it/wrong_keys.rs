@@ -87,6 +87,29 @@ async fn a_handle_that_names_another_key_after_a_reconnect_is_refused_before_it_
 }
 
 #[tokio::test]
+async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
+    let rig = Rig::real_pool(ALWAYS, &["doc", "other"]).await;
+    for token in TOKENS {
+        rig.until_serving(token).await;
+    }
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    // First after a reconnect, which is seen by the proof; the member goes on with its other keys.
+    rig.sim.steer("swap slot two reconnect doc other");
+    rig.sim.steer("drop-sessions slot two");
+    rig.until_grown("keyway_key_mismatches_total", &[("token", "two")], 0.0, 1.0);
+    rig.sim.steer("reset");
+    rig.until_serving("two").await;
+    assert_eq!(rig.sum("keyway_wrong_signatures_total", &[]), 0.0);
+    // Then in mid-session, which is seen by its signatures.
+    rig.sim.steer("swap slot two now doc other");
+    rig.until_member("two", |member| member["state"] == "refused").await;
+    load.until_done(20);
+    load.stop().assert_none_lost();
+    assert!(rig.sum("keyway_wrong_signatures_total", &[("token", "two")]) > 0.0);
+}
+
+#[tokio::test]
 async fn a_wrong_keep_alive_refuses_a_member_before_a_client_asks() {
     let rig = verifying("max_sessions = 2\n keep_alive = \"20ms\"").await;
     rig.sim.steer("swap slot two now doc other use");

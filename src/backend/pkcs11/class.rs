@@ -57,8 +57,6 @@ pub(super) enum Class {
     Input,
     /// Neither this key nor this token does it: the session is healthy.
     NotSupported,
-    /// What was just found is gone again: the session is healthy.
-    Vanished,
     /// The session, or the operation on it, is gone or not to be trusted.
     Session,
     /// The key's handle is gone.
@@ -76,7 +74,7 @@ pub(super) enum Class {
 impl Class {
     pub(super) const fn fate(self) -> Fate {
         match self {
-            Class::Input | Class::NotSupported | Class::Vanished => Fate::Keep,
+            Class::Input | Class::NotSupported => Fate::Keep,
             Class::Session => Fate::Reopen,
             Class::Key => Fate::FindAgain,
             Class::Login => Fate::LoginAgain,
@@ -290,8 +288,8 @@ pub(super) static TABLE: &[Row] = &[
     //
     // Reconnected, deleted or rotated. Sessions are as good as before; the handle may by now be another key's.
     row(ALL, USE, These(&[CKR_OBJECT_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID]), Class::Key, ""),
-    // Deleted between being found and being read.
-    row(ALL, &[Function::GetAttributeValue], These(&[CKR_OBJECT_HANDLE_INVALID]), Class::Vanished, ""),
+    // Deleted, or renumbered by a reconnect, between being found and being read: another search tells.
+    row(ALL, &[Function::GetAttributeValue], These(&[CKR_OBJECT_HANDLE_INVALID]), Class::Key, ""),
     // === the caller ===
     //
     // "No" is an answer. C_Sign and its kin are never told pointers that depend on anyone, so that theirs is no surprise.

@@ -5,7 +5,7 @@ use cryptoki::error::{Error, RvError};
 use cryptoki_sys::*;
 use proptest::prelude::*;
 
-use super::class::{Class, Function, TABLE, is_module_lost, is_session_gone, is_success, row_of};
+use super::class::{Function, TABLE, is_module_lost, is_session_gone, is_success, row_of};
 use super::fault::{at, from_cryptoki, from_rv, unless_success};
 use super::return_value;
 use crate::backend::{BackendError, Fate};
@@ -127,7 +127,7 @@ fn modules_tokens_and_keys_that_are_gone() {
             DeviceError,
             Fate::FindAgain,
         ),
-        (Generic, &[GetAttributeValue], &[CKR_OBJECT_HANDLE_INVALID], DeviceError, Fate::Keep),
+        (Generic, &[GetAttributeValue], &[CKR_OBJECT_HANDLE_INVALID], DeviceError, Fate::FindAgain),
     ]);
 }
 
@@ -268,10 +268,7 @@ proptest! {
             FaultLabel::InvalidRequest | FaultLabel::NotSupported => error.fate == Fate::Keep,
             FaultLabel::Unavailable => error.fate == Fate::BackOff,
             FaultLabel::CredentialsRefused => error.fate == Fate::Retire,
-            FaultLabel::DeviceError => match error.fate {
-                Fate::Keep => row_of(profile, function, rv).class == Class::Vanished,
-                fate => ![Fate::BackOff, Fate::Retire].contains(&fate),
-            },
+            FaultLabel::DeviceError => ![Fate::Keep, Fate::BackOff, Fate::Retire].contains(&error.fate),
             _ => false,
         };
         prop_assert!(fits, "{:?}", error);

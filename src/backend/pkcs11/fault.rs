@@ -41,7 +41,7 @@ pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> Native
     let fault = match row.class {
         Class::Input => Fault::invalid(format!("the token refuses the input: {what}")),
         Class::NotSupported => Fault::NotSupported { what: format!("the token refuses it: {what}") },
-        Class::Vanished | Class::Session | Class::Key | Class::Login | Class::Module => Fault::DeviceError { what },
+        Class::Session | Class::Key | Class::Login | Class::Module => Fault::DeviceError { what },
         Class::Busy => Fault::Unavailable { what },
         Class::Refused => Fault::CredentialsRefused { what },
     };

@@ -251,3 +251,24 @@ fn deliver(inner: &Inner, inbox: &mut BytesMut) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_comes_twice_is_counted_and_reaches_nobody() {
+        let (work, state, next) = (Notify::new(), Mutex::<State>::default(), AtomicU64::new(8));
+        let inner = Inner { next, state, work, class: proto::Class::Interactive, deadline: None };
+        let (sender, mut answer) = oneshot::channel();
+        inner.state.lock().waiting.insert(7, sender);
+        let pong = || Some(Answer::Pong(proto::Pong { payload: Bytes::from_static(b"x") }));
+        let mut inbox = BytesMut::new();
+        for id in [7, 7, 9] {
+            frame::put_frame(&mut inbox, &proto::Reply { id, result: pong() });
+        }
+        deliver(&inner, &mut inbox).unwrap();
+        assert!(matches!(answer.try_recv(), Ok(Ok(Answer::Pong(_)))));
+        assert_eq!(inner.state.lock().unasked, 2);
+    }
+}

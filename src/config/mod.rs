@@ -145,7 +145,7 @@ impl KmsLibrary {
 pub enum VerifyAfterSign {
     /// Every one.
     Always,
-    /// The first of a session for each key, and one in 128 after it.
+    /// The first of each session, and one in 512 after it.
     #[default]
     Sampled,
     /// None.

@@ -64,7 +64,7 @@ impl Daemon {
         let telemetry = Telemetry::new();
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
         let pins = Arc::new(StoredPins::new(store.clone()));
-        let supervisor = Supervisor::start(plan(config, &start), pins, telemetry.clone());
+        let supervisor = Supervisor::start(plan(config, &start, &telemetry), pins, telemetry.clone());
         let keys = ManagedKeys::new(store.clone(), supervisor.clone());
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
         let namespaces = Namespaces::new(store.clone(), &configured);
@@ -161,16 +161,16 @@ impl Daemon {
     }
 }
 
-fn plan(config: &Config, start: &Start) -> Plan {
+fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {
     Plan {
-        libraries: config.kms_libraries.iter().map(|library| open_library(library, config, start)).collect(),
+        libraries: config.kms_libraries.iter().map(|library| open_library(library, config, start, telemetry)).collect(),
         pools: config.kms_pools.clone(),
         namespaces: config.namespaces.clone(),
         limits: config.limits.clone(),
     }
 }
 
-fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library {
+fn open_library(library: &KmsLibrary, config: &Config, start: &Start, telemetry: &Telemetry) -> Library {
     if !library.library.exists() {
         tracing::warn!(
             library = library.name, path = %library.library.display(),
@@ -179,7 +179,7 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
     }
     Library {
         name: library.name.clone(),
-        backend: registry::open(library, config.limits.call_open),
+        backend: registry::open(library, config.limits.call_open, telemetry.library(&library.name)),
         pin: library.pin.clone(),
         sessions: library.max_sessions,
         call_sign: config.limits.call_sign,
@@ -193,15 +193,13 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start) -> Library
 }
 
 fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys, supervisor: &Supervisor) -> Load {
-    let (namespaces, identity, keys, supervisor) =
-        (namespaces.clone(), identity.clone(), keys.clone(), supervisor.clone());
+    let (namespaces, identity) = (namespaces.clone(), identity.clone());
+    let (keys, supervisor) = (keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
         identity.load()?;
-        keys.load(&namespaces.all())?;
-        // Before the store was initialised nobody could log in: which PINs were refused is remembered there.
-        supervisor.probe_now();
-        Ok(())
+        supervisor.bring_up_pools();
+        keys.load(&namespaces.all())
     })
 }
 

@@ -12,7 +12,7 @@ use super::proof;
 use super::route::{KeySpec, PreparedKey};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
 use crate::model::{Fault, Secret, TokenSelector};
-use crate::telemetry::MemberMetrics;
+use crate::telemetry::{LoginLabel, MemberMetrics};
 
 /// Commands waiting for one control thread. More means that it hangs.
 const COMMANDS: usize = 1024;
@@ -114,15 +114,20 @@ impl Control {
     }
 
     /// Opens the device and logs in, with one native login call at the most.
-    /// With `relogin`, whoever thinks that the token is logged in to is wrong.
-    pub(super) fn bring_up(&mut self, pin: &Secret, relogin: bool) -> Result<Opened, BackendError> {
+    /// With `relogin`, whoever thinks that the token is logged in to is wrong. `cause` is what had taken it down.
+    pub(super) fn bring_up(
+        &mut self,
+        pin: &Secret,
+        relogin: bool,
+        cause: Option<&'static str>,
+    ) -> Result<Opened, BackendError> {
         self.close();
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.token)?.into();
         let info = device.info().clone();
         if relogin {
             self.to.logins.forget(&self.to.library, self.to.worker, &info.serial);
         }
-        let login = self.log_in(device.as_ref(), &info, pin)?;
+        let login = self.log_in(device.as_ref(), &info, pin, cause)?;
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
         self.login = Some(login);
@@ -131,7 +136,13 @@ impl Control {
 
     /// One native call at the most; members of one token, in whatever process, one after the other, so that a PIN one of
     /// them had refused is not tried by the next.
-    fn log_in(&self, device: &dyn Device, info: &DeviceInfo, pin: &Secret) -> Result<Login, BackendError> {
+    fn log_in(
+        &self,
+        device: &dyn Device,
+        info: &DeviceInfo,
+        pin: &Secret,
+        cause: Option<&'static str>,
+    ) -> Result<Login, BackendError> {
         let Reach { library, worker, pins, logins, .. } = &self.to;
         let hash = pins.hash(&info.serial, pin).map_err(back_off)?;
         let turn = logins.turn(&info.serial);
@@ -156,7 +167,12 @@ impl Control {
             return Err(refused(info, why));
         }
         let result = device.login(pin);
-        self.to.metrics.login(result.is_ok());
+        let said = match &result {
+            Ok(()) => LoginLabel::Ok,
+            Err(error) if error.fate == Fate::Retire => LoginLabel::Refused,
+            Err(_) => LoginLabel::Failed,
+        };
+        self.to.metrics.login(cause, said);
         match result {
             Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
             Err(error) => {

@@ -125,6 +125,11 @@ impl Health {
         self.open
     }
 
+    /// Sessions being opened.
+    pub(super) fn opening(&self) -> usize {
+        self.opening
+    }
+
     /// Threads inside calls that do not return.
     pub(super) fn stuck(&self) -> usize {
         self.stuck

@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) attempts: u8,
     /// The member that failed it last: another one is to try, if there is one.
     pub(super) avoid: Option<MemberId>,
+    /// Whether it counts among those in flight, of its key and of the lane.
+    begun: bool,
     asker: Option<oneshot::Sender<JobResult>>,
 }
 
@@ -35,13 +37,29 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, asker: Some(asker) };
+        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, begun: false, asker: Some(asker) };
         (job, Pending { answer })
     }
 
     /// Whether nobody waits for the answer any more.
     pub(super) fn abandoned(&self) -> bool {
         self.asker.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// A session has taken it: it counts among those in flight.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+        self.key.begin();
+    }
+
+    /// It counts no more. True where somebody may be waiting for its place among its key's.
+    pub(super) fn end(&mut self) -> bool {
+        std::mem::take(&mut self.begun) && self.key.end()
+    }
+
+    /// It is queued again, and its place in flight is the answer's: to be given back once the queue is let go of.
+    pub(super) fn hand_over(&mut self) -> Option<Arc<KeyRoute>> {
+        std::mem::take(&mut self.begun).then(|| Arc::clone(&self.key))
     }
 
     /// Its namespace's place in the lane.
@@ -79,6 +97,7 @@ impl Item for Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
+        self.end();
         if let Some(asker) = self.asker.take() {
             let _ = asker
                 .send(Err(Fault::Unavailable { what: "the request was dropped before it ran; send it again".into() }));

@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::job::Job;
-use super::route::MemberId;
+use super::route::{KeyRoute, MemberId};
 use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
@@ -82,11 +83,16 @@ pub(super) struct Lane {
     limits: LaneLimits,
     weights: Arc<HashMap<Namespace, u32>>,
     state: Mutex<State>,
+    /// Jobs that sessions have taken and not answered: each may come back, so no session may end before.
+    in_flight: AtomicUsize,
+    /// As in the state; read where a job ends, without the lock.
+    closed: AtomicBool,
 }
 
 struct State {
     schedule: Schedule<Job>,
-    members: HashMap<MemberId, Membership>,
+    /// Few: found by looking through them.
+    members: Vec<(MemberId, Membership)>,
     /// Retries each tenant may still make, in hundredths.
     budgets: HashMap<Namespace, u32>,
     /// Sessions with a seat.
@@ -108,13 +114,14 @@ impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
         let state = State {
             schedule: Schedule::new(),
-            members: HashMap::new(),
+            members: Vec::new(),
             budgets: HashMap::new(),
             serving: 0,
             coming: 0,
             closed: false,
         };
-        Arc::new(Lane { limits, weights, state: Mutex::new(state) })
+        let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
 
     /// The place of a namespace here, for the routes of its keys.
@@ -180,7 +187,7 @@ impl Lane {
     /// Takes a seat. The session may pull from now on.
     pub(super) fn sit(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        let member = state.members.entry(seat.place.member).or_default();
+        let member = state.member(seat.place.member);
         if member.epoch == seat.place.epoch {
             member.sessions += 1;
             state.serving += 1;
@@ -190,10 +197,8 @@ impl Lane {
     /// Leaves a seat.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        if let Some(member) = state.members.get_mut(&seat.place.member)
-            && member.epoch == seat.place.epoch
-            && member.sessions > 0
-        {
+        let member = state.member(seat.place.member);
+        if member.epoch == seat.place.epoch && member.sessions > 0 {
             member.sessions -= 1;
             state.serving -= 1;
         }
@@ -204,7 +209,7 @@ impl Lane {
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let mut state = self.state.lock();
-        let membership = state.members.entry(member).or_default();
+        let membership = state.member(member);
         let gone = std::mem::take(&mut membership.sessions);
         let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
@@ -223,7 +228,7 @@ impl Lane {
         let mut finished = Vec::new();
         let mut state = self.state.lock();
         loop {
-            if state.members.get(&seat.place.member).is_none_or(|member| member.epoch != seat.place.epoch) {
+            if state.member(seat.place.member).epoch != seat.place.epoch {
                 self.wake(state);
                 return Pulled::End;
             }
@@ -237,7 +242,7 @@ impl Lane {
                 state = self.state.lock();
                 continue;
             }
-            if state.closed && state.schedule.is_empty() {
+            if self.is_finished(&state) {
                 let asleep = state.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
@@ -264,9 +269,9 @@ impl Lane {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
                 fit => fit,
             };
-            let Some(job) = state.schedule.take(&mut fit, finished) else { break };
+            let Some(mut job) = state.schedule.take(&mut fit, finished) else { break };
             planned += job.cost();
-            job.key.begin();
+            job.begin();
             batch.push_back(job);
         }
     }
@@ -274,26 +279,38 @@ impl Lane {
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
     /// admitted once and keep their place whatever the bounds.
     pub(super) fn put_back(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
-        let mut state = self.state.lock();
-        for job in jobs.rev() {
-            job.key.end();
-            state.schedule.put_back(job.tenant(), job);
+        let mut keys = Vec::new();
+        {
+            let mut state = self.state.lock();
+            for mut job in jobs.rev() {
+                keys.extend(job.hand_over());
+                state.schedule.put_back(job.tenant(), job);
+            }
         }
-        self.wake(state);
+        self.come_back(&keys);
+    }
+
+    /// Gives the places in flight of jobs back that are queued again: only now, so that a closed lane does not end between.
+    fn come_back(&self, keys: &[Arc<KeyRoute>]) {
+        for key in keys {
+            key.end();
+        }
+        self.nudge();
     }
 
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.key.end();
         job.attempts += 1;
         job.avoid = Some(failed);
+        let key = job.hand_over();
         let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
         if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             drop(state);
+            self.come_back(key.as_slice());
             job.metrics().not_retried();
             job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
             return false;
@@ -301,7 +318,8 @@ impl Lane {
         *budget -= 100;
         job.metrics().retried();
         state.schedule.put_back(job.tenant(), job);
-        self.wake(state);
+        drop(state);
+        self.come_back(key.as_slice());
         true
     }
 
@@ -349,9 +367,31 @@ impl Lane {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let asleep = if state.schedule.is_empty() { state.everyone() } else { Vec::new() };
+        self.closed.store(true, Ordering::SeqCst);
+        let asleep = if self.is_finished(&state) { state.everyone() } else { Vec::new() };
         drop(state);
         asleep.iter().for_each(|bell| ring(bell));
+    }
+
+    /// Whether nothing is left to do, for good.
+    fn is_finished(&self, state: &State) -> bool {
+        state.closed && state.schedule.is_empty() && self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// A session has taken a job.
+    pub(super) fn note_begun(&self) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A job that was taken has ended, or come back. After the last one of a closed lane its sessions may end.
+    pub(super) fn note_ended(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+            let asleep = {
+                let mut state = self.state.lock();
+                if self.is_finished(&state) { state.everyone() } else { Vec::new() }
+            };
+            asleep.iter().for_each(|bell| ring(bell));
+        }
     }
 
     /// Answers everything still queued as unavailable: the drain's time is up.
@@ -367,9 +407,9 @@ impl Lane {
     // === seen from outside ===
 
     /// Sessions that wait for work.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
-        self.state.lock().members.values().map(|member| member.asleep.len()).sum()
+        self.state.lock().members.iter().map(|(_, member)| member.asleep.len()).sum()
     }
 
     /// Jobs queued now.
@@ -384,6 +424,15 @@ impl Lane {
 }
 
 impl State {
+    /// A member's part; made if there is none.
+    fn member(&mut self, id: MemberId) -> &mut Membership {
+        let place = self.members.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+            self.members.push((id, Membership::default()));
+            self.members.len() - 1
+        });
+        &mut self.members[place].1
+    }
+
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
     fn next_bell(&mut self, wake: Wake) -> Option<Arc<Condvar>> {
@@ -391,7 +440,8 @@ impl State {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
         };
-        if self.schedule.is_empty() || self.coming >= most {
+        let nobody_sleeps = || self.members.iter().all(|(_, member)| member.asleep.is_empty());
+        if self.schedule.is_empty() || self.coming >= most || nobody_sleeps() {
             return None;
         }
         let now = Instant::now();
@@ -399,17 +449,18 @@ impl State {
         let can = |id: MemberId, epoch| schedule.any(&mut |job: &Job| judge(job, Place { member: id, epoch }, now));
         let idle = members.iter().filter(|(_, member)| !member.asleep.is_empty());
         // The member with most idle sessions first: so a lane with little to do spreads it.
-        let best = idle.filter(|(id, member)| can(**id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
-        let id = *best?.0;
+        let best = idle.filter(|(id, member)| can(*id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
+        let id = best?.0;
         // Who fell asleep last is the one whose caches are warm.
-        let bell = self.members.get_mut(&id)?.asleep.pop()?;
+        let bell = self.member(id).asleep.pop()?;
         self.coming += 1;
         Some(bell)
     }
 
     /// The bells of all who sleep, taken off the lists.
     fn everyone(&mut self) -> Vec<Arc<Condvar>> {
-        let bells: Vec<_> = self.members.values_mut().flat_map(|member| std::mem::take(&mut member.asleep)).collect();
+        let asleep = self.members.iter_mut().flat_map(|(_, member)| std::mem::take(&mut member.asleep));
+        let bells: Vec<_> = asleep.collect();
         self.coming += bells.len();
         bells
     }
@@ -421,8 +472,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    let Some(member) = state.members.get_mut(&seat.place.member) else { return true };
-    member.asleep.push(Arc::clone(&seat.bell));
+    state.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
@@ -431,12 +481,11 @@ fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>)
                 false
             }
         };
-        let member = state.members.get_mut(&seat.place.member);
-        let place = member.and_then(|member| {
-            let place = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell))?;
-            timed_out.then(|| member.asleep.remove(place));
-            Some(place)
-        });
+        let asleep = &mut state.member(seat.place.member).asleep;
+        let place = asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
+        if let Some(place) = place.filter(|_| timed_out) {
+            asleep.remove(place);
+        }
         match place {
             // Its bell was taken off the list: it was called.
             None => {

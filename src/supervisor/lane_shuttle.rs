@@ -36,7 +36,7 @@ fn pool(wake: Wake) -> Arc<Pool> {
         retry_burst: 64,
         wake,
     };
-    Arc::new(Pool::new("p", Lane::new(limits, Arc::default()), false, Telemetry::new()))
+    Arc::new(Pool::new("p", Lane::new(limits, Arc::default()), Telemetry::new()))
 }
 
 fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<usize>) -> Arc<KeyRoute> {
@@ -81,8 +81,8 @@ fn session(pool: &Arc<Pool>, member: MemberId, act: fn(&Lane, Job)) -> thread::J
     })
 }
 
-fn answer(lane: &Lane, job: Job) {
-    let capped = job.key.end();
+fn answer(lane: &Lane, mut job: Job) {
+    let capped = job.end();
     job.answer(Ok(Bytes::new()));
     if capped {
         lane.nudge();

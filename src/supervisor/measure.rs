@@ -46,7 +46,7 @@ impl Probe {
             retry_burst: limits.retry_burst,
             wake: Wake::Chain,
         };
-        let pool = Pool::new("probe", Lane::new(lane, Arc::default()), false, Telemetry::new());
+        let pool = Pool::new("probe", Lane::new(lane, Arc::default()), Telemetry::new());
         pool.lane.begin_epoch(MEMBER, 1);
         let keys = (0..namespaces).map(|number| key(&pool, &format!("n{number}"))).collect();
         Probe { pool, keys }
@@ -84,8 +84,8 @@ impl ProbeSession<'_> {
             Pulled::Idle | Pulled::End => return None,
         }
         let jobs = self.batch.len();
-        for job in self.batch.drain(..) {
-            job.key.end();
+        for mut job in self.batch.drain(..) {
+            job.end();
             job.answer(Ok(Bytes::new()));
         }
         Some(jobs)

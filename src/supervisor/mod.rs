@@ -33,6 +33,7 @@ mod slot_keys;
 mod supervisor;
 mod sync;
 mod watch;
+mod watchdog;
 
 // What a key specification is made of: whoever writes one needs no other word of the backend's.
 pub use crate::backend::{KeySelector, KeyTemplate};

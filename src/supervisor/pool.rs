@@ -17,20 +17,20 @@ use crate::telemetry::{MemberLabels, MemberMetrics, Telemetry, TenantMetrics};
 
 /// Pools there may be, with those of one token.
 const POOLS_MAX: usize = 4096;
+/// The name of the pool that has no members.
+pub(super) const NOWHERE: &str = "none";
 
 /// A lane, and who counts what is queued in it.
 pub(super) struct Pool {
     pub(super) name: String,
     pub(super) lane: Arc<Lane>,
-    /// Whether a stanza made it, so that several tokens may hold one key.
-    shared: bool,
     telemetry: Telemetry,
     tenants: RwLock<HashMap<Namespace, Arc<TenantMetrics>>>,
 }
 
 impl Pool {
-    pub(super) fn new(name: &str, lane: Arc<Lane>, shared: bool, telemetry: Telemetry) -> Pool {
-        Pool { name: name.to_owned(), lane, shared, telemetry, tenants: RwLock::default() }
+    pub(super) fn new(name: &str, lane: Arc<Lane>, telemetry: Telemetry) -> Pool {
+        Pool { name: name.to_owned(), lane, telemetry, tenants: RwLock::default() }
     }
 
     /// Where a namespace's jobs here are counted.
@@ -40,13 +40,6 @@ impl Pool {
         }
         let made = || Arc::new(self.telemetry.tenant(&self.name, &namespace.to_string()));
         Arc::clone(self.tenants.write().entry(namespace.clone()).or_insert_with(made))
-    }
-
-    /// Shows how many members hold a managed key. For pools: elsewhere the member's own figures say as much.
-    pub(super) fn observe_key(&self, namespace: &Namespace, key: &str, holders: usize) {
-        if self.shared {
-            self.telemetry.key_set(&self.name, &namespace.to_string(), key, holders);
-        }
     }
 
     /// Shows how much is queued.
@@ -165,7 +158,7 @@ impl Pools {
 
     fn configure(&self, configured: &KmsPool) {
         let chain = configured.members.iter().all(|member| self.wake(&member.library) == Wake::Chain);
-        let pool = self.pool(&configured.name, if chain { Wake::Chain } else { Wake::Each }, true);
+        let pool = self.pool(&configured.name, if chain { Wake::Chain } else { Wake::Each });
         let mut table = self.table.write();
         let members: Vec<_> =
             configured.members.iter().flat_map(|member| self.add(&mut table, &pool, member)).collect();
@@ -176,7 +169,7 @@ impl Pools {
         self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
     }
 
-    fn pool(&self, name: &str, wake: Wake, shared: bool) -> Arc<Pool> {
+    fn pool(&self, name: &str, wake: Wake) -> Arc<Pool> {
         let limits = LaneLimits {
             jobs: self.limits.lane_jobs,
             jobs_per_namespace: self.limits.lane_jobs_per_namespace,
@@ -187,7 +180,7 @@ impl Pools {
             retry_burst: self.limits.retry_burst,
             wake,
         };
-        Arc::new(Pool::new(name, Lane::new(limits, Arc::clone(&self.weights)), shared, self.telemetry.clone()))
+        Arc::new(Pool::new(name, Lane::new(limits, Arc::clone(&self.weights)), self.telemetry.clone()))
     }
 
     /// Makes the members of a token: one a worker process, or one.
@@ -198,7 +191,7 @@ impl Pools {
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 let token = of.token.to_string();
-                let labels = MemberLabels { library: &library, token: &token, worker };
+                let labels = MemberLabels { pool: &pool.name, library: &library, token: &token, worker };
                 let metrics = Arc::new(self.telemetry.member(labels));
                 let status = MemberStatus {
                     pool: pool.name.clone(),
@@ -229,6 +222,7 @@ impl Pools {
             .collect();
         if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
             table.lanes.push(Arc::clone(pool));
+            self.telemetry.lane_limits(&pool.name, self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
         }
         table.by_token.insert((library, of.token.clone()), (Arc::clone(pool), members.clone()));
         members
@@ -260,7 +254,7 @@ impl Pools {
             let what = format!("{POOLS_MAX} tokens are in use, which is the most allowed; delete managed keys of some");
             return Err(Fault::Unavailable { what });
         }
-        let pool = self.pool(&format!("{library}/{token}"), self.wake(library), false);
+        let pool = self.pool(&format!("{library}/{token}"), self.wake(library));
         let of = PoolMember { library: key.0, token: key.1, pin: None, max_sessions: None };
         let members = self.add(&mut table, &pool, &of);
         Ok((pool, members))
@@ -268,7 +262,7 @@ impl Pools {
 
     /// A pool without members, for keys whose library is configured no longer.
     pub(super) fn nowhere(&self) -> Arc<Pool> {
-        self.pool("none", Wake::Chain, false)
+        self.pool(NOWHERE, Wake::Chain)
     }
 
     /// Every member, in the order they were made.

@@ -256,11 +256,13 @@ impl KeyRoute {
     /// Takes one of the key's parallel places. Only the lane does so, under its lock, where it found room.
     pub(super) fn begin(&self) {
         self.running.fetch_add(1, Ordering::AcqRel);
+        self.lane.note_begun();
     }
 
     /// Gives the place back. True where the key has a cap, so that somebody may be waiting for the place.
     pub(super) fn end(&self) -> bool {
         self.running.fetch_sub(1, Ordering::AcqRel);
+        self.lane.note_ended();
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
     }
 

@@ -13,6 +13,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use foldhash::fast::RandomState;
+
 use crate::model::{Class, Namespace};
 
 /// One part in so many of the device time is kept for control work.
@@ -75,7 +77,7 @@ struct Tenant<J> {
 
 /// The queues of one class, one a key, taken in turn.
 struct Flows<J> {
-    by_id: HashMap<usize, VecDeque<J>>,
+    by_id: HashMap<usize, VecDeque<J>, RandomState>,
     ring: VecDeque<usize>,
     queued: usize,
 }
@@ -377,7 +379,7 @@ impl<J: Item> Tenant<J> {
 
 impl<J: Item> Flows<J> {
     fn new() -> Flows<J> {
-        Flows { by_id: HashMap::new(), ring: VecDeque::new(), queued: 0 }
+        Flows { by_id: HashMap::default(), ring: VecDeque::new(), queued: 0 }
     }
 
     fn enter(&mut self, job: J, first: bool) {

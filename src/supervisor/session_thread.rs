@@ -23,7 +23,7 @@ use crate::model::{Class, Fault, KeyOperation, SaltLength, SignatureScheme};
 use crate::telemetry::MemberMetrics;
 
 /// One signature in so many is verified, where they are sampled.
-const SAMPLE: u64 = 128;
+const SAMPLE: u64 = 512;
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -171,7 +171,7 @@ impl SessionThread {
     }
 
     fn answer(&self, outbox: &mut Outbox) {
-        let capped = outbox.iter().fold(false, |capped, (job, _)| job.key.end() | capped);
+        let capped = outbox.iter_mut().fold(false, |capped, (job, _)| job.end() | capped);
         for (job, result) in outbox.drain(..) {
             job.answer(result);
         }
@@ -254,7 +254,9 @@ impl SessionThread {
                 job.key.learn(took);
             }
             self.metrics.job_finished(took, job.class, result.is_ok());
-            job.key.metrics().job_started(began.saturating_duration_since(job.queued_at), job.class);
+            let tenant = job.key.metrics();
+            tenant.job_started(began.saturating_duration_since(job.queued_at), job.class);
+            tenant.job_finished(took);
             if let Ok(signature) = result
                 && self.is_sampled(signatures)
                 && let Err(error) = self.check(job, signature)
@@ -395,6 +397,9 @@ impl SessionThread {
                 Ok(())
             }
             Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {
+                if matches!(error.fault, Fault::KeyMismatch { .. }) {
+                    self.metrics.wrong_signature();
+                }
                 self.metrics.evicted(error.cause);
                 Err(error)
             }

@@ -1,6 +1,6 @@
-//! One member: the actor that owns a token's state. It brings the token up, holds its sessions, watches for calls that do
-//! not return, and starts over with pauses when something is missing or breaks. What to do when is [`Health`]'s to say; the
-//! keys of the member are in [`SlotKeys`](super::slot_keys).
+//! One member: the actor that owns a token's state. It brings the token up, holds its sessions, and starts over with
+//! pauses when something is missing or breaks. What to do when is [`Health`]'s to say; the keys of the member are in
+//! [`SlotKeys`](super::slot_keys), and what is looked at by the clock in [`watchdog`](super::watchdog).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,12 @@ use super::pool::{Member, sessions_of_profile};
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
-use super::watch::{Left, Watch};
+use super::watch::Watch;
 use crate::backend::{BackendError, Device, Fate, FoundKey};
 use crate::config::{Limits, Traits, VerifyAfterSign};
 use crate::model::{Fault, MemberState, Secret};
+use crate::telemetry::SessionCounts;
 
-/// How often calls in flight are looked at: at least, and at most.
-const WATCH_PERIODS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// Askers that may wait for a token to come up.
 const WAITING_MAX: usize = 1024;
 
@@ -40,11 +39,11 @@ pub(super) struct MemberSettings {
 }
 
 /// One session thread, as the actor sees it.
-struct Thread {
+pub(super) struct Thread {
     number: u64,
-    watch: Arc<Watch>,
-    opened: bool,
-    stuck: bool,
+    pub(super) watch: Arc<Watch>,
+    pub(super) opened: bool,
+    pub(super) stuck: bool,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<PreparedKey, Fault>>;
@@ -58,14 +57,16 @@ pub(super) struct SlotActor {
     pub(super) health: Health,
     /// Why it does not serve.
     pub(super) down: Option<Fault>,
+    /// What took it down last, for the metrics of its next bring-up.
+    down_cause: Option<&'static str>,
     pub(super) pin: Option<Secret>,
     bringing_up: bool,
     /// The token forgot its login: whoever thinks that he is logged in is wrong.
     login_lost: bool,
     pub(super) epoch: u64,
-    device: Option<Arc<dyn Device>>,
-    traits: Traits,
-    threads: Vec<Thread>,
+    pub(super) device: Option<Arc<dyn Device>>,
+    pub(super) traits: Traits,
+    pub(super) threads: Vec<Thread>,
     threads_started: u64,
     pub(super) keys: SlotKeys,
     waiting: Vec<(KeySpec, Reply)>,
@@ -91,9 +92,6 @@ pub(super) struct Adopt {
 /// Serves a key no longer.
 pub(super) struct Forget(pub(super) String);
 
-/// Tries the token again now, if it waits for its next try.
-pub(super) struct ProbeNow;
-
 /// Ends the actor.
 pub(super) struct Stop;
 
@@ -110,9 +108,6 @@ impl Message for Adopt {
     type Result = ();
 }
 impl Message for Forget {
-    type Result = ();
-}
-impl Message for ProbeNow {
     type Result = ();
 }
 impl Message for Stop {
@@ -139,6 +134,7 @@ impl SlotActor {
             control,
             routes,
             down: None,
+            down_cause: None,
             bringing_up: false,
             login_lost: false,
             epoch: first_epoch,
@@ -192,11 +188,12 @@ impl SlotActor {
         self.bringing_up = true;
         let relogin = std::mem::take(&mut self.login_lost);
         let limit = self.settings.limits.call_open;
-        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin));
-        ctx.spawn(brought_up.into_actor(self).map(|result, actor, ctx| {
+        let cause = self.down_cause;
+        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
+        ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
             actor.bringing_up = false;
             let result = result.unwrap_or_else(|fault| Err(BackendError::new(Fate::BackOff, fault)));
-            actor.member.metrics.brought_up(result.is_ok());
+            actor.member.metrics.brought_up(cause, result.is_ok());
             match result {
                 Ok(opened) => actor.come_up(opened, ctx),
                 Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
@@ -311,6 +308,7 @@ impl SlotActor {
             }
         }
         self.say_down(&error, again);
+        self.down_cause = Some(error.cause);
         self.down = Some(error.fault);
         let pause = match again {
             Again::Soon(pause) | Again::After(pause) => pause,
@@ -337,84 +335,7 @@ impl SlotActor {
         );
     }
 
-    /// Jobs of a session that is given up: those that were with the token are tried once more, the others go on as if they
-    /// had never been taken.
-    fn take_back(&self, Left { hung, unstarted }: Left, why: &Fault) {
-        let lane = &self.member.pool.lane;
-        if !unstarted.is_empty() {
-            lane.put_back(unstarted.into_iter());
-        }
-        for job in hung {
-            lane.retry(job, why.clone(), self.member.id);
-        }
-    }
-
-    // === watching ===
-
-    fn watch_period(&self) -> Duration {
-        let call = self.settings.call_sign.unwrap_or(self.traits.call_sign);
-        (call / 8).clamp(WATCH_PERIODS.0, WATCH_PERIODS.1)
-    }
-
-    fn watch(&mut self, ctx: &mut Context<Self>) {
-        let call_sign = self.settings.call_sign.unwrap_or(self.traits.call_sign);
-        let mut hanging = Vec::new();
-        for thread in self.threads.iter_mut().filter(|thread| !thread.stuck) {
-            let limit = if thread.opened { call_sign } else { self.settings.limits.call_open };
-            if thread.watch.in_call().is_some_and(|took| took > limit) {
-                thread.stuck = true;
-                hanging.push((thread.watch.give_up(), thread.opened, limit));
-            }
-        }
-        for (left, opened, limit) in hanging {
-            self.give_up_session(left, opened, limit, ctx);
-        }
-        // Idle sessions have not noticed; and a module is initialised anew only when all have let go of it.
-        if self.device.as_ref().is_some_and(|device| device.is_lost()) {
-            let what = format!("the library of token {} has lost its state", self.member.token);
-            let fault = Fault::Unavailable { what };
-            let error = BackendError { fault, fate: Fate::Reinitialize, cause: "library_lost" };
-            self.on(Event::LibraryLost, Some(error), ctx);
-        }
-        self.prove_due(ctx);
-        self.member.pool.lane.sweep_if_idle();
-        ctx.run_later(self.watch_period(), SlotActor::watch);
-    }
-
-    fn give_up_session(&mut self, left: Left, opened: bool, limit: Duration, ctx: &mut Context<Self>) {
-        let what = format!("a call into token {} did not return within {} ms", self.member.token, limit.as_millis());
-        let stuck = Fault::DeviceStuck { what };
-        tracing::error!(
-            library = self.member.library, token = %self.member.token, worker = self.member.worker,
-            limit_ms = limit.as_millis(), "a call into the token does not return: its session is given up"
-        );
-        self.member.metrics.session_stuck();
-        self.take_back(left, &stuck);
-        // A process can be ended, and the call with it.
-        if self.device.as_ref().is_some_and(|device| device.abort()) {
-            let error = BackendError { fault: stuck, fate: Fate::Reinitialize, cause: "stuck" };
-            return self.on(Event::SessionLost(Fate::Reinitialize), Some(error), ctx);
-        }
-        self.on(Event::SessionStuck { opened }, None, ctx);
-    }
-
-    /// With every thread stuck, its keys are served by others, or by nobody; when a call returns, they are proven anew.
-    fn note_stuck(&mut self, before: MemberState) {
-        let now = self.health.state();
-        if now == before || !self.health.is_up() {
-            return;
-        }
-        if now == MemberState::Stuck {
-            let what = "every session is inside a call that does not return; restart needed".to_owned();
-            let fault = Fault::DeviceStuck { what };
-            self.keys.let_go(&self.member, &fault, false);
-            self.member.pool.lane.sweep();
-            self.down = Some(fault);
-        } else if before == MemberState::Stuck {
-            self.down = None;
-            self.keys.prove_soon();
-        }
-    }
+    // === sessions ===
 
     fn session_said(&mut self, message: FromSession, ctx: &mut Context<Self>) {
         if message.epoch != self.epoch {
@@ -486,7 +407,8 @@ impl SlotActor {
             status.sessions = sessions;
             status.keys = keys;
         });
-        self.member.metrics.stands(state, sessions, self.health.stuck(), keys);
+        let (opening, stuck) = (self.health.opening(), self.health.stuck());
+        self.member.metrics.stands(state, SessionCounts { serving: sessions, opening, stuck }, keys);
     }
 }
 
@@ -565,16 +487,6 @@ impl Handler<FromSession> for SlotActor {
 
     fn handle(&mut self, message: FromSession, ctx: &mut Self::Context) {
         self.session_said(message, ctx);
-    }
-}
-
-impl Handler<ProbeNow> for SlotActor {
-    type Result = ();
-
-    fn handle(&mut self, _: ProbeNow, ctx: &mut Self::Context) {
-        if self.health.state() == MemberState::BackingOff {
-            self.probe(ctx);
-        }
     }
 }
 

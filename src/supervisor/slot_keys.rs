@@ -62,7 +62,6 @@ impl SlotKeys {
                 key.route.remove_holder(member.id, &unavailable(&key.spec, why));
             }
             key.held = false;
-            key.observe(member);
         }
     }
 
@@ -77,20 +76,12 @@ impl SlotKeys {
         let Some(key) = self.by_uuid.remove(uuid) else { return false };
         let gone = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
         key.route.remove_holder(member.id, &gone);
-        key.observe(member);
         true
     }
 
     fn key(&self, spec: KeySpec, route: Arc<KeyRoute>) -> Key {
         let back_off = BackOff::new(self.probe_min, PAUSE_MAX);
         Key { spec, route, held: false, proving: false, next_try: Instant::now(), back_off }
-    }
-}
-
-impl Key {
-    /// Shows how many members hold it.
-    fn observe(&self, member: &Member) {
-        member.pool.observe_key(&self.spec.namespace, &self.spec.name, self.route.holders());
     }
 }
 
@@ -143,7 +134,6 @@ impl SlotActor {
                 key.back_off.reset();
                 let handle = proven.found.handle;
                 key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
-                key.observe(&self.member);
                 self.exercised.store(Some(Arc::new(proven.found)));
                 self.member.pool.lane.nudge();
                 self.publish();
@@ -155,7 +145,6 @@ impl SlotActor {
                 if is_keys_own(error.fate) {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
                 }
-                key.observe(&self.member);
                 self.member.pool.lane.sweep();
                 self.say_unproven(uuid, &error);
                 self.on(Event::ProofFailed(error.fate), Some(error), ctx);
@@ -219,7 +208,6 @@ impl SlotActor {
         spec.recorded = Some(proven.key.public.clone());
         let mut key = self.keys.key(spec, route);
         key.held = true;
-        key.observe(&self.member);
         self.keys.by_uuid.insert(key.spec.uuid.clone(), key);
         self.publish();
         proven.key

@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 use super::control::{ControlThread, Reach};
 use super::first_use;
 use super::pins::{Logins, PinMemory};
-use super::pool::{Member, Pools};
+use super::pool::{Member, NOWHERE, Pools};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
-use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, ProbeNow, Reply, SlotActor, Stop};
+use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
 const CENSUS_PERIOD: Duration = Duration::from_secs(1);
@@ -106,6 +106,7 @@ impl Supervisor {
             slots: HashMap::new(),
             adopted: HashMap::new(),
             generations: 0,
+            telemetry,
         };
         Supervisor { shared, address: actor.start() }
     }
@@ -113,6 +114,12 @@ impl Supervisor {
     /// The libraries and pools configured.
     pub fn libraries(&self) -> &[LibraryInfo] {
         &self.shared.libraries
+    }
+
+    /// Brings up the members of configured pools, whether a key needs them yet or not: so a dead one is seen before. Not
+    /// before the store is open, since it remembers refused PINs.
+    pub fn bring_up_pools(&self) {
+        self.address.do_send(ToMember::BringUpPools);
     }
 
     /// Finds a key on the members that may hold it, or generates it on one of them where that is allowed, and has it proven.
@@ -134,12 +141,14 @@ impl Supervisor {
         let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| Arc::clone(pool));
         let route = self.shared.routes.get_or_make(&spec, public, &pool);
         match found {
-            Ok(_) => self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) })),
+            Ok(_) => {}
             Err(fault) => {
                 tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
                 route.nobody_holds(fault);
             }
         }
+        // One that nobody can hold is still seen in the metrics.
+        self.address.do_send(ToMember::Adopt(Adopt { spec, route: Arc::clone(&route) }));
         route
     }
 
@@ -152,11 +161,6 @@ impl Supervisor {
     /// Every member, as it stands.
     pub fn status(&self) -> Status {
         Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
-    }
-
-    /// Tries every member that waits for its next try now: what kept it down may be over.
-    pub fn probe_now(&self) {
-        self.address.do_send(ProbeAll);
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
@@ -186,18 +190,13 @@ impl Supervisor {
 }
 
 enum ToMember {
+    BringUpPools,
     Prepare(Prepare),
     Adopt(Adopt),
     Forget(String),
 }
 
 impl Message for ToMember {
-    type Result = ();
-}
-
-struct ProbeAll;
-
-impl Message for ProbeAll {
     type Result = ();
 }
 
@@ -217,6 +216,7 @@ struct SupervisorActor {
     /// What each key's members were told, to tell a new actor of such a member again.
     adopted: HashMap<String, Adopt>,
     generations: u64,
+    telemetry: Telemetry,
 }
 
 impl SupervisorActor {
@@ -256,6 +256,14 @@ impl SupervisorActor {
         Ok(address)
     }
 
+    fn bring_up_pools(&mut self) {
+        for member in self.shared.pools.members() {
+            if let Err(fault) = self.slot(&member) {
+                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
+            }
+        }
+    }
+
     /// The actors of those that may hold a key.
     fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
         let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
@@ -279,9 +287,9 @@ impl SupervisorActor {
 
     fn adopt(&mut self, adopt: Adopt) {
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
-        match self.candidates(&adopt.spec) {
-            Ok(candidates) => candidates.iter().for_each(|candidate| candidate.address.do_send(adopt.clone())),
-            Err(fault) => tracing::error!(key = adopt.spec.name, %fault, "managed key is not served"),
+        // Of a key without candidates was told when it came.
+        for candidate in self.candidates(&adopt.spec).unwrap_or_default() {
+            candidate.address.do_send(adopt.clone());
         }
     }
 
@@ -300,6 +308,15 @@ impl SupervisorActor {
             }
         }
         self.shared.pools.all().iter().for_each(|pool| pool.observe());
+        self.telemetry.key_sets(self.adopted.values().map(|adopt| self.key_set(adopt)).collect());
+    }
+
+    /// How many members a key has, and how many of them hold it.
+    fn key_set(&self, Adopt { spec, route }: &Adopt) -> KeySetFigures {
+        let home = self.shared.pools.find(&spec.library, spec.token.as_ref());
+        let (pool, members) = home.map_or((NOWHERE.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
+        let (namespace, key) = (spec.namespace.to_string(), spec.name.clone());
+        KeySetFigures { pool, namespace, key, members, holders: route.holders() }
     }
 
     fn may_hold(&self, adopt: &Adopt, member: &Arc<Member>) -> bool {
@@ -312,12 +329,6 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Those of configured pools are brought up whether a key needs them yet or not: so a dead one is seen before.
-        for member in self.shared.pools.members() {
-            if let Err(fault) = self.slot(&member) {
-                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
-            }
-        }
         ctx.run_interval(CENSUS_PERIOD, SupervisorActor::census);
     }
 }
@@ -327,6 +338,7 @@ impl Handler<ToMember> for SupervisorActor {
 
     fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
         match message {
+            ToMember::BringUpPools => self.bring_up_pools(),
             ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, ctx),
             ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {
@@ -335,14 +347,6 @@ impl Handler<ToMember> for SupervisorActor {
                 self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
             }
         }
-    }
-}
-
-impl Handler<ProbeAll> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, _: ProbeAll, _: &mut Self::Context) {
-        self.slots.values().for_each(|(_, address)| address.do_send(ProbeNow));
     }
 }
 

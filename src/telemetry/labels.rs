@@ -126,3 +126,28 @@ impl Refusal {
         }
     }
 }
+
+/// What became of a login call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoginLabel {
+    /// Logged in.
+    Ok,
+    /// The token refused the PIN, or is locked: it is not asked again.
+    Refused,
+    /// Another error.
+    Failed,
+}
+
+impl LoginLabel {
+    /// Every one.
+    pub const ALL: [LoginLabel; 3] = [LoginLabel::Ok, LoginLabel::Refused, LoginLabel::Failed];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            LoginLabel::Ok => "ok",
+            LoginLabel::Refused => "refused",
+            LoginLabel::Failed => "failed",
+        }
+    }
+}

@@ -34,7 +34,9 @@ pub(super) const REQUEST_SECONDS: &str = "keyway_request_duration_seconds";
 pub(super) const JOBS: &str = "keyway_jobs_total";
 pub(super) const JOB_QUEUE_SECONDS: &str = "keyway_job_queue_seconds";
 pub(super) const JOB_DEVICE_SECONDS: &str = "keyway_job_device_seconds";
+pub(super) const TENANT_DEVICE_SECONDS: &str = "keyway_tenant_device_seconds";
 pub(super) const LANE_DEPTH: &str = "keyway_lane_depth";
+pub(super) const LANE_LIMIT: &str = "keyway_lane_limit";
 pub(super) const MEMBER_STATE: &str = "keyway_member_state";
 pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
 pub(super) const SESSIONS: &str = "keyway_sessions";
@@ -48,7 +50,10 @@ pub(super) const KEY_MISMATCHES: &str = "keyway_key_mismatches_total";
 pub(super) const BREAKER: &str = "keyway_breaker_opened_total";
 pub(super) const LANE_REFUSED: &str = "keyway_lane_refused_total";
 pub(super) const RETRIES: &str = "keyway_retries_total";
+pub(super) const KEY_MEMBERS: &str = "keyway_key_members";
 pub(super) const KEY_HOLDERS: &str = "keyway_key_holders";
+pub(super) const INITIALISATIONS: &str = "keyway_module_initialisations_total";
+pub(super) const WORKER_STARTS: &str = "keyway_worker_starts_total";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
 pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
 pub(super) const CRLS: &str = "keyway_crls_signed_total";
@@ -83,7 +88,7 @@ pub const METRICS: &[MetricInfo] = &[
     metric(
         JOBS,
         Counter,
-        &["library", "token", "worker", "result"],
+        &["pool", "library", "token", "worker", "result"],
         "Private-key operations that the member's sessions ran.",
     ),
     metric(
@@ -95,10 +100,17 @@ pub const METRICS: &[MetricInfo] = &[
     metric(
         JOB_DEVICE_SECONDS,
         Histogram,
-        &["library", "token", "worker", "class"],
+        &["pool", "library", "token", "worker", "class"],
         "Time the device took for private-key operations.",
     ),
+    metric(
+        TENANT_DEVICE_SECONDS,
+        Histogram,
+        &["pool", "namespace"],
+        "Device time given to the namespace, by its private-key operations. Coarse: its sum is what counts.",
+    ),
     metric(LANE_DEPTH, Gauge, &["pool", "namespace", "class"], "Jobs queued in the lane, sampled."),
+    metric(LANE_LIMIT, Gauge, &["pool", "of"], "Most jobs the lane queues: of the whole pool, and of one namespace."),
     metric(LANE_REFUSED, Counter, &["pool", "namespace"], "Jobs refused because a bound of the lane was reached."),
     metric(
         RETRIES,
@@ -106,46 +118,64 @@ pub const METRICS: &[MetricInfo] = &[
         &["pool", "namespace", "result"],
         "Jobs that failed through no fault of their own: tried again, or refused that.",
     ),
+    metric(KEY_MEMBERS, Gauge, &["pool", "namespace", "key"], "Members asked to hold the managed key."),
     metric(KEY_HOLDERS, Gauge, &["pool", "namespace", "key"], "Members that have proven to hold the managed key."),
-    metric(MEMBER_STATE, Gauge, &["library", "token", "worker", "state"], "1 for the state the member is in."),
-    metric(MEMBER_KEYS, Gauge, &["library", "token", "worker"], "Managed keys the member has proven to hold."),
-    metric(SESSIONS, Gauge, &["library", "token", "worker", "state"], "Sessions of the member, by state."),
+    metric(MEMBER_STATE, Gauge, &["pool", "library", "token", "worker", "state"], "1 for the state the member is in."),
+    metric(MEMBER_KEYS, Gauge, &["pool", "library", "token", "worker"], "Managed keys the member has proven to hold."),
+    metric(SESSIONS, Gauge, &["pool", "library", "token", "worker", "state"], "Sessions of the member, by state."),
     metric(
         SESSIONS_STUCK,
         Counter,
-        &["library", "token", "worker"],
+        &["pool", "library", "token", "worker"],
         "Sessions given up because a call did not return.",
     ),
     metric(
         EVICTIONS,
         Counter,
-        &["library", "token", "worker", "cause"],
+        &["pool", "library", "token", "worker", "cause"],
         "Sessions given up or opened anew, by what the token answered.",
     ),
-    metric(LOGINS, Counter, &["library", "token", "worker", "result"], "Login calls into the token."),
+    metric(
+        LOGINS,
+        Counter,
+        &["pool", "library", "token", "worker", "cause", "result"],
+        "Login calls into the token, by why the member was brought up. Refused: by the token, for good.",
+    ),
     metric(
         BRING_UPS,
         Counter,
-        &["library", "token", "worker", "result"],
-        "Times the member was brought up, or could not be.",
+        &["pool", "library", "token", "worker", "cause", "result"],
+        "Times the member was brought up, or could not be, by why: the start, or what took it down.",
     ),
-    metric(THROTTLES, Counter, &["library", "token", "worker"], "Times the device said that it is asked too much."),
+    metric(
+        INITIALISATIONS,
+        Counter,
+        &["library", "result"],
+        "Times the library's module was initialised in the daemon. In worker processes: each start is one.",
+    ),
+    metric(WORKER_STARTS, Counter, &["library", "token", "result"], "Worker processes started."),
+    metric(
+        THROTTLES,
+        Counter,
+        &["pool", "library", "token", "worker"],
+        "Times the device said that it is asked too much.",
+    ),
     metric(
         WRONG_SIGNATURES,
         Counter,
-        &["library", "token", "worker"],
+        &["pool", "library", "token", "worker"],
         "Signatures that did not verify after they were made. Any is an alarm.",
     ),
     metric(
         KEY_MISMATCHES,
         Counter,
-        &["library", "token", "worker"],
+        &["pool", "library", "token", "worker"],
         "Proofs that found another key than the one recorded. Any is an alarm.",
     ),
     metric(
         BREAKER,
         Counter,
-        &["library", "token", "worker"],
+        &["pool", "library", "token", "worker"],
         "Times the member was taken down because too many of its sessions failed.",
     ),
     metric(CERTIFICATES, Counter, &[], "Certificates issued."),

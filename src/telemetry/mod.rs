@@ -4,7 +4,9 @@
 //! room must not know who counts, or why.
 
 mod exposition;
+mod key_sets;
 mod labels;
+mod libraries;
 mod list;
 pub mod log;
 mod pools;
@@ -14,18 +16,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::model::Wire;
+use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
-pub use labels::{OperationLabel, OutcomeLabel, Refusal};
+pub use key_sets::KeySetFigures;
+pub use labels::{LoginLabel, OperationLabel, OutcomeLabel, Refusal};
+pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
-pub use pools::{MemberLabels, MemberMetrics, TenantMetrics};
+pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
 
 /// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
 const BUCKETS: usize = 20;
 const BUCKET_FIRST: f64 = 50e-6;
+/// Those of device time by namespace, of which the sum matters.
+const BUCKETS_COARSE: [f64; 4] = [0.001, 0.01, 0.1, 1.0];
 
 /// Where the daemon counts. One per daemon; cheap to clone.
 #[derive(Clone)]
@@ -44,14 +51,17 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    key_sets: KeySets,
 }
 
 impl Telemetry {
     /// A fresh set of metrics, all at zero.
     pub fn new() -> Telemetry {
         let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
+        let coarse = Matcher::Full(list::TENANT_DEVICE_SECONDS.to_owned());
         // Only an empty list is an error.
         let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
+        let builder = builder.set_buckets_for_metric(coarse, &BUCKETS_COARSE).unwrap_or_default();
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         list::describe(&recorder);
@@ -68,6 +78,7 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            key_sets: KeySets::default(),
             handle,
             recorder,
         };
@@ -86,7 +97,7 @@ impl Telemetry {
     /// The exposition in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
-        self.0.handle.render()
+        self.0.handle.render() + &self.0.key_sets.render()
     }
 
     /// Folds what histograms have collected. To be called every few seconds, scraped or not, so that memory stays flat.
@@ -145,6 +156,11 @@ impl Telemetry {
     /// Bytes came that are no request of this wire.
     pub fn malformed(&self, wire: Wire) {
         self.0.malformed[wire_index(wire)].increment(1);
+    }
+
+    /// Every managed key that is served, and who holds it. Those not named are gone.
+    pub fn key_sets(&self, sets: Vec<KeySetFigures>) {
+        self.0.key_sets.replace(sets);
     }
 
     /// What the store has done since it was opened.
@@ -207,7 +223,7 @@ mod tests {
     use super::*;
     use crate::model::{Class, MemberState};
 
-    const MEMBER: MemberLabels<'static> = MemberLabels { library: "dev", token: "keyway-dev", worker: 0 };
+    const MEMBER: MemberLabels<'static> = MemberLabels { pool: "dev", library: "dev", token: "keyway-dev", worker: 0 };
 
     #[test]
     fn what_was_counted_is_exposed_under_closed_labels() {
@@ -215,32 +231,57 @@ mod tests {
         telemetry.request_finished(OperationLabel::Sign, OutcomeLabel::Ok, Wire::Framed, Duration::from_micros(120));
         let member = telemetry.member(MEMBER);
         member.job_finished(Duration::from_micros(90), Class::Bulk, true);
-        member.stands(MemberState::Serving, 2, 0, 3);
+        member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
         member.evicted("CKR_SESSION_CLOSED");
+        member.login(Some("CKR_USER_NOT_LOGGED_IN"), LoginLabel::Ok);
+        telemetry.library("HSM").initialised(true);
         let tenant = telemetry.tenant("dev", "team-a/");
         tenant.job_started(Duration::from_micros(20), Class::Interactive);
         tenant.retried();
+        tenant.job_finished(Duration::from_millis(2));
         let text = telemetry.render();
+        const OF: &str = r#"pool="dev",library="dev",token="keyway-dev",worker="0""#;
         for line in [
-            "keyway_requests_total{operation=\"sign\",outcome=\"ok\",wire=\"framed\"} 1",
-            "keyway_request_duration_seconds_bucket{operation=\"sign\",wire=\"framed\",le=\"0.0002\"} 1",
-            "keyway_job_device_seconds_count{library=\"dev\",token=\"keyway-dev\",worker=\"0\",class=\"bulk\"} 1",
-            "keyway_member_state{library=\"dev\",token=\"keyway-dev\",worker=\"0\",state=\"serving\"} 1",
-            "keyway_sessions{library=\"dev\",token=\"keyway-dev\",worker=\"0\",state=\"serving\"} 2",
-            "keyway_session_evictions_total{library=\"dev\",token=\"keyway-dev\",worker=\"0\",cause=\"CKR_SESSION_CLOSED\"} 1",
-            "keyway_job_queue_seconds_count{pool=\"dev\",namespace=\"team-a/\",class=\"interactive\"} 1",
-            "keyway_retries_total{pool=\"dev\",namespace=\"team-a/\",result=\"tried\"} 1",
+            r#"keyway_requests_total{operation="sign",outcome="ok",wire="framed"} 1"#.to_owned(),
+            r#"keyway_request_duration_seconds_bucket{operation="sign",wire="framed",le="0.0002"} 1"#.to_owned(),
+            format!(r#"keyway_job_device_seconds_count{{{OF},class="bulk"}} 1"#),
+            format!(r#"keyway_member_state{{{OF},state="serving"}} 1"#),
+            format!(r#"keyway_sessions{{{OF},state="serving"}} 2"#),
+            format!(r#"keyway_session_evictions_total{{{OF},cause="CKR_SESSION_CLOSED"}} 1"#),
+            format!(r#"keyway_logins_total{{{OF},cause="CKR_USER_NOT_LOGGED_IN",result="ok"}} 1"#),
+            format!(r#"keyway_logins_total{{{OF},cause="start",result="refused"}} 0"#),
+            r#"keyway_job_queue_seconds_count{pool="dev",namespace="team-a/",class="interactive"} 1"#.to_owned(),
+            r#"keyway_tenant_device_seconds_sum{pool="dev",namespace="team-a/"} 0.002"#.to_owned(),
+            r#"keyway_retries_total{pool="dev",namespace="team-a/",result="tried"} 1"#.to_owned(),
+            r#"keyway_module_initialisations_total{library="hsm",result="ok"} 1"#.to_owned(),
         ] {
-            assert!(text.contains(line), "{line} is missing from\n{text}");
+            assert!(text.contains(&line), "{line} is missing from\n{text}");
         }
+    }
+
+    fn key_set(key: &str) -> KeySetFigures {
+        KeySetFigures { pool: "dev".into(), namespace: "root".into(), key: key.into(), members: 2, holders: 1 }
+    }
+
+    #[test]
+    fn a_key_that_is_gone_leaves_no_line_behind() {
+        let telemetry = Telemetry::new();
+        telemetry.key_sets(vec![key_set("old"), key_set("kept")]);
+        telemetry.key_sets(vec![key_set("kept")]);
+        let text = telemetry.render();
+        assert!(text.contains("keyway_key_members{pool=\"dev\",namespace=\"root\",key=\"kept\"} 2"), "{text}");
+        assert!(text.contains("keyway_key_holders{pool=\"dev\",namespace=\"root\",key=\"kept\"} 1"), "{text}");
+        assert!(!text.contains(r#"key="old""#), "{text}");
     }
 
     #[test]
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
-        telemetry.member(MEMBER).stands(MemberState::Probing, 0, 0, 0);
+        telemetry.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
         telemetry.tenant("dev", "root").depth([1, 2, 3]);
-        telemetry.key_set("dev", "root", "k", 1);
+        telemetry.key_sets(vec![key_set("k")]);
+        telemetry.lane_limits("dev", 4096, 1024);
+        telemetry.library("dev").worker_started("keyway-dev", true);
         telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
         let text = telemetry.render();
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|rest| rest.split(' ').next()) {

@@ -9,15 +9,19 @@ use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::PrometheusRecorder;
 use parking_lot::Mutex;
 
-use super::{Telemetry, count, counter, gauge, histogram, list};
+use super::{LoginLabel, Telemetry, count, counter, gauge, histogram, list};
 use crate::model::{Class, MemberState};
 
-/// Causes of evictions that are told apart, of one member; the rest counts as `other`.
+/// Causes that are told apart, of one metric of one member; the rest counts as `other`.
 const CAUSES_MAX: usize = 64;
+/// The cause of a member's first bring-up.
+const START: &str = "start";
 
 /// What a member's labels say.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberLabels<'a> {
+    /// The pool it is in.
+    pub pool: &'a str,
     /// The KMS library.
     pub library: &'a str,
     /// The token.
@@ -32,6 +36,7 @@ pub struct TenantMetrics {
     pool: String,
     namespace: String,
     queue_seconds: [OnceLock<Histogram>; Class::ALL.len()],
+    device_seconds: Histogram,
     depth: [Gauge; Class::ALL.len()],
     refused: Counter,
     retried: Counter,
@@ -47,6 +52,11 @@ impl TenantMetrics {
             histogram(self.telemetry.recorder(), list::JOB_QUEUE_SECONDS, &labels)
         });
         seconds.record(waited);
+    }
+
+    /// The device took so long for a job.
+    pub fn job_finished(&self, took: Duration) {
+        self.device_seconds.record(took);
     }
 
     /// A job was refused because a bound of the lane is reached.
@@ -72,15 +82,26 @@ impl TenantMetrics {
     }
 }
 
+/// Sessions of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounts {
+    /// That pull work.
+    pub serving: usize,
+    /// Being opened.
+    pub opening: usize,
+    /// Inside a call that does not return.
+    pub stuck: usize,
+}
+
 /// One member.
 pub struct MemberMetrics {
     telemetry: Telemetry,
-    labels: [String; 3],
+    labels: [String; 4],
     states: [Gauge; MemberState::ALL.len()],
-    sessions: [Gauge; 2],
+    sessions: [Gauge; 3],
     keys: Gauge,
-    logins: [Counter; 2],
-    bring_ups: [Counter; 2],
+    logins: ByCause,
+    bring_ups: ByCause,
     stuck: Counter,
     throttled: Counter,
     wrong_signatures: Counter,
@@ -88,17 +109,42 @@ pub struct MemberMetrics {
     breaker: Counter,
     jobs: [Counter; 2],
     device_seconds: [OnceLock<Histogram>; Class::ALL.len()],
-    evictions: Mutex<HashMap<&'static str, Counter>>,
+    evictions: ByCause,
+}
+
+/// One counter for each cause, and each result where there are several; made when first counted.
+struct ByCause {
+    name: &'static str,
+    counters: Mutex<HashMap<&'static str, HashMap<&'static str, Counter>>>,
+}
+
+impl ByCause {
+    fn new(name: &'static str) -> ByCause {
+        ByCause { name, counters: Mutex::default() }
+    }
+
+    fn count(&self, of: &MemberMetrics, cause: &'static str, result: Option<&'static str>, more: u64) {
+        let mut counters = self.counters.lock();
+        let cause = if counters.len() < CAUSES_MAX || counters.contains_key(cause) { cause } else { "other" };
+        let counted = counters.entry(cause).or_default().entry(result.unwrap_or_default()).or_insert_with(|| {
+            let mut labels = of.labels().to_vec();
+            labels.push(("cause", cause));
+            labels.extend(result.map(|result| ("result", result)));
+            counter(of.telemetry.recorder(), self.name, &labels)
+        });
+        counted.increment(more);
+    }
 }
 
 impl MemberMetrics {
-    /// Where it stands: its state, sessions that serve, threads that are stuck, keys it holds.
-    pub fn stands(&self, state: MemberState, serving: usize, stuck: usize, keys: usize) {
+    /// Where it stands: its state, its sessions, and how many keys it holds.
+    pub fn stands(&self, state: MemberState, sessions: SessionCounts, keys: usize) {
         for (gauge, each) in self.states.iter().zip(MemberState::ALL) {
             gauge.set(if each == state { 1.0 } else { 0.0 });
         }
-        self.sessions[0].set(count(serving));
-        self.sessions[1].set(count(stuck));
+        for (gauge, sessions) in self.sessions.iter().zip([sessions.serving, sessions.opening, sessions.stuck]) {
+            gauge.set(count(sessions));
+        }
         self.keys.set(count(keys));
     }
 
@@ -107,33 +153,37 @@ impl MemberMetrics {
         self.jobs[usize::from(!ok)].increment(1);
         let cell = &self.device_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
-            let [library, token, worker] = self.labels.each_ref().map(String::as_str);
-            let labels = [("library", library), ("token", token), ("worker", worker), ("class", class.label())];
+            let [pool, library, token, worker] = self.labels();
+            let labels = [pool, library, token, worker, ("class", class.label())];
             histogram(self.telemetry.recorder(), list::JOB_DEVICE_SECONDS, &labels)
         });
         seconds.record(took);
     }
 
-    /// It was brought up, or could not be.
-    pub fn brought_up(&self, ok: bool) {
-        self.bring_ups[usize::from(!ok)].increment(1);
+    /// It was brought up, or could not be. `cause` is what had taken it down; `None` for its start.
+    pub fn brought_up(&self, cause: Option<&'static str>, ok: bool) {
+        self.bring_ups.count(self, cause.unwrap_or(START), Some(if ok { "ok" } else { "failed" }), 1);
     }
 
-    /// Its token was asked to log us in; once for each `C_Login`.
-    pub fn login(&self, ok: bool) {
-        self.logins[usize::from(!ok)].increment(1);
+    /// Its token was asked to log us in; once for each `C_Login`. `cause` as for [`MemberMetrics::brought_up`].
+    pub fn login(&self, cause: Option<&'static str>, result: LoginLabel) {
+        self.logins.count(self, cause.unwrap_or(START), Some(result.label()), 1);
     }
 
     /// A session was given up for this cause.
     pub fn evicted(&self, cause: &'static str) {
-        let mut evictions = self.evictions.lock();
-        let cause = if evictions.len() < CAUSES_MAX || evictions.contains_key(cause) { cause } else { "other" };
-        let counted = evictions.entry(cause).or_insert_with(|| {
-            let [library, token, worker] = self.labels.each_ref().map(String::as_str);
-            let labels = [("library", library), ("token", token), ("worker", worker), ("cause", cause)];
-            counter(self.telemetry.recorder(), list::EVICTIONS, &labels)
-        });
-        counted.increment(1);
+        self.evictions.count(self, cause, None, 1);
+    }
+
+    fn labels(&self) -> [(&'static str, &str); 4] {
+        let [pool, library, token, worker] = self.labels.each_ref().map(String::as_str);
+        [("pool", pool), ("library", library), ("token", token), ("worker", worker)]
+    }
+
+    /// Shows those of the start as zeros, so that the first to rise is seen to rise.
+    fn show_start(&self) {
+        LoginLabel::ALL.iter().for_each(|result| self.logins.count(self, START, Some(result.label()), 0));
+        ["ok", "failed"].iter().for_each(|result| self.bring_ups.count(self, START, Some(result), 0));
     }
 
     /// A call did not return within its limit.
@@ -173,6 +223,7 @@ impl Telemetry {
             pool: pool.to_owned(),
             namespace: namespace.to_owned(),
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
+            device_seconds: histogram(recorder, list::TENANT_DEVICE_SECONDS, &labels),
             depth: Class::ALL.map(|class| gauge(recorder, list::LANE_DEPTH, &with("class", class.label()))),
             refused: counter(recorder, list::LANE_REFUSED, &labels),
             retried: counter(recorder, list::RETRIES, &with("result", "tried")),
@@ -184,17 +235,18 @@ impl Telemetry {
     pub fn member(&self, of: MemberLabels<'_>) -> MemberMetrics {
         let recorder = self.recorder();
         let worker = of.worker.to_string();
-        let labels = [("library", of.library), ("token", of.token), ("worker", worker.as_str())];
-        let with = |name, value| [labels[0], labels[1], labels[2], (name, value)];
+        let labels = [("pool", of.pool), ("library", of.library), ("token", of.token), ("worker", worker.as_str())];
+        let with = |name, value| [labels[0], labels[1], labels[2], labels[3], (name, value)];
         let results = |name| ["ok", "failed"].map(|result| counter(recorder, name, &with("result", result)));
-        MemberMetrics {
+        let metrics = MemberMetrics {
             telemetry: self.clone(),
-            labels: [of.library.to_owned(), of.token.to_owned(), worker.clone()],
+            labels: [of.pool, of.library, of.token, &worker].map(str::to_owned),
             states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
-            sessions: ["serving", "stuck"].map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
+            sessions: ["serving", "opening", "stuck"]
+                .map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
             keys: gauge(recorder, list::MEMBER_KEYS, &labels),
-            logins: results(list::LOGINS),
-            bring_ups: results(list::BRING_UPS),
+            logins: ByCause::new(list::LOGINS),
+            bring_ups: ByCause::new(list::BRING_UPS),
             stuck: counter(recorder, list::SESSIONS_STUCK, &labels),
             throttled: counter(recorder, list::THROTTLES, &labels),
             wrong_signatures: counter(recorder, list::WRONG_SIGNATURES, &labels),
@@ -202,14 +254,17 @@ impl Telemetry {
             breaker: counter(recorder, list::BREAKER, &labels),
             jobs: results(list::JOBS),
             device_seconds: std::array::from_fn(|_| OnceLock::new()),
-            evictions: Mutex::default(),
-        }
+            evictions: ByCause::new(list::EVICTIONS),
+        };
+        metrics.show_start();
+        metrics
     }
 
-    /// How many members hold a managed key. Called for keys of pools; an operator registers those.
-    pub fn key_set(&self, pool: &str, namespace: &str, key: &str, holders: usize) {
-        let labels = [("pool", pool), ("namespace", namespace), ("key", key)];
-        gauge(self.recorder(), list::KEY_HOLDERS, &labels).set(count(holders));
+    /// The bounds of a pool's lane: of all its jobs, and of one namespace's.
+    pub fn lane_limits(&self, pool: &str, jobs: usize, jobs_per_namespace: usize) {
+        for (of, limit) in [("pool", jobs), ("namespace", jobs_per_namespace)] {
+            gauge(self.recorder(), list::LANE_LIMIT, &[("pool", pool), ("of", of)]).set(count(limit));
+        }
     }
 
     fn recorder(&self) -> &PrometheusRecorder {

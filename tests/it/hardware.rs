@@ -89,7 +89,7 @@ async fn a_token_and_a_library_that_come_late_are_found() {
     loop_until_signed(&daemon).await;
     assert_eq!(daemon.read("sys/keyway/status").await["members"][0]["state"], "serving");
     assert_eq!(
-        daemon.metric("keyway_member_state{library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
+        daemon.metric("keyway_member_state{pool=\"hsm/keyway-test\",library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
         1.0
     );
     assert_initialised_in_turn(&token);

@@ -14,6 +14,7 @@ mod isolation;
 mod life;
 mod load;
 mod losses;
+mod observed;
 mod openssl;
 mod outages;
 mod pins;

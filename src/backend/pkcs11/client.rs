@@ -17,6 +17,7 @@ use super::table::Table;
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
 use crate::model::Fault;
+use crate::telemetry::LibraryMetrics;
 
 /// The modules of this process by their file. A module has one state per process, whoever loads it, so there must be one
 /// owner of it.
@@ -60,13 +61,22 @@ impl Module {
     }
 
     /// The module, initialised.
-    pub(super) fn initialized(&self, profile: Profile) -> Result<Arc<Initialized>, BackendError> {
-        self.generations.current(|| self.initialize(profile))
+    pub(super) fn initialized(
+        &self,
+        profile: Profile,
+        metrics: &LibraryMetrics,
+    ) -> Result<Arc<Initialized>, BackendError> {
+        self.generations.current(|| self.initialize(profile, metrics))
     }
 
     /// Initialises the module anew, since modules list their tokens only then; unless something of it is in use, or it was
     /// so a short time ago: then it stays as it is. `mine` is the caller's own hold on it.
-    pub(super) fn renew(&self, mine: Arc<Initialized>, profile: Profile) -> Result<Renewal<Native>, BackendError> {
+    pub(super) fn renew(
+        &self,
+        mine: Arc<Initialized>,
+        profile: Profile,
+        metrics: &LibraryMetrics,
+    ) -> Result<Renewal<Native>, BackendError> {
         let library = self.path.display();
         let finalize = |native: Native| match native.context.finalize() {
             Ok(()) => {}
@@ -75,14 +85,20 @@ impl Module {
             // The next initialisation tells whether the module is of use.
             Err(error) => tracing::warn!(%library, %error, "PKCS#11 library cannot be finalised"),
         };
-        let renewal = self.generations.renew(mine, Instant::now(), finalize, || self.initialize(profile))?;
+        let renewal = self.generations.renew(mine, Instant::now(), finalize, || self.initialize(profile, metrics))?;
         if let Renewal::Done(generation) = &renewal {
             tracing::debug!(%library, generation = generation.number(), "PKCS#11 library was initialised anew");
         }
         Ok(renewal)
     }
 
-    fn initialize(&self, profile: Profile) -> Result<Native, BackendError> {
+    fn initialize(&self, profile: Profile, metrics: &LibraryMetrics) -> Result<Native, BackendError> {
+        let native = self.call_initialize(profile);
+        metrics.initialised(native.is_ok());
+        native
+    }
+
+    fn call_initialize(&self, profile: Profile) -> Result<Native, BackendError> {
         let native = self.load()?;
         let done = native.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         match done.err().and_then(|error| fault::unless_success(profile, Function::Initialize, &error)) {

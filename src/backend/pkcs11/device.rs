@@ -18,6 +18,7 @@ use super::session::{NativeSession, Pkcs11Session};
 use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session};
 use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
+use crate::telemetry::LibraryMetrics;
 
 /// A cause with no return value behind it: slots were numbered anew.
 const TOKEN_MOVED: &str = "token_moved";
@@ -43,13 +44,14 @@ pub(super) fn open(
     module: &Arc<Module>,
     token: &TokenSelector,
     configured: Option<Profile>,
+    metrics: &LibraryMetrics,
 ) -> Result<Box<dyn Device>, BackendError> {
-    let mut generation = module.initialized(configured.unwrap_or_default())?;
+    let mut generation = module.initialized(configured.unwrap_or_default(), metrics)?;
     let profile = configured.unwrap_or_else(|| detect(&generation));
     let mut found = find_token(&generation, token, profile);
     let mut held_up = String::new();
     if generation.wants_renewal() || is_missing(&found) {
-        (generation, held_up) = held_up_by(module.renew(generation, profile)?);
+        (generation, held_up) = held_up_by(module.renew(generation, profile, metrics)?);
         if generation.is_lost() {
             return Err(lost(module, &held_up));
         }

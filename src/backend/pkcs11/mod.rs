@@ -25,6 +25,7 @@ use std::sync::Arc;
 use super::{Backend, BackendError, Device};
 use crate::config::{KmsLibrary, Profile};
 use crate::model::TokenSelector;
+use crate::telemetry::LibraryMetrics;
 use client::Module;
 
 /// One KMS library.
@@ -32,22 +33,23 @@ pub struct Pkcs11Backend {
     module: Arc<Module>,
     /// `None`: by what the module says of itself.
     profile: Option<Profile>,
+    metrics: LibraryMetrics,
 }
 
 impl Pkcs11Backend {
     /// The library's backend. Nothing is loaded before the first device is opened.
-    pub fn new(library: &KmsLibrary) -> Pkcs11Backend {
-        Pkcs11Backend::at(&library.library, library.profile)
+    pub fn new(library: &KmsLibrary, metrics: LibraryMetrics) -> Pkcs11Backend {
+        Pkcs11Backend { metrics, ..Pkcs11Backend::at(&library.library, library.profile) }
     }
 
-    /// The backend of the shared object at `path`.
+    /// The backend of the shared object at `path`, which counts nothing.
     pub fn at(path: &Path, profile: Option<Profile>) -> Pkcs11Backend {
-        Pkcs11Backend { module: Module::at(path), profile }
+        Pkcs11Backend { module: Module::at(path), profile, metrics: LibraryMetrics::default() }
     }
 }
 
 impl Backend for Pkcs11Backend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
-        device::open(&self.module, token, self.profile)
+        device::open(&self.module, token, self.profile, &self.metrics)
     }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::{Backend, BackendError, Device};
 use crate::config::KmsLibrary;
 use crate::model::TokenSelector;
+use crate::telemetry::LibraryMetrics;
 use child::Process;
 
 /// The subcommand of a worker.
@@ -34,20 +35,22 @@ pub struct ProcessBackend {
     library: KmsLibrary,
     program: PathBuf,
     open_limit: Duration,
+    metrics: LibraryMetrics,
 }
 
 impl ProcessBackend {
     /// The library's backend. No worker is started before the first device is opened. One that takes longer than
     /// `open_limit` to open its token, to log in or to open a session is killed.
-    pub fn new(library: &KmsLibrary, open_limit: Duration) -> ProcessBackend {
-        ProcessBackend::running(Path::new(THIS_PROGRAM), library, open_limit)
+    pub fn new(library: &KmsLibrary, open_limit: Duration, metrics: LibraryMetrics) -> ProcessBackend {
+        ProcessBackend { metrics, ..ProcessBackend::running(Path::new(THIS_PROGRAM), library, open_limit) }
     }
 
-    /// The same, its workers run by the `keyway` program at this path: for programs that use Keyway as a library.
+    /// The same, its workers run by the `keyway` program at this path, and nothing counted: for programs that use Keyway as
+    /// a library.
     pub fn running(program: &Path, library: &KmsLibrary, open_limit: Duration) -> ProcessBackend {
         // A worker is told the PIN when it is to log in, so none is kept here.
         let library = KmsLibrary { pin: None, ..library.clone() };
-        ProcessBackend { library, program: program.to_owned(), open_limit }
+        ProcessBackend { library, program: program.to_owned(), open_limit, metrics: LibraryMetrics::default() }
     }
 }
 
@@ -58,6 +61,8 @@ impl Backend for ProcessBackend {
             profile: self.library.profile,
             token: token.clone(),
         };
-        device::open(Process::start(&self.program, &self.library, token)?, settings, self.open_limit)
+        let process = Process::start(&self.program, &self.library, token);
+        self.metrics.worker_started(&token.to_string(), process.is_ok());
+        device::open(process?, settings, self.open_limit)
     }
 }

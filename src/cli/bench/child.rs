@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::settings::Settings;
 use super::{Failure, runtime};
 use crate::client::{ClientError, Framed, Http, Identity};
-use crate::model::{Data, Secret, Verb};
+use crate::model::{Data, MemberState, Secret, Verb};
 use crate::wire::proto;
 
 /// How long it may take to start.
@@ -20,6 +20,10 @@ const START_MAX: Duration = Duration::from_secs(30);
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Pause before asking again what may succeed later.
 const PAUSE: Duration = Duration::from_millis(100);
+/// States of a token that does its work.
+const SERVING: [&str; 2] = [MemberState::Serving.label(), MemberState::Degraded.label()];
+/// States of a token that may come to do so.
+const COMING: [&str; 3] = [MemberState::Probing.label(), MemberState::Warming.label(), MemberState::BackingOff.label()];
 /// The root token of a daemon with keys in memory.
 const TOKEN: &str = "bench";
 
@@ -53,6 +57,7 @@ impl Child {
         child.token.clear();
         let data = runtime()?.block_on(child.ask("", Verb::Write, "sys/init", json!({})))?;
         data["root_token"].as_str().unwrap_or_default().clone_into(&mut child.token);
+        runtime()?.block_on(child.settle())?;
         Ok(child)
     }
 
@@ -103,6 +108,24 @@ impl Child {
         count: usize,
     ) -> Result<Vec<Framed>, Failure> {
         connect(&self.framed_socket(), &self.token, namespace, class, count).await
+    }
+
+    /// Waits until every token that is known yet is up: one of a pool that is still coming would be missing in what is
+    /// measured.
+    pub(super) async fn settle(&self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            let status = self.ask("", Verb::Read, "sys/keyway/status", json!({})).await?;
+            let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let up = |member: &&Value| SERVING.contains(&member["state"].as_str().unwrap_or_default());
+            let Some(down) = members.iter().find(|member| !up(member)) else { return Ok(()) };
+            let coming = down["state"].as_str().is_some_and(|state| COMING.contains(&state));
+            if !coming || begun.elapsed() > READY_MAX {
+                let (token, state, reason) = (&down["token"], &down["state"], &down["reason"]);
+                return Err(Failure::new(format!("token {token} does not come up: it is {state}, reason {reason}")));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Asks for one thing in a namespace; again, while the daemon says that it may succeed later.

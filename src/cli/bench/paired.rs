@@ -33,6 +33,7 @@ pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) ->
     for key in &keys {
         let work = runtime()?.block_on(async {
             prepared.key("", key).await?;
+            child.settle().await?;
             if what == What::Certificates { prepared.authority("", key, home).await } else { Ok(Work::sign(key)) }
         })?;
         if what == What::Echo {

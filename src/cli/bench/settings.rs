@@ -182,7 +182,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TokenSelector;
+    use crate::model::{Namespace, TokenSelector};
 
     fn tokens() -> Tokens {
         Tokens {
@@ -213,7 +213,8 @@ mod tests {
         assert_eq!((library.max_sessions, library.workers), (Some(7), 2));
         assert_eq!(library.profile, Some(crate::config::Profile::Luna));
         assert_eq!(library.pin.as_ref().unwrap().expose_str(), std::env::var("PATH").ok().as_deref());
-        assert_eq!((config.namespaces[0].path.as_str(), config.namespaces[0].weight), ("a/", 3));
+        assert_eq!(config.namespaces[0].path, Namespace::from_path("a"));
+        assert_eq!(config.namespaces[0].weight, 3);
         assert_eq!(config.namespaces.len(), 1);
         assert_eq!(config.limits.connections_per_uid, 4096);
     }

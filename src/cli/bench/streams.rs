@@ -66,6 +66,7 @@ pub(super) fn run(args: &Bench, format: Format, home: &Path) -> Result<ExitCode,
         })?;
         streams.push(Stream { spec, work });
     }
+    runtime()?.block_on(child.settle())?;
     let mut alone = Vec::new();
     if args.streams.alone {
         for stream in &streams {

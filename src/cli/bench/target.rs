@@ -7,6 +7,7 @@ use super::spec::KeyName;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
 use crate::config::{Config, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
+use crate::telemetry::LibraryMetrics;
 
 /// How a signature is asked for: with a digest, so that neither side hashes.
 pub(super) const HASH: Hash = Hash::Sha2_256;
@@ -124,7 +125,9 @@ impl Slot {
         pin: Option<&Secret>,
         sessions: Option<usize>,
     ) -> Result<Slot, Failure> {
-        let device = registry::open(library, Limits::default().call_open).open(token).map_err(failed)?;
+        let device = registry::open(library, Limits::default().call_open, LibraryMetrics::default())
+            .open(token)
+            .map_err(failed)?;
         let pin =
             pin.or(library.pin.as_ref()).ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path"))?;
         let flags = device.pin_flags().map_err(failed)?;
@@ -190,9 +193,9 @@ fn path_name(label: &str) -> String {
     format!("k{}k", encoded(label))
 }
 
-/// A text in letters, digits, dashes and underscores: no two texts become one.
+/// A text in small letters, digits, dashes and underscores: no two texts become one.
 fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("_{byte:02x}") }).collect()
 }
 
@@ -209,7 +212,8 @@ mod tests {
 
     #[test]
     fn any_label_makes_a_name_of_its_own() {
-        assert_eq!(path_name("My CA/2026-"), "kMy_20CA_2f2026-k");
+        assert_eq!(path_name("CA/2026-"), "k_43_41_2f2026-k");
         assert_ne!(path_name("a b"), path_name("a_b"));
+        assert_ne!(path_name("CA"), path_name("ca"));
     }
 }

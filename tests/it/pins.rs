@@ -66,7 +66,7 @@ async fn a_pools_member_with_a_wrong_pin_is_refused_and_the_other_serves() {
     rig.key("doc", json!({"library": "both", "token_label": ""})).await;
     rig.until_member("one", |member| member["state"] == "refused").await;
     rig.until_serving("two").await;
-    assert_eq!(rig.sum("keyway_logins_total", &[("token", "one"), ("result", "failed")]), 1.0);
+    assert_eq!(rig.sum("keyway_logins_total", &[("token", "one"), ("result", "refused")]), 1.0);
     Load::default().run(&rig, 50).await.assert_none_lost();
     let rig = rig.restart(setup());
     rig.until_member("one", |member| member["state"] == "refused").await;

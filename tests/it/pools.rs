@@ -179,7 +179,11 @@ async fn a_key_that_a_logged_out_token_does_not_show_is_not_generated_again() {
     // Private keys are not found then, by a search that succeeds.
     rig.sim.steer("forget-login");
     rig.key("doc", json!({"library": "both", "token_label": "", "allow_generate_key": true})).await;
-    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    // Members that have served for a moment only are tried again after a pause: then it is found.
+    let begun = std::time::Instant::now();
+    while rig.test_sign("doc").await.0 != 204 {
+        assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
+    }
     assert_eq!((rig.sim.calls("C_GenerateKeyPair"), rig.jobs("one")), (0, 0.0));
 }
 

@@ -137,7 +137,9 @@ impl SessionThread {
     fn serve(&self, running: &mut Running) -> Result<(), BackendError> {
         let mut batch = VecDeque::new();
         loop {
-            if !self.watch.has_jobs() {
+            // Given up while it opened its session or exercised a key: it ends, so that it counts as stuck no longer.
+            let Some(has_jobs) = self.watch.has_jobs() else { return Ok(()) };
+            if !has_jobs {
                 match self.lane.pull(&self.seat, &mut batch, self.keep_alive) {
                     Pulled::End => return Ok(()),
                     Pulled::Idle => {

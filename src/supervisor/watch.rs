@@ -93,9 +93,10 @@ impl Watch {
         self.call_since.store(0, Ordering::Release);
     }
 
-    /// Whether jobs are left from before.
-    pub(super) fn has_jobs(&self) -> bool {
-        !self.taken.lock().jobs.is_empty()
+    /// Whether jobs are left from before; `None` where the session was given up meanwhile, in a call without a job.
+    pub(super) fn has_jobs(&self) -> Option<bool> {
+        let taken = self.taken.lock();
+        (!taken.given_up).then(|| !taken.jobs.is_empty())
     }
 
     /// Takes over a batch. One that comes after the session was given up is handed back.
@@ -155,5 +156,21 @@ impl Watch {
         }
         taken.jobs.push_front(job);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_given_up_in_a_call_without_a_job_learns_of_it() {
+        let watch = Watch::new();
+        watch.begin_call();
+        assert_eq!(watch.has_jobs(), Some(false));
+        let Left { hung, unstarted } = watch.give_up();
+        assert!(hung.is_empty() && unstarted.is_empty());
+        watch.end_call();
+        assert_eq!(watch.has_jobs(), None);
     }
 }

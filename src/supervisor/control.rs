@@ -40,6 +40,8 @@ pub(super) struct Control {
     session: Option<Box<dyn Session>>,
     device: Option<Arc<dyn Device>>,
     login: Option<Login>,
+    /// The number of the last login it lived by.
+    last_login: Option<u64>,
 }
 
 /// A key that a member has proven to hold.
@@ -61,7 +63,7 @@ impl ControlThread {
         std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
-                let mut control = Control { to, session: None, device: None, login: None };
+                let mut control = Control { to, session: None, device: None, login: None, last_login: None };
                 while let Ok(command) = inbox.recv() {
                     command(&mut control);
                 }
@@ -114,7 +116,7 @@ impl Control {
     }
 
     /// Opens the device and logs in, with one native login call at the most.
-    /// With `relogin`, whoever thinks that the token is logged in to is wrong. `cause` is what had taken it down.
+    /// With `relogin`, whoever thinks that the login it had last still stands is wrong. `cause` is what had taken it down.
     pub(super) fn bring_up(
         &mut self,
         pin: &Secret,
@@ -124,10 +126,11 @@ impl Control {
         self.close();
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.token)?.into();
         let info = device.info().clone();
-        if relogin {
-            self.to.logins.forget(&self.to.library, self.to.worker, &info.serial);
+        if let Some(number) = self.last_login.filter(|_| relogin) {
+            self.to.logins.forget(&self.to.library, self.to.worker, &info.serial, number);
         }
         let login = self.log_in(device.as_ref(), &info, pin, cause)?;
+        self.last_login = Some(login.number());
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
         self.login = Some(login);
@@ -154,7 +157,7 @@ impl Control {
             }
             Standing::Nobody => {}
         }
-        if pins.refused(&info.serial, &hash).map_err(back_off)? {
+        if logins.refused(&info.serial, &hash) || pins.refused(&info.serial, &hash).map_err(back_off)? {
             return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
         }
         let flags = device.pin_flags()?;
@@ -177,7 +180,15 @@ impl Control {
             Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
             Err(error) => {
                 if error.fate == Fate::Retire {
-                    pins.remember(&info.serial, &hash).map_err(back_off)?;
+                    // First where nothing can go wrong: a store that fails must not have the PIN tried again.
+                    logins.remember(&info.serial, hash);
+                    if let Err(fault) = pins.remember(&info.serial, &hash) {
+                        tracing::error!(
+                            library, token = info.label, serial = info.serial, %fault,
+                            "a PIN was refused, and that could not be stored: it will be tried again after a restart; \
+                             correct it before"
+                        );
+                    }
                 }
                 Err(error)
             }

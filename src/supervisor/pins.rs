@@ -2,8 +2,9 @@
 //!
 //! A refused PIN is never tried again, by any key, in any process: three tries lock most tokens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -28,9 +29,21 @@ pub trait PinMemory: Send + Sync {
 /// with any PIN, even a wrong one, by "already logged in", so only this table tells whether a PIN is right.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
-    tokens: Mutex<HashMap<TokenKey, (PinHash, usize)>>,
+    tokens: Mutex<HashMap<TokenKey, Entry>>,
     /// Whose turn it is to log in to a token, by its serial.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// PINs that tokens refused, by serial, should [`PinMemory`] be unable to remember one.
+    refused: Mutex<HashSet<(String, PinHash)>>,
+    logins: AtomicU64,
+}
+
+/// One native login, and the members that live by it.
+#[derive(Debug)]
+struct Entry {
+    /// Tells it from those before and after it.
+    number: u64,
+    pin: PinHash,
+    members: usize,
 }
 
 /// A library, the process it is loaded in, and a token's serial.
@@ -58,25 +71,40 @@ impl Logins {
         let mut tokens = self.tokens.lock();
         match tokens.get_mut(&token) {
             None => Standing::Nobody,
-            Some((hash, members)) if same(hash, pin) => {
-                *members += 1;
-                Standing::Same(Login { logins: Arc::clone(self), token, pin: *pin })
+            Some(entry) if same(&entry.pin, pin) => {
+                entry.members += 1;
+                let number = entry.number;
+                Standing::Same(Login { logins: Arc::clone(self), token, number, pin: *pin })
             }
             Some(_) => Standing::Other,
         }
     }
 
-    /// Takes note that a token forgot its login, whoever had made it.
-    pub(super) fn forget(&self, library: &str, worker: u32, serial: &str) {
-        self.tokens.lock().remove(&(library.to_owned(), worker, serial.to_owned()));
+    /// Takes note that a token forgot the login of this number. One made since is another.
+    pub(super) fn forget(&self, library: &str, worker: u32, serial: &str, number: u64) {
+        let token = (library.to_owned(), worker, serial.to_owned());
+        let mut tokens = self.tokens.lock();
+        if tokens.get(&token).is_some_and(|entry| entry.number == number) {
+            tokens.remove(&token);
+        }
     }
 
     /// Notes a login that has succeeded, for as long as the answer lives.
     pub(super) fn enter(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: PinHash) -> Login {
         let token = (library.to_owned(), worker, serial.to_owned());
-        let mut tokens = self.tokens.lock();
-        tokens.entry(token.clone()).or_insert((pin, 0)).1 += 1;
-        Login { logins: Arc::clone(self), token, pin }
+        let number = self.logins.fetch_add(1, Ordering::Relaxed);
+        self.tokens.lock().insert(token.clone(), Entry { number, pin, members: 1 });
+        Login { logins: Arc::clone(self), token, number, pin }
+    }
+
+    /// Whether the token refused this PIN since the start.
+    pub(super) fn refused(&self, serial: &str, pin: &PinHash) -> bool {
+        self.refused.lock().contains(&(serial.to_owned(), *pin))
+    }
+
+    /// Remembers that it did.
+    pub(super) fn remember(&self, serial: &str, pin: PinHash) {
+        self.refused.lock().insert((serial.to_owned(), pin));
     }
 }
 
@@ -85,10 +113,16 @@ impl Logins {
 pub(super) struct Login {
     logins: Arc<Logins>,
     token: TokenKey,
+    number: u64,
     pin: PinHash,
 }
 
 impl Login {
+    /// Tells this login from others.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whether `pin` is the one that logged in. Constant time.
     pub(super) fn is(&self, pin: &PinHash) -> bool {
         same(&self.pin, pin)
@@ -98,9 +132,10 @@ impl Login {
 impl Drop for Login {
     fn drop(&mut self) {
         let mut tokens = self.logins.tokens.lock();
-        if let Some((_, members)) = tokens.get_mut(&self.token) {
-            *members -= 1;
-            if *members == 0 {
+        // One that the token forgot meanwhile is not the one that was made since.
+        if let Some(entry) = tokens.get_mut(&self.token).filter(|entry| entry.number == self.number) {
+            entry.members -= 1;
+            if entry.members == 0 {
                 tokens.remove(&self.token);
             }
         }
@@ -109,4 +144,40 @@ impl Drop for Login {
 
 fn same(a: &PinHash, b: &PinHash) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIGHT: PinHash = [1; 32];
+    const WRONG: PinHash = [2; 32];
+
+    fn is_other(logins: &Arc<Logins>, pin: &PinHash) -> bool {
+        matches!(logins.standing("hsm", 0, "s", pin), Standing::Other)
+    }
+
+    #[test]
+    fn who_lived_by_a_login_that_was_forgotten_does_not_end_the_one_after_it() {
+        let logins = Arc::new(Logins::default());
+        let one = logins.enter("hsm", 0, "s", RIGHT);
+        let Standing::Same(other) = logins.standing("hsm", 0, "s", &RIGHT) else { panic!("nobody is logged in") };
+        logins.forget("hsm", 0, "s", one.number());
+        drop(one);
+        let again = logins.enter("hsm", 0, "s", RIGHT);
+        // It finds out later, and must not take the new login for the one it knew.
+        logins.forget("hsm", 0, "s", other.number());
+        drop(other);
+        assert!(is_other(&logins, &WRONG));
+        drop(again);
+        assert!(matches!(logins.standing("hsm", 0, "s", &WRONG), Standing::Nobody));
+    }
+
+    #[test]
+    fn a_refused_pin_is_known_without_a_store() {
+        let logins = Logins::default();
+        assert!(!logins.refused("s", &WRONG));
+        logins.remember("s", WRONG);
+        assert!(logins.refused("s", &WRONG) && !logins.refused("s", &RIGHT) && !logins.refused("t", &WRONG));
+    }
 }

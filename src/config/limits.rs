@@ -13,7 +13,7 @@ pub struct Limits {
     pub lane_jobs_per_namespace: usize,
     /// Jobs one session takes at a time. Default 32, at most 1,024.
     pub batch_max: usize,
-    /// Device time one session takes at a time. Default 250 us, at most 100 ms.
+    /// Device time one session takes at a time. Default 1 ms, at most 100 ms.
     pub batch_time: Duration,
     /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
     pub attempts: u8,

@@ -349,10 +349,13 @@ impl Lane {
 
     // === ends ===
 
-    /// Answers every job whose key set has become empty, whose deadline has passed or whose asker has left.
+    /// Answers every job whose key set has become empty, whose deadline has passed or whose asker has left. Whoever was to
+    /// leave a job to a member that holds its key no more is woken for it.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
-        let mut finished = self.state.lock().schedule.sweep(|job| over(job, now).or_else(|| job.key.absence()));
+        let mut state = self.state.lock();
+        let mut finished = state.schedule.sweep(|job| over(job, now).or_else(|| job.key.absence()));
+        self.wake(state);
         answer_all(&mut finished);
     }
 
@@ -371,6 +374,11 @@ impl Lane {
         let asleep = if self.is_finished(&state) { state.everyone() } else { Vec::new() };
         drop(state);
         asleep.iter().for_each(|bell| ring(bell));
+    }
+
+    /// Whether it is closed and nothing is left to do: a session would end at once.
+    pub(super) fn is_done(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) && self.is_finished(&self.state.lock())
     }
 
     /// Whether nothing is left to do, for good.

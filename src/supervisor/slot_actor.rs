@@ -248,7 +248,8 @@ impl SlotActor {
 
     /// Opens as many sessions as are due.
     fn open_sessions(&mut self, ctx: &mut Context<Self>) {
-        let due = self.health.to_open();
+        // Sessions of a lane that is done end as soon as they are open.
+        let due = if self.member.pool.lane.is_done() { 0 } else { self.health.to_open() };
         let started = (0..due).filter(|_| self.start_session(ctx)).count();
         if due > 0 {
             self.health.note_opening(started);

@@ -230,6 +230,14 @@ impl SlotActor {
         self.health.is_up() && self.health.state() != MemberState::Stuck
     }
 
+    /// Whether the PIN of a key is of use to it: it has none, or the one it has was refused. One that is down for another
+    /// reason keeps the PIN it served with, and one whose signatures were wrong is not brought back by any.
+    fn wants_pin(&self) -> bool {
+        self.pin.is_none()
+            || self.health.state() == MemberState::Refused
+                && matches!(self.down, Some(Fault::CredentialsRefused { .. }))
+    }
+
     /// Whether it is brought up just now, and there is room for one more to wait for that.
     fn is_coming(&self) -> bool {
         (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
@@ -445,7 +453,7 @@ impl Handler<Prepare> for SlotActor {
             return self.prepare(spec, reply, ctx);
         }
         // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
-        if self.member.pin.is_none() && spec.pin.is_some() {
+        if self.member.pin.is_none() && spec.pin.is_some() && self.wants_pin() {
             self.pin = spec.pin.clone();
             let step = self.health.on(Event::NewPin, Instant::now());
             self.follow(step, None, ctx);

@@ -2,7 +2,7 @@
 //! pauses when something is missing or breaks. What to do when is [`Health`]'s to say; the keys of the member are in
 //! [`SlotKeys`](super::slot_keys), and what is looked at by the clock in [`watchdog`](super::watchdog).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -65,6 +65,8 @@ pub(super) struct SlotActor {
     login_lost: bool,
     pub(super) epoch: u64,
     pub(super) device: Option<Arc<dyn Device>>,
+    /// The device before, should the control thread still be inside a call into it.
+    last_device: Option<Weak<dyn Device>>,
     pub(super) traits: Traits,
     pub(super) threads: Vec<Thread>,
     threads_started: u64,
@@ -139,6 +141,7 @@ impl SlotActor {
             login_lost: false,
             epoch: first_epoch,
             device: None,
+            last_device: None,
             traits: crate::config::Profile::default().traits(),
             threads: Vec::new(),
             threads_started: 0,
@@ -192,7 +195,13 @@ impl SlotActor {
         let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
         ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
             actor.bringing_up = false;
-            let result = result.unwrap_or_else(|fault| Err(BackendError::new(Fate::BackOff, fault)));
+            let result = result.unwrap_or_else(|fault| {
+                // The control thread hangs in a call into the device before; a process can be ended, and the call with it.
+                if let Some(device) = actor.last_device.as_ref().and_then(Weak::upgrade) {
+                    device.abort();
+                }
+                Err(BackendError::new(Fate::BackOff, fault))
+            });
             actor.member.metrics.brought_up(cause, result.is_ok());
             match result {
                 Ok(opened) => actor.come_up(opened, ctx),
@@ -297,7 +306,7 @@ impl SlotActor {
 
     /// Lets go of everything and, unless an operator must act first, tries again.
     fn take_down(&mut self, error: BackendError, again: Again, ctx: &mut Context<Self>) {
-        self.device = None;
+        self.last_device = self.device.take().map(|device| Arc::downgrade(&device)).or(self.last_device.take());
         self.login_lost |= error.fate == Fate::LoginAgain;
         self.epoch += 1;
         self.exercised.store(None);

@@ -101,7 +101,10 @@ impl Daemon {
         });
         let dispatch =
             Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
-        supervisor.settle(SETTLE_MAX).await;
+        // Before that nobody logs in to anything, and there is nothing to wait for.
+        if store.is_initialized() {
+            supervisor.settle(SETTLE_MAX).await;
+        }
         let (stop, stopped) = watch::channel(false);
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;

@@ -121,7 +121,8 @@ impl SlotActor {
                 key.proving = false;
             }
             if actor.epoch == epoch && actor.health.is_up() {
-                actor.proven(&uuid, flatten(result), ctx);
+                let result = actor.control_said(result);
+                actor.proven(&uuid, result, ctx);
             }
         }));
     }
@@ -152,6 +153,18 @@ impl SlotActor {
         }
     }
 
+    /// What a search or proof came to. One that hangs ends with the process it is in; in this process it can only be waited
+    /// for.
+    fn control_said<T>(&self, result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {
+        result.unwrap_or_else(|fault| {
+            let hangs = matches!(fault, Fault::DeviceStuck { .. });
+            if hangs && self.device.as_ref().is_some_and(|device| device.abort()) {
+                return Err(BackendError { fault, fate: Fate::Reinitialize, cause: "stuck" });
+            }
+            Err(BackendError::new(Fate::Keep, fault))
+        })
+    }
+
     fn say_unproven(&self, uuid: &str, error: &BackendError) {
         let Some(key) = self.keys.by_uuid.get(uuid) else { return };
         let (name, namespace, others) = (&key.spec.name, &key.spec.namespace, key.route.holders());
@@ -174,7 +187,7 @@ impl SlotActor {
         let epoch = self.epoch;
         let asked = spec.clone();
         let prepared = self.control.run(limit, move |control| control.prepare(&asked));
-        ctx.spawn(prepared.into_actor(self).map(move |result, actor, ctx| match flatten(result) {
+        ctx.spawn(prepared.into_actor(self).map(move |result, actor, ctx| match actor.control_said(result) {
             Ok(proven) if actor.epoch == epoch => {
                 let _ = reply.send(Ok(actor.first_use(spec, proven)));
             }
@@ -244,10 +257,6 @@ impl SlotActor {
 /// Whether it is the key's own reason, so that the member goes on.
 fn is_keys_own(fate: Fate) -> bool {
     matches!(fate, Fate::Keep | Fate::FindAgain)
-}
-
-fn flatten<T>(result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {
-    result.unwrap_or_else(|fault| Err(BackendError::new(Fate::Keep, fault)))
 }
 
 /// Whether two specs name the same key by the same credentials, so that the proof still stands.

@@ -5,7 +5,7 @@ use std::process::Command;
 use keyway::model::Verb;
 use serde_json::{Value, json};
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::{POOL, Rig, TOKENS, module, pool};
 use crate::sim::{PIN, Sim};
@@ -178,7 +178,9 @@ async fn a_key_that_a_logged_out_token_does_not_show_is_not_generated_again() {
     }
     // Private keys are not found then, by a search that succeeds.
     rig.sim.steer("forget-login");
-    rig.key("doc", json!({"library": "both", "token_label": "", "allow_generate_key": true})).await;
+    rig.daemon
+        .managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "library": "both", "token_label": ""}))
+        .await;
     // Members that have served for a moment only are tried again after a pause: then it is found.
     let begun = std::time::Instant::now();
     while rig.test_sign("doc").await.0 != 204 {

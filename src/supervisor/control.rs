@@ -72,15 +72,19 @@ impl ControlThread {
         Ok(ControlThread { commands })
     }
 
-    /// Runs `command` on the thread and waits for its answer, `limit` at the longest. A command that takes longer goes on
-    /// there all the same; its answer is lost.
+    /// Runs `command` on the thread and waits for its turn, then for its answer, each `limit` at the longest. A command that
+    /// takes longer goes on there all the same; its answer is lost. Only one that began and does not end is
+    /// [`Fault::DeviceStuck`]: behind many others a turn may be long in coming, and nothing hangs.
     pub(super) fn run<T, C>(&self, limit: Duration, command: C) -> impl Future<Output = Result<T, Fault>> + use<T, C>
     where
         T: Send + 'static,
         C: FnOnce(&mut Control) -> T + Send + 'static,
     {
+        let (turn, turn_comes) = oneshot::channel();
         let (answer, waiting) = oneshot::channel();
         let boxed: Command = Box::new(move |control| {
+            // Who left needs no answer, but what was asked for is done.
+            let _ = turn.send(());
             let _ = answer.send(command(control));
         });
         let sent = self.commands.try_send(boxed);
@@ -88,9 +92,13 @@ impl ControlThread {
             match sent {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => {
-                    return Err(Fault::DeviceStuck { what: "the token's control thread does not answer".into() });
+                    return Err(Fault::Unavailable { what: "too many keys of the token wait to be looked at".into() });
                 }
                 Err(TrySendError::Disconnected(_)) => return Err(Fault::internal("a control thread is gone")),
+            }
+            if tokio::time::timeout(limit, turn_comes).await.is_err() {
+                let what = format!("the token is busy with what was asked before, for {} s and more", limit.as_secs());
+                return Err(Fault::Unavailable { what });
             }
             match tokio::time::timeout(limit, waiting).await {
                 Ok(Ok(value)) => Ok(value),

@@ -187,7 +187,9 @@ impl Control {
         match result {
             Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
             Err(error) => {
-                if error.fate == Fate::Retire {
+                // A locked or expired PIN may be the right one again, when the security officer has seen to it.
+                let wrong = !matches!(error.cause, "CKR_PIN_LOCKED" | "CKR_PIN_EXPIRED");
+                if error.fate == Fate::Retire && wrong {
                     // First where nothing can go wrong: a store that fails must not have the PIN tried again.
                     logins.remember(&info.serial, hash);
                     if let Err(fault) = pins.remember(&info.serial, &hash) {

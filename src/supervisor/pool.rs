@@ -251,7 +251,9 @@ impl Pools {
             return Ok(found.clone());
         }
         if table.lanes.len() >= POOLS_MAX {
-            let what = format!("{POOLS_MAX} tokens are in use, which is the most allowed; delete managed keys of some");
+            let what = format!(
+                "{POOLS_MAX} tokens are in use, which is the most allowed; restart to let go of those without managed keys"
+            );
             return Err(Fault::Unavailable { what });
         }
         let pool = self.pool(&format!("{library}/{token}"), self.wake(library));

@@ -41,17 +41,22 @@ pub(crate) unsafe extern "C" fn C_Initialize(arguments: *mut c_void) -> CK_RV {
             module.live(0);
             module.sessions.clear();
         }
-        match module.real() {
-            Some(real) => real!(real, C_Initialize(arguments))?,
+        let answer = match module.real() {
+            Some(real) => real!(real, C_Initialize(arguments)),
             // SAFETY: the caller passes nothing or valid arguments.
-            None => check(unsafe { arguments.cast::<CK_C_INITIALIZE_ARGS>().as_ref() })?,
+            None => check(unsafe { arguments.cast::<CK_C_INITIALIZE_ARGS>().as_ref() }),
+        };
+        // One that was not ended well says that it is initialised already, and goes on.
+        if !matches!(answer, Ok(()) | Err(CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
+            return answer;
         }
         past.lives += 1;
         past.process = process;
-        let seen = module.slots.refresh(module);
+        // A module without a token yet may not say which slots it has: it is asked again when somebody wants to know.
+        let _ = module.slots.refresh(module);
         module.slots.initialized();
         module.live(past.lives);
-        seen
+        answer
     })
 }
 

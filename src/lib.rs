@@ -10,7 +10,8 @@
 //! [`front`] turns bytes into one [`model::Operation`], and one [`model::Outcome`] into bytes. [`dispatch`] admits it, asks
 //! [`identity`] who comes and [`namespace`] what is mounted where, runs it, and counts how it ended. An [`engine`] knows what
 //! "issue" and "sign" mean; a managed key is a handle to it, from [`managed_keys`]. The handle's route leads to the lane of a
-//! token, in [`supervisor`], from which that token's session threads pull; they call the [`backend`]. The answer goes back to
+//! pool, in [`supervisor`], from which the session threads of its members pull, in fair order, what they have proven to hold the
+//! key for; they call the [`backend`]. The answer goes back to
 //! the task that waits for it, many to one wake-up.
 //!
 //! # The rooms
@@ -24,9 +25,9 @@
 //! - [`telemetry`]: every metric in one list; logs.
 //! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
 //! - [`backend`]: kinds of places where keys live: PKCS#11, in this process or in workers, and keys in memory for measuring.
-//! - [`supervisor`]: actors that own tokens, their lanes and their session threads.
+//! - [`supervisor`]: actors that own tokens, the lanes of their pools, and their session threads.
 //! - [`managed_keys`]: named keys: settings, bindings, first use, handles.
-//! - [`namespace`], [`identity`]: mounts; tokens.
+//! - [`namespace`], [`identity`]: tenants and their mounts; tokens.
 //! - [`engine`]: PKI and Transit, which know nothing of each other.
 //! - [`system`]: the `sys/*` paths.
 //! - [`dispatch`], [`front`]: the way in.
@@ -35,7 +36,8 @@
 //!
 //! # What always holds
 //!
-//! - Every job is answered exactly once, if need be by being dropped.
+//! - Every job is answered exactly once, if need be by being dropped. What may run twice runs again elsewhere when a token fails it.
+//! - A member signs for nobody before it has proven, in this login, that it holds the key.
 //! - Every queue has a bound, and whoever meets it is told at once. Nothing on the way in waits.
 //! - Requests read snapshots; only actors change what they show. No lock is held across an await.
 //! - A certificate leaves after its record is durable; a CRL after its number is.

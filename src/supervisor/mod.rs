@@ -1,8 +1,15 @@
-//! Knows every member (one HSM slot each), its health and its keys; starts, restarts and retires members, and publishes
-//! the routes requests follow: from a managed key to a lane and a key set.
+//! Knows every member (one HSM slot, in this process or in a worker's), its health and its keys; starts, restarts and retires
+//! members, and publishes the routes requests follow: from a managed key to the lane of a pool and a key set.
 //!
 //! Control is actors: [`Supervisor`] is the handle of one that knows a slot actor per member. Data is threads: requests
-//! push jobs into a member's bounded lane, and session threads pull them. Nothing of a request passes an actor.
+//! push jobs into a pool's bounded lane, and the session threads of its members pull them. Nothing of a request passes an actor.
+//!
+//! Who looks for…
+//! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`
+//! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine) and
+//!   `slot_actor.rs` (what it does), calls that hang in `watchdog.rs`
+//! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
+//! - PINs: `pins.rs`, `control.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 

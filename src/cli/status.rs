@@ -40,7 +40,16 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
 }
 
 fn member(member: &Value) {
-    let name = format!("{}/{}", output::plain(&member["library"]), output::plain(&member["token"]));
+    let token = format!("{}/{}", output::plain(&member["library"]), output::plain(&member["token"]));
+    let mut name = token.clone();
+    if let Some(worker) = member["worker"].as_u64().filter(|worker| *worker > 0) {
+        name.push_str(&format!(" worker {worker}"));
+    }
+    // A token that no stanza puts in a pool is one by itself.
+    let pool = output::plain(&member["pool"]);
+    if !pool.eq_ignore_ascii_case(&token) {
+        name.push_str(&format!(" in pool {pool}"));
+    }
     say!(
         "Token        {name}: {}, {} sessions, {} keys",
         output::plain(&member["state"]),

@@ -74,8 +74,27 @@ impl ControlThread {
 
     /// Runs `command` on the thread and waits for its turn, then for its answer, each `limit` at the longest. A command that
     /// takes longer goes on there all the same; its answer is lost. Only one that began and does not end is
-    /// [`Fault::DeviceStuck`]: behind many others a turn may be long in coming, and nothing hangs.
+    /// [`Fault::DeviceStuck`]: behind many others a turn may be long in coming, and nothing hangs. One whose asker has left
+    /// before its turn is not begun: a login or a key that nobody waits for is one too many.
     pub(super) fn run<T, C>(&self, limit: Duration, command: C) -> impl Future<Output = Result<T, Fault>> + use<T, C>
+    where
+        T: Send + 'static,
+        C: FnOnce(&mut Control) -> T + Send + 'static,
+    {
+        self.send(limit, false, command)
+    }
+
+    /// Lets go of the device, whoever still waits for that.
+    pub(super) fn close(&self, limit: Duration) -> impl Future<Output = Result<(), Fault>> + use<> {
+        self.send(limit, true, Control::close)
+    }
+
+    fn send<T, C>(
+        &self,
+        limit: Duration,
+        always: bool,
+        command: C,
+    ) -> impl Future<Output = Result<T, Fault>> + use<T, C>
     where
         T: Send + 'static,
         C: FnOnce(&mut Control) -> T + Send + 'static,
@@ -83,9 +102,10 @@ impl ControlThread {
         let (turn, turn_comes) = oneshot::channel();
         let (answer, waiting) = oneshot::channel();
         let boxed: Command = Box::new(move |control| {
-            // Who left needs no answer, but what was asked for is done.
-            let _ = turn.send(());
-            let _ = answer.send(command(control));
+            if turn.send(()).is_ok() || always {
+                // Who left in the middle of it needs no answer.
+                let _ = answer.send(command(control));
+            }
         });
         let sent = self.commands.try_send(boxed);
         async move {

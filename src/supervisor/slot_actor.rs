@@ -317,7 +317,7 @@ impl SlotActor {
         for thread in std::mem::take(&mut self.threads) {
             self.take_back(thread.watch.give_up(), &error.fault);
         }
-        let closed = self.control.run(self.settings.limits.call_open, |control| control.close());
+        let closed = self.control.close(self.settings.limits.call_open);
         ctx.spawn(closed.into_actor(self).map(|_, _, _| ()));
         self.member.pool.lane.sweep();
         if !returns {

@@ -188,6 +188,11 @@ impl Control {
         if logins.refused(&info.serial, &hash) || pins.refused(&info.serial, &hash).map_err(back_off)? {
             return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
         }
+        if logins.in_doubt(&info.serial, &hash) {
+            let why = "logins with this PIN came to no answer twice, and the token may count them; log in once with the \
+                       vendor's tool, then restart";
+            return Err(refused(info, why));
+        }
         let flags = device.pin_flags()?;
         if flags.locked {
             return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
@@ -207,6 +212,9 @@ impl Control {
         match result {
             Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
             Err(error) => {
+                if matches!(error.cause, "worker_died" | "CKR_VENDOR_DEFINED" | "unreadable_answer") {
+                    logins.doubt(&info.serial, hash);
+                }
                 // A locked or expired PIN may be the right one again, when the security officer has seen to it.
                 let wrong = !matches!(error.cause, "CKR_PIN_LOCKED" | "CKR_PIN_EXPIRED");
                 if error.fate == Fate::Retire && wrong {

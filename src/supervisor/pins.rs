@@ -34,8 +34,22 @@ pub(super) struct Logins {
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// PINs that tokens refused, by serial, should [`PinMemory`] be unable to remember one.
     refused: Mutex<HashSet<(String, PinHash)>>,
+    /// How often a PIN that was never taken came to no answer, by serial: the token may have counted each.
+    doubts: Mutex<HashMap<(String, PinHash), Doubt>>,
     logins: AtomicU64,
 }
+
+/// Logins with one PIN that came to no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// So many, in a row.
+    Tries(u8),
+    /// The token took the PIN once: it is right, and whatever fails now is something else.
+    Taken,
+}
+
+/// Logins without an answer after which a PIN is not tried again: most tokens lock at the third wrong one.
+const DOUBTS_MAX: u8 = 2;
 
 /// One native login, and the members that live by it.
 #[derive(Debug)]
@@ -92,6 +106,7 @@ impl Logins {
     /// Notes a login that has succeeded, for as long as the answer lives.
     pub(super) fn enter(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: PinHash) -> Login {
         let token = (library.to_owned(), worker, serial.to_owned());
+        self.doubts.lock().insert((serial.to_owned(), pin), Doubt::Taken);
         let number = self.logins.fetch_add(1, Ordering::Relaxed);
         self.tokens.lock().insert(token.clone(), Entry { number, pin, members: 1 });
         Login { logins: Arc::clone(self), token, number, pin }
@@ -100,6 +115,20 @@ impl Logins {
     /// Whether the token refused this PIN since the start.
     pub(super) fn refused(&self, serial: &str, pin: &PinHash) -> bool {
         self.refused.lock().contains(&(serial.to_owned(), *pin))
+    }
+
+    /// A login came to no answer, or to one that nobody can read: it may have been a wrong PIN.
+    pub(super) fn doubt(&self, serial: &str, pin: PinHash) {
+        match self.doubts.lock().entry((serial.to_owned(), pin)).or_insert(Doubt::Tries(0)) {
+            Doubt::Tries(tries) => *tries = tries.saturating_add(1),
+            Doubt::Taken => {}
+        }
+    }
+
+    /// Whether another try with this PIN could be the one that locks the token.
+    pub(super) fn in_doubt(&self, serial: &str, pin: &PinHash) -> bool {
+        let doubts = self.doubts.lock();
+        matches!(doubts.get(&(serial.to_owned(), *pin)), Some(Doubt::Tries(tries)) if *tries >= DOUBTS_MAX)
     }
 
     /// Remembers that it did.
@@ -155,6 +184,19 @@ mod tests {
 
     fn is_other(logins: &Arc<Logins>, pin: &PinHash) -> bool {
         matches!(logins.standing("hsm", 0, "s", pin), Standing::Other)
+    }
+
+    #[test]
+    fn a_pin_whose_logins_come_to_no_answer_is_tried_twice_unless_it_was_taken_before() {
+        let logins = Arc::new(Logins::default());
+        logins.doubt("s", WRONG);
+        assert!(!logins.in_doubt("s", &WRONG));
+        logins.doubt("s", WRONG);
+        assert!(logins.in_doubt("s", &WRONG));
+        assert!(!logins.in_doubt("s", &RIGHT) && !logins.in_doubt("other", &WRONG));
+        drop(logins.enter("hsm", 0, "s", RIGHT));
+        (0..5).for_each(|_| logins.doubt("s", RIGHT));
+        assert!(!logins.in_doubt("s", &RIGHT), "what fails now is not the PIN");
     }
 
     #[test]

@@ -408,9 +408,6 @@ impl SessionThread {
                 Ok(())
             }
             Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {
-                if matches!(error.fault, Fault::KeyMismatch { .. }) {
-                    self.metrics.wrong_signature();
-                }
                 self.metrics.evicted(error.cause);
                 Err(error)
             }

@@ -89,3 +89,18 @@ async fn a_pin_is_not_tried_where_the_token_allows_one_last_try() {
     assert!(status >= 400 && told.contains("one last try"), "{status} {told}");
     assert_eq!(rig.sim.calls("C_Login"), 2);
 }
+
+#[tokio::test]
+async fn a_library_that_dies_at_each_login_is_not_left_to_lock_its_token() {
+    let setup = Setup { more: probing(""), stanza: "isolation = \"process\"", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.sim.steer("abort C_Login");
+    rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    assert!(rig.test_sign("doc").await.0 >= 400);
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    // Two tries that the token may have counted are all; the reason says what to do.
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    let (_, told) = rig.test_sign("doc").await;
+    assert!(told.contains("came to no answer twice") && told.contains("restart"), "{told}");
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+}

@@ -5,13 +5,10 @@ use cryptoki::error::Error;
 use cryptoki_sys::CK_RV;
 
 use super::class::{self, Class, Function};
-use super::return_value::{name, number};
+use super::return_value::{UNREADABLE, name, number};
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
 use crate::model::Fault;
-
-/// A cause with no return value behind it: `cryptoki` could not make sense of what the module handed out.
-const UNREADABLE: &str = "unreadable_answer";
 
 /// An error of the module's, with the return value it came from.
 #[derive(Debug)]

@@ -28,6 +28,9 @@ use crate::model::TokenSelector;
 use crate::telemetry::LibraryMetrics;
 use client::Module;
 
+/// Every cause that errors of this border carry, apart from their faults' labels.
+pub(super) const CAUSES: &[&str] = return_value::NAMES;
+
 /// One KMS library.
 pub struct Pkcs11Backend {
     module: Arc<Module>,

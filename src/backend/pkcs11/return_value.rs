@@ -8,6 +8,9 @@ pub(super) const VENDOR_DEFINED: &str = "CKR_VENDOR_DEFINED";
 /// The name of every number that no version of the standard has.
 pub(super) const UNKNOWN: &str = "CKR_UNKNOWN";
 
+/// The cause of an answer that `cryptoki` cannot read, so that its return value is not known.
+pub(super) const UNREADABLE: &str = "unreadable_answer";
+
 /// What follows from the list of return values: each with `cryptoki`'s word for it, then those it has no word for.
 macro_rules! return_values {
     ($($value:ident $word:ident,)* ; $($newer:ident,)*) => {
@@ -29,6 +32,10 @@ macro_rules! return_values {
                 RvError::VendorDefined(rv) | RvError::UnknownErrorCode(rv) => rv,
             }
         }
+
+        /// Every name there is, `CKR_OK` apart.
+        pub(super) const NAMES: &[&str] =
+            &[$(stringify!($value),)* $(stringify!($newer),)* VENDOR_DEFINED, UNKNOWN, UNREADABLE];
 
         /// Every return value that the standard names, `CKR_OK` apart.
         #[cfg(test)]

@@ -25,10 +25,11 @@ type Plain = (u64, oneshot::Sender<u64>);
 type Run = fn() -> Duration;
 
 fn main() {
-    let rows: [(&str, Run); 9] = [
-        ("busy: lane, 1 namespace", || lane_busy(1)),
-        ("busy: lane, 16 namespaces", || lane_busy(16)),
-        ("busy: lane, 256 namespaces", || lane_busy(256)),
+    let rows: [(&str, Run); 10] = [
+        ("busy: lane, 1 namespace", || lane_busy(1, Part::Both)),
+        ("busy: lane, 256 namespaces", || lane_busy(256, Part::Both)),
+        ("busy: lane, of that the push", || lane_busy(1, Part::Push)),
+        ("busy: lane, of that pull and answer", || lane_busy(1, Part::Pull)),
         ("busy: crossbeam, bounded", crossbeam_busy),
         ("busy: tokio mpsc, bounded", tokio_busy),
         ("one by one: lane, 1 namespace", || lane_one_by_one(1)),
@@ -49,7 +50,9 @@ fn main() {
     let medians: Vec<f64> = took.iter_mut().map(|all| median(all)).collect();
     println!("{:34} {:>12} {:>20}", "", "ns a job", "to crossbeam's");
     for ((name, _), ns) in rows.iter().zip(&medians) {
-        let base = if name.starts_with("busy") { medians[3] } else { medians[7] };
+        let kind = name.split(':').next().unwrap_or_default();
+        let beside = rows.iter().position(|(other, _)| other.starts_with(kind) && other.contains("crossbeam"));
+        let base = medians[beside.expect("each kind has a crossbeam row")];
         println!("{name:34} {ns:>12.0} {:>20.2}", ns / base);
     }
 }
@@ -69,58 +72,74 @@ fn each(begun: Instant, jobs: usize) -> Duration {
     begun.elapsed() / u32::try_from(jobs).unwrap_or(u32::MAX)
 }
 
-/// Pushes a window full and serves it, on one thread: push, pull and answer without any sleep.
-fn lane_busy(namespaces: usize) -> Duration {
+/// Pushes a window full and serves it, on one thread: without any sleep. `part` says of which of the two the time counts.
+fn lane_busy(namespaces: usize, part: Part) -> Duration {
     let probe = Probe::new(namespaces);
     let mut session = probe.session();
-    let begun = Instant::now();
-    for window in 0..JOBS / WINDOW {
-        let pending: Vec<_> = (0..WINDOW).map(|job| probe.push(window + job).expect("room")).collect();
-        let mut served = 0;
-        while served < WINDOW {
-            served += session.serve().expect("jobs");
-        }
-        pending.into_iter().for_each(take);
-    }
-    each(begun, JOBS / WINDOW * WINDOW)
+    busy(
+        part,
+        |job| probe.push(job).expect("room"),
+        || {
+            let mut served = 0;
+            while served < WINDOW {
+                served += session.serve().expect("jobs");
+            }
+        },
+    )
 }
 
 fn crossbeam_busy() -> Duration {
     let (sender, receiver) = crossbeam_channel::bounded::<Plain>(4096);
-    let begun = Instant::now();
-    for _ in 0..JOBS / WINDOW {
-        let pending: Vec<_> = (0..WINDOW as u64)
-            .map(|job| {
-                let (answer, waiting) = oneshot::channel();
-                sender.try_send((job, answer)).expect("room");
-                waiting
-            })
-            .collect();
-        while let Ok((job, answer)) = receiver.try_recv() {
-            let _ = answer.send(job);
-        }
-        pending.into_iter().for_each(take);
-    }
-    each(begun, JOBS / WINDOW * WINDOW)
+    busy(
+        Part::Both,
+        |job| plain(job, |plain| sender.try_send(plain).expect("room")),
+        || receiver.try_iter().for_each(answer),
+    )
 }
 
 fn tokio_busy() -> Duration {
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Plain>(4096);
-    let begun = Instant::now();
-    for _ in 0..JOBS / WINDOW {
-        let pending: Vec<_> = (0..WINDOW as u64)
-            .map(|job| {
-                let (answer, waiting) = oneshot::channel();
-                sender.try_send((job, answer)).expect("room");
-                waiting
-            })
-            .collect();
-        while let Ok((job, answer)) = receiver.try_recv() {
-            let _ = answer.send(job);
-        }
+    busy(
+        Part::Both,
+        |job| plain(job, |plain| sender.try_send(plain).expect("room")),
+        || std::iter::from_fn(|| receiver.try_recv().ok()).for_each(answer),
+    )
+}
+
+/// Which half of the work is timed.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Push,
+    Pull,
+    Both,
+}
+
+fn busy<F: Future>(part: Part, push: impl Fn(usize) -> F, mut serve: impl FnMut()) -> Duration {
+    let mut took = Duration::ZERO;
+    for window in 0..JOBS / WINDOW {
+        let begun = Instant::now();
+        let pending: Vec<_> = (0..WINDOW).map(|job| push(window + job)).collect();
+        let pushed = Instant::now();
+        serve();
         pending.into_iter().for_each(take);
+        match part {
+            Part::Push => took += pushed - begun,
+            Part::Pull => took += pushed.elapsed(),
+            Part::Both => took += begun.elapsed(),
+        }
     }
-    each(begun, JOBS / WINDOW * WINDOW)
+    took / u32::try_from(JOBS / WINDOW * WINDOW).unwrap_or(u32::MAX)
+}
+
+fn plain(job: usize, send: impl FnOnce(Plain)) -> oneshot::Receiver<u64> {
+    let (answer, waiting) = oneshot::channel();
+    send((job as u64, answer));
+    waiting
+}
+
+fn answer((job, answer): Plain) {
+    // The asker is there: it waits in the same window.
+    let _ = answer.send(job);
 }
 
 fn lane_one_by_one(namespaces: usize) -> Duration {
@@ -143,37 +162,25 @@ fn lane_one_by_one(namespaces: usize) -> Duration {
 
 fn crossbeam_one_by_one() -> Duration {
     let (sender, receiver) = crossbeam_channel::bounded::<Plain>(4096);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while let Ok((job, answer)) = receiver.recv() {
-                let _ = answer.send(job);
-            }
-        });
-        let begun = Instant::now();
-        for job in 0..ONE_BY_ONE as u64 {
-            let (answer, waiting) = oneshot::channel();
-            sender.send((job, answer)).expect("it lives");
-            let _ = black_box(wait(waiting));
-        }
-        let took = each(begun, ONE_BY_ONE);
-        drop(sender);
-        took
-    })
+    one_by_one(sender, |sender, plain| sender.send(plain).expect("it lives"), move || receiver.iter().for_each(answer))
 }
 
 fn tokio_one_by_one() -> Duration {
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Plain>(4096);
+    one_by_one(
+        sender,
+        |sender, plain| sender.blocking_send(plain).expect("it lives"),
+        move || std::iter::from_fn(|| receiver.blocking_recv()).for_each(answer),
+    )
+}
+
+/// Asks and waits, while another thread serves until the sender is gone.
+fn one_by_one<S>(sender: S, send: fn(&S, Plain), serve: impl FnOnce() + Send) -> Duration {
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while let Some((job, answer)) = receiver.blocking_recv() {
-                let _ = answer.send(job);
-            }
-        });
+        scope.spawn(serve);
         let begun = Instant::now();
-        for job in 0..ONE_BY_ONE as u64 {
-            let (answer, waiting) = oneshot::channel();
-            sender.blocking_send((job, answer)).expect("it lives");
-            let _ = black_box(wait(waiting));
+        for job in 0..ONE_BY_ONE {
+            let _ = black_box(wait(plain(job, |plain| send(&sender, plain))));
         }
         let took = each(begun, ONE_BY_ONE);
         drop(sender);

@@ -145,10 +145,10 @@ impl KmsLibrary {
 pub enum VerifyAfterSign {
     /// Every one.
     Always,
-    /// The first of each session, and one in 512 after it.
+    /// One in 512.
     #[default]
     Sampled,
-    /// None.
+    /// None but the first of each key in each session, which shows that the handle is still the key's.
     Never,
 }
 

@@ -3,13 +3,14 @@
 //! Performance-critical: between two jobs of a batch there is no lock that anyone else holds for long, no wake-up, no
 //! log line and no allocation of ours but the answer.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::job::{Job, JobResult};
 use super::lane::{Lane, Pulled, Seat};
@@ -24,6 +25,8 @@ use crate::telemetry::MemberMetrics;
 
 /// One signature in so many is verified, where they are sampled.
 const SAMPLE: u64 = 512;
+/// Keys a session remembers to have signed rightly with.
+const SEEN_MAX: usize = 4096;
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -76,7 +79,20 @@ struct Started {
     queued_at: Instant,
 }
 
+/// Notes a key; of very many, all are looked at again.
+fn note(keys: &mut HashSet<usize, RandomState>, flow: usize) {
+    if keys.len() >= SEEN_MAX {
+        keys.clear();
+    }
+    keys.insert(flow);
+}
+
 impl Started {
+    /// Which key it is for.
+    fn flow(&self) -> usize {
+        Arc::as_ptr(&self.key).addr()
+    }
+
     fn as_batch_job(&self) -> BatchJob<'_> {
         BatchJob { handle: self.handle, kind: self.key.public().kind, operation: &self.operation }
     }
@@ -89,6 +105,10 @@ struct Running {
     /// The jobs that are with the token.
     started: Vec<Started>,
     results: Vec<Result<Bytes, BackendError>>,
+    /// Keys whose handles this session has been seen to sign rightly with, by their flows.
+    seen: HashSet<usize, RandomState>,
+    /// Keys whose handles were found and proven anew because they signed wrongly here.
+    doubted: HashSet<usize, RandomState>,
     signatures: u64,
     rest: Duration,
 }
@@ -96,7 +116,14 @@ struct Running {
 impl Running {
     fn new(session: Box<dyn Session>) -> Running {
         let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
-        Running { session, outbox, started, results, signatures: 0, rest: REST_FIRST }
+        let (seen, doubted) = (HashSet::default(), HashSet::default());
+        Running { session, outbox, started, results, seen, doubted, signatures: 0, rest: REST_FIRST }
+    }
+
+    /// Goes on with another session, in which a handle may name what it did not.
+    fn reopened(&mut self, session: Box<dyn Session>) {
+        self.session = session;
+        self.seen.clear();
     }
 }
 
@@ -161,7 +188,7 @@ impl SessionThread {
                 After::GivenUp => return Ok(()),
                 After::Reopen(error) => {
                     self.metrics.evicted(error.cause);
-                    running.session = self.open()?;
+                    running.reopened(self.open()?);
                     (self.report)(SessionEvent::Evicted(error));
                 }
                 After::End(error) => {
@@ -239,7 +266,7 @@ impl SessionThread {
 
     /// Has the token do what was started.
     fn perform(&self, running: &mut Running) {
-        let Running { session, started, results, signatures, .. } = running;
+        let Running { session, started, results, seen, doubted, signatures, .. } = running;
         results.clear();
         let began = self.watch.begin_call();
         match started.as_slice() {
@@ -259,11 +286,18 @@ impl SessionThread {
             let tenant = job.key.metrics();
             tenant.job_started(began.saturating_duration_since(job.queued_at), job.class);
             tenant.job_finished(took);
-            if let Ok(signature) = result
-                && self.is_sampled(signatures)
-                && let Err(error) = self.check(job, signature)
-            {
-                *result = Err(error);
+            if let Ok(signature) = result {
+                let first = !seen.contains(&job.flow());
+                if !first && !self.is_sampled(signatures) {
+                    continue;
+                }
+                match self.check(job, signature, first && !doubted.contains(&job.flow())) {
+                    Ok(()) => note(seen, job.flow()),
+                    Err(error) => {
+                        note(doubted, job.flow());
+                        *result = Err(error);
+                    }
+                }
             }
         }
     }
@@ -272,7 +306,8 @@ impl SessionThread {
     /// unless the process behind it is gone: then all do.
     fn finish(&self, running: &mut Running) -> After {
         let mut after = After::GoOn;
-        for result in std::mem::take(&mut running.results) {
+        let mut results = std::mem::take(&mut running.results);
+        for result in results.drain(..) {
             let Some(job) = self.watch.finish() else { return After::GivenUp };
             match result {
                 Ok(answer) => {
@@ -287,6 +322,7 @@ impl SessionThread {
             }
         }
         self.watch.stop();
+        running.results = results;
         after
     }
 
@@ -295,13 +331,14 @@ impl SessionThread {
         *signatures += 1;
         match self.verify {
             VerifyAfterSign::Always => true,
-            VerifyAfterSign::Sampled => number.is_multiple_of(SAMPLE),
+            VerifyAfterSign::Sampled => number % SAMPLE == SAMPLE - 1,
             VerifyAfterSign::Never => false,
         }
     }
 
-    /// Refuses a signature that the recorded public key does not verify: the token signed with another key, or wrongly.
-    fn check(&self, started: &Started, signature: &Bytes) -> Result<(), BackendError> {
+    /// Refuses a signature that the recorded public key does not verify: the token signed with another key, or wrongly. By
+    /// the `first` one of a key, it is the session's handle that is wrong: the key is found and proven again, once.
+    fn check(&self, started: &Started, signature: &Bytes, first: bool) -> Result<(), BackendError> {
         match self.is_right(started, signature) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
@@ -309,12 +346,20 @@ impl SessionThread {
             Err(fault) if self.verify == VerifyAfterSign::Always => return Err(BackendError::keep(fault)),
             Err(_) => return Ok(()),
         }
+        let key = started.key.name().to_owned();
+        if first {
+            self.metrics.key_mismatch();
+            let reason =
+                "its handle signs with another key in a session just opened: it is found and proven anew".into();
+            let fault = Fault::KeyMismatch { key, reason };
+            return Err(BackendError { fault, fate: Fate::FindAgain, cause: "key_mismatch" });
+        }
         self.metrics.wrong_signature();
         let reason =
             "a signature it made does not verify under the recorded public key: its member serves no more; check \
                       the token, then restart"
                 .into();
-        Err(BackendError::new(Fate::Retire, Fault::KeyMismatch { key: started.key.name().to_owned(), reason }))
+        Err(BackendError::new(Fate::Retire, Fault::KeyMismatch { key, reason }))
     }
 
     fn is_right(&self, started: &Started, signature: &Bytes) -> Result<bool, Fault> {
@@ -403,7 +448,7 @@ impl SessionThread {
             Fate::Keep | Fate::BackOff => Ok(()),
             Fate::Reopen => {
                 self.metrics.evicted(error.cause);
-                running.session = self.open()?;
+                running.reopened(self.open()?);
                 (self.report)(SessionEvent::Evicted(error));
                 Ok(())
             }

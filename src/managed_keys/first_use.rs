@@ -70,7 +70,12 @@ impl ManagedKeys {
             (Err(Fault::NotFound { what }), Err(why)) => {
                 return Err(Fault::invalid(format!("managed key {:?}: {what}, and {why}", entry.name)));
             }
-            (prepared, _) => prepared?,
+            (Err(fault), _) => {
+                // Some members of a pool may have found it all the same.
+                self.supervisor().forget(&uuid);
+                return Err(fault);
+            }
+            (Ok(prepared), _) => prepared,
         };
         let used = self.record(&entry, prepared.public.clone()).await;
         if let Err(fault) = used {

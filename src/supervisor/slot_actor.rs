@@ -235,7 +235,7 @@ impl SlotActor {
     }
 
     /// Whether keys can be found and proven on it now.
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.health.is_up() && self.health.state() != MemberState::Stuck
     }
 

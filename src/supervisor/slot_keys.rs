@@ -1,6 +1,6 @@
 //! The managed keys a member is asked to hold: which it has proven to hold, and when the others are tried again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,35 +17,96 @@ use crate::model::{Fault, MemberState, Secret};
 /// Longest pause between two tries to find a key that a serving token lacks.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Proofs that wait for the control thread at a time, so that whoever else needs it comes between.
+const PROOFS_MAX: usize = 64;
+
 /// One managed key.
 struct Key {
     spec: KeySpec,
     route: Arc<KeyRoute>,
     held: bool,
-    proving: bool,
+    proof: Proof,
     next_try: Instant,
     back_off: BackOff,
+    /// Why it was not proven the last time, so that the same is not said again and again.
+    told: Option<Fault>,
+}
+
+/// Where the proof of a key is.
+#[derive(Clone, Copy, PartialEq)]
+enum Proof {
+    /// Nowhere.
+    None,
+    /// In the queue.
+    Queued,
+    /// With the control thread.
+    Running,
 }
 
 /// All of them, by UUID.
 pub(super) struct SlotKeys {
     by_uuid: HashMap<String, Key>,
+    /// Keys to be proven, in order.
+    queue: VecDeque<String>,
+    /// Counted here, since there may be very many keys.
+    held: usize,
+    running: usize,
     probe_min: Duration,
 }
 
 impl SlotKeys {
     pub(super) fn new(probe_min: Duration) -> SlotKeys {
-        SlotKeys { by_uuid: HashMap::new(), probe_min }
+        SlotKeys { by_uuid: HashMap::new(), queue: VecDeque::new(), held: 0, running: 0, probe_min }
     }
 
     /// How many it holds.
     pub(super) fn held(&self) -> usize {
-        self.by_uuid.values().filter(|key| key.held).count()
+        self.held
     }
 
-    /// How many are being proven.
+    /// How many are being proven, or wait for that.
     pub(super) fn proving(&self) -> usize {
-        self.by_uuid.values().filter(|key| key.proving).count()
+        self.running + self.queue.len()
+    }
+
+    fn hold(&mut self, uuid: &str, held: bool) {
+        if let Some(key) = self.by_uuid.get_mut(uuid) {
+            self.held = self.held + usize::from(held) - usize::from(key.held);
+            key.held = held;
+        }
+    }
+
+    fn insert(&mut self, key: Key) {
+        let (uuid, held) = (key.spec.uuid.clone(), key.held);
+        let old = self.by_uuid.insert(uuid, key);
+        self.held = self.held + usize::from(held) - usize::from(old.is_some_and(|old| old.held));
+    }
+
+    fn enqueue(&mut self, uuid: &str) {
+        if let Some(key) = self.by_uuid.get_mut(uuid).filter(|key| key.proof == Proof::None) {
+            key.proof = Proof::Queued;
+            self.queue.push_back(uuid.to_owned());
+        }
+    }
+
+    /// The next key to be proven, if there is room for one more.
+    fn next(&mut self) -> Option<KeySpec> {
+        while self.running < PROOFS_MAX {
+            let uuid = self.queue.pop_front()?;
+            let Some(key) = self.by_uuid.get_mut(&uuid).filter(|key| key.proof == Proof::Queued) else { continue };
+            key.proof = Proof::Running;
+            self.running += 1;
+            // Only a client's first use generates; never a probe.
+            return Some(KeySpec { generate: None, ..key.spec.clone() });
+        }
+        None
+    }
+
+    fn ended(&mut self, uuid: &str) {
+        self.running -= 1;
+        if let Some(key) = self.by_uuid.get_mut(uuid).filter(|key| key.proof == Proof::Running) {
+            key.proof = Proof::None;
+        }
     }
 
     /// The PIN of a key that has one.
@@ -63,6 +124,7 @@ impl SlotKeys {
             }
             key.held = false;
         }
+        self.held = 0;
     }
 
     /// Has every key tried at the next look.
@@ -74,6 +136,7 @@ impl SlotKeys {
     /// Holds a key no longer. False if it never did.
     pub(super) fn forget(&mut self, uuid: &str, member: &Member) -> bool {
         let Some(key) = self.by_uuid.remove(uuid) else { return false };
+        self.held -= usize::from(key.held);
         let gone = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
         key.route.remove_holder(member.id, &gone);
         true
@@ -81,7 +144,7 @@ impl SlotKeys {
 
     fn key(&self, spec: KeySpec, route: Arc<KeyRoute>) -> Key {
         let back_off = BackOff::new(self.probe_min, PAUSE_MAX);
-        Key { spec, route, held: false, proving: false, next_try: Instant::now(), back_off }
+        Key { spec, route, held: false, proof: Proof::None, next_try: Instant::now(), back_off, told: None }
     }
 }
 
@@ -89,49 +152,53 @@ impl SlotActor {
     /// Has every key proven.
     pub(super) fn prove_all(&mut self, ctx: &mut Context<Self>) {
         let uuids: Vec<String> = self.keys.by_uuid.keys().cloned().collect();
-        uuids.iter().for_each(|uuid| self.prove(uuid, ctx));
+        uuids.iter().for_each(|uuid| self.keys.enqueue(uuid));
+        self.prove_next(ctx);
     }
 
     /// Has those proven whose next try is due.
     pub(super) fn prove_due(&mut self, ctx: &mut Context<Self>) {
-        if !self.health.is_up() || self.health.state() == MemberState::Stuck {
+        if !self.is_ready() {
             return;
         }
         let now = Instant::now();
-        let due = |key: &&Key| !key.held && !key.proving && key.next_try <= now;
+        let due = |key: &&Key| !key.held && key.proof == Proof::None && key.next_try <= now;
         let uuids: Vec<String> = self.keys.by_uuid.values().filter(due).map(|key| key.spec.uuid.clone()).collect();
-        uuids.iter().for_each(|uuid| self.prove(uuid, ctx));
+        uuids.iter().for_each(|uuid| self.keys.enqueue(uuid));
+        self.prove_next(ctx);
     }
 
-    /// Proves one of the keys it is to hold.
+    /// Has one of the keys proven that it is to hold.
     pub(super) fn prove(&mut self, uuid: &str, ctx: &mut Context<Self>) {
-        let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
-        if key.proving {
-            return;
+        self.keys.enqueue(uuid);
+        self.prove_next(ctx);
+    }
+
+    fn prove_next(&mut self, ctx: &mut Context<Self>) {
+        while let Some(spec) = self.keys.next() {
+            let (uuid, epoch) = (spec.uuid.clone(), self.epoch);
+            let proven = self.control.run(self.settings.limits.call_open, move |control| control.prepare(&spec));
+            ctx.spawn(proven.into_actor(self).map(move |result, actor, ctx| {
+                actor.keys.ended(&uuid);
+                if actor.is_ready() && actor.epoch == epoch {
+                    let result = actor.control_said(result);
+                    actor.proven(&uuid, result, ctx);
+                } else if actor.is_ready() {
+                    // It was proven to a login that is gone.
+                    actor.keys.enqueue(&uuid);
+                }
+                actor.prove_next(ctx);
+            }));
         }
-        key.proving = true;
-        let mut spec = key.spec.clone();
-        // Only a client's first use generates; never a probe.
-        spec.generate = None;
-        let epoch = self.epoch;
-        let proven = self.control.run(self.settings.limits.call_open, move |control| control.prepare(&spec));
-        let uuid = uuid.to_owned();
-        ctx.spawn(proven.into_actor(self).map(move |result, actor, ctx| {
-            if let Some(key) = actor.keys.by_uuid.get_mut(&uuid) {
-                key.proving = false;
-            }
-            if actor.epoch == epoch && actor.health.is_up() {
-                let result = actor.control_said(result);
-                actor.proven(&uuid, result, ctx);
-            }
-        }));
+        self.member.note_proving(self.keys.proving());
     }
 
     fn proven(&mut self, uuid: &str, result: Result<Proven, BackendError>, ctx: &mut Context<Self>) {
+        self.keys.hold(uuid, result.is_ok());
         let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
         match result {
             Ok(proven) => {
-                key.held = true;
+                key.told = None;
                 key.back_off.reset();
                 let handle = proven.found.handle;
                 key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
@@ -140,7 +207,6 @@ impl SlotActor {
                 self.publish();
             }
             Err(error) => {
-                key.held = false;
                 key.next_try = Instant::now() + key.back_off.pause();
                 // What takes the member down decides whether jobs wait for it; one that is busy is asked again.
                 if is_keys_own(error.fate) {
@@ -165,12 +231,19 @@ impl SlotActor {
         })
     }
 
-    fn say_unproven(&self, uuid: &str, error: &BackendError) {
-        let Some(key) = self.keys.by_uuid.get(uuid) else { return };
+    fn say_unproven(&mut self, uuid: &str, error: &BackendError) {
+        let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
+        let told_before = key.told.replace(error.fault.clone()).as_ref() == Some(&error.fault);
         let (name, namespace, others) = (&key.spec.name, &key.spec.namespace, key.route.holders());
         let (token, worker) = (&self.member.token, self.member.worker);
-        if matches!(error.fault, Fault::KeyMismatch { .. }) {
+        let mismatch = matches!(error.fault, Fault::KeyMismatch { .. });
+        if mismatch {
             self.member.metrics.key_mismatch();
+        }
+        if told_before {
+            return;
+        }
+        if mismatch {
             tracing::error!(
                 key = name, %namespace, %token, worker, reason = %error.fault, others,
                 "ANOTHER KEY was found where a managed key was recorded: this member does not serve it"
@@ -221,7 +294,7 @@ impl SlotActor {
         spec.recorded = Some(proven.key.public.clone());
         let mut key = self.keys.key(spec, route);
         key.held = true;
-        self.keys.by_uuid.insert(key.spec.uuid.clone(), key);
+        self.keys.insert(key);
         self.publish();
         proven.key
     }
@@ -233,18 +306,19 @@ impl SlotActor {
         let known = self.keys.by_uuid.get_mut(&uuid).filter(|key| Arc::ptr_eq(&key.route, &route));
         match known {
             Some(key) => {
-                key.held = key.held && same_key(&key.spec, &spec);
+                let held = key.held && same_key(&key.spec, &spec);
                 key.spec = spec;
+                self.keys.hold(&uuid, held);
             }
             None => {
                 let key = self.keys.key(spec, route);
-                self.keys.by_uuid.insert(uuid.clone(), key);
+                self.keys.insert(key);
             }
         }
         if self.keys.by_uuid.get(&uuid).is_some_and(|key| key.held) {
             return;
         }
-        if self.health.is_up() && self.health.state() != MemberState::Stuck {
+        if self.is_ready() {
             self.prove(&uuid, ctx);
         } else if self.health.state() == MemberState::Probing {
             self.bring_up(ctx);

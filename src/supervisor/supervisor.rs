@@ -21,6 +21,9 @@ use crate::telemetry::{KeySetFigures, Telemetry};
 /// How often the supervisor looks whether its slot actors live.
 const CENSUS_PERIOD: Duration = Duration::from_secs(1);
 
+/// Key sets shown to Prometheus: tenants may register very many keys.
+const KEY_SETS_MAX: usize = 2_000;
+
 /// One KMS library, as configured.
 pub struct Library {
     /// Its name.
@@ -308,7 +311,13 @@ impl SupervisorActor {
             }
         }
         self.shared.pools.all().iter().for_each(|pool| pool.observe());
-        self.telemetry.key_sets(self.adopted.values().map(|adopt| self.key_set(adopt)).collect());
+        let mut sets: Vec<_> = self.adopted.values().map(|adopt| self.key_set(adopt)).collect();
+        if sets.len() > KEY_SETS_MAX {
+            // Those that lack a member are what somebody looks for.
+            sets.sort_by_key(|set| set.holders >= set.members);
+            sets.truncate(KEY_SETS_MAX);
+        }
+        self.telemetry.key_sets(sets);
     }
 
     /// How many members a key has, and how many of them hold it.

@@ -242,7 +242,7 @@ async fn a_module_that_others_finalised_is_initialised_anew_once_for_all_its_slo
     let load = Load::default().start(&rig).await;
     load.until_done(20);
     let (initialised, logins) = (rig.sim.calls("C_Initialize"), rig.sim.calls("C_Login"));
-    // Said once: whoever hears it tells the others. A second time within half a minute, they would have to wait.
+    // Said once: whoever hears it tells the others.
     rig.sim.steer("fail C_Sign slot one CKR_CRYPTOKI_NOT_INITIALIZED nth 3");
     wait_for("a new initialisation", || (rig.sim.calls("C_Initialize") > initialised).then_some(()));
     load.until_done(50);
@@ -252,6 +252,47 @@ async fn a_module_that_others_finalised_is_initialised_anew_once_for_all_its_slo
     load.stop().assert_none_lost();
     let risen = (rig.sim.calls("C_Initialize") - initialised, rig.sim.calls("C_Login") - logins);
     assert_eq!(risen, (1, 2), "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_module_that_others_finalise_again_within_seconds_costs_no_request() {
+    let rig = Rig::pool("", "max_sessions = 2").await;
+    rig.sim.steer("slot * service 2ms");
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let initialised = rig.sim.calls("C_Initialize");
+    for round in 1..=3 {
+        rig.sim.steer("finalize");
+        wait_for("a new initialisation", || (rig.sim.calls("C_Initialize") >= initialised + round).then_some(()));
+        for token in TOKENS {
+            rig.until_serving(token).await;
+        }
+        load.until_done(20);
+    }
+    load.stop().assert_none_lost();
+    assert_eq!(rig.sim.calls("C_Initialize"), initialised + 3, "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_module_that_is_lost_all_the_time_is_not_initialised_all_the_time() {
+    let rig = alone().await;
+    rig.until_serving("one").await;
+    let initialised = rig.sim.calls("C_Initialize");
+    let begun = std::time::Instant::now();
+    // Logging in goes well each time, and proving the key never.
+    rig.sim.steer("fail C_SignInit CKR_CRYPTOKI_NOT_INITIALIZED");
+    assert!(rig.test_sign("doc").await.0 >= 500);
+    // Two quick ones, then one after a second, and the next after five more; it is tried far more often.
+    wait_for("the third", || (rig.sim.calls("C_Initialize") >= initialised + 3).then_some(()));
+    let looked = rig.sim.calls("C_GetSlotList");
+    wait_for("many tries", || (rig.sim.calls("C_GetSlotList") >= looked + 60).then_some(()));
+    let risen = rig.sim.calls("C_Initialize") - initialised;
+    assert!(risen <= 3 + begun.elapsed().as_secs() / 5, "{risen} times: {}", rig.daemon.log());
+    let told = |member: &serde_json::Value| member["reason"].as_str().is_some_and(|told| told.contains("anew in "));
+    rig.until_member("one", told).await;
+    rig.sim.steer("clear");
+    rig.until_serving("one").await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
 }
 
 #[tokio::test]

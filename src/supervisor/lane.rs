@@ -301,26 +301,45 @@ impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.attempts += 1;
         job.avoid = Some(failed);
         let key = job.hand_over();
-        let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
+        let granted = self.grant(&mut state, &mut job, fault);
+        let refused = match granted {
+            Ok(()) => {
+                state.schedule.put_back(job.tenant(), job);
+                None
+            }
+            Err(fault) => Some((job, fault)),
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        let granted = refused.is_none();
+        if let Some((job, fault)) = refused {
+            job.answer(Err(fault));
+        }
+        granted
+    }
+
+    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
+    pub(super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
+        job.avoid = Some(failed);
+        self.grant(&mut self.state.lock(), job, fault)
+    }
+
+    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
+        job.attempts += 1;
+        let late = job.terms.deadline.passed(Instant::now());
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
         if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
-            drop(state);
-            self.come_back(key.as_slice());
             job.metrics().not_retried();
-            job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
-            return false;
+            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }
         *budget -= 100;
         job.metrics().retried();
-        state.schedule.put_back(job.tenant(), job);
-        drop(state);
-        self.come_back(key.as_slice());
-        true
+        Ok(())
     }
 
     /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.

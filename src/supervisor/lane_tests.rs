@@ -352,6 +352,28 @@ fn a_failed_job_comes_back_to_the_only_member_that_holds_its_key() {
 }
 
 #[test]
+fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let (pool, one) = lane(10, 10, 1);
+    let (key, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
+    let pending = key.submit(operation(), &terms("a", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+    assert!(pool.lane.retry(job, fault(), MEMBER));
+    // The third is the last.
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    drop((job, pending));
+    // And the namespace has used up its two.
+    let _pending = key.submit(operation(), &terms("a", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    let _pending = theirs.submit(operation(), &terms("b", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+}
+
+#[test]
 fn further_tries_are_a_budget_of_the_namespace() {
     let (pool, one) = lane(100, 100, 1);
     let (mine, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));

@@ -383,10 +383,14 @@ impl SessionThread {
             }
             // The first time, a fresh session of our own is the nearest to try again.
             Fate::Reopen if job.avoid != Some(member) => {
-                job.avoid = Some(member);
-                if let Some(job) = self.watch.again(job) {
-                    self.lane.retry(job, error.fault, member);
-                    return After::GivenUp;
+                match self.lane.retry_here(&mut job, error.fault.clone(), member) {
+                    Ok(()) => {
+                        if let Some(job) = self.watch.again(job) {
+                            self.lane.put_back(std::iter::once(job));
+                            return After::GivenUp;
+                        }
+                    }
+                    Err(fault) => running.outbox.push((job, Err(fault))),
                 }
                 After::Reopen(error)
             }

@@ -1,8 +1,10 @@
 //! Every return value a module may give, on every call it gives it for: what becomes of requests, sessions and members.
 
+use keyway::client::{ClientError, Framed};
+use keyway::wire::proto;
 use serde_json::json;
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::{Rig, TOKENS, pool, probing, sum};
 
@@ -233,6 +235,33 @@ async fn a_member_that_comes_up_with_trouble_costs_a_pool_no_request() {
 async fn requests_wait_for_the_only_member_that_comes_up_with_trouble() {
     let rig = alone().await;
     comes_up_with_trouble(&rig, "first 1").await;
+}
+
+/// Asks for one signature of a token that fails every one. Answers how often it was tried.
+async fn tries(rig: &Rig, framed: &Framed) -> u64 {
+    let before = rig.sim.calls("C_Sign");
+    let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    let answer = framed.sign(sign).await;
+    assert!(matches!(&answer, Err(ClientError::Refused { label, .. }) if label == "device_error"), "{answer:?}");
+    rig.sim.calls("C_Sign") - before
+}
+
+#[tokio::test]
+async fn tries_on_fresh_sessions_are_within_the_bound_and_the_budget_of_all_tries() {
+    for (limits, expected) in
+        [("attempts = 3", [3, 3]), ("attempts = 16\n retry_percent = 1\n retry_burst = 2", [3, 1])]
+    {
+        let setup = Setup { more: probing(limits), stanza: "max_sessions = 4", ..Setup::default() };
+        let rig = Rig::null(&["one"], &["doc"], setup).await;
+        rig.key("doc", json!({})).await;
+        rig.until_member("one", |member| member["sessions"] == 4).await;
+        rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR");
+        let framed = rig.framed(LIMIT).await;
+        let tried = [tries(&rig, &framed).await, tries(&rig, &framed).await];
+        assert_eq!(tried, expected, "{limits}: {}", rig.daemon.log());
+        let granted = rig.sum("keyway_retries_total", &[("result", "tried")]);
+        assert_eq!(granted, (tried[0] + tried[1] - 2) as f64, "{limits}");
+    }
 }
 
 #[tokio::test]

@@ -328,12 +328,18 @@ impl Lane {
     }
 
     /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    ///
+    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
+    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
+    /// reason to refuse what may be in time.
     fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
         job.attempts += 1;
-        let late = job.terms.deadline.passed(Instant::now());
+        let now = Instant::now();
+        let late = job.terms.deadline.passed(now);
+        let too_long = job.terms.deadline.passed(now + job.key.learnt());
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
-        if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
+        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
             return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }

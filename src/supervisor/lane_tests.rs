@@ -374,6 +374,27 @@ fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
 }
 
 #[test]
+fn a_further_try_that_cannot_end_in_time_is_not_made() {
+    let (pool, one) = lane(10, 10, 1);
+    let key = key(&pool, None);
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let fail = |deadline| {
+        let pending = key.submit(operation(), &terms("", deadline)).unwrap();
+        // The first try is made, whatever is known of the device.
+        let job = pull_for(&pool, &one).pop_front().unwrap();
+        let granted = pool.lane.retry(job, fault(), MEMBER);
+        if granted {
+            done(pull_for(&pool, &one));
+        }
+        (granted, answered(pending))
+    };
+    assert_eq!(fail(LONG), (true, Ok(Bytes::new())), "nothing is known of the device");
+    key.learn(2 * LONG);
+    assert_eq!(fail(LONG), (false, Err(fault())));
+    assert_eq!(fail(3 * LONG), (true, Ok(Bytes::new())));
+}
+
+#[test]
 fn further_tries_are_a_budget_of_the_namespace() {
     let (pool, one) = lane(100, 100, 1);
     let (mine, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));

@@ -1,5 +1,7 @@
 //! Every return value a module may give, on every call it gives it for: what becomes of requests, sessions and members.
 
+use std::time::Duration;
+
 use keyway::client::{ClientError, Framed};
 use keyway::wire::proto;
 use serde_json::json;
@@ -262,6 +264,19 @@ async fn tries_on_fresh_sessions_are_within_the_bound_and_the_budget_of_all_trie
         let granted = rig.sum("keyway_retries_total", &[("result", "tried")]);
         assert_eq!(granted, (tried[0] + tried[1] - 2) as f64, "{limits}");
     }
+}
+
+#[tokio::test]
+async fn a_failure_whose_further_try_would_end_too_late_is_told_at_once() {
+    let setup = Setup { more: probing("call_sign = \"30s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("slot * service 2s");
+    // How long it takes is known from now on.
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    rig.sim.steer("late C_Sign CKR_DEVICE_ERROR nth 1");
+    let framed = rig.framed(Duration::from_millis(3_500)).await;
+    assert_eq!(tries(&rig, &framed).await, 1, "{}", rig.daemon.log());
 }
 
 #[tokio::test]

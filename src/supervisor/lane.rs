@@ -102,11 +102,11 @@ struct State {
     closed: bool,
 }
 
-/// The present epoch of a member, how many of its sessions sit here, and the bells of those that sleep.
+/// The present epoch of a member, the bells of its sessions that sit here, and of those that sleep.
 #[derive(Default)]
 struct Membership {
     epoch: u64,
-    sessions: usize,
+    seated: Vec<Arc<Condvar>>,
     asleep: Vec<Arc<Condvar>>,
 }
 
@@ -189,18 +189,26 @@ impl Lane {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
         if member.epoch == seat.place.epoch {
-            member.sessions += 1;
+            member.seated.push(Arc::clone(&seat.bell));
             state.serving += 1;
         }
     }
 
-    /// Leaves a seat.
+    /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
+    /// left.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch && member.sessions > 0 {
-            member.sessions -= 1;
+        if let Some(place) = member.seated.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell)) {
+            member.seated.swap_remove(place);
+            let asleep = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
+            let asleep = asleep.map(|place| member.asleep.remove(place));
             state.serving -= 1;
+            // Its call had returned just before it was given up: it is to end all the same.
+            if let Some(bell) = asleep {
+                state.coming += 1;
+                ring(&bell);
+            }
         }
         // It may have been woken for a job that it leaves to others.
         self.wake(state);
@@ -210,7 +218,7 @@ impl Lane {
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let mut state = self.state.lock();
         let membership = state.member(member);
-        let gone = std::mem::take(&mut membership.sessions);
+        let gone = std::mem::take(&mut membership.seated).len();
         let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
         state.serving -= gone;
@@ -246,6 +254,10 @@ impl Lane {
                 let asleep = state.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
+                return Pulled::End;
+            }
+            if !state.is_seated(seat) {
+                self.wake(state);
                 return Pulled::End;
             }
             // Whoever was woken for a job that this session cannot do wakes one that can.
@@ -464,6 +476,10 @@ impl State {
             self.members.len() - 1
         });
         &mut self.members[place].1
+    }
+
+    fn is_seated(&mut self, seat: &Seat) -> bool {
+        self.member(seat.place.member).seated.iter().any(|bell| Arc::ptr_eq(bell, &seat.bell))
     }
 
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the

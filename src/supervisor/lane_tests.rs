@@ -177,11 +177,51 @@ fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
 #[test]
 fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
-    (0..3).for_each(|_| at.0.lane.sit(&at.1));
+    (0..3).for_each(|_| at.0.lane.sit(&Seat::new(MEMBER, 1)));
     let key = key(&at.0, None);
     key.learn(Duration::from_nanos(10));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
+}
+
+#[test]
+fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
+    let at = lane(100, 100, 32);
+    let (pool, one) = &at;
+    let hangs = Seat::new(MEMBER, 1);
+    pool.lane.sit(&hangs);
+    let key = key(pool, None);
+    key.learn(Duration::from_nanos(10));
+    let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
+    // By the watchdog, and by itself when its call returns.
+    (0..2).for_each(|_| pool.lane.leave(&hangs));
+    done(pull(&at));
+    assert!(pending.drain(..).all(|pending| answered(pending).is_ok()), "the one that is left takes all eight");
+    assert_eq!(pool.lane.pull(&hangs, &mut VecDeque::new(), None), Pulled::End);
+    // With the other gone as well, nobody finds what is over, and the lane must be looked after.
+    let over = key.submit(operation(), &terms("", Duration::from_millis(1))).unwrap();
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    pool.lane.sweep_if_idle();
+    assert_eq!(pool.lane.depth(), 1, "a session that serves finds it");
+    pool.lane.leave(one);
+    pool.lane.sweep_if_idle();
+    assert!(matches!(answered(over), Err(Fault::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn a_session_that_sleeps_when_it_is_given_up_is_woken_and_ends() {
+    let (pool, one) = lane(10, 10, 1);
+    std::thread::scope(|scope| {
+        let sleeps = scope.spawn(|| pool.lane.pull(&one, &mut VecDeque::new(), None));
+        while pool.lane.asleep() == 0 {
+            std::thread::yield_now();
+        }
+        pool.lane.leave(&one);
+        assert_eq!(sleeps.join().unwrap(), Pulled::End);
+    });
 }
 
 #[test]
@@ -258,8 +298,8 @@ fn burst_wakes_all(wake: Wake) {
     const SESSIONS: usize = 4;
     let pool = pool(LaneLimits { wake, ..limits(64, 64, 8) });
     let seats: Vec<Seat> = (0..SESSIONS).map(|_| seat(&pool, MEMBER)).collect();
-    // Each seat began an epoch of its own; only the last counts its session.
-    seats.iter().skip(1).for_each(|seat| pool.lane.sit(seat));
+    // Each began the epoch anew, and only the last still sits.
+    seats.iter().take(SESSIONS - 1).for_each(|seat| pool.lane.sit(seat));
     let key = key(&pool, None);
     let all_busy = std::sync::Barrier::new(SESSIONS + 1);
     let burst: Vec<Pending> = std::thread::scope(|scope| {

@@ -46,7 +46,7 @@ pub(super) enum SessionEvent {
 
 /// Everything a session thread works with.
 pub(super) struct SessionThread {
-    pub(super) seat: Seat,
+    pub(super) seat: Arc<Seat>,
     pub(super) lane: Arc<Lane>,
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,

@@ -111,7 +111,7 @@ async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
 
 #[tokio::test]
 async fn a_wrong_keep_alive_refuses_a_member_before_a_client_asks() {
-    let rig = verifying("max_sessions = 2\n keep_alive = \"20ms\"").await;
+    let rig = verifying("max_sessions = 2\n keep_alive = \"1s\"").await;
     rig.sim.steer("swap slot two now doc other use");
     rig.until_member("two", |member| member["state"] == "refused").await;
     Load::default().run(&rig, 50).await.assert_none_lost();

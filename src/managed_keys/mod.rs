@@ -18,3 +18,5 @@ pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
 pub use registry::ManagedKeys;
 pub use settings::Settings;
+
+pub use crate::supervisor::together;

@@ -72,6 +72,14 @@ impl Job {
         self.key.metrics()
     }
 
+    /// Answers it that the lane does not take it.
+    pub(super) fn refuse(self, fault: Fault) {
+        if matches!(fault, Fault::Overloaded { .. }) {
+            self.metrics().refused();
+        }
+        self.answer(Err(fault));
+    }
+
     /// Answers it.
     pub(super) fn answer(mut self, result: JobResult) {
         if let Some(asker) = self.asker.take() {

@@ -39,6 +39,7 @@ mod slot_keys;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;
+mod together;
 mod watch;
 mod watchdog;
 
@@ -48,3 +49,4 @@ pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
+pub use together::together;

@@ -105,11 +105,11 @@ struct State {
     closed: bool,
 }
 
-/// The present epoch of a member, how many of its sessions sit here, and the bells of those that sleep.
+/// The present epoch of a member, the bells of its sessions that sit here, and of those that sleep.
 #[derive(Default)]
 struct Membership {
     epoch: u64,
-    sessions: usize,
+    seated: Vec<Arc<Condvar>>,
     asleep: Vec<Arc<Condvar>>,
 }
 
@@ -212,18 +212,26 @@ impl Lane {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
         if member.epoch == seat.place.epoch {
-            member.sessions += 1;
+            member.seated.push(Arc::clone(&seat.bell));
             state.serving += 1;
         }
     }
 
-    /// Leaves a seat.
+    /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
+    /// left.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch && member.sessions > 0 {
-            member.sessions -= 1;
+        if let Some(place) = member.seated.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell)) {
+            member.seated.swap_remove(place);
+            let asleep = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
+            let asleep = asleep.map(|place| member.asleep.remove(place));
             state.serving -= 1;
+            // Its call had returned just before it was given up: it is to end all the same.
+            if let Some(bell) = asleep {
+                state.coming += 1;
+                ring(&bell);
+            }
         }
         // It may have been woken for a job that it leaves to others.
         self.wake(state);
@@ -233,7 +241,7 @@ impl Lane {
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let mut state = self.state.lock();
         let membership = state.member(member);
-        let gone = std::mem::take(&mut membership.sessions);
+        let gone = std::mem::take(&mut membership.seated).len();
         let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
         state.serving -= gone;
@@ -269,6 +277,10 @@ impl Lane {
                 let asleep = state.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
+                return Pulled::End;
+            }
+            if !state.is_seated(seat) {
+                self.wake(state);
                 return Pulled::End;
             }
             // Whoever was woken for a job that this session cannot do wakes one that can.
@@ -324,26 +336,51 @@ impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.attempts += 1;
         job.avoid = Some(failed);
         let key = job.hand_over();
-        let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
+        let granted = self.grant(&mut state, &mut job, fault);
+        let refused = match granted {
+            Ok(()) => {
+                state.schedule.put_back(job.tenant(), job);
+                None
+            }
+            Err(fault) => Some((job, fault)),
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        let granted = refused.is_none();
+        if let Some((job, fault)) = refused {
+            job.answer(Err(fault));
+        }
+        granted
+    }
+
+    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
+    pub(super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
+        job.avoid = Some(failed);
+        self.grant(&mut self.state.lock(), job, fault)
+    }
+
+    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    ///
+    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
+    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
+    /// reason to refuse what may be in time.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
+        job.attempts += 1;
+        let now = Instant::now();
+        let late = job.terms.deadline.passed(now);
+        let too_long = job.terms.deadline.passed(now + job.key.learnt());
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
-        if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
-            drop(state);
-            self.come_back(key.as_slice());
+        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
-            job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
-            return false;
+            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }
         *budget -= 100;
         job.metrics().retried();
-        state.schedule.put_back(job.tenant(), job);
-        drop(state);
-        self.come_back(key.as_slice());
-        true
+        Ok(())
     }
 
     /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.
@@ -462,6 +499,10 @@ impl State {
             self.members.len() - 1
         });
         &mut self.members[place].1
+    }
+
+    fn is_seated(&mut self, seat: &Seat) -> bool {
+        self.member(seat.place.member).seated.iter().any(|bell| Arc::ptr_eq(bell, &seat.bell))
     }
 
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the

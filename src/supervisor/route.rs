@@ -274,6 +274,11 @@ impl KeyRoute {
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
     }
 
+    /// Device time operations took, on average; zero before the first.
+    pub(super) fn learnt(&self) -> Duration {
+        Duration::from_nanos(self.expected_ns.load(Ordering::Relaxed))
+    }
+
     /// Device time one operation is expected to take, in nanoseconds.
     pub(super) fn expected_ns(&self) -> u64 {
         match self.expected_ns.load(Ordering::Relaxed) {

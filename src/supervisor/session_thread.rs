@@ -46,7 +46,7 @@ pub(super) enum SessionEvent {
 
 /// Everything a session thread works with.
 pub(super) struct SessionThread {
-    pub(super) seat: Seat,
+    pub(super) seat: Arc<Seat>,
     pub(super) lane: Arc<Lane>,
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,
@@ -383,10 +383,14 @@ impl SessionThread {
             }
             // The first time, a fresh session of our own is the nearest to try again.
             Fate::Reopen if job.avoid != Some(member) => {
-                job.avoid = Some(member);
-                if let Some(job) = self.watch.again(job) {
-                    self.lane.retry(job, error.fault, member);
-                    return After::GivenUp;
+                match self.lane.retry_here(&mut job, error.fault.clone(), member) {
+                    Ok(()) => {
+                        if let Some(job) = self.watch.again(job) {
+                            self.lane.put_back(std::iter::once(job));
+                            return After::GivenUp;
+                        }
+                    }
+                    Err(fault) => running.outbox.push((job, Err(fault))),
                 }
                 After::Reopen(error)
             }
@@ -433,11 +437,14 @@ impl SessionThread {
     }
 
     /// Has a key sign something of ours, so that the token does not forget a session nobody uses; and learns so of what
-    /// broke before a client does.
+    /// broke before a client does. Where the token holds none of the keys, the session itself is asked after.
     fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
-        let Some(found) = self.exercised.load_full() else { return Ok(()) };
+        let found = self.exercised.load_full();
         self.watch.begin_call();
-        let result = proof::exercise(running.session.as_mut(), &found);
+        let result = match &found {
+            Some(found) => proof::exercise(running.session.as_mut(), found),
+            None => running.session.check_alive(),
+        };
         self.watch.end_call();
         let Err(error) = result else { return Ok(()) };
         if matches!(error.fault, Fault::KeyMismatch { .. }) {

@@ -41,6 +41,7 @@ pub(super) struct MemberSettings {
 /// One session thread, as the actor sees it.
 pub(super) struct Thread {
     number: u64,
+    pub(super) seat: Arc<Seat>,
     pub(super) watch: Arc<Watch>,
     pub(super) opened: bool,
     pub(super) stuck: bool,
@@ -277,11 +278,11 @@ impl SlotActor {
         let Some(device) = self.device.clone() else { return false };
         self.threads_started += 1;
         let (number, epoch) = (self.threads_started, self.epoch);
-        let watch = Watch::new();
+        let (seat, watch) = (Arc::new(Seat::new(self.member.id, epoch)), Watch::new());
         let address = ctx.address();
         let keep_alive = self.settings.keep_alive.unwrap_or(self.traits.keep_alive);
         let thread = SessionThread {
-            seat: Seat::new(self.member.id, epoch),
+            seat: Arc::clone(&seat),
             lane: Arc::clone(&self.member.pool.lane),
             device,
             watch: Arc::clone(&watch),
@@ -293,7 +294,7 @@ impl SlotActor {
             report: Box::new(move |event| address.do_send(FromSession { number, epoch, event })),
         };
         match thread.start() {
-            Ok(()) => self.threads.push(Thread { number, watch, opened: false, stuck: false }),
+            Ok(()) => self.threads.push(Thread { number, seat, watch, opened: false, stuck: false }),
             Err(fault) => {
                 tracing::error!(%fault, token = %self.member.token, "a session is missing");
                 return false;

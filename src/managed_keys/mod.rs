@@ -12,6 +12,7 @@ mod registry;
 mod settings;
 #[cfg(test)]
 pub(crate) mod software_token;
+mod tokens;
 mod uses;
 
 pub use handle::{Handle, KeyRef};

@@ -95,8 +95,13 @@ impl Routes {
         route
     }
 
+    /// Serves a key no longer: what waits for it is told so.
     pub(super) fn remove(&self, uuid: &str) {
-        self.0.write().remove(uuid);
+        let removed = self.0.write().remove(uuid);
+        if let Some(route) = removed {
+            route.nobody_holds(Fault::NotFound { what: format!("no managed key found with uuid {uuid}") });
+            route.lane.sweep();
+        }
     }
 }
 

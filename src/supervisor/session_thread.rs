@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::job::{Job, JobResult};
 use super::lane::{Lane, Pulled, Seat};
+use super::presence::Presence;
 use super::proof;
 use super::route::KeyRoute;
 use super::watch::{Front, Left, Watch};
@@ -57,6 +58,8 @@ pub(super) struct SessionThread {
     /// The key to exercise: one the member has proven to hold.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
     pub(super) report: Box<dyn Fn(SessionEvent) + Send>,
+    /// Dropped last: after the session and the device.
+    pub(super) _presence: Presence,
 }
 
 /// Results kept until the batch is done, so that each asker's connection is woken once.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::claims::{self, Unserved};
 use super::first_use::FirstUse;
@@ -36,7 +37,7 @@ struct Inner {
 #[derive(Clone, Default)]
 struct Table {
     by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
-    by_uuid: HashMap<String, Arc<Entry>>,
+    by_uuid: HashMap<String, Arc<Entry>, RandomState>,
     unserved: Arc<Unserved>,
 }
 

@@ -55,6 +55,9 @@ pub struct Limits {
     pub probe_min: Duration,
     /// Longest pause between probes. Default 60 s.
     pub probe_max: Duration,
+    /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
+    /// sessions and metrics of its own. Default 64, at most 4,096.
+    pub tokens_per_namespace: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -85,6 +88,7 @@ impl Default for Limits {
             client_io: Duration::from_secs(30),
             probe_min: Duration::from_secs(1),
             probe_max: Duration::from_secs(60),
+            tokens_per_namespace: 64,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -129,6 +133,7 @@ impl Limits {
         stanza.duration("probe_min", 10 * MILLISECOND..=seconds(60), &mut self.probe_min);
         self.probe_max = self.probe_max.max(self.probe_min);
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
+        stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 

@@ -241,7 +241,6 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
             _ = figures.tick() => {
                 let stats = store.stats();
                 telemetry.store(stats.commits, stats.groups, stats.records);
-                telemetry.upkeep();
             }
         }
     }

@@ -16,6 +16,9 @@ use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
 
+/// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
+const SLICE: u64 = 20_000;
+
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
@@ -132,33 +135,53 @@ impl Lane {
 
     /// Queues a job, or refuses it at once.
     pub(super) fn push(&self, job: Job) -> Result<(), Fault> {
-        if job.terms.deadline.passed(job.queued_at) {
-            job.answer(Err(Fault::DeadlineExceeded { stage: "arriving" }));
-            return Err(Fault::DeadlineExceeded { stage: "arriving" });
-        }
         let mut state = self.state.lock();
-        if state.closed {
-            drop(state);
-            return Err(Fault::Unavailable { what: "Keyway is shutting down; try again".into() });
-        }
-        let pushed_out = match self.admit(&mut state, &job) {
-            Ok(pushed_out) => pushed_out,
-            Err(fault) => {
-                drop(state);
-                job.metrics().refused();
-                return Err(fault);
+        let refused = self.enter(&mut state, job);
+        self.wake(state);
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some((job, fault))) => {
+                job.refuse(fault);
+                Ok(())
             }
+            Err((job, fault)) => {
+                job.refuse(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Queues jobs, or answers at once those that it refuses.
+    pub(super) fn push_all(&self, jobs: impl Iterator<Item = Job>) {
+        let mut refused = Vec::new();
+        let mut state = self.state.lock();
+        for job in jobs {
+            match self.enter(&mut state, job) {
+                Ok(pushed_out) => refused.extend(pushed_out),
+                Err(own) => refused.push(own),
+            }
+        }
+        self.wake(state);
+        refused.into_iter().for_each(|(job, fault)| job.refuse(fault));
+    }
+
+    /// Queues a job, and says which other one had to go for it; or hands it back with the reason.
+    fn enter(&self, state: &mut State, job: Job) -> Result<Option<(Job, Fault)>, (Job, Fault)> {
+        if job.terms.deadline.passed(job.queued_at) {
+            return Err((job, Fault::DeadlineExceeded { stage: "arriving" }));
+        }
+        if state.closed {
+            return Err((job, Fault::Unavailable { what: "Keyway is shutting down; try again".into() }));
+        }
+        let pushed_out = match self.admit(state, &job) {
+            Ok(pushed_out) => pushed_out,
+            Err(fault) => return Err((job, fault)),
         };
         if let Some(budget) = state.budgets.get_mut(&job.terms.namespace) {
             *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
         state.schedule.push(job.tenant(), job);
-        self.wake(state);
-        if let Some((job, fault)) = pushed_out {
-            job.metrics().refused();
-            job.answer(Err(fault));
-        }
-        Ok(())
+        Ok(pushed_out)
     }
 
     /// Makes room for one more job of its namespace, or says which bound forbids it. A full lane makes room for who has
@@ -272,10 +295,10 @@ impl Lane {
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let most = (state.schedule.len() / state.serving.max(1)).clamp(1, self.limits.batch_max);
+        let share = (state.schedule.len() / state.serving.max(1)).max(1);
         let batch_time = nanoseconds(self.limits.batch_time);
         let mut planned = 0;
-        while batch.len() < most {
+        while batch.len() < self.limits.batch_max && (batch.len() < share || planned < SLICE) {
             let first = batch.is_empty();
             let mut fit = |job: &Job| match judge(job, seat.place, now) {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,

@@ -36,7 +36,8 @@ impl Supervisor {
         let mut key_sets = Vec::new();
         for KeyPlace { namespace, name, library, token, route } in keys {
             libraries.insert(library.to_lowercase());
-            let home = homes.entry((library, token)).or_insert_with(|| self.shared.pools.known(library, token));
+            let found = || self.shared.pools.find(library, token).map(|(_, members)| members).unwrap_or_default();
+            let home = homes.entry((library, token)).or_insert_with(found);
             let holders = route.map(KeyRoute::holding).unwrap_or_default();
             for member in home.iter() {
                 *held.entry(member.id).or_default() += usize::from(holders.contains(&member.id));

@@ -4,6 +4,7 @@
 //! room must not know who counts, or why.
 
 mod exposition;
+mod histogram;
 mod key_sets;
 mod labels;
 mod libraries;
@@ -11,14 +12,16 @@ mod list;
 pub mod log;
 mod pools;
 mod process;
+mod scopes;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Key, Label, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::model::Wire;
+use histogram::{Buckets, Histogram, Histograms};
 use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
@@ -27,12 +30,7 @@ pub use labels::{LoginLabel, OperationLabel, OutcomeLabel, Refusal};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
-
-/// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
-const BUCKETS: usize = 20;
-const BUCKET_FIRST: f64 = 50e-6;
-/// Those of device time by namespace, of which the sum matters.
-const BUCKETS_COARSE: [f64; 4] = [0.001, 0.01, 0.1, 1.0];
+pub use scopes::PoolMetrics;
 
 /// Where the daemon counts. One per daemon; cheap to clone.
 #[derive(Clone)]
@@ -51,20 +49,16 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    histograms: Histograms,
     key_sets: KeySets,
+    pools: scopes::Pools,
 }
 
 impl Telemetry {
     /// A fresh set of metrics, all at zero.
     pub fn new() -> Telemetry {
-        let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
-        let coarse = Matcher::Full(list::TENANT_DEVICE_SECONDS.to_owned());
-        // Only an empty list is an error.
-        let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
-        let builder = builder.set_buckets_for_metric(coarse, &BUCKETS_COARSE).unwrap_or_default();
-        let recorder = builder.build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        list::describe(&recorder);
         let inner = Inner {
             requests: empty_cells(OperationLabel::ALL.len() * OutcomeLabel::COUNT * 2),
             request_seconds: empty_cells(OperationLabel::ALL.len() * 2),
@@ -78,7 +72,9 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            histograms: Histograms::default(),
             key_sets: KeySets::default(),
+            pools: scopes::Pools::default(),
             handle,
             recorder,
         };
@@ -97,12 +93,11 @@ impl Telemetry {
     /// The exposition in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
-        self.0.handle.render() + &self.0.key_sets.render()
-    }
-
-    /// Folds what histograms have collected. To be called every few seconds, scraped or not, so that memory stays flat.
-    pub fn upkeep(&self) {
-        self.0.handle.run_upkeep();
+        let mut expositions = self.0.pools.render();
+        expositions.push(self.0.handle.render());
+        expositions.push(self.0.histograms.render());
+        expositions.push(self.0.key_sets.render());
+        scopes::merge(&expositions)
     }
 
     /// One operation was answered, `total` after it arrived.
@@ -114,7 +109,7 @@ impl Telemetry {
         }
         if let Some(cell) = self.0.request_seconds.get(op * 2 + via) {
             let labels = [("operation", operation.label()), ("wire", wire.label())];
-            cell.get_or_init(|| histogram(&self.0.recorder, list::REQUEST_SECONDS, &labels)).record(total);
+            cell.get_or_init(|| self.0.histograms.get(list::REQUEST_SECONDS, Buckets::Fine, &labels)).record(total);
         }
     }
 
@@ -214,28 +209,25 @@ fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static 
     recorder.register_gauge(&key(name, labels), &list::METADATA)
 }
 
-fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
-    recorder.register_histogram(&key(name, labels), &list::METADATA)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Class, MemberState};
 
-    const MEMBER: MemberLabels<'static> = MemberLabels { pool: "dev", library: "dev", token: "keyway-dev", worker: 0 };
+    const MEMBER: MemberLabels<'static> = MemberLabels { library: "dev", token: "keyway-dev", worker: 0 };
 
     #[test]
     fn what_was_counted_is_exposed_under_closed_labels() {
         let telemetry = Telemetry::new();
         telemetry.request_finished(OperationLabel::Sign, OutcomeLabel::Ok, Wire::Framed, Duration::from_micros(120));
-        let member = telemetry.member(MEMBER);
+        let pool = telemetry.pool("dev");
+        let member = pool.member(MEMBER);
         member.job_finished(Duration::from_micros(90), Class::Bulk, true);
         member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
         member.evicted("CKR_SESSION_CLOSED");
         member.login(Some("CKR_USER_NOT_LOGGED_IN"), LoginLabel::Ok);
         telemetry.library("HSM").initialised(true);
-        let tenant = telemetry.tenant("dev", "team-a/");
+        let tenant = pool.tenant("team-a/");
         tenant.job_started(Duration::from_micros(20), Class::Interactive);
         tenant.retried();
         tenant.job_finished(Duration::from_millis(2));
@@ -275,12 +267,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_gone_leaves_no_series_behind_and_the_others_stand_under_one_head() {
+        let telemetry = Telemetry::new();
+        let pools = ["one", "two"].map(|name| {
+            let pool = telemetry.pool(name);
+            pool.tenant("root").job_finished(Duration::from_millis(2));
+            let member = pool.member(MemberLabels { token: name, ..MEMBER });
+            member.login(None, LoginLabel::Ok);
+            member.job_finished(Duration::from_millis(2), Class::Bulk, true);
+            telemetry.library("dev").worker_started(name, true);
+            (pool, member)
+        });
+        let text = telemetry.render();
+        for name in ["keyway_logins_total", "keyway_tenant_device_seconds", "keyway_worker_starts_total"] {
+            assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{text}");
+        }
+        assert!(text.contains(r#"token="one""#) && text.contains(r#"token="two""#), "{text}");
+        telemetry.end_pool(&pools[0].0);
+        // Whoever still works for it counts for nobody.
+        pools[0].1.job_finished(Duration::from_millis(2), Class::Control, true);
+        telemetry.library("dev").worker_started("one", true);
+        let text = telemetry.render();
+        assert!(!text.contains(r#""one""#) && text.contains(r#"token="two""#), "{text}");
+    }
+
+    #[test]
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
-        telemetry.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
-        telemetry.tenant("dev", "root").depth([1, 2, 3]);
+        let pool = telemetry.pool("dev");
+        pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
+        pool.tenant("root").depth([1, 2, 3]);
         telemetry.key_sets(vec![key_set("k")]);
-        telemetry.lane_limits("dev", 4096, 1024);
+        pool.lane_limits(4096, 1024);
         telemetry.library("dev").worker_started("keyway-dev", true);
         telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
         let text = telemetry.render();

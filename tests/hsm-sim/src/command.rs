@@ -48,6 +48,8 @@ pub(crate) enum Action {
     Hang,
     Abort,
     WrongSignature,
+    /// Done, and told to be longer than there is room for.
+    WrongLength,
 }
 
 /// Which of the calls that match.
@@ -125,7 +127,7 @@ pub(crate) enum Command {
 pub(crate) const HELP: &str = "slot S service none|fixed TIME|lognormal MEAN SIGMA; slot S parallel N; \
 slot S roundtrip TIME; slot S sessions N [hidden]|unlimited; slot S idle TIME|never; \
 fail|late FUNCTION [slot S] CKR [nth N|every K|first N]; delay FUNCTION [slot S] TIME [..]; \
-hang|abort FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
+hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
 forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
 renumber [rotate] [now]; swap slot S now|reconnect LABEL OTHER [use]; log on|off; report; help";
 
@@ -222,6 +224,7 @@ impl Command {
             "delay" => words.rule(|words| Ok(Action::Delay(span(words)?)))?,
             "hang" => words.rule(|_| Ok(Action::Hang))?,
             "abort" => words.rule(|_| Ok(Action::Abort))?,
+            "wrong-length" => words.rule(|_| Ok(Action::WrongLength))?,
             "wrong-signature" => {
                 let slot = words.slot()?;
                 let frequency = words.frequency()?;

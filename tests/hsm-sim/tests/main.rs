@@ -50,6 +50,7 @@ tried! {
     faults::a_failed_signature_ends_its_operation
     faults::a_call_hangs_until_it_is_released
     faults::signatures_are_wrong
+    faults::lengths_are_too_long
     faults::rules_are_cleared
     states::dropped_sessions_are_gone_for_good
     states::a_forgotten_login_must_be_done_again

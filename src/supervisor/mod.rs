@@ -10,6 +10,7 @@
 //!   `slot_actor.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
 //! - PINs: `pins.rs`, `control.rs`
+//! - what is seen of it all from outside: `view.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
@@ -39,6 +40,7 @@ mod slot_keys;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;
+mod view;
 mod watch;
 mod watchdog;
 
@@ -48,3 +50,4 @@ pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
+pub use view::KeyPlace;

@@ -262,6 +262,16 @@ impl Pools {
         Ok((pool, members))
     }
 
+    /// The members that may hold a key, of those there are: none is made.
+    pub(super) fn known(&self, library: &str, token: Option<&TokenSelector>) -> Vec<Arc<Member>> {
+        let (table, name) = (self.table.read(), library.to_lowercase());
+        let home = match token {
+            None => table.configured.get(&name),
+            Some(token) => table.by_token.get(&(name, token.clone())),
+        };
+        home.map(|(_, members)| members.clone()).unwrap_or_default()
+    }
+
     /// A pool without members, for keys whose library is configured no longer.
     pub(super) fn nowhere(&self) -> Arc<Pool> {
         self.pool(NOWHERE, Wake::Chain)

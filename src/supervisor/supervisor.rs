@@ -15,7 +15,7 @@ use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
+use crate::model::{Deadline, Fault, PublicKey, Secret};
 use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
@@ -64,12 +64,12 @@ pub struct LibraryInfo {
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: Addr<SupervisorActor>,
 }
 
-struct Shared {
-    pools: Pools,
+pub(super) struct Shared {
+    pub(super) pools: Pools,
     routes: Arc<Routes>,
     libraries: Vec<LibraryInfo>,
 }
@@ -159,11 +159,6 @@ impl Supervisor {
     pub fn forget(&self, uuid: &str) {
         self.shared.routes.remove(uuid);
         self.address.do_send(ToMember::Forget(uuid.to_owned()));
-    }
-
-    /// Every member, as it stands.
-    pub fn status(&self) -> Status {
-        Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first

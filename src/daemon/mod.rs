@@ -92,7 +92,6 @@ impl Daemon {
             namespaces: namespaces.clone(),
             identity: identity.clone(),
             keys,
-            supervisor: supervisor.clone(),
             engines: engines::types(),
             load,
             removal: removal(&engines),

@@ -11,6 +11,7 @@
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
 //! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`
 //! - PINs: `pins.rs`, `control.rs`
+//! - what is seen of it all from outside: `view.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
@@ -44,6 +45,7 @@ mod slot_keys;
 mod supervisor;
 mod sync;
 mod together;
+mod view;
 mod watch;
 mod watchdog;
 
@@ -54,3 +56,4 @@ pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
 pub use together::together;
+pub use view::KeyPlace;

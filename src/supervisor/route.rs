@@ -215,6 +215,11 @@ impl KeyRoute {
         self.set.load().returning.contains(&member)
     }
 
+    /// The members that hold the key.
+    pub(super) fn holding(&self) -> Vec<MemberId> {
+        self.set.load().holders.iter().map(|holder| holder.member).collect()
+    }
+
     /// How many members hold the key.
     pub(super) fn holders(&self) -> usize {
         self.set.load().holders.len()

@@ -432,7 +432,7 @@ impl SlotActor {
     pub(super) fn publish(&self) {
         let (state, sessions, keys) = (self.health.state(), self.health.open(), self.keys.held());
         self.member.note_proving(self.keys.proving());
-        let reason = self.down.as_ref().map(Fault::to_string);
+        let reason = self.down.clone();
         self.member.publish(|status| {
             status.state = state;
             status.reason = reason;

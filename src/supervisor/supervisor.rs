@@ -17,7 +17,7 @@ use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, Status, TokenSelector};
+use crate::model::{Deadline, Fault, PublicKey, Secret, TokenSelector};
 use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
@@ -66,12 +66,12 @@ pub struct LibraryInfo {
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: Addr<SupervisorActor>,
 }
 
-struct Shared {
-    pools: Pools,
+pub(super) struct Shared {
+    pub(super) pools: Pools,
     routes: Arc<Routes>,
     libraries: Vec<LibraryInfo>,
     tokens_per_namespace: usize,
@@ -202,11 +202,6 @@ impl Supervisor {
         if self.shared.pools.has_retired() {
             self.address.do_send(ToMember::LetGo);
         }
-    }
-
-    /// Every member, as it stands.
-    pub fn status(&self) -> Status {
-        Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first

@@ -62,6 +62,12 @@ impl Job {
         std::mem::take(&mut self.begun).then(|| Arc::clone(&self.key))
     }
 
+    /// It goes where its key is served now. Only while it is queued.
+    pub(super) fn follow(&mut self) {
+        self.key = self.key.latest();
+        self.avoid = None;
+    }
+
     /// Its namespace's place in the lane.
     pub(super) fn tenant(&self) -> TenantId {
         self.key.tenant()

@@ -349,6 +349,12 @@ impl Lane {
 
     // === ends ===
 
+    /// Takes out everything queued, to be queued elsewhere.
+    pub(super) fn hand_over(&self) -> Vec<Job> {
+        let jobs = self.state.lock().schedule.sweep(|_| Some(()));
+        jobs.into_iter().map(|(job, ())| job).collect()
+    }
+
     /// Answers every job whose key set has become empty, whose deadline has passed or whose asker has left. Whoever was to
     /// leave a job to a member that holds its key no more is woken for it.
     pub(super) fn sweep(&self) {

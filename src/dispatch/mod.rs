@@ -87,7 +87,7 @@ impl Dispatch {
         }
     }
 
-    async fn perform(self: Arc<Self>, operation: Operation) -> Result<Outcome, Fault> {
+    async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         self.authorize(&operation)?;
         let deadline = operation.deadline.instant();
@@ -196,7 +196,7 @@ impl Door for Dispatch {
         let (arrived, wire) = (operation.arrived, operation.caller.wire);
         let label = OperationLabel::of(&operation);
         Box::pin(async move {
-            let result = Arc::clone(&self).perform(operation).await;
+            let result = self.perform(operation).await;
             let outcome = match &result {
                 Ok(_) => OutcomeLabel::Ok,
                 Err(fault) => OutcomeLabel::Fault(fault.label()),

@@ -19,6 +19,7 @@ use crate::telemetry::TenantMetrics;
 pub(super) type JobResult = Result<Bytes, Fault>;
 
 /// What is to be done: the same however often it is tried, and by whom.
+#[derive(Clone)]
 pub(super) struct Work {
     pub(super) operation: KeyOperation,
     pub(super) key: Arc<KeyRoute>,
@@ -75,6 +76,12 @@ impl Job {
     /// It is queued again, and its place in flight is the answer's: to be given back once the queue is let go of.
     pub(super) fn hand_over(&mut self) -> Option<Arc<KeyRoute>> {
         std::mem::take(&mut self.begun).then(|| Arc::clone(&self.key))
+    }
+
+    /// It goes where its key is served now. Only while it is queued.
+    pub(super) fn follow(&mut self) {
+        Arc::make_mut(&mut self.work).key = self.work.key.latest();
+        self.avoid = None;
     }
 
     /// Its namespace's place in the lane.

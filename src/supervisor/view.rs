@@ -36,8 +36,9 @@ impl Supervisor {
         let mut key_sets = Vec::new();
         for KeyPlace { namespace, name, library, token, route } in keys {
             libraries.insert(library.to_lowercase());
-            let found = || self.shared.pools.find(library, token).map(|(_, members)| members).unwrap_or_default();
-            let home = homes.entry((library, token)).or_insert_with(found);
+            let home = homes.entry((library, token)).or_insert_with(|| {
+                self.shared.pools.find(library, token).map(|(_, members)| members).unwrap_or_default()
+            });
             let holders = route.map(KeyRoute::holding).unwrap_or_default();
             for member in home.iter() {
                 *held.entry(member.id).or_default() += usize::from(holders.contains(&member.id));

@@ -125,7 +125,9 @@ mod tests {
     fn buckets_are_cumulative_and_a_bound_is_within_its_bucket() {
         let histograms = Histograms::default();
         let coarse = histograms.get("x_seconds", Buckets::Coarse, &[("pool", "a\"b")]);
-        [1, 1_000_000, 1_000_001, 2_000_000_000].map(Duration::from_nanos).map(|span| coarse.record(span));
+        for nanoseconds in [1, 1_000_000, 1_000_001, 2_000_000_000] {
+            coarse.record(Duration::from_nanos(nanoseconds));
+        }
         let expected = "# TYPE x_seconds histogram\n\
             x_seconds_bucket{pool=\"a\\\"b\",le=\"0.001\"} 2\n\
             x_seconds_bucket{pool=\"a\\\"b\",le=\"0.01\"} 3\n\

@@ -14,6 +14,7 @@ mod isolation;
 mod life;
 mod load;
 mod losses;
+mod names;
 mod observed;
 mod openssl;
 mod outages;

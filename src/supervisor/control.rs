@@ -2,6 +2,7 @@
 //! that no call into a vendor's library ever runs on an actor's thread.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -65,13 +66,14 @@ pub(super) struct Proven {
 /// The actor's end of a control thread. The thread ends when this is dropped.
 pub(super) struct ControlThread {
     commands: Sender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl ControlThread {
     /// Starts the thread.
     pub(super) fn start(to: Reach, presence: Presence) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
                 let mut control = Control::new(to, presence);
@@ -80,7 +82,12 @@ impl ControlThread {
                 }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
-        Ok(ControlThread { commands })
+        Ok(ControlThread { commands, thread })
+    }
+
+    /// Whether it has ended before its time: by a panic, in code of ours or of a library's.
+    pub(super) fn is_gone(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Runs `command` on the thread and waits for its turn, then for its answer, each `limit` at the longest. A command that

@@ -1,6 +1,7 @@
 //! The blocking half of a slot actor: one thread that opens the device, logs in, finds, generates and proves keys, so
 //! that no call into a vendor's library ever runs on an actor's thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,10 @@ impl ControlThread {
             .spawn(move || {
                 let mut control = Control { to, session: None, device: None, login: None, last_login: None };
                 while let Ok(command) = inbox.recv() {
-                    command(&mut control);
+                    // There is one such thread for a member, for good. A session it panicked in is not to be trusted.
+                    if catch_unwind(AssertUnwindSafe(|| command(&mut control))).is_err() {
+                        control.session = None;
+                    }
                 }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
@@ -254,6 +258,9 @@ impl Control {
     }
 
     fn try_prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
+        if let (None, Some(device)) = (&self.session, &self.device) {
+            self.session = Some(device.open_session()?);
+        }
         let Some(session) = self.session.as_mut() else {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
@@ -325,4 +332,68 @@ fn refused(info: &DeviceInfo, why: &str) -> BackendError {
 
 fn back_off(fault: Fault) -> BackendError {
     BackendError::new(Fate::BackOff, fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::{self, FakeBackend};
+    use crate::model::{Curve, KeyKind, Namespace};
+    use crate::supervisor::pins::PinHash;
+    use crate::telemetry::{MemberLabels, Telemetry};
+
+    struct NoMemory;
+
+    impl PinMemory for NoMemory {
+        fn hash(&self, _: &str, _: &Secret) -> Result<PinHash, Fault> {
+            Ok([0; 32])
+        }
+
+        fn refused(&self, _: &str, _: &PinHash) -> Result<bool, Fault> {
+            Ok(false)
+        }
+
+        fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    fn spec() -> KeySpec {
+        KeySpec {
+            uuid: "u".into(),
+            name: "k".into(),
+            namespace: Namespace::root(),
+            library: "fake".into(),
+            token: None,
+            pin: None,
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None },
+            generate: None,
+            recorded: None,
+            max_parallel: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_session_and_no_more() {
+        let token = FakeBackend::default();
+        token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
+        let labels = MemberLabels { pool: "p", library: "fake", token: "t", worker: 0 };
+        let to = Reach {
+            backend: Arc::new(token.clone()),
+            library: "fake".into(),
+            token: TokenSelector::Label("t".into()),
+            worker: 0,
+            pins: Arc::new(NoMemory),
+            logins: Arc::default(),
+            final_pin_try: false,
+            metrics: Arc::new(Telemetry::new().member(labels)),
+        };
+        let (thread, limit) = (ControlThread::start(to).unwrap(), Duration::from_secs(60));
+        let pin = Secret::from(fake::PIN);
+        thread.run(limit, move |control| control.bring_up(&pin, false, None).map(drop)).await.unwrap().unwrap();
+        let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();
+        assert!(panicked.to_string().contains("in the middle of a command"), "{panicked}");
+        thread.run(limit, |control| control.prepare(&spec()).map(drop)).await.unwrap().unwrap();
+        assert_eq!(token.logins(), 1);
+    }
 }

@@ -17,10 +17,11 @@ pub struct Limits {
     pub batch_time: Duration,
     /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
     pub attempts: u8,
-    /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100.
+    /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100; 0 together with
+    /// `retry_burst` only.
     pub retry_percent: u32,
     /// Further tries a namespace may make in a burst, such as when a slot with many sessions is lost. Default 256, at most
-    /// 65,536.
+    /// 65,536; 0 together with `retry_percent` only: then nothing is tried twice.
     pub retry_burst: u32,
     /// Deadline of a request that names none. Default 5 s.
     pub deadline: Duration,
@@ -54,6 +55,9 @@ pub struct Limits {
     pub probe_min: Duration,
     /// Longest pause between probes. Default 60 s.
     pub probe_max: Duration,
+    /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
+    /// sessions and metrics of its own. Default 64, at most 4,096.
+    pub tokens_per_namespace: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -84,6 +88,7 @@ impl Default for Limits {
             client_io: Duration::from_secs(30),
             probe_min: Duration::from_secs(1),
             probe_max: Duration::from_secs(60),
+            tokens_per_namespace: 64,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -105,6 +110,7 @@ impl Limits {
         stanza.small("attempts", 1..=16, &mut self.attempts);
         stanza.small("retry_percent", 0..=100, &mut self.retry_percent);
         stanza.small("retry_burst", 0..=65_536, &mut self.retry_burst);
+        self.check_retries(stanza);
         stanza.duration("deadline_max", MILLISECOND..=seconds(600), &mut self.deadline_max);
         self.deadline = self.deadline.min(self.deadline_max);
         stanza.duration("deadline", MILLISECOND..=self.deadline_max, &mut self.deadline);
@@ -127,6 +133,18 @@ impl Limits {
         stanza.duration("probe_min", 10 * MILLISECOND..=seconds(60), &mut self.probe_min);
         self.probe_max = self.probe_max.max(self.probe_min);
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
+        stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
         stanza.count("workers", 1..=64, &mut self.workers);
+    }
+
+    /// What is earned by the one is saved up to the other: with only one of them 0, the other would be of no effect.
+    fn check_retries(&self, stanza: &mut Reader<'_>) {
+        let Limits { retry_percent, retry_burst, .. } = self;
+        let (field, why) = match (retry_percent, retry_burst) {
+            (1.., 0) => ("retry_burst", format!("0 leaves no room for what retry_percent = {retry_percent} allows")),
+            (0, 1..) => ("retry_percent", format!("0 never refills retry_burst = {retry_burst}")),
+            _ => return,
+        };
+        stanza.refuse_field(field, format!("{field}: {why}; make it 1 or more, or both 0 to have nothing tried twice"));
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
-pub use crate::engine::Answer;
 use crate::engine::Call;
+pub use crate::engine::{Answer, together};
 use crate::identity::Identity;
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,

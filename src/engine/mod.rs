@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
+pub use crate::managed_keys::together;
 use crate::model::{
     Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb,
     VerifyRequest,

@@ -17,8 +17,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 
+use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
-use crate::dispatch::Answer;
+use crate::dispatch::{Answer, together};
 use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, Secret, Wire};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
@@ -38,14 +39,9 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
-    let mut stop = shared.stop.clone();
-    let mut connection = Connection::new(stream, caller, shared);
-    let stopped = async {
-        // An error means that the front is gone: the same.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let mut stopped = std::pin::pin!(stopped);
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>) {
+    let mut connection = Connection::new(stream, caller, shared, wakeups);
+    let mut stopped = std::pin::pin!(shared.stopped());
     std::future::poll_fn(|context| {
         if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
             connection.stopping = true;
@@ -62,6 +58,8 @@ struct Connection<'s> {
     namespace: Namespace,
     greeted: bool,
     in_flight: FuturesUnordered<InFlight>,
+    /// Wakes for the calls in flight.
+    gathering: Gathering,
     inbox: BytesMut,
     outbox: BytesMut,
     garbage: u32,
@@ -97,7 +95,7 @@ enum Step {
 }
 
 impl<'s> Connection<'s> {
-    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared) -> Connection<'s> {
+    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared, wakeups: &Arc<Wakeups>) -> Connection<'s> {
         Connection {
             stream,
             shared,
@@ -105,6 +103,7 @@ impl<'s> Connection<'s> {
             namespace: Namespace::root(),
             greeted: false,
             in_flight: FuturesUnordered::new(),
+            gathering: Gathering::new(wakeups),
             inbox: BytesMut::new(),
             outbox: BytesMut::new(),
             garbage: 0,
@@ -117,7 +116,7 @@ impl<'s> Connection<'s> {
     /// Ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let answered = self.collect(context);
+            let answered = together(|| self.collect(context));
             let wrote = self.write(context);
             let read = self.read(context);
             if wrote == Step::Closed || read == Step::Closed {
@@ -157,10 +156,11 @@ impl<'s> Connection<'s> {
     }
 
     /// Takes the answers that are ready.
-    fn collect(&mut self, context: &mut Context<'_>) -> Step {
+    fn collect(&mut self, context: &Context<'_>) -> Step {
         let mut step = Step::Idle;
+        let mut gathering = self.gathering.context(context);
         while self.outbox.len() < UNSENT_MAX
-            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(context)
+            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(&mut gathering)
         {
             frame::put_frame(&mut self.outbox, &wire::reply(id, result));
             step = Step::Progress;

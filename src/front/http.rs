@@ -60,11 +60,9 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
         .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
-    let mut stop = shared.stop.clone();
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        // An error means that the front is gone: the same.
-        _ = stop.wait_for(|stop| *stop) => {
+        () = shared.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

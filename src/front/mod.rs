@@ -10,6 +10,7 @@ mod framed;
 mod http;
 mod listener;
 mod path;
+mod wakeups;
 mod worker;
 
 use std::path::PathBuf;
@@ -35,6 +36,14 @@ struct Shared {
     limits: Arc<Limits>,
     telemetry: Telemetry,
     stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Waits until the daemon drains.
+    async fn stopped(&self) {
+        // An error means that the front is gone: the same.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
 }
 
 /// The running front.

@@ -63,26 +63,27 @@ impl ManagedKeys {
         if entry.ready.is_some() {
             return Ok(());
         }
+        let used = self.find_and_record(&entry).await;
+        if used.is_err() {
+            // Some members of a pool may have found it all the same: nothing leads to it, so nobody is to serve it.
+            self.supervisor().forget(&uuid);
+            self.let_go(&entry);
+        }
+        used
+    }
+
+    async fn find_and_record(&self, entry: &Arc<Entry>) -> Result<(), Fault> {
         let template = entry.settings.template();
-        let mut spec = spec(&entry, None);
+        let mut spec = spec(entry, None);
         spec.generate = template.as_ref().ok().cloned();
         let prepared = match (self.supervisor().prepare(spec, Deadline::after(ATTEMPT_MAX)).await, template) {
             (Err(Fault::NotFound { what }), Err(why)) => {
                 return Err(Fault::invalid(format!("managed key {:?}: {what}, and {why}", entry.name)));
             }
-            (Err(fault), _) => {
-                // Some members of a pool may have found it all the same.
-                self.supervisor().forget(&uuid);
-                return Err(fault);
-            }
+            (Err(fault), _) => return Err(fault),
             (Ok(prepared), _) => prepared,
         };
-        let used = self.record(&entry, prepared.public.clone()).await;
-        if let Err(fault) = used {
-            // Nothing leads to it, so nobody is to serve it.
-            self.supervisor().forget(&uuid);
-            return Err(fault);
-        }
+        self.record(entry, prepared.public.clone()).await?;
         let (key, namespace, kind) = (&entry.name, &entry.namespace, prepared.public.kind);
         tracing::info!(key, %namespace, %kind, generated = prepared.generated, "managed key recorded at its first use");
         Ok(())

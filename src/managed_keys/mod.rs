@@ -12,9 +12,12 @@ mod registry;
 mod settings;
 #[cfg(test)]
 pub(crate) mod software_token;
+mod tokens;
 mod uses;
 
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
 pub use registry::ManagedKeys;
 pub use settings::Settings;
+
+pub use crate::supervisor::together;

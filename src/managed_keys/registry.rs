@@ -10,7 +10,7 @@ use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
-use super::uses;
+use super::{tokens, uses};
 use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyRoute, KeySpec, LibraryInfo, Supervisor};
@@ -137,6 +137,10 @@ impl ManagedKeys {
                 "the namespace has {KEYS_MAX} managed keys, which is the most allowed"
             )));
         }
+        if old.is_none_or(|old| !old.settings.same_token(&settings)) {
+            let others = table.by_name.get(namespace).into_iter().flatten().filter(|(known, _)| *known != name);
+            tokens::check(&self.0.supervisor, namespace, &settings, others.map(|(_, entry)| &entry.settings))?;
+        }
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let public = old.and_then(|old| old.ready.as_ref()).map(|(public, _)| public.clone());
         let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
@@ -151,6 +155,9 @@ impl ManagedKeys {
         self.0.store.commit_now(vec![write])?;
         let warnings = fields.warnings().into_iter().chain(settings.generation_warning()).collect();
         self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, public, first_use));
+        if let Some(old) = old {
+            self.let_go(old);
+        }
         Ok(warnings)
     }
 
@@ -175,11 +182,23 @@ impl ManagedKeys {
         let mut writes = uses::removal(&self.0.store, namespace, name, &entry.uuid, mounts)?;
         writes.push(Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) });
         self.0.store.commit_now(writes)?;
-        self.0.supervisor.forget(&entry.uuid);
         let mut table = Table::clone(&table);
         table.remove(entry);
         self.0.table.store(Arc::new(table));
+        self.let_go(entry);
         Ok(())
+    }
+
+    /// Lets go of the token that this entry named, unless the key it stands for names it still. To be called once the table
+    /// says so: a first use that begins later names what the table says then, and one that ends later comes here too.
+    pub(super) fn let_go(&self, was: &Entry) {
+        match self.by_uuid(&was.uuid) {
+            None => self.0.supervisor.release(&was.uuid),
+            Some(now) if !now.settings.same_token(&was.settings) => {
+                self.0.supervisor.leave_token(&was.uuid, &was.settings.library, was.settings.token.as_ref());
+            }
+            Some(_) => {}
+        }
     }
 
     /// A change for an engine's own commit: notes that `user` (such as `issuer 0b7e`, `key doc version 1`) of `mount` uses

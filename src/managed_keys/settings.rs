@@ -133,12 +133,14 @@ impl Settings {
         Some(format!("allow_generate_key has no effect: {why}"))
     }
 
+    /// Whether `other` names the same token, or pool.
+    pub fn same_token(&self, other: &Settings) -> bool {
+        self.library.eq_ignore_ascii_case(&other.library) && self.token == other.token
+    }
+
     /// Whether `other` names the same key in the same place.
     pub fn same_key(&self, other: &Settings) -> bool {
-        self.library.eq_ignore_ascii_case(&other.library)
-            && self.token == other.token
-            && self.selector() == other.selector()
-            && self.mechanism == other.mechanism
+        self.same_token(other) && self.selector() == other.selector() && self.mechanism == other.mechanism
     }
 
     /// The fields as a read shows them, secrets redacted.

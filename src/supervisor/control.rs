@@ -3,12 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
 use super::pins::{Login, Logins, PinMemory, Standing};
+use super::presence::{Absence, Presence};
 use super::proof;
 use super::route::{KeySpec, PreparedKey};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
@@ -32,15 +33,21 @@ pub(super) struct Reach {
     /// Whether to log in even where the token says that it allows one last try.
     pub(super) final_pin_try: bool,
     pub(super) metrics: Arc<MemberMetrics>,
+    /// Of the members its token had before: not until all of them are over is it opened.
+    pub(super) before: Vec<Absence>,
+    /// How long they are waited for.
+    pub(super) wait: Duration,
 }
 
 /// What the control thread holds.
 pub(super) struct Control {
     to: Reach,
-    // Dropped in this order: the session before its device, the device before the note that it is logged in.
+    // Dropped in this order: the session before its device, the device before the note that it is logged in; and whoever
+    // waits for the end of all comes last.
     session: Option<Box<dyn Session>>,
     device: Option<Arc<dyn Device>>,
     login: Option<Login>,
+    _presence: Presence,
     /// The number of the last login it lived by.
     last_login: Option<u64>,
 }
@@ -59,12 +66,13 @@ pub(super) struct ControlThread {
 
 impl ControlThread {
     /// Starts the thread.
-    pub(super) fn start(to: Reach) -> Result<ControlThread, Fault> {
+    pub(super) fn start(to: Reach, presence: Presence) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
         std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
-                let mut control = Control { to, session: None, device: None, login: None, last_login: None };
+                let (session, device, login) = (None, None, None);
+                let mut control = Control { to, session, device, login, _presence: presence, last_login: None };
                 while let Ok(command) = inbox.recv() {
                     // There is one such thread for a member, for good. A session it panicked in is not to be trusted.
                     if catch_unwind(AssertUnwindSafe(|| command(&mut control))).is_err() {
@@ -156,6 +164,7 @@ impl Control {
         cause: Option<&'static str>,
     ) -> Result<Opened, BackendError> {
         self.close();
+        self.wait_for_those_before()?;
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.token)?.into();
         let info = device.info().clone();
         if let Some(number) = self.last_login.filter(|_| relogin) {
@@ -167,6 +176,22 @@ impl Control {
         self.device = Some(Arc::clone(&device));
         self.login = Some(login);
         Ok(Opened { device, info })
+    }
+
+    /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing
+    /// of our PIN.
+    fn wait_for_those_before(&mut self) -> Result<(), BackendError> {
+        let end = Instant::now() + self.to.wait;
+        while let Some(absence) = self.to.before.last() {
+            if !absence.wait(end.saturating_duration_since(Instant::now())) {
+                let what = "a call into it that began before its last managed key was deleted has not returned; it is \
+                            brought up when it has: where it never does, restart Keyway"
+                    .into();
+                return Err(back_off(Fault::Unavailable { what }));
+            }
+            self.to.before.pop();
+        }
+        Ok(())
     }
 
     /// One native call at the most; members of one token, in whatever process, one after the other, so that a PIN one of
@@ -340,6 +365,7 @@ mod tests {
     use crate::backend::fake::{self, FakeBackend};
     use crate::model::{Curve, KeyKind, Namespace};
     use crate::supervisor::pins::PinHash;
+    use crate::supervisor::presence;
     use crate::telemetry::{MemberLabels, Telemetry};
 
     struct NoMemory;
@@ -377,7 +403,8 @@ mod tests {
     async fn a_panic_costs_its_session_and_no_more() {
         let token = FakeBackend::default();
         token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
-        let labels = MemberLabels { pool: "p", library: "fake", token: "t", worker: 0 };
+        let labels = MemberLabels { library: "fake", token: "t", worker: 0 };
+        let (presence, _absence) = presence::pair();
         let to = Reach {
             backend: Arc::new(token.clone()),
             library: "fake".into(),
@@ -386,9 +413,11 @@ mod tests {
             pins: Arc::new(NoMemory),
             logins: Arc::default(),
             final_pin_try: false,
-            metrics: Arc::new(Telemetry::new().member(labels)),
+            metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
+            before: Vec::new(),
+            wait: Duration::ZERO,
         };
-        let (thread, limit) = (ControlThread::start(to).unwrap(), Duration::from_secs(60));
+        let (thread, limit) = (ControlThread::start(to, presence).unwrap(), Duration::from_secs(60));
         let pin = Secret::from(fake::PIN);
         thread.run(limit, move |control| control.bring_up(&pin, false, None).map(drop)).await.unwrap().unwrap();
         let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
-use super::schedule::{Item, TenantId};
+use super::schedule::{Charge, Item, TenantId};
 use crate::model::{Class, Fault, KeyOperation, Terms};
 use crate::telemetry::TenantMetrics;
 
@@ -29,6 +29,7 @@ pub(super) struct Job {
     pub(super) avoid: Option<MemberId>,
     /// Whether it counts among those in flight, of its key and of the lane.
     begun: bool,
+    charge: Charge,
     asker: Option<oneshot::Sender<JobResult>>,
 }
 
@@ -37,7 +38,8 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, begun: false, asker: Some(asker) };
+        let (begun, charge, asker) = (false, Charge::None, Some(asker));
+        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, begun, charge, asker };
         (job, Pending { answer })
     }
 
@@ -72,6 +74,14 @@ impl Job {
         self.key.metrics()
     }
 
+    /// Answers it that the lane does not take it.
+    pub(super) fn refuse(self, fault: Fault) {
+        if matches!(fault, Fault::Overloaded { .. }) {
+            self.metrics().refused();
+        }
+        self.answer(Err(fault));
+    }
+
     /// Answers it.
     pub(super) fn answer(mut self, result: JobResult) {
         if let Some(asker) = self.asker.take() {
@@ -92,6 +102,10 @@ impl Item for Job {
 
     fn cost(&self) -> u64 {
         self.key.expected_ns()
+    }
+
+    fn charge(&mut self) -> &mut Charge {
+        &mut self.charge
     }
 }
 

@@ -16,6 +16,9 @@ use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
 
+/// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
+const SLICE: u64 = 20_000;
+
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
@@ -102,11 +105,11 @@ struct State {
     closed: bool,
 }
 
-/// The present epoch of a member, how many of its sessions sit here, and the bells of those that sleep.
+/// The present epoch of a member, the bells of its sessions that sit here, and of those that sleep.
 #[derive(Default)]
 struct Membership {
     epoch: u64,
-    sessions: usize,
+    seated: Vec<Arc<Condvar>>,
     asleep: Vec<Arc<Condvar>>,
 }
 
@@ -132,33 +135,53 @@ impl Lane {
 
     /// Queues a job, or refuses it at once.
     pub(super) fn push(&self, job: Job) -> Result<(), Fault> {
-        if job.terms.deadline.passed(job.queued_at) {
-            job.answer(Err(Fault::DeadlineExceeded { stage: "arriving" }));
-            return Err(Fault::DeadlineExceeded { stage: "arriving" });
-        }
         let mut state = self.state.lock();
-        if state.closed {
-            drop(state);
-            return Err(Fault::Unavailable { what: "Keyway is shutting down; try again".into() });
-        }
-        let pushed_out = match self.admit(&mut state, &job) {
-            Ok(pushed_out) => pushed_out,
-            Err(fault) => {
-                drop(state);
-                job.metrics().refused();
-                return Err(fault);
+        let refused = self.enter(&mut state, job);
+        self.wake(state);
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some((job, fault))) => {
+                job.refuse(fault);
+                Ok(())
             }
+            Err((job, fault)) => {
+                job.refuse(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Queues jobs, or answers at once those that it refuses.
+    pub(super) fn push_all(&self, jobs: impl Iterator<Item = Job>) {
+        let mut refused = Vec::new();
+        let mut state = self.state.lock();
+        for job in jobs {
+            match self.enter(&mut state, job) {
+                Ok(pushed_out) => refused.extend(pushed_out),
+                Err(own) => refused.push(own),
+            }
+        }
+        self.wake(state);
+        refused.into_iter().for_each(|(job, fault)| job.refuse(fault));
+    }
+
+    /// Queues a job, and says which other one had to go for it; or hands it back with the reason.
+    fn enter(&self, state: &mut State, job: Job) -> Result<Option<(Job, Fault)>, (Job, Fault)> {
+        if job.terms.deadline.passed(job.queued_at) {
+            return Err((job, Fault::DeadlineExceeded { stage: "arriving" }));
+        }
+        if state.closed {
+            return Err((job, Fault::Unavailable { what: "Keyway is shutting down; try again".into() }));
+        }
+        let pushed_out = match self.admit(state, &job) {
+            Ok(pushed_out) => pushed_out,
+            Err(fault) => return Err((job, fault)),
         };
         if let Some(budget) = state.budgets.get_mut(&job.terms.namespace) {
             *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
         state.schedule.push(job.tenant(), job);
-        self.wake(state);
-        if let Some((job, fault)) = pushed_out {
-            job.metrics().refused();
-            job.answer(Err(fault));
-        }
-        Ok(())
+        Ok(pushed_out)
     }
 
     /// Makes room for one more job of its namespace, or says which bound forbids it. A full lane makes room for who has
@@ -189,18 +212,26 @@ impl Lane {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
         if member.epoch == seat.place.epoch {
-            member.sessions += 1;
+            member.seated.push(Arc::clone(&seat.bell));
             state.serving += 1;
         }
     }
 
-    /// Leaves a seat.
+    /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
+    /// left.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
         let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch && member.sessions > 0 {
-            member.sessions -= 1;
+        if let Some(place) = member.seated.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell)) {
+            member.seated.swap_remove(place);
+            let asleep = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
+            let asleep = asleep.map(|place| member.asleep.remove(place));
             state.serving -= 1;
+            // Its call had returned just before it was given up: it is to end all the same.
+            if let Some(bell) = asleep {
+                state.coming += 1;
+                ring(&bell);
+            }
         }
         // It may have been woken for a job that it leaves to others.
         self.wake(state);
@@ -210,7 +241,7 @@ impl Lane {
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let mut state = self.state.lock();
         let membership = state.member(member);
-        let gone = std::mem::take(&mut membership.sessions);
+        let gone = std::mem::take(&mut membership.seated).len();
         let asleep = std::mem::take(&mut membership.asleep);
         membership.epoch = epoch;
         state.serving -= gone;
@@ -248,6 +279,10 @@ impl Lane {
                 asleep.iter().for_each(|bell| ring(bell));
                 return Pulled::End;
             }
+            if !state.is_seated(seat) {
+                self.wake(state);
+                return Pulled::End;
+            }
             // Whoever was woken for a job that this session cannot do wakes one that can.
             if let Some(bell) = state.next_bell(self.limits.wake) {
                 ring(&bell);
@@ -260,10 +295,10 @@ impl Lane {
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let most = (state.schedule.len() / state.serving.max(1)).clamp(1, self.limits.batch_max);
+        let share = (state.schedule.len() / state.serving.max(1)).max(1);
         let batch_time = nanoseconds(self.limits.batch_time);
         let mut planned = 0;
-        while batch.len() < most {
+        while batch.len() < self.limits.batch_max && (batch.len() < share || planned < SLICE) {
             let first = batch.is_empty();
             let mut fit = |job: &Job| match judge(job, seat.place, now) {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
@@ -301,26 +336,51 @@ impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.attempts += 1;
         job.avoid = Some(failed);
         let key = job.hand_over();
-        let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
+        let granted = self.grant(&mut state, &mut job, fault);
+        let refused = match granted {
+            Ok(()) => {
+                state.schedule.put_back(job.tenant(), job);
+                None
+            }
+            Err(fault) => Some((job, fault)),
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        let granted = refused.is_none();
+        if let Some((job, fault)) = refused {
+            job.answer(Err(fault));
+        }
+        granted
+    }
+
+    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
+    pub(super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
+        job.avoid = Some(failed);
+        self.grant(&mut self.state.lock(), job, fault)
+    }
+
+    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    ///
+    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
+    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
+    /// reason to refuse what may be in time.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
+        job.attempts += 1;
+        let now = Instant::now();
+        let late = job.terms.deadline.passed(now);
+        let too_long = job.terms.deadline.passed(now + job.key.learnt());
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
-        if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
-            drop(state);
-            self.come_back(key.as_slice());
+        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
-            job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
-            return false;
+            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }
         *budget -= 100;
         job.metrics().retried();
-        state.schedule.put_back(job.tenant(), job);
-        drop(state);
-        self.come_back(key.as_slice());
-        true
+        Ok(())
     }
 
     /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.
@@ -439,6 +499,10 @@ impl State {
             self.members.len() - 1
         });
         &mut self.members[place].1
+    }
+
+    fn is_seated(&mut self, seat: &Seat) -> bool {
+        self.member(seat.place.member).seated.iter().any(|bell| Arc::ptr_eq(bell, &seat.bell))
     }
 
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the

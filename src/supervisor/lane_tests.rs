@@ -177,11 +177,51 @@ fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
 #[test]
 fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
-    (0..3).for_each(|_| at.0.lane.sit(&at.1));
+    (0..3).for_each(|_| at.0.lane.sit(&Seat::new(MEMBER, 1)));
     let key = key(&at.0, None);
     key.learn(Duration::from_nanos(10));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
+}
+
+#[test]
+fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
+    let at = lane(100, 100, 32);
+    let (pool, one) = &at;
+    let hangs = Seat::new(MEMBER, 1);
+    pool.lane.sit(&hangs);
+    let key = key(pool, None);
+    key.learn(Duration::from_nanos(10));
+    let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
+    // By the watchdog, and by itself when its call returns.
+    (0..2).for_each(|_| pool.lane.leave(&hangs));
+    done(pull(&at));
+    assert!(pending.drain(..).all(|pending| answered(pending).is_ok()), "the one that is left takes all eight");
+    assert_eq!(pool.lane.pull(&hangs, &mut VecDeque::new(), None), Pulled::End);
+    // With the other gone as well, nobody finds what is over, and the lane must be looked after.
+    let over = key.submit(operation(), &terms("", Duration::from_millis(1))).unwrap();
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    pool.lane.sweep_if_idle();
+    assert_eq!(pool.lane.depth(), 1, "a session that serves finds it");
+    pool.lane.leave(one);
+    pool.lane.sweep_if_idle();
+    assert!(matches!(answered(over), Err(Fault::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn a_session_that_sleeps_when_it_is_given_up_is_woken_and_ends() {
+    let (pool, one) = lane(10, 10, 1);
+    std::thread::scope(|scope| {
+        let sleeps = scope.spawn(|| pool.lane.pull(&one, &mut VecDeque::new(), None));
+        while pool.lane.asleep() == 0 {
+            std::thread::yield_now();
+        }
+        pool.lane.leave(&one);
+        assert_eq!(sleeps.join().unwrap(), Pulled::End);
+    });
 }
 
 #[test]
@@ -258,8 +298,8 @@ fn burst_wakes_all(wake: Wake) {
     const SESSIONS: usize = 4;
     let pool = pool(LaneLimits { wake, ..limits(64, 64, 8) });
     let seats: Vec<Seat> = (0..SESSIONS).map(|_| seat(&pool, MEMBER)).collect();
-    // Each seat began an epoch of its own; only the last counts its session.
-    seats.iter().skip(1).for_each(|seat| pool.lane.sit(seat));
+    // Each began the epoch anew, and only the last still sits.
+    seats.iter().take(SESSIONS - 1).for_each(|seat| pool.lane.sit(seat));
     let key = key(&pool, None);
     let all_busy = std::sync::Barrier::new(SESSIONS + 1);
     let burst: Vec<Pending> = std::thread::scope(|scope| {
@@ -349,6 +389,49 @@ fn a_failed_job_comes_back_to_the_only_member_that_holds_its_key() {
     let failed = pull_for(&pool, &one).pop_front().unwrap();
     assert!(pool.lane.retry(failed, Fault::DeviceError { what: "C_Sign".into() }, MEMBER));
     assert_eq!(pull_for(&pool, &one).len(), 1);
+}
+
+#[test]
+fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let (pool, one) = lane(10, 10, 1);
+    let (key, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
+    let pending = key.submit(operation(), &terms("a", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+    assert!(pool.lane.retry(job, fault(), MEMBER));
+    // The third is the last.
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    drop((job, pending));
+    // And the namespace has used up its two.
+    let _pending = key.submit(operation(), &terms("a", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    let _pending = theirs.submit(operation(), &terms("b", LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+}
+
+#[test]
+fn a_further_try_that_cannot_end_in_time_is_not_made() {
+    let (pool, one) = lane(10, 10, 1);
+    let key = key(&pool, None);
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let fail = |deadline| {
+        let pending = key.submit(operation(), &terms("", deadline)).unwrap();
+        // The first try is made, whatever is known of the device.
+        let job = pull_for(&pool, &one).pop_front().unwrap();
+        let granted = pool.lane.retry(job, fault(), MEMBER);
+        if granted {
+            done(pull_for(&pool, &one));
+        }
+        (granted, answered(pending))
+    };
+    assert_eq!(fail(LONG), (true, Ok(Bytes::new())), "nothing is known of the device");
+    key.learn(2 * LONG);
+    assert_eq!(fail(LONG), (false, Err(fault())));
+    assert_eq!(fail(3 * LONG), (true, Ok(Bytes::new())));
 }
 
 #[test]

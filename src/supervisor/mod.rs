@@ -9,6 +9,7 @@
 //! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine) and
 //!   `slot_actor.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
+//! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`
 //! - PINs: `pins.rs`, `control.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
@@ -24,10 +25,13 @@ mod lane;
 mod lane_shuttle;
 #[cfg(test)]
 mod lane_tests;
+mod leaving;
 #[doc(hidden)]
 pub mod measure;
 mod pins;
 mod pool;
+mod pools;
+mod presence;
 mod proof;
 mod route;
 mod schedule;
@@ -39,6 +43,7 @@ mod slot_keys;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;
+mod together;
 mod watch;
 mod watchdog;
 
@@ -48,3 +53,4 @@ pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
+pub use together::together;

@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::lane::{Lane, LaneLimits, Wake};
+use super::lane::Lane;
+use super::presence::{self, Absence, Presence};
 use super::route::MemberId;
-use super::supervisor::Library;
-use crate::config::{KmsPool, Limits, NamespaceSettings, PoolMember, or_cores};
-use crate::model::{Fault, MemberState, MemberStatus, Namespace, Secret, TokenSelector};
-use crate::telemetry::{MemberLabels, MemberMetrics, Telemetry, TenantMetrics};
+use crate::config::or_cores;
+use crate::model::{MemberState, MemberStatus, Namespace, Secret, TokenSelector};
+use crate::telemetry::{MemberLabels, MemberMetrics, PoolMetrics, Telemetry, TenantMetrics};
 
-/// Pools there may be, with those of one token.
-const POOLS_MAX: usize = 4096;
 /// The name of the pool that has no members.
 pub(super) const NOWHERE: &str = "none";
 
@@ -25,12 +23,14 @@ pub(super) struct Pool {
     pub(super) name: String,
     pub(super) lane: Arc<Lane>,
     telemetry: Telemetry,
+    metrics: Arc<PoolMetrics>,
     tenants: RwLock<HashMap<Namespace, Arc<TenantMetrics>>>,
 }
 
 impl Pool {
     pub(super) fn new(name: &str, lane: Arc<Lane>, telemetry: Telemetry) -> Pool {
-        Pool { name: name.to_owned(), lane, telemetry, tenants: RwLock::default() }
+        let metrics = telemetry.pool(name);
+        Pool { name: name.to_owned(), lane, telemetry, metrics, tenants: RwLock::default() }
     }
 
     /// Where a namespace's jobs here are counted.
@@ -38,7 +38,7 @@ impl Pool {
         if let Some(metrics) = self.tenants.read().get(namespace) {
             return Arc::clone(metrics);
         }
-        let made = || Arc::new(self.telemetry.tenant(&self.name, &namespace.to_string()));
+        let made = || Arc::new(self.metrics.tenant(&namespace.to_string()));
         Arc::clone(self.tenants.write().entry(namespace.clone()).or_insert_with(made))
     }
 
@@ -47,6 +47,16 @@ impl Pool {
         for (namespace, queued) in self.lane.depths() {
             self.tenant_metrics(&namespace).depth(queued);
         }
+    }
+
+    /// Shows the bounds of its lane.
+    pub(super) fn show_limits(&self, jobs: usize, jobs_per_namespace: usize) {
+        self.metrics.lane_limits(jobs, jobs_per_namespace);
+    }
+
+    /// It is seen no more: its series end.
+    pub(super) fn end(&self) {
+        self.telemetry.end_pool(&self.metrics);
     }
 }
 
@@ -67,9 +77,46 @@ pub(super) struct Member {
     status: RwLock<MemberStatus>,
     /// Keys whose proof is under way.
     proving: AtomicUsize,
+    /// For every thread that works for it.
+    pub(super) presence: Presence,
+    /// Over when none does any more, nor anybody holds the member itself.
+    pub(super) absence: Absence,
+    /// The same of the members before it, where its token was let go of and is named again.
+    pub(super) before: Vec<Absence>,
 }
 
 impl Member {
+    /// A member nobody has tried to bring up.
+    pub(super) fn new(id: MemberId, pool: &Arc<Pool>, library: &str, token: &TokenSelector, worker: u32) -> Member {
+        let name = token.to_string();
+        let (presence, absence) = presence::pair();
+        Member {
+            id,
+            pool: Arc::clone(pool),
+            library: library.to_owned(),
+            token: token.clone(),
+            worker,
+            pin: None,
+            sessions: None,
+            metrics: Arc::new(pool.metrics.member(MemberLabels { library, token: &name, worker })),
+            status: RwLock::new(MemberStatus {
+                pool: pool.name.clone(),
+                library: library.to_owned(),
+                token: name,
+                worker,
+                serial: None,
+                state: MemberState::Probing,
+                reason: None,
+                sessions: 0,
+                keys: 0,
+            }),
+            proving: AtomicUsize::new(0),
+            presence,
+            absence,
+            before: Vec::new(),
+        }
+    }
+
     /// Notes how many keys are being proven.
     pub(super) fn note_proving(&self, keys: usize) {
         self.proving.store(keys, Ordering::Relaxed);
@@ -96,196 +143,6 @@ impl Member {
     pub(super) fn status(&self) -> MemberStatus {
         self.status.read().clone()
     }
-}
-
-/// What of a library matters to its members.
-struct LibraryFacts {
-    pin: Option<Secret>,
-    sessions: Option<usize>,
-    workers: u32,
-    isolated: bool,
-    wake: Wake,
-}
-
-/// A pool, and those of its members that may hold a key.
-pub(super) type Home = (Arc<Pool>, Vec<Arc<Member>>);
-
-/// Every pool and member there is. Those of configured pools are made at start, others at the first managed key that names
-/// their token; all are kept for the life of the daemon.
-pub(super) struct Pools {
-    limits: Limits,
-    weights: Arc<HashMap<Namespace, u32>>,
-    libraries: HashMap<String, LibraryFacts>,
-    telemetry: Telemetry,
-    table: RwLock<Table>,
-}
-
-#[derive(Default)]
-struct Table {
-    /// By name, in lower case.
-    configured: HashMap<String, Home>,
-    /// By library, in lower case, and token.
-    by_token: HashMap<(String, TokenSelector), Home>,
-    in_order: Vec<Arc<Member>>,
-    lanes: Vec<Arc<Pool>>,
-}
-
-impl Pools {
-    pub(super) fn new(
-        libraries: &[Library],
-        pools: &[KmsPool],
-        namespaces: &[NamespaceSettings],
-        limits: &Limits,
-        telemetry: &Telemetry,
-    ) -> Pools {
-        let facts = |library: &Library| LibraryFacts {
-            pin: library.pin.clone(),
-            sessions: library.sessions,
-            workers: u32::try_from(library.workers.max(1)).unwrap_or(1),
-            isolated: library.isolated,
-            wake: if library.computes_here { Wake::Chain } else { Wake::Each },
-        };
-        let this = Pools {
-            limits: limits.clone(),
-            weights: Arc::new(namespaces.iter().map(|known| (known.path.clone(), known.weight)).collect()),
-            libraries: libraries.iter().map(|library| (library.name.to_lowercase(), facts(library))).collect(),
-            telemetry: telemetry.clone(),
-            table: RwLock::default(),
-        };
-        pools.iter().for_each(|pool| this.configure(pool));
-        this
-    }
-
-    fn configure(&self, configured: &KmsPool) {
-        let chain = configured.members.iter().all(|member| self.wake(&member.library) == Wake::Chain);
-        let pool = self.pool(&configured.name, if chain { Wake::Chain } else { Wake::Each });
-        let mut table = self.table.write();
-        let members: Vec<_> =
-            configured.members.iter().flat_map(|member| self.add(&mut table, &pool, member)).collect();
-        table.configured.insert(configured.name.to_lowercase(), (pool, members));
-    }
-
-    fn wake(&self, library: &str) -> Wake {
-        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
-    }
-
-    fn pool(&self, name: &str, wake: Wake) -> Arc<Pool> {
-        let limits = LaneLimits {
-            jobs: self.limits.lane_jobs,
-            jobs_per_namespace: self.limits.lane_jobs_per_namespace,
-            batch_max: self.limits.batch_max,
-            batch_time: self.limits.batch_time,
-            attempts: self.limits.attempts,
-            retry_percent: self.limits.retry_percent,
-            retry_burst: self.limits.retry_burst,
-            wake,
-        };
-        Arc::new(Pool::new(name, Lane::new(limits, Arc::clone(&self.weights)), self.telemetry.clone()))
-    }
-
-    /// Makes the members of a token: one a worker process, or one.
-    fn add(&self, table: &mut Table, pool: &Arc<Pool>, of: &PoolMember) -> Vec<Arc<Member>> {
-        let library = of.library.to_lowercase();
-        let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
-        let numbers = if facts.isolated { 1..=facts.workers } else { 0..=0 };
-        let members: Vec<Arc<Member>> = numbers
-            .map(|worker| {
-                let token = of.token.to_string();
-                let labels = MemberLabels { pool: &pool.name, library: &library, token: &token, worker };
-                let metrics = Arc::new(self.telemetry.member(labels));
-                let status = MemberStatus {
-                    pool: pool.name.clone(),
-                    library: library.clone(),
-                    token,
-                    worker,
-                    serial: None,
-                    state: MemberState::Probing,
-                    reason: None,
-                    sessions: 0,
-                    keys: 0,
-                };
-                let member = Arc::new(Member {
-                    id: MemberId(u32::try_from(table.in_order.len()).unwrap_or(u32::MAX)),
-                    pool: Arc::clone(pool),
-                    library: library.clone(),
-                    token: of.token.clone(),
-                    worker,
-                    pin: of.pin.clone().or_else(|| facts.pin.clone()),
-                    sessions: of.max_sessions.or(facts.sessions).map(|all| share(all, facts, worker)),
-                    metrics,
-                    status: RwLock::new(status),
-                    proving: AtomicUsize::new(0),
-                });
-                table.in_order.push(Arc::clone(&member));
-                member
-            })
-            .collect();
-        if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
-            table.lanes.push(Arc::clone(pool));
-            self.telemetry.lane_limits(&pool.name, self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
-        }
-        table.by_token.insert((library, of.token.clone()), (Arc::clone(pool), members.clone()));
-        members
-    }
-
-    /// The pool and the members that may hold a key: all of the pool `library` names, or those of one token.
-    pub(super) fn find(&self, library: &str, token: Option<&TokenSelector>) -> Result<Home, Fault> {
-        let name = library.to_lowercase();
-        let Some(token) = token else {
-            let found = self.table.read().configured.get(&name).cloned();
-            return found.ok_or_else(|| {
-                let what = format!("there is no kms_pool {library:?} in the configuration; add it and restart");
-                Fault::Unavailable { what }
-            });
-        };
-        if !self.libraries.contains_key(&name) {
-            let what = format!("there is no kms_library {library:?} in the configuration; add it and restart");
-            return Err(Fault::Unavailable { what });
-        }
-        let key = (name, token.clone());
-        if let Some(found) = self.table.read().by_token.get(&key) {
-            return Ok(found.clone());
-        }
-        let mut table = self.table.write();
-        if let Some(found) = table.by_token.get(&key) {
-            return Ok(found.clone());
-        }
-        if table.lanes.len() >= POOLS_MAX {
-            let what = format!(
-                "{POOLS_MAX} tokens are in use, which is the most allowed; restart to let go of those without managed keys"
-            );
-            return Err(Fault::Unavailable { what });
-        }
-        let pool = self.pool(&format!("{library}/{token}"), self.wake(library));
-        let of = PoolMember { library: key.0, token: key.1, pin: None, max_sessions: None };
-        let members = self.add(&mut table, &pool, &of);
-        Ok((pool, members))
-    }
-
-    /// A pool without members, for keys whose library is configured no longer.
-    pub(super) fn nowhere(&self) -> Arc<Pool> {
-        self.pool(NOWHERE, Wake::Chain)
-    }
-
-    /// Every member, in the order they were made.
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
-        self.table.read().in_order.clone()
-    }
-
-    /// Every pool.
-    pub(super) fn all(&self) -> Vec<Arc<Pool>> {
-        self.table.read().lanes.clone()
-    }
-}
-
-/// A worker's part of the sessions of its token.
-fn share(all: usize, facts: &LibraryFacts, worker: u32) -> usize {
-    if !facts.isolated {
-        return all;
-    }
-    let workers = facts.workers as usize;
-    let extra = usize::from((worker as usize).saturating_sub(1) < all % workers);
-    (all / workers + extra).max(1)
 }
 
 /// Sessions a member takes where no stanza says: the profile's number, shared by the workers of the token.

@@ -12,6 +12,7 @@ use super::job::{Job, Pending};
 use super::lane::{Lane, Place, nanoseconds};
 use super::pool::Pool;
 use super::schedule::TenantId;
+use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
 use crate::model::{Fault, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
@@ -94,8 +95,13 @@ impl Routes {
         route
     }
 
+    /// Serves a key no longer: what waits for it is told so.
     pub(super) fn remove(&self, uuid: &str) {
-        self.0.write().remove(uuid);
+        let removed = self.0.write().remove(uuid);
+        if let Some(route) = removed {
+            route.nobody_holds(Fault::NotFound { what: format!("no managed key found with uuid {uuid}") });
+            route.lane.sweep();
+        }
     }
 }
 
@@ -132,13 +138,15 @@ impl KeyRoute {
     }
 
     /// Queues one operation. Refuses at once where the lane is full, the deadline has passed, or no member holds the
-    /// key; never waits.
+    /// key; never waits. Within [`together`](super::together()), a lane's refusal comes as the answer.
     pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: &Terms) -> Result<Pending, Fault> {
         if let Some(fault) = self.absence() {
             return Err(fault);
         }
         let (job, pending) = Job::new(operation, Arc::clone(self), terms.clone());
-        self.lane.push(job)?;
+        if let Some(job) = together::gather(job) {
+            self.lane.push(job)?;
+        }
         Ok(pending)
     }
 
@@ -158,6 +166,11 @@ impl KeyRoute {
     /// Changes the key's cap.
     pub(super) fn cap(&self, max_parallel: Option<usize>) {
         self.max_parallel.store(max_parallel.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The lane its jobs go through.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     /// The managed key's UUID.
@@ -264,6 +277,11 @@ impl KeyRoute {
         self.running.fetch_sub(1, Ordering::AcqRel);
         self.lane.note_ended();
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
+    }
+
+    /// Device time operations took, on average; zero before the first.
+    pub(super) fn learnt(&self) -> Duration {
+        Duration::from_nanos(self.expected_ns.load(Ordering::Relaxed))
     }
 
     /// Device time one operation is expected to take, in nanoseconds.

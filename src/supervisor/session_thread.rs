@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::job::{Job, JobResult};
 use super::lane::{Lane, Pulled, Seat};
+use super::presence::Presence;
 use super::proof;
 use super::route::KeyRoute;
 use super::watch::{Front, Left, Watch};
@@ -46,7 +47,7 @@ pub(super) enum SessionEvent {
 
 /// Everything a session thread works with.
 pub(super) struct SessionThread {
-    pub(super) seat: Seat,
+    pub(super) seat: Arc<Seat>,
     pub(super) lane: Arc<Lane>,
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,
@@ -57,6 +58,8 @@ pub(super) struct SessionThread {
     /// The key to exercise: one the member has proven to hold.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
     pub(super) report: Box<dyn Fn(SessionEvent) + Send>,
+    /// Dropped last: after the session and the device.
+    pub(super) _presence: Presence,
 }
 
 /// Results kept until the batch is done, so that each asker's connection is woken once.
@@ -383,10 +386,14 @@ impl SessionThread {
             }
             // The first time, a fresh session of our own is the nearest to try again.
             Fate::Reopen if job.avoid != Some(member) => {
-                job.avoid = Some(member);
-                if let Some(job) = self.watch.again(job) {
-                    self.lane.retry(job, error.fault, member);
-                    return After::GivenUp;
+                match self.lane.retry_here(&mut job, error.fault.clone(), member) {
+                    Ok(()) => {
+                        if let Some(job) = self.watch.again(job) {
+                            self.lane.put_back(std::iter::once(job));
+                            return After::GivenUp;
+                        }
+                    }
+                    Err(fault) => running.outbox.push((job, Err(fault))),
                 }
                 After::Reopen(error)
             }
@@ -433,11 +440,14 @@ impl SessionThread {
     }
 
     /// Has a key sign something of ours, so that the token does not forget a session nobody uses; and learns so of what
-    /// broke before a client does.
+    /// broke before a client does. Where the token holds none of the keys, the session itself is asked after.
     fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
-        let Some(found) = self.exercised.load_full() else { return Ok(()) };
+        let found = self.exercised.load_full();
         self.watch.begin_call();
-        let result = proof::exercise(running.session.as_mut(), &found);
+        let result = match &found {
+            Some(found) => proof::exercise(running.session.as_mut(), found),
+            None => running.session.check_alive(),
+        };
         self.watch.end_call();
         let Err(error) = result else { return Ok(()) };
         if matches!(error.fault, Fault::KeyMismatch { .. }) {

@@ -41,6 +41,7 @@ pub(super) struct MemberSettings {
 /// One session thread, as the actor sees it.
 pub(super) struct Thread {
     number: u64,
+    pub(super) seat: Arc<Seat>,
     pub(super) watch: Arc<Watch>,
     pub(super) opened: bool,
     pub(super) stuck: bool,
@@ -66,14 +67,16 @@ pub(super) struct SlotActor {
     pub(super) epoch: u64,
     pub(super) device: Option<Arc<dyn Device>>,
     /// The device before, should the control thread still be inside a call into it.
-    last_device: Option<Weak<dyn Device>>,
+    pub(super) last_device: Option<Weak<dyn Device>>,
     pub(super) traits: Traits,
     pub(super) threads: Vec<Thread>,
     threads_started: u64,
     pub(super) keys: SlotKeys,
     waiting: Vec<(KeySpec, Reply)>,
     /// It went down a moment ago, and whoever needs it waits.
-    returns: bool,
+    pub(super) returns: bool,
+    /// Its token is let go of: it does not come up any more.
+    pub(super) leaving: bool,
     /// The key that idle sessions exercise.
     pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
 }
@@ -147,6 +150,7 @@ impl SlotActor {
             threads_started: 0,
             waiting: Vec::new(),
             returns: false,
+            leaving: false,
             exercised: Arc::default(),
         }
     }
@@ -176,7 +180,7 @@ impl SlotActor {
 
     /// Starts bringing the token up, unless that is going on. A key's own PIN is used where no stanza gives one.
     pub(super) fn bring_up(&mut self, ctx: &mut Context<Self>) {
-        if self.bringing_up || self.health.is_up() {
+        if self.bringing_up || self.leaving || self.health.is_up() {
             return;
         }
         let Some(pin) = self.pin.clone().or_else(|| self.keys.any_pin()) else {
@@ -195,6 +199,9 @@ impl SlotActor {
         let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
         ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
             actor.bringing_up = false;
+            if actor.leaving {
+                return;
+            }
             let result = result.unwrap_or_else(|fault| {
                 // The control thread hangs in a call into the device before; a process can be ended, and the call with it.
                 if let Some(device) = actor.last_device.as_ref().and_then(Weak::upgrade) {
@@ -242,9 +249,9 @@ impl SlotActor {
     /// Whether the PIN of a key is of use to it: it has none, or the one it has was refused. One that is down for another
     /// reason keeps the PIN it served with, and one whose signatures were wrong is not brought back by any.
     fn wants_pin(&self) -> bool {
-        self.pin.is_none()
-            || self.health.state() == MemberState::Refused
-                && matches!(self.down, Some(Fault::CredentialsRefused { .. }))
+        let refused = self.health.state() == MemberState::Refused;
+        let by_its_pin = refused && matches!(self.down, Some(Fault::CredentialsRefused { .. }));
+        !self.leaving && (self.pin.is_none() || by_its_pin)
     }
 
     /// Whether it is brought up just now, and there is room for one more to wait for that.
@@ -277,11 +284,11 @@ impl SlotActor {
         let Some(device) = self.device.clone() else { return false };
         self.threads_started += 1;
         let (number, epoch) = (self.threads_started, self.epoch);
-        let watch = Watch::new();
+        let (seat, watch) = (Arc::new(Seat::new(self.member.id, epoch)), Watch::new());
         let address = ctx.address();
         let keep_alive = self.settings.keep_alive.unwrap_or(self.traits.keep_alive);
         let thread = SessionThread {
-            seat: Seat::new(self.member.id, epoch),
+            seat: Arc::clone(&seat),
             lane: Arc::clone(&self.member.pool.lane),
             device,
             watch: Arc::clone(&watch),
@@ -291,9 +298,10 @@ impl SlotActor {
             exercised: Arc::clone(&self.exercised),
             // A mailbox that is closed belongs to an actor that is gone: then nobody needs to know.
             report: Box::new(move |event| address.do_send(FromSession { number, epoch, event })),
+            _presence: self.member.presence.clone(),
         };
         match thread.start() {
-            Ok(()) => self.threads.push(Thread { number, watch, opened: false, stuck: false }),
+            Ok(()) => self.threads.push(Thread { number, seat, watch, opened: false, stuck: false }),
             Err(fault) => {
                 tracing::error!(%fault, token = %self.member.token, "a session is missing");
                 return false;
@@ -321,9 +329,7 @@ impl SlotActor {
         ctx.spawn(closed.into_actor(self).map(|_, _, _| ()));
         self.member.pool.lane.sweep();
         if !returns {
-            for (spec, reply) in self.waiting.drain(..) {
-                let _ = reply.send(Err(unavailable(&spec, &error.fault)));
-            }
+            self.refuse_waiting(&error.fault);
         }
         self.say_down(&error, again);
         self.down_cause = Some(error.cause);
@@ -333,6 +339,14 @@ impl SlotActor {
             Again::Never => return,
         };
         ctx.run_later(pause, |actor, ctx| actor.probe(ctx));
+    }
+
+    /// Tells whoever waits for it why it does not come.
+    pub(super) fn refuse_waiting(&mut self, why: &Fault) {
+        for (spec, reply) in self.waiting.drain(..) {
+            // Who has left needs no answer.
+            let _ = reply.send(Err(unavailable(&spec, why)));
+        }
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {

@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 
 use super::control::{ControlThread, Reach};
 use super::first_use;
+use super::leaving::Leave;
 use super::pins::{Logins, PinMemory};
-use super::pool::{Member, NOWHERE, Pools};
+use super::pool::{Member, NOWHERE};
+use super::pools::{Home, Pools};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, Status};
+use crate::model::{Deadline, Fault, PublicKey, Secret, Status, TokenSelector};
 use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
@@ -72,6 +74,7 @@ struct Shared {
     pools: Pools,
     routes: Arc<Routes>,
     libraries: Vec<LibraryInfo>,
+    tokens_per_namespace: usize,
 }
 
 /// What a supervisor supervises.
@@ -99,6 +102,7 @@ impl Supervisor {
             pools: Pools::new(&libraries, &pools, &namespaces, &limits, &telemetry),
             routes: Arc::default(),
             libraries: libraries.iter().map(library).chain(pools.iter().map(pool)).collect(),
+            tokens_per_namespace: limits.tokens_per_namespace,
         });
         let actor = SupervisorActor {
             shared: Arc::clone(&shared),
@@ -125,9 +129,21 @@ impl Supervisor {
         self.address.do_send(ToMember::BringUpPools);
     }
 
+    /// Tokens that the managed keys of one namespace may name beside those that the configuration names.
+    pub fn tokens_per_namespace(&self) -> usize {
+        self.shared.tokens_per_namespace
+    }
+
+    /// Whether the configuration names this token of a library, as a member of a pool.
+    pub fn is_configured(&self, library: &str, token: &TokenSelector) -> bool {
+        self.shared.pools.is_configured(library, token)
+    }
+
     /// Finds a key on the members that may hold it, or generates it on one of them where that is allowed, and has it proven.
-    /// From then on it is served. [`Fault::NotFound`] means that every member serves, and none holds such a key.
+    /// From then on it is served. [`Fault::NotFound`] means that every member serves, and none holds such a key. Its token
+    /// is in use until [`Supervisor::release`].
     pub async fn prepare(&self, spec: KeySpec, deadline: Deadline) -> Result<PreparedKey, Fault> {
+        self.name_token(&spec)?;
         let (reply, answer) = oneshot::channel();
         self.address.do_send(ToMember::Prepare(Prepare { spec, reply }));
         match tokio::time::timeout_at(deadline.instant().into(), answer).await {
@@ -138,11 +154,11 @@ impl Supervisor {
     }
 
     /// Registers a key whose public half is known: its route, which members join once they have proven to hold it.
-    /// Called again for the same key, it changes the key's settings.
+    /// Called again for the same key, it changes the key's settings. Its token is in use until [`Supervisor::release`].
     pub fn adopt(&self, spec: KeySpec, public: &PublicKey) -> Arc<KeyRoute> {
-        let found = self.shared.pools.find(&spec.library, spec.token.as_ref());
-        let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| Arc::clone(pool));
-        let route = self.shared.routes.get_or_make(&spec, public, &pool);
+        let found = self.name_token(&spec);
+        let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| pool);
+        let route = self.shared.routes.get_or_make(&spec, public, pool);
         match found {
             Ok(_) => {}
             Err(fault) => {
@@ -159,6 +175,33 @@ impl Supervisor {
     pub fn forget(&self, uuid: &str) {
         self.shared.routes.remove(uuid);
         self.address.do_send(ToMember::Forget(uuid.to_owned()));
+    }
+
+    /// The same, and the managed key needs its token no longer: it was deleted. The last key that
+    /// leaves a token which the configuration does not name takes it along: its sessions close, and it logs out.
+    pub fn release(&self, uuid: &str) {
+        self.forget(uuid);
+        self.shared.pools.release(uuid);
+        self.let_go();
+    }
+
+    /// The managed key names another token than this now.
+    pub fn leave_token(&self, uuid: &str, library: &str, token: Option<&TokenSelector>) {
+        self.shared.pools.leave(uuid, library, token);
+        self.let_go();
+    }
+
+    /// The pool and members of a key's token, which is in use from now on.
+    fn name_token(&self, spec: &KeySpec) -> Result<Home, Fault> {
+        let home = self.shared.pools.name(&spec.uuid, &spec.library, spec.token.as_ref());
+        self.let_go();
+        home
+    }
+
+    fn let_go(&self) {
+        if self.shared.pools.has_retired() {
+            self.address.do_send(ToMember::LetGo);
+        }
     }
 
     /// Every member, as it stands.
@@ -197,6 +240,7 @@ enum ToMember {
     Prepare(Prepare),
     Adopt(Adopt),
     Forget(String),
+    LetGo,
 }
 
 impl Message for ToMember {
@@ -232,7 +276,7 @@ impl SupervisorActor {
             let what = format!("there is no kms_library {:?} in the configuration; add it and restart", member.library);
             return Err(Fault::Unavailable { what });
         };
-        let control = ControlThread::start(Reach {
+        let reach = Reach {
             backend: Arc::clone(&library.backend),
             library: member.library.clone(),
             token: member.token.clone(),
@@ -241,7 +285,11 @@ impl SupervisorActor {
             logins: Arc::clone(&self.logins),
             final_pin_try: library.final_pin_try,
             metrics: Arc::clone(&member.metrics),
-        })?;
+            before: member.before.clone(),
+            // The rest of the limit is left for the token itself.
+            wait: self.limits.call_open / 2,
+        };
+        let control = ControlThread::start(reach, member.presence.clone())?;
         let settings = MemberSettings {
             call_sign: library.call_sign,
             keep_alive: library.keep_alive,
@@ -293,6 +341,21 @@ impl SupervisorActor {
         // Of a key without candidates was told when it came.
         for candidate in self.candidates(&adopt.spec).unwrap_or_default() {
             candidate.address.do_send(adopt.clone());
+        }
+    }
+
+    /// Ends the members of tokens that no managed key names any more.
+    fn let_go(&mut self) {
+        for (pool, members) in self.shared.pools.retired() {
+            tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
+            // Nothing is left for it to do: no key leads here.
+            pool.lane.close();
+            pool.lane.abandon();
+            for member in members {
+                if let Some((_, address)) = self.slots.remove(&member.id) {
+                    address.do_send(Leave);
+                }
+            }
         }
     }
 
@@ -355,6 +418,7 @@ impl Handler<ToMember> for SupervisorActor {
                 // A member that only prepared the key knows it too, though it was never adopted.
                 self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
             }
+            ToMember::LetGo => self.let_go(),
         }
     }
 }

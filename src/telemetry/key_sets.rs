@@ -34,7 +34,6 @@ impl KeySets {
     /// Their exposition.
     pub(super) fn render(&self) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
-        list::describe(&recorder);
         for set in self.0.lock().iter() {
             let labels = [("pool", &*set.pool), ("namespace", &*set.namespace), ("key", &*set.key)];
             gauge(&recorder, list::KEY_MEMBERS, &labels).set(count(set.members));

@@ -1,7 +1,6 @@
 //! The one list of metrics. Names follow Prometheus' conventions: base units, `_total` for counters.
 
-use metrics::{Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::PrometheusRecorder;
+use metrics::{Level, Metadata};
 
 pub(super) static METADATA: Metadata<'static> = Metadata::new("keyway", Level::INFO, None);
 
@@ -170,7 +169,7 @@ pub const METRICS: &[MetricInfo] = &[
         KEY_MISMATCHES,
         Counter,
         &["pool", "library", "token", "worker"],
-        "Proofs that found another key than the one recorded. Any is an alarm.",
+        "Proofs that found another key than the one recorded, or whose signature was another key's. Any is an alarm.",
     ),
     metric(
         BREAKER,
@@ -194,15 +193,3 @@ pub const METRICS: &[MetricInfo] = &[
     metric(PROCESS_FDS, Gauge, &[], "File descriptors the daemon has open."),
     metric(PROCESS_THREADS, Gauge, &[], "Threads of the daemon."),
 ];
-
-/// Tells the recorder what each metric says.
-pub(super) fn describe(recorder: &PrometheusRecorder) {
-    for info in METRICS {
-        let unit = if info.name.ends_with("_seconds") { Some(Unit::Seconds) } else { None };
-        match info.kind {
-            Counter => recorder.describe_counter(info.name.into(), unit, info.help.into()),
-            Gauge => recorder.describe_gauge(info.name.into(), unit, info.help.into()),
-            Histogram => recorder.describe_histogram(info.name.into(), unit, info.help.into()),
-        }
-    }
-}

@@ -11,6 +11,7 @@ mod list;
 pub mod log;
 mod pools;
 mod process;
+mod scopes;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,6 +28,7 @@ pub use labels::{LoginLabel, OperationLabel, OutcomeLabel, Refusal};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
+pub use scopes::PoolMetrics;
 
 /// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
 const BUCKETS: usize = 20;
@@ -52,19 +54,14 @@ struct Inner {
     malformed: [Counter; 2],
     store: [Gauge; 3],
     key_sets: KeySets,
+    pools: scopes::Pools,
 }
 
 impl Telemetry {
     /// A fresh set of metrics, all at zero.
     pub fn new() -> Telemetry {
-        let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
-        let coarse = Matcher::Full(list::TENANT_DEVICE_SECONDS.to_owned());
-        // Only an empty list is an error.
-        let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
-        let builder = builder.set_buckets_for_metric(coarse, &BUCKETS_COARSE).unwrap_or_default();
-        let recorder = builder.build_recorder();
+        let recorder = recorder();
         let handle = recorder.handle();
-        list::describe(&recorder);
         let inner = Inner {
             requests: empty_cells(OperationLabel::ALL.len() * OutcomeLabel::COUNT * 2),
             request_seconds: empty_cells(OperationLabel::ALL.len() * 2),
@@ -79,6 +76,7 @@ impl Telemetry {
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
             key_sets: KeySets::default(),
+            pools: scopes::Pools::default(),
             handle,
             recorder,
         };
@@ -97,12 +95,16 @@ impl Telemetry {
     /// The exposition in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
         process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
-        self.0.handle.render() + &self.0.key_sets.render()
+        let mut expositions = self.0.pools.render();
+        expositions.push(self.0.handle.render());
+        expositions.push(self.0.key_sets.render());
+        scopes::merge(&expositions)
     }
 
     /// Folds what histograms have collected. To be called every few seconds, scraped or not, so that memory stays flat.
     pub fn upkeep(&self) {
         self.0.handle.run_upkeep();
+        self.0.pools.upkeep();
     }
 
     /// One operation was answered, `total` after it arrived.
@@ -197,6 +199,16 @@ fn empty_cells<T>(len: usize) -> Vec<OnceLock<T>> {
     std::iter::repeat_with(OnceLock::new).take(len).collect()
 }
 
+/// A recorder with the buckets that every one of the daemon has.
+fn recorder() -> PrometheusRecorder {
+    let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
+    let coarse = Matcher::Full(list::TENANT_DEVICE_SECONDS.to_owned());
+    // Only an empty list is an error.
+    let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
+    let builder = builder.set_buckets_for_metric(coarse, &BUCKETS_COARSE).unwrap_or_default();
+    builder.build_recorder()
+}
+
 fn count(value: usize) -> f64 {
     f64::from(u32::try_from(value).unwrap_or(u32::MAX))
 }
@@ -223,19 +235,20 @@ mod tests {
     use super::*;
     use crate::model::{Class, MemberState};
 
-    const MEMBER: MemberLabels<'static> = MemberLabels { pool: "dev", library: "dev", token: "keyway-dev", worker: 0 };
+    const MEMBER: MemberLabels<'static> = MemberLabels { library: "dev", token: "keyway-dev", worker: 0 };
 
     #[test]
     fn what_was_counted_is_exposed_under_closed_labels() {
         let telemetry = Telemetry::new();
         telemetry.request_finished(OperationLabel::Sign, OutcomeLabel::Ok, Wire::Framed, Duration::from_micros(120));
-        let member = telemetry.member(MEMBER);
+        let pool = telemetry.pool("dev");
+        let member = pool.member(MEMBER);
         member.job_finished(Duration::from_micros(90), Class::Bulk, true);
         member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
         member.evicted("CKR_SESSION_CLOSED");
         member.login(Some("CKR_USER_NOT_LOGGED_IN"), LoginLabel::Ok);
         telemetry.library("HSM").initialised(true);
-        let tenant = telemetry.tenant("dev", "team-a/");
+        let tenant = pool.tenant("team-a/");
         tenant.job_started(Duration::from_micros(20), Class::Interactive);
         tenant.retried();
         tenant.job_finished(Duration::from_millis(2));
@@ -275,12 +288,39 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_gone_leaves_no_series_behind_and_the_others_stand_under_one_head() {
+        let telemetry = Telemetry::new();
+        let pools = ["one", "two"].map(|name| {
+            let pool = telemetry.pool(name);
+            pool.tenant("root").job_finished(Duration::from_millis(2));
+            let member = pool.member(MemberLabels { token: name, ..MEMBER });
+            member.login(None, LoginLabel::Ok);
+            member.job_finished(Duration::from_millis(2), Class::Bulk, true);
+            telemetry.library("dev").worker_started(name, true);
+            (pool, member)
+        });
+        telemetry.upkeep();
+        let text = telemetry.render();
+        for name in ["keyway_logins_total", "keyway_tenant_device_seconds", "keyway_worker_starts_total"] {
+            assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{text}");
+        }
+        assert!(text.contains(r#"token="one""#) && text.contains(r#"token="two""#), "{text}");
+        telemetry.end_pool(&pools[0].0);
+        // Whoever still works for it counts for nobody.
+        pools[0].1.job_finished(Duration::from_millis(2), Class::Control, true);
+        telemetry.library("dev").worker_started("one", true);
+        let text = telemetry.render();
+        assert!(!text.contains(r#""one""#) && text.contains(r#"token="two""#), "{text}");
+    }
+
+    #[test]
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
-        telemetry.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
-        telemetry.tenant("dev", "root").depth([1, 2, 3]);
+        let pool = telemetry.pool("dev");
+        pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
+        pool.tenant("root").depth([1, 2, 3]);
         telemetry.key_sets(vec![key_set("k")]);
-        telemetry.lane_limits("dev", 4096, 1024);
+        pool.lane_limits(4096, 1024);
         telemetry.library("dev").worker_started("keyway-dev", true);
         telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
         let text = telemetry.render();

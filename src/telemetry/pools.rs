@@ -2,14 +2,13 @@
 //! on the way of a job.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
-use metrics_exporter_prometheus::PrometheusRecorder;
 use parking_lot::Mutex;
 
-use super::{LoginLabel, Telemetry, count, counter, gauge, histogram, list};
+use super::{LoginLabel, PoolMetrics, count, counter, gauge, histogram, list};
 use crate::model::{Class, MemberState};
 
 /// Causes that are told apart, of one metric of one member; the rest counts as `other`.
@@ -20,8 +19,6 @@ const START: &str = "start";
 /// What a member's labels say.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberLabels<'a> {
-    /// The pool it is in.
-    pub pool: &'a str,
     /// The KMS library.
     pub library: &'a str,
     /// The token.
@@ -32,8 +29,7 @@ pub struct MemberLabels<'a> {
 
 /// One namespace in one pool. Bounded by the pools and namespaces an operator configures.
 pub struct TenantMetrics {
-    telemetry: Telemetry,
-    pool: String,
+    pool: Arc<PoolMetrics>,
     namespace: String,
     queue_seconds: [OnceLock<Histogram>; Class::ALL.len()],
     device_seconds: Histogram,
@@ -48,8 +44,8 @@ impl TenantMetrics {
     pub fn job_started(&self, waited: Duration, class: Class) {
         let cell = &self.queue_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
-            let labels = [("pool", &*self.pool), ("namespace", &*self.namespace), ("class", class.label())];
-            histogram(self.telemetry.recorder(), list::JOB_QUEUE_SECONDS, &labels)
+            let labels = [("pool", self.pool.name()), ("namespace", &*self.namespace), ("class", class.label())];
+            histogram(self.pool.recorder(), list::JOB_QUEUE_SECONDS, &labels)
         });
         seconds.record(waited);
     }
@@ -95,7 +91,7 @@ pub struct SessionCounts {
 
 /// One member.
 pub struct MemberMetrics {
-    telemetry: Telemetry,
+    pool: Arc<PoolMetrics>,
     labels: [String; 4],
     states: [Gauge; MemberState::ALL.len()],
     sessions: [Gauge; 3],
@@ -130,7 +126,7 @@ impl ByCause {
             let mut labels = of.labels().to_vec();
             labels.push(("cause", cause));
             labels.extend(result.map(|result| ("result", result)));
-            counter(of.telemetry.recorder(), self.name, &labels)
+            counter(of.pool.recorder(), self.name, &labels)
         });
         counted.increment(more);
     }
@@ -155,7 +151,7 @@ impl MemberMetrics {
         let seconds = cell.get_or_init(|| {
             let [pool, library, token, worker] = self.labels();
             let labels = [pool, library, token, worker, ("class", class.label())];
-            histogram(self.telemetry.recorder(), list::JOB_DEVICE_SECONDS, &labels)
+            histogram(self.pool.recorder(), list::JOB_DEVICE_SECONDS, &labels)
         });
         seconds.record(took);
     }
@@ -212,15 +208,14 @@ impl MemberMetrics {
     }
 }
 
-impl Telemetry {
-    /// The handles of one namespace in a pool.
-    pub fn tenant(&self, pool: &str, namespace: &str) -> TenantMetrics {
+impl PoolMetrics {
+    /// The handles of one namespace in the pool.
+    pub fn tenant(self: &Arc<Self>, namespace: &str) -> TenantMetrics {
         let recorder = self.recorder();
-        let labels = [("pool", pool), ("namespace", namespace)];
+        let labels = [("pool", self.name()), ("namespace", namespace)];
         let with = |name, value| [labels[0], labels[1], (name, value)];
         TenantMetrics {
-            telemetry: self.clone(),
-            pool: pool.to_owned(),
+            pool: Arc::clone(self),
             namespace: namespace.to_owned(),
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
             device_seconds: histogram(recorder, list::TENANT_DEVICE_SECONDS, &labels),
@@ -232,15 +227,16 @@ impl Telemetry {
     }
 
     /// The handles of one member.
-    pub fn member(&self, of: MemberLabels<'_>) -> MemberMetrics {
+    pub fn member(self: &Arc<Self>, of: MemberLabels<'_>) -> MemberMetrics {
+        self.note_token(of.library, of.token);
         let recorder = self.recorder();
         let worker = of.worker.to_string();
-        let labels = [("pool", of.pool), ("library", of.library), ("token", of.token), ("worker", worker.as_str())];
+        let labels = [("pool", self.name()), ("library", of.library), ("token", of.token), ("worker", &*worker)];
         let with = |name, value| [labels[0], labels[1], labels[2], labels[3], (name, value)];
         let results = |name| ["ok", "failed"].map(|result| counter(recorder, name, &with("result", result)));
         let metrics = MemberMetrics {
-            telemetry: self.clone(),
-            labels: [of.pool, of.library, of.token, &worker].map(str::to_owned),
+            pool: Arc::clone(self),
+            labels: [self.name(), of.library, of.token, &worker].map(str::to_owned),
             states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
             sessions: ["serving", "opening", "stuck"]
                 .map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
@@ -260,14 +256,10 @@ impl Telemetry {
         metrics
     }
 
-    /// The bounds of a pool's lane: of all its jobs, and of one namespace's.
-    pub fn lane_limits(&self, pool: &str, jobs: usize, jobs_per_namespace: usize) {
+    /// The bounds of the pool's lane: of all its jobs, and of one namespace's.
+    pub fn lane_limits(&self, jobs: usize, jobs_per_namespace: usize) {
         for (of, limit) in [("pool", jobs), ("namespace", jobs_per_namespace)] {
-            gauge(self.recorder(), list::LANE_LIMIT, &[("pool", pool), ("of", of)]).set(count(limit));
+            gauge(self.recorder(), list::LANE_LIMIT, &[("pool", self.name()), ("of", of)]).set(count(limit));
         }
-    }
-
-    fn recorder(&self) -> &PrometheusRecorder {
-        &self.0.recorder
     }
 }

@@ -27,4 +27,5 @@ mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
 mod token;
+mod tokens;
 mod wrong_keys;

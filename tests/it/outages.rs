@@ -154,6 +154,31 @@ async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_leaves_the_lane_of_a_slot_whose_sessions_all_hang() {
+    let setup = Setup {
+        more: probing("call_sign = \"150ms\"\n lane_jobs = 4"),
+        stanza: "max_sessions = 1",
+        ..Setup::default()
+    };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("hang C_OpenSession");
+    rig.sim.steer("hang C_Sign");
+    let framed = rig.framed(Duration::from_millis(500)).await;
+    let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    // Its only session hangs, and the one that is to come instead of it as well; more than the lane holds is asked in all.
+    for _ in 0..3 {
+        for answer in futures_util::future::join_all((0..4).map(|_| framed.sign(sign()))).await {
+            let late = matches!(&answer, Err(ClientError::Refused { label, .. }) if label == "deadline_exceeded");
+            assert!(late, "{answer:?}");
+        }
+        wait_for("an empty lane", || (rig.sum("keyway_lane_depth", &[]) == 0.0).then_some(()));
+    }
+    rig.sim.steer("release");
+    Load::default().run(&rig, 20).await.assert_only(&["overloaded"]);
+}
+
+#[tokio::test]
 async fn a_drain_under_load_with_a_slot_that_hangs_ends_in_time_and_answers_everything() {
     let mut rig = Rig::pool("call_sign = \"150ms\"\n drain = \"20s\"", "max_sessions = 2").await;
     rig.sim.steer("slot * service 3ms");

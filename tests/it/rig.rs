@@ -60,6 +60,18 @@ impl Rig {
         Rig::on(token, sim, setup).await
     }
 
+    /// A daemon on made-up tokens as above, with a second library `bare` on the same module that carries no PIN.
+    pub(crate) async fn bare(tokens: &[&str], keys: &[&str], setup: Setup) -> Rig {
+        let token = Token::absent();
+        let sim = Sim::null(token::module(), &module(&token), tokens, keys);
+        let bare = format!(
+            "kms_library \"pkcs11\" {{\n name = \"bare\"\n library = \"{}\"\n profile = \"generic\"\n {}\n}}\n",
+            sim.module.display(),
+            setup.stanza,
+        );
+        Rig::on(token, sim, Setup { more: format!("{bare}{}", setup.more).leak(), ..setup }).await
+    }
+
     /// Both made-up tokens in a pool with the key `doc`, each with two sessions, which a device serves both at once.
     pub(crate) async fn pool(limits: &str, stanza: &'static str) -> Rig {
         let setup = Setup { more: pool(limits), stanza, ..Setup::default() };

@@ -247,3 +247,36 @@ async fn a_stanza_does_not_take_a_mounts_requests_away() {
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && told.contains("\"team-a/pki/\""), "{told}");
 }
+
+#[tokio::test]
+async fn a_flood_of_changes_is_refused_in_its_own_namespace_and_holds_no_other_up() {
+    let token = Token::absent();
+    let daemon = daemon(&token).await;
+    let register = async |namespace: &'static str, number: usize| {
+        let path = format!("sys/managed-keys/pkcs11/key-{number}");
+        ask(&daemon, namespace, Verb::Write, &path, managed_key("doc")).await.status
+    };
+    // More at once than may wait, for as long as the other namespace asks.
+    let over = std::cell::Cell::new(false);
+    let one_of_many = async |number: usize| {
+        let mut statuses = Vec::new();
+        while !over.get() {
+            statuses.push(register(A, number).await);
+        }
+        statuses
+    };
+    let flooding = futures_util::future::join_all((0..120).map(one_of_many));
+    let trickle = async {
+        let mut statuses = Vec::new();
+        for number in 0..40 {
+            statuses.push(register(B, number).await);
+        }
+        over.set(true);
+        statuses
+    };
+    let (flooded, asked) = futures_util::future::join(flooding, trickle).await;
+    let flooded: Vec<u16> = flooded.concat();
+    assert!(flooded.contains(&204) && flooded.contains(&503), "{flooded:?}");
+    assert!(flooded.iter().all(|status| [204, 503].contains(status)), "{flooded:?}");
+    assert!(asked.iter().all(|status| *status == 204), "{asked:?}");
+}

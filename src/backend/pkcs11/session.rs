@@ -88,8 +88,7 @@ impl Pkcs11Session {
     /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
     /// say is believed.
     fn is_logged_out(&self) -> bool {
-        let state = self.session.native.get_session_info().map(|info| info.session_state());
-        matches!(state, Ok(SessionState::RoPublic | SessionState::RwPublic))
+        self.session.native.get_session_info().is_ok_and(|info| is_public(info.session_state()))
     }
 
     /// What of the session and the module an error ends.
@@ -164,6 +163,19 @@ impl crate::backend::Session for Pkcs11Session {
             .map_err(|error| self.judge(error))
     }
 
+    fn check_alive(&mut self) -> Result<(), BackendError> {
+        let info = client::check_present(&self.session.module, self.profile, Function::GetSessionInfo).and_then(|()| {
+            let info = self.session.native.get_session_info();
+            info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetSessionInfo, &error))
+        });
+        let state = info.map_err(|error| self.judge(error))?.session_state();
+        if self.login.is_some() && is_public(state) {
+            let error = fault::from_rv(self.profile, Function::GetSessionInfo, CKR_USER_NOT_LOGGED_IN);
+            return Err(self.judge(error));
+        }
+        Ok(())
+    }
+
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let KeyOperation::Sign { scheme, hash, input } = operation;
         let mut mechanism = Prepared::new(*scheme, *hash, kind, input.as_bytes()).map_err(BackendError::keep)?;
@@ -173,6 +185,11 @@ impl crate::backend::Session for Pkcs11Session {
             _ => Ok(signature),
         }
     }
+}
+
+/// Whether nobody is logged in.
+fn is_public(state: SessionState) -> bool {
+    matches!(state, SessionState::RoPublic | SessionState::RwPublic)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Hsm {
         hsm
     }
 
-    fn initialize(&self) {
+    pub(crate) fn initialize(&self) {
         let context = Pkcs11::new(&self.sim.module).unwrap();
         context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
         *self.context.borrow_mut() = Some(context);

@@ -1,0 +1,314 @@
+//! The table of every pool and member. Those of configured pools are made at start and stay; those of other tokens are made
+//! at the first managed key that names their token, and go with the last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::lane::{Lane, LaneLimits, Wake};
+use super::pool::{Member, NOWHERE, Pool};
+use super::presence::Absence;
+use super::route::MemberId;
+use super::supervisor::Library;
+use crate::config::{KmsPool, Limits, NamespaceSettings, PoolMember};
+use crate::model::{Fault, Namespace, Secret, TokenSelector};
+use crate::telemetry::Telemetry;
+
+/// Pools there may be, with those of one token.
+const POOLS_MAX: usize = 4096;
+
+/// What of a library matters to its members.
+struct LibraryFacts {
+    pin: Option<Secret>,
+    sessions: Option<usize>,
+    workers: u32,
+    isolated: bool,
+    wake: Wake,
+}
+
+/// A pool, and those of its members that may hold a key.
+pub(super) type Home = (Arc<Pool>, Vec<Arc<Member>>);
+
+/// A library, in lower case, and how one of its tokens is named.
+type TokenName = (String, TokenSelector);
+
+/// Every pool and member there is.
+pub(super) struct Pools {
+    limits: Limits,
+    weights: Arc<HashMap<Namespace, u32>>,
+    libraries: HashMap<String, LibraryFacts>,
+    telemetry: Telemetry,
+    /// The pool without members, for keys whose library is configured no longer.
+    nowhere: Arc<Pool>,
+    table: RwLock<Table>,
+}
+
+/// A token that is in use.
+struct Token {
+    home: Home,
+    /// Whether the configuration names it: then it stays.
+    configured: bool,
+    /// Managed keys that name it.
+    keys: usize,
+}
+
+/// One member that was let go of, as long as a thread of it may live.
+struct Leaving {
+    token: TokenName,
+    worker: u32,
+    absence: Absence,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By name, in lower case.
+    configured: HashMap<String, Home>,
+    tokens: HashMap<TokenName, Token>,
+    /// The token that each managed key names, by its UUID.
+    named: HashMap<String, TokenName>,
+    in_order: Vec<Arc<Member>>,
+    lanes: Vec<Arc<Pool>>,
+    members_made: u32,
+    /// Let go of, and not yet taken to their end.
+    retired: Vec<Home>,
+    leaving: Vec<Leaving>,
+}
+
+impl Pools {
+    pub(super) fn new(
+        libraries: &[Library],
+        pools: &[KmsPool],
+        namespaces: &[NamespaceSettings],
+        limits: &Limits,
+        telemetry: &Telemetry,
+    ) -> Pools {
+        let facts = |library: &Library| LibraryFacts {
+            pin: library.pin.clone(),
+            sessions: library.sessions,
+            workers: u32::try_from(library.workers.max(1)).unwrap_or(1),
+            isolated: library.isolated,
+            wake: if library.computes_here { Wake::Chain } else { Wake::Each },
+        };
+        let weights = Arc::new(namespaces.iter().map(|known| (known.path.clone(), known.weight)).collect());
+        let this = Pools {
+            limits: limits.clone(),
+            nowhere: pool(NOWHERE, Wake::Chain, limits, &weights, telemetry),
+            weights,
+            libraries: libraries.iter().map(|library| (library.name.to_lowercase(), facts(library))).collect(),
+            telemetry: telemetry.clone(),
+            table: RwLock::default(),
+        };
+        pools.iter().for_each(|pool| this.configure(pool));
+        this
+    }
+
+    fn configure(&self, configured: &KmsPool) {
+        let chain = configured.members.iter().all(|member| self.wake(&member.library) == Wake::Chain);
+        let pool = self.pool(&configured.name, if chain { Wake::Chain } else { Wake::Each });
+        let mut table = self.table.write();
+        let members: Vec<_> =
+            configured.members.iter().flat_map(|member| self.add(&mut table, &pool, member, true)).collect();
+        table.configured.insert(configured.name.to_lowercase(), (pool, members));
+    }
+
+    fn wake(&self, library: &str) -> Wake {
+        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
+    }
+
+    fn pool(&self, name: &str, wake: Wake) -> Arc<Pool> {
+        pool(name, wake, &self.limits, &self.weights, &self.telemetry)
+    }
+
+    /// Makes the members of a token: one a worker process, or one.
+    fn add(&self, table: &mut Table, pool: &Arc<Pool>, of: &PoolMember, configured: bool) -> Vec<Arc<Member>> {
+        let library = of.library.to_lowercase();
+        let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
+        let token = (library, of.token.clone());
+        let numbers = if facts.isolated { 1..=facts.workers } else { 0..=0 };
+        let members: Vec<Arc<Member>> = numbers
+            .map(|worker| {
+                table.members_made = table.members_made.saturating_add(1);
+                let mut member = Member::new(MemberId(table.members_made), pool, &token.0, &token.1, worker);
+                member.pin = of.pin.clone().or_else(|| facts.pin.clone());
+                member.sessions = of.max_sessions.or(facts.sessions).map(|all| share(all, facts, worker));
+                let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
+                member.before = before.map(|left| left.absence.clone()).collect();
+                Arc::new(member)
+            })
+            .collect();
+        table.in_order.extend(members.iter().cloned());
+        if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
+            table.lanes.push(Arc::clone(pool));
+            pool.show_limits(self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
+        }
+        table.tokens.insert(token, Token { home: (Arc::clone(pool), members.clone()), configured, keys: 0 });
+        members
+    }
+
+    /// The pool and the members that may hold the managed key `uuid`: all of the pool `library` names, or those of one
+    /// token. From now on the key names that token, and none it named before.
+    pub(super) fn name(&self, uuid: &str, library: &str, token: Option<&TokenSelector>) -> Result<Home, Fault> {
+        let name = library.to_lowercase();
+        let mut table = self.table.write();
+        let Some(token) = token else {
+            table.release(uuid);
+            return table.pool(&name).ok_or_else(|| no_pool(library));
+        };
+        let token = (name, token.clone());
+        if table.named.get(uuid) == Some(&token)
+            && let Some(known) = table.tokens.get(&token)
+        {
+            return Ok(known.home.clone());
+        }
+        table.release(uuid);
+        if !self.libraries.contains_key(&token.0) {
+            return Err(no_library(library));
+        }
+        if !table.tokens.contains_key(&token) {
+            table.leaving.retain(|left| !left.absence.is_over());
+            if table.lanes.len() + table.leaving.len() >= POOLS_MAX {
+                let what = format!(
+                    "{POOLS_MAX} tokens are in use, which is the most allowed; delete the managed keys of those that are not \
+                     needed"
+                );
+                return Err(Fault::Unavailable { what });
+            }
+            let pool = self.pool(&format!("{library}/{}", token.1), self.wake(library));
+            let of = PoolMember { library: token.0.clone(), token: token.1.clone(), pin: None, max_sessions: None };
+            self.add(&mut table, &pool, &of, false);
+        }
+        let Some(known) = table.tokens.get_mut(&token) else { return Err(no_library(library)) };
+        known.keys += 1;
+        let home = known.home.clone();
+        table.named.insert(uuid.to_owned(), token);
+        Ok(home)
+    }
+
+    /// The managed key `uuid` names no token any more. If it was the last of one that the configuration does not name, that
+    /// token is let go of.
+    pub(super) fn release(&self, uuid: &str) {
+        self.table.write().release(uuid);
+    }
+
+    /// The same of a key that named this token, unless it names another by now.
+    pub(super) fn leave(&self, uuid: &str, library: &str, token: Option<&TokenSelector>) {
+        let mut table = self.table.write();
+        let left = |named: &TokenName| named.0 == library.to_lowercase() && Some(&named.1) == token;
+        if table.named.get(uuid).is_some_and(left) {
+            table.release(uuid);
+        }
+    }
+
+    /// What was let go of since this was last asked.
+    pub(super) fn retired(&self) -> Vec<Home> {
+        std::mem::take(&mut self.table.write().retired)
+    }
+
+    /// Whether [`Pools::retired`] has something to tell.
+    pub(super) fn has_retired(&self) -> bool {
+        !self.table.read().retired.is_empty()
+    }
+
+    /// The pool and members of keys that name this.
+    pub(super) fn find(&self, library: &str, token: Option<&TokenSelector>) -> Result<Home, Fault> {
+        let name = library.to_lowercase();
+        let table = self.table.read();
+        let Some(token) = token else { return table.pool(&name).ok_or_else(|| no_pool(library)) };
+        if !self.libraries.contains_key(&name) {
+            return Err(no_library(library));
+        }
+        let known = table.tokens.get(&(name, token.clone()));
+        known.map(|token| token.home.clone()).ok_or_else(|| {
+            let what = format!("token {token} of kms_library {library:?} was let go of: no managed key names it");
+            Fault::Unavailable { what }
+        })
+    }
+
+    /// Whether the configuration names this token.
+    pub(super) fn is_configured(&self, library: &str, token: &TokenSelector) -> bool {
+        self.table.read().tokens.get(&(library.to_lowercase(), token.clone())).is_some_and(|token| token.configured)
+    }
+
+    /// The pool without members.
+    pub(super) fn nowhere(&self) -> &Arc<Pool> {
+        &self.nowhere
+    }
+
+    /// Every member, in the order they were made.
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        self.table.read().in_order.clone()
+    }
+
+    /// Every pool.
+    pub(super) fn all(&self) -> Vec<Arc<Pool>> {
+        self.table.read().lanes.clone()
+    }
+}
+
+impl Table {
+    fn pool(&self, name: &str) -> Option<Home> {
+        self.configured.get(name).cloned()
+    }
+
+    fn release(&mut self, uuid: &str) {
+        let Some(name) = self.named.remove(uuid) else { return };
+        let Some(token) = self.tokens.get_mut(&name) else { return };
+        token.keys -= 1;
+        if token.keys == 0 && !token.configured {
+            self.retire(&name);
+        }
+    }
+
+    fn retire(&mut self, name: &TokenName) {
+        let Some(Token { home: (pool, members), .. }) = self.tokens.remove(name) else { return };
+        self.in_order.retain(|member| members.iter().all(|gone| gone.id != member.id));
+        self.lanes.retain(|known| !Arc::ptr_eq(known, &pool));
+        self.leaving.retain(|left| !left.absence.is_over());
+        self.leaving.extend(members.iter().map(|member| Leaving {
+            token: name.clone(),
+            worker: member.worker,
+            absence: member.absence.clone(),
+        }));
+        pool.end();
+        self.retired.push((pool, members));
+    }
+}
+
+fn pool(
+    name: &str,
+    wake: Wake,
+    limits: &Limits,
+    weights: &Arc<HashMap<Namespace, u32>>,
+    telemetry: &Telemetry,
+) -> Arc<Pool> {
+    let limits = LaneLimits {
+        jobs: limits.lane_jobs,
+        jobs_per_namespace: limits.lane_jobs_per_namespace,
+        batch_max: limits.batch_max,
+        batch_time: limits.batch_time,
+        attempts: limits.attempts,
+        retry_percent: limits.retry_percent,
+        retry_burst: limits.retry_burst,
+        wake,
+    };
+    Arc::new(Pool::new(name, Lane::new(limits, Arc::clone(weights)), telemetry.clone()))
+}
+
+fn no_pool(name: &str) -> Fault {
+    Fault::Unavailable { what: format!("there is no kms_pool {name:?} in the configuration; add it and restart") }
+}
+
+fn no_library(name: &str) -> Fault {
+    Fault::Unavailable { what: format!("there is no kms_library {name:?} in the configuration; add it and restart") }
+}
+
+/// A worker's part of the sessions of its token.
+fn share(all: usize, facts: &LibraryFacts, worker: u32) -> usize {
+    if !facts.isolated {
+        return all;
+    }
+    let workers = facts.workers as usize;
+    let extra = usize::from((worker as usize).saturating_sub(1) < all % workers);
+    (all / workers + extra).max(1)
+}

@@ -121,6 +121,34 @@ async fn a_thousand_silent_connections_and_one_that_leaves_hurt_only_themselves(
     wait_for("the connections' end", || (daemon.metric("keyway_connections{wire=\"framed\"}") < 10.0).then_some(()));
 }
 
+/// By the order of answers, not by the clock: on one worker thread, pings come between many verifications, which are
+/// answered on the spot.
+#[tokio::test]
+async fn a_flood_that_is_answered_on_the_spot_leaves_others_their_turn() {
+    const VERIFICATIONS: usize = 4000;
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "limits { workers = 1 }", ..Setup::default() }).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let (good, flood) = (daemon.framed().await, daemon.framed().await);
+    let (mount, key, input) = ("transit".into(), "doc".into(), "x".into());
+    let sign = proto::Sign { mount, key, input, key_version: 1, ..proto::Sign::default() };
+    let proto::Signature { signature, .. } = good.sign(sign.clone()).await.unwrap();
+    let verify = || flood.verify(proto::Verify { signed: Some(sign.clone()), signature: signature.clone() });
+    let mut all = std::pin::pin!(futures_util::future::join_all((0..VERIFICATIONS).map(|_| verify())));
+    let mut pings = 0;
+    let verdicts = loop {
+        tokio::select! {
+            verdicts = &mut all => break verdicts,
+            pong = good.ping("x".into()) => {
+                pong.unwrap();
+                pings += 1;
+            }
+        }
+    };
+    assert!(verdicts.into_iter().all(Result::unwrap));
+    assert!(pings >= 20, "{pings} pings were answered beside {VERIFICATIONS} verifications");
+}
+
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off() {
     let token = Token::new();

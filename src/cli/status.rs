@@ -1,4 +1,4 @@
-//! `status`: whether the daemon serves, and the state of its tokens.
+//! `status`: whether the daemon serves, and the state of its tokens; in a namespace, of those that serve its keys.
 
 use std::process::ExitCode;
 
@@ -11,16 +11,14 @@ use crate::model::{Data, Verb};
 
 pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
     let mut http = connect.http()?;
-    // It is the whole daemon's, whatever namespace is worked in.
-    http.namespace = None;
     let runtime = runtime()?;
     let health = runtime.block_on(http.request(Verb::Read, "sys/health", &Data::new()))?;
     let mut body = health.json();
     if http.token.is_some() && health.status == 200 {
         let answer = runtime.block_on(http.request(Verb::Read, "sys/keyway/status", &Data::new()))?;
         // Without a good token health alone is shown.
-        if answer.status == 200 {
-            body["members"] = answer.json()["data"]["members"].clone();
+        if answer.status != 403 {
+            body["members"] = answer.success()?.json()["data"]["members"].clone();
         }
     }
     let code = if health.status == 200 { ExitCode::SUCCESS } else { ExitCode::from(2) };

@@ -43,7 +43,7 @@ pub struct Call {
 impl Call {
     /// The terms of a job on behalf of this call.
     pub fn terms(&self) -> Terms {
-        Terms { namespace: self.mount.namespace.clone(), class: self.class, deadline: self.deadline }
+        Terms { class: self.class, deadline: self.deadline }
     }
 }
 

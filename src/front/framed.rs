@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
@@ -171,7 +171,7 @@ impl<'s> Connection<'s> {
             return Poll::Pending;
         }
         let limit: Duration = self.shared.limits.client_io;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         patience.as_mut().poll(context)
     }
 
@@ -247,11 +247,13 @@ impl<'s> Connection<'s> {
 
     fn start_calls(&mut self) -> Step {
         let mut step = Step::Idle;
+        // Those read together have arrived together.
+        let arrived = Instant::now();
         while !self.deaf && !self.full() {
             match frame::next_frame(&mut self.inbox, self.shared.limits.frame_bytes) {
                 Ok(None) => break,
                 Ok(Some(bytes)) => match proto::Call::decode(bytes) {
-                    Ok(call) => self.start_call(call),
+                    Ok(call) => self.start_call(call, arrived),
                     Err(error) => self.garbage(&format!("the frame is no call: {error}")),
                 },
                 Err(error) => {
@@ -280,7 +282,7 @@ impl<'s> Connection<'s> {
         frame::put_frame(&mut self.outbox, &wire::reply(id, result));
     }
 
-    fn start_call(&mut self, call: proto::Call) {
+    fn start_call(&mut self, call: proto::Call, arrived: Instant) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
         match wire::parse_call(call.operation) {
@@ -296,7 +298,7 @@ impl<'s> Connection<'s> {
                 let result = Some(proto::reply::Result::Pong(proto::Pong { payload }));
                 frame::put_frame(&mut self.outbox, &proto::Reply { id, result });
             }
-            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
+            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class, arrived) {
                 Ok(operation) => {
                     let answer = Arc::clone(&self.shared.door).run(operation);
                     self.in_flight.push(InFlight { id, answer });
@@ -330,7 +332,7 @@ impl<'s> Connection<'s> {
         })
     }
 
-    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
+    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32, arrived: Instant) -> Result<Operation, Fault> {
         if !self.greeted {
             return Err(Fault::invalid("say Hello first: with the protocol's version, a token and a namespace"));
         }
@@ -341,8 +343,8 @@ impl<'s> Connection<'s> {
         };
         let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
-        let deadline = Deadline::after(self.shared.door.deadline(wanted));
-        Ok(Operation { namespace, caller: self.caller, deadline, class, body })
+        let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
+        Ok(Operation { namespace, caller: self.caller, arrived, deadline, class, body })
     }
 
     /// The namespace an operation is addressed to, whose path is taken off the operation's own.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -155,10 +155,12 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
         Some(other) => return Err(Fault::invalid(format!("{CLASS}: {other:?} is neither interactive nor bulk")).into()),
     };
     let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
+    let arrived = Instant::now();
     Ok(Operation {
         namespace,
         caller: Caller { token, ..caller },
-        deadline: Deadline::after(shared.door.deadline(wanted)),
+        arrived,
+        deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,
         body: Body::Request(Request { verb, path: rest.to_owned(), data }),
     })

@@ -161,7 +161,7 @@ mod tests {
         go.send(()).unwrap();
         other.await.unwrap();
         assert!(join_all(askers).await.iter().all(Result::is_ok));
-        let order = order.lock();
+        let order = order.lock().clone();
         assert!(order[..2].contains(&1), "{order:?}");
         changes.run(&namespaces[0], || Ok(())).await.unwrap();
     }

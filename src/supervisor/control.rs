@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
-use super::pins::{Login, Logins, PinMemory, Standing};
+use super::login::{LoggedIn, back_off};
+use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Absence, Presence};
 use super::proof;
-use super::route::{KeySpec, PreparedKey};
+use super::route::{KeySpec, MemberId, PreparedKey};
+use super::same_token::{Name, Sighting, Sightings};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
 use crate::model::{Fault, Secret, TokenSelector};
-use crate::telemetry::{LoginLabel, MemberMetrics};
+use crate::telemetry::MemberMetrics;
 
 /// Commands waiting for one control thread. More means that it hangs.
 const COMMANDS: usize = 1024;
@@ -24,12 +26,13 @@ type Command = Box<dyn FnOnce(&mut Control) + Send>;
 /// How a control thread reaches its token.
 pub(super) struct Reach {
     pub(super) backend: Arc<dyn Backend>,
-    pub(super) library: String,
-    pub(super) token: TokenSelector,
-    /// Which worker process; 0 is this one. Each process has a login of its own.
-    pub(super) worker: u32,
+    pub(super) name: Name,
+    /// Which process has the library loaded: 0 is this one, shared by all members; a worker process is one member's. Each has a
+    /// login of its own.
+    pub(super) process: u32,
     pub(super) pins: Arc<dyn PinMemory>,
     pub(super) logins: Arc<Logins>,
+    pub(super) sightings: Arc<Sightings>,
     /// Whether to log in even where the token says that it allows one last try.
     pub(super) final_pin_try: bool,
     pub(super) metrics: Arc<MemberMetrics>,
@@ -41,12 +44,13 @@ pub(super) struct Reach {
 
 /// What the control thread holds.
 pub(super) struct Control {
-    to: Reach,
+    pub(super) to: Reach,
     // Dropped in this order: the session before its device, the device before the note that it is logged in; and whoever
     // waits for the end of all comes last.
     session: Option<Box<dyn Session>>,
-    device: Option<Arc<dyn Device>>,
-    login: Option<Login>,
+    pub(super) device: Option<Arc<dyn Device>>,
+    pub(super) login: Option<Login>,
+    sighting: Option<Sighting>,
     _presence: Presence,
     /// The number of the last login it lived by.
     last_login: Option<u64>,
@@ -71,8 +75,7 @@ impl ControlThread {
         std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
-                let (session, device, login) = (None, None, None);
-                let mut control = Control { to, session, device, login, _presence: presence, last_login: None };
+                let mut control = Control::new(to, presence);
                 while let Ok(command) = inbox.recv() {
                     // There is one such thread for a member, for good. A session it panicked in is not to be trusted.
                     if catch_unwind(AssertUnwindSafe(|| command(&mut control))).is_err() {
@@ -145,14 +148,30 @@ impl ControlThread {
 pub(super) struct Opened {
     pub(super) device: Arc<dyn Device>,
     pub(super) info: DeviceInfo,
+    /// Members that are logged in to the same token by another name, and are to hand their keys over.
+    pub(super) guest: Option<MemberId>,
+}
+
+/// What bringing a member up comes to, where nothing failed.
+pub(super) enum BroughtUp {
+    /// It is up.
+    Up(Opened),
+    /// Others are logged in to the same token by another name, which are to have its keys.
+    Known(MemberId),
 }
 
 impl Control {
+    fn new(to: Reach, presence: Presence) -> Control {
+        let (session, device, login, sighting) = (None, None, None, None);
+        Control { to, session, device, login, sighting, _presence: presence, last_login: None }
+    }
+
     /// Lets go of the device: its sessions here are closed and the login ends with the last of them.
     pub(super) fn close(&mut self) {
         self.session = None;
         self.device = None;
         self.login = None;
+        self.sighting = None;
     }
 
     /// Opens the device and logs in, with one native login call at the most.
@@ -162,20 +181,28 @@ impl Control {
         pin: &Secret,
         relogin: bool,
         cause: Option<&'static str>,
-    ) -> Result<Opened, BackendError> {
+    ) -> Result<BroughtUp, BackendError> {
         self.close();
         self.wait_for_those_before()?;
-        let device: Arc<dyn Device> = self.to.backend.open(&self.to.token)?.into();
+        let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
         let info = device.info().clone();
         if let Some(number) = self.last_login.filter(|_| relogin) {
-            self.to.logins.forget(&self.to.library, self.to.worker, &info.serial, number);
+            self.to.logins.forget(&self.to.name.library, self.to.process, &info.serial, number);
         }
-        let login = self.log_in(device.as_ref(), &info, pin, cause)?;
+        let turn = self.to.logins.turn(&info.serial);
+        let turn = turn.lock();
+        let (login, guest) = match self.log_in(device.as_ref(), &info, pin, cause)? {
+            LoggedIn::As(login, guest) => (login, guest),
+            LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
+        };
+        let sighting = self.to.sightings.note(&self.to.name, &info);
+        drop(turn);
         self.last_login = Some(login.number());
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
         self.login = Some(login);
-        Ok(Opened { device, info })
+        self.sighting = Some(sighting);
+        Ok(BroughtUp::Up(Opened { device, info, guest }))
     }
 
     /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing
@@ -192,74 +219,6 @@ impl Control {
             self.to.before.pop();
         }
         Ok(())
-    }
-
-    /// One native call at the most; members of one token, in whatever process, one after the other, so that a PIN one of
-    /// them had refused is not tried by the next.
-    fn log_in(
-        &self,
-        device: &dyn Device,
-        info: &DeviceInfo,
-        pin: &Secret,
-        cause: Option<&'static str>,
-    ) -> Result<Login, BackendError> {
-        let Reach { library, worker, pins, logins, .. } = &self.to;
-        let hash = pins.hash(&info.serial, pin).map_err(back_off)?;
-        let turn = logins.turn(&info.serial);
-        let _turn = turn.lock();
-        match logins.standing(library, *worker, &info.serial, &hash) {
-            Standing::Same(login) => return Ok(login),
-            Standing::Other => {
-                return Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"));
-            }
-            Standing::Nobody => {}
-        }
-        if logins.refused(&info.serial, &hash) || pins.refused(&info.serial, &hash).map_err(back_off)? {
-            return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
-        }
-        if logins.in_doubt(&info.serial, &hash) {
-            let why = "logins with this PIN came to no answer twice, and the token may count them; log in once with the \
-                       vendor's tool, then restart";
-            return Err(refused(info, why));
-        }
-        let flags = device.pin_flags()?;
-        if flags.locked {
-            return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
-        }
-        if flags.final_try && !self.to.final_pin_try {
-            let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN, or \
-                       restart with -force-final-pin-try if the PIN configured is right";
-            return Err(refused(info, why));
-        }
-        let result = device.login(pin);
-        let said = match &result {
-            Ok(()) => LoginLabel::Ok,
-            Err(error) if error.fate == Fate::Retire => LoginLabel::Refused,
-            Err(_) => LoginLabel::Failed,
-        };
-        self.to.metrics.login(cause, said);
-        match result {
-            Ok(()) => Ok(logins.enter(library, *worker, &info.serial, hash)),
-            Err(error) => {
-                if matches!(error.cause, "worker_died" | "CKR_VENDOR_DEFINED" | "unreadable_answer") {
-                    logins.doubt(&info.serial, hash);
-                }
-                // A locked or expired PIN may be the right one again, when the security officer has seen to it.
-                let wrong = !matches!(error.cause, "CKR_PIN_LOCKED" | "CKR_PIN_EXPIRED");
-                if error.fate == Fate::Retire && wrong {
-                    // First where nothing can go wrong: a store that fails must not have the PIN tried again.
-                    logins.remember(&info.serial, hash);
-                    if let Err(fault) = pins.remember(&info.serial, &hash) {
-                        tracing::error!(
-                            library, token = info.label, serial = info.serial, %fault,
-                            "a PIN was refused, and that could not be stored: it will be tried again after a restart; \
-                             correct it before"
-                        );
-                    }
-                }
-                Err(error)
-            }
-        }
     }
 
     /// Finds `spec`'s key, or generates it where that is allowed, and has it proven. This session is rarely used, so that
@@ -290,7 +249,7 @@ impl Control {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
-        let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.token)?;
+        let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.name.token)?;
         if let Some(recorded) = &spec.recorded
             && *recorded != found.public
         {
@@ -303,22 +262,6 @@ impl Control {
         proof::prove(session.as_mut(), spec, &found)?;
         let key = PreparedKey { public: found.public.clone(), generated };
         Ok(Proven { found, key })
-    }
-
-    /// A key that carries its own PIN is served only if that is the PIN that logged in. Never a second login.
-    fn check_pin(&self, spec: &KeySpec) -> Result<(), BackendError> {
-        let (Some(pin), Some(device), Some(login)) = (&spec.pin, &self.device, &self.login) else { return Ok(()) };
-        let hash = self.to.pins.hash(&device.info().serial, pin).map_err(back_off)?;
-        if login.is(&hash) {
-            return Ok(());
-        }
-        let what = format!(
-            "managed key {:?} carries another PIN than the one token {:?} is logged in with; correct its pin, or leave it out \
-             where the kms_library has one",
-            spec.name,
-            device.info().label
-        );
-        Err(BackendError::keep(Fault::CredentialsRefused { what }))
     }
 }
 
@@ -348,15 +291,6 @@ fn find_or_generate(
         Some(found) => Ok((found, true)),
         None => Err(absent("the key just generated cannot be found by its label")),
     }
-}
-
-fn refused(info: &DeviceInfo, why: &str) -> BackendError {
-    let what = format!("token {:?} (serial {}): {why}", info.label, info.serial);
-    BackendError::new(Fate::Retire, Fault::CredentialsRefused { what })
-}
-
-fn back_off(fault: Fault) -> BackendError {
-    BackendError::new(Fate::BackOff, fault)
 }
 
 #[cfg(test)]
@@ -407,11 +341,11 @@ mod tests {
         let (presence, _absence) = presence::pair();
         let to = Reach {
             backend: Arc::new(token.clone()),
-            library: "fake".into(),
-            token: TokenSelector::Label("t".into()),
-            worker: 0,
+            name: Name { kin: MemberId(0), library: "fake".into(), token: TokenSelector::Slot(0), configured: true },
+            process: 0,
             pins: Arc::new(NoMemory),
             logins: Arc::default(),
+            sightings: Arc::default(),
             final_pin_try: false,
             metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
             before: Vec::new(),

@@ -1,6 +1,7 @@
 //! One queued operation and the two ends of its answer.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,12 +18,19 @@ use crate::telemetry::TenantMetrics;
 /// What a job comes to.
 pub(super) type JobResult = Result<Bytes, Fault>;
 
-/// A private-key operation in a lane. Answered exactly once: by [`Job::answer`], or when it is dropped.
-pub(super) struct Job {
+/// What is to be done: the same however often it is tried, and by whom.
+#[derive(Clone)]
+pub(super) struct Work {
     pub(super) operation: KeyOperation,
     pub(super) key: Arc<KeyRoute>,
     pub(super) terms: Terms,
     pub(super) queued_at: Instant,
+}
+
+/// A private-key operation in a lane. Answered exactly once: by [`Job::answer`], or when it is dropped. Small, since it is
+/// handed on often.
+pub(super) struct Job {
+    work: Arc<Work>,
     /// How often it was tried, and failed through no fault of its own.
     pub(super) attempts: u8,
     /// The member that failed it last: another one is to try, if there is one.
@@ -39,8 +47,14 @@ impl Job {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
         let (begun, charge, asker) = (false, Charge::None, Some(asker));
-        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, begun, charge, asker };
+        let work = Arc::new(Work { operation, key, terms, queued_at });
+        let job = Job { work, attempts: 0, avoid: None, begun, charge, asker };
         (job, Pending { answer })
+    }
+
+    /// What is to be done, for whoever does it while the job itself lies elsewhere.
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.work
     }
 
     /// Whether nobody waits for the answer any more.
@@ -62,6 +76,12 @@ impl Job {
     /// It is queued again, and its place in flight is the answer's: to be given back once the queue is let go of.
     pub(super) fn hand_over(&mut self) -> Option<Arc<KeyRoute>> {
         std::mem::take(&mut self.begun).then(|| Arc::clone(&self.key))
+    }
+
+    /// It goes where its key is served now. Only while it is queued.
+    pub(super) fn follow(&mut self) {
+        Arc::make_mut(&mut self.work).key = self.work.key.latest();
+        self.avoid = None;
     }
 
     /// Its namespace's place in the lane.
@@ -91,9 +111,24 @@ impl Job {
     }
 }
 
+impl Deref for Job {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        &self.work
+    }
+}
+
+impl Work {
+    /// Which key it is for.
+    pub(super) fn flow(&self) -> usize {
+        Arc::as_ptr(&self.key).addr()
+    }
+}
+
 impl Item for Job {
     fn flow(&self) -> usize {
-        Arc::as_ptr(&self.key).addr()
+        self.work.flow()
     }
 
     fn class(&self) -> Class {

@@ -97,7 +97,7 @@ struct State {
     /// Few: found by looking through them.
     members: Vec<(MemberId, Membership)>,
     /// Retries each tenant may still make, in hundredths.
-    budgets: HashMap<Namespace, u32>,
+    budgets: HashMap<TenantId, u32>,
     /// Sessions with a seat.
     serving: usize,
     /// Sessions woken that have not come yet.
@@ -177,7 +177,7 @@ impl Lane {
             Ok(pushed_out) => pushed_out,
             Err(fault) => return Err((job, fault)),
         };
-        if let Some(budget) = state.budgets.get_mut(&job.terms.namespace) {
+        if let Some(budget) = state.budgets.get_mut(&job.tenant()) {
             *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
         state.schedule.push(job.tenant(), job);
@@ -191,7 +191,7 @@ impl Lane {
             |namespace: Namespace, limit| Fault::Overloaded { namespace, limit, retry_after: Duration::from_secs(1) };
         let own = state.schedule.queued_of(job.tenant());
         if own >= self.limits.jobs_per_namespace {
-            return Err(overloaded(job.terms.namespace.clone(), self.limits.jobs_per_namespace));
+            return Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs_per_namespace));
         }
         if state.schedule.len() < self.limits.jobs {
             return Ok(None);
@@ -201,7 +201,7 @@ impl Lane {
                 let namespace = state.schedule.namespace(tenant);
                 Ok(Some((out, overloaded(namespace, self.limits.jobs))))
             }
-            None => Err(overloaded(job.terms.namespace.clone(), self.limits.jobs)),
+            None => Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs)),
         }
     }
 
@@ -373,7 +373,7 @@ impl Lane {
         let late = job.terms.deadline.passed(now);
         let too_long = job.terms.deadline.passed(now + job.key.learnt());
         let burst = self.limits.retry_burst.saturating_mul(100);
-        let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
+        let budget = state.budgets.entry(job.tenant()).or_insert(burst);
         if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
             return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
@@ -408,6 +408,12 @@ impl Lane {
     }
 
     // === ends ===
+
+    /// Takes out everything queued, to be queued elsewhere.
+    pub(super) fn hand_over(&self) -> Vec<Job> {
+        let jobs = self.state.lock().schedule.sweep(|_| Some(()));
+        jobs.into_iter().map(|(job, ())| job).collect()
+    }
 
     /// Answers every job whose key set has become empty, whose deadline has passed or whose asker has left. Whoever was to
     /// leave a job to a member that holds its key no more is woken for it.

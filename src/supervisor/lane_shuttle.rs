@@ -61,8 +61,8 @@ fn submit(key: &Arc<KeyRoute>, namespace: &str) -> Pending {
     let input = SignInput::Message(Bytes::from_static(b"m"));
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
     let deadline = Deadline::after(Duration::from_secs(3600));
-    let terms = Terms { namespace: Namespace::from_path(namespace), class: Class::Interactive, deadline };
-    key.submit(operation, &terms).expect("there is room")
+    let terms = Terms { class: Class::Interactive, deadline };
+    key.submit(operation, terms).expect("there is room")
 }
 
 /// A session: what it does with a job is `act`'s.

@@ -6,14 +6,17 @@
 //!
 //! Who looks for…
 //! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`
-//! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine) and
-//!   `slot_actor.rs` (what it does), calls that hang in `watchdog.rs`
+//! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine),
+//!   `slot_actor.rs` and `coming_up.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
-//! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`
-//! - PINs: `pins.rs`, `control.rs`
+//! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`;
+//!   one that has two names: `same_token.rs`
+//! - PINs: `pins.rs`, `login.rs`
+//! - what is seen of it all from outside: `view.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
+mod coming_up;
 mod control;
 mod first_use;
 mod health;
@@ -26,14 +29,18 @@ mod lane_shuttle;
 #[cfg(test)]
 mod lane_tests;
 mod leaving;
+mod login;
 #[doc(hidden)]
 pub mod measure;
 mod pins;
 mod pool;
 mod pools;
+#[cfg(test)]
+mod pools_tests;
 mod presence;
 mod proof;
 mod route;
+mod same_token;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
@@ -44,6 +51,7 @@ mod slot_keys;
 mod supervisor;
 mod sync;
 mod together;
+mod view;
 mod watch;
 mod watchdog;
 
@@ -54,3 +62,4 @@ pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
 pub use together::together;
+pub use view::KeyPlace;

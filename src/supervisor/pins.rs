@@ -79,9 +79,9 @@ impl Logins {
         Arc::clone(self.turns.lock().entry(serial.to_owned()).or_default())
     }
 
-    /// Where `pin` stands at the token `serial` of `library`, as the process `worker` has loaded it.
-    pub(super) fn standing(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: &PinHash) -> Standing {
-        let token = (library.to_owned(), worker, serial.to_owned());
+    /// Where `pin` stands at the token `serial` of `library`, as this process has loaded it.
+    pub(super) fn standing(self: &Arc<Self>, library: &str, process: u32, serial: &str, pin: &PinHash) -> Standing {
+        let token = (library.to_owned(), process, serial.to_owned());
         let mut tokens = self.tokens.lock();
         match tokens.get_mut(&token) {
             None => Standing::Nobody,
@@ -95,8 +95,8 @@ impl Logins {
     }
 
     /// Takes note that a token forgot the login of this number. One made since is another.
-    pub(super) fn forget(&self, library: &str, worker: u32, serial: &str, number: u64) {
-        let token = (library.to_owned(), worker, serial.to_owned());
+    pub(super) fn forget(&self, library: &str, process: u32, serial: &str, number: u64) {
+        let token = (library.to_owned(), process, serial.to_owned());
         let mut tokens = self.tokens.lock();
         if tokens.get(&token).is_some_and(|entry| entry.number == number) {
             tokens.remove(&token);
@@ -104,8 +104,8 @@ impl Logins {
     }
 
     /// Notes a login that has succeeded, for as long as the answer lives.
-    pub(super) fn enter(self: &Arc<Self>, library: &str, worker: u32, serial: &str, pin: PinHash) -> Login {
-        let token = (library.to_owned(), worker, serial.to_owned());
+    pub(super) fn enter(self: &Arc<Self>, library: &str, process: u32, serial: &str, pin: PinHash) -> Login {
+        let token = (library.to_owned(), process, serial.to_owned());
         self.doubts.lock().insert((serial.to_owned(), pin), Doubt::Taken);
         let number = self.logins.fetch_add(1, Ordering::Relaxed);
         self.tokens.lock().insert(token.clone(), Entry { number, pin, members: 1 });

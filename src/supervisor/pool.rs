@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use super::job::Job;
 use super::lane::Lane;
 use super::presence::{self, Absence, Presence};
 use super::route::MemberId;
@@ -42,6 +43,14 @@ impl Pool {
         Arc::clone(self.tenants.write().entry(namespace.clone()).or_insert_with(made))
     }
 
+    /// Takes over the jobs that wait in another's lane, whose keys are served here now.
+    pub(super) fn take_over(&self, from: &Pool) {
+        let mut jobs = from.lane.hand_over();
+        jobs.iter_mut().for_each(Job::follow);
+        // One whose key is gone is answered by being dropped.
+        self.lane.put_back(jobs.into_iter().filter(|job| job.key.leads_to(&self.lane)).collect::<Vec<_>>().into_iter());
+    }
+
     /// Shows how much is queued.
     pub(super) fn observe(&self) {
         for (namespace, queued) in self.lane.depths() {
@@ -63,6 +72,10 @@ impl Pool {
 /// One slot of an HSM, in this process or in one worker process: its fixed facts, and what it last said of itself.
 pub(super) struct Member {
     pub(super) id: MemberId,
+    /// The first of the members of its token, one a worker process; it may be itself.
+    pub(super) kin: MemberId,
+    /// Whether the configuration names its token.
+    pub(super) configured: bool,
     pub(super) pool: Arc<Pool>,
     /// In lower case.
     pub(super) library: String,
@@ -92,6 +105,8 @@ impl Member {
         let (presence, absence) = presence::pair();
         Member {
             id,
+            kin: id,
+            configured: false,
             pool: Arc::clone(pool),
             library: library.to_owned(),
             token: token.clone(),
@@ -120,6 +135,11 @@ impl Member {
     /// Notes how many keys are being proven.
     pub(super) fn note_proving(&self, keys: usize) {
         self.proving.store(keys, Ordering::Relaxed);
+    }
+
+    /// Whether its token is open and logged in to, by its last word.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.status.read().state, MemberState::Warming | MemberState::Serving | MemberState::Degraded)
     }
 
     /// Whether the outcome of its start, and of its keys' first proofs, is known.

@@ -44,13 +44,20 @@ pub(super) struct Pools {
     table: RwLock<Table>,
 }
 
-/// A token that is in use.
+/// A token that is in use, by one of its names. Others may have the same home.
 struct Token {
     home: Home,
     /// Whether the configuration names it: then it stays.
     configured: bool,
     /// Managed keys that name it.
     keys: usize,
+}
+
+/// What is let go of.
+pub(super) struct Retired {
+    pub(super) home: Home,
+    /// Who has its keys from now on.
+    pub(super) heir: Option<Home>,
 }
 
 /// One member that was let go of, as long as a thread of it may live.
@@ -71,7 +78,7 @@ struct Table {
     lanes: Vec<Arc<Pool>>,
     members_made: u32,
     /// Let go of, and not yet taken to their end.
-    retired: Vec<Home>,
+    retired: Vec<Retired>,
     leaving: Vec<Leaving>,
 }
 
@@ -126,6 +133,7 @@ impl Pools {
         let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
         let token = (library, of.token.clone());
         let numbers = if facts.isolated { 1..=facts.workers } else { 0..=0 };
+        let mut kin = None;
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 table.members_made = table.members_made.saturating_add(1);
@@ -134,6 +142,7 @@ impl Pools {
                 member.sessions = of.max_sessions.or(facts.sessions).map(|all| share(all, facts, worker));
                 let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
                 member.before = before.map(|left| left.absence.clone()).collect();
+                (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
                 Arc::new(member)
             })
             .collect();
@@ -201,13 +210,29 @@ impl Pools {
     }
 
     /// What was let go of since this was last asked.
-    pub(super) fn retired(&self) -> Vec<Home> {
+    pub(super) fn retired(&self) -> Vec<Retired> {
         std::mem::take(&mut self.table.write().retired)
     }
 
     /// Whether [`Pools::retired`] has something to tell.
     pub(super) fn has_retired(&self) -> bool {
         !self.table.read().retired.is_empty()
+    }
+
+    /// The members beside `guest` are of the same token as those beside `host`: whoever names it by the former's name finds
+    /// the latter from now on. False where one of them is there no more, or the guest stays because it is configured.
+    pub(super) fn join(&self, guest: MemberId, host: MemberId) -> bool {
+        let mut table = self.table.write();
+        let of = |kin| move |token: &&Token| token.home.1.iter().any(|member| member.kin == kin);
+        let Some(heir) = table.tokens.values().find(of(host)).map(|token| token.home.clone()) else { return false };
+        let Some(pool) = table.tokens.values().find(of(guest)).map(|token| Arc::clone(&token.home.0)) else {
+            return false;
+        };
+        if table.tokens.values().any(|token| Arc::ptr_eq(&token.home.0, &pool) && token.configured) {
+            return false;
+        }
+        table.retire(&pool, Some(heir));
+        true
     }
 
     /// The pool and members of keys that name this.
@@ -255,23 +280,42 @@ impl Table {
         let Some(name) = self.named.remove(uuid) else { return };
         let Some(token) = self.tokens.get_mut(&name) else { return };
         token.keys -= 1;
-        if token.keys == 0 && !token.configured {
-            self.retire(&name);
+        if token.keys > 0 || token.configured {
+            return;
+        }
+        let (pool, members) = token.home.clone();
+        let mut names = self.tokens.values().filter(|other| Arc::ptr_eq(&other.home.0, &pool));
+        if !names.any(|other| other.configured || other.keys > 0) {
+            self.retire(&pool, None);
+        } else if members.iter().all(|member| member.token != name.1) {
+            // Only by this key was the token known by this name.
+            self.tokens.remove(&name);
         }
     }
 
-    fn retire(&mut self, name: &TokenName) {
-        let Some(Token { home: (pool, members), .. }) = self.tokens.remove(name) else { return };
-        self.in_order.retain(|member| members.iter().all(|gone| gone.id != member.id));
-        self.lanes.retain(|known| !Arc::ptr_eq(known, &pool));
+    /// Takes a pool out, and its token's names: to its `heir`, if it has one.
+    fn retire(&mut self, pool: &Arc<Pool>, heir: Option<Home>) {
+        let mut home = None;
+        self.tokens.retain(|_, token| {
+            if !Arc::ptr_eq(&token.home.0, pool) {
+                return true;
+            }
+            home = Some(token.home.clone());
+            let Some(heir) = heir.as_ref().filter(|_| token.keys > 0) else { return false };
+            token.home = heir.clone();
+            true
+        });
+        let Some(home) = home else { return };
+        self.in_order.retain(|member| home.1.iter().all(|gone| gone.id != member.id));
+        self.lanes.retain(|known| !Arc::ptr_eq(known, pool));
         self.leaving.retain(|left| !left.absence.is_over());
-        self.leaving.extend(members.iter().map(|member| Leaving {
-            token: name.clone(),
+        self.leaving.extend(home.1.iter().map(|member| Leaving {
+            token: (member.library.clone(), member.token.clone()),
             worker: member.worker,
             absence: member.absence.clone(),
         }));
         pool.end();
-        self.retired.push((pool, members));
+        self.retired.push(Retired { home, heir });
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a request follows: from a managed key to a lane and the members that have proven to hold the key.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -95,6 +95,27 @@ impl Routes {
         route
     }
 
+    /// The route of `spec`'s key to `pool`: the one there `was`, or another that it leads to from now on. Jobs wait there for
+    /// the members that are `up`, if any of those before held the key.
+    pub(super) fn lead_to(
+        &self,
+        spec: &KeySpec,
+        was: &Arc<KeyRoute>,
+        pool: &Pool,
+        up: impl Iterator<Item = MemberId>,
+    ) -> Arc<KeyRoute> {
+        if was.leads_to(&pool.lane) {
+            return Arc::clone(was);
+        }
+        let route = self.get_or_make(spec, &was.public, pool);
+        if was.absence().is_none() {
+            up.for_each(|member| route.expect_holder(member));
+        }
+        // A route leads elsewhere once: whoever had it before is on the way already.
+        let _ = was.moved.set(Arc::clone(&route));
+        route
+    }
+
     /// Serves a key no longer: what waits for it is told so.
     pub(super) fn remove(&self, uuid: &str) {
         let removed = self.0.write().remove(uuid);
@@ -114,6 +135,8 @@ pub struct KeyRoute {
     tenant: TenantId,
     metrics: Arc<TenantMetrics>,
     set: ArcSwap<KeySet>,
+    /// The key's route since its token was found to have another name, by which it is served.
+    moved: OnceLock<Arc<KeyRoute>>,
     max_parallel: AtomicUsize,
     running: AtomicUsize,
     /// Learnt device time of one operation; 0 until the first.
@@ -131,6 +154,7 @@ impl KeyRoute {
             tenant: pool.lane.tenant(&spec.namespace),
             metrics: pool.tenant_metrics(&spec.namespace),
             set: ArcSwap::from_pointee(KeySet { absence: Some(absence), ..KeySet::default() }),
+            moved: OnceLock::new(),
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
             running: AtomicUsize::new(0),
             expected_ns: AtomicU64::new(0),
@@ -139,11 +163,14 @@ impl KeyRoute {
 
     /// Queues one operation. Refuses at once where the lane is full, the deadline has passed, or no member holds the
     /// key; never waits. Within [`together`](super::together()), a lane's refusal comes as the answer.
-    pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: &Terms) -> Result<Pending, Fault> {
+    pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
+        if let Some(now) = self.moved.get() {
+            return now.submit(operation, terms);
+        }
         if let Some(fault) = self.absence() {
             return Err(fault);
         }
-        let (job, pending) = Job::new(operation, Arc::clone(self), terms.clone());
+        let (job, pending) = Job::new(operation, Arc::clone(self), terms);
         if let Some(job) = together::gather(job) {
             self.lane.push(job)?;
         }
@@ -161,6 +188,20 @@ impl KeyRoute {
 
     fn no_holder(&self) -> Fault {
         Fault::KeyUnavailable { key: self.name.clone(), reason: "no member has proven to hold it".into() }
+    }
+
+    /// The route of the key's jobs now.
+    pub(super) fn latest(self: &Arc<Self>) -> Arc<KeyRoute> {
+        let mut route = self;
+        while let Some(now) = route.moved.get() {
+            route = now;
+        }
+        Arc::clone(route)
+    }
+
+    /// Whether its jobs wait in this lane.
+    pub(super) fn leads_to(&self, lane: &Arc<Lane>) -> bool {
+        Arc::ptr_eq(&self.lane, lane)
     }
 
     /// Changes the key's cap.
@@ -215,6 +256,11 @@ impl KeyRoute {
         self.set.load().returning.contains(&member)
     }
 
+    /// The members that hold the key.
+    pub(super) fn holding(&self) -> Vec<MemberId> {
+        self.set.load().holders.iter().map(|holder| holder.member).collect()
+    }
+
     /// How many members hold the key.
     pub(super) fn holders(&self) -> usize {
         self.set.load().holders.len()
@@ -226,6 +272,17 @@ impl KeyRoute {
             let mut set = set.without(holder.member);
             set.holders.push(holder);
             KeySet { absence: None, ..set }
+        });
+    }
+
+    /// Has jobs wait for the proof of `member`, which is under way.
+    fn expect_holder(&self, member: MemberId) {
+        self.set.rcu(|set| {
+            let mut set = KeySet::clone(set);
+            if !set.returning.contains(&member) && set.holders.iter().all(|holder| holder.member != member) {
+                set.returning.push(member);
+            }
+            set
         });
     }
 

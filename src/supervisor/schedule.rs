@@ -61,7 +61,7 @@ pub(super) enum Fit<F> {
 }
 
 /// A namespace's place in a schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TenantId(u32);
 
 /// Everything queued in one lane.

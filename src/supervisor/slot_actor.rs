@@ -9,21 +9,18 @@ use actix::prelude::*;
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
-use super::control::{ControlThread, Opened};
+use super::control::ControlThread;
 use super::health::{Again, Event, Health, Step};
 use super::lane::Seat;
-use super::pool::{Member, sessions_of_profile};
-use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
+use super::pool::Member;
+use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
 use super::watch::Watch;
 use crate::backend::{BackendError, Device, Fate, FoundKey};
 use crate::config::{Limits, Traits, VerifyAfterSign};
-use crate::model::{Fault, MemberState, Secret};
+use crate::model::{Fault, Secret};
 use crate::telemetry::SessionCounts;
-
-/// Askers that may wait for a token to come up.
-const WAITING_MAX: usize = 1024;
 
 /// What a slot actor needs to know of its library's configuration.
 #[derive(Clone)]
@@ -55,15 +52,16 @@ pub(super) struct SlotActor {
     pub(super) settings: MemberSettings,
     pub(super) control: ControlThread,
     pub(super) routes: Arc<Routes>,
+    pub(super) supervisor: Recipient<SameToken>,
     pub(super) health: Health,
     /// Why it does not serve.
     pub(super) down: Option<Fault>,
     /// What took it down last, for the metrics of its next bring-up.
-    down_cause: Option<&'static str>,
+    pub(super) down_cause: Option<&'static str>,
     pub(super) pin: Option<Secret>,
-    bringing_up: bool,
+    pub(super) bringing_up: bool,
     /// The token forgot its login: whoever thinks that he is logged in is wrong.
-    login_lost: bool,
+    pub(super) login_lost: bool,
     pub(super) epoch: u64,
     pub(super) device: Option<Arc<dyn Device>>,
     /// The device before, should the control thread still be inside a call into it.
@@ -72,7 +70,7 @@ pub(super) struct SlotActor {
     pub(super) threads: Vec<Thread>,
     threads_started: u64,
     pub(super) keys: SlotKeys,
-    waiting: Vec<(KeySpec, Reply)>,
+    pub(super) waiting: Vec<(KeySpec, Reply)>,
     /// It went down a moment ago, and whoever needs it waits.
     pub(super) returns: bool,
     /// Its token is let go of: it does not come up any more.
@@ -97,6 +95,16 @@ pub(super) struct Adopt {
 /// Serves a key no longer.
 pub(super) struct Forget(pub(super) String);
 
+/// To the supervisor: two names lead to one token. The guest's keys are the host's to serve from now on. Each is told by the
+/// first of its members.
+pub(super) struct SameToken {
+    pub(super) guest: MemberId,
+    pub(super) host: MemberId,
+}
+
+/// To a guest: the host is gone. It is brought up itself after all.
+pub(super) struct HostGone;
+
 /// Ends the actor.
 pub(super) struct Stop;
 
@@ -115,6 +123,12 @@ impl Message for Adopt {
 impl Message for Forget {
     type Result = ();
 }
+impl Message for SameToken {
+    type Result = ();
+}
+impl Message for HostGone {
+    type Result = ();
+}
 impl Message for Stop {
     type Result = ();
 }
@@ -128,6 +142,7 @@ impl SlotActor {
         settings: MemberSettings,
         control: ControlThread,
         routes: Arc<Routes>,
+        supervisor: Recipient<SameToken>,
         first_epoch: u64,
     ) -> SlotActor {
         SlotActor {
@@ -138,6 +153,7 @@ impl SlotActor {
             settings,
             control,
             routes,
+            supervisor,
             down: None,
             down_cause: None,
             bringing_up: false,
@@ -165,7 +181,7 @@ impl SlotActor {
         self.publish();
     }
 
-    fn follow(&mut self, step: Step, error: Option<BackendError>, ctx: &mut Context<Self>) {
+    pub(super) fn follow(&mut self, step: Step, error: Option<BackendError>, ctx: &mut Context<Self>) {
         match step {
             Step::Stay => {}
             Step::BringUp => self.bring_up(ctx),
@@ -173,100 +189,6 @@ impl SlotActor {
                 let unknown = || BackendError::new(Fate::BackOff, Fault::internal("a member went down for no reason"));
                 self.take_down(error.unwrap_or_else(unknown), again, ctx);
             }
-        }
-    }
-
-    // === coming up ===
-
-    /// Starts bringing the token up, unless that is going on. A key's own PIN is used where no stanza gives one.
-    pub(super) fn bring_up(&mut self, ctx: &mut Context<Self>) {
-        if self.bringing_up || self.leaving || self.health.is_up() {
-            return;
-        }
-        let Some(pin) = self.pin.clone().or_else(|| self.keys.any_pin()) else {
-            let what = format!(
-                "no PIN for token {}: give kms_library {:?} a pin, or the managed key",
-                self.member.token, self.member.library
-            );
-            let error = BackendError::new(Fate::Retire, Fault::CredentialsRefused { what });
-            return self.on(Event::StayedDown(Fate::Retire), Some(error), ctx);
-        };
-        self.pin = Some(pin.clone());
-        self.bringing_up = true;
-        let relogin = std::mem::take(&mut self.login_lost);
-        let limit = self.settings.limits.call_open;
-        let cause = self.down_cause;
-        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
-        ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
-            actor.bringing_up = false;
-            if actor.leaving {
-                return;
-            }
-            let result = result.unwrap_or_else(|fault| {
-                // The control thread hangs in a call into the device before; a process can be ended, and the call with it.
-                if let Some(device) = actor.last_device.as_ref().and_then(Weak::upgrade) {
-                    device.abort();
-                }
-                Err(BackendError::new(Fate::BackOff, fault))
-            });
-            actor.member.metrics.brought_up(cause, result.is_ok());
-            match result {
-                Ok(opened) => actor.come_up(opened, ctx),
-                Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
-            }
-        }));
-    }
-
-    fn come_up(&mut self, Opened { device, info }: Opened, ctx: &mut Context<Self>) {
-        self.epoch += 1;
-        self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
-        self.device = Some(device);
-        self.down = None;
-        self.returns = false;
-        self.traits = info.profile.traits();
-        self.member.publish(|status| status.serial = Some(info.serial.clone()));
-        let wanted =
-            self.member.sessions.unwrap_or_else(|| sessions_of_profile(self.traits.sessions, self.settings.workers));
-        // The control session and the one that holds the login take two of those the token allows.
-        let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
-        let sessions = wanted.min(allowed);
-        tracing::info!(
-            library = self.member.library, token = %self.member.token, worker = self.member.worker, serial = info.serial,
-            profile = self.traits.name, sessions, "token is up and logged in"
-        );
-        self.on(Event::CameUp { sessions }, None, ctx);
-        self.prove_all(ctx);
-        for (spec, reply) in std::mem::take(&mut self.waiting) {
-            self.prepare(spec, reply, ctx);
-        }
-    }
-
-    /// Whether keys can be found and proven on it now.
-    pub(super) fn is_ready(&self) -> bool {
-        self.health.is_up() && self.health.state() != MemberState::Stuck
-    }
-
-    /// Whether the PIN of a key is of use to it: it has none, or the one it has was refused. One that is down for another
-    /// reason keeps the PIN it served with, and one whose signatures were wrong is not brought back by any.
-    fn wants_pin(&self) -> bool {
-        let refused = self.health.state() == MemberState::Refused;
-        let by_its_pin = refused && matches!(self.down, Some(Fault::CredentialsRefused { .. }));
-        !self.leaving && (self.pin.is_none() || by_its_pin)
-    }
-
-    /// Whether it is brought up just now, and there is room for one more to wait for that.
-    fn is_coming(&self) -> bool {
-        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
-    }
-
-    /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
-    pub(super) fn prepare_again(&mut self, spec: KeySpec, reply: Reply, fault: Fault, ctx: &mut Context<Self>) {
-        if self.is_ready() {
-            self.prepare(spec, reply, ctx);
-        } else if self.is_coming() {
-            self.waiting.push((spec, reply));
-        } else {
-            let _ = reply.send(Err(fault));
         }
     }
 
@@ -329,7 +251,9 @@ impl SlotActor {
         ctx.spawn(closed.into_actor(self).map(|_, _, _| ()));
         self.member.pool.lane.sweep();
         if !returns {
-            self.refuse_waiting(&error.fault);
+            for (spec, reply) in self.waiting.drain(..) {
+                let _ = reply.send(Err(unavailable(&spec, &error.fault)));
+            }
         }
         self.say_down(&error, again);
         self.down_cause = Some(error.cause);
@@ -339,14 +263,6 @@ impl SlotActor {
             Again::Never => return,
         };
         ctx.run_later(pause, |actor, ctx| actor.probe(ctx));
-    }
-
-    /// Tells whoever waits for it why it does not come.
-    pub(super) fn refuse_waiting(&mut self, why: &Fault) {
-        for (spec, reply) in self.waiting.drain(..) {
-            // Who has left needs no answer.
-            let _ = reply.send(Err(unavailable(&spec, why)));
-        }
     }
 
     fn probe(&mut self, ctx: &mut Context<Self>) {
@@ -432,7 +348,7 @@ impl SlotActor {
     pub(super) fn publish(&self) {
         let (state, sessions, keys) = (self.health.state(), self.health.open(), self.keys.held());
         self.member.note_proving(self.keys.proving());
-        let reason = self.down.as_ref().map(Fault::to_string);
+        let reason = self.down.clone();
         self.member.publish(|status| {
             status.state = state;
             status.reason = reason;
@@ -465,33 +381,6 @@ impl Actor for SlotActor {
             self.bring_up(ctx);
         }
         ctx.run_later(self.watch_period(), SlotActor::watch);
-    }
-}
-
-impl Handler<Prepare> for SlotActor {
-    type Result = ();
-
-    fn handle(&mut self, Prepare { spec, reply }: Prepare, ctx: &mut Self::Context) {
-        if self.is_ready() {
-            return self.prepare(spec, reply, ctx);
-        }
-        // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
-        if self.member.pin.is_none() && spec.pin.is_some() && self.wants_pin() {
-            self.pin = spec.pin.clone();
-            let step = self.health.on(Event::NewPin, Instant::now());
-            self.follow(step, None, ctx);
-            self.publish();
-        }
-        if !self.is_coming() {
-            let why = self.down.clone().unwrap_or(Fault::Unavailable { what: "the token is not up".into() });
-            let _ = reply.send(Err(unavailable(&spec, &why)));
-            return;
-        }
-        let probing = self.health.state() == MemberState::Probing;
-        self.waiting.push((spec, reply));
-        if probing {
-            self.bring_up(ctx);
-        }
     }
 }
 

@@ -11,17 +11,21 @@ use super::control::{ControlThread, Reach};
 use super::first_use;
 use super::leaving::Leave;
 use super::pins::{Logins, PinMemory};
-use super::pool::{Member, NOWHERE};
-use super::pools::{Home, Pools};
+use super::pool::{Member, NOWHERE, Pool};
+use super::pools::{Home, Pools, Retired};
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
-use super::slot_actor::{Adopt, Forget, MemberSettings, Prepare, Reply, SlotActor, Stop};
+use super::same_token::{Name, Sightings};
+use super::slot_actor::{Adopt, Forget, HostGone, MemberSettings, Prepare, Reply, SameToken, SlotActor, Stop};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, Status, TokenSelector};
+use crate::model::{Deadline, Fault, PublicKey, Secret, TokenSelector};
 use crate::telemetry::{KeySetFigures, Telemetry};
 
 /// How often the supervisor looks whether its slot actors live.
 const CENSUS_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often a key is looked for in all, where actors end in the middle of it.
+const PREPARE_TRIES: u8 = 4;
 
 /// Key sets shown to Prometheus: tenants may register very many keys.
 const KEY_SETS_MAX: usize = 2_000;
@@ -66,12 +70,12 @@ pub struct LibraryInfo {
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: Addr<SupervisorActor>,
 }
 
-struct Shared {
-    pools: Pools,
+pub(super) struct Shared {
+    pub(super) pools: Pools,
     routes: Arc<Routes>,
     libraries: Vec<LibraryInfo>,
     tokens_per_namespace: usize,
@@ -104,18 +108,21 @@ impl Supervisor {
             libraries: libraries.iter().map(library).chain(pools.iter().map(pool)).collect(),
             tokens_per_namespace: limits.tokens_per_namespace,
         });
-        let actor = SupervisorActor {
-            shared: Arc::clone(&shared),
+        let this = Arc::clone(&shared);
+        let address = SupervisorActor::create(|ctx| SupervisorActor {
+            shared: this,
+            address: ctx.address(),
             libraries: libraries.into_iter().map(|library| (library.name.to_lowercase(), library)).collect(),
             limits,
             pins,
             logins: Arc::default(),
+            sightings: Arc::default(),
             slots: HashMap::new(),
             adopted: HashMap::new(),
             generations: 0,
             telemetry,
-        };
-        Supervisor { shared, address: actor.start() }
+        });
+        Supervisor { shared, address }
     }
 
     /// The libraries and pools configured.
@@ -204,11 +211,6 @@ impl Supervisor {
         }
     }
 
-    /// Every member, as it stands.
-    pub fn status(&self) -> Status {
-        Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
-    }
-
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
     /// requests after a start find their keys ready.
     pub async fn settle(&self, limit: Duration) {
@@ -255,10 +257,12 @@ impl Message for StopAll {
 
 struct SupervisorActor {
     shared: Arc<Shared>,
+    address: Addr<SupervisorActor>,
     libraries: HashMap<String, Library>,
     limits: Limits,
     pins: Arc<dyn PinMemory>,
     logins: Arc<Logins>,
+    sightings: Arc<Sightings>,
     slots: HashMap<MemberId, (Arc<Member>, Addr<SlotActor>)>,
     /// What each key's members were told, to tell a new actor of such a member again.
     adopted: HashMap<String, Adopt>,
@@ -278,11 +282,11 @@ impl SupervisorActor {
         };
         let reach = Reach {
             backend: Arc::clone(&library.backend),
-            library: member.library.clone(),
-            token: member.token.clone(),
-            worker: member.worker,
+            name: Name::of(member),
+            process: if library.isolated { member.id.0 } else { 0 },
             pins: Arc::clone(&self.pins),
             logins: Arc::clone(&self.logins),
+            sightings: Arc::clone(&self.sightings),
             final_pin_try: library.final_pin_try,
             metrics: Arc::clone(&member.metrics),
             before: member.before.clone(),
@@ -301,7 +305,14 @@ impl SupervisorActor {
         self.generations += 1;
         let first_epoch = self.generations << 32;
         let routes = Arc::clone(&self.shared.routes);
-        let actor = SlotActor::new(Arc::clone(member), settings, control, routes, first_epoch);
+        let actor = SlotActor::new(
+            Arc::clone(member),
+            settings,
+            control,
+            routes,
+            self.address.clone().recipient(),
+            first_epoch,
+        );
         let address = actor.start();
         self.slots.insert(member.id, (Arc::clone(member), address.clone()));
         Ok(address)
@@ -325,18 +336,32 @@ impl SupervisorActor {
         members.iter().map(candidate).collect()
     }
 
-    fn prepare(&mut self, spec: KeySpec, reply: Reply, ctx: &mut Context<Self>) {
+    fn prepare(&mut self, spec: KeySpec, reply: Reply, tries: u8, ctx: &mut Context<Self>) {
         match self.candidates(&spec) {
             Err(fault) => {
                 let _ = reply.send(Err(fault));
             }
             Ok(candidates) => {
-                ctx.spawn(first_use::prepare(candidates, spec, reply).into_actor(self));
+                let prepared = first_use::prepare(candidates, spec, reply);
+                ctx.spawn(prepared.into_actor(self).map(move |handed_back, actor, ctx| {
+                    let Some(Prepare { spec, reply }) = handed_back else { return };
+                    if tries < PREPARE_TRIES {
+                        actor.prepare(spec, reply, tries + 1, ctx);
+                    } else {
+                        let what = "the actors of its token end again and again; look at the log".into();
+                        let _ = reply.send(Err(Fault::Unavailable { what }));
+                    }
+                }));
             }
         }
     }
 
-    fn adopt(&mut self, adopt: Adopt) {
+    fn adopt(&mut self, mut adopt: Adopt) {
+        // Its token may have been found to have another name meanwhile.
+        if let Ok((pool, members)) = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
+            let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
+            adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+        }
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
         // Of a key without candidates was told when it came.
         for candidate in self.candidates(&adopt.spec).unwrap_or_default() {
@@ -344,18 +369,49 @@ impl SupervisorActor {
         }
     }
 
-    /// Ends the members of tokens that no managed key names any more.
+    /// Ends the members of tokens that no managed key names any more, and of those whose keys another name's members have.
     fn let_go(&mut self) {
-        for (pool, members) in self.shared.pools.retired() {
-            tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
-            // Nothing is left for it to do: no key leads here.
-            pool.lane.close();
-            pool.lane.abandon();
+        for Retired { home: (pool, members), heir } in self.shared.pools.retired() {
+            match &heir {
+                None => {
+                    tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
+                    // Nothing is left for it to do: no key leads here.
+                    pool.lane.close();
+                    pool.lane.abandon();
+                }
+                Some(heir) => self.hand_over(&pool, &members, heir),
+            }
+            let heir = heir.map(|(pool, _)| pool);
             for member in members {
                 if let Some((_, address)) = self.slots.remove(&member.id) {
-                    address.do_send(Leave);
+                    address.do_send(Leave { heir: heir.clone() });
                 }
             }
+        }
+    }
+
+    /// Leads the keys of a token to the members that serve it by another name, with what waits for them.
+    fn hand_over(&mut self, from: &Arc<Pool>, members: &[Arc<Member>], (heir, hosts): &Home) {
+        let keys: Vec<Adopt> = self.adopted.values().filter(|key| key.route.leads_to(&from.lane)).cloned().collect();
+        if let (Some(guest), Some(host)) = (members.first(), hosts.first()) {
+            tracing::warn!(
+                library = guest.library, token = %guest.token, same = %host.token, serial = host.status().serial,
+                pool = heir.name, keys = keys.len(),
+                "one token has two names: the managed keys that name it by the first are served by the second from now on; \
+                 write the second in them"
+            );
+        }
+        keys.into_iter().for_each(|key| self.adopt(key));
+        heir.take_over(from);
+    }
+
+    /// Two names lead to one token.
+    fn join(&mut self, SameToken { guest, host }: SameToken) {
+        if self.shared.pools.join(guest, host) {
+            self.let_go();
+        } else {
+            let waiting = self.slots.values().filter(|(member, _)| member.kin == guest);
+            waiting.for_each(|(_, address)| address.do_send(HostGone));
         }
     }
 
@@ -411,7 +467,7 @@ impl Handler<ToMember> for SupervisorActor {
     fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
         match message {
             ToMember::BringUpPools => self.bring_up_pools(),
-            ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, ctx),
+            ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, 1, ctx),
             ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {
                 self.adopted.remove(&uuid);
@@ -420,6 +476,14 @@ impl Handler<ToMember> for SupervisorActor {
             }
             ToMember::LetGo => self.let_go(),
         }
+    }
+}
+
+impl Handler<SameToken> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, same: SameToken, _: &mut Self::Context) {
+        self.join(same);
     }
 }
 

@@ -15,6 +15,7 @@ mod lengths;
 mod life;
 mod load;
 mod losses;
+mod names;
 mod observed;
 mod openssl;
 mod outages;

@@ -108,6 +108,15 @@ impl Rig {
         self.daemon.transit_key(name, p256(more)).await;
     }
 
+    /// Deletes a Transit key made so, and its managed key.
+    pub(crate) async fn delete_key(&self, name: &str) {
+        self.write("", &format!("transit/keys/{name}/config"), json!({"deletion_allowed": true})).await;
+        for path in [format!("transit/keys/{name}"), format!("sys/managed-keys/pkcs11/{name}")] {
+            let answer = self.ask("", Verb::Delete, &path, json!({})).await;
+            assert!(answer.status < 300, "{path}: {} {:?}", answer.status, answer.body);
+        }
+    }
+
     /// The same in a namespace.
     pub(crate) async fn key_in(&self, namespace: &str, name: &str, more: Value) {
         let mut managed = p256(more);
@@ -161,6 +170,13 @@ impl Rig {
         let status = self.daemon.read("sys/keyway/status").await;
         let members = status["members"].as_array().unwrap();
         members.iter().find(|member| member["token"] == token).unwrap_or_else(|| panic!("no {token}: {status}")).clone()
+    }
+
+    /// The tokens of all members, by the names they have.
+    pub(crate) async fn tokens(&self) -> Vec<String> {
+        let status = self.daemon.read("sys/keyway/status").await;
+        let members = status["members"].as_array().unwrap();
+        members.iter().map(|member| member["token"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until a token's member stands so.

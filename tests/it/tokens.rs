@@ -25,11 +25,6 @@ async fn delete(rig: &Rig, name: &str) {
     assert!(answer.status < 300, "{} {:?}", answer.status, answer.body);
 }
 
-async fn tokens(rig: &Rig) -> Vec<String> {
-    let status = rig.daemon.read("sys/keyway/status").await;
-    status["members"].as_array().unwrap().iter().map(|member| member["token"].as_str().unwrap().to_owned()).collect()
-}
-
 /// Sessions that the living processes have with the simulated token.
 fn sessions(rig: &Rig) -> u64 {
     let of = |report: &Value| -> u64 {
@@ -59,13 +54,13 @@ async fn a_token_goes_with_its_last_managed_key_and_comes_anew_with_the_next() {
                 assert_eq!(register(&rig, "", name, json!({})).await.0, 204);
                 assert_eq!(rig.test_sign(name).await, (204, String::new()), "{round}");
             }
-            assert_eq!((tokens(&rig).await, rig.sim.calls("C_Login")), (vec!["one".to_owned()], round));
+            assert_eq!((rig.tokens().await, rig.sim.calls("C_Login")), (vec!["one".to_owned()], round));
             rig.until_member("one", |member| member["sessions"] == 2).await;
             assert_eq!(threads(&rig), 3);
             delete(&rig, "first").await;
             assert_eq!(rig.test_sign("second").await, (204, String::new()));
             delete(&rig, "second").await;
-            assert!(tokens(&rig).await.is_empty());
+            assert!(rig.tokens().await.is_empty());
             // A token's login ends with its last session.
             wait_for("the last session's end", || (sessions(&rig) == 0).then_some(()));
             wait_for("the worker's end", || (rig.sim.processes().len() == processes).then_some(()));
@@ -86,7 +81,7 @@ async fn a_pin_that_was_refused_stays_so_when_its_token_comes_anew() {
             let (status, told) = rig.test_sign("doc").await;
             assert!(status >= 400 && told.contains("PIN") && !told.contains("0000"), "{status} {told}");
             delete(&rig, "doc").await;
-            assert!(tokens(&rig).await.is_empty());
+            assert!(rig.tokens().await.is_empty());
         }
         assert_eq!(rig.sim.calls("C_Login"), 1);
         assert_eq!(register(&rig, "", "doc", json!({"library": "bare", "pin": PIN})).await.0, 204);
@@ -104,7 +99,7 @@ async fn tokens_that_do_not_exist_leave_nothing_behind() {
             let (status, told) = rig.test_sign("ghost").await;
             assert!(status >= 500 && told.contains("is not there"), "{status} {told}");
             // The one before is let go of: the key names another now.
-            assert_eq!(tokens(&rig).await, [format!("ghost-{number}")]);
+            assert_eq!(rig.tokens().await, [format!("ghost-{number}")]);
             if number % 2 == 0 {
                 delete(&rig, "ghost").await;
             }
@@ -142,7 +137,7 @@ async fn a_namespace_names_so_many_tokens_and_those_of_pools_beside_them() {
     // Members of pools stay, whatever keys there are.
     assert_eq!(rig.test_sign("a").await, (204, String::new()));
     delete(&rig, "a").await;
-    assert_eq!(tokens(&rig).await, ["one", "two"]);
+    assert_eq!(rig.tokens().await, ["one", "two"]);
 }
 
 #[tokio::test]
@@ -190,5 +185,5 @@ async fn a_worker_that_hangs_is_ended_with_its_token() {
     let ((status, told), ()) = tokio::join!(asked, gone);
     assert!(status >= 400, "{status} {told}");
     wait_for("the worker's end", || rig.sim.processes().is_empty().then_some(()));
-    assert!(tokens(&rig).await.is_empty());
+    assert!(rig.tokens().await.is_empty());
 }

@@ -127,8 +127,8 @@ pub(crate) enum Command {
 pub(crate) const HELP: &str = "slot S service none|fixed TIME|lognormal MEAN SIGMA; slot S parallel N; \
 slot S roundtrip TIME; slot S sessions N [hidden]|unlimited; slot S idle TIME|never; \
 fail|late FUNCTION [slot S] CKR [nth N|every K|first N]; delay FUNCTION [slot S] TIME [..]; \
- hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
- forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
+hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
+forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
 renumber [rotate] [now]; swap slot S now|reconnect LABEL OTHER [use]; log on|off; report; help";
 
 /// The words of a line that are not read yet.

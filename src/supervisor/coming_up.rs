@@ -1,0 +1,158 @@
+//! How a member comes up: with which PIN, and who waits for it. Part of the slot actor.
+
+use std::sync::Weak;
+use std::time::Instant;
+
+use actix::prelude::*;
+
+use super::control::{BroughtUp, Opened};
+use super::health::Event;
+use super::pool::sessions_of_profile;
+use super::route::{KeySpec, MemberId};
+use super::slot_actor::{HostGone, Prepare, Reply, SameToken, SlotActor, unavailable};
+use crate::backend::{BackendError, Fate};
+use crate::model::{Fault, MemberState};
+
+/// Askers that may wait for a token to come up.
+const WAITING_MAX: usize = 1024;
+
+impl SlotActor {
+    /// Starts bringing the token up, unless that is going on. A key's own PIN is used where no stanza gives one.
+    pub(super) fn bring_up(&mut self, ctx: &mut Context<Self>) {
+        if self.bringing_up || self.leaving || self.health.is_up() {
+            return;
+        }
+        let Some(pin) = self.pin.clone().or_else(|| self.keys.any_pin()) else {
+            let what = format!(
+                "no PIN for token {}: give kms_library {:?} a pin, or the managed key",
+                self.member.token, self.member.library
+            );
+            let error = BackendError::new(Fate::Retire, Fault::CredentialsRefused { what });
+            return self.on(Event::StayedDown(Fate::Retire), Some(error), ctx);
+        };
+        self.pin = Some(pin.clone());
+        self.bringing_up = true;
+        let relogin = std::mem::take(&mut self.login_lost);
+        let limit = self.settings.limits.call_open;
+        let cause = self.down_cause;
+        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
+        ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
+            actor.bringing_up = false;
+            if actor.leaving {
+                return;
+            }
+            let result = result.unwrap_or_else(|fault| {
+                // The control thread hangs in a call into the device before; a process can be ended, and the call with it.
+                if let Some(device) = actor.last_device.as_ref().and_then(Weak::upgrade) {
+                    device.abort();
+                }
+                Err(BackendError::new(Fate::BackOff, fault))
+            });
+            actor.member.metrics.brought_up(cause, result.is_ok());
+            match result {
+                Ok(BroughtUp::Up(opened)) => actor.come_up(opened, ctx),
+                Ok(BroughtUp::Known(host)) => actor.join(host),
+                Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
+            }
+        }));
+    }
+
+    /// Others serve its token by another name. Until its keys are theirs, it does nothing more.
+    fn join(&mut self, host: MemberId) {
+        self.bringing_up = true;
+        // A supervisor that is gone has stopped everyone.
+        self.supervisor.do_send(SameToken { guest: self.member.kin, host });
+    }
+
+    fn come_up(&mut self, Opened { device, info, guest }: Opened, ctx: &mut Context<Self>) {
+        self.epoch += 1;
+        self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
+        self.device = Some(device);
+        self.down = None;
+        self.returns = false;
+        self.traits = info.profile.traits();
+        self.member.publish(|status| status.serial = Some(info.serial.clone()));
+        let wanted =
+            self.member.sessions.unwrap_or_else(|| sessions_of_profile(self.traits.sessions, self.settings.workers));
+        // The control session and the one that holds the login take two of those the token allows.
+        let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
+        let sessions = wanted.min(allowed);
+        tracing::info!(
+            library = self.member.library, token = %self.member.token, worker = self.member.worker, serial = info.serial,
+            profile = self.traits.name, sessions, "token is up and logged in"
+        );
+        self.on(Event::CameUp { sessions }, None, ctx);
+        self.prove_all(ctx);
+        if let Some(guest) = guest {
+            self.supervisor.do_send(SameToken { guest, host: self.member.kin });
+        }
+        for (spec, reply) in std::mem::take(&mut self.waiting) {
+            self.prepare(spec, reply, ctx);
+        }
+    }
+
+    /// Whether keys can be found and proven on it now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.health.is_up() && self.health.state() != MemberState::Stuck
+    }
+
+    /// Whether the PIN of a key is of use to it: it has none, or the one it has was refused. One that is down for another
+    /// reason keeps the PIN it served with, and one whose signatures were wrong is not brought back by any.
+    fn wants_pin(&self) -> bool {
+        let refused = self.health.state() == MemberState::Refused;
+        let by_its_pin = refused && matches!(self.down, Some(Fault::CredentialsRefused { .. }));
+        !self.leaving && (self.pin.is_none() || by_its_pin)
+    }
+
+    /// Whether it is brought up just now, and there is room for one more to wait for that.
+    fn is_coming(&self) -> bool {
+        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
+    }
+
+    /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
+    pub(super) fn prepare_again(&mut self, spec: KeySpec, reply: Reply, fault: Fault, ctx: &mut Context<Self>) {
+        if self.is_ready() {
+            self.prepare(spec, reply, ctx);
+        } else if self.is_coming() {
+            self.waiting.push((spec, reply));
+        } else {
+            let _ = reply.send(Err(fault));
+        }
+    }
+}
+
+impl Handler<Prepare> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, Prepare { spec, reply }: Prepare, ctx: &mut Self::Context) {
+        if self.is_ready() {
+            return self.prepare(spec, reply, ctx);
+        }
+        // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
+        if self.member.pin.is_none() && spec.pin.is_some() && self.wants_pin() {
+            self.pin = spec.pin.clone();
+            let step = self.health.on(Event::NewPin, Instant::now());
+            self.follow(step, None, ctx);
+            self.publish();
+        }
+        if !self.is_coming() {
+            let why = self.down.clone().unwrap_or(Fault::Unavailable { what: "the token is not up".into() });
+            let _ = reply.send(Err(unavailable(&spec, &why)));
+            return;
+        }
+        let probing = self.health.state() == MemberState::Probing;
+        self.waiting.push((spec, reply));
+        if probing {
+            self.bring_up(ctx);
+        }
+    }
+}
+
+impl Handler<HostGone> for SlotActor {
+    type Result = ();
+
+    fn handle(&mut self, _: HostGone, ctx: &mut Self::Context) {
+        self.bringing_up = false;
+        self.bring_up(ctx);
+    }
+}

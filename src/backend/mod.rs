@@ -86,6 +86,15 @@ pub struct PinFlags {
     pub locked: bool,
 }
 
+/// What a login came to that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginAnswer {
+    /// The token took the PIN.
+    Taken,
+    /// The process is logged in already, says the token: by a session that is still open. That says nothing of the PIN.
+    Already,
+}
+
 /// How to find a key on a device; at least one of the two is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySelector {
@@ -145,9 +154,9 @@ pub trait Device: Send + Sync {
     /// What the token says about its PIN now.
     fn pin_flags(&self) -> Result<PinFlags, BackendError>;
 
-    /// Logs the application in: exactly one native login call. "Already logged in" is success. The login lasts as long
-    /// as the device: it keeps a session of its own open.
-    fn login(&self, pin: &Secret) -> Result<(), BackendError>;
+    /// Logs the application in: exactly one native login call. "Already logged in" is success, of a kind. The login lasts
+    /// as long as the device: it keeps a session of its own open.
+    fn login(&self, pin: &Secret) -> Result<LoginAnswer, BackendError>;
 
     /// Opens one more session. It is logged in if the device is.
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError>;

@@ -4,7 +4,8 @@ use crate::model::{Fault, Namespace, Secret};
 use crate::store::{RecordKey, Store, Write};
 use crate::supervisor::{PinHash, PinMemory};
 
-const COLLECTION: &str = "refused-pins";
+const REFUSED: &str = "refused-pins";
+const TAKEN: &str = "taken-pins";
 
 pub(super) struct StoredPins {
     store: Store,
@@ -17,7 +18,12 @@ impl StoredPins {
 }
 
 fn key(serial: &str, hash: &PinHash) -> RecordKey {
-    RecordKey::new(&Namespace::root(), COLLECTION, format!("{serial}/{}", hex::encode(hash)))
+    RecordKey::new(&Namespace::root(), REFUSED, format!("{serial}/{}", hex::encode(hash)))
+}
+
+fn taken_key(serial: &str) -> RecordKey {
+    // A serial number may be empty, a record's name may not.
+    RecordKey::new(&Namespace::root(), TAKEN, format!("{serial}/last"))
 }
 
 impl PinMemory for StoredPins {
@@ -36,5 +42,14 @@ impl PinMemory for StoredPins {
 
     fn remember(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
         self.store.commit_now(vec![Write::Put { key: key(serial, hash), version: 1, value: Vec::new() }])
+    }
+
+    fn taken(&self, serial: &str) -> Result<Option<PinHash>, Fault> {
+        let record = self.store.get(&taken_key(serial))?;
+        Ok(record.and_then(|record| record.value.as_slice().try_into().ok()))
+    }
+
+    fn remember_taken(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
+        self.store.commit_now(vec![Write::Put { key: taken_key(serial), version: 1, value: hash.to_vec() }])
     }
 }

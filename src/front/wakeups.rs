@@ -94,3 +94,52 @@ impl Wake for Gatherer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Count {
+        fn so_far(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn answers_that_come_together_wake_the_worker_once_and_each_connection_once() {
+        let wakeups = Wakeups::new();
+        let worker = Arc::new(Count::default());
+        let on_worker = Waker::from(Arc::clone(&worker));
+        let mut delivery = pin!(Arc::clone(&wakeups).deliver());
+        let mut deliver = || assert!(delivery.as_mut().poll(&mut Context::from_waker(&on_worker)).is_pending());
+        deliver();
+        let connections = [(); 2].map(|()| (Gathering::new(&wakeups), Arc::new(Count::default())));
+        // As the calls of each keep it.
+        let calls = connections.each_ref().map(|(gathering, count)| {
+            let waker = Waker::from(Arc::clone(count));
+            gathering.context(&Context::from_waker(&waker)).waker().clone()
+        });
+        calls.iter().chain(&calls).for_each(Waker::wake_by_ref);
+        assert_eq!((worker.so_far(), connections.each_ref().map(|(_, count)| count.so_far())), (1, [0, 0]));
+        deliver();
+        assert_eq!((worker.so_far(), connections.each_ref().map(|(_, count)| count.so_far())), (1, [1, 1]));
+        calls[1].wake_by_ref();
+        assert_eq!(worker.so_far(), 2, "the list was empty again");
+        drop(connections);
+        // A call that outlives its connection wakes nobody, and harms nobody.
+        calls[0].wake_by_ref();
+        deliver();
+    }
+}

@@ -94,4 +94,12 @@ impl PinMemory for NoMemory {
     fn remember(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
         Ok(())
     }
+
+    fn taken(&self, _serial: &str) -> Result<Option<PinHash>, Fault> {
+        Ok(None)
+    }
+
+    fn remember_taken(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
+        Ok(())
+    }
 }

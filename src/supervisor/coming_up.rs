@@ -1,5 +1,6 @@
 //! How a member comes up: with which PIN, and who waits for it. Part of the slot actor.
 
+use std::collections::HashSet;
 use std::sync::Weak;
 use std::time::Instant;
 
@@ -11,31 +12,32 @@ use super::pool::sessions_of_profile;
 use super::route::{KeySpec, MemberId};
 use super::slot_actor::{HostGone, Prepare, Reply, SameToken, SlotActor, unavailable};
 use crate::backend::{BackendError, Fate};
-use crate::model::{Fault, MemberState};
+use crate::model::{Fault, MemberState, Secret};
 
 /// Askers that may wait for a token to come up.
 const WAITING_MAX: usize = 1024;
 
 impl SlotActor {
-    /// Starts bringing the token up, unless that is going on. A key's own PIN is used where no stanza gives one.
+    /// Starts bringing the token up, unless that is going on. The PINs of its keys are used where no stanza gives one.
     pub(super) fn bring_up(&mut self, ctx: &mut Context<Self>) {
         if self.bringing_up || self.leaving || self.health.is_up() {
             return;
         }
-        let Some(pin) = self.pin.clone().or_else(|| self.keys.any_pin()) else {
+        let pins = self.pins();
+        if pins.is_empty() {
             let what = format!(
                 "no PIN for token {}: give kms_library {:?} a pin, or the managed key",
                 self.member.token, self.member.library
             );
             let error = BackendError::new(Fate::Retire, Fault::CredentialsRefused { what });
             return self.on(Event::StayedDown(Fate::Retire), Some(error), ctx);
-        };
-        self.pin = Some(pin.clone());
+        }
         self.bringing_up = true;
         let relogin = std::mem::take(&mut self.login_lost);
         let limit = self.settings.limits.call_open;
         let cause = self.down_cause;
-        let brought_up = self.control.run(limit, move |control| control.bring_up(&pin, relogin, cause));
+        let offered = pins.clone();
+        let brought_up = self.control.run(limit, move |control| control.bring_up(&pins, relogin, cause));
         ctx.spawn(brought_up.into_actor(self).map(move |result, actor, ctx| {
             actor.bringing_up = false;
             if actor.leaving {
@@ -52,9 +54,36 @@ impl SlotActor {
             match result {
                 Ok(BroughtUp::Up(opened)) => actor.come_up(opened, ctx),
                 Ok(BroughtUp::Known(host)) => actor.join(host),
+                // A key has brought another meanwhile.
+                Err(error) if is_refused(&error.fault) && actor.has_other_pins(&offered) => actor.bring_up(ctx),
                 Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
             }
         }));
+    }
+
+    /// The PINs that may be its token's, each once: the stanza's; else the one that it took last, and those of its keys.
+    fn pins(&self) -> Vec<Secret> {
+        if let Some(pin) = &self.member.pin {
+            return vec![pin.clone()];
+        }
+        let waiting = self.waiting.iter().filter_map(|(spec, _)| spec.pin.as_ref());
+        let mut seen = HashSet::new();
+        let all = self.pin.iter().chain(waiting).chain(self.keys.pins());
+        all.filter(|pin| seen.insert(pin.expose())).cloned().collect()
+    }
+
+    fn has_other_pins(&self, offered: &[Secret]) -> bool {
+        let offered: HashSet<&[u8]> = offered.iter().map(Secret::expose).collect();
+        self.pins().iter().any(|pin| !offered.contains(pin.expose()))
+    }
+
+    /// A key has brought a PIN. If the token lacks one, or refused what it was given, it is brought up with it.
+    pub(super) fn note_pin(&mut self, pin: Option<&Secret>, ctx: &mut Context<Self>) {
+        if pin.is_some() && self.member.pin.is_none() && self.wants_pin() {
+            let step = self.health.on(Event::NewPin, Instant::now());
+            self.follow(step, None, ctx);
+            self.publish();
+        }
     }
 
     /// Others serve its token by another name. Until its keys are theirs, it does nothing more.
@@ -64,10 +93,11 @@ impl SlotActor {
         self.supervisor.do_send(SameToken { guest: self.member.kin, host });
     }
 
-    fn come_up(&mut self, Opened { device, info, guest }: Opened, ctx: &mut Context<Self>) {
+    fn come_up(&mut self, Opened { device, info, pin, guest }: Opened, ctx: &mut Context<Self>) {
         self.epoch += 1;
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         self.device = Some(device);
+        self.pin = pin;
         self.down = None;
         self.returns = false;
         self.traits = info.profile.traits();
@@ -100,13 +130,13 @@ impl SlotActor {
     /// reason keeps the PIN it served with, and one whose signatures were wrong is not brought back by any.
     fn wants_pin(&self) -> bool {
         let refused = self.health.state() == MemberState::Refused;
-        let by_its_pin = refused && matches!(self.down, Some(Fault::CredentialsRefused { .. }));
+        let by_its_pin = refused && self.down.as_ref().is_some_and(is_refused);
         !self.leaving && (self.pin.is_none() || by_its_pin)
     }
 
     /// Whether it is brought up just now, and there is room for one more to wait for that.
     fn is_coming(&self) -> bool {
-        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() < WAITING_MAX
+        (self.health.state() == MemberState::Probing || self.returns) && self.waiting.len() <= WAITING_MAX
     }
 
     /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
@@ -128,24 +158,24 @@ impl Handler<Prepare> for SlotActor {
         if self.is_ready() {
             return self.prepare(spec, reply, ctx);
         }
-        // A PIN this member has not tried yet is worth a try; one that was refused is stopped further down.
-        if self.member.pin.is_none() && spec.pin.is_some() && self.wants_pin() {
-            self.pin = spec.pin.clone();
-            let step = self.health.on(Event::NewPin, Instant::now());
-            self.follow(step, None, ctx);
-            self.publish();
-        }
-        if !self.is_coming() {
+        // So that its PIN is among those tried.
+        let pin = spec.pin.clone();
+        self.waiting.push((spec, reply));
+        self.note_pin(pin.as_ref(), ctx);
+        if self.is_coming() {
+            if self.health.state() == MemberState::Probing {
+                self.bring_up(ctx);
+            }
+        } else if let Some((spec, reply)) = self.waiting.pop() {
             let why = self.down.clone().unwrap_or(Fault::Unavailable { what: "the token is not up".into() });
             let _ = reply.send(Err(unavailable(&spec, &why)));
-            return;
-        }
-        let probing = self.health.state() == MemberState::Probing;
-        self.waiting.push((spec, reply));
-        if probing {
-            self.bring_up(ctx);
         }
     }
+}
+
+/// Whether it is down for the PINs it was given.
+fn is_refused(why: &Fault) -> bool {
+    matches!(why, Fault::CredentialsRefused { .. })
 }
 
 impl Handler<HostGone> for SlotActor {

@@ -148,6 +148,8 @@ impl ControlThread {
 pub(super) struct Opened {
     pub(super) device: Arc<dyn Device>,
     pub(super) info: DeviceInfo,
+    /// The PIN it took.
+    pub(super) pin: Option<Secret>,
     /// Members that are logged in to the same token by another name, and are to hand their keys over.
     pub(super) guest: Option<MemberId>,
 }
@@ -174,11 +176,11 @@ impl Control {
         self.sighting = None;
     }
 
-    /// Opens the device and logs in, with one native login call at the most.
+    /// Opens the device and logs in with one of these PINs: one native login call for each that was never refused, at the most.
     /// With `relogin`, whoever thinks that the login it had last still stands is wrong. `cause` is what had taken it down.
     pub(super) fn bring_up(
         &mut self,
-        pin: &Secret,
+        pins: &[Secret],
         relogin: bool,
         cause: Option<&'static str>,
     ) -> Result<BroughtUp, BackendError> {
@@ -191,18 +193,20 @@ impl Control {
         }
         let turn = self.to.logins.turn(&info.serial);
         let turn = turn.lock();
-        let (login, guest) = match self.log_in(device.as_ref(), &info, pin, cause)? {
+        let (login, guest) = match self.log_in(device.as_ref(), &info, pins, cause)? {
             LoggedIn::As(login, guest) => (login, guest),
             LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
         };
         let sighting = self.to.sightings.note(&self.to.name, &info);
         drop(turn);
+        let took = |pin: &&Secret| self.to.pins.hash(&info.serial, pin).is_ok_and(|hash| login.is(&hash));
+        let pin = pins.iter().find(took).cloned();
         self.last_login = Some(login.number());
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
         self.login = Some(login);
         self.sighting = Some(sighting);
-        Ok(BroughtUp::Up(Opened { device, info, guest }))
+        Ok(BroughtUp::Up(Opened { device, info, pin, guest }))
     }
 
     /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing

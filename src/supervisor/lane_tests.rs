@@ -13,6 +13,7 @@ use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Place, Pulled, Seat, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::together;
 use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
@@ -177,11 +178,59 @@ fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
 #[test]
 fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
-    (0..3).for_each(|_| at.0.lane.sit(&Seat::new(MEMBER, 1)));
+    (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(Duration::from_nanos(10));
+    key.learn(Duration::from_micros(30));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
+}
+
+#[test]
+fn work_too_little_to_wake_others_for_is_not_divided() {
+    let at = lane(100, 100, 32);
+    (0..3).for_each(|_| at.0.lane.sit(&at.1));
+    let key = key(&at.0, None);
+    key.learn(Duration::from_micros(4));
+    let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
+    assert_eq!(pull(&at).len(), 5, "20 us");
+}
+
+#[test]
+fn jobs_submitted_together_are_pushed_at_the_end_and_refused_by_their_answers() {
+    let at = lane(3, 2, 32);
+    let [mine, theirs] = ["a", "b"].map(|namespace| key_of(&at.0, namespace, None));
+    let (first, second, third, other) = together(|| {
+        let [first, second, third] = [(); 3].map(|()| submit(&mine).unwrap());
+        let other = together(|| submit(&theirs).unwrap());
+        assert_eq!(at.0.lane.depth(), 0, "nothing yet, nor at the end of what is within");
+        (first, second, third, other)
+    });
+    assert_eq!(at.0.lane.depth(), 3);
+    let refused = answered(third).unwrap_err();
+    assert!(matches!(refused, Fault::Overloaded { limit: 2, .. }), "{refused}");
+    done(pull(&at));
+    done(pull(&at));
+    done(pull(&at));
+    assert!([first, second, other].into_iter().all(|pending| answered(pending).is_ok()));
+}
+
+#[test]
+fn what_was_submitted_together_is_pushed_even_if_a_panic_ends_it() {
+    let at = lane(3, 2, 32);
+    let key = key(&at.0, None);
+    let mut kept = None;
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        together(|| {
+            kept = Some(submit(&key).unwrap());
+            std::panic::resume_unwind(Box::new(()));
+        });
+    }));
+    assert!(panicked.is_err());
+    done(pull(&at));
+    assert!(answered(kept.unwrap()).is_ok());
+    // And the next is pushed at once again.
+    let _pending = submit(&key).unwrap();
+    assert_eq!(at.0.lane.depth(), 1);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Logging in, as the control thread of a member does it: at most one native call for a PIN, and none where it is known what
-//! would come of it.
+//! Logging in, as the control thread of a member does it: at most one native call for a PIN, ever, where the token says that
+//! it is wrong.
 
 use super::control::{Control, Reach};
-use super::pins::{Login, Standing};
+use super::pins::{Login, PinHash, Standing};
 use super::route::{KeySpec, MemberId};
 use super::same_token::{Name, Rival};
-use crate::backend::{BackendError, Device, DeviceInfo, Fate};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer};
 use crate::model::{Fault, Secret};
 use crate::telemetry::LoginLabel;
 
@@ -18,37 +18,88 @@ pub(super) enum LoggedIn {
 }
 
 impl Control {
-    /// One native call at the most. Members of one token, in whatever process, come one after the other (the caller has the
-    /// turn), so that a PIN one of them had refused is not tried by the next.
+    /// Logs in with the first of `pins` that the token takes; one native call for each at the most, and none for those it
+    /// refused before. Members of one token, in whatever process, come one after the other (the caller has the turn), so
+    /// that a PIN one of them had refused is not tried by the next.
     pub(super) fn log_in(
         &self,
         device: &dyn Device,
         info: &DeviceInfo,
-        pin: &Secret,
+        pins: &[Secret],
         cause: Option<&'static str>,
     ) -> Result<LoggedIn, BackendError> {
-        let Reach { name: Name { library, .. }, process, pins, logins, .. } = &self.to;
-        let hash = pins.hash(&info.serial, pin).map_err(back_off)?;
         let guest = match self.rival(info)? {
             Rival::Host(host) => return Ok(LoggedIn::Known(host)),
             Rival::Guest(guest) => Some(guest),
             Rival::None | Rival::Twice(_) => None,
         };
-        match logins.standing(library, *process, &info.serial, &hash) {
-            Standing::Same(login) => return Ok(LoggedIn::As(login, guest)),
-            Standing::Other => {
-                return Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"));
+        let pins = self.in_order(info, pins)?;
+        let Reach { name: Name { library, .. }, process, logins, .. } = &self.to;
+        for (_, hash) in &pins {
+            match logins.standing(library, *process, &info.serial, hash) {
+                Standing::Same(login) => return Ok(LoggedIn::As(login, guest)),
+                Standing::Other => {}
+                Standing::Nobody => return self.try_each(device, info, &pins, cause, guest),
             }
-            Standing::Nobody => {}
         }
-        if logins.refused(&info.serial, &hash) || pins.refused(&info.serial, &hash).map_err(back_off)? {
-            return Err(refused(info, "it refused this PIN before and is not asked again; configure another PIN"));
+        Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"))
+    }
+
+    /// The PINs with their hashes, the one first that the token took last: wrong ones before it might lock it.
+    fn in_order<'p>(&self, info: &DeviceInfo, pins: &'p [Secret]) -> Result<Vec<(&'p Secret, PinHash)>, BackendError> {
+        let memory = &self.to.pins;
+        let taken = memory.taken(&info.serial).map_err(back_off)?;
+        let hash = |pin| Ok((pin, memory.hash(&info.serial, pin).map_err(back_off)?));
+        let mut hashed = pins.iter().map(hash).collect::<Result<Vec<_>, BackendError>>()?;
+        hashed.sort_by_key(|(_, hash)| Some(*hash) != taken);
+        Ok(hashed)
+    }
+
+    fn try_each(
+        &self,
+        device: &dyn Device,
+        info: &DeviceInfo,
+        pins: &[(&Secret, PinHash)],
+        cause: Option<&'static str>,
+        guest: Option<MemberId>,
+    ) -> Result<LoggedIn, BackendError> {
+        let mut why = None;
+        for (pin, hash) in pins {
+            let known = self.known(info, hash)?;
+            let error = match known {
+                // What the token says now is better to know than what it said once.
+                Some(known) => why.take().unwrap_or(known),
+                None => {
+                    self.check_flags(device, info)?;
+                    match self.try_pin(device, info, pin, *hash, cause) {
+                        Ok(login) => return Ok(LoggedIn::As(login, guest)),
+                        Err(error) if is_wrong(&error) => error,
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            why = Some(error);
         }
-        if logins.in_doubt(&info.serial, &hash) {
+        Err(why.unwrap_or_else(|| refused(info, "there is no PIN for it")))
+    }
+
+    /// Why this PIN is not to be tried, if so it is.
+    fn known(&self, info: &DeviceInfo, hash: &PinHash) -> Result<Option<BackendError>, BackendError> {
+        let Reach { pins, logins, .. } = &self.to;
+        if logins.refused(&info.serial, hash) || pins.refused(&info.serial, hash).map_err(back_off)? {
+            let why = "it refused this PIN before and is not asked again; configure another PIN";
+            return Ok(Some(refused(info, why)));
+        }
+        if logins.in_doubt(&info.serial, hash) {
             let why = "logins with this PIN came to no answer twice, and the token may count them; log in once with the \
                        vendor's tool, then restart";
-            return Err(refused(info, why));
+            return Ok(Some(refused(info, why)));
         }
+        Ok(None)
+    }
+
+    /// Refuses where the token is locked, or would be by one more wrong PIN.
+    fn check_flags(&self, device: &dyn Device, info: &DeviceInfo) -> Result<(), BackendError> {
         let flags = device.pin_flags()?;
         if flags.locked {
             return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
@@ -58,34 +109,71 @@ impl Control {
                        restart with -force-final-pin-try if the PIN configured is right";
             return Err(refused(info, why));
         }
+        Ok(())
+    }
+
+    /// Exactly one native call.
+    fn try_pin(
+        &self,
+        device: &dyn Device,
+        info: &DeviceInfo,
+        pin: &Secret,
+        hash: PinHash,
+        cause: Option<&'static str>,
+    ) -> Result<Login, BackendError> {
         let result = device.login(pin);
         let said = match &result {
-            Ok(()) => LoginLabel::Ok,
+            Ok(_) => LoginLabel::Ok,
             Err(error) if error.fate == Fate::Retire => LoginLabel::Refused,
             Err(_) => LoginLabel::Failed,
         };
         self.to.metrics.login(cause, said);
+        let Reach { name: Name { library, .. }, process, logins, .. } = &self.to;
         match result {
-            Ok(()) => Ok(LoggedIn::As(logins.enter(library, *process, &info.serial, hash), guest)),
+            Ok(LoginAnswer::Already) if logins.took_another(&info.serial, &hash) => {
+                let what = format!(
+                    "token {:?} (serial {}): a session that is still open keeps it logged in with another PIN, so that this \
+                     one cannot be told right or wrong; it is tried again when that session has closed: where it never \
+                     does, restart Keyway",
+                    info.label, info.serial
+                );
+                Err(back_off(Fault::Unavailable { what }))
+            }
+            Ok(_) => {
+                self.remember_taken(info, &hash);
+                Ok(logins.enter(library, *process, &info.serial, hash))
+            }
             Err(error) => {
                 if matches!(error.cause, "worker_died" | "CKR_VENDOR_DEFINED" | "unreadable_answer") {
                     logins.doubt(&info.serial, hash);
                 }
-                // A locked or expired PIN may be the right one again, when the security officer has seen to it.
-                let wrong = !matches!(error.cause, "CKR_PIN_LOCKED" | "CKR_PIN_EXPIRED");
-                if error.fate == Fate::Retire && wrong {
-                    // First where nothing can go wrong: a store that fails must not have the PIN tried again.
-                    logins.remember(&info.serial, hash);
-                    if let Err(fault) = pins.remember(&info.serial, &hash) {
-                        tracing::error!(
-                            library, token = info.label, serial = info.serial, %fault,
-                            "a PIN was refused, and that could not be stored: it will be tried again after a restart; \
-                             correct it before"
-                        );
-                    }
+                if is_wrong(&error) {
+                    self.remember_refused(info, hash);
                 }
                 Err(error)
             }
+        }
+    }
+
+    fn remember_refused(&self, info: &DeviceInfo, hash: PinHash) {
+        // First where nothing can go wrong: a store that fails must not have the PIN tried again.
+        self.to.logins.remember(&info.serial, hash);
+        if let Err(fault) = self.to.pins.remember(&info.serial, &hash) {
+            tracing::error!(
+                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                "a PIN was refused, and that could not be stored: it will be tried again after a restart; correct it before"
+            );
+        }
+    }
+
+    fn remember_taken(&self, info: &DeviceInfo, hash: &PinHash) {
+        let memory = &self.to.pins;
+        let known = memory.taken(&info.serial).is_ok_and(|taken| taken.as_ref() == Some(hash));
+        if !known && let Err(fault) = memory.remember_taken(&info.serial, hash) {
+            tracing::warn!(
+                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                "that a PIN was taken could not be stored: after a restart others may be tried before it"
+            );
         }
     }
 
@@ -118,6 +206,12 @@ impl Control {
         );
         Err(BackendError::keep(Fault::CredentialsRefused { what }))
     }
+}
+
+/// Whether a login was refused because the PIN is wrong. A locked or expired one may be the right one again, when the security
+/// officer has seen to it.
+fn is_wrong(error: &BackendError) -> bool {
+    error.fate == Fate::Retire && !["CKR_PIN_LOCKED", "CKR_PIN_EXPIRED", "CKR_NEW_PIN_MODE"].contains(&error.cause)
 }
 
 fn refused(info: &DeviceInfo, why: &str) -> BackendError {

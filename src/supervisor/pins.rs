@@ -23,6 +23,12 @@ pub trait PinMemory: Send + Sync {
 
     /// Remembers, durably, that it did.
     fn remember(&self, serial: &str, hash: &PinHash) -> Result<(), Fault>;
+
+    /// The PIN that the token took last.
+    fn taken(&self, serial: &str) -> Result<Option<PinHash>, Fault>;
+
+    /// Remembers, durably, that it took this one.
+    fn remember_taken(&self, serial: &str, hash: &PinHash) -> Result<(), Fault>;
 }
 
 /// The tokens this process is logged in to. Login is application-wide in PKCS#11: some modules answer a second login
@@ -131,6 +137,13 @@ impl Logins {
         matches!(doubts.get(&(serial.to_owned(), *pin)), Some(Doubt::Tries(tries)) if *tries >= DOUBTS_MAX)
     }
 
+    /// Whether the token has taken another PIN than this one since the start, and never this one.
+    pub(super) fn took_another(&self, serial: &str, pin: &PinHash) -> bool {
+        let doubts = self.doubts.lock();
+        let taken = |pin: &PinHash| doubts.get(&(serial.to_owned(), *pin)) == Some(&Doubt::Taken);
+        !taken(pin) && doubts.iter().any(|((of, _), doubt)| of == serial && *doubt == Doubt::Taken)
+    }
+
     /// Remembers that it did.
     pub(super) fn remember(&self, serial: &str, pin: PinHash) {
         self.refused.lock().insert((serial.to_owned(), pin));
@@ -197,6 +210,15 @@ mod tests {
         drop(logins.enter("hsm", 0, "s", RIGHT));
         (0..5).for_each(|_| logins.doubt("s", RIGHT));
         assert!(!logins.in_doubt("s", &RIGHT), "what fails now is not the PIN");
+    }
+
+    #[test]
+    fn a_pin_is_vouched_for_by_no_other_pins_login() {
+        let logins = Arc::new(Logins::default());
+        assert!(!logins.took_another("s", &WRONG), "nobody was logged in before");
+        drop(logins.enter("hsm", 0, "s", RIGHT));
+        assert!(logins.took_another("s", &WRONG));
+        assert!(!logins.took_another("s", &RIGHT) && !logins.took_another("other", &WRONG));
     }
 
     #[test]

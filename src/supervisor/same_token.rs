@@ -105,7 +105,8 @@ impl Sightings {
     /// Who else is logged in to the token that `name` has led to.
     pub(super) fn rival(&self, name: &Name, info: &DeviceInfo) -> Rival {
         let seen = self.seen.lock();
-        let Some(other) = seen.iter().find(|seen| seen.is(name, info)) else { return Rival::None };
+        let others = seen.iter().filter(|seen| seen.is(name, info));
+        let Some(other) = others.max_by_key(|seen| seen.name.rank()) else { return Rival::None };
         match (other.name.rank(), name.rank()) {
             (Rank::Configured, Rank::Configured) => Rival::Twice(other.name.token.clone()),
             (theirs, ours) if theirs >= ours => Rival::Host(other.name.kin),

@@ -109,9 +109,9 @@ impl SlotKeys {
         }
     }
 
-    /// The PIN of a key that has one.
-    pub(super) fn any_pin(&self) -> Option<Secret> {
-        self.by_uuid.values().find_map(|key| key.spec.pin.clone())
+    /// The PINs of those that have one.
+    pub(super) fn pins(&self) -> impl Iterator<Item = &Secret> {
+        self.by_uuid.values().filter_map(|key| key.spec.pin.as_ref())
     }
 
     /// Takes the member out of every key set; only for a moment, if it `returns`.
@@ -310,7 +310,7 @@ impl SlotActor {
     /// Serves a key whose public half is known, or takes note of its new settings.
     pub(super) fn adopt(&mut self, Adopt { spec, route }: Adopt, ctx: &mut Context<Self>) {
         route.cap(spec.max_parallel);
-        let uuid = spec.uuid.clone();
+        let (uuid, pin) = (spec.uuid.clone(), spec.pin.clone());
         let known = self.keys.by_uuid.get_mut(&uuid).filter(|key| Arc::ptr_eq(&key.route, &route));
         match known {
             Some(key) => {
@@ -326,6 +326,7 @@ impl SlotActor {
         if self.keys.by_uuid.get(&uuid).is_some_and(|key| key.held) {
             return;
         }
+        self.note_pin(pin.as_ref(), ctx);
         if self.is_ready() {
             self.prove(&uuid, ctx);
         } else if self.health.state() == MemberState::Probing {

@@ -19,7 +19,8 @@ pub fn together<R>(work: impl FnOnce() -> R) -> R {
         gathered.get_or_insert_default();
         is_outermost
     });
-    let _end = is_outermost.then_some(End);
+    // Made only here: whoever drops one pushes.
+    let _end = is_outermost.then(|| End);
     work()
 }
 

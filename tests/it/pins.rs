@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::{Rig, TOKENS, pool, probing};
 use crate::sim::PIN;
@@ -103,4 +103,100 @@ async fn a_library_that_dies_at_each_login_is_not_left_to_lock_its_token() {
     let (_, told) = rig.test_sign("doc").await;
     assert!(told.contains("came to no answer twice") && told.contains("restart"), "{told}");
     assert_eq!(rig.sim.calls("C_Login"), 2);
+}
+
+/// Registers a managed key of the library without a PIN, or changes it.
+async fn bring(rig: &Rig, name: &str, pin: &str) {
+    let mut key = key("doc", json!(pin));
+    key["library"] = json!("bare");
+    rig.daemon.managed_key(name, key).await;
+}
+
+#[tokio::test]
+async fn a_start_tries_the_pin_first_that_was_taken_and_none_that_was_refused() {
+    for stanza in ["", "isolation = \"process\""] {
+        let setup = || Setup { stanza, more: probing(""), ..Setup::default() };
+        let mut rig = Rig::bare(&["one"], &["doc"], setup()).await;
+        bring(&rig, "wrong", WRONG).await;
+        assert!(rig.test_sign("wrong").await.0 >= 400);
+        for name in ["a", "b", "c"] {
+            bring(&rig, name, PIN).await;
+            assert_eq!(rig.test_sign(name).await, (204, String::new()));
+        }
+        assert_eq!(rig.sim.calls("C_Login"), 2);
+        let (_, told) = rig.test_sign("wrong").await;
+        assert!(told.contains("carries another PIN"), "{told}");
+        // Keys that were used may bring wrong PINs too; three wrong ones in a row would lock the token.
+        bring(&rig, "a", WRONG).await;
+        bring(&rig, "b", "1111").await;
+        for round in 3..5 {
+            rig = rig.restart_bare(setup());
+            assert_eq!(rig.test_sign("c").await, (204, String::new()));
+            for name in ["a", "b"] {
+                let (status, told) = rig.test_sign(name).await;
+                assert!(status >= 400 && told.contains("carries another PIN"), "{status} {told}");
+            }
+            assert_eq!(rig.sim.calls("C_Login"), round);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pin_that_a_key_brings_to_a_refused_token_is_tried_at_once_and_once() {
+    let setup = || Setup { more: probing(""), ..Setup::default() };
+    let mut rig = Rig::bare(&["one"], &["doc"], setup()).await;
+    bring(&rig, "doc", PIN).await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    bring(&rig, "doc", WRONG).await;
+    rig = rig.restart_bare(setup());
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    // Known as refused: here, and after a restart.
+    bring(&rig, "doc", WRONG).await;
+    rig = rig.restart_bare(setup());
+    bring(&rig, "doc", WRONG).await;
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    // Nobody asks for the key, and it is served all the same.
+    bring(&rig, "doc", PIN).await;
+    rig.until_serving("one").await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    assert_eq!(rig.sim.calls("C_Login"), 3);
+}
+
+#[tokio::test]
+async fn a_pin_that_comes_while_another_is_tried_is_tried_next() {
+    let rig = Rig::bare(&["one"], &["doc"], Setup { more: probing(""), ..Setup::default() }).await;
+    rig.sim.steer("delay C_Login 300ms");
+    bring(&rig, "wrong", WRONG).await;
+    bring(&rig, "right", PIN).await;
+    let second = async {
+        // Not by blocking: the first is asked on this thread.
+        let begun = std::time::Instant::now();
+        while rig.sim.calls("C_Login") == 0 {
+            assert!(begun.elapsed() < LIMIT);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        rig.test_sign("right").await
+    };
+    let ((status, told), right) = tokio::join!(rig.test_sign("wrong"), second);
+    assert!(status >= 400 && told.contains("PIN"), "{status} {told}");
+    assert_eq!(right, (204, String::new()));
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+}
+
+#[tokio::test]
+async fn a_login_by_another_pin_vouches_for_none() {
+    let rig = Rig::bare(&["one"], &["doc"], Setup { more: probing(""), ..Setup::default() }).await;
+    rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    // The same module by another name: it answers any PIN by saying that the process is logged in.
+    bring(&rig, "mine", WRONG).await;
+    let (status, told) = rig.test_sign("mine").await;
+    assert!(status >= 400 && told.contains("right or wrong") && !told.contains(WRONG), "{status} {told}");
+    bring(&rig, "mine", PIN).await;
+    let begun = std::time::Instant::now();
+    while rig.test_sign("mine").await.0 != 204 {
+        assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
+    }
 }

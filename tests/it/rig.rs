@@ -64,12 +64,14 @@ impl Rig {
     pub(crate) async fn bare(tokens: &[&str], keys: &[&str], setup: Setup) -> Rig {
         let token = Token::absent();
         let sim = Sim::null(token::module(), &module(&token), tokens, keys);
-        let bare = format!(
-            "kms_library \"pkcs11\" {{\n name = \"bare\"\n library = \"{}\"\n profile = \"generic\"\n {}\n}}\n",
-            sim.module.display(),
-            setup.stanza,
-        );
-        Rig::on(token, sim, Setup { more: format!("{bare}{}", setup.more).leak(), ..setup }).await
+        let setup = with_bare(&sim, setup);
+        Rig::on(token, sim, setup).await
+    }
+
+    /// Starts such a daemon anew on what it left.
+    pub(crate) fn restart_bare(self, setup: Setup) -> Rig {
+        let setup = with_bare(&self.sim, setup);
+        self.restart(setup)
     }
 
     /// Both made-up tokens in a pool with the key `doc`, each with two sessions, which a device serves both at once.
@@ -219,6 +221,15 @@ impl Rig {
 /// Where the simulator's copy is put.
 pub(crate) fn module(token: &Token) -> PathBuf {
     token.folder.path().join("hsm.so")
+}
+
+fn with_bare(sim: &Sim, setup: Setup) -> Setup {
+    let bare = format!(
+        "kms_library \"pkcs11\" {{\n name = \"bare\"\n library = \"{}\"\n profile = \"generic\"\n {}\n}}\n",
+        sim.module.display(),
+        setup.stanza,
+    );
+    Setup { more: format!("{bare}{}", setup.more).leak(), ..setup }
 }
 
 fn on_sim(sim: &Sim, setup: Setup) -> Setup {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session};
+use super::{
+    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
+};
 use crate::config::Profile;
 use crate::crypto::SoftwareKey;
 use crate::model::{Fault, Hash, KeyKind, KeyOperation, Secret, SignatureScheme, TokenSelector};
@@ -98,10 +100,10 @@ impl Device for FakeDevice {
         Ok(PinFlags { final_try: self.token.0.lock().final_try, locked: false })
     }
 
-    fn login(&self, pin: &Secret) -> Result<(), BackendError> {
+    fn login(&self, pin: &Secret) -> Result<LoginAnswer, BackendError> {
         self.token.0.lock().logins += 1;
         if pin.expose() == PIN.as_bytes() {
-            return Ok(());
+            return Ok(LoginAnswer::Taken);
         }
         let fault = Fault::CredentialsRefused { what: "the PIN is wrong".into() };
         Err(BackendError::new(Fate::Retire, fault))

@@ -15,7 +15,7 @@ use super::fault::{self, NativeError};
 use super::generation::Renewal;
 use super::return_value;
 use super::session::{NativeSession, Pkcs11Session};
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session};
 use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::LibraryMetrics;
@@ -185,11 +185,13 @@ impl Device for Pkcs11Device {
         Ok(PinFlags { final_try: info.user_pin_final_try(), locked: info.user_pin_locked() })
     }
 
-    fn login(&self, pin: &Secret) -> Result<(), BackendError> {
+    fn login(&self, pin: &Secret) -> Result<LoginAnswer, BackendError> {
         let mut anchor = self.anchor.lock();
         let session = self.native_session()?;
         let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         let done = session.native.login_with_raw(UserType::User, &pin);
+        // What fails and is no failure says that somebody is logged in.
+        let answer = if done.is_ok() { LoginAnswer::Taken } else { LoginAnswer::Already };
         if let Some(error) = done.err().and_then(|error| fault::unless_success(self.profile, Function::Login, &error)) {
             if error.rv == Some(CKR_USER_PIN_NOT_INITIALIZED) {
                 // SoftHSM goes on saying so when the PIN has been set by another process.
@@ -199,7 +201,7 @@ impl Device for Pkcs11Device {
         }
         self.module.note_work();
         *anchor = Some(Anchor { _session: session, since: Instant::now() });
-        Ok(())
+        Ok(answer)
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {

@@ -12,7 +12,7 @@ use super::child::{self, Process};
 use super::message::{Answer, Command, Settings};
 use super::pair;
 use super::session::ProcessSession;
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, PinFlags, Session};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session};
 use crate::model::{Fault, Secret};
 
 /// A worker that ends with its device.
@@ -85,10 +85,10 @@ impl Device for ProcessDevice {
         }
     }
 
-    fn login(&self, pin: &Secret) -> Result<(), BackendError> {
+    fn login(&self, pin: &Secret) -> Result<LoginAnswer, BackendError> {
         let _asking = self.asking.lock();
         match ask(&self.process.0, &Command::Login(pin.clone()), self.limit)? {
-            Answer::Done => Ok(()),
+            Answer::LoggedIn(answer) => Ok(answer),
             _ => Err(self.process.0.talked_nonsense()),
         }
     }

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes};
 pub use super::codec::Malformed;
 use super::codec::{Reader, put_bytes, put_option};
 use super::fault;
-use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, PinFlags};
+use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags};
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{Curve, Digest, Hash, KeyKind, KeyOperation, Secret, SignInput, SignatureScheme, TokenSelector};
@@ -83,7 +83,9 @@ pub enum Answer {
     Opened(DeviceInfo),
     /// To [`Command::PinFlags`].
     PinFlags(PinFlags),
-    /// Logged in; or the session is open, or alive.
+    /// To [`Command::Login`].
+    LoggedIn(LoginAnswer),
+    /// The session is open, or alive.
     Done,
     /// To [`Command::Find`] and [`Command::Generate`].
     Found(Option<FoundKey>),
@@ -191,6 +193,10 @@ impl Answer {
                 out.put_u8(5);
                 fault::put_error(out, error);
             }
+            Answer::LoggedIn(answer) => {
+                out.put_u8(6);
+                out.put_u8((*answer == LoginAnswer::Already).into());
+            }
         }
     }
 
@@ -220,6 +226,8 @@ impl Answer {
             })?),
             4 => Answer::Output(Bytes::copy_from_slice(reader.bytes()?)),
             5 => Answer::Failed(fault::error(&mut reader)?),
+            6 if reader.flag()? => Answer::LoggedIn(LoginAnswer::Already),
+            6 => Answer::LoggedIn(LoginAnswer::Taken),
             _ => return Err(Malformed),
         };
         reader.end()?;

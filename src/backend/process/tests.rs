@@ -13,6 +13,7 @@ use super::message::{ANSWER_MAX, Answer, Command, INPUT_MAX, Job, Settings};
 use super::pair::{self, Frames, put_frame};
 use super::session::ProcessSession;
 use super::{device, fault, worker};
+use crate::backend::LoginAnswer;
 use crate::backend::fake::{FakeBackend, PIN};
 use crate::backend::{
     Backend, BackendError, BatchJob, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
@@ -352,6 +353,8 @@ fn answers_arrive_as_they_were_sent() {
         Answer::Opened(info(Some(16), Profile::CloudHsm)),
         Answer::Opened(info(None, Profile::Generic)),
         Answer::PinFlags(PinFlags { final_try: true, locked: false }),
+        Answer::LoggedIn(LoginAnswer::Taken),
+        Answer::LoggedIn(LoginAnswer::Already),
         Answer::Done,
         Answer::Found(Some(found)),
         Answer::Found(None),

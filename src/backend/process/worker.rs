@@ -112,7 +112,7 @@ pub(super) fn serve(control: OwnedFd, backend: impl FnOnce(&Settings) -> Arc<dyn
     {
         said = match (command, socket) {
             (Command::PinFlags, None) => answer(device.pin_flags().map_or_else(Answer::Failed, Answer::PinFlags)),
-            (Command::Login(pin), None) => answer(device.login(&pin).map_or_else(Answer::Failed, |()| Answer::Done)),
+            (Command::Login(pin), None) => answer(device.login(&pin).map_or_else(Answer::Failed, Answer::LoggedIn)),
             (Command::OpenSession, Some(socket)) => {
                 start_session(UnixStream::from(socket), &device, &living);
                 Ok(())

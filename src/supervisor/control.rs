@@ -317,7 +317,15 @@ mod tests {
             Ok(false)
         }
 
+        fn taken(&self, _: &str) -> Result<Option<PinHash>, Fault> {
+            Ok(None)
+        }
+
         fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn remember_taken(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
             Ok(())
         }
     }
@@ -356,8 +364,8 @@ mod tests {
             wait: Duration::ZERO,
         };
         let (thread, limit) = (ControlThread::start(to, presence).unwrap(), Duration::from_secs(60));
-        let pin = Secret::from(fake::PIN);
-        thread.run(limit, move |control| control.bring_up(&pin, false, None).map(drop)).await.unwrap().unwrap();
+        let pins = [Secret::from(fake::PIN)];
+        thread.run(limit, move |control| control.bring_up(&pins, false, None).map(drop)).await.unwrap().unwrap();
         let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();
         assert!(panicked.to_string().contains("in the middle of a command"), "{panicked}");
         thread.run(limit, |control| control.prepare(&spec()).map(drop)).await.unwrap().unwrap();

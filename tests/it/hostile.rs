@@ -52,6 +52,44 @@ async fn malformed_requests_are_told_so_and_disturb_nobody() {
 }
 
 #[tokio::test]
+async fn long_bodies_are_read_only_of_those_who_have_a_token_and_of_a_few_at_a_time() {
+    const BYTES: usize = 1 << 20;
+    let token = Token::new();
+    let more = "limits {\n http_body_bytes = \"1MiB\"\n http_bodies_bytes = \"2MiB\"\n}";
+    let daemon = Daemon::with(&token, Setup { more, ..Setup::default() }).await;
+    let head = |token: &str| {
+        format!(
+            "POST /v1/sys/mounts/x HTTP/1.1\r\nHost: k\r\nX-Vault-Token: {token}\r\nContent-Length: {BYTES}\r\n\r\n"
+        )
+    };
+    // Not one of these bodies ever comes to its end: the answer does not wait for it.
+    let begin = |token: &str| {
+        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(head(token).as_bytes()).unwrap();
+        // It may be refused before all of it is written.
+        let _ = stream.write_all(&vec![b' '; BYTES - 1]);
+        stream
+    };
+    let answer = |mut stream: UnixStream| {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8(answer.into()).unwrap()
+    };
+    assert_eq!(answer(begin("wrong")), "HTTP/1.1 403");
+    let held = [begin(&daemon.root_token), begin(&daemon.root_token)];
+    wait_for("the room to be taken", || (answer(begin(&daemon.root_token)) == "HTTP/1.1 503").then_some(()));
+    // Short ones need none of it.
+    assert_eq!(daemon.ask(Verb::Write, "no/such/path", json!({})).await.status, 404);
+    drop(held);
+    let spaces = " ".repeat(BYTES - 2);
+    wait_for("the room to be free", || {
+        let whole = format!("{}{{{spaces}}}", head(&daemon.root_token));
+        raw(&daemon, whole.as_bytes()).starts_with("HTTP/1.1 400").then_some(())
+    });
+}
+
+#[tokio::test]
 async fn malformed_frames_end_their_own_connection_only() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;

@@ -43,6 +43,9 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Size of an HTTP body in bytes. Default 32 MiB, at most 256 MiB.
     pub http_body_bytes: usize,
+    /// Size of all HTTP bodies together that are read or answered, short ones apart, in bytes. Default 128 MiB, at least that of
+    /// one body, at most 64 GiB.
+    pub http_bodies_bytes: usize,
     /// Size of an HTTP head in bytes. Default 64 KiB, at most 1 MiB.
     pub http_head_bytes: usize,
     /// Requests in flight on one framed connection. Default 256, at most 65,536.
@@ -82,6 +85,7 @@ impl Default for Limits {
             connections_per_uid: 1024,
             frame_bytes: 1 << 20,
             http_body_bytes: 32 << 20,
+            http_bodies_bytes: 128 << 20,
             http_head_bytes: 64 << 10,
             requests_per_connection: 256,
             batch_items: 10_000,
@@ -125,6 +129,8 @@ impl Limits {
         stanza.count("connections_per_uid", 1..=self.connections, &mut self.connections_per_uid);
         stanza.bytes("frame_bytes", 4096..=32 * MIB, &mut self.frame_bytes);
         stanza.bytes("http_body_bytes", 4096..=256 * MIB, &mut self.http_body_bytes);
+        self.http_bodies_bytes = self.http_bodies_bytes.max(self.http_body_bytes);
+        stanza.bytes("http_bodies_bytes", self.http_body_bytes..=65_536 * MIB, &mut self.http_bodies_bytes);
         // hyper refuses a smaller read buffer.
         stanza.bytes("http_head_bytes", 8192..=MIB, &mut self.http_head_bytes);
         stanza.count("requests_per_connection", 1..=65_536, &mut self.requests_per_connection);

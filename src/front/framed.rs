@@ -28,6 +28,11 @@ use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
 const READ_BYTES: usize = 16 << 10;
 /// Unsent answers beyond which no further call is read: a client that does not read its answers stops being served.
 const UNSENT_MAX: usize = 1 << 20;
+/// How long a connection has its worker before the others have their turn: one with many calls that are answered on the
+/// spot, such as verifications, would have it for good.
+const TURN: Duration = Duration::from_micros(500);
+/// Answers between two looks at the clock.
+const LOOK: usize = 8;
 /// Frames in a row that are no message, before the connection is closed.
 const GARBAGE_MAX: u32 = 16;
 
@@ -86,6 +91,19 @@ impl Future for InFlight {
     }
 }
 
+/// A connection's turn on its worker.
+struct Turn(std::time::Instant);
+
+impl Turn {
+    fn begin() -> Turn {
+        Turn(std::time::Instant::now())
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.elapsed() >= TURN
+    }
+}
+
 /// Whether a step of the connection did anything.
 #[derive(PartialEq, Eq)]
 enum Step {
@@ -115,10 +133,11 @@ impl<'s> Connection<'s> {
 
     /// Ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let turn = Turn::begin();
         loop {
-            let answered = together(|| self.collect(context));
+            let answered = together(|| self.collect(context, &turn));
             let wrote = self.write(context);
-            let read = self.read(context);
+            let read = self.read(context, &turn);
             if wrote == Step::Closed || read == Step::Closed {
                 return Poll::Ready(());
             }
@@ -130,6 +149,11 @@ impl<'s> Connection<'s> {
             }
             if [answered, wrote, read].iter().all(|step| *step == Step::Idle) {
                 return self.wait(context);
+            }
+            if turn.is_over() {
+                // Goes on once the runtime has looked at the others' sockets, as a plain wake-up would not.
+                let _ = std::pin::pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
             }
         }
     }
@@ -156,16 +180,17 @@ impl<'s> Connection<'s> {
     }
 
     /// Takes the answers that are ready.
-    fn collect(&mut self, context: &Context<'_>) -> Step {
-        let mut step = Step::Idle;
+    fn collect(&mut self, context: &Context<'_>, turn: &Turn) -> Step {
+        let mut answers: usize = 0;
         let mut gathering = self.gathering.context(context);
         while self.outbox.len() < UNSENT_MAX
+            && !(answers % LOOK == LOOK - 1 && turn.is_over())
             && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(&mut gathering)
         {
             frame::put_frame(&mut self.outbox, &wire::reply(id, result));
-            step = Step::Progress;
+            answers += 1;
         }
-        step
+        if answers > 0 { Step::Progress } else { Step::Idle }
     }
 
     /// Writes what there is to send, in one call where the socket takes it all.
@@ -192,7 +217,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Reads what has come and starts the calls in it.
-    fn read(&mut self, context: &mut Context<'_>) -> Step {
+    fn read(&mut self, context: &mut Context<'_>, turn: &Turn) -> Step {
         if self.deaf || self.stopping {
             return Step::Idle;
         }
@@ -210,6 +235,9 @@ impl<'s> Connection<'s> {
                 Ok(_) => {
                     self.start_calls();
                     step = Step::Progress;
+                    if turn.is_over() {
+                        break;
+                    }
                 }
                 Err(_) => return Step::Closed,
             }

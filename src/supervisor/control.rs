@@ -1,13 +1,15 @@
 //! The blocking half of a slot actor: one thread that opens the device, logs in, finds, generates and proves keys, so
 //! that no call into a vendor's library ever runs on an actor's thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
-use super::login::{LoggedIn, back_off};
+use super::login::{LoggedIn, back_off, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Absence, Presence};
 use super::proof;
@@ -37,7 +39,7 @@ pub(super) struct Reach {
     pub(super) metrics: Arc<MemberMetrics>,
     /// Of the members its token had before: not until all of them are over is it opened.
     pub(super) before: Vec<Absence>,
-    /// How long they are waited for.
+    /// How long they, and a login of others to its token, are waited for.
     pub(super) wait: Duration,
 }
 
@@ -65,22 +67,31 @@ pub(super) struct Proven {
 /// The actor's end of a control thread. The thread ends when this is dropped.
 pub(super) struct ControlThread {
     commands: Sender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl ControlThread {
     /// Starts the thread.
     pub(super) fn start(to: Reach, presence: Presence) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
                 let mut control = Control::new(to, presence);
                 while let Ok(command) = inbox.recv() {
-                    command(&mut control);
+                    // There is one such thread for a member, for good. A session it panicked in is not to be trusted.
+                    if catch_unwind(AssertUnwindSafe(|| command(&mut control))).is_err() {
+                        control.session = None;
+                    }
                 }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
-        Ok(ControlThread { commands })
+        Ok(ControlThread { commands, thread })
+    }
+
+    /// Whether it has ended before its time: by a panic, in code of ours or of a library's.
+    pub(super) fn is_gone(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Runs `command` on the thread and waits for its turn, then for its answer, each `limit` at the longest. A command that
@@ -181,14 +192,15 @@ impl Control {
         cause: Option<&'static str>,
     ) -> Result<BroughtUp, BackendError> {
         self.close();
-        self.wait_for_those_before()?;
+        let patience = Instant::now() + self.to.wait;
+        self.wait_for_those_before(patience)?;
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
         let info = device.info().clone();
         if let Some(number) = self.last_login.filter(|_| relogin) {
             self.to.logins.forget(&self.to.name.library, self.to.process, &info.serial, number);
         }
         let turn = self.to.logins.turn(&info.serial);
-        let turn = turn.lock();
+        let turn = turn.try_lock_until(patience).ok_or_else(|| others_log_in(&info, self.to.wait))?;
         let (login, guest) = match self.log_in(device.as_ref(), &info, pins, cause)? {
             LoggedIn::As(login, guest) => (login, guest),
             LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
@@ -207,10 +219,9 @@ impl Control {
 
     /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing
     /// of our PIN.
-    fn wait_for_those_before(&mut self) -> Result<(), BackendError> {
-        let end = Instant::now() + self.to.wait;
+    fn wait_for_those_before(&mut self, patience: Instant) -> Result<(), BackendError> {
         while let Some(absence) = self.to.before.last() {
-            if !absence.wait(end.saturating_duration_since(Instant::now())) {
+            if !absence.wait(patience) {
                 let what = "a call into it that began before its last managed key was deleted has not returned; it is \
                             brought up when it has: where it never does, restart Keyway"
                     .into();
@@ -242,6 +253,9 @@ impl Control {
     }
 
     fn try_prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
+        if let (None, Some(device)) = (&self.session, &self.device) {
+            self.session = Some(device.open_session()?);
+        }
         let Some(session) = self.session.as_mut() else {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
@@ -287,5 +301,81 @@ fn find_or_generate(
     match session.find(&spec.selector)? {
         Some(found) => Ok((found, true)),
         None => Err(absent("the key just generated cannot be found by its label")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::{self, FakeBackend};
+    use crate::model::{Curve, KeyKind, Namespace};
+    use crate::supervisor::pins::PinHash;
+    use crate::supervisor::presence;
+    use crate::telemetry::{MemberLabels, Telemetry};
+
+    struct NoMemory;
+
+    impl PinMemory for NoMemory {
+        fn hash(&self, _: &str, _: &Secret) -> Result<PinHash, Fault> {
+            Ok([0; 32])
+        }
+
+        fn refused(&self, _: &str, _: &PinHash) -> Result<bool, Fault> {
+            Ok(false)
+        }
+
+        fn taken(&self, _: &str) -> Result<Option<PinHash>, Fault> {
+            Ok(None)
+        }
+
+        fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn remember_taken(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    fn spec() -> KeySpec {
+        KeySpec {
+            uuid: "u".into(),
+            name: "k".into(),
+            namespace: Namespace::root(),
+            library: "fake".into(),
+            token: None,
+            pin: None,
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None },
+            generate: None,
+            recorded: None,
+            max_parallel: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_session_and_no_more() {
+        let token = FakeBackend::default();
+        token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
+        let labels = MemberLabels { library: "fake", token: "t", worker: 0 };
+        let (presence, _absence) = presence::pair();
+        let to = Reach {
+            backend: Arc::new(token.clone()),
+            name: Name { kin: MemberId(0), library: "fake".into(), token: TokenSelector::Slot(0), configured: true },
+            process: 0,
+            pins: Arc::new(NoMemory),
+            logins: Arc::default(),
+            sightings: Arc::default(),
+            final_pin_try: false,
+            metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
+            before: Vec::new(),
+            wait: Duration::ZERO,
+        };
+        let (thread, limit) = (ControlThread::start(to, presence).unwrap(), Duration::from_secs(60));
+        let pins = [Secret::from(fake::PIN)];
+        thread.run(limit, move |control| control.bring_up(&pins, false, None).map(drop)).await.unwrap().unwrap();
+        let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();
+        assert!(panicked.to_string().contains("in the middle of a command"), "{panicked}");
+        thread.run(limit, |control| control.prepare(&spec()).map(drop)).await.unwrap().unwrap();
+        assert_eq!(token.logins(), 1);
     }
 }

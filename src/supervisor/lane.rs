@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::job::Job;
+pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::route::{KeyRoute, MemberId};
 use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::seats::{Bell, Place, Seat, Seats};
@@ -19,37 +20,6 @@ use crate::model::{Class, Fault, Namespace};
 
 /// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
 const SLICE: u64 = 20_000;
-
-/// The bounds of one lane.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LaneLimits {
-    /// Jobs queued in all.
-    pub(super) jobs: usize,
-    /// Jobs queued of one namespace.
-    pub(super) jobs_per_namespace: usize,
-    /// Jobs of one pull.
-    pub(super) batch_max: usize,
-    /// Expected device time of one pull.
-    pub(super) batch_time: Duration,
-    /// How often one job is tried in all.
-    pub(super) attempts: u8,
-    /// Second tries of a namespace, in hundredths of what it asks for…
-    pub(super) retry_percent: u32,
-    /// …and so many in a burst.
-    pub(super) retry_burst: u32,
-    /// How sleeping sessions are woken.
-    pub(super) wake: Wake,
-}
-
-/// How sleeping sessions are woken for a burst of jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wake {
-    /// One at a time: who was woken wakes the next if it leaves work behind. For tokens that compute on our own cores, where
-    /// every wake-up interrupts a signature: a burst costs as many wake-ups as sessions are needed for it.
-    Chain,
-    /// One for each job: a device elsewhere should have all the work it can do at once.
-    Each,
-}
 
 /// What a pull comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,21 +251,17 @@ impl Lane {
         job.avoid = Some(failed);
         let key = job.hand_over();
         let mut state = self.state.lock();
-        let granted = self.grant(&mut state, &mut job, fault);
-        let refused = match granted {
-            Ok(()) => {
+        let refused = self.grant(&mut state, &mut job, fault).err();
+        let refused = match refused {
+            Some(fault) => Some((job, fault)),
+            None => {
                 state.schedule.put_back(job.tenant(), job);
                 None
             }
-            Err(fault) => Some((job, fault)),
         };
         drop(state);
         self.come_back(key.as_slice());
-        let granted = refused.is_none();
-        if let Some((job, fault)) = refused {
-            job.answer(Err(fault));
-        }
-        granted
+        refused.map(|(job, fault)| job.answer(Err(fault))).is_none()
     }
 
     /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.

@@ -241,7 +241,7 @@ fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
     let hangs = Seat::new(MEMBER, 1);
     pool.lane.sit(&hangs);
     let key = key(pool, None);
-    key.learn(Duration::from_nanos(10));
+    key.learn(Duration::from_micros(30));
     let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     // By the watchdog, and by itself when its call returns.
     (0..2).for_each(|_| pool.lane.leave(&hangs));

@@ -24,6 +24,7 @@ mod health;
 mod health_tests;
 mod job;
 mod lane;
+mod lane_limits;
 #[cfg(test)]
 mod lane_shuttle;
 #[cfg(test)]

@@ -1,0 +1,34 @@
+//! How much a lane holds and hands out at a time, how often it has a job tried, and how it wakes sessions.
+
+use std::time::Duration;
+
+/// The bounds of one lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneLimits {
+    /// Jobs queued in all.
+    pub(super) jobs: usize,
+    /// Jobs queued of one namespace.
+    pub(super) jobs_per_namespace: usize,
+    /// Jobs of one pull.
+    pub(super) batch_max: usize,
+    /// Expected device time of one pull.
+    pub(super) batch_time: Duration,
+    /// How often one job is tried in all.
+    pub(super) attempts: u8,
+    /// Second tries of a namespace, in hundredths of what it asks for…
+    pub(super) retry_percent: u32,
+    /// …and so many in a burst.
+    pub(super) retry_burst: u32,
+    /// How sleeping sessions are woken.
+    pub(super) wake: Wake,
+}
+
+/// How sleeping sessions are woken for a burst of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// One at a time: who was woken wakes the next if it leaves work behind. For tokens that compute on our own cores, where
+    /// every wake-up interrupts a signature: a burst costs as many wake-ups as sessions are needed for it.
+    Chain,
+    /// One for each job: a device elsewhere should have all the work it can do at once.
+    Each,
+}

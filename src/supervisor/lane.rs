@@ -139,7 +139,9 @@ impl Lane {
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
-            return Err(Fault::Unavailable { what: "Keyway is shutting down; try again".into() });
+            return Err(Fault::Unavailable {
+                what: "Keyway is shutting down, or the key's token is let go of; try again".into(),
+            });
         }
         let pushed_out = match self.admit(&mut state, &job) {
             Ok(pushed_out) => pushed_out,

@@ -203,6 +203,9 @@ pub trait Session: Send {
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;
 
+    /// Asks whether the session is still there and logged in: one native call, which needs no key.
+    fn check_alive(&mut self) -> Result<(), BackendError>;
+
     /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
     /// jobs are better run one by one: those not begun can go elsewhere when one hangs.
     fn batches(&self) -> bool {

@@ -17,10 +17,11 @@ pub struct Limits {
     pub batch_time: Duration,
     /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
     pub attempts: u8,
-    /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100.
+    /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100; 0 together with
+    /// `retry_burst` only.
     pub retry_percent: u32,
     /// Further tries a namespace may make in a burst, such as when a slot with many sessions is lost. Default 256, at most
-    /// 65,536.
+    /// 65,536; 0 together with `retry_percent` only: then nothing is tried twice.
     pub retry_burst: u32,
     /// Deadline of a request that names none. Default 5 s.
     pub deadline: Duration,
@@ -42,6 +43,9 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Size of an HTTP body in bytes. Default 32 MiB, at most 256 MiB.
     pub http_body_bytes: usize,
+    /// Size of all HTTP bodies together that are read or answered, short ones apart, in bytes. Default 128 MiB, at least that of
+    /// one body, at most 64 GiB.
+    pub http_bodies_bytes: usize,
     /// Size of an HTTP head in bytes. Default 64 KiB, at most 1 MiB.
     pub http_head_bytes: usize,
     /// Requests in flight on one framed connection. Default 256, at most 65,536.
@@ -81,6 +85,7 @@ impl Default for Limits {
             connections_per_uid: 1024,
             frame_bytes: 1 << 20,
             http_body_bytes: 32 << 20,
+            http_bodies_bytes: 128 << 20,
             http_head_bytes: 64 << 10,
             requests_per_connection: 256,
             batch_items: 10_000,
@@ -109,6 +114,7 @@ impl Limits {
         stanza.small("attempts", 1..=16, &mut self.attempts);
         stanza.small("retry_percent", 0..=100, &mut self.retry_percent);
         stanza.small("retry_burst", 0..=65_536, &mut self.retry_burst);
+        self.check_retries(stanza);
         stanza.duration("deadline_max", MILLISECOND..=seconds(600), &mut self.deadline_max);
         self.deadline = self.deadline.min(self.deadline_max);
         stanza.duration("deadline", MILLISECOND..=self.deadline_max, &mut self.deadline);
@@ -123,6 +129,8 @@ impl Limits {
         stanza.count("connections_per_uid", 1..=self.connections, &mut self.connections_per_uid);
         stanza.bytes("frame_bytes", 4096..=32 * MIB, &mut self.frame_bytes);
         stanza.bytes("http_body_bytes", 4096..=256 * MIB, &mut self.http_body_bytes);
+        self.http_bodies_bytes = self.http_bodies_bytes.max(self.http_body_bytes);
+        stanza.bytes("http_bodies_bytes", self.http_body_bytes..=65_536 * MIB, &mut self.http_bodies_bytes);
         // hyper refuses a smaller read buffer.
         stanza.bytes("http_head_bytes", 8192..=MIB, &mut self.http_head_bytes);
         stanza.count("requests_per_connection", 1..=65_536, &mut self.requests_per_connection);
@@ -133,5 +141,16 @@ impl Limits {
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
         stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
         stanza.count("workers", 1..=64, &mut self.workers);
+    }
+
+    /// What is earned by the one is saved up to the other: with only one of them 0, the other would be of no effect.
+    fn check_retries(&self, stanza: &mut Reader<'_>) {
+        let Limits { retry_percent, retry_burst, .. } = self;
+        let (field, why) = match (retry_percent, retry_burst) {
+            (1.., 0) => ("retry_burst", format!("0 leaves no room for what retry_percent = {retry_percent} allows")),
+            (0, 1..) => ("retry_percent", format!("0 never refills retry_burst = {retry_burst}")),
+            _ => return,
+        };
+        stanza.refuse_field(field, format!("{field}: {why}; make it 1 or more, or both 0 to have nothing tried twice"));
     }
 }

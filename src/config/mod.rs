@@ -127,7 +127,7 @@ pub struct KmsLibrary {
     pub workers: usize,
     /// Environment of its worker processes, beside the daemon's own: paths the vendor's library reads.
     pub env: BTreeMap<String, String>,
-    /// A session unused for so long exercises a key; zero is never. `None` takes the profile's default.
+    /// A session unused for so long exercises a key: 1 s to a day; zero is never. `None` takes the profile's default.
     pub keep_alive: Option<Duration>,
     /// Which of its signatures are verified in software before they leave.
     pub verify_after_sign: VerifyAfterSign,

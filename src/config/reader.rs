@@ -158,14 +158,29 @@ impl<'a> Reader<'a> {
     /// A duration: a string with a unit, or whole seconds.
     pub(super) fn duration(&mut self, name: &'static str, range: RangeInclusive<Duration>, into: &mut Duration) {
         let read = self.parsed(name, |expression| {
-            let seconds = number(expression).map(Duration::from_secs);
-            let given = seconds.or_else(|| text(expression).ok().and_then(parse_duration));
-            given.filter(|duration| range.contains(duration)).ok_or_else(|| {
+            duration(expression).filter(|duration| range.contains(duration)).ok_or_else(|| {
                 format!(
                     "expected a duration from {:?} to {:?}, such as \"250us\" or \"5s\"",
                     range.start(),
                     range.end()
                 )
+            })
+        });
+        *into = read.unwrap_or(*into);
+    }
+
+    /// A duration in a range, or zero, which is never.
+    pub(super) fn duration_or_never(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<Duration>,
+        into: &mut Duration,
+    ) {
+        let read = self.parsed(name, |expression| {
+            let allowed = |given: &Duration| given.is_zero() || range.contains(given);
+            duration(expression).filter(allowed).ok_or_else(|| {
+                let (least, most) = (range.start(), range.end());
+                format!("expected a duration from {least:?} to {most:?}, such as \"30s\", or \"0s\" for never")
             })
         });
         *into = read.unwrap_or(*into);
@@ -243,6 +258,11 @@ pub(super) fn text(expression: &Expression) -> Result<&str, String> {
 
 fn number(expression: &Expression) -> Option<u64> {
     expression.as_number().and_then(|number| number.as_u64())
+}
+
+fn duration(expression: &Expression) -> Option<Duration> {
+    let seconds = number(expression).map(Duration::from_secs);
+    seconds.or_else(|| text(expression).ok().and_then(parse_duration))
 }
 
 fn id(expression: &Expression) -> Option<u32> {

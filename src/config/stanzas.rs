@@ -1,5 +1,6 @@
 //! The stanzas one by one.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const VERIFICATIONS: [(&str, VerifyAfterSign); 3] =
 
 /// Worker processes of one token.
 const WORKERS_MAX: usize = 64;
+
+/// Time without work after which a session exercises a key. More often, and idle sessions would load the token.
+const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 const PROTOCOLS: [(&str, Protocol); 2] = [("http", Protocol::Http), ("framed", Protocol::Framed)];
 
@@ -102,7 +106,7 @@ pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)>
     }
     let keep_alive = stanza.has("keep_alive").then(|| {
         let mut keep_alive = traits.keep_alive;
-        stanza.duration("keep_alive", Duration::ZERO..=Duration::from_secs(86_400), &mut keep_alive);
+        stanza.duration_or_never("keep_alive", KEEP_ALIVE, &mut keep_alive);
         keep_alive
     });
     let verify_after_sign = stanza.choice("verify_after_sign", &VERIFICATIONS).unwrap_or_default();

@@ -106,6 +106,12 @@ fn a_mistake_is_pointed_at() {
         ("limits { batch_max = 0 }", "k.hcl:5:22", "expected a whole number from 1 to 1024"),
         ("limits { deadline = \"2h\" }", "k.hcl:5:21", "expected a duration from 1ms to 60s"),
         ("limits { frame_bytes = \"2GB\" }", "k.hcl:5:24", "\"64KiB\""),
+        (
+            "limits { retry_burst = 0 }",
+            "k.hcl:5:10",
+            "no room for what retry_percent = 10 allows; make it 1 or more, or both",
+        ),
+        ("limits { retry_percent = 0 }", "k.hcl:5:10", "never refills retry_burst = 256; make it 1 or more, or both 0"),
         ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: attempts, batch_items"),
         ("publish_dir = \"/a/${b}\"", "k.hcl:5:15", "without ${…}"),
         ("listener \"unix\" { protocol = \"http\" }", "k.hcl:5:1", "listener \"unix\" needs the field \"address\""),
@@ -284,6 +290,14 @@ fn worker_processes_are_asked_for_by_isolation() {
     let keep_alive = parse(&library("keep_alive = \"5s\"\n verify_after_sign = \"always\"")).unwrap();
     assert_eq!(keep_alive.kms_libraries[0].keep_alive, Some(Duration::from_secs(5)));
     assert_eq!(keep_alive.kms_libraries[0].verify_after_sign, VerifyAfterSign::Always);
+    let never = parse(&library("keep_alive = \"0s\"")).unwrap();
+    assert_eq!(never.kms_libraries[0].keep_alive, Some(Duration::ZERO));
+    for short in ["1ms", "999ms"] {
+        let told = parse(&library(&format!("keep_alive = \"{short}\""))).unwrap_err().to_string();
+        assert!(
+            told.contains("keep_alive: expected a duration from 1s to 86400s, such as \"30s\", or \"0s\" for never")
+        );
+    }
     for more in ["workers = 2", "env = { A = \"b\" }"] {
         let told = parse(&library(more)).unwrap_err().to_string();
         assert!(told.contains("needs isolation"), "{told}");

@@ -92,7 +92,6 @@ impl Daemon {
             namespaces: namespaces.clone(),
             identity: identity.clone(),
             keys,
-            supervisor: supervisor.clone(),
             engines: engines::types(),
             load,
             removal: removal(&engines),
@@ -242,7 +241,6 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
             _ = figures.tick() => {
                 let stats = store.stats();
                 telemetry.store(stats.commits, stats.groups, stats.records);
-                telemetry.upkeep();
             }
         }
     }

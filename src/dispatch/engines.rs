@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::engine::{Engine, Services, registry};
@@ -12,7 +13,7 @@ use crate::model::{Fault, Mount};
 /// One engine per mount, by the mount's UUID.
 pub struct Engines {
     services: Services,
-    made: ArcSwap<HashMap<String, Arc<dyn Engine>>>,
+    made: ArcSwap<HashMap<String, Arc<dyn Engine>, RandomState>>,
     /// Held while one is made: two would have two minds about the same records.
     making: Mutex<()>,
 }

@@ -5,11 +5,11 @@
 mod engines;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Limits;
-pub use crate::engine::Answer;
 use crate::engine::Call;
+pub use crate::engine::{Answer, together};
 use crate::identity::Identity;
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,
@@ -87,7 +87,7 @@ impl Dispatch {
         }
     }
 
-    async fn perform(self: Arc<Self>, operation: Operation) -> Result<Outcome, Fault> {
+    async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         self.authorize(&operation)?;
         let deadline = operation.deadline.instant();
@@ -135,7 +135,7 @@ impl Dispatch {
 
     /// Hands the operation to who answers it.
     fn start(&self, operation: Operation) -> Result<Answer, Fault> {
-        let Operation { namespace, caller, deadline, class, body } = operation;
+        let Operation { namespace, caller, deadline, class, body, .. } = operation;
         let call = |mount: Arc<Mount>| Call { mount, caller, deadline, class };
         match body {
             Body::Request(request) if System::owns(&request.path) => {
@@ -193,10 +193,10 @@ impl Door for Dispatch {
     }
 
     fn run(self: Arc<Self>, operation: Operation) -> Answer {
-        let (arrived, wire) = (Instant::now(), operation.caller.wire);
+        let (arrived, wire) = (operation.arrived, operation.caller.wire);
         let label = OperationLabel::of(&operation);
         Box::pin(async move {
-            let result = Arc::clone(&self).perform(operation).await;
+            let result = self.perform(operation).await;
             let outcome = match &result {
                 Ok(_) => OutcomeLabel::Ok,
                 Err(fault) => OutcomeLabel::Fault(fault.label()),

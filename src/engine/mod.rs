@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
+pub use crate::managed_keys::together;
 use crate::model::{
     Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb,
     VerifyRequest,
@@ -42,7 +43,7 @@ pub struct Call {
 impl Call {
     /// The terms of a job on behalf of this call.
     pub fn terms(&self) -> Terms {
-        Terms { namespace: self.mount.namespace.clone(), class: self.class, deadline: self.deadline }
+        Terms { class: self.class, deadline: self.deadline }
     }
 }
 

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
@@ -15,10 +15,11 @@ use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
+use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
-use crate::dispatch::Answer;
+use crate::dispatch::{Answer, together};
 use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, Secret, Wire};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
@@ -27,6 +28,11 @@ use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
 const READ_BYTES: usize = 16 << 10;
 /// Unsent answers beyond which no further call is read: a client that does not read its answers stops being served.
 const UNSENT_MAX: usize = 1 << 20;
+/// How long a connection has its worker before the others have their turn: one with many calls that are answered on the
+/// spot, such as verifications, would have it for good.
+const TURN: Duration = Duration::from_micros(500);
+/// Answers between two looks at the clock.
+const LOOK: usize = 8;
 /// Frames in a row that are no message, before the connection is closed.
 const GARBAGE_MAX: u32 = 16;
 
@@ -38,14 +44,9 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
-    let mut stop = shared.stop.clone();
-    let mut connection = Connection::new(stream, caller, shared);
-    let stopped = async {
-        // An error means that the front is gone: the same.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let mut stopped = std::pin::pin!(stopped);
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>) {
+    let mut connection = Connection::new(stream, caller, shared, wakeups);
+    let mut stopped = std::pin::pin!(shared.stopped());
     std::future::poll_fn(|context| {
         if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
             connection.stopping = true;
@@ -62,6 +63,8 @@ struct Connection<'s> {
     namespace: Namespace,
     greeted: bool,
     in_flight: FuturesUnordered<InFlight>,
+    /// Wakes for the calls in flight.
+    gathering: Gathering,
     inbox: BytesMut,
     outbox: BytesMut,
     garbage: u32,
@@ -88,6 +91,19 @@ impl Future for InFlight {
     }
 }
 
+/// A connection's turn on its worker.
+struct Turn(std::time::Instant);
+
+impl Turn {
+    fn begin() -> Turn {
+        Turn(std::time::Instant::now())
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.elapsed() >= TURN
+    }
+}
+
 /// Whether a step of the connection did anything.
 #[derive(PartialEq, Eq)]
 enum Step {
@@ -97,7 +113,7 @@ enum Step {
 }
 
 impl<'s> Connection<'s> {
-    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared) -> Connection<'s> {
+    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared, wakeups: &Arc<Wakeups>) -> Connection<'s> {
         Connection {
             stream,
             shared,
@@ -105,6 +121,7 @@ impl<'s> Connection<'s> {
             namespace: Namespace::root(),
             greeted: false,
             in_flight: FuturesUnordered::new(),
+            gathering: Gathering::new(wakeups),
             inbox: BytesMut::new(),
             outbox: BytesMut::new(),
             garbage: 0,
@@ -116,10 +133,11 @@ impl<'s> Connection<'s> {
 
     /// Ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let turn = Turn::begin();
         loop {
-            let answered = self.collect(context);
+            let answered = together(|| self.collect(context, &turn));
             let wrote = self.write(context);
-            let read = self.read(context);
+            let read = self.read(context, &turn);
             if wrote == Step::Closed || read == Step::Closed {
                 return Poll::Ready(());
             }
@@ -131,6 +149,11 @@ impl<'s> Connection<'s> {
             }
             if [answered, wrote, read].iter().all(|step| *step == Step::Idle) {
                 return self.wait(context);
+            }
+            if turn.is_over() {
+                // Goes on once the runtime has looked at the others' sockets, as a plain wake-up would not.
+                let _ = std::pin::pin!(tokio::task::yield_now()).poll(context);
+                return Poll::Pending;
             }
         }
     }
@@ -148,7 +171,7 @@ impl<'s> Connection<'s> {
             return Poll::Pending;
         }
         let limit: Duration = self.shared.limits.client_io;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         patience.as_mut().poll(context)
     }
 
@@ -157,15 +180,17 @@ impl<'s> Connection<'s> {
     }
 
     /// Takes the answers that are ready.
-    fn collect(&mut self, context: &mut Context<'_>) -> Step {
-        let mut step = Step::Idle;
+    fn collect(&mut self, context: &Context<'_>, turn: &Turn) -> Step {
+        let mut answers: usize = 0;
+        let mut gathering = self.gathering.context(context);
         while self.outbox.len() < UNSENT_MAX
-            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(context)
+            && !(answers % LOOK == LOOK - 1 && turn.is_over())
+            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(&mut gathering)
         {
             frame::put_frame(&mut self.outbox, &wire::reply(id, result));
-            step = Step::Progress;
+            answers += 1;
         }
-        step
+        if answers > 0 { Step::Progress } else { Step::Idle }
     }
 
     /// Writes what there is to send, in one call where the socket takes it all.
@@ -192,7 +217,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Reads what has come and starts the calls in it.
-    fn read(&mut self, context: &mut Context<'_>) -> Step {
+    fn read(&mut self, context: &mut Context<'_>, turn: &Turn) -> Step {
         if self.deaf || self.stopping {
             return Step::Idle;
         }
@@ -210,6 +235,9 @@ impl<'s> Connection<'s> {
                 Ok(_) => {
                     self.start_calls();
                     step = Step::Progress;
+                    if turn.is_over() {
+                        break;
+                    }
                 }
                 Err(_) => return Step::Closed,
             }
@@ -219,11 +247,13 @@ impl<'s> Connection<'s> {
 
     fn start_calls(&mut self) -> Step {
         let mut step = Step::Idle;
+        // Those read together have arrived together.
+        let arrived = Instant::now();
         while !self.deaf && !self.full() {
             match frame::next_frame(&mut self.inbox, self.shared.limits.frame_bytes) {
                 Ok(None) => break,
                 Ok(Some(bytes)) => match proto::Call::decode(bytes) {
-                    Ok(call) => self.start_call(call),
+                    Ok(call) => self.start_call(call, arrived),
                     Err(error) => self.garbage(&format!("the frame is no call: {error}")),
                 },
                 Err(error) => {
@@ -252,7 +282,7 @@ impl<'s> Connection<'s> {
         frame::put_frame(&mut self.outbox, &wire::reply(id, result));
     }
 
-    fn start_call(&mut self, call: proto::Call) {
+    fn start_call(&mut self, call: proto::Call, arrived: Instant) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
         match wire::parse_call(call.operation) {
@@ -268,7 +298,7 @@ impl<'s> Connection<'s> {
                 let result = Some(proto::reply::Result::Pong(proto::Pong { payload }));
                 frame::put_frame(&mut self.outbox, &proto::Reply { id, result });
             }
-            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
+            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class, arrived) {
                 Ok(operation) => {
                     let answer = Arc::clone(&self.shared.door).run(operation);
                     self.in_flight.push(InFlight { id, answer });
@@ -302,7 +332,7 @@ impl<'s> Connection<'s> {
         })
     }
 
-    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
+    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32, arrived: Instant) -> Result<Operation, Fault> {
         if !self.greeted {
             return Err(Fault::invalid("say Hello first: with the protocol's version, a token and a namespace"));
         }
@@ -313,8 +343,8 @@ impl<'s> Connection<'s> {
         };
         let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
-        let deadline = Deadline::after(self.shared.door.deadline(wanted));
-        Ok(Operation { namespace, caller: self.caller, deadline, class, body })
+        let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
+        Ok(Operation { namespace, caller: self.caller, arrived, deadline, class, body })
     }
 
     /// The namespace an operation is addressed to, whose path is taken off the operation's own.

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
+use super::bodies::{self, Held};
 use super::{Shared, path};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
@@ -60,11 +61,9 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
         .half_close(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
-    let mut stop = shared.stop.clone();
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        // An error means that the front is gone: the same.
-        _ = stop.wait_for(|stop| *stop) => {
+        () = shared.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -76,7 +75,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
 
 async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Full<Bytes>> {
     let rendered = match operation(request, caller, shared).await {
-        Ok(operation) => match Arc::clone(&shared.door).run(operation).await {
+        Ok((operation, _held)) => match Arc::clone(&shared.door).run(operation).await {
             Ok(Outcome::Response(response)) => envelope::render(response),
             Ok(_) => envelope::render_fault(&Fault::internal("a generic request had a typed outcome")),
             Err(fault) => envelope::render_fault(&fault),
@@ -123,7 +122,12 @@ impl From<Fault> for Refused {
     }
 }
 
-async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> Result<Operation, Refused> {
+/// The operation a request asks for, and the room its body takes until it is answered.
+async fn operation(
+    request: HttpRequest<Incoming>,
+    caller: Caller,
+    shared: &Shared,
+) -> Result<(Operation, Option<Held>), Refused> {
     let (head, body) = request.into_parts();
     let raw = head.uri.path();
     let Some(path) = path::below_v1(raw)? else {
@@ -133,14 +137,16 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
     let (namespace, rest) = shared.door.locate(&below, &path);
     let query = query(head.uri.query());
     let verb = verb(&head.method, &query)?;
-    let data = match verb {
-        Verb::Read | Verb::List | Verb::Delete => query,
-        Verb::Write => body_data(&head.headers, read(body, shared).await?).await?,
-        Verb::Patch => {
-            if media_type(&head.headers) != Some(MERGE_PATCH) {
-                return Err(Refused::MediaType);
-            }
-            body_data(&head.headers, read(body, shared).await?).await?
+    let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
+    let caller = Caller { token, ..caller };
+    if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
+        return Err(Refused::MediaType);
+    }
+    let (data, held) = match verb {
+        Verb::Read | Verb::List | Verb::Delete => (query, None),
+        Verb::Write | Verb::Patch => {
+            let (body, held) = bodies::read(body, &caller, &namespace, shared).await?;
+            (body_data(&head.headers, body).await?, Some(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -156,14 +162,16 @@ async fn operation(request: HttpRequest<Incoming>, caller: Caller, shared: &Shar
         Some("bulk") => Class::Bulk,
         Some(other) => return Err(Fault::invalid(format!("{CLASS}: {other:?} is neither interactive nor bulk")).into()),
     };
-    let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
-    Ok(Operation {
+    let arrived = Instant::now();
+    let operation = Operation {
         namespace,
-        caller: Caller { token, ..caller },
-        deadline: Deadline::after(shared.door.deadline(wanted)),
+        caller,
+        arrived,
+        deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,
         body: Body::Request(Request { verb, path: rest.to_owned(), data }),
-    })
+    };
+    Ok((operation, held))
 }
 
 fn verb(method: &Method, query: &Data) -> Result<Verb, Fault> {
@@ -208,19 +216,6 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
 fn query(query: Option<&str>) -> Data {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
-}
-
-async fn read(body: Incoming, shared: &Shared) -> Result<Bytes, Fault> {
-    let limit = shared.limits.http_body_bytes;
-    let whole = tokio::time::timeout(shared.limits.client_io, Limited::new(body, limit).collect()).await;
-    match whole {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Fault::TooLarge { what: format!("the body is over the limit of {limit} bytes") })
-        }
-        Ok(Err(error)) => Err(Fault::invalid(format!("the body broke off: {error}"))),
-        Err(_) => Err(Fault::DeadlineExceeded { stage: "arriving" }),
-    }
 }
 
 /// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.

@@ -6,10 +6,12 @@
 
 mod acceptor;
 mod accounts;
+mod bodies;
 mod framed;
 mod http;
 mod listener;
 mod path;
+mod wakeups;
 mod worker;
 
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use crate::telemetry::Telemetry;
 
 use acceptor::Acceptor;
 use accounts::Accounts;
+use bodies::Bodies;
 use listener::BoundListener;
 use worker::Worker;
 
@@ -33,8 +36,17 @@ use worker::Worker;
 struct Shared {
     door: Arc<dyn Door>,
     limits: Arc<Limits>,
+    bodies: Bodies,
     telemetry: Telemetry,
     stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Waits until the daemon drains.
+    async fn stopped(&self) {
+        // An error means that the front is gone: the same.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
 }
 
 /// The running front.
@@ -68,7 +80,8 @@ impl Front {
         let (stop, stopped) = watch::channel(false);
         let limits = Arc::new(limits.clone());
         let accounts = Accounts::new(limits.connections, limits.connections_per_uid);
-        let shared = Shared { door, limits: Arc::clone(&limits), telemetry, stop: stopped };
+        let bodies = Bodies::new(limits.http_bodies_bytes);
+        let shared = Shared { door, limits: Arc::clone(&limits), bodies, telemetry, stop: stopped };
         let workers = (0..limits.workers.max(1))
             .map(|number| Worker::start(number, shared.clone(), pace))
             .collect::<Result<Vec<_>, _>>()?;

@@ -1,19 +1,24 @@
 //! One thread that serves connections: a single-threaded runtime.
 
+use std::convert::Infallible;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use super::accounts::Account;
+use super::wakeups::Wakeups;
 use super::{DrainReport, Shared, framed, http};
 use crate::config::{Pace, Protocol};
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
+
+/// Below the deadlines that requests have by default.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted.
 pub(super) struct Arrival {
@@ -63,7 +68,7 @@ impl Worker {
             .name(format!("keyway-worker-{number}"))
             .spawn(move || {
                 pace.settle_into();
-                LocalSet::new().block_on(&runtime, serve(inbox, ended, load, shared))
+                runtime.block_on(serve(inbox, ended, load, shared))
             })
             .map_err(cannot)?;
         Ok(Worker { desk, end, thread })
@@ -87,13 +92,17 @@ async fn serve(
     load: Arc<AtomicUsize>,
     shared: Shared,
 ) -> DrainReport {
+    let wakeups = Wakeups::new();
+    // Both end with the runtime.
+    tokio::spawn(Arc::clone(&wakeups).deliver());
+    tokio::spawn(beat());
     let mut connections = JoinSet::new();
     let end = loop {
         tokio::select! {
             Some(arrival) = inbox.recv() => {
-                let (shared, load) = (shared.clone(), Arc::clone(&load));
-                connections.spawn_local(async move {
-                    attend(arrival, &shared).await;
+                let (shared, load, wakeups) = (shared.clone(), Arc::clone(&load), Arc::clone(&wakeups));
+                connections.spawn(async move {
+                    attend(arrival, &shared, &wakeups).await;
                     load.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -113,7 +122,15 @@ async fn serve(
     report
 }
 
-async fn attend(arrival: Arrival, shared: &Shared) {
+/// Keeps a timer that ends sooner than those of most requests. One that ends before all others wakes the runtime's driver
+/// with a system call, and without this each request's would that comes while few are in flight.
+async fn beat() -> Infallible {
+    loop {
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
     // Kept to the end: the account is what bounds the connections.
     let _account = arrival.account;
     let Ok(stream) = UnixStream::from_std(arrival.stream) else { return };
@@ -125,7 +142,7 @@ async fn attend(arrival: Arrival, shared: &Shared) {
     shared.telemetry.connection_opened(wire);
     match wire {
         Wire::Http => http::serve(stream, caller, shared).await,
-        Wire::Framed => framed::serve(stream, caller, shared).await,
+        Wire::Framed => framed::serve(stream, caller, shared, wakeups).await,
     }
     shared.telemetry.connection_closed(wire);
 }

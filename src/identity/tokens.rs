@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Caller, Capability, Fault, Namespace, Secret, TokenId};
@@ -46,7 +47,7 @@ pub struct Identity(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    tokens: ArcSwap<HashMap<TokenId, Arc<Token>>>,
+    tokens: ArcSwap<HashMap<TokenId, Arc<Token>, RandomState>>,
     root_made: AtomicBool,
 }
 

@@ -65,7 +65,7 @@ impl Handle {
     }
 
     /// Queues one operation. Refuses at once where `usages` or the mechanism forbid it, or the lane is full.
-    pub fn submit(&self, operation: KeyOperation, terms: &Terms) -> Result<Pending, Fault> {
+    pub fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         let KeyOperation::Sign { scheme, .. } = operation;
         self.require(KeyUsage::Sign)?;
         self.require_scheme(scheme)?;

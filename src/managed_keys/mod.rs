@@ -19,3 +19,5 @@ pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
 pub use registry::ManagedKeys;
 pub use settings::Settings;
+
+pub use crate::supervisor::together;

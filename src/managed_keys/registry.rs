@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::claims::{self, Unserved};
 use super::first_use::FirstUse;
@@ -11,9 +12,9 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::{tokens, uses};
-use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey, Status};
 use crate::store::{Changes, RecordKey, Store, Write};
-use crate::supervisor::{KeyRoute, KeySpec, LibraryInfo, Supervisor};
+use crate::supervisor::{KeyPlace, KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
 /// Managed keys of one namespace.
 pub(super) const KEYS_MAX: usize = 100_000;
@@ -36,7 +37,7 @@ struct Inner {
 #[derive(Clone, Default)]
 struct Table {
     by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
-    by_uuid: HashMap<String, Arc<Entry>>,
+    by_uuid: HashMap<String, Arc<Entry>, RandomState>,
     unserved: Arc<Unserved>,
 }
 
@@ -109,6 +110,26 @@ impl ManagedKeys {
             table.by_name.get(namespace).into_iter().flatten().map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// How the keys of a namespace are served, and by which members; of the root namespace, everything there is. Looks at
+    /// every key: not for a thread that others wait for.
+    pub fn status(&self, namespace: &Namespace) -> Status {
+        let table = self.0.table.load();
+        let seen = table.by_name.iter().filter(|(of, _)| namespace.is_root() || *of == namespace);
+        let keys = seen.flat_map(|(_, keys)| keys.values());
+        let status = self.0.supervisor.status_of(keys.map(|entry| KeyPlace {
+            namespace: &entry.namespace,
+            name: &entry.name,
+            library: &entry.settings.library,
+            token: entry.settings.token.as_ref(),
+            route: entry.ready.as_ref().map(|(_, route)| route.as_ref()),
+        }));
+        if !namespace.is_root() {
+            return status;
+        }
+        let (members, libraries) = (self.0.supervisor.members(), self.0.supervisor.library_names(|_| true));
+        Status { members, libraries, ..status }
     }
 
     /// The fields of a managed key, secrets redacted.

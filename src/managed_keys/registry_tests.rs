@@ -69,8 +69,8 @@ async fn sign(handle: &Handle) -> Result<bool, Fault> {
         (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, b"message")?))
     };
     let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
-    let terms = Terms { namespace: Namespace::root(), class: Class::Interactive, deadline: soon() };
-    let signature = handle.submit(operation, &terms)?.await?;
+    let terms = Terms { class: Class::Interactive, deadline: soon() };
+    let signature = handle.submit(operation, terms)?.await?;
     let public = handle.public_key().expect("a public key");
     crypto::verify(public, scheme, SaltLength::Hash, hash, &input, &signature)
 }

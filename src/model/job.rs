@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Class, Deadline, Hash, Namespace, SignatureScheme};
+use super::{Class, Deadline, Hash, SignatureScheme};
 
 /// A digest, held inline: up to 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,11 +65,9 @@ pub enum KeyOperation {
     },
 }
 
-/// On whose behalf and how urgently a job runs.
-#[derive(Clone, Debug)]
+/// How urgently a job runs. It is counted against the namespace of its key.
+#[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The tenant it is counted against.
-    pub namespace: Namespace,
     /// Its class.
     pub class: Class,
     /// When its answer stops being of use.

@@ -1,6 +1,7 @@
 //! The one typed door: everything a client can ask, whichever wire it came by.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ pub struct Operation {
     pub namespace: Namespace,
     /// Who asks.
     pub caller: Caller,
+    /// When it was read off its wire.
+    pub arrived: Instant,
     /// When the answer stops being of use.
     pub deadline: Deadline,
     /// How urgent it is.

@@ -1,5 +1,7 @@
 //! What can be seen of the daemon's members from outside.
 
+use super::{Fault, Namespace};
+
 /// Where a member stands: one slot of an HSM, in this process or in one worker process.
 ///
 /// ```text
@@ -77,17 +79,34 @@ pub struct MemberStatus {
     pub serial: Option<String>,
     /// Where it stands.
     pub state: MemberState,
-    /// Why, where it is not serving: one line for an operator, saying what to do.
-    pub reason: Option<String>,
+    /// Why, where it is not serving, saying what to do.
+    pub reason: Option<Fault>,
     /// Sessions open now.
     pub sessions: usize,
     /// Keys it has proven to hold.
     pub keys: usize,
 }
 
-/// The daemon's members.
+/// How far a managed key is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySetStatus {
+    /// The namespace it is bound to.
+    pub namespace: Namespace,
+    /// Its name.
+    pub key: String,
+    /// Members that are to hold it.
+    pub members: usize,
+    /// Those of them that have proven to.
+    pub holders: usize,
+}
+
+/// The daemon's members, or those that concern a namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// One entry a member, in the order they were made.
     pub members: Vec<MemberStatus>,
+    /// The names of KMS libraries and pools.
+    pub libraries: Vec<String>,
+    /// One entry for each managed key that was used, in no order.
+    pub key_sets: Vec<KeySetStatus>,
 }

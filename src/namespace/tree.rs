@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::model::{Mount, Namespace};
 
 /// The mounts of a namespace by path, each ending in `/`.
@@ -11,7 +13,7 @@ pub(super) type MountTable = BTreeMap<String, Arc<Mount>>;
 /// Every namespace that is served. The root always is, and with a namespace all those it lies in. Cheap to clone beside
 /// what its changes cost.
 #[derive(Clone)]
-pub(super) struct Tree(HashMap<Namespace, Arc<MountTable>>);
+pub(super) struct Tree(HashMap<Namespace, Arc<MountTable>, RandomState>);
 
 impl Tree {
     /// The root, these, and those they lie in; without mounts yet.

@@ -1,5 +1,6 @@
-//! Changes of a table that is published as a snapshot: one at a time, and each one whole.
+//! Changes of a table that is published as a snapshot: one at a time, and each one whole. Namespaces take turns.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::model::{Fault, Namespace};
 
-/// Changes of one table that may wait or run at once.
+/// Changes of one namespace in one table that may wait or run at once.
 const CHANGES_MAX: usize = 64;
 /// When to come again: about what a few commits take.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -20,37 +21,63 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// stored.
 #[derive(Clone, Debug)]
 pub struct Changes {
+    /// One change of the table at a time, first come, first served.
+    turn: Arc<Semaphore>,
+    /// One for each namespace that ever changed something: as many as the configuration makes.
+    queues: Arc<Mutex<HashMap<Namespace, Queue>>>,
+}
+
+/// The changes of one namespace. Only the first of them waits for the table's turn, so that whoever has many waits after
+/// each of them for the others.
+#[derive(Clone, Debug)]
+struct Queue {
     places: Arc<Semaphore>,
-    one: Arc<Mutex<()>>,
+    turn: Arc<Semaphore>,
 }
 
 impl Default for Changes {
     fn default() -> Changes {
-        Changes { places: Arc::new(Semaphore::new(CHANGES_MAX)), one: Arc::default() }
+        Changes { turn: Arc::new(Semaphore::new(1)), queues: Arc::default() }
     }
 }
 
 impl Changes {
-    /// Runs `change` after those before it. Refused at once, as [`Fault::Overloaded`], if too many wait already. Must be
-    /// called on a tokio runtime.
+    /// Runs `change` after those of its namespace before it. Refused at once, as [`Fault::Overloaded`], if too many of them
+    /// wait already. Must be called on a tokio runtime.
     pub async fn run<T, F>(&self, namespace: &Namespace, change: F) -> Result<T, Fault>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, Fault> + Send + 'static,
     {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Fault::Overloaded {
+        let Queue { places, turn: own } = self.queue(namespace);
+        let place = places.try_acquire_owned().map_err(|_| Fault::Overloaded {
             namespace: namespace.clone(),
             limit: CHANGES_MAX,
             retry_after: RETRY_AFTER,
         })?;
-        let one = Arc::clone(&self.one);
-        let running = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            let _one = one.lock();
-            change()
+        let everyone = Arc::clone(&self.turn);
+        let running = tokio::spawn(async move {
+            // Neither is ever closed: what comes is a place.
+            let own = own.acquire_owned().await;
+            let turn = everyone.acquire_owned().await;
+            let change = tokio::task::spawn_blocking(move || {
+                let _held = (place, own, turn);
+                change()
+            });
+            change.await
         });
-        let ended = running.await;
+        let ended = running.await.and_then(std::convert::identity);
         ended.unwrap_or_else(|_| Err(Fault::Unavailable { what: "the daemon is going down; try again".into() }))
+    }
+
+    fn queue(&self, namespace: &Namespace) -> Queue {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get(namespace) {
+            return queue.clone();
+        }
+        let queue = Queue { places: Arc::new(Semaphore::new(CHANGES_MAX)), turn: Arc::new(Semaphore::new(1)) };
+        queues.insert(namespace.clone(), queue.clone());
+        queue
     }
 }
 
@@ -106,17 +133,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_many_changes_are_refused_at_once() {
+    async fn too_many_changes_of_a_namespace_are_refused_at_once_and_no_others() {
         let changes = Changes::default();
         let (go, waiting) = mpsc::channel::<()>();
-        let root = Namespace::root();
-        let mut askers = vec![Box::pin(changes.run(&root, move || Ok(waiting.recv().is_err())))];
-        assert!(askers[0].as_mut().now_or_never().is_none());
-        let held: Vec<_> = (1..CHANGES_MAX).map(|_| Arc::clone(&changes.places).try_acquire_owned().unwrap()).collect();
-        let refused = changes.run(&root, || Ok(())).await.unwrap_err();
-        assert!(matches!(refused, Fault::Overloaded { limit: CHANGES_MAX, .. }));
-        drop((go, held));
-        assert_eq!(askers.remove(0).await, Ok(true));
-        changes.run(&root, || Ok(())).await.unwrap();
+        let namespaces = ["a", "b"].map(Namespace::from_path);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |namespace: usize| {
+            let order = Arc::clone(&order);
+            move || {
+                order.lock().push(namespace);
+                Ok(())
+            }
+        };
+        let mut askers =
+            vec![changes.run(&namespaces[0], move || waiting.recv().map_err(|_| Fault::internal("gone"))).boxed()];
+        askers.extend((1..CHANGES_MAX).map(|_| changes.run(&namespaces[0], note(0)).boxed()));
+        askers.iter_mut().for_each(|asker| assert!(asker.now_or_never().is_none()));
+        let refused = changes.run(&namespaces[0], || Ok(())).await.unwrap_err();
+        assert!(
+            matches!(refused, Fault::Overloaded { limit: CHANGES_MAX, namespace, .. } if namespace.as_str() == "a/")
+        );
+        // The other comes last, and its turn is the next.
+        let mut other = changes.run(&namespaces[1], note(1)).boxed();
+        assert!((&mut other).now_or_never().is_none());
+        // So that all of them stand in their queues.
+        tokio::task::yield_now().await;
+        go.send(()).unwrap();
+        other.await.unwrap();
+        assert!(join_all(askers).await.iter().all(Result::is_ok));
+        let order = order.lock().clone();
+        assert!(order[..2].contains(&1), "{order:?}");
+        changes.run(&namespaces[0], || Ok(())).await.unwrap();
     }
 }

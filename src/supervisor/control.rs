@@ -1,6 +1,7 @@
 //! The blocking half of a slot actor: one thread that opens the device, logs in, finds, generates and proves keys, so
 //! that no call into a vendor's library ever runs on an actor's thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,7 +79,10 @@ impl ControlThread {
             .spawn(move || {
                 let mut control = Control::new(to, presence);
                 while let Ok(command) = inbox.recv() {
-                    command(&mut control);
+                    // There is one such thread for a member, for good. A session it panicked in is not to be trusted.
+                    if catch_unwind(AssertUnwindSafe(|| command(&mut control))).is_err() {
+                        control.session = None;
+                    }
                 }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
@@ -249,6 +253,9 @@ impl Control {
     }
 
     fn try_prepare(&mut self, spec: &KeySpec) -> Result<Proven, BackendError> {
+        if let (None, Some(device)) = (&self.session, &self.device) {
+            self.session = Some(device.open_session()?);
+        }
         let Some(session) = self.session.as_mut() else {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
@@ -294,5 +301,81 @@ fn find_or_generate(
     match session.find(&spec.selector)? {
         Some(found) => Ok((found, true)),
         None => Err(absent("the key just generated cannot be found by its label")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::fake::{self, FakeBackend};
+    use crate::model::{Curve, KeyKind, Namespace};
+    use crate::supervisor::pins::PinHash;
+    use crate::supervisor::presence;
+    use crate::telemetry::{MemberLabels, Telemetry};
+
+    struct NoMemory;
+
+    impl PinMemory for NoMemory {
+        fn hash(&self, _: &str, _: &Secret) -> Result<PinHash, Fault> {
+            Ok([0; 32])
+        }
+
+        fn refused(&self, _: &str, _: &PinHash) -> Result<bool, Fault> {
+            Ok(false)
+        }
+
+        fn taken(&self, _: &str) -> Result<Option<PinHash>, Fault> {
+            Ok(None)
+        }
+
+        fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn remember_taken(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    fn spec() -> KeySpec {
+        KeySpec {
+            uuid: "u".into(),
+            name: "k".into(),
+            namespace: Namespace::root(),
+            library: "fake".into(),
+            token: None,
+            pin: None,
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None },
+            generate: None,
+            recorded: None,
+            max_parallel: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_session_and_no_more() {
+        let token = FakeBackend::default();
+        token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
+        let labels = MemberLabels { library: "fake", token: "t", worker: 0 };
+        let (presence, _absence) = presence::pair();
+        let to = Reach {
+            backend: Arc::new(token.clone()),
+            name: Name { kin: MemberId(0), library: "fake".into(), token: TokenSelector::Slot(0), configured: true },
+            process: 0,
+            pins: Arc::new(NoMemory),
+            logins: Arc::default(),
+            sightings: Arc::default(),
+            final_pin_try: false,
+            metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
+            before: Vec::new(),
+            wait: Duration::ZERO,
+        };
+        let (thread, limit) = (ControlThread::start(to, presence).unwrap(), Duration::from_secs(60));
+        let pins = [Secret::from(fake::PIN)];
+        thread.run(limit, move |control| control.bring_up(&pins, false, None).map(drop)).await.unwrap().unwrap();
+        let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();
+        assert!(panicked.to_string().contains("in the middle of a command"), "{panicked}");
+        thread.run(limit, |control| control.prepare(&spec()).map(drop)).await.unwrap().unwrap();
+        assert_eq!(token.logins(), 1);
     }
 }

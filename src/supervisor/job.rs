@@ -1,6 +1,7 @@
 //! One queued operation and the two ends of its answer.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,25 +11,33 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
-use super::schedule::{Item, TenantId};
+use super::schedule::{Charge, Item, TenantId};
 use crate::model::{Class, Fault, KeyOperation, Terms};
 use crate::telemetry::TenantMetrics;
 
 /// What a job comes to.
 pub(super) type JobResult = Result<Bytes, Fault>;
 
-/// A private-key operation in a lane. Answered exactly once: by [`Job::answer`], or when it is dropped.
-pub(super) struct Job {
+/// What is to be done: the same however often it is tried, and by whom.
+#[derive(Clone)]
+pub(super) struct Work {
     pub(super) operation: KeyOperation,
     pub(super) key: Arc<KeyRoute>,
     pub(super) terms: Terms,
     pub(super) queued_at: Instant,
+}
+
+/// A private-key operation in a lane. Answered exactly once: by [`Job::answer`], or when it is dropped. Small, since it is
+/// handed on often.
+pub(super) struct Job {
+    work: Arc<Work>,
     /// How often it was tried, and failed through no fault of its own.
     pub(super) attempts: u8,
     /// The member that failed it last: another one is to try, if there is one.
     pub(super) avoid: Option<MemberId>,
     /// Whether it counts among those in flight, of its key and of the lane.
     begun: bool,
+    charge: Charge,
     asker: Option<oneshot::Sender<JobResult>>,
 }
 
@@ -37,8 +46,15 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let job = Job { operation, key, terms, queued_at, attempts: 0, avoid: None, begun: false, asker: Some(asker) };
+        let (begun, charge, asker) = (false, Charge::None, Some(asker));
+        let work = Arc::new(Work { operation, key, terms, queued_at });
+        let job = Job { work, attempts: 0, avoid: None, begun, charge, asker };
         (job, Pending { answer })
+    }
+
+    /// What is to be done, for whoever does it while the job itself lies elsewhere.
+    pub(super) fn work(&self) -> &Arc<Work> {
+        &self.work
     }
 
     /// Whether nobody waits for the answer any more.
@@ -64,7 +80,7 @@ impl Job {
 
     /// It goes where its key is served now. Only while it is queued.
     pub(super) fn follow(&mut self) {
-        self.key = self.key.latest();
+        Arc::make_mut(&mut self.work).key = self.work.key.latest();
         self.avoid = None;
     }
 
@@ -78,6 +94,14 @@ impl Job {
         self.key.metrics()
     }
 
+    /// Answers it that the lane does not take it.
+    pub(super) fn refuse(self, fault: Fault) {
+        if matches!(fault, Fault::Overloaded { .. }) {
+            self.metrics().refused();
+        }
+        self.answer(Err(fault));
+    }
+
     /// Answers it.
     pub(super) fn answer(mut self, result: JobResult) {
         if let Some(asker) = self.asker.take() {
@@ -87,9 +111,24 @@ impl Job {
     }
 }
 
+impl Deref for Job {
+    type Target = Work;
+
+    fn deref(&self) -> &Work {
+        &self.work
+    }
+}
+
+impl Work {
+    /// Which key it is for.
+    pub(super) fn flow(&self) -> usize {
+        Arc::as_ptr(&self.key).addr()
+    }
+}
+
 impl Item for Job {
     fn flow(&self) -> usize {
-        Arc::as_ptr(&self.key).addr()
+        self.work.flow()
     }
 
     fn class(&self) -> Class {
@@ -98,6 +137,10 @@ impl Item for Job {
 
     fn cost(&self) -> u64 {
         self.key.expected_ns()
+    }
+
+    fn charge(&mut self) -> &mut Charge {
+        &mut self.charge
     }
 }
 

@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use super::job::Job;
 use super::route::{KeyRoute, MemberId};
 use super::schedule::{Fit, Item, Schedule, TenantId};
+use super::seats::{Bell, Place, Seat, Seats};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
+
+/// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
+const SLICE: u64 = 20_000;
 
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
@@ -47,26 +51,6 @@ pub(super) enum Wake {
     Each,
 }
 
-/// For whom a session works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) member: MemberId,
-    /// The member's epoch when the session was opened; once the lane knows a later one, the place is void.
-    pub(super) epoch: u64,
-}
-
-/// A session's place at the lane, and what wakes it there.
-pub(super) struct Seat {
-    pub(super) place: Place,
-    bell: Arc<Condvar>,
-}
-
-impl Seat {
-    pub(super) fn new(member: MemberId, epoch: u64) -> Seat {
-        Seat { place: Place { member, epoch }, bell: Arc::default() }
-    }
-}
-
 /// What a pull comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulled {
@@ -91,35 +75,16 @@ pub(super) struct Lane {
 
 struct State {
     schedule: Schedule<Job>,
-    /// Few: found by looking through them.
-    members: Vec<(MemberId, Membership)>,
+    seats: Seats,
     /// Retries each tenant may still make, in hundredths.
-    budgets: HashMap<Namespace, u32>,
-    /// Sessions with a seat.
-    serving: usize,
-    /// Sessions woken that have not come yet.
-    coming: usize,
+    budgets: HashMap<TenantId, u32>,
     closed: bool,
-}
-
-/// The present epoch of a member, how many of its sessions sit here, and the bells of those that sleep.
-#[derive(Default)]
-struct Membership {
-    epoch: u64,
-    sessions: usize,
-    asleep: Vec<Arc<Condvar>>,
 }
 
 impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
-        let state = State {
-            schedule: Schedule::new(),
-            members: Vec::new(),
-            budgets: HashMap::new(),
-            serving: 0,
-            coming: 0,
-            closed: false,
-        };
+        let (schedule, seats, budgets) = (Schedule::new(), Seats::default(), HashMap::new());
+        let state = State { schedule, seats, budgets, closed: false };
         let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
@@ -132,35 +97,54 @@ impl Lane {
 
     /// Queues a job, or refuses it at once.
     pub(super) fn push(&self, job: Job) -> Result<(), Fault> {
-        if job.terms.deadline.passed(job.queued_at) {
-            job.answer(Err(Fault::DeadlineExceeded { stage: "arriving" }));
-            return Err(Fault::DeadlineExceeded { stage: "arriving" });
-        }
         let mut state = self.state.lock();
-        if state.closed {
-            drop(state);
-            return Err(Fault::Unavailable {
-                what: "Keyway is shutting down, or the key's token is let go of; try again".into(),
-            });
-        }
-        let pushed_out = match self.admit(&mut state, &job) {
-            Ok(pushed_out) => pushed_out,
-            Err(fault) => {
-                drop(state);
-                job.metrics().refused();
-                return Err(fault);
+        let refused = self.enter(&mut state, job);
+        self.wake(state);
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some((job, fault))) => {
+                job.refuse(fault);
+                Ok(())
             }
+            Err((job, fault)) => {
+                job.refuse(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Queues jobs, or answers at once those that it refuses.
+    pub(super) fn push_all(&self, jobs: impl Iterator<Item = Job>) {
+        let mut refused = Vec::new();
+        let mut state = self.state.lock();
+        for job in jobs {
+            match self.enter(&mut state, job) {
+                Ok(pushed_out) => refused.extend(pushed_out),
+                Err(own) => refused.push(own),
+            }
+        }
+        self.wake(state);
+        refused.into_iter().for_each(|(job, fault)| job.refuse(fault));
+    }
+
+    /// Queues a job, and says which other one had to go for it; or hands it back with the reason.
+    fn enter(&self, state: &mut State, job: Job) -> Result<Option<(Job, Fault)>, (Job, Fault)> {
+        if job.terms.deadline.passed(job.queued_at) {
+            return Err((job, Fault::DeadlineExceeded { stage: "arriving" }));
+        }
+        if state.closed {
+            let what = "Keyway is shutting down, or the key's token is let go of; try again".into();
+            return Err((job, Fault::Unavailable { what }));
+        }
+        let pushed_out = match self.admit(state, &job) {
+            Ok(pushed_out) => pushed_out,
+            Err(fault) => return Err((job, fault)),
         };
-        if let Some(budget) = state.budgets.get_mut(&job.terms.namespace) {
+        if let Some(budget) = state.budgets.get_mut(&job.tenant()) {
             *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
         state.schedule.push(job.tenant(), job);
-        self.wake(state);
-        if let Some((job, fault)) = pushed_out {
-            job.metrics().refused();
-            job.answer(Err(fault));
-        }
-        Ok(())
+        Ok(pushed_out)
     }
 
     /// Makes room for one more job of its namespace, or says which bound forbids it. A full lane makes room for who has
@@ -170,7 +154,7 @@ impl Lane {
             |namespace: Namespace, limit| Fault::Overloaded { namespace, limit, retry_after: Duration::from_secs(1) };
         let own = state.schedule.queued_of(job.tenant());
         if own >= self.limits.jobs_per_namespace {
-            return Err(overloaded(job.terms.namespace.clone(), self.limits.jobs_per_namespace));
+            return Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs_per_namespace));
         }
         if state.schedule.len() < self.limits.jobs {
             return Ok(None);
@@ -180,7 +164,7 @@ impl Lane {
                 let namespace = state.schedule.namespace(tenant);
                 Ok(Some((out, overloaded(namespace, self.limits.jobs))))
             }
-            None => Err(overloaded(job.terms.namespace.clone(), self.limits.jobs)),
+            None => Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs)),
         }
     }
 
@@ -188,21 +172,16 @@ impl Lane {
 
     /// Takes a seat. The session may pull from now on.
     pub(super) fn sit(&self, seat: &Seat) {
-        let mut state = self.state.lock();
-        let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch {
-            member.sessions += 1;
-            state.serving += 1;
-        }
+        self.state.lock().seats.sit(seat);
     }
 
-    /// Leaves a seat.
+    /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
+    /// left.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch && member.sessions > 0 {
-            member.sessions -= 1;
-            state.serving -= 1;
+        // Its call had returned just before it was given up: it is to end all the same.
+        if let Some(bell) = state.seats.leave(seat) {
+            ring(&bell);
         }
         // It may have been woken for a job that it leaves to others.
         self.wake(state);
@@ -210,14 +189,7 @@ impl Lane {
 
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
-        let mut state = self.state.lock();
-        let membership = state.member(member);
-        let gone = std::mem::take(&mut membership.sessions);
-        let asleep = std::mem::take(&mut membership.asleep);
-        membership.epoch = epoch;
-        state.serving -= gone;
-        state.coming += asleep.len();
-        drop(state);
+        let asleep = self.state.lock().seats.begin_epoch(member, epoch);
         asleep.iter().for_each(|bell| ring(bell));
     }
 
@@ -230,7 +202,7 @@ impl Lane {
         let mut finished = Vec::new();
         let mut state = self.state.lock();
         loop {
-            if state.member(seat.place.member).epoch != seat.place.epoch {
+            if !state.seats.is_present(seat) {
                 self.wake(state);
                 return Pulled::End;
             }
@@ -245,9 +217,13 @@ impl Lane {
                 continue;
             }
             if self.is_finished(&state) {
-                let asleep = state.everyone();
+                let asleep = state.seats.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
+                return Pulled::End;
+            }
+            if !state.seats.is_seated(seat) {
+                self.wake(state);
                 return Pulled::End;
             }
             // Whoever was woken for a job that this session cannot do wakes one that can.
@@ -262,10 +238,10 @@ impl Lane {
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let most = (state.schedule.len() / state.serving.max(1)).clamp(1, self.limits.batch_max);
+        let share = (state.schedule.len() / state.seats.serving().max(1)).max(1);
         let batch_time = nanoseconds(self.limits.batch_time);
         let mut planned = 0;
-        while batch.len() < most {
+        while batch.len() < self.limits.batch_max && (batch.len() < share || planned < SLICE) {
             let first = batch.is_empty();
             let mut fit = |job: &Job| match judge(job, seat.place, now) {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
@@ -303,26 +279,51 @@ impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.attempts += 1;
         job.avoid = Some(failed);
         let key = job.hand_over();
-        let late = job.terms.deadline.passed(Instant::now());
         let mut state = self.state.lock();
+        let granted = self.grant(&mut state, &mut job, fault);
+        let refused = match granted {
+            Ok(()) => {
+                state.schedule.put_back(job.tenant(), job);
+                None
+            }
+            Err(fault) => Some((job, fault)),
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        let granted = refused.is_none();
+        if let Some((job, fault)) = refused {
+            job.answer(Err(fault));
+        }
+        granted
+    }
+
+    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
+    pub(super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
+        job.avoid = Some(failed);
+        self.grant(&mut self.state.lock(), job, fault)
+    }
+
+    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    ///
+    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
+    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
+    /// reason to refuse what may be in time.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
+        job.attempts += 1;
+        let now = Instant::now();
+        let late = job.terms.deadline.passed(now);
+        let too_long = job.terms.deadline.passed(now + job.key.learnt());
         let burst = self.limits.retry_burst.saturating_mul(100);
-        let budget = state.budgets.entry(job.terms.namespace.clone()).or_insert(burst);
-        if late || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
-            drop(state);
-            self.come_back(key.as_slice());
+        let budget = state.budgets.entry(job.tenant()).or_insert(burst);
+        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
-            job.answer(Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault }));
-            return false;
+            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }
         *budget -= 100;
         job.metrics().retried();
-        state.schedule.put_back(job.tenant(), job);
-        drop(state);
-        self.come_back(key.as_slice());
-        true
+        Ok(())
     }
 
     /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.
@@ -369,7 +370,7 @@ impl Lane {
 
     /// The same where no session pulls, which would find them itself.
     pub(super) fn sweep_if_idle(&self) {
-        if self.state.lock().serving == 0 {
+        if self.state.lock().seats.serving() == 0 {
             self.sweep();
         }
     }
@@ -379,7 +380,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.closed = true;
         self.closed.store(true, Ordering::SeqCst);
-        let asleep = if self.is_finished(&state) { state.everyone() } else { Vec::new() };
+        let asleep = if self.is_finished(&state) { state.seats.everyone() } else { Vec::new() };
         drop(state);
         asleep.iter().for_each(|bell| ring(bell));
     }
@@ -404,7 +405,7 @@ impl Lane {
         if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
             let asleep = {
                 let mut state = self.state.lock();
-                if self.is_finished(&state) { state.everyone() } else { Vec::new() }
+                if self.is_finished(&state) { state.seats.everyone() } else { Vec::new() }
             };
             asleep.iter().for_each(|bell| ring(bell));
         }
@@ -414,7 +415,7 @@ impl Lane {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         let jobs = state.schedule.sweep(|_| Some(()));
-        let asleep = if state.closed { state.everyone() } else { Vec::new() };
+        let asleep = if state.closed { state.seats.everyone() } else { Vec::new() };
         drop(state);
         drop(jobs);
         asleep.iter().for_each(|bell| ring(bell));
@@ -425,7 +426,7 @@ impl Lane {
     /// Sessions that wait for work.
     #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
-        self.state.lock().members.iter().map(|(_, member)| member.asleep.len()).sum()
+        self.state.lock().seats.asleep()
     }
 
     /// Jobs queued now.
@@ -440,45 +441,18 @@ impl Lane {
 }
 
 impl State {
-    /// A member's part; made if there is none.
-    fn member(&mut self, id: MemberId) -> &mut Membership {
-        let place = self.members.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-            self.members.push((id, Membership::default()));
-            self.members.len() - 1
-        });
-        &mut self.members[place].1
-    }
-
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
-    fn next_bell(&mut self, wake: Wake) -> Option<Arc<Condvar>> {
+    fn next_bell(&mut self, wake: Wake) -> Option<Bell> {
         let most = match wake {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
         };
-        let nobody_sleeps = || self.members.iter().all(|(_, member)| member.asleep.is_empty());
-        if self.schedule.is_empty() || self.coming >= most || nobody_sleeps() {
+        if self.schedule.is_empty() || self.seats.coming() >= most || !self.seats.has_sleepers() {
             return None;
         }
         let now = Instant::now();
-        let (schedule, members) = (&self.schedule, &self.members);
-        let can = |id: MemberId, epoch| schedule.any(&mut |job: &Job| judge(job, Place { member: id, epoch }, now));
-        let idle = members.iter().filter(|(_, member)| !member.asleep.is_empty());
-        // The member with most idle sessions first: so a lane with little to do spreads it.
-        let best = idle.filter(|(id, member)| can(*id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
-        let id = best?.0;
-        // Who fell asleep last is the one whose caches are warm.
-        let bell = self.member(id).asleep.pop()?;
-        self.coming += 1;
-        Some(bell)
-    }
-
-    /// The bells of all who sleep, taken off the lists.
-    fn everyone(&mut self) -> Vec<Arc<Condvar>> {
-        let asleep = self.members.iter_mut().flat_map(|(_, member)| std::mem::take(&mut member.asleep));
-        let bells: Vec<_> = asleep.collect();
-        self.coming += bells.len();
-        bells
+        self.seats.next(|place| self.schedule.any(&mut |job: &Job| judge(job, place, now)))
     }
 }
 
@@ -488,7 +462,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    state.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
+    state.seats.sleeps(seat);
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
@@ -497,21 +471,13 @@ fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>)
                 false
             }
         };
-        let asleep = &mut state.member(seat.place.member).asleep;
-        let place = asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
-        if let Some(place) = place.filter(|_| timed_out) {
-            asleep.remove(place);
+        if state.seats.was_called(seat, timed_out) {
+            return true;
         }
-        match place {
-            // Its bell was taken off the list: it was called.
-            None => {
-                state.coming -= 1;
-                return true;
-            }
-            Some(_) if timed_out => return false,
-            // Woken by nobody.
-            Some(_) => {}
+        if timed_out {
+            return false;
         }
+        // Woken by nobody.
     }
 }
 

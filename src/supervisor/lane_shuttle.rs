@@ -12,9 +12,10 @@ use futures_util::FutureExt;
 use shuttle::thread;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::Seat;
 use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
@@ -61,8 +62,8 @@ fn submit(key: &Arc<KeyRoute>, namespace: &str) -> Pending {
     let input = SignInput::Message(Bytes::from_static(b"m"));
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
     let deadline = Deadline::after(Duration::from_secs(3600));
-    let terms = Terms { namespace: Namespace::from_path(namespace), class: Class::Interactive, deadline };
-    key.submit(operation, &terms).expect("there is room")
+    let terms = Terms { class: Class::Interactive, deadline };
+    key.submit(operation, terms).expect("there is room")
 }
 
 /// A session: what it does with a job is `act`'s.

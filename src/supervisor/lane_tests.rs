@@ -10,9 +10,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Place, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::{Place, Seat};
+use super::together;
 use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
@@ -81,9 +83,9 @@ fn holder(member: MemberId) -> Holder {
     Holder { member, epoch: 1, handle: 7 }
 }
 
-fn terms(namespace: &str, deadline: Duration) -> Terms {
+fn terms(deadline: Duration) -> Terms {
     let deadline = Deadline::after(deadline);
-    Terms { namespace: Namespace::from_path(namespace), class: Class::Interactive, deadline }
+    Terms { class: Class::Interactive, deadline }
 }
 
 fn operation() -> KeyOperation {
@@ -94,7 +96,7 @@ fn operation() -> KeyOperation {
 const LONG: Duration = Duration::from_secs(60);
 
 fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
-    key.submit(operation(), &terms("", LONG))
+    key.submit(operation(), terms(LONG))
 }
 
 fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
@@ -129,13 +131,13 @@ fn answered(pending: Pending) -> Result<Bytes, Fault> {
 fn a_full_lane_refuses_at_once_and_tells_of_the_callers_namespace_only() {
     let (pool, _seat) = lane(3, 2, 32);
     let [a, b, c] = ["a", "b", "c"].map(|namespace| key_of(&pool, namespace, None));
-    let _kept: Vec<_> = (0..2).map(|_| a.submit(operation(), &terms("a", LONG)).unwrap()).collect();
-    let own = a.submit(operation(), &terms("a", LONG)).unwrap_err();
+    let _kept: Vec<_> = (0..2).map(|_| a.submit(operation(), terms(LONG)).unwrap()).collect();
+    let own = a.submit(operation(), terms(LONG)).unwrap_err();
     assert!(matches!(own, Fault::Overloaded { ref namespace, limit: 2, .. } if namespace.as_str() == "a/"));
-    let _one = b.submit(operation(), &terms("b", LONG)).unwrap();
+    let _one = b.submit(operation(), terms(LONG)).unwrap();
     // The lane is full, and nobody has more than one more than the newcomer would have.
-    let _other = c.submit(operation(), &terms("c", LONG)).expect("a has two, c none");
-    let whole = c.submit(operation(), &terms("c", LONG)).unwrap_err();
+    let _other = c.submit(operation(), terms(LONG)).expect("a has two, c none");
+    let whole = c.submit(operation(), terms(LONG)).unwrap_err();
     assert!(matches!(whole, Fault::Overloaded { ref namespace, limit: 3, .. } if namespace.as_str() == "c/"));
 }
 
@@ -143,8 +145,8 @@ fn a_full_lane_refuses_at_once_and_tells_of_the_callers_namespace_only() {
 fn who_fills_a_lane_makes_room_for_who_has_nothing_in_it() {
     let (pool, _seat) = lane(4, 4, 32);
     let (a, b) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
-    let mut flood: Vec<_> = (0..4).map(|_| a.submit(operation(), &terms("a", LONG)).unwrap()).collect();
-    let _admitted = b.submit(operation(), &terms("b", LONG)).expect("b has less than its share");
+    let mut flood: Vec<_> = (0..4).map(|_| a.submit(operation(), terms(LONG)).unwrap()).collect();
+    let _admitted = b.submit(operation(), terms(LONG)).expect("b has less than its share");
     // The newest of the flood went, and was told so.
     let out = answered(flood.pop().unwrap()).unwrap_err();
     assert!(matches!(out, Fault::Overloaded { ref namespace, limit: 4, .. } if namespace.as_str() == "a/"), "{out}");
@@ -179,16 +181,104 @@ fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
     (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(Duration::from_nanos(10));
+    key.learn(Duration::from_micros(30));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
+}
+
+#[test]
+fn work_too_little_to_wake_others_for_is_not_divided() {
+    let at = lane(100, 100, 32);
+    (0..3).for_each(|_| at.0.lane.sit(&at.1));
+    let key = key(&at.0, None);
+    key.learn(Duration::from_micros(4));
+    let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
+    assert_eq!(pull(&at).len(), 5, "20 us");
+}
+
+#[test]
+fn jobs_submitted_together_are_pushed_at_the_end_and_refused_by_their_answers() {
+    let at = lane(3, 2, 32);
+    let [mine, theirs] = ["a", "b"].map(|namespace| key_of(&at.0, namespace, None));
+    let (first, second, third, other) = together(|| {
+        let [first, second, third] = [(); 3].map(|()| submit(&mine).unwrap());
+        let other = together(|| submit(&theirs).unwrap());
+        assert_eq!(at.0.lane.depth(), 0, "nothing yet, nor at the end of what is within");
+        (first, second, third, other)
+    });
+    assert_eq!(at.0.lane.depth(), 3);
+    let refused = answered(third).unwrap_err();
+    assert!(matches!(refused, Fault::Overloaded { limit: 2, .. }), "{refused}");
+    done(pull(&at));
+    done(pull(&at));
+    done(pull(&at));
+    assert!([first, second, other].into_iter().all(|pending| answered(pending).is_ok()));
+}
+
+#[test]
+fn what_was_submitted_together_is_pushed_even_if_a_panic_ends_it() {
+    let at = lane(3, 2, 32);
+    let key = key(&at.0, None);
+    let mut kept = None;
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        together(|| {
+            kept = Some(submit(&key).unwrap());
+            std::panic::resume_unwind(Box::new(()));
+        });
+    }));
+    assert!(panicked.is_err());
+    done(pull(&at));
+    assert!(answered(kept.unwrap()).is_ok());
+    // And the next is pushed at once again.
+    let _pending = submit(&key).unwrap();
+    assert_eq!(at.0.lane.depth(), 1);
+}
+
+#[test]
+fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
+    let at = lane(100, 100, 32);
+    let (pool, one) = &at;
+    let hangs = Seat::new(MEMBER, 1);
+    pool.lane.sit(&hangs);
+    let key = key(pool, None);
+    key.learn(Duration::from_nanos(10));
+    let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
+    // By the watchdog, and by itself when its call returns.
+    (0..2).for_each(|_| pool.lane.leave(&hangs));
+    done(pull(&at));
+    assert!(pending.drain(..).all(|pending| answered(pending).is_ok()), "the one that is left takes all eight");
+    assert_eq!(pool.lane.pull(&hangs, &mut VecDeque::new(), None), Pulled::End);
+    // With the other gone as well, nobody finds what is over, and the lane must be looked after.
+    let over = key.submit(operation(), terms(Duration::from_millis(1))).unwrap();
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_millis(3) {
+        std::thread::yield_now();
+    }
+    pool.lane.sweep_if_idle();
+    assert_eq!(pool.lane.depth(), 1, "a session that serves finds it");
+    pool.lane.leave(one);
+    pool.lane.sweep_if_idle();
+    assert!(matches!(answered(over), Err(Fault::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn a_session_that_sleeps_when_it_is_given_up_is_woken_and_ends() {
+    let (pool, one) = lane(10, 10, 1);
+    std::thread::scope(|scope| {
+        let sleeps = scope.spawn(|| pool.lane.pull(&one, &mut VecDeque::new(), None));
+        while pool.lane.asleep() == 0 {
+            std::thread::yield_now();
+        }
+        pool.lane.leave(&one);
+        assert_eq!(sleeps.join().unwrap(), Pulled::End);
+    });
 }
 
 #[test]
 fn a_job_past_its_deadline_is_not_started() {
     let at = lane(10, 10, 32);
     let key = key(&at.0, None);
-    let late = key.submit(operation(), &terms("", Duration::from_millis(1))).unwrap();
+    let late = key.submit(operation(), terms(Duration::from_millis(1))).unwrap();
     let waited = Instant::now();
     while waited.elapsed() < Duration::from_millis(3) {
         std::thread::yield_now();
@@ -258,8 +348,8 @@ fn burst_wakes_all(wake: Wake) {
     const SESSIONS: usize = 4;
     let pool = pool(LaneLimits { wake, ..limits(64, 64, 8) });
     let seats: Vec<Seat> = (0..SESSIONS).map(|_| seat(&pool, MEMBER)).collect();
-    // Each seat began an epoch of its own; only the last counts its session.
-    seats.iter().skip(1).for_each(|seat| pool.lane.sit(seat));
+    // Each began the epoch anew, and only the last still sits.
+    seats.iter().take(SESSIONS - 1).for_each(|seat| pool.lane.sit(seat));
     let key = key(&pool, None);
     let all_busy = std::sync::Barrier::new(SESSIONS + 1);
     let burst: Vec<Pending> = std::thread::scope(|scope| {
@@ -352,11 +442,54 @@ fn a_failed_job_comes_back_to_the_only_member_that_holds_its_key() {
 }
 
 #[test]
+fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let (pool, one) = lane(10, 10, 1);
+    let (key, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
+    let pending = key.submit(operation(), terms(LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+    assert!(pool.lane.retry(job, fault(), MEMBER));
+    // The third is the last.
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    drop((job, pending));
+    // And the namespace has used up its two.
+    let _pending = key.submit(operation(), terms(LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Err(fault()));
+    let _pending = theirs.submit(operation(), terms(LONG)).unwrap();
+    let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+}
+
+#[test]
+fn a_further_try_that_cannot_end_in_time_is_not_made() {
+    let (pool, one) = lane(10, 10, 1);
+    let key = key(&pool, None);
+    let fault = || Fault::DeviceError { what: "C_Sign".into() };
+    let fail = |deadline| {
+        let pending = key.submit(operation(), terms(deadline)).unwrap();
+        // The first try is made, whatever is known of the device.
+        let job = pull_for(&pool, &one).pop_front().unwrap();
+        let granted = pool.lane.retry(job, fault(), MEMBER);
+        if granted {
+            done(pull_for(&pool, &one));
+        }
+        (granted, answered(pending))
+    };
+    assert_eq!(fail(LONG), (true, Ok(Bytes::new())), "nothing is known of the device");
+    key.learn(2 * LONG);
+    assert_eq!(fail(LONG), (false, Err(fault())));
+    assert_eq!(fail(3 * LONG), (true, Ok(Bytes::new())));
+}
+
+#[test]
 fn further_tries_are_a_budget_of_the_namespace() {
     let (pool, one) = lane(100, 100, 1);
     let (mine, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
-    let fail = |key: &Arc<KeyRoute>, namespace: &str| {
-        let pending = key.submit(operation(), &terms(namespace, LONG)).unwrap();
+    let fail = |key: &Arc<KeyRoute>| {
+        let pending = key.submit(operation(), terms(LONG)).unwrap();
         let job = pull_for(&pool, &one).pop_front().unwrap();
         let retried = pool.lane.retry(job, Fault::DeviceError { what: "C_Sign".into() }, MEMBER);
         if retried {
@@ -365,15 +498,15 @@ fn further_tries_are_a_budget_of_the_namespace() {
         drop(pending);
         retried
     };
-    let tries: Vec<bool> = (0..4).map(|_| fail(&mine, "a")).collect();
+    let tries: Vec<bool> = (0..4).map(|_| fail(&mine)).collect();
     assert_eq!(tries, [true, true, false, false], "two in a burst");
-    assert!(fail(&theirs, "b"), "another namespace has its own");
+    assert!(fail(&theirs), "another namespace has its own");
     for _ in 0..10 {
-        let pending = mine.submit(operation(), &terms("a", LONG)).unwrap();
+        let pending = mine.submit(operation(), terms(LONG)).unwrap();
         done(pull_for(&pool, &one));
         drop(pending);
     }
-    assert!(fail(&mine, "a"), "ten good ones earn one more");
+    assert!(fail(&mine), "ten good ones earn one more");
 }
 
 #[test]
@@ -424,8 +557,7 @@ proptest! {
         for (number, step) in steps.iter().enumerate() {
             match step {
                 0..=3 => {
-                    let namespace = ["a", "b"][number % 2];
-                    asked.extend(keys[number % 2].submit(operation(), &terms(namespace, LONG)).ok());
+                    asked.extend(keys[number % 2].submit(operation(), terms(LONG)).ok());
                 }
                 4 => done(pull_if_any(&at)),
                 5 => pool.lane.put_back(pull_if_any(&at).into_iter()),
@@ -443,8 +575,8 @@ proptest! {
             let answer = futures_util::FutureExt::now_or_never(pending);
             prop_assert!(answer.is_some());
         }
-        for (key, namespace) in keys.iter().zip(["a", "b"]) {
-            prop_assert!(key.has_room() && key.submit(operation(), &terms(namespace, LONG)).is_ok());
+        for key in &keys {
+            prop_assert!(key.has_room() && key.submit(operation(), terms(LONG)).is_ok());
         }
     }
 }

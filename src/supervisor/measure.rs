@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::job::Pending;
-use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::Seat;
 use crate::backend::KeySelector;
 use crate::config::Limits;
 use crate::model::{
@@ -60,7 +61,7 @@ impl Probe {
     pub fn push(&self, number: usize) -> Result<Pending, Fault> {
         let (key, terms) = &self.keys[number % self.keys.len()];
         let input = SignInput::Message(Bytes::from_static(b"m"));
-        key.submit(KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }, terms)
+        key.submit(KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }, *terms)
     }
 
     /// A session at the lane.
@@ -109,6 +110,6 @@ fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
     let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }, pool));
     route.add_holder(Holder { member: MEMBER, epoch: 1, handle: 7 });
     (0..100).for_each(|_| route.learn(Duration::from_micros(10)));
-    let terms = Terms { namespace, class: Class::Interactive, deadline: Deadline::after(Duration::from_secs(86_400)) };
+    let terms = Terms { class: Class::Interactive, deadline: Deadline::after(Duration::from_secs(86_400)) };
     (route, terms)
 }

@@ -12,6 +12,7 @@
 //! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`;
 //!   one that has two names: `same_token.rs`
 //! - PINs: `pins.rs`, `login.rs`
+//! - what is seen of it all from outside: `view.rs`
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
@@ -46,12 +47,15 @@ mod same_token;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
+mod seats;
 mod session_thread;
 mod slot_actor;
 mod slot_keys;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;
+mod together;
+mod view;
 mod watch;
 mod watchdog;
 
@@ -61,3 +65,5 @@ pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
+pub use together::together;
+pub use view::KeyPlace;

@@ -194,7 +194,7 @@ impl Overseer {
         tracing::error!(library = member.library, token = %member.token, worker = member.worker, reason = %why, "member is down");
         member.publish(|status| {
             status.state = MemberState::BackingOff;
-            status.reason = Some(why.to_string());
+            status.reason = Some(why.clone());
         });
         member.metrics.stands(MemberState::BackingOff, SessionCounts::default(), 0);
         why

@@ -9,9 +9,11 @@ use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, Place, nanoseconds};
+use super::lane::{Lane, nanoseconds};
 use super::pool::Pool;
 use super::schedule::TenantId;
+use super::seats::Place;
+use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
 use crate::model::{Fault, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
@@ -161,16 +163,18 @@ impl KeyRoute {
     }
 
     /// Queues one operation. Refuses at once where the lane is full, the deadline has passed, or no member holds the
-    /// key; never waits.
-    pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: &Terms) -> Result<Pending, Fault> {
+    /// key; never waits. Within [`together`](super::together()), a lane's refusal comes as the answer.
+    pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         if let Some(now) = self.moved.get() {
             return now.submit(operation, terms);
         }
         if let Some(fault) = self.absence() {
             return Err(fault);
         }
-        let (job, pending) = Job::new(operation, Arc::clone(self), terms.clone());
-        self.lane.push(job)?;
+        let (job, pending) = Job::new(operation, Arc::clone(self), terms);
+        if let Some(job) = together::gather(job) {
+            self.lane.push(job)?;
+        }
         Ok(pending)
     }
 
@@ -204,6 +208,11 @@ impl KeyRoute {
     /// Changes the key's cap.
     pub(super) fn cap(&self, max_parallel: Option<usize>) {
         self.max_parallel.store(max_parallel.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The lane its jobs go through.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     /// The managed key's UUID.
@@ -246,6 +255,11 @@ impl KeyRoute {
     /// Whether jobs wait for this member to come back.
     pub(super) fn awaits(&self, member: MemberId) -> bool {
         self.set.load().returning.contains(&member)
+    }
+
+    /// The members that hold the key.
+    pub(super) fn holding(&self) -> Vec<MemberId> {
+        self.set.load().holders.iter().map(|holder| holder.member).collect()
     }
 
     /// How many members hold the key.
@@ -321,6 +335,11 @@ impl KeyRoute {
         self.running.fetch_sub(1, Ordering::AcqRel);
         self.lane.note_ended();
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
+    }
+
+    /// Device time operations took, on average; zero before the first.
+    pub(super) fn learnt(&self) -> Duration {
+        Duration::from_nanos(self.expected_ns.load(Ordering::Relaxed))
     }
 
     /// Device time one operation is expected to take, in nanoseconds.

@@ -34,6 +34,20 @@ pub(super) trait Item {
     fn class(&self) -> Class;
     /// Its expected device time in nanoseconds; not 0.
     fn cost(&self) -> u64;
+    /// What was charged for it when it was taken.
+    fn charge(&mut self) -> &mut Charge;
+}
+
+/// What was charged for a job that was taken, in nanoseconds: given back if it comes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// Nothing: it is queued.
+    #[default]
+    None,
+    /// This, to its namespace's turn.
+    Turn(u64),
+    /// This, to what control work may use before its turn.
+    Control(u64),
 }
 
 /// What the caller says of a job at the head of its queue.
@@ -47,7 +61,7 @@ pub(super) enum Fit<F> {
 }
 
 /// A namespace's place in a schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TenantId(u32);
 
 /// Everything queued in one lane.
@@ -150,10 +164,18 @@ impl<J: Item> Schedule<J> {
         self.enter(id, job, false);
     }
 
-    /// Puts a job that was taken back before those of its key. What its turn cost is given back.
-    pub(super) fn put_back(&mut self, id: TenantId, job: J) {
-        if let Some(tenant) = self.tenants.get_mut(id.0 as usize) {
-            tenant.deficit = tenant.deficit.saturating_add(job.cost());
+    /// Puts a job that was taken back before those of its key. What was charged for it is given back where it was taken from.
+    pub(super) fn put_back(&mut self, id: TenantId, mut job: J) {
+        match std::mem::take(job.charge()) {
+            Charge::None => {}
+            Charge::Turn(cost) => {
+                if let Some(tenant) = self.tenants.get_mut(id.0 as usize) {
+                    tenant.deficit = tenant.deficit.saturating_add(cost);
+                }
+            }
+            Charge::Control(cost) => {
+                self.control_credit = self.control_credit.saturating_add(i64::try_from(cost).unwrap_or(i64::MAX));
+            }
         }
         self.enter(id, job, true);
     }
@@ -200,9 +222,10 @@ impl<J: Item> Schedule<J> {
         for index in 0..self.ring.len() {
             let tenant = self.tenants.get_mut(self.ring[index].0 as usize)?;
             if let Some(place) = tenant.find(Class::Control, fit, finished) {
-                let job = tenant.remove(Class::Control, place)?;
-                let cost = i64::try_from(job.cost()).unwrap_or(i64::MAX);
-                self.control_credit = self.control_credit.saturating_sub(cost);
+                let mut job = tenant.remove(Class::Control, place)?;
+                let cost = job.cost();
+                *job.charge() = Charge::Control(cost);
+                self.control_credit = self.control_credit.saturating_sub(i64::try_from(cost).unwrap_or(i64::MAX));
                 self.leave_if_empty(index);
                 return Some(job);
             }
@@ -249,7 +272,8 @@ impl<J: Item> Schedule<J> {
     fn serve(&mut self, Candidate { index, class, place, cost }: &Candidate) -> Option<J> {
         let id = *self.ring.get(*index)?;
         let tenant = self.tenants.get_mut(id.0 as usize)?;
-        let job = tenant.remove(*class, *place)?;
+        let mut job = tenant.remove(*class, *place)?;
+        *job.charge() = Charge::Turn(*cost);
         tenant.charge(*class, *cost);
         let ends = tenant.deficit < *cost;
         if !self.leave_if_empty(*index) && ends {

@@ -12,16 +12,16 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use super::job::{Job, JobResult};
-use super::lane::{Lane, Pulled, Seat};
+use super::job::{Job, JobResult, Work};
+use super::lane::{Lane, Pulled};
 use super::presence::Presence;
 use super::proof;
-use super::route::KeyRoute;
+use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, FoundKey, Session};
 use crate::config::VerifyAfterSign;
 use crate::crypto;
-use crate::model::{Class, Fault, KeyOperation, SaltLength, SignatureScheme};
+use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
 use crate::telemetry::MemberMetrics;
 
 /// One signature in so many is verified, where they are sampled.
@@ -47,7 +47,7 @@ pub(super) enum SessionEvent {
 
 /// Everything a session thread works with.
 pub(super) struct SessionThread {
-    pub(super) seat: Seat,
+    pub(super) seat: Arc<Seat>,
     pub(super) lane: Arc<Lane>,
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,
@@ -75,11 +75,8 @@ enum After {
 
 /// A job as its call needs it: the job itself stays where the watchdog finds it.
 struct Started {
-    operation: KeyOperation,
-    key: Arc<KeyRoute>,
+    work: Arc<Work>,
     handle: u64,
-    class: Class,
-    queued_at: Instant,
 }
 
 /// Notes a key; of very many, all are looked at again.
@@ -91,13 +88,8 @@ fn note(keys: &mut HashSet<usize, RandomState>, flow: usize) {
 }
 
 impl Started {
-    /// Which key it is for.
-    fn flow(&self) -> usize {
-        Arc::as_ptr(&self.key).addr()
-    }
-
     fn as_batch_job(&self) -> BatchJob<'_> {
-        BatchJob { handle: self.handle, kind: self.key.public().kind, operation: &self.operation }
+        BatchJob { handle: self.handle, kind: self.work.key.public().kind, operation: &self.work.operation }
     }
 }
 
@@ -114,13 +106,16 @@ struct Running {
     doubted: HashSet<usize, RandomState>,
     signatures: u64,
     rest: Duration,
+    /// When the last call ended, or the batch was taken: little is done between, so the next one begins then.
+    now: Instant,
 }
 
 impl Running {
     fn new(session: Box<dyn Session>) -> Running {
         let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
         let (seen, doubted) = (HashSet::default(), HashSet::default());
-        Running { session, outbox, started, results, seen, doubted, signatures: 0, rest: REST_FIRST }
+        let now = Instant::now();
+        Running { session, outbox, started, results, seen, doubted, signatures: 0, rest: REST_FIRST, now }
     }
 
     /// Goes on with another session, in which a handle may name what it did not.
@@ -158,7 +153,7 @@ impl SessionThread {
     }
 
     fn open(&self) -> Result<Box<dyn Session>, BackendError> {
-        self.watch.begin_call();
+        self.watch.begin_call(Instant::now());
         let session = self.device.open_session();
         self.watch.end_call();
         session
@@ -216,6 +211,7 @@ impl SessionThread {
     fn run_taken(&self, running: &mut Running) -> After {
         // Where a call is a message to another process, a batch is one message.
         let most = if running.session.batches() { usize::MAX } else { 1 };
+        running.now = Instant::now();
         loop {
             match self.start_next(most, running) {
                 Front::Started => {}
@@ -232,9 +228,9 @@ impl SessionThread {
 
     /// Starts the next jobs that somebody still waits for.
     fn start_next(&self, most: usize, running: &mut Running) -> Front {
-        let Running { outbox, started, .. } = running;
+        let Running { outbox, started, now, .. } = running;
+        let now = *now;
         started.clear();
-        let now = Instant::now();
         let mut unproven = Vec::new();
         let front = self.watch.start(
             most,
@@ -243,13 +239,7 @@ impl SessionThread {
                     return false;
                 }
                 let Some(handle) = job.key.handle(self.seat.place) else { return false };
-                started.push(Started {
-                    operation: job.operation.clone(),
-                    key: Arc::clone(&job.key),
-                    handle,
-                    class: job.terms.class,
-                    queued_at: job.queued_at,
-                });
+                started.push(Started { work: Arc::clone(job.work()), handle });
                 true
             },
             |job| {
@@ -269,35 +259,38 @@ impl SessionThread {
 
     /// Has the token do what was started.
     fn perform(&self, running: &mut Running) {
-        let Running { session, started, results, seen, doubted, signatures, .. } = running;
+        let Running { session, started, results, seen, doubted, signatures, now, .. } = running;
         results.clear();
-        let began = self.watch.begin_call();
+        let began = *now;
+        self.watch.begin_call(began);
         match started.as_slice() {
-            [one] => results.push(session.perform(one.handle, one.key.public().kind, &one.operation)),
+            [one] => results.push(session.perform(one.handle, one.work.key.public().kind, &one.work.operation)),
             many => {
                 let jobs: Vec<BatchJob<'_>> = many.iter().map(Started::as_batch_job).collect();
                 session.perform_batch(&jobs, &mut |_, result| results.push(result));
             }
         }
-        let took = began.elapsed() / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
+        *now = Instant::now();
+        let took = (*now - began) / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
         self.watch.end_call();
-        for (job, result) in started.iter().zip(results.iter_mut()) {
+        for (Started { work, .. }, result) in started.iter().zip(results.iter_mut()) {
             if result.is_ok() {
-                job.key.learn(took);
+                work.key.learn(took);
             }
-            self.metrics.job_finished(took, job.class, result.is_ok());
-            let tenant = job.key.metrics();
-            tenant.job_started(began.saturating_duration_since(job.queued_at), job.class);
+            let class = work.terms.class;
+            self.metrics.job_finished(took, class, result.is_ok());
+            let tenant = work.key.metrics();
+            tenant.job_started(began.saturating_duration_since(work.queued_at), class);
             tenant.job_finished(took);
             if let Ok(signature) = result {
-                let first = !seen.contains(&job.flow());
+                let first = !seen.contains(&work.flow());
                 if !first && !self.is_sampled(signatures) {
                     continue;
                 }
-                match self.check(job, signature, first && !doubted.contains(&job.flow())) {
-                    Ok(()) => note(seen, job.flow()),
+                match self.check(work, signature, first && !doubted.contains(&work.flow())) {
+                    Ok(()) => note(seen, work.flow()),
                     Err(error) => {
-                        note(doubted, job.flow());
+                        note(doubted, work.flow());
                         *result = Err(error);
                     }
                 }
@@ -341,15 +334,15 @@ impl SessionThread {
 
     /// Refuses a signature that the recorded public key does not verify: the token signed with another key, or wrongly. By
     /// the `first` one of a key, it is the session's handle that is wrong: the key is found and proven again, once.
-    fn check(&self, started: &Started, signature: &Bytes, first: bool) -> Result<(), BackendError> {
-        match self.is_right(started, signature) {
+    fn check(&self, work: &Work, signature: &Bytes, first: bool) -> Result<(), BackendError> {
+        match self.is_right(work, signature) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // What cannot be checked was not promised to be, unless everything is.
             Err(fault) if self.verify == VerifyAfterSign::Always => return Err(BackendError::keep(fault)),
             Err(_) => return Ok(()),
         }
-        let key = started.key.name().to_owned();
+        let key = work.key.name().to_owned();
         if first {
             self.metrics.key_mismatch();
             let reason =
@@ -365,9 +358,9 @@ impl SessionThread {
         Err(BackendError::new(Fate::Retire, Fault::KeyMismatch { key, reason }))
     }
 
-    fn is_right(&self, started: &Started, signature: &Bytes) -> Result<bool, Fault> {
-        let KeyOperation::Sign { scheme, hash, input } = &started.operation;
-        let public = started.key.public();
+    fn is_right(&self, work: &Work, signature: &Bytes) -> Result<bool, Fault> {
+        let KeyOperation::Sign { scheme, hash, input } = &work.operation;
+        let public = work.key.public();
         let SignatureScheme::RsaPss { salt } = scheme else {
             return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
         };
@@ -386,10 +379,14 @@ impl SessionThread {
             }
             // The first time, a fresh session of our own is the nearest to try again.
             Fate::Reopen if job.avoid != Some(member) => {
-                job.avoid = Some(member);
-                if let Some(job) = self.watch.again(job) {
-                    self.lane.retry(job, error.fault, member);
-                    return After::GivenUp;
+                match self.lane.retry_here(&mut job, error.fault.clone(), member) {
+                    Ok(()) => {
+                        if let Some(job) = self.watch.again(job) {
+                            self.lane.put_back(std::iter::once(job));
+                            return After::GivenUp;
+                        }
+                    }
+                    Err(fault) => running.outbox.push((job, Err(fault))),
                 }
                 After::Reopen(error)
             }
@@ -436,11 +433,14 @@ impl SessionThread {
     }
 
     /// Has a key sign something of ours, so that the token does not forget a session nobody uses; and learns so of what
-    /// broke before a client does.
+    /// broke before a client does. Where the token holds none of the keys, the session itself is asked after.
     fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
-        let Some(found) = self.exercised.load_full() else { return Ok(()) };
-        self.watch.begin_call();
-        let result = proof::exercise(running.session.as_mut(), &found);
+        let found = self.exercised.load_full();
+        self.watch.begin_call(Instant::now());
+        let result = match &found {
+            Some(found) => proof::exercise(running.session.as_mut(), found),
+            None => running.session.check_alive(),
+        };
         self.watch.end_call();
         let Err(error) = result else { return Ok(()) };
         if matches!(error.fault, Fault::KeyMismatch { .. }) {

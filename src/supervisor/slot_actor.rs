@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 
 use super::control::ControlThread;
 use super::health::{Again, Event, Health, Step};
-use super::lane::Seat;
 use super::pool::Member;
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
+use super::seats::Seat;
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
 use super::watch::Watch;
@@ -38,6 +38,7 @@ pub(super) struct MemberSettings {
 /// One session thread, as the actor sees it.
 pub(super) struct Thread {
     number: u64,
+    pub(super) seat: Arc<Seat>,
     pub(super) watch: Arc<Watch>,
     pub(super) opened: bool,
     pub(super) stuck: bool,
@@ -214,11 +215,11 @@ impl SlotActor {
         let Some(device) = self.device.clone() else { return Err(Fault::internal("a session without a device")) };
         self.threads_started += 1;
         let (number, epoch) = (self.threads_started, self.epoch);
-        let watch = Watch::new();
+        let (seat, watch) = (Arc::new(Seat::new(self.member.id, epoch)), Watch::new());
         let address = ctx.address();
         let keep_alive = self.settings.keep_alive.unwrap_or(self.traits.keep_alive);
         let thread = SessionThread {
-            seat: Seat::new(self.member.id, epoch),
+            seat: Arc::clone(&seat),
             lane: Arc::clone(&self.member.pool.lane),
             device,
             watch: Arc::clone(&watch),
@@ -231,7 +232,7 @@ impl SlotActor {
             _presence: self.member.presence.clone(),
         };
         thread.start()?;
-        self.threads.push(Thread { number, watch, opened: false, stuck: false });
+        self.threads.push(Thread { number, seat, watch, opened: false, stuck: false });
         Ok(())
     }
 
@@ -351,7 +352,7 @@ impl SlotActor {
     pub(super) fn publish(&self) {
         let (state, sessions, keys) = (self.health.state(), self.health.open(), self.keys.held());
         self.member.note_proving(self.keys.proving());
-        let reason = self.down.as_ref().map(Fault::to_string);
+        let reason = self.down.clone();
         self.member.publish(|status| {
             status.state = state;
             status.reason = reason;

@@ -275,6 +275,14 @@ impl SlotActor {
 
     fn not_prepared(&mut self, spec: KeySpec, reply: Reply, error: BackendError, epoch: u64, ctx: &mut Context<Self>) {
         let (fault, fate) = (error.fault.clone(), error.fate);
+        if matches!(fault, Fault::KeyMismatch { .. }) {
+            self.member.metrics.key_mismatch();
+            let (token, worker) = (&self.member.token, self.member.worker);
+            tracing::error!(
+                key = spec.name, namespace = %spec.namespace, %token, worker, reason = %fault,
+                "ANOTHER KEY was found at a managed key's first use: this member does not serve it"
+            );
+        }
         if self.epoch == epoch {
             self.on(Event::ProofFailed(fate), Some(error), ctx);
         }

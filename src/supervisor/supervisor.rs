@@ -13,7 +13,7 @@ use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, Status, TokenSelector};
+use crate::model::{Deadline, Fault, PublicKey, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
@@ -56,7 +56,7 @@ pub struct LibraryInfo {
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: Addr<Overseer>,
 }
 
@@ -183,11 +183,6 @@ impl Supervisor {
         if self.shared.pools.has_retired() {
             self.address.do_send(ToMember::LetGo);
         }
-    }
-
-    /// Every member, as it stands.
-    pub fn status(&self) -> Status {
-        Status { members: self.shared.pools.members().iter().map(|member| member.status()).collect() }
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first

@@ -80,12 +80,10 @@ impl Watch {
 
     // === the session's side ===
 
-    /// Notes that a call begins.
-    pub(super) fn begin_call(&self) -> Instant {
-        let now = Instant::now();
+    /// Notes that a call begins now.
+    pub(super) fn begin_call(&self, now: Instant) {
         let micros = u64::try_from((now - self.started).as_micros()).unwrap_or(u64::MAX - 1);
         self.call_since.store(micros + 1, Ordering::Release);
-        now
     }
 
     /// Notes that it has ended.
@@ -166,7 +164,7 @@ mod tests {
     #[test]
     fn a_session_given_up_in_a_call_without_a_job_learns_of_it() {
         let watch = Watch::new();
-        watch.begin_call();
+        watch.begin_call(Instant::now());
         assert_eq!(watch.has_jobs(), Some(false));
         let Left { hung, unstarted } = watch.give_up();
         assert!(hung.is_empty() && unstarted.is_empty());

@@ -30,6 +30,8 @@ impl SlotActor {
             if thread.watch.in_call().is_some_and(|took| took > limit) {
                 thread.stuck = true;
                 hanging.push((thread.watch.give_up(), thread.opened, limit));
+                // Afterwards: should its call return now, it finds itself given up before it finds itself unseated.
+                self.member.pool.lane.leave(&thread.seat);
             }
         }
         for (left, opened, limit) in hanging {

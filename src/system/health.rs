@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Call, System, VAULT_VERSION};
-use crate::model::{Data, Fault, Fields, Response};
+use crate::model::{Data, Fault, Fields, KeySetStatus, MemberStatus, Response, Status};
 
 const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Key sets shown: a namespace may have very many keys.
+const KEY_SETS_MAX: usize = 1_000;
 
 impl System {
     pub(super) fn health(&self, query: &Data) -> Response {
@@ -123,33 +125,56 @@ impl System {
         Ok(Response::Bare { status: 200, body })
     }
 
-    /// Keyway's own: what `keyway status` shows.
-    pub(super) fn status(&self) -> Response {
-        let members: Vec<Value> = self
-            .supervisor
-            .status()
-            .members
-            .iter()
-            .map(|member| {
-                json!({
-                    "library": member.library,
-                    "token": member.token,
-                    "pool": member.pool,
-                    "worker": member.worker,
-                    "serial": member.serial,
-                    "state": member.state.label(),
-                    "reason": member.reason,
-                    "sessions": member.sessions,
-                    "keys": member.keys,
-                })
-            })
-            .collect();
+    /// Keyway's own: what `keyway status` shows. A namespace sees what concerns its own keys, the root everything.
+    pub(super) async fn status(&self, call: &Call) -> Result<Response, Fault> {
+        let (keys, namespace) = (self.keys.clone(), call.namespace.clone());
+        let seen = tokio::task::spawn_blocking(move || {
+            let mut status = keys.status(&namespace);
+            // Those that lack a member are what somebody looks for.
+            let rank = |set: &KeySetStatus| (set.holders >= set.members, set.namespace.to_string(), set.key.clone());
+            status.key_sets.sort_by_cached_key(rank);
+            let left_off = status.key_sets.len().saturating_sub(KEY_SETS_MAX);
+            status.key_sets.truncate(KEY_SETS_MAX);
+            (status, left_off)
+        });
+        let (Status { members, libraries, key_sets }, left_off) =
+            seen.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })?;
+        let whole = call.namespace.is_root();
         let mut data = Data::new();
         data.insert("keyway_version".into(), KEYWAY_VERSION.into());
         data.insert("uptime_seconds".into(), self.started.elapsed().unwrap_or_default().as_secs().into());
-        data.insert("members".into(), members.into());
-        let libraries: Vec<&str> = self.supervisor.libraries().iter().map(|library| library.name.as_str()).collect();
+        data.insert("members".into(), members.iter().map(|member| show_member(member, whole)).collect());
         data.insert("kms_libraries".into(), libraries.into());
-        Response::data(data)
+        data.insert("key_sets".into(), key_sets.iter().map(show_key_set).collect());
+        data.insert("key_sets_left_off".into(), left_off.into());
+        Ok(Response::data(data))
     }
+}
+
+fn show_member(member: &MemberStatus, whole: bool) -> Value {
+    let reason = |fault: &Fault| match fault {
+        // It may be a key of another namespace.
+        Fault::KeyMismatch { reason, .. } | Fault::KeyUnavailable { reason, .. } if !whole => reason.clone(),
+        fault => fault.to_string(),
+    };
+    json!({
+        "library": member.library,
+        "token": member.token,
+        "pool": member.pool,
+        "worker": member.worker,
+        "serial": member.serial,
+        "state": member.state.label(),
+        "reason": member.reason.as_ref().map(reason),
+        "sessions": member.sessions,
+        "keys": member.keys,
+    })
+}
+
+fn show_key_set(set: &KeySetStatus) -> Value {
+    json!({
+        "namespace": set.namespace.to_string(),
+        "key": set.key,
+        "members": set.members,
+        "holders": set.holders,
+    })
 }

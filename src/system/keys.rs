@@ -67,8 +67,8 @@ impl System {
             (hash, SignInput::Digest(crypto::digest(hash, &message)?))
         };
         let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
-        let terms = Terms { namespace: call.namespace.clone(), class: Class::Interactive, deadline: call.deadline };
-        let signature = handle.submit(operation, &terms)?.await?;
+        let terms = Terms { class: Class::Interactive, deadline: call.deadline };
+        let signature = handle.submit(operation, terms)?.await?;
         if crypto::verify(&public, scheme, SaltLength::Hash, hash, &input, &signature)? {
             let warnings = fields.warnings();
             let quiet = warnings.is_empty();

@@ -20,7 +20,6 @@ use crate::managed_keys::ManagedKeys;
 use crate::model::{Caller, Deadline, Fault, Mount, Namespace, Outcome, Request, Response, Secret, Verb};
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
-use crate::supervisor::Supervisor;
 
 use paths::{Endpoint, find};
 
@@ -46,8 +45,6 @@ pub struct System {
     pub identity: Identity,
     /// The managed keys.
     pub keys: ManagedKeys,
-    /// The members, for their status.
-    pub supervisor: Supervisor,
     /// The engine types a mount may have.
     pub engines: Vec<&'static str>,
     /// Run after initialisation.
@@ -101,7 +98,7 @@ impl System {
             (Endpoint::Leader, Verb::Read) => Ok(self.leader()),
             (Endpoint::Init, Verb::Read) => Ok(self.init_status()),
             (Endpoint::Init, Verb::Write) => self.init(&call, &request.data).await,
-            (Endpoint::Status, Verb::Read) => Ok(self.status()),
+            (Endpoint::Status, Verb::Read) => self.status(&call).await,
             (Endpoint::Namespaces, Verb::List) => self.list_namespaces(&call),
             (Endpoint::Mounts, Verb::Read) => Ok(self.list_mounts(&call)),
             (Endpoint::Mount, Verb::Read) => self.read_mount(&call, name(0)),

@@ -36,7 +36,7 @@ impl Endpoint {
     /// Whether its answer depends on the namespace addressed. The others tell of the whole daemon, whatever namespace a
     /// client has set.
     pub(super) fn is_in_a_namespace(self) -> bool {
-        !matches!(self, Endpoint::Health | Endpoint::SealStatus | Endpoint::Leader | Endpoint::Init | Endpoint::Status)
+        !matches!(self, Endpoint::Health | Endpoint::SealStatus | Endpoint::Leader | Endpoint::Init)
     }
 }
 

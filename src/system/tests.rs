@@ -13,6 +13,7 @@ use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
 use crate::model::{Curve, KeyKind, PeerCredentials, Wire};
 use crate::store::{Ephemeral, RecordKey};
+use crate::supervisor::Supervisor;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -48,7 +49,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
     let identity = Identity::new(store.clone());
-    let keys = ManagedKeys::new(store.clone(), supervisor.clone());
+    let keys = ManagedKeys::new(store.clone(), supervisor);
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
     let records = store.clone();
     Arc::new(System {
@@ -56,7 +57,6 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         namespaces,
         identity,
         keys,
-        supervisor,
         engines: vec!["pki", "transit"],
         load: Arc::new(move || {
             rooms.0.load()?;
@@ -273,7 +273,13 @@ fn another_namespace_does_not_exist_but_health_is_everybodys() {
     story(|client| async move {
         let what = "namespace \"a/\" does not exist: the configuration has none of that name".into();
         let absent = Fault::NotFound { what };
-        for path in ["sys/mounts", "sys/managed-keys/pkcs11/ca", "auth/token/lookup-self", "sys/internal/ui/mounts"] {
+        for path in [
+            "sys/mounts",
+            "sys/managed-keys/pkcs11/ca",
+            "auth/token/lookup-self",
+            "sys/internal/ui/mounts",
+            "sys/keyway/status",
+        ] {
             assert_eq!(client.ask_in("a", Verb::Read, path, json!({})).await, Err(absent.clone()), "{path}");
         }
         assert_eq!(client.ask_in("a", Verb::Write, "sys/managed-keys/pkcs11/ca", ca()).await, Err(absent));

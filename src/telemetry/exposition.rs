@@ -22,8 +22,6 @@ use crate::config::PrometheusListener;
 const SCRAPES: usize = 16;
 /// How long a scraper may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often histograms are folded.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why metrics cannot be served.
 #[derive(Debug)]
@@ -87,12 +85,10 @@ impl Exposition {
     /// Serves until `stop` is ready.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let places = Arc::new(Semaphore::new(SCRAPES));
-        let mut upkeep = tokio::time::interval(UPKEEP);
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                _ = upkeep.tick() => self.telemetry.upkeep(),
                 accepted = self.accept() => match accepted {
                     Ok(stream) => {
                         // Beyond the bound a scraper is dropped; it comes again.

@@ -4,6 +4,7 @@
 //! room must not know who counts, or why.
 
 mod exposition;
+mod histogram;
 mod key_sets;
 mod labels;
 mod libraries;
@@ -16,10 +17,11 @@ mod scopes;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Key, Label, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::model::Wire;
+use histogram::{Buckets, Histogram, Histograms};
 use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
@@ -29,12 +31,6 @@ pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
 pub use scopes::PoolMetrics;
-
-/// Histogram buckets in seconds: 50 us, doubling 20 times, to 26 s and beyond.
-const BUCKETS: usize = 20;
-const BUCKET_FIRST: f64 = 50e-6;
-/// Those of device time by namespace, of which the sum matters.
-const BUCKETS_COARSE: [f64; 4] = [0.001, 0.01, 0.1, 1.0];
 
 /// Where the daemon counts. One per daemon; cheap to clone.
 #[derive(Clone)]
@@ -53,6 +49,7 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    histograms: Histograms,
     key_sets: KeySets,
     pools: scopes::Pools,
 }
@@ -60,7 +57,7 @@ struct Inner {
 impl Telemetry {
     /// A fresh set of metrics, all at zero.
     pub fn new() -> Telemetry {
-        let recorder = recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let inner = Inner {
             requests: empty_cells(OperationLabel::ALL.len() * OutcomeLabel::COUNT * 2),
@@ -75,6 +72,7 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            histograms: Histograms::default(),
             key_sets: KeySets::default(),
             pools: scopes::Pools::default(),
             handle,
@@ -97,14 +95,9 @@ impl Telemetry {
         process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
         let mut expositions = self.0.pools.render();
         expositions.push(self.0.handle.render());
+        expositions.push(self.0.histograms.render());
         expositions.push(self.0.key_sets.render());
         scopes::merge(&expositions)
-    }
-
-    /// Folds what histograms have collected. To be called every few seconds, scraped or not, so that memory stays flat.
-    pub fn upkeep(&self) {
-        self.0.handle.run_upkeep();
-        self.0.pools.upkeep();
     }
 
     /// One operation was answered, `total` after it arrived.
@@ -116,7 +109,7 @@ impl Telemetry {
         }
         if let Some(cell) = self.0.request_seconds.get(op * 2 + via) {
             let labels = [("operation", operation.label()), ("wire", wire.label())];
-            cell.get_or_init(|| histogram(&self.0.recorder, list::REQUEST_SECONDS, &labels)).record(total);
+            cell.get_or_init(|| self.0.histograms.get(list::REQUEST_SECONDS, Buckets::Fine, &labels)).record(total);
         }
     }
 
@@ -199,16 +192,6 @@ fn empty_cells<T>(len: usize) -> Vec<OnceLock<T>> {
     std::iter::repeat_with(OnceLock::new).take(len).collect()
 }
 
-/// A recorder with the buckets that every one of the daemon has.
-fn recorder() -> PrometheusRecorder {
-    let buckets: Vec<f64> = (0..BUCKETS).map(|i| BUCKET_FIRST * f64::from(1u32 << i)).collect();
-    let coarse = Matcher::Full(list::TENANT_DEVICE_SECONDS.to_owned());
-    // Only an empty list is an error.
-    let builder = PrometheusBuilder::new().set_buckets(&buckets).unwrap_or_default();
-    let builder = builder.set_buckets_for_metric(coarse, &BUCKETS_COARSE).unwrap_or_default();
-    builder.build_recorder()
-}
-
 fn count(value: usize) -> f64 {
     f64::from(u32::try_from(value).unwrap_or(u32::MAX))
 }
@@ -224,10 +207,6 @@ fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'stati
 
 fn gauge(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
     recorder.register_gauge(&key(name, labels), &list::METADATA)
-}
-
-fn histogram(recorder: &PrometheusRecorder, name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
-    recorder.register_histogram(&key(name, labels), &list::METADATA)
 }
 
 #[cfg(test)]
@@ -299,7 +278,6 @@ mod tests {
             telemetry.library("dev").worker_started(name, true);
             (pool, member)
         });
-        telemetry.upkeep();
         let text = telemetry.render();
         for name in ["keyway_logins_total", "keyway_tenant_device_seconds", "keyway_worker_starts_total"] {
             assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{text}");

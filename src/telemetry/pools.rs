@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
-use super::{LoginLabel, PoolMetrics, count, counter, gauge, histogram, list};
+use super::histogram::{Buckets, Histogram};
+use super::{LoginLabel, PoolMetrics, count, counter, gauge, list};
 use crate::model::{Class, MemberState};
 
 /// Causes that are told apart, of one metric of one member; the rest counts as `other`.
@@ -45,7 +46,7 @@ impl TenantMetrics {
         let cell = &self.queue_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
             let labels = [("pool", self.pool.name()), ("namespace", &*self.namespace), ("class", class.label())];
-            histogram(self.pool.recorder(), list::JOB_QUEUE_SECONDS, &labels)
+            self.pool.histograms().get(list::JOB_QUEUE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(waited);
     }
@@ -151,7 +152,7 @@ impl MemberMetrics {
         let seconds = cell.get_or_init(|| {
             let [pool, library, token, worker] = self.labels();
             let labels = [pool, library, token, worker, ("class", class.label())];
-            histogram(self.pool.recorder(), list::JOB_DEVICE_SECONDS, &labels)
+            self.pool.histograms().get(list::JOB_DEVICE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(took);
     }
@@ -218,7 +219,7 @@ impl PoolMetrics {
             pool: Arc::clone(self),
             namespace: namespace.to_owned(),
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
-            device_seconds: histogram(recorder, list::TENANT_DEVICE_SECONDS, &labels),
+            device_seconds: self.histograms().get(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
             depth: Class::ALL.map(|class| gauge(recorder, list::LANE_DEPTH, &with("class", class.label()))),
             refused: counter(recorder, list::LANE_REFUSED, &labels),
             retried: counter(recorder, list::RETRIES, &with("result", "tried")),

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
 
+use super::histogram::Histograms;
 use super::{METRICS, MetricKind, Telemetry};
 
 /// One pool's own recorder. It is exposed until [`Telemetry::end_pool`]; whoever still counts in it then counts for nobody.
@@ -15,6 +16,7 @@ pub struct PoolMetrics {
     name: String,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    histograms: Histograms,
     /// The library and token of each member.
     tokens: Mutex<Vec<(String, String)>>,
 }
@@ -26,6 +28,10 @@ impl PoolMetrics {
 
     pub(super) fn recorder(&self) -> &PrometheusRecorder {
         &self.recorder
+    }
+
+    pub(super) fn histograms(&self) -> &Histograms {
+        &self.histograms
     }
 
     pub(super) fn note_token(&self, library: &str, token: &str) {
@@ -43,11 +49,7 @@ pub(super) struct Pools(Mutex<Vec<Arc<PoolMetrics>>>);
 
 impl Pools {
     pub(super) fn render(&self) -> Vec<String> {
-        self.0.lock().iter().map(|pool| pool.handle.render()).collect()
-    }
-
-    pub(super) fn upkeep(&self) {
-        self.0.lock().iter().for_each(|pool| pool.handle.run_upkeep());
+        self.0.lock().iter().flat_map(|pool| [pool.handle.render(), pool.histograms.render()]).collect()
     }
 
     /// The pool with a member of this token.
@@ -59,9 +61,10 @@ impl Pools {
 impl Telemetry {
     /// Where a pool of this name counts.
     pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
-        let recorder = super::recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        let pool = Arc::new(PoolMetrics { name: name.to_owned(), recorder, handle, tokens: Mutex::default() });
+        let (name, histograms, tokens) = (name.to_owned(), Histograms::default(), Mutex::default());
+        let pool = Arc::new(PoolMetrics { name, recorder, handle, histograms, tokens });
         self.0.pools.0.lock().push(Arc::clone(&pool));
         pool
     }

@@ -1,8 +1,12 @@
 //! Every return value a module may give, on every call it gives it for: what becomes of requests, sessions and members.
 
+use std::time::Duration;
+
+use keyway::client::{ClientError, Framed};
+use keyway::wire::proto;
 use serde_json::json;
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::{Rig, TOKENS, pool, probing, sum};
 
@@ -235,6 +239,46 @@ async fn requests_wait_for_the_only_member_that_comes_up_with_trouble() {
     comes_up_with_trouble(&rig, "first 1").await;
 }
 
+/// Asks for one signature of a token that fails every one. Answers how often it was tried.
+async fn tries(rig: &Rig, framed: &Framed) -> u64 {
+    let before = rig.sim.calls("C_Sign");
+    let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    let answer = framed.sign(sign).await;
+    assert!(matches!(&answer, Err(ClientError::Refused { label, .. }) if label == "device_error"), "{answer:?}");
+    rig.sim.calls("C_Sign") - before
+}
+
+#[tokio::test]
+async fn tries_on_fresh_sessions_are_within_the_bound_and_the_budget_of_all_tries() {
+    for (limits, expected) in
+        [("attempts = 3", [3, 3]), ("attempts = 16\n retry_percent = 1\n retry_burst = 2", [3, 1])]
+    {
+        let setup = Setup { more: probing(limits), stanza: "max_sessions = 4", ..Setup::default() };
+        let rig = Rig::null(&["one"], &["doc"], setup).await;
+        rig.key("doc", json!({})).await;
+        rig.until_member("one", |member| member["sessions"] == 4).await;
+        rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR");
+        let framed = rig.framed(LIMIT).await;
+        let tried = [tries(&rig, &framed).await, tries(&rig, &framed).await];
+        assert_eq!(tried, expected, "{limits}: {}", rig.daemon.log());
+        let granted = rig.sum("keyway_retries_total", &[("result", "tried")]);
+        assert_eq!(granted, (tried[0] + tried[1] - 2) as f64, "{limits}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_whose_further_try_would_end_too_late_is_told_at_once() {
+    let setup = Setup { more: probing("call_sign = \"30s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("slot * service 2s");
+    // How long it takes is known from now on.
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    rig.sim.steer("late C_Sign CKR_DEVICE_ERROR nth 1");
+    let framed = rig.framed(Duration::from_millis(3_500)).await;
+    assert_eq!(tries(&rig, &framed).await, 1, "{}", rig.daemon.log());
+}
+
 #[tokio::test]
 async fn a_module_that_others_finalised_is_initialised_anew_once_for_all_its_slots() {
     let rig = Rig::pool("", "max_sessions = 2").await;
@@ -242,7 +286,7 @@ async fn a_module_that_others_finalised_is_initialised_anew_once_for_all_its_slo
     let load = Load::default().start(&rig).await;
     load.until_done(20);
     let (initialised, logins) = (rig.sim.calls("C_Initialize"), rig.sim.calls("C_Login"));
-    // Said once: whoever hears it tells the others. A second time within half a minute, they would have to wait.
+    // Said once: whoever hears it tells the others.
     rig.sim.steer("fail C_Sign slot one CKR_CRYPTOKI_NOT_INITIALIZED nth 3");
     wait_for("a new initialisation", || (rig.sim.calls("C_Initialize") > initialised).then_some(()));
     load.until_done(50);
@@ -252,6 +296,47 @@ async fn a_module_that_others_finalised_is_initialised_anew_once_for_all_its_slo
     load.stop().assert_none_lost();
     let risen = (rig.sim.calls("C_Initialize") - initialised, rig.sim.calls("C_Login") - logins);
     assert_eq!(risen, (1, 2), "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_module_that_others_finalise_again_within_seconds_costs_no_request() {
+    let rig = Rig::pool("", "max_sessions = 2").await;
+    rig.sim.steer("slot * service 2ms");
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let initialised = rig.sim.calls("C_Initialize");
+    for round in 1..=3 {
+        rig.sim.steer("finalize");
+        wait_for("a new initialisation", || (rig.sim.calls("C_Initialize") >= initialised + round).then_some(()));
+        for token in TOKENS {
+            rig.until_serving(token).await;
+        }
+        load.until_done(20);
+    }
+    load.stop().assert_none_lost();
+    assert_eq!(rig.sim.calls("C_Initialize"), initialised + 3, "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_module_that_is_lost_all_the_time_is_not_initialised_all_the_time() {
+    let rig = alone().await;
+    rig.until_serving("one").await;
+    let initialised = rig.sim.calls("C_Initialize");
+    let begun = std::time::Instant::now();
+    // Logging in goes well each time, and proving the key never.
+    rig.sim.steer("fail C_SignInit CKR_CRYPTOKI_NOT_INITIALIZED");
+    assert!(rig.test_sign("doc").await.0 >= 500);
+    // Two quick ones, then one after a second, and the next after five more; it is tried far more often.
+    wait_for("the third", || (rig.sim.calls("C_Initialize") >= initialised + 3).then_some(()));
+    let looked = rig.sim.calls("C_GetSlotList");
+    wait_for("many tries", || (rig.sim.calls("C_GetSlotList") >= looked + 60).then_some(()));
+    let risen = rig.sim.calls("C_Initialize") - initialised;
+    assert!(risen <= 3 + begun.elapsed().as_secs() / 5, "{risen} times: {}", rig.daemon.log());
+    let told = |member: &serde_json::Value| member["reason"].as_str().is_some_and(|told| told.contains("anew in "));
+    rig.until_member("one", told).await;
+    rig.sim.steer("clear");
+    rig.until_serving("one").await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
 }
 
 #[tokio::test]

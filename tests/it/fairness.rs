@@ -1,9 +1,11 @@
 //! What one namespace does to another: nothing. By counts of what each was given while both waited.
 
+use keyway::model::Verb;
+use keyway::wire::proto;
 use serde_json::json;
 
 use crate::daemon::{Setup, wait_for};
-use crate::load::Load;
+use crate::load::{Load, Running};
 use crate::rig::{Rig, probing, sum};
 
 /// One token whose device does 500 operations a second, and two namespaces with a key each.
@@ -80,4 +82,120 @@ async fn a_namespace_that_reaches_its_own_bound_leaves_the_others_theirs() {
     let flooding = flooding.stop();
     flooding.assert_only(&["overloaded"]);
     assert!(flooding.said["overloaded"].contains("namespace a/ has reached its bound of 20"), "{flooding:#?}");
+}
+
+/// One token whose device does 500 operations a second, and the keys `doc`, of a Transit mount, and `ca`, of an issuer.
+async fn one_namespace() -> Rig {
+    let setup = Setup { more: probing(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc", "ca"], setup).await;
+    rig.sim.steer("slot * parallel 2");
+    rig.key("doc", json!({})).await;
+    let managed = json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"});
+    rig.daemon.managed_key("ca", managed).await;
+    rig.daemon.write("sys/mounts/pki", json!({"type": "pki"})).await;
+    let root = json!({"managed_key_name": "ca", "common_name": "Test Root"});
+    rig.daemon.write("pki/root/generate/kms", root).await;
+    rig.sim.steer("slot * service 4ms");
+    rig
+}
+
+/// A flood of one class: 128 are in flight all the time.
+fn flood_of(class: proto::Class) -> Load {
+    Load { class, ..flood("", "doc") }
+}
+
+/// What was started of one class so far, and how long that waited in the lane in all, in seconds.
+#[derive(Clone, Copy)]
+struct Started {
+    jobs: f64,
+    waited: f64,
+}
+
+impl Started {
+    /// Of control, interactive and bulk work.
+    fn by_class(rig: &Rig) -> [Started; 3] {
+        let text = rig.scrape();
+        let figure = |name, class| sum(&text, name, &[("class", class)]);
+        ["control", "interactive", "bulk"].map(|class| Started {
+            jobs: figure("keyway_job_queue_seconds_count", class),
+            waited: figure("keyway_job_queue_seconds_sum", class),
+        })
+    }
+
+    /// The same since `begun`.
+    fn since(rig: &Rig, begun: [Started; 3]) -> [Started; 3] {
+        let now = Started::by_class(rig);
+        [0, 1, 2].map(|class| Started {
+            jobs: now[class].jobs - begun[class].jobs,
+            waited: now[class].waited - begun[class].waited,
+        })
+    }
+
+    fn mean_wait(self) -> f64 {
+        self.waited / self.jobs
+    }
+}
+
+/// Floods of interactive and of bulk work that are being served.
+async fn two_floods(rig: &Rig) -> [Running; 2] {
+    let interactive = flood_of(proto::Class::Interactive).start(rig).await;
+    let bulk = flood_of(proto::Class::Bulk).start(rig).await;
+    interactive.until_done(20);
+    bulk.until_done(20);
+    [interactive, bulk]
+}
+
+#[tokio::test]
+async fn interactive_work_does_not_wait_for_a_flood_of_bulk() {
+    let rig = one_namespace().await;
+    let flooding = flood_of(proto::Class::Bulk).start(&rig).await;
+    flooding.until_done(200);
+    let begun = Started::by_class(&rig);
+    // One at a time: each finds 128 of the flood before it.
+    Load { connections: 1, depth: 1, ..Load::default() }.run(&rig, 50).await.assert_none_lost();
+    let [_, interactive, bulk] = Started::since(&rig, begun);
+    flooding.stop().assert_none_lost();
+    let (asked, flooded) = (interactive.jobs, bulk.jobs);
+    assert!(flooded < 8.0 * asked, "{flooded} of the flood were served before {asked} others");
+}
+
+#[tokio::test]
+async fn bulk_beside_a_flood_of_interactive_work_is_given_an_eighth() {
+    let rig = one_namespace().await;
+    let floods = two_floods(&rig).await;
+    let begun = Started::by_class(&rig);
+    let [_, interactive, bulk] = wait_for("a window of 1000 jobs", || {
+        let since = Started::since(&rig, begun);
+        (since.iter().map(|class| class.jobs).sum::<f64>() >= 1000.0).then_some(since)
+    });
+    let queued = |class| rig.sum("keyway_lane_depth", &[("class", class)]);
+    assert!(
+        queued("interactive") > 0.0 && queued("bulk") > 0.0,
+        "both have work queued all the time: {}",
+        rig.scrape()
+    );
+    for flood in floods {
+        flood.stop().assert_none_lost();
+    }
+    let share = bulk.jobs / (interactive.jobs + bulk.jobs);
+    assert!((share - 0.125).abs() < 0.02, "{} beside {}: {share}", bulk.jobs, interactive.jobs);
+}
+
+#[tokio::test]
+async fn a_crl_goes_before_floods_of_interactive_and_bulk_work() {
+    let rig = one_namespace().await;
+    let floods = two_floods(&rig).await;
+    let begun = Started::by_class(&rig);
+    for _ in 0..20 {
+        let answer = rig.ask("", Verb::Read, "pki/crl/rotate", json!({})).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+    }
+    let [control, interactive, _] = Started::since(&rig, begun);
+    for flood in floods {
+        flood.stop().assert_none_lost();
+    }
+    assert_eq!(control.jobs, 20.0);
+    // CRLs wait for what is with the device; everything else for what is queued before it.
+    let (first, others) = (control.mean_wait(), interactive.mean_wait());
+    assert!(first * 4.0 < others, "a CRL waited {first} s, and an interactive job {others} s");
 }

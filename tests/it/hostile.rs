@@ -52,6 +52,44 @@ async fn malformed_requests_are_told_so_and_disturb_nobody() {
 }
 
 #[tokio::test]
+async fn long_bodies_are_read_only_of_those_who_have_a_token_and_of_a_few_at_a_time() {
+    const BYTES: usize = 1 << 20;
+    let token = Token::new();
+    let more = "limits {\n http_body_bytes = \"1MiB\"\n http_bodies_bytes = \"2MiB\"\n}";
+    let daemon = Daemon::with(&token, Setup { more, ..Setup::default() }).await;
+    let head = |token: &str| {
+        format!(
+            "POST /v1/sys/mounts/x HTTP/1.1\r\nHost: k\r\nX-Vault-Token: {token}\r\nContent-Length: {BYTES}\r\n\r\n"
+        )
+    };
+    // Not one of these bodies ever comes to its end: the answer does not wait for it.
+    let begin = |token: &str| {
+        let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(head(token).as_bytes()).unwrap();
+        // It may be refused before all of it is written.
+        let _ = stream.write_all(&vec![b' '; BYTES - 1]);
+        stream
+    };
+    let answer = |mut stream: UnixStream| {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8(answer.into()).unwrap()
+    };
+    assert_eq!(answer(begin("wrong")), "HTTP/1.1 403");
+    let held = [begin(&daemon.root_token), begin(&daemon.root_token)];
+    wait_for("the room to be taken", || (answer(begin(&daemon.root_token)) == "HTTP/1.1 503").then_some(()));
+    // Short ones need none of it.
+    assert_eq!(daemon.ask(Verb::Write, "no/such/path", json!({})).await.status, 404);
+    drop(held);
+    let spaces = " ".repeat(BYTES - 2);
+    wait_for("the room to be free", || {
+        let whole = format!("{}{{{spaces}}}", head(&daemon.root_token));
+        raw(&daemon, whole.as_bytes()).starts_with("HTTP/1.1 400").then_some(())
+    });
+}
+
+#[tokio::test]
 async fn malformed_frames_end_their_own_connection_only() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;
@@ -119,6 +157,34 @@ async fn a_thousand_silent_connections_and_one_that_leaves_hurt_only_themselves(
     });
     drop(silent);
     wait_for("the connections' end", || (daemon.metric("keyway_connections{wire=\"framed\"}") < 10.0).then_some(()));
+}
+
+/// By the order of answers, not by the clock: on one worker thread, pings come between many verifications, which are
+/// answered on the spot.
+#[tokio::test]
+async fn a_flood_that_is_answered_on_the_spot_leaves_others_their_turn() {
+    const VERIFICATIONS: usize = 4000;
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "limits { workers = 1 }", ..Setup::default() }).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let (good, flood) = (daemon.framed().await, daemon.framed().await);
+    let (mount, key, input) = ("transit".into(), "doc".into(), "x".into());
+    let sign = proto::Sign { mount, key, input, key_version: 1, ..proto::Sign::default() };
+    let proto::Signature { signature, .. } = good.sign(sign.clone()).await.unwrap();
+    let verify = || flood.verify(proto::Verify { signed: Some(sign.clone()), signature: signature.clone() });
+    let mut all = std::pin::pin!(futures_util::future::join_all((0..VERIFICATIONS).map(|_| verify())));
+    let mut pings = 0;
+    let verdicts = loop {
+        tokio::select! {
+            verdicts = &mut all => break verdicts,
+            pong = good.ping("x".into()) => {
+                pong.unwrap();
+                pings += 1;
+            }
+        }
+    };
+    assert!(verdicts.into_iter().all(Result::unwrap));
+    assert!(pings >= 20, "{pings} pings were answered beside {VERIFICATIONS} verifications");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::rig::Rig;
 pub(crate) struct Load {
     pub(crate) namespace: &'static str,
     pub(crate) key: &'static str,
+    pub(crate) class: proto::Class,
     pub(crate) connections: usize,
     /// Calls in flight on each.
     pub(crate) depth: usize,
@@ -31,7 +32,8 @@ pub(crate) struct Load {
 
 impl Default for Load {
     fn default() -> Load {
-        Load { namespace: "", key: "doc", connections: 4, depth: 4, deadline: LIMIT, pace: None }
+        let class = proto::Class::Interactive;
+        Load { namespace: "", key: "doc", class, connections: 4, depth: 4, deadline: LIMIT, pace: None }
     }
 }
 
@@ -149,8 +151,7 @@ impl Load {
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let connect =
-                    || Framed::connect(&path, &identity, proto::Class::Interactive, Some(shared.load.deadline));
+                let connect = || Framed::connect(&path, &identity, shared.load.class, Some(shared.load.deadline));
                 let mut connections = Vec::new();
                 for _ in 0..shared.load.connections {
                     connections.push(connect().await.unwrap());

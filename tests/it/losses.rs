@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::daemon::{Setup, wait_for};
 use crate::load::Load;
-use crate::rig::{Rig, TOKENS, module, probing};
+use crate::rig::{Rig, TOKENS, module, pool, probing};
 use crate::sim::Sim;
 use crate::token::{self, Token};
 
@@ -173,17 +173,46 @@ async fn a_pool_of_real_tokens_forgets_and_no_request_is_lost() {
 
 #[tokio::test]
 async fn idle_sessions_are_kept_alive() {
-    let rig = alone("max_sessions = 2\n keep_alive = \"50ms\"").await;
+    let rig = alone("max_sessions = 2\n keep_alive = \"1s\"").await;
     rig.until_serving("one").await;
-    rig.sim.steer("slot * idle 1s");
+    rig.sim.steer("slot * idle 4s");
     let before = Counts::of(&rig);
     let exercised = rig.sim.calls("C_SignInit");
-    // Two sessions, each 20 times a second: the time-out has passed twice.
-    wait_for("keep-alives", || (rig.sim.calls("C_SignInit") >= exercised + 80).then_some(()));
+    // Two sessions, each once a second: the time-out has passed.
+    wait_for("keep-alives", || (rig.sim.calls("C_SignInit") >= exercised + 12).then_some(()));
     Load::default().run(&rig, 20).await.assert_none_lost();
     let after = Counts::of(&rig);
     assert_eq!((after.logins, after.sessions), (before.logins, before.sessions), "{}", rig.daemon.log());
     assert_eq!(rig.sum("keyway_session_evictions_total", &[]), 0.0);
+}
+
+/// A pool nobody has given a key to.
+async fn idle_members_are_looked_after(stanza: &'static str) {
+    let rig = Rig::null(&TOKENS, &[], Setup { more: pool(""), stanza, ..Setup::default() }).await;
+    let is = |state: &'static str| move |member: &serde_json::Value| member["state"] == state && member["keys"] == 0;
+    for token in TOKENS {
+        rig.until_member(token, is("serving")).await;
+    }
+    rig.sim.steer("remove slot two");
+    rig.until_member("two", |member| member["state"] == "backing_off" && member["sessions"] == 0).await;
+    assert_eq!(rig.member("one").await["state"], "serving", "{}", rig.daemon.log());
+    rig.sim.steer("return slot two");
+    rig.until_member("two", is("serving")).await;
+    // One that is forgotten by its token logs in again.
+    let logins = rig.sim.calls("C_Login");
+    rig.sim.steer("forget-login slot one");
+    wait_for("another login", || (rig.sim.calls("C_Login") > logins).then_some(()));
+    rig.until_member("one", is("serving")).await;
+}
+
+#[tokio::test]
+async fn the_loss_of_a_member_without_a_key_is_seen_before_one_comes() {
+    idle_members_are_looked_after("max_sessions = 2\n keep_alive = \"1s\"").await;
+}
+
+#[tokio::test]
+async fn the_loss_of_a_member_without_a_key_is_seen_in_its_worker_as_well() {
+    idle_members_are_looked_after("isolation = \"process\"\n max_sessions = 2\n keep_alive = \"1s\"").await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod fairness;
 mod hardware;
 mod hostile;
 mod isolation;
+mod lengths;
 mod life;
 mod load;
 mod losses;

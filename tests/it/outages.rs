@@ -1,6 +1,6 @@
 //! Slots that go for long, or whose calls do not return, under more load than the others can carry.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyway::client::ClientError;
 use keyway::wire::proto;
@@ -151,6 +151,40 @@ async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
     // Nobody waits for those that were queued: only what hung in the two sessions was done for nothing.
     let jobs = rig.sum("keyway_jobs_total", &[]);
     assert!((0.0..=2.0).contains(&(jobs - tally.done as f64)), "{jobs} jobs for {tally:#?}");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_leaves_the_lane_of_a_slot_whose_sessions_all_hang() {
+    let setup = Setup {
+        more: probing("call_sign = \"150ms\"\n lane_jobs = 4"),
+        stanza: "max_sessions = 1",
+        ..Setup::default()
+    };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("hang C_OpenSession");
+    rig.sim.steer("hang C_Sign");
+    let framed = rig.framed(Duration::from_millis(500)).await;
+    let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    // Its only session hangs, and the one that is to come instead of it as well. The lane has room for four: each time it
+    // must have let go of those before. Until it has, it refuses.
+    for _ in 0..3 {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answers = futures_util::future::join_all((0..4).map(|_| framed.sign(sign()))).await;
+            let failed = |with: &str| {
+                let is = |answer: &&Result<_, ClientError>| matches!(answer, Err(ClientError::Refused { label, .. }) if label == with);
+                answers.iter().filter(is).count()
+            };
+            assert_eq!(failed("deadline_exceeded") + failed("overloaded"), 4, "{answers:?}");
+            if failed("deadline_exceeded") == 4 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the lane is full of what nobody waits for: {answers:?}");
+        }
+    }
+    rig.sim.steer("release");
+    Load::default().run(&rig, 20).await.assert_only(&["overloaded"]);
 }
 
 #[tokio::test]

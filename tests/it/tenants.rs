@@ -8,6 +8,7 @@ use keyway::wire::proto;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup};
+use crate::rig::{Rig, TOKENS, probing};
 use crate::token::{LABEL, Token};
 
 const TEAMS: &str = "namespace \"team-a\" { weight = 3 }\nnamespace \"team-b/ci\" {}\n";
@@ -246,4 +247,92 @@ async fn a_stanza_does_not_take_a_mounts_requests_away() {
         .unwrap();
     let told = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && told.contains("\"team-a/pki/\""), "{told}");
+}
+
+#[tokio::test]
+async fn a_flood_of_changes_is_refused_in_its_own_namespace_and_holds_no_other_up() {
+    let token = Token::absent();
+    let daemon = daemon(&token).await;
+    let register = async |namespace: &'static str, number: usize| {
+        let path = format!("sys/managed-keys/pkcs11/key-{number}");
+        ask(&daemon, namespace, Verb::Write, &path, managed_key("doc")).await.status
+    };
+    // More at once than may wait, for as long as the other namespace asks.
+    let over = std::cell::Cell::new(false);
+    let one_of_many = async |number: usize| {
+        let mut statuses = Vec::new();
+        while !over.get() {
+            statuses.push(register(A, number).await);
+        }
+        statuses
+    };
+    let flooding = futures_util::future::join_all((0..120).map(one_of_many));
+    let trickle = async {
+        let mut statuses = Vec::new();
+        for number in 0..40 {
+            statuses.push(register(B, number).await);
+        }
+        over.set(true);
+        statuses
+    };
+    let (flooded, asked) = futures_util::future::join(flooding, trickle).await;
+    let flooded: Vec<u16> = flooded.concat();
+    assert!(flooded.contains(&204) && flooded.contains(&503), "{flooded:?}");
+    assert!(flooded.iter().all(|status| [204, 503].contains(status)), "{flooded:?}");
+    assert!(asked.iter().all(|status| *status == 204), "{asked:?}");
+}
+
+/// What `sys/keyway/status` says in a namespace.
+async fn status(rig: &Rig, namespace: &str) -> Value {
+    rig.ask(namespace, Verb::Read, "sys/keyway/status", json!({})).await.json()["data"].clone()
+}
+
+/// The tokens of a status, each with the keys it holds.
+fn tokens(status: &Value) -> Vec<(&str, u64)> {
+    let members = status["members"].as_array().unwrap();
+    members.iter().map(|member| (member["token"].as_str().unwrap(), member["keys"].as_u64().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_namespace_is_told_of_its_own_keys_and_the_tokens_that_serve_them() {
+    let more = format!("{}namespace \"a\" {{}}\nnamespace \"b\" {{}}\nnamespace \"c\" {{}}\n", probing("")).leak();
+    let stanza = "max_sessions = 1\n verify_after_sign = \"always\"";
+    let rig = Rig::null(&TOKENS, &["doc-a", "doc-b", "deed-b"], Setup { more, stanza, ..Setup::default() }).await;
+    rig.key_in("a", "doc-a", json!({"token_label": "one"})).await;
+    rig.key_in("b", "doc-b", json!({"token_label": "one"})).await;
+    let deed = json!({
+        "library": "hsm", "token_label": "two", "key_label": "deed-b", "mechanism": "0x1041", "curve": "P256",
+        "any_mount": true,
+    });
+    rig.write("b", "sys/managed-keys/pkcs11/deed-b", deed).await;
+    rig.write("b", "sys/managed-keys/pkcs11/deed-b/test/sign", json!({})).await;
+    let (of_a, of_b) = (status(&rig, "a").await, status(&rig, "b").await);
+    let (of_c, of_all) = (status(&rig, "c").await, status(&rig, "").await);
+    assert_eq!(tokens(&of_a), [("one", 1)]);
+    assert_eq!(tokens(&of_b), [("one", 1), ("two", 1)]);
+    assert_eq!(tokens(&of_c), []);
+    assert_eq!(tokens(&of_all), [("one", 2), ("two", 1)]);
+    let set = |namespace: &str, key: &str| json!({"namespace": namespace, "key": key, "members": 1, "holders": 1});
+    let (doc_a, doc_b, deed_b) = (set("a/", "doc-a"), set("b/", "doc-b"), set("b/", "deed-b"));
+    assert_eq!(of_a["key_sets"], json!([doc_a]));
+    assert_eq!(of_b["key_sets"], json!([deed_b, doc_b]));
+    assert_eq!(of_all["key_sets"], json!([doc_a, deed_b, doc_b]));
+    assert_eq!((&of_a["kms_libraries"], &of_c["kms_libraries"]), (&json!(["hsm"]), &json!([])));
+    assert!(!of_a.to_string().contains("-b") && !of_a.to_string().contains("two"), "{of_a}");
+    // The command line asks in the namespace it is given.
+    let shown = |arguments: &[&str]| String::from_utf8(rig.daemon.cli(arguments).stdout).unwrap();
+    assert!(!shown(&["status", "-namespace=a"]).contains("hsm/two"));
+    assert!(shown(&["status"]).contains("hsm/two"));
+    assert!(shown(&["status", "-namespace=d"]).contains("namespace \"d/\" does not exist"));
+
+    // Why a token serves no more is told without the other's key.
+    let input = json!({"input": STANDARD.encode("x")});
+    rig.write("b", "transit/sign/doc-b", input.clone()).await;
+    rig.sim.steer("wrong-signature slot one");
+    rig.ask("b", Verb::Write, "transit/sign/doc-b", input).await;
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    let reason = |status: &Value| status["members"][0]["reason"].as_str().unwrap().to_owned();
+    assert!(reason(&status(&rig, "").await).contains("doc-b"));
+    let told = reason(&status(&rig, "a").await);
+    assert!(told.contains("does not verify") && !told.contains("doc-b"), "{told}");
 }

@@ -87,6 +87,25 @@ async fn a_handle_that_names_another_key_after_a_reconnect_is_refused_before_it_
 }
 
 #[tokio::test]
+async fn a_key_that_fails_its_proof_at_its_first_use_is_counted_each_time() {
+    let setup = Setup { more: probing(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc", "other"], setup).await;
+    rig.sim.steer("swap slot one now doc other use");
+    let managed = json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one", "allow_generate_key": false});
+    rig.daemon.managed_key("doc", managed).await;
+    for times in 1..=2 {
+        let (status, told) = rig.test_sign("doc").await;
+        assert!(status >= 400 && told.contains("does not belong to its public key"), "{status} {told}");
+        assert_eq!(rig.sum("keyway_key_mismatches_total", &[("token", "one")]), f64::from(times));
+    }
+    assert!(rig.daemon.log().contains("ANOTHER KEY"), "{}", rig.daemon.log());
+    // The right one, once it is back, is served.
+    rig.sim.steer("swap slot one now doc doc use");
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    assert_eq!(rig.sum("keyway_key_mismatches_total", &[("token", "one")]), 2.0);
+}
+
+#[tokio::test]
 async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
     let rig = Rig::real_pool(ALWAYS, &["doc", "other"]).await;
     for token in TOKENS {
@@ -111,7 +130,7 @@ async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
 
 #[tokio::test]
 async fn a_wrong_keep_alive_refuses_a_member_before_a_client_asks() {
-    let rig = verifying("max_sessions = 2\n keep_alive = \"20ms\"").await;
+    let rig = verifying("max_sessions = 2\n keep_alive = \"1s\"").await;
     rig.sim.steer("swap slot two now doc other use");
     rig.until_member("two", |member| member["state"] == "refused").await;
     Load::default().run(&rig, 50).await.assert_none_lost();

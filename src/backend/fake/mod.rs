@@ -150,6 +150,10 @@ impl Session for FakeSession {
         Ok(FoundKey { handle: state.objects.len() as u64 - 1, public, id: Vec::new(), label })
     }
 
+    fn check_alive(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     fn perform(&mut self, handle: u64, _kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let object = {
             let mut state = self.token.0.lock();

@@ -15,11 +15,12 @@ use crate::model::{Fault, FaultLabel};
 use Function::*;
 use Profile::*;
 
-const FUNCTIONS: [Function; 16] = [
+const FUNCTIONS: [Function; 17] = [
     Initialize,
     GetSlotList,
     GetTokenInfo,
     OpenSession,
+    GetSessionInfo,
     Login,
     FindObjects,
     GetAttributeValue,

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::Error;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::class::{self, Function};
 use super::fault::{self, NativeError};
@@ -23,12 +23,17 @@ use crate::telemetry::LibraryMetrics;
 /// owner of it.
 static MODULES: LazyLock<Mutex<HashMap<PathBuf, Weak<Module>>>> = LazyLock::new(Mutex::default);
 
+/// Longest wait for a turn.
+const TURN_MAX: Duration = Duration::from_secs(1);
+
 /// One module.
 pub(super) struct Module {
     path: PathBuf,
     /// Loaded with the first generation, and never unloaded for another: many modules do not survive that.
     loaded: Mutex<Option<Native>>,
     generations: Generations<Native>,
+    /// Of those who open a token.
+    turn: Mutex<()>,
 }
 
 /// A module's functions.
@@ -50,14 +55,24 @@ impl Module {
         if let Some(module) = modules.get(&file).and_then(Weak::upgrade) {
             return module;
         }
-        let module =
-            Arc::new(Module { path: path.to_owned(), loaded: Mutex::default(), generations: Generations::default() });
+        let module = Arc::new(Module {
+            path: path.to_owned(),
+            loaded: Mutex::default(),
+            generations: Generations::default(),
+            turn: Mutex::default(),
+        });
         modules.insert(file, Arc::downgrade(&module));
         module
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits for one's turn to open a token: two who do so at once hold the module both, and neither can renew it. Not for
+    /// ever, should the other be inside a call that does not return.
+    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.turn.try_lock_for(TURN_MAX)
     }
 
     /// The module, initialised.

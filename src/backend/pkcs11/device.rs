@@ -46,6 +46,7 @@ pub(super) fn open(
     configured: Option<Profile>,
     metrics: &LibraryMetrics,
 ) -> Result<Box<dyn Device>, BackendError> {
+    let _turn = module.turn();
     let mut generation = module.initialized(configured.unwrap_or_default(), metrics)?;
     let profile = configured.unwrap_or_else(|| detect(&generation));
     let mut found = find_token(&generation, token, profile);

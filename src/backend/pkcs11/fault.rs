@@ -64,6 +64,12 @@ pub(super) fn from_cryptoki(profile: Profile, function: Function, error: &Error)
     }
 }
 
+/// An answer of `function` that makes no sense: the session it came from is not to be trusted.
+pub(super) fn unreadable(function: Function, what: &str) -> NativeError {
+    let fault = Fault::DeviceError { what: format!("{}: the module's answer makes no sense: {what}", function.name()) };
+    BackendError { fault, fate: Fate::Reopen, cause: UNREADABLE }.into()
+}
+
 /// The same error with the place it happened at in front: `token "ca" (slot 3, serial 42)`.
 pub(super) fn at(place: &str, mut error: BackendError) -> BackendError {
     match &mut error.fault {

@@ -1,10 +1,14 @@
 //! Finding a private key, and its public half in whatever form the token gives it.
 
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::Session as NativeSession;
+use cryptoki_sys::{
+    CK_KEY_TYPE, CK_OBJECT_HANDLE, CKA_CLASS, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
+    CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKK_EC, CKK_EC_EDWARDS, CKK_RSA, CKO_PRIVATE_KEY,
+    CKO_PUBLIC_KEY,
+};
 
-use super::class::Function;
 use super::fault::{self, NativeError};
+use super::objects::{self, Value};
+use super::session::NativeSession;
 use crate::backend::{Fate, FoundKey, KeySelector};
 use crate::config::Profile;
 use crate::crypto;
@@ -17,6 +21,8 @@ const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 /// Ed25519 by its object identifier (RFC 8410), and by the name PKCS#11 v3.0 has for it.
 pub(super) const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 const EDWARDS25519: &[u8] = b"\x13\x0cedwards25519";
+/// So many ids are named where too many keys match.
+const IDS_NAMED: usize = 8;
 
 /// DER of a curve's object identifier.
 pub(super) fn curve_params(curve: Curve) -> &'static [u8] {
@@ -33,10 +39,10 @@ pub(super) fn find(
     selector: &KeySelector,
     profile: Profile,
 ) -> Result<Option<FoundKey>, NativeError> {
-    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
-    template.extend(selector.label.as_ref().map(|label| Attribute::Label(label.as_bytes().to_vec())));
-    template.extend(selector.id.as_ref().map(|id| Attribute::Id(id.clone())));
-    let objects = objects(session, &template, profile)?;
+    let mut template = vec![(CKA_CLASS, Value::Number(CKO_PRIVATE_KEY))];
+    template.extend(selector.label.as_ref().map(|label| (CKA_LABEL, Value::Bytes(label.as_bytes()))));
+    template.extend(selector.id.as_ref().map(|id| (CKA_ID, Value::Bytes(id))));
+    let objects = objects::find(session, &template, profile)?;
     match objects.as_slice() {
         [] => Ok(None),
         [one] => describe(session, *one, profile).map(Some),
@@ -44,55 +50,34 @@ pub(super) fn find(
     }
 }
 
-fn objects(
-    session: &NativeSession,
-    template: &[Attribute],
-    profile: Profile,
-) -> Result<Vec<ObjectHandle>, NativeError> {
-    session.find_objects(template).map_err(|error| fault::from_cryptoki(profile, Function::FindObjects, &error))
-}
-
-fn ambiguous(session: &NativeSession, many: &[ObjectHandle], profile: Profile) -> Result<NativeError, NativeError> {
+fn ambiguous(session: &NativeSession, many: &[CK_OBJECT_HANDLE], profile: Profile) -> Result<NativeError, NativeError> {
     let mut ids = Vec::new();
-    for object in many {
+    for object in many.iter().take(IDS_NAMED) {
         ids.push(hex::encode(id_and_label(session, *object, profile)?.0));
     }
-    let reason = format!("{} private keys match; name one by its key_id: {}", many.len(), ids.join(", "));
+    let more = if many.len() > ids.len() { " and others" } else { "" };
+    let reason = format!("{} private keys match; name one by its key_id: {}{more}", many.len(), ids.join(", "));
     Ok(fault::keep(Fault::invalid(reason)))
 }
 
 fn id_and_label(
     session: &NativeSession,
-    key: ObjectHandle,
+    key: CK_OBJECT_HANDLE,
     profile: Profile,
 ) -> Result<(Vec<u8>, String), NativeError> {
-    let mut found = (Vec::new(), String::new());
-    for attribute in attributes(session, key, &[AttributeType::Id, AttributeType::Label], profile)? {
-        match attribute {
-            Attribute::Id(id) => found.0 = id,
-            Attribute::Label(label) => found.1 = String::from_utf8_lossy(&label).into_owned(),
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-fn attributes(
-    session: &NativeSession,
-    object: ObjectHandle,
-    types: &[AttributeType],
-    profile: Profile,
-) -> Result<Vec<Attribute>, NativeError> {
-    session
-        .get_attributes(object, types)
-        .map_err(|error| fault::from_cryptoki(profile, Function::GetAttributeValue, &error))
+    let [id, label] = objects::read(session, key, [CKA_ID, CKA_LABEL], profile)?.map(Option::unwrap_or_default);
+    Ok((id, String::from_utf8_lossy(&label).into_owned()))
 }
 
 /// What is known of a private key.
-pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Profile) -> Result<FoundKey, NativeError> {
+pub(super) fn describe(
+    session: &NativeSession,
+    key: CK_OBJECT_HANDLE,
+    profile: Profile,
+) -> Result<FoundKey, NativeError> {
     let (id, label) = id_and_label(session, key, profile)?;
-    let kind = attributes(session, key, &[AttributeType::KeyType], profile)?;
-    let Some(Attribute::KeyType(key_type)) = kind.into_iter().next() else {
+    let [kind] = objects::read(session, key, [CKA_KEY_TYPE], profile)?;
+    let Some(key_type) = kind.and_then(|kind| kind.try_into().ok()).map(CK_KEY_TYPE::from_ne_bytes) else {
         return Err(no_public(&label, "the token does not say what kind of key it is"));
     };
     // The public object first: it says most. Some tokens keep what is needed on the private one.
@@ -100,7 +85,7 @@ pub(super) fn describe(session: &NativeSession, key: ObjectHandle, profile: Prof
     sources.push(key);
     for source in sources {
         if let Some(public) = public_key(session, source, key_type, profile)? {
-            return Ok(FoundKey { handle: key.handle(), public, id, label });
+            return Ok(FoundKey { handle: key, public, id, label });
         }
     }
     Err(no_public(&label, "the token holds no public key of the same id or label; store one beside it"))
@@ -115,12 +100,12 @@ fn public_objects(
     session: &NativeSession,
     id: &[u8],
     label: &str,
-    key_type: KeyType,
+    key_type: CK_KEY_TYPE,
     profile: Profile,
-) -> Result<Vec<ObjectHandle>, NativeError> {
-    let by = if id.is_empty() { Attribute::Label(label.as_bytes().to_vec()) } else { Attribute::Id(id.to_vec()) };
-    let template = [Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(key_type), by];
-    let found = objects(session, &template, profile)?;
+) -> Result<Vec<CK_OBJECT_HANDLE>, NativeError> {
+    let by = if id.is_empty() { (CKA_LABEL, Value::Bytes(label.as_bytes())) } else { (CKA_ID, Value::Bytes(id)) };
+    let template = [(CKA_CLASS, Value::Number(CKO_PUBLIC_KEY)), (CKA_KEY_TYPE, Value::Number(key_type)), by];
+    let found = objects::find(session, &template, profile)?;
     // By label, another key pair's public key may come along: then none of them is to be trusted.
     Ok(if id.is_empty() && found.len() > 1 { Vec::new() } else { found })
 }
@@ -128,46 +113,34 @@ fn public_objects(
 /// The public key an object tells of, if it does.
 fn public_key(
     session: &NativeSession,
-    object: ObjectHandle,
-    key_type: KeyType,
+    object: CK_OBJECT_HANDLE,
+    key_type: CK_KEY_TYPE,
     profile: Profile,
 ) -> Result<Option<PublicKey>, NativeError> {
-    let wanted: &[AttributeType] = match key_type {
-        KeyType::RSA => &[AttributeType::PublicKeyInfo, AttributeType::Modulus, AttributeType::PublicExponent],
-        KeyType::EC | KeyType::EC_EDWARDS => {
-            &[AttributeType::PublicKeyInfo, AttributeType::EcParams, AttributeType::EcPoint]
-        }
-        other => return Err(no_public("", &format!("keys of type {other} are not supported"))),
-    };
-    let (mut info, mut modulus, mut exponent, mut params, mut point) = (vec![], vec![], vec![], vec![], vec![]);
     // One at a time: a token that lacks one attribute may answer for none of a list.
-    for kind in wanted {
-        let said = match attributes(session, object, &[*kind], profile) {
-            Ok(said) => said,
-            // It does not tell, or not this one; what is wrong with the session is wrong with every answer.
-            Err(refused) if refused.error.fate == Fate::Keep => continue,
-            Err(error) => return Err(error),
-        };
-        for attribute in said {
-            match attribute {
-                Attribute::PublicKeyInfo(value) => info = value,
-                Attribute::Modulus(value) => modulus = value,
-                Attribute::PublicExponent(value) => exponent = value,
-                Attribute::EcParams(value) => params = value,
-                Attribute::EcPoint(value) => point = value,
-                _ => {}
-            }
-        }
-    }
+    let read = |kind| match objects::read(session, object, [kind], profile) {
+        Ok([value]) => Ok(value.unwrap_or_default()),
+        // It does not tell, or not this one; what is wrong with the session is wrong with every answer.
+        Err(refused) if refused.error.fate == Fate::Keep => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let (one, other) = match key_type {
+        CKK_RSA => (CKA_MODULUS, CKA_PUBLIC_EXPONENT),
+        CKK_EC | CKK_EC_EDWARDS => (CKA_EC_PARAMS, CKA_EC_POINT),
+        other => return Err(no_public("", &format!("keys of type {other:#x} are not supported"))),
+    };
+    let info = read(CKA_PUBLIC_KEY_INFO)?;
     if !info.is_empty()
         && let Ok(public) = crypto::parse_spki(&info)
     {
         return Ok(Some(public));
     }
+    let (one, other) = (read(one)?, read(other)?);
     let built = match key_type {
-        KeyType::RSA if !modulus.is_empty() && !exponent.is_empty() => crypto::rsa_spki(&modulus, &exponent),
-        KeyType::EC | KeyType::EC_EDWARDS if !point.is_empty() => ec_public(&params, &point),
-        _ => return Ok(None),
+        _ if other.is_empty() => return Ok(None),
+        CKK_RSA if one.is_empty() => return Ok(None),
+        CKK_RSA => crypto::rsa_spki(&one, &other),
+        _ => ec_public(&one, &other),
     };
     built.map(Some).map_err(fault::keep)
 }

@@ -3,11 +3,11 @@
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
-use cryptoki::session::Session as NativeSession;
 
 use super::class::Function;
 use super::fault::{self, NativeError};
 use super::find::{self, ED25519, curve_params};
+use super::session::NativeSession;
 use crate::backend::{FoundKey, KeyTemplate};
 use crate::config::Profile;
 use crate::model::{Fault, KeyKind};
@@ -53,7 +53,8 @@ pub(super) fn generate(
         }
     };
     let (_, key) = session
+        .native
         .generate_key_pair(&mechanism, &public, &private)
         .map_err(|error| fault::from_cryptoki(profile, Function::GenerateKeyPair, &error))?;
-    find::describe(session, key, profile)
+    find::describe(session, key.handle(), profile)
 }

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Shortest time between two renewals, where the first of the two was of use to somebody. Where it was not, whoever tries
-/// to open a token paces them: then nothing works that they could disturb.
-pub(super) const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+/// Shortest times between two renewals: after the first, the second, and so on; the last of them from then on. One that is
+/// lost twice in a moment is back at once, and one that is lost all the time is not initialised all the time. Only what was
+/// of use to somebody is counted: where nothing works that a renewal could disturb, whoever tries to open a token paces it.
+const PAUSES: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+/// Without a renewal for so long, the next is a first one again. Longer than every pause: else they would never last.
+const QUIET: Duration = Duration::from_secs(120);
 
 /// A module's generations, one after another. `T` is what each has of its own.
 pub(super) struct Generations<T> {
@@ -23,8 +26,35 @@ pub(super) struct Generations<T> {
 
 struct State<T> {
     current: Option<Arc<Generation<T>>>,
-    /// When one followed another.
-    renewed: Option<Instant>,
+    pace: Pace,
+}
+
+/// How fast one generation of use follows another.
+#[derive(Default)]
+struct Pace {
+    /// When the last one was renewed.
+    last: Option<Instant>,
+    /// Renewals since the last quiet time.
+    renewals: usize,
+}
+
+impl Pace {
+    /// How long the next renewal is to wait.
+    fn rest(&self, now: Instant) -> Duration {
+        let pause = |renewals: usize| PAUSES[(renewals - 1).min(PAUSES.len() - 1)];
+        match self.last {
+            Some(last) if self.renewals > 0 => (last + pause(self.renewals)).saturating_duration_since(now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn note(&mut self, now: Instant) {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) >= QUIET) {
+            self.renewals = 0;
+        }
+        self.renewals += 1;
+        self.last = Some(now);
+    }
 }
 
 /// One generation.
@@ -86,7 +116,7 @@ impl<T> Generation<T> {
 
 impl<T> Default for Generations<T> {
     fn default() -> Generations<T> {
-        Generations { present: Arc::default(), state: Mutex::new(State { current: None, renewed: None }) }
+        Generations { present: Arc::default(), state: Mutex::new(State { current: None, pace: Pace::default() }) }
     }
 }
 
@@ -120,15 +150,17 @@ impl<T> Generations<T> {
             None => return self.begin(&mut state, begin).map(Renewal::Done),
         };
         drop(mine);
-        let rest = state.renewed.map(|last| (last + RENEWAL_PAUSE).saturating_duration_since(now)).unwrap_or_default();
-        if current.worked.load(Ordering::Relaxed) && !rest.is_zero() {
+        let (worked, rest) = (current.worked.load(Ordering::Relaxed), state.pace.rest(now));
+        if worked && !rest.is_zero() {
             state.current = Some(Arc::clone(&current));
             return Ok(Renewal::TooSoon(current, rest));
         }
         match Arc::try_unwrap(current) {
             Ok(generation) => {
                 end(generation.native);
-                state.renewed = Some(now);
+                if worked {
+                    state.pace.note(now);
+                }
                 self.begin(&mut state, begin).map(Renewal::Done)
             }
             Err(in_use) => {
@@ -213,19 +245,45 @@ mod tests {
         assert_eq!(current(&generations, &log).number(), 2);
     }
 
+    /// Has every generation be of use, and renews each as soon as it may be; answers the pauses that took.
+    fn pauses(generations: &Generations<()>, log: &Log, now: &mut Instant, renewals: usize) -> Vec<u64> {
+        let pause = |_| {
+            let mine = current(generations, log);
+            mine.note_work();
+            match renew(generations, mine, *now, log) {
+                Renewal::TooSoon(mine, rest) => {
+                    *now += rest;
+                    done(renew(generations, mine, *now, log));
+                    rest.as_secs()
+                }
+                Renewal::Done(_) => 0,
+                Renewal::InUse(..) => panic!("in use"),
+            }
+        };
+        (0..renewals).map(pause).collect()
+    }
+
     #[test]
-    fn one_that_was_of_use_is_not_renewed_twice_in_a_short_time() {
-        let (generations, log, now) = (Generations::default(), Log::default(), Instant::now());
-        let first = current(&generations, &log);
-        first.note_work();
-        // The first renewal is free, and so is each of one that was of no use to anyone.
-        let second = done(renew(&generations, first, now, &log));
-        let third = done(renew(&generations, second, now, &log));
-        third.note_work();
-        let later = now + RENEWAL_PAUSE - Duration::from_secs(1);
-        let Renewal::TooSoon(third, rest) = renew(&generations, third, later, &log) else { panic!("too soon") };
-        assert_eq!((third.number(), rest), (3, Duration::from_secs(1)));
-        assert_eq!(done(renew(&generations, third, now + RENEWAL_PAUSE, &log)).number(), 4);
+    fn those_of_use_are_renewed_quickly_at_first_and_then_ever_more_slowly() {
+        let (generations, log, mut now) = (Generations::default(), Log::default(), Instant::now());
+        assert_eq!(pauses(&generations, &log, &mut now, 6), [0, 0, 1, 5, 30, 30]);
+        now += QUIET - Duration::from_secs(1);
+        assert_eq!(pauses(&generations, &log, &mut now, 2), [0, 30]);
+        // A time without any is forgiven.
+        now += QUIET;
+        assert_eq!(pauses(&generations, &log, &mut now, 4), [0, 0, 1, 5]);
+    }
+
+    #[test]
+    fn one_of_no_use_to_anyone_is_renewed_at_any_time_and_counts_for_nothing() {
+        let (generations, log, mut now) = (Generations::default(), Log::default(), Instant::now());
+        assert_eq!(pauses(&generations, &log, &mut now, 4), [0, 0, 1, 5]);
+        let mut useless = current(&generations, &log);
+        for _ in 0..3 {
+            useless = done(renew(&generations, useless, now, &log));
+        }
+        drop(useless);
+        assert_eq!(pauses(&generations, &log, &mut now, 1), [30]);
     }
 
     #[test]

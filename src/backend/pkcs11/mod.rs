@@ -1,7 +1,8 @@
 //! Keys behind a PKCS#11 module (PKCS#11 v2.40 and later). The one place of the daemon with unsafe code.
 //!
-//! `cryptoki` does the set-up: initialisation, slots, login, finding, generation. The hot calls, `C_SignInit` and `C_Sign`,
-//! go through a small function table of our own, since `cryptoki` asks for a signature's size before each one.
+//! `cryptoki` does the set-up: initialisation, slots, login, generation. The hot calls, `C_SignInit` and `C_Sign`, go
+//! through a small function table of our own, since `cryptoki` asks for a signature's size before each one; and so do
+//! searches and the reading of attributes, in which it believes any length a module tells.
 
 #![expect(unsafe_code, reason = "calls into a C library")]
 
@@ -15,6 +16,7 @@ mod find;
 mod generate;
 mod generation;
 mod mechanism;
+mod objects;
 mod return_value;
 mod session;
 mod table;

@@ -8,7 +8,7 @@ pub(super) const VENDOR_DEFINED: &str = "CKR_VENDOR_DEFINED";
 /// The name of every number that no version of the standard has.
 pub(super) const UNKNOWN: &str = "CKR_UNKNOWN";
 
-/// The cause of an answer that `cryptoki` cannot read, so that its return value is not known.
+/// The cause of an answer that cannot be read, or not be believed: its return value is not known, or says success.
 pub(super) const UNREADABLE: &str = "unreadable_answer";
 
 /// What follows from the list of return values: each with `cryptoki`'s word for it, then those it has no word for.

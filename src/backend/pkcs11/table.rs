@@ -1,17 +1,25 @@
-//! The hot calls, straight from the module's function list.
+//! The calls whose answers carry lengths, straight from the module's function list: what a module says of a length is
+//! believed as far as there is room.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKR_FUNCTION_NOT_SUPPORTED,
-    CKR_OK,
+    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG,
+    CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
+
+use super::objects::{self, Template, Wanted};
 
 type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
 type SignInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
 type Sign = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
 
+type FindObjectsInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
+type FindObjects = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_OBJECT_HANDLE, CK_ULONG, *mut CK_ULONG) -> CK_RV;
+type FindObjectsFinal = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
+type GetAttributeValue =
+    unsafe extern "C" fn(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
 type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 
 /// The functions, and the library they live in.
@@ -19,6 +27,10 @@ type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 pub(super) struct Table {
     sign_init: SignInit,
     sign: Sign,
+    find_objects_init: FindObjectsInit,
+    find_objects: FindObjects,
+    find_objects_final: FindObjectsFinal,
+    get_attribute_value: GetAttributeValue,
     close_session: CloseSession,
     /// Keeps the code mapped. Loading the same path again gives the same library, so it shares the state `cryptoki` set up.
     _library: Arc<libloading::Library>,
@@ -39,14 +51,19 @@ impl Table {
         if rv != CKR_OK || list.is_null() {
             return Err(format!("C_GetFunctionList answers {rv:#x}"));
         }
-        // SAFETY: the module says that `list` points to its function list, which lives as long as the library. The fields
-        // read are in the list of every version, at the same place.
-        let functions = unsafe { ((*list).C_SignInit, (*list).C_Sign, (*list).C_CloseSession) };
-        let (Some(sign_init), Some(sign), Some(close_session)) = functions else {
-            let lacks = "the module has no C_SignInit, C_Sign or C_CloseSession";
-            return Err(format!("{lacks} ({CKR_FUNCTION_NOT_SUPPORTED:#x})"));
-        };
-        Ok(Table { sign_init, sign, close_session, _library: Arc::new(library) })
+        // SAFETY: the module says that `list` points to its function list, of which every version begins as this one does;
+        // it lives as long as the library, and the copy beside it.
+        let list = unsafe { list.read_unaligned() };
+        Ok(Table {
+            sign_init: there(list.C_SignInit, "C_SignInit")?,
+            sign: there(list.C_Sign, "C_Sign")?,
+            find_objects_init: there(list.C_FindObjectsInit, "C_FindObjectsInit")?,
+            find_objects: there(list.C_FindObjects, "C_FindObjects")?,
+            find_objects_final: there(list.C_FindObjectsFinal, "C_FindObjectsFinal")?,
+            get_attribute_value: there(list.C_GetAttributeValue, "C_GetAttributeValue")?,
+            close_session: there(list.C_CloseSession, "C_CloseSession")?,
+            _library: Arc::new(library),
+        })
     }
 
     /// `C_CloseSession`.
@@ -81,4 +98,50 @@ impl Table {
             )
         }
     }
+
+    /// `C_FindObjectsInit`: objects with all of these values.
+    pub(super) fn find_objects_init(&self, session: CK_SESSION_HANDLE, template: &Template<'_>) -> CK_RV {
+        let mut attributes = objects::native(template);
+        // SAFETY: so many attributes, each with a value as long as it says, borrowed for the call. The module must not change
+        // the values (the pointers are mutable for the C header's sake only).
+        unsafe { (self.find_objects_init)(session, attributes.as_mut_ptr(), attributes.len() as CK_ULONG) }
+    }
+
+    /// `C_FindObjects` into `room`; how many there are by the module's word in `count`.
+    pub(super) fn find_objects(
+        &self,
+        session: CK_SESSION_HANDLE,
+        room: &mut [CK_OBJECT_HANDLE],
+        count: &mut CK_ULONG,
+    ) -> CK_RV {
+        // SAFETY: the module writes at most `room.len()` handles into `room`, and their number into `count`.
+        unsafe { (self.find_objects)(session, room.as_mut_ptr(), room.len() as CK_ULONG, std::ptr::from_mut(count)) }
+    }
+
+    /// `C_FindObjectsFinal`.
+    pub(super) fn find_objects_final(&self, session: CK_SESSION_HANDLE) -> CK_RV {
+        // SAFETY: the handle is a plain number that the module checks.
+        unsafe { (self.find_objects_final)(session) }
+    }
+
+    /// `C_GetAttributeValue`: what the module says of each attribute, and its value where there is room.
+    pub(super) fn get_attribute_value(
+        &self,
+        session: CK_SESSION_HANDLE,
+        object: CK_OBJECT_HANDLE,
+        wanted: &mut [&mut Wanted],
+    ) -> CK_RV {
+        let mut attributes: Vec<CK_ATTRIBUTE> = wanted.iter_mut().map(|one| one.native()).collect();
+        // SAFETY: so many attributes, each null or with as much room as it says, which are exclusively ours for the call. The
+        // module writes at most that, and lengths into `attributes`.
+        let rv = unsafe {
+            (self.get_attribute_value)(session, object, attributes.as_mut_ptr(), attributes.len() as CK_ULONG)
+        };
+        wanted.iter_mut().zip(&attributes).for_each(|(one, attribute)| one.told(attribute));
+        rv
+    }
+}
+
+fn there<F>(function: Option<F>, name: &str) -> Result<F, String> {
+    function.ok_or_else(|| format!("the module has no {name} ({CKR_FUNCTION_NOT_SUPPORTED:#x})"))
 }

@@ -72,6 +72,8 @@ pub enum Command {
     Generate(KeyTemplate),
     /// Run these, and answer each in their order.
     Perform(Vec<Job>),
+    /// See [`crate::backend::Session::check_alive`].
+    CheckAlive,
 }
 
 /// From a worker to the daemon.
@@ -83,7 +85,7 @@ pub enum Answer {
     PinFlags(PinFlags),
     /// To [`Command::Login`].
     LoggedIn(LoginAnswer),
-    /// The session is open.
+    /// The session is open, or alive.
     Done,
     /// To [`Command::Find`] and [`Command::Generate`].
     Found(Option<FoundKey>),
@@ -123,6 +125,7 @@ impl Command {
                 let lent: Vec<BatchJob<'_>> = jobs.iter().map(Job::lend).collect();
                 put_jobs(out, &lent);
             }
+            Command::CheckAlive => out.put_u8(7),
         }
     }
 
@@ -148,6 +151,7 @@ impl Command {
             }),
             5 => Command::Generate(KeyTemplate { kind: kind(&mut reader)?, label: reader.text()? }),
             6 => Command::Perform(jobs(&mut reader, bytes.len())?),
+            7 => Command::CheckAlive,
             _ => return Err(Malformed),
         };
         reader.end()?;

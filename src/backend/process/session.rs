@@ -35,10 +35,15 @@ impl ProcessSession {
     /// Waits until the worker has the session open. `stream` is the daemon's end of its pair.
     pub(super) fn open(stream: UnixStream, process: Arc<Process>) -> Result<ProcessSession, BackendError> {
         let mut session = ProcessSession { frames: Frames::new(stream), out: Vec::new(), process };
-        match session.answer()? {
-            Answer::Done => Ok(session),
+        session.done()?;
+        Ok(session)
+    }
+
+    fn done(&mut self) -> Result<(), BackendError> {
+        match self.answer()? {
+            Answer::Done => Ok(()),
             Answer::Failed(error) => Err(error),
-            _ => Err(session.process.talked_nonsense()),
+            _ => Err(self.process.talked_nonsense()),
         }
     }
 
@@ -138,6 +143,11 @@ impl Session for ProcessSession {
         let mut answer = Err(BackendError::keep(Fault::internal("a job was not answered")));
         self.perform_batch(&[BatchJob { handle, kind, operation }], &mut |_, result| answer = result);
         answer
+    }
+
+    fn check_alive(&mut self) -> Result<(), BackendError> {
+        self.send(|out| Command::CheckAlive.encode(out))?;
+        self.done()
     }
 
     fn batches(&self) -> bool {

@@ -315,6 +315,7 @@ fn commands_arrive_as_they_were_sent() {
         Command::Generate(KeyTemplate { kind: P256, label: "ca".into() }),
         Command::Perform(jobs),
         Command::Perform(Vec::new()),
+        Command::CheckAlive,
     ];
     for command in &commands {
         same(Command::encode, |bytes| Command::decode(bytes).ok(), command);

@@ -182,6 +182,9 @@ fn serve_session(mut frames: Frames, device: &dyn Device) -> io::Result<()> {
                 let found = session.generate(&template);
                 send(&mut frames, found.map_or_else(Answer::Failed, |found| Answer::Found(Some(found))))?;
             }
+            Command::CheckAlive => {
+                send(&mut frames, session.check_alive().map_or_else(Answer::Failed, |()| Answer::Done))?;
+            }
             Command::Perform(jobs) => perform(&mut frames, session.as_mut(), &jobs, &mut out)?,
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }

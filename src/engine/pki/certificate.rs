@@ -72,7 +72,7 @@ impl Prepared {
     }
 
     /// Has it signed.
-    pub(super) async fn sign(self, key: &SigningKey, terms: &Terms) -> Result<Signed, Fault> {
+    pub(super) async fn sign(self, key: &SigningKey, terms: Terms) -> Result<Signed, Fault> {
         let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
         self.assemble(&signature)
     }
@@ -82,7 +82,7 @@ impl Prepared {
         self,
         key: &SigningKey,
         public_key: &PublicKey,
-        terms: &Terms,
+        terms: Terms,
     ) -> Result<Signed, Fault> {
         let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
         if !self.algorithm.verify(public_key, &self.tbs, &signature)? {

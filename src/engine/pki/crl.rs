@@ -143,12 +143,8 @@ impl Pki {
         let now = validity::now();
         let signer = issuer.clone();
         let unsigned = off_worker(is_large, move || Unsigned::new(number, &signer, &entries, now)).await?;
-        let terms = Terms {
-            namespace: call.mount.namespace.clone(),
-            class: Class::Control,
-            deadline: Deadline::after(BUILD_TIME),
-        };
-        let signature = key.sign(unsigned.operation.clone(), &terms).await?;
+        let terms = Terms { class: Class::Control, deadline: Deadline::after(BUILD_TIME) };
+        let signature = key.sign(unsigned.operation.clone(), terms).await?;
         let (name, public_key) = (key.name().to_owned(), issuer.public_key.clone());
         let (record_key, store) = (self.records.crl(&issuer.record.id), self.store.clone());
         let store_signed = move || -> Result<_, Fault> {

@@ -123,7 +123,7 @@ impl Pki {
                 &names,
             ],
         })?;
-        let signed = prepared.sign(&key, &call.terms()).await?;
+        let signed = prepared.sign(&key, call.terms()).await?;
         let issued = if compiled.role.no_store {
             signed.unstored()
         } else {

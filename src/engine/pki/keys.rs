@@ -80,7 +80,7 @@ impl SigningKey {
 
     /// Finds, or generates where that is allowed, the key on its device, for its first use; answers the key made ready and
     /// its public half.
-    pub(super) async fn ready(&self, terms: &Terms) -> Result<(SigningKey, PublicKey), Fault> {
+    pub(super) async fn ready(&self, terms: Terms) -> Result<(SigningKey, PublicKey), Fault> {
         match self {
             SigningKey::Managed(handle) => {
                 handle.require(KeyUsage::Sign)?;
@@ -114,7 +114,7 @@ impl SigningKey {
     }
 
     /// Makes one signature.
-    pub(super) async fn sign(&self, operation: KeyOperation, terms: &Terms) -> Result<bytes::Bytes, Fault> {
+    pub(super) async fn sign(&self, operation: KeyOperation, terms: Terms) -> Result<bytes::Bytes, Fault> {
         match self {
             SigningKey::Managed(handle) => handle.submit(operation, terms)?.await,
             #[cfg(test)]

@@ -132,9 +132,9 @@ impl Pki {
         let request = RootRequest::parse(call, data)?;
         self.refuse_second_issuer()?;
         let terms = call.terms();
-        let (key, public_key) = self.keys.resolve(&call.mount, request.managed_key.reference())?.ready(&terms).await?;
+        let (key, public_key) = self.keys.resolve(&call.mount, request.managed_key.reference())?.ready(terms).await?;
         let (algorithm, prepared) = request.prepare(&key, &public_key)?;
-        let signed = prepared.sign_and_verify(&key, &public_key, &terms).await?;
+        let signed = prepared.sign_and_verify(&key, &public_key, terms).await?;
         let record = IssuerRecord {
             id: uuid::Uuid::new_v4().to_string(),
             name: request.issuer_name.clone(),

@@ -57,7 +57,7 @@ impl Keyring {
 }
 
 impl TestKey {
-    pub(super) fn sign(&self, operation: &KeyOperation, terms: &Terms) -> Result<Bytes, Fault> {
+    pub(super) fn sign(&self, operation: &KeyOperation, terms: Terms) -> Result<Bytes, Fault> {
         if self.record.is_gone.load(Ordering::Relaxed) {
             return Err(Fault::KeyUnavailable { key: self.name.clone(), reason: "no member serves".into() });
         }

@@ -81,7 +81,7 @@ impl Transit {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Sign)?;
         let Prepared { scheme, hash, input } = options.prepare(&handle, version.public_key, input).await?;
-        let signature = handle.submit(KeyOperation::Sign { scheme, hash, input }, &call.terms())?.await?;
+        let signature = handle.submit(KeyOperation::Sign { scheme, hash, input }, call.terms())?.await?;
         let signature = match (version.public_key.kind, options.marshaling) {
             (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?,
             _ => signature,

@@ -30,7 +30,12 @@ pub(crate) struct Call<'c> {
     function: Function,
     /// Whether its signature is to be spoilt.
     pub(crate) wrong_signature: bool,
+    /// Whether its lengths are to be told wrong.
+    wrong_length: bool,
 }
+
+/// What a length that is told wrong is too much by.
+const TOO_MUCH: CK_ULONG = 1 << 20;
 
 impl Call<'_> {
     /// The module behind and its session, in real mode.
@@ -46,6 +51,13 @@ impl Call<'_> {
         let invalid = if self.function.takes_key() { CKR_KEY_HANDLE_INVALID } else { CKR_OBJECT_HANDLE_INVALID };
         let object = self.session.slot.take_back(handle).ok_or(invalid)?;
         Ok(swap::swapped(self.module, self.session, self.function, object))
+    }
+
+    /// Tells a length beyond what there is room for, if the rules say so.
+    pub(crate) fn stretch(&self, len: &mut CK_ULONG) {
+        if self.wrong_length {
+            *len += TOO_MUCH;
+        }
     }
 
     /// Gives a caller a handle for the object that the module behind has put at `place`.
@@ -111,7 +123,8 @@ pub(crate) fn in_session(
         let verdict = module.rules.judge(function, Some(slot));
         // Much may have happened while it was on its way, or hung.
         session.check()?;
-        let call = Call { module, session: &session, function, wrong_signature: verdict.wrong_signature };
+        let Verdict { wrong_signature, wrong_length, .. } = verdict;
+        let call = Call { module, session: &session, function, wrong_signature, wrong_length };
         let forgotten = slot.forgotten.load(std::sync::atomic::Ordering::Acquire) && function.is_private();
         if let Some(rv) = verdict.fail.or(forgotten.then_some(CKR_USER_NOT_LOGGED_IN)) {
             end_operation(&call, query, body);

@@ -18,7 +18,7 @@ const NAME: usize = 56;
 const FUNCTIONS: usize = 68;
 
 /// Commands that are for the moment only.
-const MOMENTARY: &[&str] = &["drop-sessions", "forget-login", "forget-handles", "unlock", "report", "help"];
+const MOMENTARY: &[&str] = &["drop-sessions", "forget-login", "forget-handles", "finalize", "unlock", "report", "help"];
 
 /// The sockets of processes that are alive.
 pub(crate) fn sockets(folder: &Path) -> Vec<PathBuf> {

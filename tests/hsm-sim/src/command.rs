@@ -48,6 +48,8 @@ pub(crate) enum Action {
     Hang,
     Abort,
     WrongSignature,
+    /// Done, and told to be longer than there is room for.
+    WrongLength,
 }
 
 /// Which of the calls that match.
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     DropSessions(Selector),
     ForgetLogin(Selector),
     ForgetHandles(Selector),
+    /// As if other code of the process had finalised the module.
+    Finalize,
     Unlock(Selector),
     Remove(Selector),
     /// The token is back, or will be once the module is initialised anew.
@@ -123,8 +127,8 @@ pub(crate) enum Command {
 pub(crate) const HELP: &str = "slot S service none|fixed TIME|lognormal MEAN SIGMA; slot S parallel N; \
 slot S roundtrip TIME; slot S sessions N [hidden]|unlimited; slot S idle TIME|never; \
 fail|late FUNCTION [slot S] CKR [nth N|every K|first N]; delay FUNCTION [slot S] TIME [..]; \
-hang|abort FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
-forget-login [slot S]; forget-handles [slot S]; unlock [slot S]; remove slot S; return slot S [anew]; \
+hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
+forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
 renumber [rotate] [now]; swap slot S now|reconnect LABEL OTHER [use]; log on|off; report; help";
 
 /// The words of a line that are not read yet.
@@ -220,6 +224,7 @@ impl Command {
             "delay" => words.rule(|words| Ok(Action::Delay(span(words)?)))?,
             "hang" => words.rule(|_| Ok(Action::Hang))?,
             "abort" => words.rule(|_| Ok(Action::Abort))?,
+            "wrong-length" => words.rule(|_| Ok(Action::WrongLength))?,
             "wrong-signature" => {
                 let slot = words.slot()?;
                 let frequency = words.frequency()?;
@@ -236,6 +241,7 @@ impl Command {
             "drop-sessions" => Command::DropSessions(words.slot_or_all()?),
             "forget-login" => Command::ForgetLogin(words.slot_or_all()?),
             "forget-handles" => Command::ForgetHandles(words.slot_or_all()?),
+            "finalize" => Command::Finalize,
             "unlock" => Command::Unlock(words.slot_or_all()?),
             "remove" => Command::Remove(words.needed_slot()?),
             "return" => Command::Return { slot: words.needed_slot()?, anew: words.takes("anew") },

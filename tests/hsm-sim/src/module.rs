@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::call::Answer;
 use crate::log::Log;
 use crate::null::token::NullToken;
-use crate::real::Real;
+use crate::real::{Real, real};
 use crate::rules::Rules;
 use crate::session::Sessions;
 use crate::settings::{Null, Settings};
@@ -113,6 +113,18 @@ impl Module {
 
     pub(crate) fn live(&self, life: u64) {
         self.life.current.store(life, Ordering::Release);
+    }
+
+    /// Finalises it, whoever wants that.
+    pub(crate) fn end(&self) -> Answer {
+        let _past = self.changing();
+        self.require_initialized()?;
+        self.sessions.clear();
+        self.live(0);
+        match self.real() {
+            Some(real) => real!(real, C_Finalize(std::ptr::null_mut())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct Verdict {
     pub(crate) fail: Option<CK_RV>,
     pub(crate) late: Option<CK_RV>,
     pub(crate) wrong_signature: bool,
+    pub(crate) wrong_length: bool,
 }
 
 struct Known {
@@ -85,6 +86,7 @@ impl Rules {
                 Action::Hang => self.hang(released),
                 Action::Abort => std::process::abort(),
                 Action::WrongSignature => verdict.wrong_signature = true,
+                Action::WrongLength => verdict.wrong_length = true,
             }
         }
         verdict

@@ -1,6 +1,5 @@
 //! What all processes that load a module share: one mapped file of numbers, so that counts add up and outlive them all.
 
-use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -60,7 +59,7 @@ impl Shared {
         }
         // SAFETY: the mapping is as large as `Shared` (the file was made so), begins at a page, and is never unmapped. Every
         // field is an atomic number, for which any bytes will do, and which other processes may change.
-        Ok(unsafe { &*ptr::from_ref::<c_void>(&*place).cast::<Shared>() })
+        Ok(unsafe { &*place.cast::<Shared>() })
     }
 
     fn file(path: &Path) -> io::Result<File> {

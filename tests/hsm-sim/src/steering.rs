@@ -102,6 +102,7 @@ fn perform(line: usize, command: Command, module: &'static Module) -> Result<Str
             module.log.switch(false, module.folder())?;
         }
         Command::Log(on) => module.log.switch(on, module.folder())?,
+        Command::Finalize => module.end().map_err(|rv| format!("it cannot be finalised: {rv:#x}"))?,
         Command::Renumber { rotate, now } => module.slots.number_anew(rotate, now),
         Command::Report => return Ok(report::report(module).to_string()),
         Command::Help => return Ok(HELP.into()),

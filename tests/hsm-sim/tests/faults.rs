@@ -3,7 +3,10 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::hsm::{Hsm, KEYS, find, generate, is_by, key, label, login, sign, told};
+use cryptoki::mechanism::Mechanism;
+use cryptoki_sys::{CK_ATTRIBUTE, CK_MECHANISM, CKA_LABEL, CKR_OK};
+
+use crate::hsm::{HASH, Hsm, KEYS, find, functions, generate, is_by, key, label, login, sign, told};
 
 /// How long anything may take that happens at all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -121,6 +124,48 @@ pub(crate) fn signatures_are_wrong(hsm: &Hsm) {
     hsm.sim.steer("wrong-signature slot one every 4");
     let answers: Vec<bool> = (0..4).map(|_| good(sign(&session, key).unwrap())).collect();
     assert_eq!(answers, [true, false, true, false]);
+}
+
+pub(crate) fn lengths_are_too_long(hsm: &Hsm) {
+    const TOO_MUCH: u64 = 1 << 20;
+    let session = hsm.logged_in("one");
+    let key = key(&session);
+    let functions = functions(hsm);
+    hsm.sim.steer("wrong-length C_Sign slot one nth 1");
+    let (mut mechanism, mut data) = (CK_MECHANISM::from(&Mechanism::Ecdsa), HASH);
+    let (mut signature, mut len) = ([0; 64], 64);
+    // SAFETY: a mechanism without a parameter, and room for as much as is said.
+    let answers = unsafe {
+        let begun = functions.C_SignInit.unwrap()(session.handle(), &raw mut mechanism, key.handle());
+        let (data, signature) = (data.as_mut_ptr(), signature.as_mut_ptr());
+        [begun, functions.C_Sign.unwrap()(session.handle(), data, HASH.len() as u64, signature, &raw mut len)]
+    };
+    assert_eq!((answers, len), ([CKR_OK; 2], 64 + TOO_MUCH));
+    assert!(is_by(&session, KEYS[0], &signature));
+
+    hsm.sim.steer("wrong-length C_GetAttributeValue");
+    let (mut room, mut found) = ([0_u8; 8], [0; 4]);
+    let mut wanted = CK_ATTRIBUTE { type_: CKA_LABEL, pValue: std::ptr::null_mut(), ulValueLen: 0 };
+    let ask = |wanted: &mut CK_ATTRIBUTE| {
+        // SAFETY: one attribute, without a value or with room for as much as it says.
+        let rv = unsafe { functions.C_GetAttributeValue.unwrap()(session.handle(), key.handle(), wanted, 1) };
+        (rv, wanted.ulValueLen)
+    };
+    assert_eq!(ask(&mut wanted), (CKR_OK, KEYS[0].len() as u64), "a query is answered rightly");
+    wanted.pValue = room.as_mut_ptr().cast();
+    assert_eq!(ask(&mut wanted), (CKR_OK, KEYS[0].len() as u64 + TOO_MUCH));
+    assert!(room.starts_with(KEYS[0].as_bytes()));
+
+    hsm.sim.steer("wrong-length C_FindObjects nth 1");
+    // SAFETY: every object is looked for, and there is room for as many handles as is said.
+    let answers = unsafe {
+        let session = session.handle();
+        let begun = functions.C_FindObjectsInit.unwrap()(session, std::ptr::null_mut(), 0);
+        let done = functions.C_FindObjects.unwrap()(session, found.as_mut_ptr(), 4, &raw mut len);
+        [begun, done, functions.C_FindObjectsFinal.unwrap()(session)]
+    };
+    assert_eq!((answers, len), ([CKR_OK; 3], 4 + TOO_MUCH));
+    assert!(found.iter().all(|handle| *handle != 0));
 }
 
 pub(crate) fn rules_are_cleared(hsm: &Hsm) {

@@ -12,6 +12,7 @@ use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
+use cryptoki_sys::{CK_FUNCTION_LIST, CK_RV, CKR_OK};
 
 use crate::sim::{PIN, Sim};
 
@@ -65,7 +66,7 @@ impl Hsm {
         hsm
     }
 
-    fn initialize(&self) {
+    pub(crate) fn initialize(&self) {
         let context = Pkcs11::new(&self.sim.module).unwrap();
         context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
         *self.context.borrow_mut() = Some(context);
@@ -99,6 +100,21 @@ impl Hsm {
         let session = self.session(token);
         login(&session).unwrap();
         session
+    }
+}
+
+/// The module's functions themselves, for what `cryptoki` would believe.
+pub(crate) fn functions(hsm: &Hsm) -> CK_FUNCTION_LIST {
+    // SAFETY: the module is loaded already, and stays so.
+    let library = unsafe { libloading::Library::new(&hsm.sim.module) }.unwrap();
+    type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
+    // SAFETY: every PKCS#11 module exports it with this signature.
+    let get = unsafe { library.get::<GetFunctionList>(b"C_GetFunctionList\0") }.unwrap();
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a valid place; the list lives as long as the module.
+    unsafe {
+        assert_eq!(get(&raw mut list), CKR_OK);
+        *list
     }
 }
 

@@ -50,9 +50,11 @@ tried! {
     faults::a_failed_signature_ends_its_operation
     faults::a_call_hangs_until_it_is_released
     faults::signatures_are_wrong
+    faults::lengths_are_too_long
     faults::rules_are_cleared
     states::dropped_sessions_are_gone_for_good
     states::a_forgotten_login_must_be_done_again
+    states::a_module_that_others_finalised_is_initialised_anew
     states::a_removed_token_is_gone_until_it_returns
     states::a_returned_token_may_need_a_new_initialisation
     states::slots_are_renumbered

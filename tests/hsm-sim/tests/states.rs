@@ -34,6 +34,20 @@ pub(crate) fn a_forgotten_login_must_be_done_again(hsm: &Hsm) {
     assert_eq!(told(sign(&second, key(&second))), "Ok");
 }
 
+pub(crate) fn a_module_that_others_finalised_is_initialised_anew(hsm: &Hsm) {
+    let session = hsm.logged_in("one");
+    let old = key(&session);
+    hsm.sim.steer("finalize");
+    for _ in 0..2 {
+        assert_eq!(told(sign(&session, old)), "CryptokiNotInitialized");
+        assert_eq!(told(hsm.context().get_slots_with_token()), "CryptokiNotInitialized");
+    }
+    hsm.initialize();
+    assert_eq!(told(sign(&session, old)), "SessionHandleInvalid");
+    let again = hsm.logged_in("one");
+    assert_eq!(told(sign(&again, key(&again))), "Ok");
+}
+
 pub(crate) fn a_removed_token_is_gone_until_it_returns(hsm: &Hsm) {
     let session = hsm.logged_in("one");
     let (slot, old) = (hsm.slot("one"), key(&session));

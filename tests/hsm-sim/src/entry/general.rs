@@ -79,14 +79,7 @@ pub(crate) unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
         if !reserved.is_null() {
             return Err(CKR_ARGUMENTS_BAD);
         }
-        let _past = module.changing();
-        module.require_initialized()?;
-        module.sessions.clear();
-        module.live(0);
-        match module.real() {
-            Some(real) => real!(real, C_Finalize(reserved)),
-            None => Ok(()),
-        }
+        module.end()
     })
 }
 

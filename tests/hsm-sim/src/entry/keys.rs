@@ -11,20 +11,25 @@ type Bytes = *mut CK_BYTE;
 type Len = *mut CK_ULONG;
 type Key = CK_OBJECT_HANDLE;
 
-/// Spoils a signature if the rules say so.
+/// Spoils a signature or its length if the rules say so.
 ///
 /// # Safety
 ///
 /// The places must be those of a call that has succeeded.
 unsafe fn spoil(call: &Call<'_>, signature: Bytes, len: Len) {
-    if !call.wrong_signature || signature.is_null() {
+    if signature.is_null() {
         return;
     }
-    // SAFETY: the call has put a signature of this length there.
-    let signature = unsafe { std::slice::from_raw_parts_mut(signature, usize::try_from(*len).unwrap_or(0)) };
-    if let Some(last) = signature.last_mut() {
-        *last ^= 1;
+    // SAFETY: the call has succeeded, so that this is a valid place.
+    let len = unsafe { &mut *len };
+    if call.wrong_signature {
+        // SAFETY: the call has put a signature of this length there.
+        let signature = unsafe { std::slice::from_raw_parts_mut(signature, usize::try_from(*len).unwrap_or(0)) };
+        if let Some(last) = signature.last_mut() {
+            *last ^= 1;
+        }
     }
+    call.stretch(len);
 }
 
 forwarded! {

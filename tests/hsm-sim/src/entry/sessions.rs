@@ -9,7 +9,7 @@ use cryptoki_sys::{
     CKR_SESSION_PARALLEL_NOT_SUPPORTED,
 };
 
-use crate::call::{in_session, on_slot};
+use crate::call::{Call, in_session, on_slot};
 use crate::function::Function;
 use crate::null;
 use crate::real::{RealSession, real};
@@ -97,11 +97,31 @@ pub(crate) unsafe extern "C" fn C_FindObjects(
             // SAFETY: the caller passes room for so many handles and a place for their number.
             None => unsafe { null::operation::find(call, objects, most, len) }?,
         }
-        // SAFETY: the call has succeeded, so both were valid; it has written so many handles.
-        let found = unsafe { std::slice::from_raw_parts_mut(objects, usize::try_from(*len).unwrap_or(0)) };
-        found.iter_mut().for_each(|object| *object = call.session.slot.hand_out(*object));
+        // SAFETY: the call has succeeded, so that this is a valid place.
+        let len = unsafe { &mut *len };
+        if *len > 0 {
+            // SAFETY: the call has succeeded, so that there was room; it has written so many handles.
+            let found = unsafe { std::slice::from_raw_parts_mut(objects, usize::try_from(*len).unwrap_or(0)) };
+            found.iter_mut().for_each(|object| *object = call.session.slot.hand_out(*object));
+        }
+        call.stretch(len);
         Ok(())
     })
+}
+
+/// Tells wrong lengths of attributes if the rules say so.
+///
+/// # Safety
+///
+/// The template must be that of a call that has succeeded.
+unsafe fn stretch(call: &Call<'_>, template: *mut CK_ATTRIBUTE, len: CK_ULONG) {
+    for place in 0..usize::try_from(len).unwrap_or(0) {
+        // SAFETY: the call has succeeded, so that the caller gave so many attributes.
+        let attribute = unsafe { &mut *template.add(place) };
+        if !attribute.pValue.is_null() {
+            call.stretch(&mut attribute.ulValueLen);
+        }
+    }
 }
 
 // A function that is nowhere parallel any more.
@@ -125,7 +145,9 @@ forwarded! {
     C_GetObjectSize(object: CK_OBJECT_HANDLE, size: *mut CK_ULONG) takes(object);
     C_GetAttributeValue(object: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, len: CK_ULONG) takes(object)
         // SAFETY: the caller passes so many attributes, each null or with room for its value.
-        null(|call| unsafe { null::operation::attributes(call, object, template, len) });
+        null(|call| unsafe { null::operation::attributes(call, object, template, len) })
+        // SAFETY: it has succeeded.
+        then(|call| unsafe { stretch(call, template, len) });
     C_SetAttributeValue(object: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, len: CK_ULONG) takes(object);
     C_FindObjectsInit(template: *mut CK_ATTRIBUTE, len: CK_ULONG)
         // SAFETY: the caller passes so many attributes, each with a value.

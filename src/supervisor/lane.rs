@@ -103,7 +103,8 @@ impl Lane {
             return Err((job, Fault::DeadlineExceeded { stage: "arriving" }));
         }
         if state.closed {
-            return Err((job, Fault::Unavailable { what: "Keyway is shutting down; try again".into() }));
+            let what = "Keyway is shutting down, or the key's token is let go of; try again".into();
+            return Err((job, Fault::Unavailable { what }));
         }
         let pushed_out = match self.admit(state, &job) {
             Ok(pushed_out) => pushed_out,

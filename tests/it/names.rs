@@ -108,6 +108,21 @@ async fn a_member_of_a_pool_has_the_keys_that_name_its_token_otherwise() {
     }
 }
 
+#[tokio::test]
+async fn a_tenant_that_names_a_token_otherwise_takes_it_from_nobody() {
+    let setup =
+        || Setup { stanza: TWO, more: format!("{}namespace \"team\" {{}}\n", probing("")).leak(), ..Setup::default() };
+    let mut rig = Rig::null(&["one"], &["doc", "mine"], setup()).await;
+    rig.key("doc", json!({})).await;
+    rig.key_in("team", "mine", json!({"slot": slot(&rig, "one"), "token_label": ""})).await;
+    for _ in 0..3 {
+        Load::default().run(&rig, 20).await.assert_none_lost();
+        Load { key: "mine", namespace: "team", ..Load::default() }.run(&rig, 20).await.assert_none_lost();
+        until_alone(&rig, &["one"]).await;
+        rig = rig.restart(setup());
+    }
+}
+
 /// The token `one`, with this serial number.
 fn numbered(token: &Token, serial: &str) -> Sim {
     let keys = json!([{"label": "doc"}]);

@@ -40,6 +40,15 @@ fn threads(rig: &Rig) -> usize {
     tasks.filter_map(name).filter(|name| ["keyway-control", "keyway-session"].contains(&name.trim_end())).count()
 }
 
+/// Waits without blocking the thread, on which calls are asked meanwhile.
+async fn until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LIMIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A daemon that has opened no token yet.
 async fn fresh(stanza: &'static str, more: &str) -> Rig {
     Rig::null(&["one"], &["doc"], Setup { stanza, more: probing(more), ..Setup::default() }).await
@@ -65,8 +74,9 @@ async fn a_token_goes_with_its_last_managed_key_and_comes_anew_with_the_next() {
             wait_for("the last session's end", || (sessions(&rig) == 0).then_some(()));
             wait_for("the worker's end", || (rig.sim.processes().len() == processes).then_some(()));
             wait_for("the end of its threads", || (threads(&rig) == 0).then_some(()));
-            let text = rig.scrape();
-            assert!(!text.contains("token=\"one\"") && !text.contains("pool=\"hsm/one\""), "{text}");
+            // Who holds which key is counted now and then.
+            let gone = |text: &str| !text.contains("token=\"one\"") && !text.contains("pool=\"hsm/one\"");
+            wait_for("the end of its series", || gone(&rig.scrape()).then_some(()));
         }
         assert!(rig.daemon.log().contains("it is let go of"), "{}", rig.daemon.log());
     }
@@ -174,16 +184,34 @@ async fn a_worker_that_hangs_is_ended_with_its_token() {
     let before = rig.sim.calls("C_Sign");
     let asked = rig.test_sign("doc");
     let gone = async {
-        // Not by blocking: the call is asked on this thread.
-        let begun = Instant::now();
-        while rig.sim.calls("C_Sign") <= before {
-            assert!(begun.elapsed() < LIMIT);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(|| rig.sim.calls("C_Sign") > before).await;
         delete(&rig, "doc").await;
     };
     let ((status, told), ()) = tokio::join!(asked, gone);
     assert!(status >= 400, "{status} {told}");
     wait_for("the worker's end", || rig.sim.processes().is_empty().then_some(()));
     assert!(rig.tokens().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_key_that_is_deleted_is_told_so_at_once() {
+    let rig = fresh("max_sessions = 1", "call_sign = \"60s\"").await;
+    register(&rig, "", "doc", json!({})).await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    rig.sim.steer("hang C_Sign");
+    let before = rig.sim.calls("C_Sign");
+    let behind = async {
+        until(|| rig.sim.calls("C_Sign") > before).await;
+        let gone = async {
+            until(|| rig.sum("keyway_lane_depth", &[("pool", "hsm/one")]) == 2.0).await;
+            delete(&rig, "doc").await;
+        };
+        let (one, other, ()) = tokio::join!(rig.test_sign("doc"), rig.test_sign("doc"), gone);
+        rig.sim.steer("release");
+        [one, other]
+    };
+    let (_, told) = tokio::join!(rig.test_sign("doc"), behind);
+    for (status, told) in told {
+        assert!(status == 404 && told.contains("no managed key found"), "{status} {told}");
+    }
 }

@@ -64,6 +64,10 @@ impl BackendError {
     }
 }
 
+/// Most letters of a token's serial number and label: the bytes that `CK_TOKEN_INFO` has for them.
+const SERIAL_MAX: usize = 16;
+const LABEL_MAX: usize = 32;
+
 /// What a device says of itself when opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -75,6 +79,15 @@ pub struct DeviceInfo {
     pub max_sessions: Option<usize>,
     /// What its module is: as configured, or by what the module says of itself.
     pub profile: Profile,
+}
+
+impl DeviceInfo {
+    /// What a device says of itself, by the word of vendors' code: fit to be shown, logged and remembered. Control characters
+    /// are left out, and what is longer than `CK_TOKEN_INFO` has room for is cut.
+    pub fn new(serial: &str, label: &str, max_sessions: Option<usize>, profile: Profile) -> DeviceInfo {
+        let shown = |text: &str, most| text.chars().filter(|letter| !letter.is_control()).take(most).collect();
+        DeviceInfo { serial: shown(serial, SERIAL_MAX), label: shown(label, LABEL_MAX), max_sessions, profile }
+    }
 }
 
 /// What a token says about its user PIN (`CK_TOKEN_INFO.flags`).

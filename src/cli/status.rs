@@ -14,11 +14,15 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
     let runtime = runtime()?;
     let health = runtime.block_on(http.request(Verb::Read, "sys/health", &Data::new()))?;
     let mut body = health.json();
+    let mut untold = "set VAULT_TOKEN to see them".to_owned();
     if http.token.is_some() && health.status == 200 {
         let answer = runtime.block_on(http.request(Verb::Read, "sys/keyway/status", &Data::new()))?;
-        // Without a good token health alone is shown.
-        if answer.status != 403 {
-            body["members"] = answer.success()?.json()["data"]["members"].clone();
+        // Without a good token, or for a namespace that there is not, health alone is shown.
+        let denied = answer.status == 403;
+        match answer.success() {
+            Ok(answer) => body["members"] = answer.json()["data"]["members"].clone(),
+            Err(_) if denied => {}
+            Err(error) => untold = error.to_string(),
         }
     }
     let code = if health.status == 200 { ExitCode::SUCCESS } else { ExitCode::from(2) };
@@ -30,7 +34,7 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
         say!("{name:12} {}", output::plain(&body[field]));
     }
     match body["members"].as_array() {
-        None => say!("Tokens       set VAULT_TOKEN to see them"),
+        None => say!("Tokens       {untold}"),
         Some(members) if members.is_empty() => say!("Tokens       none used yet"),
         Some(members) => members.iter().for_each(member),
     }

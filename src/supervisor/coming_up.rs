@@ -55,6 +55,11 @@ impl SlotActor {
                 Ok(BroughtUp::Up(opened)) => actor.come_up(opened, ctx),
                 Ok(BroughtUp::Known(host)) => actor.join(host),
                 // A key has brought another meanwhile.
+                Err(error) if actor.control.is_gone() => {
+                    actor.on(Event::StayedDown(error.fate), Some(error), ctx);
+                    // The supervisor makes another, with a thread of its own.
+                    ctx.stop();
+                }
                 Err(error) if is_refused(&error.fault) && actor.has_other_pins(&offered) => actor.bring_up(ctx),
                 Err(error) => actor.on(Event::StayedDown(error.fate), Some(error), ctx),
             }
@@ -112,6 +117,9 @@ impl SlotActor {
             profile = self.traits.name, sessions, "token is up and logged in"
         );
         self.on(Event::CameUp { sessions }, None, ctx);
+        if !self.is_ready() {
+            return;
+        }
         self.prove_all(ctx);
         if let Some(guest) = guest {
             self.supervisor.do_send(SameToken { guest, host: self.member.kin });

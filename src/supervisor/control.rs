@@ -3,12 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use tokio::sync::oneshot;
 
-use super::login::{LoggedIn, back_off};
+use super::login::{LoggedIn, back_off, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Absence, Presence};
 use super::proof;
@@ -38,7 +39,7 @@ pub(super) struct Reach {
     pub(super) metrics: Arc<MemberMetrics>,
     /// Of the members its token had before: not until all of them are over is it opened.
     pub(super) before: Vec<Absence>,
-    /// How long they are waited for.
+    /// How long they, and a login of others to its token, are waited for.
     pub(super) wait: Duration,
 }
 
@@ -66,13 +67,14 @@ pub(super) struct Proven {
 /// The actor's end of a control thread. The thread ends when this is dropped.
 pub(super) struct ControlThread {
     commands: Sender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl ControlThread {
     /// Starts the thread.
     pub(super) fn start(to: Reach, presence: Presence) -> Result<ControlThread, Fault> {
         let (commands, inbox) = bounded::<Command>(COMMANDS);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("keyway-control".into())
             .spawn(move || {
                 let mut control = Control::new(to, presence);
@@ -84,7 +86,12 @@ impl ControlThread {
                 }
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start a thread: {error}") })?;
-        Ok(ControlThread { commands })
+        Ok(ControlThread { commands, thread })
+    }
+
+    /// Whether it has ended before its time: by a panic, in code of ours or of a library's.
+    pub(super) fn is_gone(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Runs `command` on the thread and waits for its turn, then for its answer, each `limit` at the longest. A command that
@@ -185,14 +192,15 @@ impl Control {
         cause: Option<&'static str>,
     ) -> Result<BroughtUp, BackendError> {
         self.close();
-        self.wait_for_those_before()?;
+        let patience = Instant::now() + self.to.wait;
+        self.wait_for_those_before(patience)?;
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
         let info = device.info().clone();
         if let Some(number) = self.last_login.filter(|_| relogin) {
             self.to.logins.forget(&self.to.name.library, self.to.process, &info.serial, number);
         }
         let turn = self.to.logins.turn(&info.serial);
-        let turn = turn.lock();
+        let turn = turn.try_lock_until(patience).ok_or_else(|| others_log_in(&info, self.to.wait))?;
         let (login, guest) = match self.log_in(device.as_ref(), &info, pins, cause)? {
             LoggedIn::As(login, guest) => (login, guest),
             LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
@@ -211,10 +219,9 @@ impl Control {
 
     /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing
     /// of our PIN.
-    fn wait_for_those_before(&mut self) -> Result<(), BackendError> {
-        let end = Instant::now() + self.to.wait;
+    fn wait_for_those_before(&mut self, patience: Instant) -> Result<(), BackendError> {
         while let Some(absence) = self.to.before.last() {
-            if !absence.wait(end.saturating_duration_since(Instant::now())) {
+            if !absence.wait(patience) {
                 let what = "a call into it that began before its last managed key was deleted has not returned; it is \
                             brought up when it has: where it never does, restart Keyway"
                     .into();

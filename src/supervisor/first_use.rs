@@ -19,15 +19,21 @@ const OTHERS_MAX: Duration = Duration::from_secs(2);
 /// A member that may hold the key.
 pub(super) struct Candidate {
     pub(super) member: Arc<Member>,
-    pub(super) address: Addr<SlotActor>,
+    /// Its actor; or why it has none, though it may hold the key all the same.
+    pub(super) address: Result<Addr<SlotActor>, Fault>,
 }
 
 impl Candidate {
     /// `None` where its actor has ended meanwhile: another has the keys of its token.
     async fn ask(&self, spec: KeySpec) -> Option<Result<PreparedKey, Fault>> {
-        let (reply, answer) = oneshot::channel();
-        self.address.do_send(Prepare { spec, reply });
-        answer.await.ok()
+        match &self.address {
+            Err(fault) => Some(Err(fault.clone())),
+            Ok(address) => {
+                let (reply, answer) = oneshot::channel();
+                address.do_send(Prepare { spec, reply });
+                answer.await.ok()
+            }
+        }
     }
 
     /// As an operator knows it.

@@ -1,6 +1,8 @@
 //! Logging in, as the control thread of a member does it: at most one native call for a PIN, ever, where the token says that
 //! it is wrong.
 
+use std::time::Duration;
+
 use super::control::{Control, Reach};
 use super::pins::{Login, PinHash, Standing};
 use super::route::{KeySpec, MemberId};
@@ -212,6 +214,18 @@ impl Control {
 /// officer has seen to it.
 fn is_wrong(error: &BackendError) -> bool {
     error.fate == Fate::Retire && !["CKR_PIN_LOCKED", "CKR_PIN_EXPIRED", "CKR_NEW_PIN_MODE"].contains(&error.cause)
+}
+
+/// The turn to log in did not come. Never is one taken that others have: a login whose outcome nobody knows is theirs.
+pub(super) fn others_log_in(info: &DeviceInfo, waited: Duration) -> BackendError {
+    let what = format!(
+        "token {:?} (serial {}): another login to it has not returned for {} ms and more, and two at once might lock it; it is \
+         tried again when that one has: where it never does, restart Keyway",
+        info.label,
+        info.serial,
+        waited.as_millis()
+    );
+    back_off(Fault::Unavailable { what })
 }
 
 fn refused(info: &DeviceInfo, why: &str) -> BackendError {

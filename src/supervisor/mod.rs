@@ -1,7 +1,7 @@
 //! Knows every member (one HSM slot, in this process or in a worker's), its health and its keys; starts, restarts and retires
 //! members, and publishes the routes requests follow: from a managed key to the lane of a pool and a key set.
 //!
-//! Control is actors: [`Supervisor`] is the handle of one that knows a slot actor per member. Data is threads: requests
+//! Control is actors: [`Supervisor`] is the handle of one (`overseer.rs`) that knows a slot actor per member. Data is threads: requests
 //! push jobs into a pool's bounded lane, and the session threads of its members pull them. Nothing of a request passes an actor.
 //!
 //! Who looks for…
@@ -32,6 +32,9 @@ mod leaving;
 mod login;
 #[doc(hidden)]
 pub mod measure;
+mod overseer;
+#[cfg(test)]
+mod overseer_tests;
 mod pins;
 mod pool;
 mod pools;

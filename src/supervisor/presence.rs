@@ -2,7 +2,7 @@
 //! before is closed, and not beside it.
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
@@ -21,9 +21,8 @@ pub(super) fn pair() -> (Presence, Absence) {
 }
 
 impl Absence {
-    /// Waits until nobody is left; false if somebody is, after so long.
-    pub(super) fn wait(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
+    /// Waits until nobody is left; false if somebody is at the `end`.
+    pub(super) fn wait(&self, end: Instant) -> bool {
         matches!(self.0.recv_deadline(end), Err(RecvTimeoutError::Disconnected))
     }
 
@@ -35,6 +34,8 @@ impl Absence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -49,9 +50,9 @@ mod tests {
             }
         });
         drop(present);
-        assert!(!absent.is_over() && !absent.wait(Duration::from_millis(1)));
+        assert!(!absent.is_over() && !absent.wait(Instant::now()));
         drop(end);
-        assert!(absent.wait(Duration::from_secs(60)) && absent.is_over());
+        assert!(absent.wait(Instant::now() + Duration::from_secs(60)) && absent.is_over());
         thread.join().unwrap();
     }
 }

@@ -192,18 +192,27 @@ impl SlotActor {
         }
     }
 
-    /// Opens as many sessions as are due.
+    /// Opens as many sessions as are due. Where the system has no thread for the first of them, the member goes on with those
+    /// it has.
     fn open_sessions(&mut self, ctx: &mut Context<Self>) {
         // Sessions of a lane that is done end as soon as they are open.
         let due = if self.member.pool.lane.is_done() { 0 } else { self.health.to_open() };
-        let started = (0..due).filter(|_| self.start_session(ctx)).count();
-        if due > 0 {
-            self.health.note_opening(started);
+        if due == 0 {
+            return;
+        }
+        let mut started = (0..due).map(|_| self.start_session(ctx));
+        let failed = started.next().and_then(Result::err);
+        let opening = if failed.is_some() { 0 } else { 1 + started.filter(Result::is_ok).count() };
+        self.health.note_opening(opening);
+        if let Some(fault) = failed {
+            tracing::error!(reason = %fault, token = %self.member.token, "a session is missing");
+            let error = BackendError::new(Fate::BackOff, fault);
+            self.on(Event::SessionRefused(Fate::BackOff), Some(error), ctx);
         }
     }
 
-    fn start_session(&mut self, ctx: &mut Context<Self>) -> bool {
-        let Some(device) = self.device.clone() else { return false };
+    fn start_session(&mut self, ctx: &mut Context<Self>) -> Result<(), Fault> {
+        let Some(device) = self.device.clone() else { return Err(Fault::internal("a session without a device")) };
         self.threads_started += 1;
         let (number, epoch) = (self.threads_started, self.epoch);
         let (seat, watch) = (Arc::new(Seat::new(self.member.id, epoch)), Watch::new());
@@ -222,14 +231,9 @@ impl SlotActor {
             report: Box::new(move |event| address.do_send(FromSession { number, epoch, event })),
             _presence: self.member.presence.clone(),
         };
-        match thread.start() {
-            Ok(()) => self.threads.push(Thread { number, seat, watch, opened: false, stuck: false }),
-            Err(fault) => {
-                tracing::error!(%fault, token = %self.member.token, "a session is missing");
-                return false;
-            }
-        }
-        true
+        thread.start()?;
+        self.threads.push(Thread { number, seat, watch, opened: false, stuck: false });
+        Ok(())
     }
 
     // === going down ===

@@ -1,34 +1,20 @@
-//! The actor that knows every member, and the handle the rest of the daemon holds of it.
+//! The handle the rest of the daemon holds of the [`overseer`](super::overseer), the actor that knows every member.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::oneshot;
 
-use super::control::{ControlThread, Reach};
-use super::first_use;
-use super::leaving::Leave;
-use super::pins::{Logins, PinMemory};
-use super::pool::{Member, NOWHERE, Pool};
-use super::pools::{Home, Pools, Retired};
-use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
-use super::same_token::{Name, Sightings};
-use super::slot_actor::{Adopt, Forget, HostGone, MemberSettings, Prepare, Reply, SameToken, SlotActor, Stop};
+use super::overseer::{Overseer, Start, StopAll, ToMember};
+use super::pins::PinMemory;
+use super::pools::{Home, Pools};
+use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
+use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, PublicKey, Secret, TokenSelector};
-use crate::telemetry::{KeySetFigures, Telemetry};
-
-/// How often the supervisor looks whether its slot actors live.
-const CENSUS_PERIOD: Duration = Duration::from_secs(1);
-
-/// How often a key is looked for in all, where actors end in the middle of it.
-const PREPARE_TRIES: u8 = 4;
-
-/// Key sets shown to Prometheus: tenants may register very many keys.
-const KEY_SETS_MAX: usize = 2_000;
+use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
 pub struct Library {
@@ -71,14 +57,15 @@ pub struct LibraryInfo {
 #[derive(Clone)]
 pub struct Supervisor {
     pub(super) shared: Arc<Shared>,
-    address: Addr<SupervisorActor>,
+    address: Addr<Overseer>,
 }
 
+/// What the handle and the actor share.
 pub(super) struct Shared {
     pub(super) pools: Pools,
-    routes: Arc<Routes>,
-    libraries: Vec<LibraryInfo>,
-    tokens_per_namespace: usize,
+    pub(super) routes: Arc<Routes>,
+    pub(super) libraries: Vec<LibraryInfo>,
+    pub(super) tokens_per_namespace: usize,
 }
 
 /// What a supervisor supervises.
@@ -108,21 +95,8 @@ impl Supervisor {
             libraries: libraries.iter().map(library).chain(pools.iter().map(pool)).collect(),
             tokens_per_namespace: limits.tokens_per_namespace,
         });
-        let this = Arc::clone(&shared);
-        let address = SupervisorActor::create(|ctx| SupervisorActor {
-            shared: this,
-            address: ctx.address(),
-            libraries: libraries.into_iter().map(|library| (library.name.to_lowercase(), library)).collect(),
-            limits,
-            pins,
-            logins: Arc::default(),
-            sightings: Arc::default(),
-            slots: HashMap::new(),
-            adopted: HashMap::new(),
-            generations: 0,
-            telemetry,
-        });
-        Supervisor { shared, address }
+        let start = Start { shared: Arc::clone(&shared), libraries, limits, pins, telemetry };
+        Supervisor { shared, address: Overseer::start(start) }
     }
 
     /// The libraries and pools configured.
@@ -234,264 +208,5 @@ impl Supervisor {
         // A supervisor that is gone has nothing left to stop.
         let _ = self.address.send(StopAll).await;
         cut
-    }
-}
-
-enum ToMember {
-    BringUpPools,
-    Prepare(Prepare),
-    Adopt(Adopt),
-    Forget(String),
-    LetGo,
-}
-
-impl Message for ToMember {
-    type Result = ();
-}
-
-struct StopAll;
-
-impl Message for StopAll {
-    type Result = ();
-}
-
-struct SupervisorActor {
-    shared: Arc<Shared>,
-    address: Addr<SupervisorActor>,
-    libraries: HashMap<String, Library>,
-    limits: Limits,
-    pins: Arc<dyn PinMemory>,
-    logins: Arc<Logins>,
-    sightings: Arc<Sightings>,
-    slots: HashMap<MemberId, (Arc<Member>, Addr<SlotActor>)>,
-    /// What each key's members were told, to tell a new actor of such a member again.
-    adopted: HashMap<String, Adopt>,
-    generations: u64,
-    telemetry: Telemetry,
-}
-
-impl SupervisorActor {
-    /// The actor of a member; made from the library's settings if there is none that lives.
-    fn slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
-        if let Some((_, address)) = self.slots.get(&member.id).filter(|(_, address)| address.connected()) {
-            return Ok(address.clone());
-        }
-        let Some(library) = self.libraries.get(&member.library) else {
-            let what = format!("there is no kms_library {:?} in the configuration; add it and restart", member.library);
-            return Err(Fault::Unavailable { what });
-        };
-        let reach = Reach {
-            backend: Arc::clone(&library.backend),
-            name: Name::of(member),
-            process: if library.isolated { member.id.0 } else { 0 },
-            pins: Arc::clone(&self.pins),
-            logins: Arc::clone(&self.logins),
-            sightings: Arc::clone(&self.sightings),
-            final_pin_try: library.final_pin_try,
-            metrics: Arc::clone(&member.metrics),
-            before: member.before.clone(),
-            // The rest of the limit is left for the token itself.
-            wait: self.limits.call_open / 2,
-        };
-        let control = ControlThread::start(reach, member.presence.clone())?;
-        let settings = MemberSettings {
-            call_sign: library.call_sign,
-            keep_alive: library.keep_alive,
-            verify: library.verify,
-            workers: if library.isolated { library.workers } else { 1 },
-            limits: self.limits.clone(),
-        };
-        // Each actor of a member counts its epochs from above those of the one before.
-        self.generations += 1;
-        let first_epoch = self.generations << 32;
-        let routes = Arc::clone(&self.shared.routes);
-        let actor = SlotActor::new(
-            Arc::clone(member),
-            settings,
-            control,
-            routes,
-            self.address.clone().recipient(),
-            first_epoch,
-        );
-        let address = actor.start();
-        self.slots.insert(member.id, (Arc::clone(member), address.clone()));
-        Ok(address)
-    }
-
-    fn bring_up_pools(&mut self) {
-        for member in self.shared.pools.members() {
-            if let Err(fault) = self.slot(&member) {
-                tracing::error!(library = member.library, token = %member.token, %fault, "member cannot be started");
-            }
-        }
-    }
-
-    /// The actors of those that may hold a key.
-    fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
-        let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
-        let candidate = |member: &Arc<Member>| {
-            let address = self.slot(member)?;
-            Ok(first_use::Candidate { member: Arc::clone(member), address })
-        };
-        members.iter().map(candidate).collect()
-    }
-
-    fn prepare(&mut self, spec: KeySpec, reply: Reply, tries: u8, ctx: &mut Context<Self>) {
-        match self.candidates(&spec) {
-            Err(fault) => {
-                let _ = reply.send(Err(fault));
-            }
-            Ok(candidates) => {
-                let prepared = first_use::prepare(candidates, spec, reply);
-                ctx.spawn(prepared.into_actor(self).map(move |handed_back, actor, ctx| {
-                    let Some(Prepare { spec, reply }) = handed_back else { return };
-                    if tries < PREPARE_TRIES {
-                        actor.prepare(spec, reply, tries + 1, ctx);
-                    } else {
-                        let what = "the actors of its token end again and again; look at the log".into();
-                        let _ = reply.send(Err(Fault::Unavailable { what }));
-                    }
-                }));
-            }
-        }
-    }
-
-    fn adopt(&mut self, mut adopt: Adopt) {
-        // Its token may have been found to have another name meanwhile.
-        if let Ok((pool, members)) = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
-            let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
-            adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
-        }
-        self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
-        // Of a key without candidates was told when it came.
-        for candidate in self.candidates(&adopt.spec).unwrap_or_default() {
-            candidate.address.do_send(adopt.clone());
-        }
-    }
-
-    /// Ends the members of tokens that no managed key names any more, and of those whose keys another name's members have.
-    fn let_go(&mut self) {
-        for Retired { home: (pool, members), heir } in self.shared.pools.retired() {
-            match &heir {
-                None => {
-                    tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
-                    // Nothing is left for it to do: no key leads here.
-                    pool.lane.close();
-                    pool.lane.abandon();
-                }
-                Some(heir) => self.hand_over(&pool, &members, heir),
-            }
-            let heir = heir.map(|(pool, _)| pool);
-            for member in members {
-                if let Some((_, address)) = self.slots.remove(&member.id) {
-                    address.do_send(Leave { heir: heir.clone() });
-                }
-            }
-        }
-    }
-
-    /// Leads the keys of a token to the members that serve it by another name, with what waits for them.
-    fn hand_over(&mut self, from: &Arc<Pool>, members: &[Arc<Member>], (heir, hosts): &Home) {
-        let keys: Vec<Adopt> = self.adopted.values().filter(|key| key.route.leads_to(&from.lane)).cloned().collect();
-        if let (Some(guest), Some(host)) = (members.first(), hosts.first()) {
-            tracing::warn!(
-                library = guest.library, token = %guest.token, same = %host.token, serial = host.status().serial,
-                pool = heir.name, keys = keys.len(),
-                "one token has two names: the managed keys that name it by the first are served by the second from now on; \
-                 write the second in them"
-            );
-        }
-        keys.into_iter().for_each(|key| self.adopt(key));
-        heir.take_over(from);
-    }
-
-    /// Two names lead to one token.
-    fn join(&mut self, SameToken { guest, host }: SameToken) {
-        if self.shared.pools.join(guest, host) {
-            self.let_go();
-        } else {
-            let waiting = self.slots.values().filter(|(member, _)| member.kin == guest);
-            waiting.for_each(|(_, address)| address.do_send(HostGone));
-        }
-    }
-
-    /// Makes anew the actors that ended without being told to, and tells them of their keys.
-    fn census(&mut self, _: &mut Context<Self>) {
-        let ended = self.slots.values().filter(|(_, address)| !address.connected());
-        let gone: Vec<Arc<Member>> = ended.map(|(member, _)| Arc::clone(member)).collect();
-        for member in gone {
-            let (library, token) = (&member.library, &member.token);
-            tracing::error!(library, %token, "a slot actor ended by itself: starting another");
-            let keys: Vec<Adopt> =
-                self.adopted.values().filter(|adopt| self.may_hold(adopt, &member)).cloned().collect();
-            match self.slot(&member) {
-                Ok(address) => keys.into_iter().for_each(|adopt| address.do_send(adopt)),
-                Err(fault) => tracing::error!(%fault, "it cannot be started"),
-            }
-        }
-        self.shared.pools.all().iter().for_each(|pool| pool.observe());
-        let mut sets: Vec<_> = self.adopted.values().map(|adopt| self.key_set(adopt)).collect();
-        if sets.len() > KEY_SETS_MAX {
-            // Those that lack a member are what somebody looks for.
-            sets.sort_by_key(|set| set.holders >= set.members);
-            sets.truncate(KEY_SETS_MAX);
-        }
-        self.telemetry.key_sets(sets);
-    }
-
-    /// How many members a key has, and how many of them hold it.
-    fn key_set(&self, Adopt { spec, route }: &Adopt) -> KeySetFigures {
-        let home = self.shared.pools.find(&spec.library, spec.token.as_ref());
-        let (pool, members) = home.map_or((NOWHERE.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
-        let (namespace, key) = (spec.namespace.to_string(), spec.name.clone());
-        KeySetFigures { pool, namespace, key, members, holders: route.holders() }
-    }
-
-    fn may_hold(&self, adopt: &Adopt, member: &Arc<Member>) -> bool {
-        let found = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref());
-        found.is_ok_and(|(_, members)| members.iter().any(|candidate| candidate.id == member.id))
-    }
-}
-
-impl Actor for SupervisorActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(CENSUS_PERIOD, SupervisorActor::census);
-    }
-}
-
-impl Handler<ToMember> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ToMember, ctx: &mut Self::Context) {
-        match message {
-            ToMember::BringUpPools => self.bring_up_pools(),
-            ToMember::Prepare(Prepare { spec, reply }) => self.prepare(spec, reply, 1, ctx),
-            ToMember::Adopt(adopt) => self.adopt(adopt),
-            ToMember::Forget(uuid) => {
-                self.adopted.remove(&uuid);
-                // A member that only prepared the key knows it too, though it was never adopted.
-                self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
-            }
-            ToMember::LetGo => self.let_go(),
-        }
-    }
-}
-
-impl Handler<SameToken> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, same: SameToken, _: &mut Self::Context) {
-        self.join(same);
-    }
-}
-
-impl Handler<StopAll> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, _: StopAll, ctx: &mut Self::Context) {
-        self.slots.drain().for_each(|(_, (_, address))| address.do_send(Stop));
-        ctx.stop();
     }
 }

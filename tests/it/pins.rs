@@ -200,3 +200,28 @@ async fn a_login_by_another_pin_vouches_for_none() {
         assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
     }
 }
+
+#[tokio::test]
+async fn a_login_that_hangs_is_waited_for_so_long_and_no_other_is_made_meanwhile() {
+    let setup = Setup { more: probing("call_open = \"1s\""), ..Setup::default() };
+    let rig = Rig::bare(&["one"], &["doc"], setup).await;
+    rig.sim.steer("hang C_Login");
+    rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    let (status, told) = rig.test_sign("doc").await;
+    assert!(status >= 500 && told.contains("no answer within"), "{status} {told}");
+    // Another member of the same token, in the same process.
+    bring(&rig, "mine", PIN).await;
+    for _ in 0..2 {
+        let (status, told) = rig.test_sign("mine").await;
+        assert!(status >= 500 && told.contains("another login to it has not returned"), "{status} {told}");
+        assert!(told.contains("restart") && !told.contains(PIN), "{told}");
+    }
+    assert_eq!(rig.sim.calls("C_Login"), 1);
+    rig.sim.steer("release");
+    for name in ["doc", "mine"] {
+        let begun = std::time::Instant::now();
+        while rig.test_sign(name).await.0 != 204 {
+            assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
+        }
+    }
+}

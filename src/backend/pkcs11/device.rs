@@ -124,7 +124,7 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
         })
         .collect();
     if matching.len() > 1 {
-        let serials: Vec<&str> = matching.iter().map(|(_, info)| info.serial_number()).collect();
+        let serials: Vec<String> = matching.iter().map(|(_, info)| device_info(info, profile).serial).collect();
         let what = format!("token {token} is ambiguous: serials {}; name it by its serial", serials.join(", "));
         return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     }
@@ -146,8 +146,7 @@ fn device_info(info: &TokenInfo, profile: Profile) -> DeviceInfo {
         (Some(all), Some(rw)) => Some(all.min(rw)),
         (one, other) => one.or(other),
     };
-    let (serial, label) = (info.serial_number().to_owned(), info.label().to_owned());
-    DeviceInfo { serial, label, max_sessions, profile }
+    DeviceInfo::new(info.serial_number(), info.label(), max_sessions, profile)
 }
 
 impl Pkcs11Device {
@@ -163,10 +162,11 @@ impl Pkcs11Device {
         let info = self.module.native.context.get_token_info(self.slot);
         let info = info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error));
         let info = info.map_err(|error| self.note(error))?;
-        if info.serial_number() == self.info.serial {
+        let now = device_info(&info, self.profile).serial;
+        if now == self.info.serial {
             return Ok(session);
         }
-        let what = format!("{}: its slot now has the token of serial {}", self.place, info.serial_number());
+        let what = format!("{}: its slot now has the token of serial {now}", self.place);
         Err(BackendError { fault: Fault::DeviceError { what }, fate: Fate::Reinitialize, cause: TOKEN_MOVED })
     }
 }

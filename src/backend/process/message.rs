@@ -208,12 +208,11 @@ impl Answer {
     pub fn decode(bytes: &[u8]) -> Result<Answer, Malformed> {
         let mut reader = Reader::new(bytes);
         let answer = match reader.u8()? {
-            0 => Answer::Opened(DeviceInfo {
-                serial: reader.text()?,
-                label: reader.text()?,
-                max_sessions: reader.option(|reader| usize::try_from(reader.u64()?).map_err(|_| Malformed))?,
-                profile: profile(&mut reader)?,
-            }),
+            0 => {
+                let (serial, label) = (reader.text()?, reader.text()?);
+                let max_sessions = reader.option(|reader| usize::try_from(reader.u64()?).map_err(|_| Malformed))?;
+                Answer::Opened(DeviceInfo::new(&serial, &label, max_sessions, profile(&mut reader)?))
+            }
             1 => Answer::PinFlags(PinFlags { final_try: reader.flag()?, locked: reader.flag()? }),
             2 => Answer::Done,
             3 => Answer::Found(reader.option(|reader| {

@@ -403,6 +403,17 @@ fn a_worker_speaks_for_its_token_only() {
     assert!(text.starts_with("device error: C_Sign: forged line [2J ä") && text.len() < 1100, "{text}");
 }
 
+#[test]
+fn what_a_worker_says_of_its_token_is_fit_to_be_shown() {
+    let (serial, label) = (format!("7\n7{}", "0".repeat(9000)), format!("c\u{1b}[2Ja\0\u{9b}{}", "ä".repeat(9000)));
+    let wild = DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna };
+    let mut bytes = Vec::new();
+    Answer::Opened(wild).encode(&mut bytes);
+    let Ok(Answer::Opened(read)) = Answer::decode(&bytes) else { panic!("it is an answer") };
+    let (serial, label) = (format!("77{}", "0".repeat(14)), format!("c[2Ja{}", "ä".repeat(27)));
+    assert_eq!(read, DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna });
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..8u8) {

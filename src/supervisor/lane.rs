@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::job::Job;
 use super::route::{KeyRoute, MemberId};
 use super::schedule::{Fit, Item, Schedule, TenantId};
+use super::seats::{Bell, Place, Seat, Seats};
 use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::model::{Class, Fault, Namespace};
 
@@ -50,26 +51,6 @@ pub(super) enum Wake {
     Each,
 }
 
-/// For whom a session works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) member: MemberId,
-    /// The member's epoch when the session was opened; once the lane knows a later one, the place is void.
-    pub(super) epoch: u64,
-}
-
-/// A session's place at the lane, and what wakes it there.
-pub(super) struct Seat {
-    pub(super) place: Place,
-    bell: Arc<Condvar>,
-}
-
-impl Seat {
-    pub(super) fn new(member: MemberId, epoch: u64) -> Seat {
-        Seat { place: Place { member, epoch }, bell: Arc::default() }
-    }
-}
-
 /// What a pull comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulled {
@@ -94,35 +75,16 @@ pub(super) struct Lane {
 
 struct State {
     schedule: Schedule<Job>,
-    /// Few: found by looking through them.
-    members: Vec<(MemberId, Membership)>,
+    seats: Seats,
     /// Retries each tenant may still make, in hundredths.
     budgets: HashMap<TenantId, u32>,
-    /// Sessions with a seat.
-    serving: usize,
-    /// Sessions woken that have not come yet.
-    coming: usize,
     closed: bool,
-}
-
-/// The present epoch of a member, the bells of its sessions that sit here, and of those that sleep.
-#[derive(Default)]
-struct Membership {
-    epoch: u64,
-    seated: Vec<Arc<Condvar>>,
-    asleep: Vec<Arc<Condvar>>,
 }
 
 impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
-        let state = State {
-            schedule: Schedule::new(),
-            members: Vec::new(),
-            budgets: HashMap::new(),
-            serving: 0,
-            coming: 0,
-            closed: false,
-        };
+        let (schedule, seats, budgets) = (Schedule::new(), Seats::default(), HashMap::new());
+        let state = State { schedule, seats, budgets, closed: false };
         let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
@@ -209,29 +171,16 @@ impl Lane {
 
     /// Takes a seat. The session may pull from now on.
     pub(super) fn sit(&self, seat: &Seat) {
-        let mut state = self.state.lock();
-        let member = state.member(seat.place.member);
-        if member.epoch == seat.place.epoch {
-            member.seated.push(Arc::clone(&seat.bell));
-            state.serving += 1;
-        }
+        self.state.lock().seats.sit(seat);
     }
 
     /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
     /// left.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut state = self.state.lock();
-        let member = state.member(seat.place.member);
-        if let Some(place) = member.seated.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell)) {
-            member.seated.swap_remove(place);
-            let asleep = member.asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
-            let asleep = asleep.map(|place| member.asleep.remove(place));
-            state.serving -= 1;
-            // Its call had returned just before it was given up: it is to end all the same.
-            if let Some(bell) = asleep {
-                state.coming += 1;
-                ring(&bell);
-            }
+        // Its call had returned just before it was given up: it is to end all the same.
+        if let Some(bell) = state.seats.leave(seat) {
+            ring(&bell);
         }
         // It may have been woken for a job that it leaves to others.
         self.wake(state);
@@ -239,14 +188,7 @@ impl Lane {
 
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
-        let mut state = self.state.lock();
-        let membership = state.member(member);
-        let gone = std::mem::take(&mut membership.seated).len();
-        let asleep = std::mem::take(&mut membership.asleep);
-        membership.epoch = epoch;
-        state.serving -= gone;
-        state.coming += asleep.len();
-        drop(state);
+        let asleep = self.state.lock().seats.begin_epoch(member, epoch);
         asleep.iter().for_each(|bell| ring(bell));
     }
 
@@ -259,7 +201,7 @@ impl Lane {
         let mut finished = Vec::new();
         let mut state = self.state.lock();
         loop {
-            if state.member(seat.place.member).epoch != seat.place.epoch {
+            if !state.seats.is_present(seat) {
                 self.wake(state);
                 return Pulled::End;
             }
@@ -274,12 +216,12 @@ impl Lane {
                 continue;
             }
             if self.is_finished(&state) {
-                let asleep = state.everyone();
+                let asleep = state.seats.everyone();
                 drop(state);
                 asleep.iter().for_each(|bell| ring(bell));
                 return Pulled::End;
             }
-            if !state.is_seated(seat) {
+            if !state.seats.is_seated(seat) {
                 self.wake(state);
                 return Pulled::End;
             }
@@ -295,7 +237,7 @@ impl Lane {
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let share = (state.schedule.len() / state.serving.max(1)).max(1);
+        let share = (state.schedule.len() / state.seats.serving().max(1)).max(1);
         let batch_time = nanoseconds(self.limits.batch_time);
         let mut planned = 0;
         while batch.len() < self.limits.batch_max && (batch.len() < share || planned < SLICE) {
@@ -427,7 +369,7 @@ impl Lane {
 
     /// The same where no session pulls, which would find them itself.
     pub(super) fn sweep_if_idle(&self) {
-        if self.state.lock().serving == 0 {
+        if self.state.lock().seats.serving() == 0 {
             self.sweep();
         }
     }
@@ -437,7 +379,7 @@ impl Lane {
         let mut state = self.state.lock();
         state.closed = true;
         self.closed.store(true, Ordering::SeqCst);
-        let asleep = if self.is_finished(&state) { state.everyone() } else { Vec::new() };
+        let asleep = if self.is_finished(&state) { state.seats.everyone() } else { Vec::new() };
         drop(state);
         asleep.iter().for_each(|bell| ring(bell));
     }
@@ -462,7 +404,7 @@ impl Lane {
         if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
             let asleep = {
                 let mut state = self.state.lock();
-                if self.is_finished(&state) { state.everyone() } else { Vec::new() }
+                if self.is_finished(&state) { state.seats.everyone() } else { Vec::new() }
             };
             asleep.iter().for_each(|bell| ring(bell));
         }
@@ -472,7 +414,7 @@ impl Lane {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         let jobs = state.schedule.sweep(|_| Some(()));
-        let asleep = if state.closed { state.everyone() } else { Vec::new() };
+        let asleep = if state.closed { state.seats.everyone() } else { Vec::new() };
         drop(state);
         drop(jobs);
         asleep.iter().for_each(|bell| ring(bell));
@@ -483,7 +425,7 @@ impl Lane {
     /// Sessions that wait for work.
     #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
-        self.state.lock().members.iter().map(|(_, member)| member.asleep.len()).sum()
+        self.state.lock().seats.asleep()
     }
 
     /// Jobs queued now.
@@ -498,49 +440,18 @@ impl Lane {
 }
 
 impl State {
-    /// A member's part; made if there is none.
-    fn member(&mut self, id: MemberId) -> &mut Membership {
-        let place = self.members.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
-            self.members.push((id, Membership::default()));
-            self.members.len() - 1
-        });
-        &mut self.members[place].1
-    }
-
-    fn is_seated(&mut self, seat: &Seat) -> bool {
-        self.member(seat.place.member).seated.iter().any(|bell| Arc::ptr_eq(bell, &seat.bell))
-    }
-
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
-    fn next_bell(&mut self, wake: Wake) -> Option<Arc<Condvar>> {
+    fn next_bell(&mut self, wake: Wake) -> Option<Bell> {
         let most = match wake {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
         };
-        let nobody_sleeps = || self.members.iter().all(|(_, member)| member.asleep.is_empty());
-        if self.schedule.is_empty() || self.coming >= most || nobody_sleeps() {
+        if self.schedule.is_empty() || self.seats.coming() >= most || !self.seats.has_sleepers() {
             return None;
         }
         let now = Instant::now();
-        let (schedule, members) = (&self.schedule, &self.members);
-        let can = |id: MemberId, epoch| schedule.any(&mut |job: &Job| judge(job, Place { member: id, epoch }, now));
-        let idle = members.iter().filter(|(_, member)| !member.asleep.is_empty());
-        // The member with most idle sessions first: so a lane with little to do spreads it.
-        let best = idle.filter(|(id, member)| can(*id, member.epoch)).max_by_key(|(_, member)| member.asleep.len());
-        let id = best?.0;
-        // Who fell asleep last is the one whose caches are warm.
-        let bell = self.member(id).asleep.pop()?;
-        self.coming += 1;
-        Some(bell)
-    }
-
-    /// The bells of all who sleep, taken off the lists.
-    fn everyone(&mut self) -> Vec<Arc<Condvar>> {
-        let asleep = self.members.iter_mut().flat_map(|(_, member)| std::mem::take(&mut member.asleep));
-        let bells: Vec<_> = asleep.collect();
-        self.coming += bells.len();
-        bells
+        self.seats.next(|place| self.schedule.any(&mut |job: &Job| judge(job, place, now)))
     }
 }
 
@@ -550,7 +461,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    state.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
+    state.seats.sleeps(seat);
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
@@ -559,21 +470,13 @@ fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>)
                 false
             }
         };
-        let asleep = &mut state.member(seat.place.member).asleep;
-        let place = asleep.iter().position(|bell| Arc::ptr_eq(bell, &seat.bell));
-        if let Some(place) = place.filter(|_| timed_out) {
-            asleep.remove(place);
+        if state.seats.was_called(seat, timed_out) {
+            return true;
         }
-        match place {
-            // Its bell was taken off the list: it was called.
-            None => {
-                state.coming -= 1;
-                return true;
-            }
-            Some(_) if timed_out => return false,
-            // Woken by nobody.
-            Some(_) => {}
+        if timed_out {
+            return false;
         }
+        // Woken by nobody.
     }
 }
 

@@ -12,9 +12,10 @@ use futures_util::FutureExt;
 use shuttle::thread;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::Seat;
 use crate::backend::KeySelector;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,

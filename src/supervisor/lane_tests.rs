@@ -10,9 +10,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, LaneLimits, Place, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::{Place, Seat};
 use super::together;
 use crate::backend::KeySelector;
 use crate::model::{

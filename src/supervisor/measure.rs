@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::job::Pending;
-use super::lane::{Lane, LaneLimits, Pulled, Seat, Wake};
+use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
+use super::seats::Seat;
 use crate::backend::KeySelector;
 use crate::config::Limits;
 use crate::model::{

@@ -47,6 +47,7 @@ mod same_token;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
+mod seats;
 mod session_thread;
 mod slot_actor;
 mod slot_keys;

@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
 use super::job::{Job, Pending};
-use super::lane::{Lane, Place, nanoseconds};
+use super::lane::{Lane, nanoseconds};
 use super::pool::Pool;
 use super::schedule::TenantId;
+use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
 use crate::model::{Fault, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::job::{Job, JobResult, Work};
-use super::lane::{Lane, Pulled, Seat};
+use super::lane::{Lane, Pulled};
 use super::presence::Presence;
 use super::proof;
+use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, FoundKey, Session};
 use crate::config::VerifyAfterSign;

@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 
 use super::control::ControlThread;
 use super::health::{Again, Event, Health, Step};
-use super::lane::Seat;
 use super::pool::Member;
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
+use super::seats::Seat;
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
 use super::watch::Watch;

@@ -5,7 +5,22 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::config::Limits;
 use crate::telemetry::Refusal;
+
+/// Brings the bounds of connections below what `open_files`, the process's limit of them, leaves: a quarter is kept for all
+/// else, such as the store, worker processes and whoever scrapes, and of what remains a quarter for other uids. Connections
+/// that nobody accepts for want of a file are not even refused, and take everyone's with them. False if the bounds are met.
+pub(super) fn fit_to(open_files: Option<u64>, limits: &mut Limits) -> bool {
+    let three_quarters = |all: usize| (all - all / 4).max(1);
+    let all = open_files.and_then(|all| usize::try_from(all).ok()).map_or(usize::MAX, three_quarters);
+    if limits.connections <= all {
+        return false;
+    }
+    limits.connections = all;
+    limits.connections_per_uid = limits.connections_per_uid.min(three_quarters(all));
+    true
+}
 
 /// The books. Cheap to clone.
 #[derive(Clone)]
@@ -77,5 +92,19 @@ mod tests {
         assert!(matches!(accounts.open(1002), Err(Refusal::Connections)));
         drop(first);
         assert!(accounts.open(1000).is_ok(), "a closed connection makes room");
+    }
+
+    #[test]
+    fn connections_leave_open_files_for_all_else_and_one_uid_some_for_the_others() {
+        let fitted = |open_files| {
+            let mut limits = Limits::default();
+            let reduced = fit_to(open_files, &mut limits);
+            (reduced, limits.connections, limits.connections_per_uid)
+        };
+        assert_eq!(fitted(Some(1024)), (true, 768, 576));
+        assert_eq!(fitted(Some(4096)), (true, 3072, 1024));
+        for enough in [None, Some(1 << 20), Some(u64::MAX)] {
+            assert_eq!(fitted(enough), (false, 4096, 1024));
+        }
     }
 }

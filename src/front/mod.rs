@@ -78,7 +78,7 @@ impl Front {
         let bound = listeners.iter().map(BoundListener::bind).collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (stop, stopped) = watch::channel(false);
-        let limits = Arc::new(limits.clone());
+        let limits = Arc::new(fitting(limits));
         let accounts = Accounts::new(limits.connections, limits.connections_per_uid);
         let bodies = Bodies::new(limits.http_bodies_bytes);
         let shared = Shared { door, limits: Arc::clone(&limits), bodies, telemetry, stop: stopped };
@@ -105,4 +105,22 @@ impl Front {
             DrainReport { finished: sum.finished + report.finished, cut: sum.cut + report.cut }
         })
     }
+}
+
+/// The limits, with no more connections than the process may have files open. The limit is not raised by us: libraries that
+/// use `select` break where descriptors go beyond 1,023.
+fn fitting(limits: &Limits) -> Limits {
+    let mut fitting = limits.clone();
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if accounts::fit_to(open_files, &mut fitting) {
+        tracing::warn!(
+            open_files,
+            connections = fitting.connections,
+            connections_per_uid = fitting.connections_per_uid,
+            configured = limits.connections,
+            "fewer connections are taken than configured: raise the limit of open files \
+             (LimitNOFILE= of a systemd unit)"
+        );
+    }
+    fitting
 }

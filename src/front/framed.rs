@@ -92,11 +92,11 @@ impl Future for InFlight {
 }
 
 /// A connection's turn on its worker.
-struct Turn(std::time::Instant);
+struct Turn(Instant);
 
 impl Turn {
     fn begin() -> Turn {
-        Turn(std::time::Instant::now())
+        Turn(Instant::now())
     }
 
     fn is_over(&self) -> bool {

@@ -4,6 +4,7 @@
 //! log line and no allocation of ours but the answer.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -80,11 +81,11 @@ struct Started {
 }
 
 /// Notes a key; of very many, all are looked at again.
-fn note(keys: &mut HashSet<usize, RandomState>, flow: usize) {
+fn note<K: Eq + Hash>(keys: &mut HashSet<K, RandomState>, key: K) {
     if keys.len() >= SEEN_MAX {
         keys.clear();
     }
-    keys.insert(flow);
+    keys.insert(key);
 }
 
 impl Started {
@@ -100,8 +101,9 @@ struct Running {
     /// The jobs that are with the token.
     started: Vec<Started>,
     results: Vec<Result<Bytes, BackendError>>,
-    /// Keys whose handles this session has been seen to sign rightly with, by their flows.
-    seen: HashSet<usize, RandomState>,
+    /// Keys, by their flows, and the handles of theirs that this session has been seen to sign rightly with: one that is found
+    /// anew is another handle.
+    seen: HashSet<(usize, u64), RandomState>,
     /// Keys whose handles were found and proven anew because they signed wrongly here.
     doubted: HashSet<usize, RandomState>,
     signatures: u64,
@@ -273,7 +275,7 @@ impl SessionThread {
         *now = Instant::now();
         let took = (*now - began) / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
         self.watch.end_call();
-        for (Started { work, .. }, result) in started.iter().zip(results.iter_mut()) {
+        for (Started { work, handle }, result) in started.iter().zip(results.iter_mut()) {
             if result.is_ok() {
                 work.key.learn(took);
             }
@@ -283,12 +285,13 @@ impl SessionThread {
             tenant.job_started(began.saturating_duration_since(work.queued_at), class);
             tenant.job_finished(took);
             if let Ok(signature) = result {
-                let first = !seen.contains(&work.flow());
+                let by = (work.flow(), *handle);
+                let first = !seen.contains(&by);
                 if !first && !self.is_sampled(signatures) {
                     continue;
                 }
                 match self.check(work, signature, first && !doubted.contains(&work.flow())) {
-                    Ok(()) => note(seen, work.flow()),
+                    Ok(()) => note(seen, by),
                     Err(error) => {
                         note(doubted, work.flow());
                         *result = Err(error);

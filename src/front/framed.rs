@@ -33,6 +33,9 @@ const UNSENT_MAX: usize = 1 << 20;
 const TURN: Duration = Duration::from_micros(500);
 /// Answers between two looks at the clock.
 const LOOK: usize = 8;
+/// Calls that are started before those that can go on do, and before another look at the clock: what they compute before
+/// they have a key to wait for is not interrupted, and their jobs are pushed together.
+const CALLS_AT_ONCE: usize = 16;
 /// Frames in a row that are no message, before the connection is closed.
 const GARBAGE_MAX: u32 = 16;
 
@@ -66,6 +69,8 @@ struct Connection<'s> {
     /// Wakes for the calls in flight.
     gathering: Gathering,
     inbox: BytesMut,
+    /// When the last bytes of the inbox were read.
+    arrived: Instant,
     outbox: BytesMut,
     garbage: u32,
     /// Nothing more is read: the client has closed its side, or sent what cannot be read any further.
@@ -123,6 +128,7 @@ impl<'s> Connection<'s> {
             in_flight: FuturesUnordered::new(),
             gathering: Gathering::new(wakeups),
             inbox: BytesMut::new(),
+            arrived: Instant::now(),
             outbox: BytesMut::new(),
             garbage: 0,
             deaf: false,
@@ -137,7 +143,7 @@ impl<'s> Connection<'s> {
         loop {
             let answered = together(|| self.collect(context, &turn));
             let wrote = self.write(context);
-            let read = self.read(context, &turn);
+            let read = self.read(context);
             if wrote == Step::Closed || read == Step::Closed {
                 return Poll::Ready(());
             }
@@ -216,44 +222,48 @@ impl<'s> Connection<'s> {
         step
     }
 
-    /// Reads what has come and starts the calls in it.
-    fn read(&mut self, context: &mut Context<'_>, turn: &Turn) -> Step {
+    /// Starts the calls that have come, or reads more.
+    fn read(&mut self, context: &mut Context<'_>) -> Step {
         if self.deaf || self.stopping {
             return Step::Idle;
         }
-        // Calls may be left in the buffer from when the connection was full.
-        let mut step = self.start_calls();
-        while !self.deaf && !self.full() {
-            self.inbox.reserve(READ_BYTES);
-            let read = std::pin::pin!(self.stream.read_buf(&mut self.inbox));
-            // After a short read nothing is left: the next poll says so without asking the kernel.
-            let Poll::Ready(read) = read.poll(context) else { break };
-            match read {
-                Ok(0) if self.in_flight.is_empty() && self.outbox.is_empty() => return Step::Closed,
-                // Half-closed: what was asked is still answered.
-                Ok(0) => self.deaf = true,
-                Ok(_) => {
-                    self.start_calls();
-                    step = Step::Progress;
-                    if turn.is_over() {
-                        break;
-                    }
-                }
-                Err(_) => return Step::Closed,
-            }
+        // Some may be left in the buffer: from when the connection was full, or of a read that brought many.
+        if self.start_calls() == Step::Progress {
+            return Step::Progress;
         }
-        step
+        if self.deaf || self.full() {
+            return Step::Idle;
+        }
+        self.inbox.reserve(READ_BYTES);
+        let read = std::pin::pin!(self.stream.read_buf(&mut self.inbox));
+        // After a short read nothing is left: the next poll says so without asking the kernel.
+        let Poll::Ready(read) = read.poll(context) else { return Step::Idle };
+        match read {
+            Ok(0) if self.in_flight.is_empty() && self.outbox.is_empty() => Step::Closed,
+            Ok(0) => {
+                // Half-closed: what was asked is still answered.
+                self.deaf = true;
+                Step::Idle
+            }
+            Ok(_) => {
+                self.arrived = Instant::now();
+                self.start_calls();
+                Step::Progress
+            }
+            Err(_) => Step::Closed,
+        }
     }
 
     fn start_calls(&mut self) -> Step {
         let mut step = Step::Idle;
-        // Those read together have arrived together.
-        let arrived = Instant::now();
-        while !self.deaf && !self.full() {
+        for _ in 0..CALLS_AT_ONCE {
+            if self.deaf || self.full() {
+                break;
+            }
             match frame::next_frame(&mut self.inbox, self.shared.limits.frame_bytes) {
                 Ok(None) => break,
                 Ok(Some(bytes)) => match proto::Call::decode(bytes) {
-                    Ok(call) => self.start_call(call, arrived),
+                    Ok(call) => self.start_call(call),
                     Err(error) => self.garbage(&format!("the frame is no call: {error}")),
                 },
                 Err(error) => {
@@ -282,7 +292,7 @@ impl<'s> Connection<'s> {
         frame::put_frame(&mut self.outbox, &wire::reply(id, result));
     }
 
-    fn start_call(&mut self, call: proto::Call, arrived: Instant) {
+    fn start_call(&mut self, call: proto::Call) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
         match wire::parse_call(call.operation) {
@@ -298,7 +308,7 @@ impl<'s> Connection<'s> {
                 let result = Some(proto::reply::Result::Pong(proto::Pong { payload }));
                 frame::put_frame(&mut self.outbox, &proto::Reply { id, result });
             }
-            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class, arrived) {
+            Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
                 Ok(operation) => {
                     let answer = Arc::clone(&self.shared.door).run(operation);
                     self.in_flight.push(InFlight { id, answer });
@@ -332,7 +342,7 @@ impl<'s> Connection<'s> {
         })
     }
 
-    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32, arrived: Instant) -> Result<Operation, Fault> {
+    fn operation(&self, mut body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {
         if !self.greeted {
             return Err(Fault::invalid("say Hello first: with the protocol's version, a token and a namespace"));
         }
@@ -343,8 +353,9 @@ impl<'s> Connection<'s> {
         };
         let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
+        let (caller, arrived) = (self.caller, self.arrived);
         let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
-        Ok(Operation { namespace, caller: self.caller, arrived, deadline, class, body })
+        Ok(Operation { namespace, caller, arrived, deadline, class, body })
     }
 
     /// The namespace an operation is addressed to, whose path is taken off the operation's own.

@@ -63,7 +63,12 @@ impl Worker {
         let (end, ended) = oneshot::channel();
         let load = Arc::new(AtomicUsize::new(0));
         let desk = Desk { arrivals, load: Arc::clone(&load) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Answers come from other threads: they do not wait for many turns of busy connections.
+            .global_queue_interval(4)
+            .build()
+            .map_err(cannot)?;
         let thread = std::thread::Builder::new()
             .name(format!("keyway-worker-{number}"))
             .spawn(move || {

@@ -122,7 +122,7 @@ impl Deref for Job {
 impl Work {
     /// Which key it is for.
     pub(super) fn flow(&self) -> usize {
-        Arc::as_ptr(&self.key).addr()
+        self.key.number()
     }
 }
 

@@ -127,8 +127,13 @@ impl Routes {
     }
 }
 
+/// Routes made so far, in all lanes.
+static ROUTES: AtomicUsize = AtomicUsize::new(0);
+
 /// The way of one managed key's jobs. Shared; follows the members' comings and goings by itself.
 pub struct KeyRoute {
+    /// Its own, and never another's: what is remembered of a route does not pass to one made later.
+    number: usize,
     uuid: String,
     name: String,
     public: PublicKey,
@@ -148,6 +153,7 @@ impl KeyRoute {
     pub(super) fn new(spec: &KeySpec, public: &PublicKey, pool: &Pool) -> KeyRoute {
         let absence = Fault::KeyUnavailable { key: spec.name.clone(), reason: "its token is not ready yet".into() };
         KeyRoute {
+            number: ROUTES.fetch_add(1, Ordering::Relaxed),
             uuid: spec.uuid.clone(),
             name: spec.name.clone(),
             public: public.clone(),
@@ -208,6 +214,11 @@ impl KeyRoute {
     /// Changes the key's cap.
     pub(super) fn cap(&self, max_parallel: Option<usize>) {
         self.max_parallel.store(max_parallel.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// Which of all routes it is.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 
     /// The lane its jobs go through.

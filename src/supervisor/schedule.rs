@@ -143,6 +143,12 @@ impl<J: Item> Schedule<J> {
         self.get(id).map_or(0, |tenant| tenant.queued)
     }
 
+    /// Whose turns come, in their order.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> Vec<TenantId> {
+        self.ring.iter().copied().collect()
+    }
+
     /// The namespace of a place.
     pub(super) fn namespace(&self, id: TenantId) -> Namespace {
         self.get(id).map_or_else(Namespace::root, |tenant| tenant.namespace.clone())
@@ -312,8 +318,9 @@ impl<J: Item> Schedule<J> {
         }
         self.queued -= out.len();
         self.control_queued -= out.iter().filter(|(job, _)| job.class() == Class::Control).count();
-        let tenants = &self.tenants;
-        self.ring.retain(|id| tenants.get(id.0 as usize).is_some_and(|tenant| tenant.queued > 0));
+        for index in (0..self.ring.len()).rev() {
+            self.leave_if_empty(index);
+        }
         out
     }
 
@@ -332,6 +339,9 @@ impl<J: Item> Schedule<J> {
         tenant.queued -= 1;
         self.queued -= 1;
         self.control_queued -= usize::from(class == Class::Control);
+        if let Some(index) = self.ring.iter().position(|id| *id == most) {
+            self.leave_if_empty(index);
+        }
         Some((most, job))
     }
 

@@ -257,6 +257,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(schedule.len(), inside.len());
+            let turns = schedule.turns();
+            prop_assert!(turns.iter().all(|id| turns.iter().filter(|other| *other == id).count() == 1), "{turns:?}");
             let by_tenant: usize = ids.iter().map(|id| schedule.queued_of(*id)).sum();
             prop_assert_eq!(by_tenant, inside.len());
         }

@@ -108,7 +108,7 @@ struct Running {
     doubted: HashSet<usize, RandomState>,
     signatures: u64,
     rest: Duration,
-    /// When the last call ended, or the batch was taken: little is done between, so the next one begins then.
+    /// When the last call ended, the batch was taken, or whatever else takes long was done: the next call begins then.
     now: Instant,
 }
 
@@ -297,6 +297,7 @@ impl SessionThread {
                         *result = Err(error);
                     }
                 }
+                *now = Instant::now();
             }
         }
     }
@@ -306,21 +307,27 @@ impl SessionThread {
     fn finish(&self, running: &mut Running) -> After {
         let mut after = After::GoOn;
         let mut results = std::mem::take(&mut running.results);
-        for result in results.drain(..) {
+        let last = results.len().saturating_sub(1);
+        for (place, result) in results.drain(..).enumerate() {
             let Some(job) = self.watch.finish() else { return After::GivenUp };
+            if place == last {
+                // The token was told of no more: what is left can be done by others while this session rests or reopens.
+                self.watch.stop();
+            }
             match result {
                 Ok(answer) => {
                     running.rest = REST_FIRST;
                     running.outbox.push((job, Ok(answer)));
                 }
-                Err(error) => match self.judge(job, error, running) {
-                    After::GoOn => {}
-                    judged if matches!(after, After::GoOn) => after = judged,
-                    _ => {}
-                },
+                Err(error) => {
+                    let judged = self.judge(job, error, running);
+                    if matches!(after, After::GoOn) {
+                        after = judged;
+                    }
+                    running.now = Instant::now();
+                }
             }
         }
-        self.watch.stop();
         running.results = results;
         after
     }

@@ -58,7 +58,7 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
     route
 }
 
-fn submit(key: &Arc<KeyRoute>, namespace: &str) -> Pending {
+fn submit(key: &Arc<KeyRoute>) -> Pending {
     let input = SignInput::Message(Bytes::from_static(b"m"));
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
     let deadline = Deadline::after(Duration::from_secs(3600));
@@ -119,9 +119,8 @@ fn all_answered(act: fn(&Lane, Job), max_parallel: Option<usize>) {
                 let mine = key(&pool, "a", &[ONE], max_parallel);
                 let ours = key(&pool, "b", &[ONE, TWO], max_parallel);
                 let sessions = [session(&pool, ONE, act), session(&pool, ONE, act), session(&pool, TWO, act)];
-                let askers = [(mine, "a"), (ours, "b")].map(|(key, namespace)| {
-                    thread::spawn(move || (0..3).map(|_| submit(&key, namespace)).collect::<Vec<_>>())
-                });
+                let askers =
+                    [mine, ours].map(|key| thread::spawn(move || (0..3).map(|_| submit(&key)).collect::<Vec<_>>()));
                 let pending: Vec<Pending> =
                     askers.into_iter().flat_map(|asker| asker.join().expect("it submits")).collect();
                 // Closed, a lane is emptied before its sessions end: so whoever sleeps too long is found here.
@@ -168,7 +167,7 @@ fn sessions_that_leave_take_no_wake_up_with_them() {
                 let sessions = [session(&pool, ONE, answer), session(&pool, TWO, answer)];
                 let asker = thread::spawn({
                     let key = Arc::clone(&key);
-                    move || (0..3).map(|_| submit(&key, "a")).collect::<Vec<_>>()
+                    move || (0..3).map(|_| submit(&key)).collect::<Vec<_>>()
                 });
                 key.remove_holder(ONE, &Fault::absent());
                 pool.lane.begin_epoch(ONE, 2);

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::reader::Reader;
 
+/// Values of one item of a batch: itself, and more fields than it has.
+const VALUES_PER_ITEM: usize = 8;
+
 /// `limits { … }`: every bound, each with a default and a stated maximum. Field names are those of the stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -43,8 +46,11 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Size of an HTTP body in bytes. Default 32 MiB, at most 256 MiB.
     pub http_body_bytes: usize,
-    /// Size of all HTTP bodies together that are read or answered, short ones apart, in bytes. Default 128 MiB, at least that of
-    /// one body, at most 64 GiB.
+    /// Values in an HTTP body: every object, every list, and whatever is in them. Default 131,072, or eight for each of
+    /// `batch_items` where that is more; at most 16,777,216.
+    pub http_body_values: usize,
+    /// What all HTTP bodies together may take that are read or answered, light ones apart, in bytes of memory: that of the
+    /// text, and about 100 to 1,000 for each value. Default 128 MiB, at least the size of one body, at most 64 GiB.
     pub http_bodies_bytes: usize,
     /// Size of an HTTP head in bytes. Default 64 KiB, at most 1 MiB.
     pub http_head_bytes: usize,
@@ -85,6 +91,7 @@ impl Default for Limits {
             connections_per_uid: 1024,
             frame_bytes: 1 << 20,
             http_body_bytes: 32 << 20,
+            http_body_values: 1 << 17,
             http_bodies_bytes: 128 << 20,
             http_head_bytes: 64 << 10,
             requests_per_connection: 256,
@@ -135,6 +142,8 @@ impl Limits {
         stanza.bytes("http_head_bytes", 8192..=MIB, &mut self.http_head_bytes);
         stanza.count("requests_per_connection", 1..=65_536, &mut self.requests_per_connection);
         stanza.count("batch_items", 1..=1_000_000, &mut self.batch_items);
+        self.http_body_values = self.http_body_values.max(VALUES_PER_ITEM * self.batch_items);
+        stanza.count("http_body_values", 64..=1 << 24, &mut self.http_body_values);
         stanza.duration("client_io", 100 * MILLISECOND..=seconds(600), &mut self.client_io);
         stanza.duration("probe_min", 10 * MILLISECOND..=seconds(60), &mut self.probe_min);
         self.probe_max = self.probe_max.max(self.probe_min);

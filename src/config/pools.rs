@@ -11,6 +11,8 @@ use crate::model::{Namespace, TokenSelector};
 
 /// Members of one pool.
 const MEMBERS_MAX: usize = 64;
+/// What stands in metrics where there is no pool.
+const NO_POOL: &str = "none";
 /// Longest path of a namespace in bytes.
 const NAMESPACE_BYTES: usize = 256;
 /// Parts of paths that no namespace may have: they begin paths of the API, in every namespace.
@@ -23,6 +25,13 @@ pub(super) fn kms_pool(stanza: &mut Reader<'_>, block: &Block, name: &str) -> Op
     let mut members = Vec::new();
     let mut any_inline = false;
     let mut whole = true;
+    if name.contains('/') || name.eq_ignore_ascii_case(NO_POOL) {
+        stanza.refuse(format!(
+            "no kms_pool may be called {name:?}: metrics call tokens that are in no kms_pool \"LIBRARY/TOKEN\", and none at \
+             all {NO_POOL:?}; choose a name without \"/\""
+        ));
+        whole = false;
+    }
     for nested in block.body.blocks().filter(|nested| nested.ident.as_str() == "member") {
         let mut reader = stanza.nested(nested, format!("a member of kms_pool {name:?}"));
         if !nested.labels.is_empty() {

@@ -86,6 +86,10 @@ pub(super) fn seal(stanza: &mut Reader<'_>) -> Option<Seal> {
 /// The second answer: whether the PIN stands in the file itself.
 pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)> {
     let name = stanza.required("name");
+    if name.as_ref().is_some_and(|name| name.contains('/')) {
+        let why = "metrics call its tokens \"NAME/TOKEN\"; choose a name without \"/\"";
+        stanza.refuse_field("name", format!("the name of a kms_library: {why}"));
+    }
     let library = stanza.required_path("library");
     let pin = stanza.parsed("pin", |expression| reference::fetch(text(expression)?));
     let profile = stanza.choice("profile", &Profile::ALL.map(|profile| (profile.traits().name, profile)));

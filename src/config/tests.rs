@@ -56,6 +56,7 @@ fn every_field_is_read() {
         }
         telemetry { prometheus_listener = "unix:///run/metrics.sock" }
         limits {
+          batch_items = 20000
           lane_jobs = 100
           batch_time = "2ms"
           deadline = 3
@@ -84,6 +85,7 @@ fn every_field_is_read() {
     assert!(config.warnings[0].contains("k.hcl:13:9"), "{:?}", config.warnings);
     assert_eq!(config.telemetry.prometheus_listener, Some(PrometheusListener::Unix("/run/metrics.sock".into())));
     let limits = &config.limits;
+    assert_eq!((limits.batch_items, limits.http_body_values), (20_000, 160_000));
     assert_eq!((limits.lane_jobs, limits.lane_jobs_per_namespace), (100, 100));
     assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(2), Duration::from_secs(3)));
     assert_eq!((limits.frame_bytes, limits.call_sign), (2 << 20, Some(Duration::from_secs(7))));
@@ -258,6 +260,9 @@ fn a_pool_that_cannot_work_is_refused_with_the_reason() {
         (pool("p", &member("token_label = \"t\"\n slot = 1")), "exactly one of"),
         (pool("p", &member("token_label = \"t\"\n colour = 1")), "unknown field \"colour\""),
         (pool("LUNA", &one), "share one name"),
+        (pool("None", &one), "no kms_pool may be called \"None\": metrics call"),
+        (pool("luna/slot 3", &one), "no kms_pool may be called \"luna/slot 3\""),
+        (LUNA.replace("\"luna\"", "\"lu/na\""), "a name without \"/\""),
         (pool("p", &one.replace("luna", "moon")), "there is no kms_library \"moon\""),
         (pool("p", &one.replace("luna", "bare")), "needs a pin"),
         (pool("p", &format!("{one}{one}")), "is in kms_pool \"p\" already"),

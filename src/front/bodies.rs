@@ -1,4 +1,4 @@
-//! Bodies of HTTP requests: who may send a long one, and how much all of them together take up.
+//! Bodies of HTTP requests: who may send a heavy one, and how much all of them together take up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,15 +8,16 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::Shared;
+use super::weight::Scales;
 use crate::model::{Caller, Fault, Namespace};
 
-/// Bodies up to this are read whoever sends them, and not counted: enough for `sys/init`, and for every request of a lone
-/// certificate or signature.
-const SHORT: usize = 64 << 10;
+/// Bodies that weigh no more than this are read whoever sends them, and not counted: enough for `sys/init`, and for every
+/// request of a lone certificate or signature.
+const LIGHT: usize = 64 << 10;
 /// What is reserved at a time.
 const STEP: usize = 256 << 10;
 
-/// The room for long bodies. Cheap to clone.
+/// The room for heavy bodies. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Bodies(Arc<Room>);
 
@@ -26,7 +27,7 @@ struct Room {
 }
 
 /// What one request has taken of the room; given back when dropped. Kept until the request is answered, since what was read
-/// of a body is as long.
+/// of a body is there as long.
 pub(super) struct Held {
     room: Arc<Room>,
     bytes: usize,
@@ -45,15 +46,25 @@ impl Bodies {
 impl Held {
     /// Takes room for so many bytes in all, or says that there is none.
     fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
-        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
-        let more = more.next_multiple_of(STEP);
+        if bytes <= self.bytes {
+            return Ok(());
+        }
         let limit = self.room.limit;
+        if bytes > limit {
+            let what = format!(
+                "the body takes more than {limit} bytes once it is read, which is all there is for bodies; send it in \
+                 parts, or raise http_bodies_bytes"
+            );
+            return Err(Fault::TooLarge { what });
+        }
+        let more = bytes.next_multiple_of(STEP).min(limit) - self.bytes;
         let taken = self.room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
             taken.checked_add(more).filter(|taken| *taken <= limit)
         });
         if taken.is_err() {
             let what = format!(
-                "the bodies of requests take up {limit} bytes already; send fewer at once, or raise http_bodies_bytes"
+                "too little is left of the {limit} bytes there are for the bodies of all requests; send fewer at once, or \
+                 raise http_bodies_bytes"
             );
             return Err(Fault::Unavailable { what });
         }
@@ -68,14 +79,22 @@ impl Drop for Held {
     }
 }
 
-/// Reads a body to its end, in the time a client has for that. A long one is read only of a caller who may come in at all.
+/// A body that has arrived.
+pub(super) struct Whole {
+    pub(super) text: Bytes,
+    pub(super) is_form: bool,
+    pub(super) held: Held,
+}
+
+/// Reads a body to its end, in the time a client has for that. A heavy one is read only of a caller who may come in at all.
 pub(super) async fn read(
     body: Incoming,
+    may_be_form: bool,
     caller: &Caller,
     namespace: &Namespace,
     shared: &Shared,
-) -> Result<(Bytes, Held), Fault> {
-    match tokio::time::timeout(shared.limits.client_io, collect(body, caller, namespace, shared)).await {
+) -> Result<Whole, Fault> {
+    match tokio::time::timeout(shared.limits.client_io, collect(body, may_be_form, caller, namespace, shared)).await {
         Ok(read) => read,
         Err(_) => Err(Fault::DeadlineExceeded { stage: "arriving" }),
     }
@@ -83,29 +102,38 @@ pub(super) async fn read(
 
 async fn collect(
     mut body: Incoming,
+    may_be_form: bool,
     caller: &Caller,
     namespace: &Namespace,
     shared: &Shared,
-) -> Result<(Bytes, Held), Fault> {
-    let limit = shared.limits.http_body_bytes;
+) -> Result<Whole, Fault> {
+    let (limit, values) = (shared.limits.http_body_bytes, shared.limits.http_body_values);
     let (mut whole, mut held, mut judged) = (BytesMut::new(), shared.bodies.hold(), false);
+    let mut scales = Scales::new(may_be_form);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Fault::invalid(format!("the body broke off: {error}")))?;
         let Ok(bytes) = frame.into_data() else { continue };
-        let len = whole.len() + bytes.len();
-        if len > limit {
+        if whole.len() + bytes.len() > limit {
             return Err(Fault::TooLarge { what: format!("the body is over the limit of {limit} bytes") });
         }
-        if len > SHORT {
+        scales.add(&bytes);
+        if scales.values() > values {
+            let what = format!(
+                "the body has more than {values} values, counting objects, lists and what is in them; send it in parts, or \
+                 raise http_body_values"
+            );
+            return Err(Fault::TooLarge { what });
+        }
+        if scales.bytes() > LIGHT {
             if !judged {
                 shared.door.welcome(caller, namespace)?;
                 judged = true;
             }
-            held.grow(len)?;
+            held.grow(scales.bytes())?;
         }
         whole.extend_from_slice(&bytes);
     }
-    Ok((whole.freeze(), held))
+    Ok(Whole { text: whole.freeze(), is_form: scales.is_form(), held })
 }
 
 #[cfg(test)]
@@ -113,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_bodies_share_a_room_and_give_it_back() {
+    fn heavy_bodies_share_a_room_and_give_it_back() {
         let bodies = Bodies::new(4 * STEP);
         let (mut one, mut other) = (bodies.hold(), bodies.hold());
         one.grow(STEP + 1).unwrap();
@@ -124,7 +152,11 @@ mod tests {
         assert!(refused.retryable() && refused.to_string().contains("http_bodies_bytes"), "{refused}");
         drop(one);
         other.grow(4 * STEP).unwrap();
+        let never = other.grow(4 * STEP + 1).unwrap_err();
+        assert!(!never.retryable() && never.to_string().contains("http_bodies_bytes"), "{never}");
         drop(other);
         assert_eq!(bodies.0.taken.load(Ordering::Relaxed), 0);
+        // A room that is no multiple of a step can be filled too.
+        Bodies::new(STEP + 2).hold().grow(STEP + 1).unwrap();
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
-use super::bodies::{self, Held};
+use super::bodies::{self, Held, Whole};
 use super::{Shared, path};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
@@ -30,6 +30,10 @@ const VAULT_TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// The media type of a PATCH (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
+/// The media type of a form.
+const FORM: &str = "application/x-www-form-urlencoded";
+/// Parameters of one query. No path has more than a few; each takes far more memory than its text.
+const PARAMETERS: usize = 256;
 /// Bodies beyond this are read on a thread of the blocking pool.
 const LARGE_BODY: usize = 128 << 10;
 /// hyper wants room for at least this much of a head.
@@ -135,7 +139,7 @@ async fn operation(
     };
     let below = Namespace::from_client(text(&head.headers, &VAULT_NAMESPACE)?.unwrap_or_default());
     let (namespace, rest) = shared.door.locate(&below, &path);
-    let query = query(head.uri.query());
+    let query = parameters(head.uri.query())?;
     let verb = verb(&head.method, &query)?;
     let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
     let caller = Caller { token, ..caller };
@@ -145,8 +149,9 @@ async fn operation(
     let (data, held) = match verb {
         Verb::Read | Verb::List | Verb::Delete => (query, None),
         Verb::Write | Verb::Patch => {
-            let (body, held) = bodies::read(body, &caller, &namespace, shared).await?;
-            (body_data(&head.headers, body).await?, Some(held))
+            let may_be_form = media_type(&head.headers) == Some(FORM);
+            let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
+            (body_data(text, is_form).await?, Some(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -213,17 +218,20 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
     Some(value.split(';').next().unwrap_or(value).trim())
 }
 
+fn parameters(text: Option<&str>) -> Result<Data, Fault> {
+    if text.is_some_and(|text| text.split('&').count() > PARAMETERS) {
+        return Err(Fault::invalid(format!("the query has more than {PARAMETERS} parameters")));
+    }
+    Ok(query(text))
+}
+
 fn query(query: Option<&str>) -> Data {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
 }
 
 /// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.
-async fn body_data(headers: &HeaderMap, body: Bytes) -> Result<Data, Fault> {
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    // Clients such as curl send JSON under this name too.
-    let is_form =
-        media_type(headers) == Some("application/x-www-form-urlencoded") && !matches!(first, Some(b'{' | b'['));
+async fn body_data(body: Bytes, is_form: bool) -> Result<Data, Fault> {
     if body.len() <= LARGE_BODY {
         return parse_body(&body, is_form);
     }
@@ -244,14 +252,15 @@ fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::weight::Scales;
     use super::*;
 
     #[test]
     fn json_is_read_as_json_whatever_it_is_called() {
         let read = |body: &'static [u8]| {
-            let mut headers = HeaderMap::new();
-            headers.insert("content-type", HeaderValue::from_static("application/x-www-form-urlencoded"));
-            futures_util::FutureExt::now_or_never(body_data(&headers, Bytes::from_static(body))).unwrap()
+            let mut scales = Scales::new(true);
+            scales.add(body);
+            parse_body(body, scales.is_form())
         };
         for body in [&b"{\"a\": \"b\"}"[..], b" \n\t{\"a\": \"b\"}", b"a=b"] {
             assert_eq!(read(body).unwrap()["a"], "b");
@@ -259,6 +268,14 @@ mod tests {
         for body in [&b" []"[..], b"[{\"a\": 1}]", b"{", b"a=\xff"] {
             assert!(read(body).is_err(), "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_query_has_few_parameters() {
+        let ask = |count: usize| parameters(Some(&vec!["a=b"; count].join("&"))).map(|data| data.len());
+        assert_eq!(ask(PARAMETERS).unwrap(), 1);
+        assert!(ask(PARAMETERS + 1).unwrap_err().to_string().contains("256"));
+        assert!(parameters(None).unwrap().is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod http;
 mod listener;
 mod path;
 mod wakeups;
+mod weight;
 mod worker;
 
 use std::path::PathBuf;

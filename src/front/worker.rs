@@ -16,6 +16,7 @@ use super::wakeups::Wakeups;
 use super::{DrainReport, Shared, framed, http};
 use crate::config::{Pace, Protocol};
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
+use crate::telemetry::Telemetry;
 
 /// Below the deadlines that requests have by default.
 const BEAT: Duration = Duration::from_secs(1);
@@ -47,6 +48,34 @@ impl Desk {
         if self.arrivals.try_send(arrival).is_err() {
             self.load.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// One connection in a worker's load, until it is dropped: a panic must not leave it there.
+struct Burden(Arc<AtomicUsize>);
+
+impl Drop for Burden {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection in the gauge, likewise.
+struct Shown<'s> {
+    telemetry: &'s Telemetry,
+    wire: Wire,
+}
+
+impl<'s> Shown<'s> {
+    fn new(telemetry: &'s Telemetry, wire: Wire) -> Shown<'s> {
+        telemetry.connection_opened(wire);
+        Shown { telemetry, wire }
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.telemetry.connection_closed(self.wire);
     }
 }
 
@@ -105,10 +134,11 @@ async fn serve(
     let end = loop {
         tokio::select! {
             Some(arrival) = inbox.recv() => {
-                let (shared, load, wakeups) = (shared.clone(), Arc::clone(&load), Arc::clone(&wakeups));
+                let (shared, wakeups) = (shared.clone(), Arc::clone(&wakeups));
+                let burden = Burden(Arc::clone(&load));
                 connections.spawn(async move {
+                    let _burden = burden;
                     attend(arrival, &shared, &wakeups).await;
-                    load.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             Some(_) = connections.join_next() => {}
@@ -144,10 +174,36 @@ async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
         Protocol::Framed => Wire::Framed,
     };
     let caller = Caller { peer: arrival.peer, token: None, wire };
-    shared.telemetry.connection_opened(wire);
+    let _shown = Shown::new(&shared.telemetry, wire);
     match wire {
         Wire::Http => http::serve(stream, caller, shared).await,
         Wire::Framed => framed::serve(stream, caller, shared, wakeups).await,
     }
-    shared.telemetry.connection_closed(wire);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_panics_is_counted_no_longer() {
+        let (load, telemetry) = (Arc::new(AtomicUsize::new(2)), Telemetry::new());
+        let open = |count: u32| telemetry.render().contains(&format!("keyway_connections{{wire=\"http\"}} {count}\n"));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let burden = Burden(Arc::clone(&load));
+        let ended = runtime.block_on(runtime.spawn({
+            let telemetry = telemetry.clone();
+            async move {
+                let _burden = burden;
+                let _shown = Shown::new(&telemetry, Wire::Http);
+                assert!(telemetry.render().is_empty(), "on purpose");
+            }
+        }));
+        assert!(ended.is_err_and(|error| error.is_panic()));
+        assert_eq!(load.load(Ordering::Relaxed), 1);
+        assert!(open(0), "{}", telemetry.render());
+        drop(Shown::new(&telemetry, Wire::Framed));
+        let _shown = Shown::new(&telemetry, Wire::Http);
+        assert!(open(1), "{}", telemetry.render());
+    }
 }

@@ -127,8 +127,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 async fn answer(stream: Box<dyn Stream>, telemetry: Telemetry) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&request, &telemetry);
-        async move { Ok::<_, Infallible>(response) }
+        let telemetry = telemetry.clone();
+        async move { Ok::<_, Infallible>(respond(&request, telemetry).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -138,9 +138,13 @@ async fn answer(stream: Box<dyn Stream>, telemetry: Telemetry) {
     let _ = tokio::time::timeout(10 * TIMEOUT, connection).await;
 }
 
-fn respond(request: &Request<Incoming>, telemetry: &Telemetry) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, telemetry: Telemetry) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, telemetry.render()),
+        // With many pools that takes a while, and this thread has more to do.
+        (&Method::GET, "/metrics") => match tokio::task::spawn_blocking(move || telemetry.render()).await {
+            Ok(text) => (StatusCode::OK, text),
+            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be rendered\n".to_owned()),
+        },
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
     };

@@ -48,8 +48,10 @@ impl PoolMetrics {
 pub(super) struct Pools(Mutex<Vec<Arc<PoolMetrics>>>);
 
 impl Pools {
+    /// Whoever makes or ends a pool holds up others, and does not wait until all are rendered.
     pub(super) fn render(&self) -> Vec<String> {
-        self.0.lock().iter().flat_map(|pool| [pool.handle.render(), pool.histograms.render()]).collect()
+        let pools = self.0.lock().clone();
+        pools.iter().flat_map(|pool| [pool.handle.render(), pool.histograms.render()]).collect()
     }
 
     /// The pool with a member of this token.

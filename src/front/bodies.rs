@@ -1,4 +1,4 @@
-//! Bodies of HTTP requests: who may send a heavy one, and how much all of them together take up.
+//! Bodies of requests: who may send a heavy one, and how much all of them together take up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,6 +86,28 @@ pub(super) struct Whole {
     pub(super) held: Held,
 }
 
+/// Takes room for what the data of a framed request takes once it is read.
+pub(super) fn hold(data: &[u8], shared: &Shared) -> Result<Held, Fault> {
+    let (mut held, mut scales) = (shared.bodies.hold(), Scales::new(false));
+    scales.add(data);
+    check_values(&scales, shared.limits.http_body_values)?;
+    if scales.bytes() > LIGHT {
+        held.grow(scales.bytes())?;
+    }
+    Ok(held)
+}
+
+fn check_values(scales: &Scales, limit: usize) -> Result<(), Fault> {
+    if scales.values() <= limit {
+        return Ok(());
+    }
+    let what = format!(
+        "the body has more than {limit} values, counting objects, lists and what is in them; send it in parts, or raise \
+         http_body_values"
+    );
+    Err(Fault::TooLarge { what })
+}
+
 /// Reads a body to its end, in the time a client has for that. A heavy one is read only of a caller who may come in at all.
 pub(super) async fn read(
     body: Incoming,
@@ -117,13 +139,7 @@ async fn collect(
             return Err(Fault::TooLarge { what: format!("the body is over the limit of {limit} bytes") });
         }
         scales.add(&bytes);
-        if scales.values() > values {
-            let what = format!(
-                "the body has more than {values} values, counting objects, lists and what is in them; send it in parts, or \
-                 raise http_body_values"
-            );
-            return Err(Fault::TooLarge { what });
-        }
+        check_values(&scales, values)?;
         if scales.bytes() > LIGHT {
             if !judged {
                 shared.door.welcome(caller, namespace)?;

@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
+use super::bodies::{self, Held};
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
 use crate::dispatch::{Answer, together};
@@ -85,6 +86,8 @@ struct Connection<'s> {
 struct InFlight {
     id: u64,
     answer: Answer,
+    /// The room its data takes, where it is JSON.
+    _held: Option<Held>,
 }
 
 impl Future for InFlight {
@@ -295,6 +298,13 @@ impl<'s> Connection<'s> {
     fn start_call(&mut self, call: proto::Call) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
+        let held = match &call.operation {
+            Some(proto::call::Operation::Request(request)) => match bodies::hold(&request.data, self.shared) {
+                Ok(held) => Some(held),
+                Err(fault) => return self.answer(id, Err(fault)),
+            },
+            _ => None,
+        };
         match wire::parse_call(call.operation) {
             Ok(CallBody::Hello(hello)) => {
                 let answer = self.greet(hello);
@@ -311,7 +321,7 @@ impl<'s> Connection<'s> {
             Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
                 Ok(operation) => {
                     let answer = Arc::clone(&self.shared.door).run(operation);
-                    self.in_flight.push(InFlight { id, answer });
+                    self.in_flight.push(InFlight { id, answer, _held: held });
                 }
                 Err(fault) => self.answer(id, Err(fault)),
             },

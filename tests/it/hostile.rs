@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use keyway::client::ClientError;
 use keyway::model::Verb;
 use keyway::wire::proto;
 use serde_json::json;
@@ -136,6 +137,15 @@ async fn bodies_that_would_take_far_more_memory_than_their_text_are_refused_unre
     // And all of it is given back.
     let told = post(root, &many(item, ITEMS));
     assert_eq!(told.matches("\"reference\":\"a\"").count(), ITEMS);
+    // The same on the other wire, and its connection goes on.
+    let framed = daemon.framed().await;
+    for (data, limit) in [(many("0", 90_000), "http_body_values"), (many("{\"a\":0}", 22_500), "http_bodies_bytes")] {
+        let (verb, path) = (proto::Verb::Write.into(), "transit/sign/doc".to_owned());
+        let told = framed.request(proto::Request { verb, path, data: data.into() }).await;
+        let refused = matches!(&told, Err(ClientError::Refused { message, .. }) if message.contains(limit));
+        assert!(refused, "{told:?}");
+    }
+    framed.ping("still here".into()).await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::pins::{PinHash, PinMemory};
 use super::pools::Pools;
 use super::presence::Presence;
 use super::route::{KeySpec, PreparedKey};
-use super::slot_actor::{Adopt, Prepare};
+use super::slot_actor::{Adopt, Prepare, unavailable};
 use super::supervisor::{Library, Shared};
 use crate::backend::fake::{FakeBackend, PIN};
 use crate::backend::{Backend, BackendError, Device, KeySelector, KeyTemplate};
@@ -183,4 +183,19 @@ fn a_member_whose_control_thread_panicked_gets_another() {
         story.overseer.do_send(ToMember::BringUpPools);
         story.until(|members| members.iter().all(|member| member.state == MemberState::Serving)).await;
     });
+}
+
+#[test]
+fn what_befell_another_key_names_it_to_nobody() {
+    let mine = key("mine");
+    for (cause, told) in [
+        (Fault::KeyMismatch { key: "theirs".into(), reason: "a signature by theirs".into() }, "the daemon's log"),
+        (Fault::KeyUnavailable { key: "theirs".into(), reason: "the token is gone".into() }, "the token is gone"),
+    ] {
+        let told_to_mine = unavailable(&mine, &cause).to_string();
+        assert!(told_to_mine.contains("mine") && told_to_mine.contains(told), "{told_to_mine}");
+        assert!(!told_to_mine.contains("theirs"), "{told_to_mine}");
+        // Its own asker is told all of it.
+        assert_eq!(unavailable(&key("theirs"), &cause), cause);
+    }
 }

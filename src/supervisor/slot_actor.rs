@@ -368,12 +368,22 @@ fn is_wrong_key(error: &BackendError) -> bool {
     matches!(error.fault, Fault::KeyMismatch { .. })
 }
 
-/// What an asker of this key is told while its member is down.
+/// What an asker of this key is told while its member is down. What befell another key is no business of its own: it may be
+/// another namespace's.
 pub(super) fn unavailable(spec: &KeySpec, cause: &Fault) -> Fault {
-    match cause {
-        Fault::KeyMismatch { .. } | Fault::KeyUnavailable { .. } | Fault::CredentialsRefused { .. } => cause.clone(),
-        other => Fault::KeyUnavailable { key: spec.name.clone(), reason: other.to_string() },
-    }
+    let reason = match cause {
+        Fault::CredentialsRefused { .. } => return cause.clone(),
+        Fault::KeyMismatch { key, .. } | Fault::KeyUnavailable { key, .. } if *key == spec.name => {
+            return cause.clone();
+        }
+        Fault::KeyMismatch { .. } => {
+            "its token signed with another key than it was to, and serves no more; the daemon's log says which"
+                .to_owned()
+        }
+        Fault::KeyUnavailable { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    };
+    Fault::KeyUnavailable { key: spec.name.clone(), reason }
 }
 
 impl Actor for SlotActor {

@@ -109,7 +109,7 @@ async fn a_key_that_fails_its_proof_at_its_first_use_is_counted_each_time() {
 
 #[tokio::test]
 async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
-    let rig = Rig::real_pool(ALWAYS, &["doc", "other"]).await;
+    let rig = Rig::real_pool("max_sessions = 1\n verify_after_sign = \"always\"", &["doc", "other"]).await;
     for token in TOKENS {
         rig.until_serving(token).await;
     }
@@ -122,7 +122,9 @@ async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
     rig.sim.steer("reset");
     rig.until_serving("two").await;
     assert_eq!(rig.sum("keyway_wrong_signatures_total", &[]), 0.0);
-    // Then in mid-session, which is seen by its signatures.
+    // Then in mid-session, which is seen by its signatures: the first by a handle would have the key found anew.
+    let signed = rig.jobs("two");
+    rig.until_grown("keyway_jobs_total", &[("token", "two"), ("result", "ok")], signed, 1.0);
     rig.sim.steer("swap slot two now doc other");
     rig.until_member("two", |member| member["state"] == "refused").await;
     load.until_done(20);

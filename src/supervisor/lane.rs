@@ -165,8 +165,8 @@ impl Lane {
 
     // === taking ===
 
-    /// Waits for jobs this seat may take and moves them to `batch`: `clamp(queued / serving, 1, batch_max)`, and never
-    /// more than `batch_time` of expected device time. Jobs whose deadline has passed or whose asker has left are
+    /// Waits for jobs this seat may take and moves them to `batch`: its share of them, `queued / serving`, and as many more
+    /// as it takes for [`SLICE`] of expected device time; at most `batch_max` jobs, and `batch_time`. Jobs whose deadline has passed or whose asker has left are
     /// finished here. With nothing to do for `idle`, says so.
     pub(super) fn pull(&self, seat: &Seat, batch: &mut VecDeque<Job>, idle: Option<Duration>) -> Pulled {
         let mut finished = Vec::new();

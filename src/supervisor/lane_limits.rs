@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::Limits;
+
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
@@ -21,6 +23,22 @@ pub(super) struct LaneLimits {
     pub(super) retry_burst: u32,
     /// How sleeping sessions are woken.
     pub(super) wake: Wake,
+}
+
+impl LaneLimits {
+    /// Those of the configuration.
+    pub(super) fn new(limits: &Limits, wake: Wake) -> LaneLimits {
+        LaneLimits {
+            jobs: limits.lane_jobs,
+            jobs_per_namespace: limits.lane_jobs_per_namespace,
+            batch_max: limits.batch_max,
+            batch_time: limits.batch_time,
+            attempts: limits.attempts,
+            retry_percent: limits.retry_percent,
+            retry_burst: limits.retry_burst,
+            wake,
+        }
+    }
 }
 
 /// How sleeping sessions are woken for a burst of jobs.

@@ -36,17 +36,7 @@ pub struct ProbeSession<'a> {
 impl Probe {
     /// A lane with default bounds and this many namespaces.
     pub fn new(namespaces: usize) -> Probe {
-        let limits = Limits::default();
-        let lane = LaneLimits {
-            jobs: limits.lane_jobs,
-            jobs_per_namespace: limits.lane_jobs_per_namespace,
-            batch_max: limits.batch_max,
-            batch_time: limits.batch_time,
-            attempts: limits.attempts,
-            retry_percent: limits.retry_percent,
-            retry_burst: limits.retry_burst,
-            wake: Wake::Chain,
-        };
+        let lane = LaneLimits::new(&Limits::default(), Wake::Chain);
         let pool = Pool::new("probe", Lane::new(lane, Arc::default()), Telemetry::new());
         pool.lane.begin_epoch(MEMBER, 1);
         let keys = (0..namespaces).map(|number| key(&pool, &format!("n{number}"))).collect();

@@ -326,17 +326,8 @@ fn pool(
     weights: &Arc<HashMap<Namespace, u32>>,
     telemetry: &Telemetry,
 ) -> Arc<Pool> {
-    let limits = LaneLimits {
-        jobs: limits.lane_jobs,
-        jobs_per_namespace: limits.lane_jobs_per_namespace,
-        batch_max: limits.batch_max,
-        batch_time: limits.batch_time,
-        attempts: limits.attempts,
-        retry_percent: limits.retry_percent,
-        retry_burst: limits.retry_burst,
-        wake,
-    };
-    Arc::new(Pool::new(name, Lane::new(limits, Arc::clone(weights)), telemetry.clone()))
+    let lane = Lane::new(LaneLimits::new(limits, wake), Arc::clone(weights));
+    Arc::new(Pool::new(name, lane, telemetry.clone()))
 }
 
 fn no_pool(name: &str) -> Fault {

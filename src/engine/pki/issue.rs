@@ -1,7 +1,9 @@
 //! `sign/:role`: from a CSR and a role to a certificate. HTTP's path and the hot operation meet here.
 
 use bytes::Bytes;
+use der::flagset::FlagSet;
 use serde_json::json;
+use x509_cert::ext::pkix::KeyUsages;
 
 use super::algorithm::SignatureAlgorithm;
 use super::allowed::{self, OtherSanRule};
@@ -15,7 +17,7 @@ use super::role::{Role, SerialNumberSource};
 use super::san::AlternativeNames;
 use super::subject::{self, Subject};
 use super::validity::{self, Validity, Wish};
-use super::{Pki, extensions, pem};
+use super::{Pki, extensions, pem, usage};
 use crate::engine::Call;
 use crate::model::{Data, Fault, IssuedCertificate, MountConfig, Response};
 
@@ -23,6 +25,7 @@ use crate::model::{Data, Fault, IssuedCertificate, MountConfig, Response};
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRole {
     pub(super) role: Role,
+    key_usages: FlagSet<KeyUsages>,
     /// Encoded.
     extensions: Vec<u8>,
     other_sans: Vec<OtherSanRule>,
@@ -31,9 +34,10 @@ pub(super) struct CompiledRole {
 impl CompiledRole {
     /// Prepares a role.
     pub(super) fn new(role: Role) -> Result<CompiledRole, Fault> {
+        let key_usages = usage::key_usages(&role.key_usage)?;
         let extensions = extensions::of_role(&role)?;
         let other_sans = OtherSanRule::parse_all(&role.allowed_other_sans)?;
-        Ok(CompiledRole { role, extensions, other_sans })
+        Ok(CompiledRole { role, key_usages, extensions, other_sans })
     }
 }
 
@@ -116,7 +120,9 @@ impl Pki {
             validity: plan.validity,
             subject: &plan.subject,
             public_key: &csr.public_key,
+            rules: compiled.role.lint,
             extensions: &[
+                &extensions::leaf_key_usage(compiled.key_usages, csr.public_key.kind)?,
                 &compiled.extensions,
                 &extensions::subject_key_identifier(&extensions::key_identifier(&csr.public_key)?)?,
                 &authority.leaf_extensions,

@@ -17,6 +17,7 @@ mod format;
 mod issue;
 mod issuer;
 mod keys;
+mod lint;
 mod names;
 mod paths;
 mod pem;

@@ -10,6 +10,7 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::{DefaultIssuer, IssuerRecord};
 use super::keys::SigningKey;
+use super::lint::Rules;
 use super::request::{self, alternative_names};
 use super::san::AlternativeNames;
 use super::subject::{Subject, SubjectFields};
@@ -113,6 +114,7 @@ impl RootRequest {
             validity: self.validity,
             subject: &self.subject,
             public_key,
+            rules: Rules::Rfc5280,
             extensions: &[
                 &self.key_usage,
                 &self.basic_constraints,

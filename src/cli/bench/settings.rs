@@ -88,10 +88,8 @@ fn library_stanza(text: &mut String, tokens: &Tokens, name: &str, library: &Path
     fields.extend(profile.map(|profile| ("profile", quoted(profile))));
     fields.extend(pin.map(|pin| ("pin", quoted(pin))));
     fields.extend(tokens.sessions.map(|sessions| ("max_sessions", sessions.to_string())));
-    fields.extend(tokens.isolation.map(|isolation| {
-        let name = if isolation == IsolationArg::Process { "process" } else { "none" };
-        ("isolation", quoted(name))
-    }));
+    let isolation = if tokens.isolation == IsolationArg::Process { "process" } else { "none" };
+    fields.push(("isolation", quoted(isolation)));
     fields.extend(tokens.workers.map(|workers| ("workers", workers.to_string())));
     stanza(text, "kms_library \"pkcs11\"", &fields);
 }
@@ -192,7 +190,7 @@ mod tests {
             members: Vec::new(),
             profile: Some("luna".into()),
             sessions: Some(7),
-            isolation: Some(IsolationArg::Process),
+            isolation: IsolationArg::Process,
             workers: Some(2),
             keys: Vec::new(),
             key_labels: Vec::new(),

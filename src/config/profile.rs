@@ -109,12 +109,9 @@ impl Profile {
                 workers: 0,
                 ..SOFT
             },
-            Profile::Kryoptic => Traits {
-                name: "kryoptic",
-                known_by: &["Kryoptic"],
-                files: &["libkryoptic_pkcs11.so"],
-                ..SOFT
-            },
+            Profile::Kryoptic => {
+                Traits { name: "kryoptic", known_by: &["Kryoptic"], files: &["libkryoptic_pkcs11.so"], ..SOFT }
+            }
             Profile::Fake => Traits { name: "fake", ..SOFT },
             Profile::Luna => Traits {
                 name: "luna",

@@ -143,7 +143,7 @@ impl Pools {
         let sessions = of.max_sessions.or(facts.sessions);
         let workers = facts.workers_with(sessions);
         let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
-        let mut kin = None;
+        let (mut kin, coming_up) = (None, Arc::default());
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 table.members_made = table.members_made.saturating_add(1);
@@ -153,6 +153,7 @@ impl Pools {
                 let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
                 member.before = before.map(|left| left.absence.clone()).collect();
                 (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
+                member.coming_up = Arc::clone(&coming_up);
                 Arc::new(member)
             })
             .collect();

@@ -17,7 +17,8 @@ use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::token::{LABEL, PIN, Token};
 
 const ISOLATED: Setup =
-    Setup { pin: PIN, library: None, profile: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
+    Setup { pin: PIN, library: None, profile: None, stanza: ONE_WORKER, environment: &[], more: "" };
+const ONE_WORKER: &str = "isolation = \"process\"\n workers = 1";
 
 /// The state of a process and its parent, by the kernel's word.
 fn stat(pid: u32) -> Option<(char, u32)> {
@@ -77,7 +78,7 @@ async fn a_worker_is_told_the_pin_and_nobody_else_is() {
     let token = Token::new();
     let setup = Setup {
         pin: "env:KEYWAY_TEST_PIN",
-        stanza: "isolation = \"process\"\n env = { KEYWAY_TEST_PATH = \"/opt/vendor\" }",
+        stanza: "isolation = \"process\"\n workers = 1\n env = { KEYWAY_TEST_PATH = \"/opt/vendor\" }",
         environment: &[("KEYWAY_TEST_PIN", PIN), ("KEYWAY_TEST_OTHER", "inherited")],
         ..ISOLATED
     };

@@ -32,7 +32,7 @@ fn lives(pid: u32) -> bool {
 }
 
 /// The processes that this one has started, and that live.
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     entries.filter(|pid| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent)).collect()
@@ -53,6 +53,11 @@ fn kill(signal: &str, pid: u32) {
 
 fn contains(whole: &[u8], part: &str) -> bool {
     whole.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// Whether this process is a worker.
+pub(crate) fn is_worker(pid: u32) -> bool {
+    contains(&std::fs::read(process(pid).join("cmdline")).unwrap_or_default(), "pkcs11-worker")
 }
 
 async fn sign(daemon: &Daemon) -> u16 {

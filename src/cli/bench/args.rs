@@ -45,7 +45,8 @@ pub(super) struct Tokens {
     /// Sessions of each token, in the daemon and in the loop; the profile's number by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) sessions: Option<u16>,
-    /// Where the daemon runs the library's code, whatever its profile: in itself, as the loop does, unless asked.
+    /// Where the daemon runs the library's code. Profiles do not count here: as long as nobody asks, in the daemon, so that
+    /// the figures of all libraries compare. Many profiles have worker processes.
     #[arg(long, value_enum, default_value = "none")]
     pub(super) isolation: IsolationArg,
     /// With -isolation process: worker processes of each token; the profile's number by default.

@@ -306,5 +306,36 @@ fn worker_processes_are_asked_for_by_isolation() {
     for more in ["workers = 2", "env = { A = \"b\" }"] {
         let told = parse(&library(more)).unwrap_err().to_string();
         assert!(told.contains("needs isolation"), "{told}");
+        let told =
+            parse(&library(&format!("profile = \"luna\"\n isolation = \"none\"\n {more}"))).unwrap_err().to_string();
+        assert!(told.contains("needs isolation"), "{told}");
+        assert!(parse(&library(&format!("profile = \"luna\"\n {more}"))).is_ok());
+    }
+}
+
+#[test]
+fn where_a_library_runs_is_as_written_else_as_its_profile_has_it_else_by_its_files_name() {
+    use Isolation::{None as InTheDaemon, Process};
+    let softhsm = Profile::SoftHsm.traits().processes(Process);
+    let cases = [
+        ("/usr/lib/libsofthsm2.so", "", Some(Profile::SoftHsm), Process, softhsm),
+        ("/usr/lib/libsofthsm2.so", "workers = 3", Some(Profile::SoftHsm), Process, 3),
+        ("/usr/lib/libsofthsm2.so", "isolation = \"none\"", Some(Profile::SoftHsm), InTheDaemon, 1),
+        ("/usr/lib/libsofthsm2.so", "profile = \"generic\"", Some(Profile::Generic), InTheDaemon, 1),
+        ("/usr/lib/libsofthsm2.so", "profile = \"luna\"", Some(Profile::Luna), Process, 1),
+        ("/l/libCryptoki2_64.so", "", Some(Profile::Luna), Process, 1),
+        ("/l/libCryptoki2_64.so", "workers = 2", Some(Profile::Luna), Process, 2),
+        ("/l/libkryoptic_pkcs11.so", "", Some(Profile::Kryoptic), InTheDaemon, 1),
+        ("/l/libkryoptic_pkcs11.so", "isolation = \"process\"", Some(Profile::Kryoptic), Process, 1),
+        // Only `CK_INFO` will tell.
+        ("/l/other.so", "", None, InTheDaemon, 1),
+        ("/l/other.so", "isolation = \"process\"", None, Process, 1),
+        ("/l/other.so", "profile = \"softhsm\"", Some(Profile::SoftHsm), Process, softhsm),
+    ];
+    for (path, more, profile, isolation, workers) in cases {
+        let stanza = format!("kms_library \"pkcs11\" {{\n name = \"hsm\"\n library = \"{path}\"\n {more}\n}}");
+        let config = parse(&format!("{LEAST}{stanza}")).unwrap();
+        let library = &config.kms_libraries[0];
+        assert_eq!((library.profile, library.isolation, library.workers), (profile, isolation, workers), "{stanza}");
     }
 }

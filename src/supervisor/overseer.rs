@@ -162,6 +162,7 @@ impl Overseer {
             final_pin_try: library.final_pin_try,
             metrics: Arc::clone(&member.metrics),
             before: member.before.clone(),
+            coming_up: Arc::clone(&member.coming_up),
             // The rest of the limit is left for the token itself.
             wait: self.limits.call_open / 2,
         };

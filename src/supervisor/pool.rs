@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::job::Job;
 use super::lane::Lane;
@@ -96,6 +96,8 @@ pub(super) struct Member {
     pub(super) absence: Absence,
     /// The same of the members before it, where its token was let go of and is named again.
     pub(super) before: Vec<Absence>,
+    /// To be held while one of the members of its token comes up.
+    pub(super) coming_up: Arc<Mutex<()>>,
 }
 
 impl Member {
@@ -129,6 +131,7 @@ impl Member {
             presence,
             absence,
             before: Vec::new(),
+            coming_up: Arc::default(),
         }
     }
 

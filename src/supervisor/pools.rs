@@ -27,6 +27,14 @@ struct LibraryFacts {
     wake: Wake,
 }
 
+impl LibraryFacts {
+    /// Worker processes of a token that may have so many sessions: one that has none would be of no use.
+    fn workers_with(&self, sessions: Option<usize>) -> u32 {
+        let most = sessions.and_then(|most| u32::try_from(most).ok()).unwrap_or(u32::MAX);
+        self.workers.min(most).max(1)
+    }
+}
+
 /// A pool, and those of its members that may hold a key.
 pub(super) type Home = (Arc<Pool>, Vec<Arc<Member>>);
 
@@ -93,7 +101,7 @@ impl Pools {
         let facts = |library: &Library| LibraryFacts {
             pin: library.pin.clone(),
             sessions: library.sessions,
-            workers: u32::try_from(library.workers.max(1)).unwrap_or(1),
+            workers: if library.isolated { u32::try_from(library.workers.max(1)).unwrap_or(1) } else { 1 },
             isolated: library.isolated,
             wake: if library.computes_here { Wake::Chain } else { Wake::Each },
         };
@@ -132,17 +140,20 @@ impl Pools {
         let library = of.library.to_lowercase();
         let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
         let token = (library, of.token.clone());
-        let numbers = if facts.isolated { 1..=facts.workers } else { 0..=0 };
-        let mut kin = None;
+        let sessions = of.max_sessions.or(facts.sessions);
+        let workers = facts.workers_with(sessions);
+        let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
+        let (mut kin, coming_up) = (None, Arc::default());
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 table.members_made = table.members_made.saturating_add(1);
                 let mut member = Member::new(MemberId(table.members_made), pool, &token.0, &token.1, worker);
                 member.pin = of.pin.clone().or_else(|| facts.pin.clone());
-                member.sessions = of.max_sessions.or(facts.sessions).map(|all| share(all, facts, worker));
+                member.sessions = sessions.map(|all| share(all, workers, worker));
                 let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
                 member.before = before.map(|left| left.absence.clone()).collect();
                 (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
+                member.coming_up = Arc::clone(&coming_up);
                 Arc::new(member)
             })
             .collect();
@@ -338,12 +349,9 @@ fn no_library(name: &str) -> Fault {
     Fault::Unavailable { what: format!("there is no kms_library {name:?} in the configuration; add it and restart") }
 }
 
-/// A worker's part of the sessions of its token.
-fn share(all: usize, facts: &LibraryFacts, worker: u32) -> usize {
-    if !facts.isolated {
-        return all;
-    }
-    let workers = facts.workers as usize;
+/// A worker's part of the sessions of its token: of a token of one member, all.
+fn share(all: usize, workers: u32, worker: u32) -> usize {
+    let workers = workers.max(1) as usize;
     let extra = usize::from((worker as usize).saturating_sub(1) < all % workers);
-    (all / workers + extra).max(1)
+    all / workers + extra
 }

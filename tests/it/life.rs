@@ -131,6 +131,15 @@ fn the_example_configurations_are_good() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        if example.ends_with("isolated.hcl") {
+            let expected = "kms_library \"luna\": in 2 worker processes of each token; profile: luna\n";
+            assert!(told.ends_with(expected), "{told}");
+        }
+        if example.ends_with("pool.hcl") {
+            let expected = "kms_library \"luna\": in a worker process of each token; profile: luna\n";
+            assert!(told.ends_with(expected), "{told}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::args::{OwnKey, Tokens};
 use super::settings::Settings;
 use super::spec::KeyName;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
-use crate::config::{Config, KmsLibrary, Limits, or_cores};
+use crate::config::{Config, Isolation, KmsLibrary, Limits, or_cores};
 use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
 use crate::telemetry::LibraryMetrics;
 
@@ -125,9 +125,10 @@ impl Slot {
         pin: Option<&Secret>,
         sessions: Option<usize>,
     ) -> Result<Slot, Failure> {
-        let device = registry::open(library, Limits::default().call_open, LibraryMetrics::default())
-            .open(token)
-            .map_err(failed)?;
+        // Loaded here, wherever the daemon has it: the loop calls it directly.
+        let here = KmsLibrary { isolation: Isolation::None, ..library.clone() };
+        let backend = registry::open(&here, Limits::default().call_open, LibraryMetrics::default());
+        let device = backend.open(token).map_err(failed)?;
         let pin =
             pin.or(library.pin.as_ref()).ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path"))?;
         let flags = device.pin_flags().map_err(failed)?;

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use const_oid::ObjectIdentifier;
 use const_oid::db::{rfc4519, rfc5280};
 use x509_cert::ext::pkix::KeyUsages;
-use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 
 use super::super::names;
+use super::reading::{GeneralName, accesses, attributes, full_name, values};
 use super::{Facts, Findings};
 use crate::model::KeyKind;
 
@@ -38,7 +38,7 @@ const DAYS: [(u64, u64); 4] = [
 const SPECIAL: [&str; 9] = ["local", "localhost", "test", "example", "invalid", "internal", "onion", "arpa", "alt"];
 
 /// Holds a subscriber's certificate to them; of an authority's only its key is judged.
-pub(super) fn check(facts: &Facts, findings: &mut Findings) {
+pub(super) fn check(facts: &Facts<'_>, findings: &mut Findings) {
     key(facts, findings);
     if facts.is_ca() {
         return;
@@ -50,7 +50,7 @@ pub(super) fn check(facts: &Facts, findings: &mut Findings) {
     pointers(facts, findings);
 }
 
-fn key(facts: &Facts, findings: &mut Findings) {
+fn key(facts: &Facts<'_>, findings: &mut Findings) {
     let fits = match facts.key {
         Some(KeyKind::Rsa { bits }) => bits >= 2048 && bits % 8 == 0,
         Some(KeyKind::Ec(_)) => true,
@@ -59,19 +59,18 @@ fn key(facts: &Facts, findings: &mut Findings) {
     findings.require(fits, "BR 6.1.5", "its key is neither RSA of 2048 bits or more nor of a NIST curve");
 }
 
-fn validity(facts: &Facts, findings: &mut Findings) {
-    let validity = facts.tbs.validity();
-    let [from, to] = [validity.not_before, validity.not_after].map(|time| time.to_unix_duration().as_secs());
+fn validity(facts: &Facts<'_>, findings: &mut Findings) {
+    let [from, to] = facts.period();
     let days = DAYS.iter().find(|(since, _)| from >= *since).map_or(0, |(_, days)| *days);
     // Both ends count.
     let fits = to.saturating_sub(from) < days * 86_400;
-    findings.require(fits, "BR 6.3.2", format!("it is valid for more than {days} days"));
+    findings.require(fits, "BR 6.3.2", format_args!("it is valid for more than {days} days"));
 }
 
-fn usages(facts: &Facts, findings: &mut Findings) {
-    let extended = facts.extended_usages();
+fn usages(facts: &Facts<'_>, findings: &mut Findings) {
     let allowed = [rfc5280::ID_KP_SERVER_AUTH, rfc5280::ID_KP_CLIENT_AUTH];
-    let fits = extended.contains(&rfc5280::ID_KP_SERVER_AUTH) && extended.iter().all(|oid| allowed.contains(oid));
+    let fits = facts.extended_usages().any(|oid| oid == rfc5280::ID_KP_SERVER_AUTH)
+        && facts.extended_usages().all(|oid| allowed.contains(&oid));
     findings.require(fits, "BR 7.1.2.7.10", "its extended key usage is not ServerAuth, or ServerAuth and ClientAuth");
     let usages = facts.usages();
     let allowed = match facts.key {
@@ -80,19 +79,15 @@ fn usages(facts: &Facts, findings: &mut Findings) {
     };
     let fits = allowed.contains(usages) && usages.contains(KeyUsages::DigitalSignature);
     findings.require(fits, "BR 7.1.2.7.11", "its key usage is not DigitalSignature, with what its key may add to it");
-    let reserved = |oid: &ObjectIdentifier| RESERVED.contains(oid);
-    let policies = facts.policies.as_ref().map_or(&[][..], |read| &read.value.0);
-    let count = policies.iter().filter(|policy| reserved(&policy.policy_identifier)).count();
+    let count = facts.policies().filter(|policy| RESERVED.contains(policy)).count();
     findings.require(count == 1, "BR 7.1.2.7.9", "its policies have not exactly one of those the Forum reserves");
 }
 
-fn subject(facts: &Facts, findings: &mut Findings) {
-    let subject = facts.tbs.subject();
-    let has = |oid| subject.iter().any(|attribute| attribute.oid == oid);
-    let policies = facts.policies.as_ref().map_or(&[][..], |read| &read.value.0);
-    let asserts = |oid| policies.iter().any(|policy| policy.policy_identifier == oid);
+fn subject(facts: &Facts<'_>, findings: &mut Findings) {
+    let has = |oid| attributes(facts.subject).any(|attribute| attribute.oid == oid);
+    let asserts = |oid| facts.policies().any(|policy| policy == oid);
     if asserts(DOMAIN_VALIDATED) {
-        let fits = subject.iter().all(|attribute| [rfc4519::C, rfc4519::CN].contains(&attribute.oid));
+        let fits = attributes(facts.subject).all(|attribute| [rfc4519::C, rfc4519::CN].contains(&attribute.oid));
         findings.require(fits, "BR 7.1.2.7.2", "domain validation vouches for no more than a country and a name");
     }
     if asserts(ORGANIZATION_VALIDATED) {
@@ -100,31 +95,31 @@ fn subject(facts: &Facts, findings: &mut Findings) {
         findings.require(fits, "BR 7.1.2.7.4", "its subject lacks organization, country, or locality and province");
     }
     findings.require(!has(rfc4519::OU), "BR 7.1.2.7.4", "its subject has an organizational unit");
-    let count = subject.iter().filter(|attribute| attribute.oid == rfc4519::CN).count();
-    findings.require(count <= 1, "BR 7.1.4.3", "its subject has more than one common name");
-    for attribute in subject.iter().filter(|attribute| attribute.oid == rfc4519::CN) {
+    let common_names = || attributes(facts.subject).filter(|attribute| attribute.oid == rfc4519::CN);
+    findings.require(common_names().count() <= 1, "BR 7.1.4.3", "its subject has more than one common name");
+    for attribute in common_names() {
         let name = String::from_utf8_lossy(attribute.value.value());
-        let is_named = facts.names().iter().any(|known| match known {
-            GeneralName::DnsName(dns) => dns.as_str() == name,
-            GeneralName::IpAddress(octets) => address(octets.as_bytes()).is_some_and(|ip| ip.to_string() == name),
+        let is_named = facts.names().any(|known| match known {
+            GeneralName::Dns(dns) => dns == name,
+            GeneralName::Ip(octets) => address(octets).is_some_and(|ip| ip.to_string() == name),
             _ => false,
         });
-        findings.require(is_named, "BR 7.1.4.3", format!("common name {name:?} is none of its alternative names"));
+        findings.require(is_named, "BR 7.1.4.3", format_args!("common name {name:?} is none of its alternative names"));
     }
 }
 
-fn names_in_it(facts: &Facts, findings: &mut Findings) {
-    findings.require(!facts.names().is_empty(), "BR 7.1.2.7.12", "it has no alternative names");
+fn names_in_it(facts: &Facts<'_>, findings: &mut Findings) {
+    findings.require(facts.names().next().is_some(), "BR 7.1.2.7.12", "it has no alternative names");
     for name in facts.names() {
         let (fits, what) = match name {
-            GeneralName::DnsName(dns) => (is_public(dns.as_str()), dns.to_string()),
-            GeneralName::IpAddress(octets) => {
-                let ip = address(octets.as_bytes());
+            GeneralName::Dns(dns) => (is_public(dns), dns.to_owned()),
+            GeneralName::Ip(octets) => {
+                let ip = address(octets);
                 (ip.is_some_and(is_global), ip.map_or_else(String::new, |ip| ip.to_string()))
             }
             other => (false, format!("{other:?}")),
         };
-        findings.require(fits, "BR 7.1.2.7.12", format!("{what:?} is no public DNS name or IP address"));
+        findings.require(fits, "BR 7.1.2.7.12", format_args!("{what:?} is no public DNS name or IP address"));
     }
 }
 
@@ -167,20 +162,15 @@ fn is_global(ip: IpAddr) -> bool {
     }
 }
 
-fn pointers(facts: &Facts, findings: &mut Findings) {
-    let is_http = |name: &GeneralName| match name {
-        GeneralName::UniformResourceIdentifier(uri) => uri.as_str().starts_with("http://"),
-        _ => false,
-    };
-    let access = facts.information_access.as_ref().map_or(&[][..], |read| &read.value.0);
-    let fits = !access.is_empty() && access.iter().all(|access| is_http(&access.access_location));
+fn pointers(facts: &Facts<'_>, findings: &mut Findings) {
+    let is_http = |name: GeneralName<'_>| matches!(name, GeneralName::Uri(uri) if uri.starts_with("http://"));
+    let access = || facts.information_access.into_iter().flat_map(|read| accesses(read.value)).flatten();
+    let fits = access().next().is_some() && access().all(|(_, place)| is_http(place));
     findings.require(fits, "BR 7.1.2.7.7", "it has no authority information access by http");
-    let answers = access.iter().any(|access| access.access_method == rfc5280::ID_AD_OCSP);
-    let points = facts.distribution_points.as_ref().map_or(&[][..], |read| &read.value.0);
-    let fits = points.iter().all(|point| match &point.distribution_point {
-        Some(DistributionPointName::FullName(names)) => names.iter().all(is_http),
-        _ => false,
-    });
+    let answers = access().any(|(method, _)| method == rfc5280::ID_AD_OCSP);
+    let mut points = facts.distribution_points.into_iter().flat_map(|read| values(read.value));
+    let fits = points.all(|point| full_name(point).is_some_and(|mut names| names.all(is_http)));
     findings.require(fits, "BR 7.1.2.11.2", "a CRL distribution point is not by http");
-    findings.require(answers || !points.is_empty(), "BR 7.1.2.11.2", "it has neither an OCSP responder nor a CRL");
+    let is_told = answers || facts.distribution_points.is_some();
+    findings.require(is_told, "BR 7.1.2.11.2", "it has neither an OCSP responder nor a CRL");
 }

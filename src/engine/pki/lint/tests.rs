@@ -2,8 +2,9 @@
 
 use const_oid::db::{rfc4519, rfc5280};
 use der::flagset::FlagSet;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
 
-use super::super::asn1::{explicit, extension as write_extension, sequence, tlv};
+use super::super::asn1::{encode, explicit, extension as write_extension, sequence, tlv};
 use super::super::extensions;
 use super::super::san::AlternativeNames;
 use super::super::serial::Serial;

@@ -22,8 +22,11 @@ mod first_use;
 mod health;
 #[cfg(test)]
 mod health_tests;
+mod held;
 mod job;
 mod lane;
+#[cfg(test)]
+mod lane_bytes_tests;
 mod lane_limits;
 #[cfg(test)]
 mod lane_shuttle;

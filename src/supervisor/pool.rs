@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::job::Job;
-use super::lane::Lane;
+use super::lane::{Lane, LaneLimits};
 use super::presence::{self, Absence, Presence};
 use super::route::MemberId;
 use crate::config::or_cores;
@@ -53,14 +53,16 @@ impl Pool {
 
     /// Shows how much is queued.
     pub(super) fn observe(&self) {
-        for (namespace, queued) in self.lane.depths() {
-            self.tenant_metrics(&namespace).depth(queued);
+        for (namespace, queued, bytes) in self.lane.depths() {
+            self.tenant_metrics(&namespace).depth(queued, bytes);
         }
     }
 
     /// Shows the bounds of its lane.
-    pub(super) fn show_limits(&self, jobs: usize, jobs_per_namespace: usize) {
-        self.metrics.lane_limits(jobs, jobs_per_namespace);
+    pub(super) fn show_limits(&self) {
+        let LaneLimits { all, per_namespace, .. } = self.lane.limits();
+        self.metrics.lane_limits(all.jobs, per_namespace.jobs);
+        self.metrics.lane_bytes_limits(all.bytes, per_namespace.bytes);
     }
 
     /// It is seen no more: its series end.

@@ -149,7 +149,7 @@ impl Pools {
         table.in_order.extend(members.iter().cloned());
         if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
             table.lanes.push(Arc::clone(pool));
-            pool.show_limits(self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
+            pool.show_limits();
         }
         table.tokens.insert(token, Token { home: (Arc::clone(pool), members.clone()), configured, keys: 0 });
         members

@@ -391,7 +391,7 @@ fn crossed(error: BackendError) -> BackendError {
 #[test]
 fn a_worker_speaks_for_its_token_only() {
     let namespace = Namespace::root();
-    let overloaded = Fault::Overloaded { namespace, limit: 1, retry_after: LIMIT };
+    let overloaded = Fault::Overloaded { namespace, limit: 1, unit: "queued jobs", retry_after: LIMIT };
     for fault in [overloaded, Fault::PermissionDenied, Fault::Sealed, Fault::NotInitialized] {
         assert_eq!(crossed(BackendError::keep(fault)).fault.label().as_str(), "internal");
     }

@@ -183,7 +183,8 @@ pub const METRICS: &[MetricInfo] = &[
         KEY_MISMATCHES,
         Counter,
         &["pool", "library", "token", "worker"],
-        "Proofs that found another key than the one recorded, or whose signature was another key's. Any is an alarm.",
+        "Proofs that found another key than the one recorded, or than another member's, or whose signature was another \
+         key's. Any is an alarm.",
     ),
     metric(
         BREAKER,

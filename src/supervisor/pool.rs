@@ -16,9 +16,6 @@ use crate::config::or_cores;
 use crate::model::{MemberState, MemberStatus, Namespace, Secret, TokenSelector};
 use crate::telemetry::{MemberLabels, MemberMetrics, PoolMetrics, Telemetry, TenantMetrics};
 
-/// The name of the pool that has no members.
-pub(super) const NOWHERE: &str = "none";
-
 /// A lane, and who counts what is queued in it.
 pub(super) struct Pool {
     pub(super) name: String,

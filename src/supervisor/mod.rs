@@ -55,6 +55,8 @@ mod seats;
 mod session_thread;
 mod slot_actor;
 mod slot_keys;
+#[cfg(test)]
+mod slot_keys_tests;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;

@@ -87,8 +87,8 @@ pub(super) struct Member {
     pub(super) sessions: Option<usize>,
     pub(super) metrics: Arc<MemberMetrics>,
     status: RwLock<MemberStatus>,
-    /// Keys whose proof is under way.
-    proving: AtomicUsize,
+    /// Keys whose first proof is under way.
+    untried: AtomicUsize,
     /// For every thread that works for it.
     pub(super) presence: Presence,
     /// Over when none does any more, nor anybody holds the member itself.
@@ -124,16 +124,16 @@ impl Member {
                 sessions: 0,
                 keys: 0,
             }),
-            proving: AtomicUsize::new(0),
+            untried: AtomicUsize::new(0),
             presence,
             absence,
             before: Vec::new(),
         }
     }
 
-    /// Notes how many keys are being proven.
-    pub(super) fn note_proving(&self, keys: usize) {
-        self.proving.store(keys, Ordering::Relaxed);
+    /// Notes how many keys are being proven for the first time.
+    pub(super) fn note_untried(&self, keys: usize) {
+        self.untried.store(keys, Ordering::Relaxed);
     }
 
     /// Whether its token is open and logged in to, by its last word.
@@ -148,7 +148,7 @@ impl Member {
             MemberState::Probing => false,
             MemberState::Warming if status.sessions == 0 => false,
             MemberState::Warming | MemberState::Serving | MemberState::Degraded => {
-                self.proving.load(Ordering::Relaxed) == 0
+                self.untried.load(Ordering::Relaxed) == 0
             }
             _ => true,
         }

@@ -335,12 +335,10 @@ impl<J: Item> Schedule<J> {
     /// How much can be pushed out for `more` of `id`: what others have beyond what it would have then, for their weights.
     pub(super) fn excess(&self, id: TenantId, more: usize, by: Measure) -> usize {
         let Some(mine) = self.get(id) else { return 0 };
-        let share = |tenant: &Tenant<J>| {
-            ((mine.held.of(by) + more) as u128 * u128::from(tenant.weight)).div_ceil(u128::from(mine.weight))
-        };
-        let excess = |tenant: &Tenant<J>| {
-            tenant.held.of(by).saturating_sub(usize::try_from(share(tenant)).unwrap_or(usize::MAX))
-        };
+        let (wanted, weight) = ((mine.held.of(by) + more) as u128, u128::from(mine.weight));
+        // Whole jobs and bytes: who has more than a share with a fraction has more than the share without it.
+        let share = |tenant: &Tenant<J>| usize::try_from(wanted * u128::from(tenant.weight) / weight);
+        let excess = |tenant: &Tenant<J>| tenant.held.of(by).saturating_sub(share(tenant).unwrap_or(usize::MAX));
         self.ring.iter().filter(|other| **other != id).filter_map(|other| self.get(*other)).map(excess).sum()
     }
 

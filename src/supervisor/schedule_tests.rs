@@ -178,6 +178,18 @@ fn keys_of_a_namespace_take_turns_and_each_is_served_in_order() {
 }
 
 #[test]
+fn who_has_a_fraction_more_than_its_share_makes_room() {
+    let (mut schedule, ids) = schedule(&[2, 5]);
+    (0..3).for_each(|number| schedule.push(ids[1], piece(1, number)));
+    // One of the first weighs as much as two and a half of the second.
+    assert_eq!(schedule.excess(ids[0], 1, Measure::Jobs), 1);
+    let out = schedule.push_out(ids[0], 1, Measure::Jobs).map(|(from, piece)| (from, piece.number));
+    assert_eq!(out, Some((ids[1], 2)));
+    assert_eq!(schedule.excess(ids[0], 1, Measure::Jobs), 0);
+    assert!(schedule.push_out(ids[0], 1, Measure::Jobs).is_none());
+}
+
+#[test]
 fn what_does_not_fit_holds_nobody_up() {
     let (mut schedule, ids) = schedule(&[1, 1]);
     (0..500).for_each(|number| schedule.push(ids[0], Piece { flow: number, ..piece(0, number) }));

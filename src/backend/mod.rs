@@ -67,6 +67,8 @@ impl BackendError {
 /// Most letters of a token's serial number and label: the bytes that `CK_TOKEN_INFO` has for them.
 const SERIAL_MAX: usize = 16;
 const LABEL_MAX: usize = 32;
+/// Most letters of a key's label that are shown; a token may have longer ones.
+const KEY_LABEL_MAX: usize = 256;
 
 /// What a device says of itself when opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,9 +87,13 @@ impl DeviceInfo {
     /// What a device says of itself, by the word of vendors' code: fit to be shown, logged and remembered. Control characters
     /// are left out, and what is longer than `CK_TOKEN_INFO` has room for is cut.
     pub fn new(serial: &str, label: &str, max_sessions: Option<usize>, profile: Profile) -> DeviceInfo {
-        let shown = |text: &str, most| text.chars().filter(|letter| !letter.is_control()).take(most).collect();
         DeviceInfo { serial: shown(serial, SERIAL_MAX), label: shown(label, LABEL_MAX), max_sessions, profile }
     }
+}
+
+/// A name by the word of vendors' code, fit to be shown: without control characters, and cut to the `most` letters.
+fn shown(name: &str, most: usize) -> String {
+    name.chars().filter(|letter| !letter.is_control()).take(most).collect()
 }
 
 /// What a token says about its user PIN (`CK_TOKEN_INFO.flags`).
@@ -126,8 +132,15 @@ pub struct FoundKey {
     pub public: PublicKey,
     /// Its `CKA_ID`, which may be empty.
     pub id: Vec<u8>,
-    /// Its `CKA_LABEL`, which may be empty.
+    /// Its `CKA_LABEL`, which may be empty, as far as it is fit to be shown: it names the key and finds none.
     pub label: String,
+}
+
+impl FoundKey {
+    /// A key by the word of vendors' code. Control characters of its label are left out, and a very long one is cut.
+    pub fn new(handle: u64, public: PublicKey, id: Vec<u8>, label: &str) -> FoundKey {
+        FoundKey { handle, public, id, label: shown(label, KEY_LABEL_MAX) }
+    }
 }
 
 /// A key pair to be generated: sensitive, not extractable, on the token.

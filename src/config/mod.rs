@@ -24,6 +24,7 @@ use crate::model::{Namespace, Secret, TokenSelector};
 pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
+pub use pools::NO_POOL;
 pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
 pub use reference::secret_variables;
 

@@ -58,6 +58,7 @@ fn every_field_is_read() {
         limits {
           batch_items = 20000
           lane_jobs = 100
+          lane_bytes = "1MiB"
           batch_time = "2ms"
           deadline = 3
           frame_bytes = "2MiB"
@@ -87,6 +88,7 @@ fn every_field_is_read() {
     let limits = &config.limits;
     assert_eq!((limits.batch_items, limits.http_body_values), (20_000, 160_000));
     assert_eq!((limits.lane_jobs, limits.lane_jobs_per_namespace), (100, 100));
+    assert_eq!((limits.lane_bytes, limits.lane_bytes_per_namespace), (1 << 20, 1 << 20));
     assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(2), Duration::from_secs(3)));
     assert_eq!((limits.frame_bytes, limits.call_sign), (2 << 20, Some(Duration::from_secs(7))));
     assert_eq!(config.publish_dir, Some("/srv/pki".into()));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -22,13 +23,13 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 
-const MEMBER: MemberId = MemberId(0);
+pub(super) const MEMBER: MemberId = MemberId(0);
 const OTHER: MemberId = MemberId(1);
 
-fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
+pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
     LaneLimits {
-        jobs,
-        jobs_per_namespace: per_namespace,
+        all: Held { jobs, bytes: 1 << 20 },
+        per_namespace: Held { jobs: per_namespace, bytes: 1 << 18 },
         batch_max,
         batch_time: Duration::from_micros(250),
         attempts: 3,
@@ -45,11 +46,11 @@ fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
     (pool, seat)
 }
 
-fn pool(limits: LaneLimits) -> Pool {
+pub(super) fn pool(limits: LaneLimits) -> Pool {
     Pool::new("p", Lane::new(limits, Arc::default()), Telemetry::new())
 }
 
-fn seat(pool: &Pool, member: MemberId) -> Seat {
+pub(super) fn seat(pool: &Pool, member: MemberId) -> Seat {
     pool.lane.begin_epoch(member, 1);
     let seat = Seat::new(member, 1);
     pool.lane.sit(&seat);
@@ -60,7 +61,7 @@ fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     key_of(pool, "", max_parallel)
 }
 
-fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     let spec = KeySpec {
         uuid: "u".into(),
         name: "k".into(),
@@ -83,7 +84,7 @@ fn holder(member: MemberId) -> Holder {
     Holder { member, epoch: 1, handle: 7 }
 }
 
-fn terms(deadline: Duration) -> Terms {
+pub(super) fn terms(deadline: Duration) -> Terms {
     let deadline = Deadline::after(deadline);
     Terms { class: Class::Interactive, deadline }
 }
@@ -93,7 +94,7 @@ fn operation() -> KeyOperation {
     KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     key.submit(operation(), terms(LONG))
@@ -110,20 +111,20 @@ fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
 }
 
 /// Nothing, where all that is queued is over.
-fn pull_if_any((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+pub(super) fn pull_if_any((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
     let mut batch = VecDeque::new();
     pool.lane.pull(seat, &mut batch, Some(Duration::ZERO));
     batch
 }
 
-fn done(jobs: impl IntoIterator<Item = Job>) {
+pub(super) fn done(jobs: impl IntoIterator<Item = Job>) {
     for mut job in jobs {
         job.end();
         job.answer(Ok(Bytes::new()));
     }
 }
 
-fn answered(pending: Pending) -> Result<Bytes, Fault> {
+pub(super) fn answered(pending: Pending) -> Result<Bytes, Fault> {
     futures_util::FutureExt::now_or_never(pending).expect("the job is answered")
 }
 

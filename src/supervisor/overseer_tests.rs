@@ -121,7 +121,7 @@ impl Story {
     }
 }
 
-fn key(name: &str) -> KeySpec {
+pub(super) fn key(name: &str) -> KeySpec {
     KeySpec {
         uuid: name.into(),
         name: name.into(),

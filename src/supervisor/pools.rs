@@ -7,11 +7,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::lane::{Lane, LaneLimits, Wake};
-use super::pool::{Member, NOWHERE, Pool};
+use super::pool::{Member, Pool};
 use super::presence::Absence;
 use super::route::MemberId;
 use super::supervisor::Library;
-use crate::config::{KmsPool, Limits, NamespaceSettings, PoolMember};
+use crate::config::{KmsPool, Limits, NO_POOL, NamespaceSettings, PoolMember};
 use crate::model::{Fault, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
@@ -108,7 +108,7 @@ impl Pools {
         let weights = Arc::new(namespaces.iter().map(|known| (known.path.clone(), known.weight)).collect());
         let this = Pools {
             limits: limits.clone(),
-            nowhere: pool(NOWHERE, Wake::Chain, limits, &weights, telemetry),
+            nowhere: pool(NO_POOL, Wake::Chain, limits, &weights, telemetry),
             weights,
             libraries: libraries.iter().map(|library| (library.name.to_lowercase(), facts(library))).collect(),
             telemetry: telemetry.clone(),
@@ -160,7 +160,7 @@ impl Pools {
         table.in_order.extend(members.iter().cloned());
         if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
             table.lanes.push(Arc::clone(pool));
-            pool.show_limits(self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
+            pool.show_limits();
         }
         table.tokens.insert(token, Token { home: (Arc::clone(pool), members.clone()), configured, keys: 0 });
         members

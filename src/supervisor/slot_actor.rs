@@ -351,7 +351,7 @@ impl SlotActor {
 
     pub(super) fn publish(&self) {
         let (state, sessions, keys) = (self.health.state(), self.health.open(), self.keys.held());
-        self.member.note_proving(self.keys.proving());
+        self.member.note_untried(self.keys.untried());
         let reason = self.down.clone();
         self.member.publish(|status| {
             status.state = state;

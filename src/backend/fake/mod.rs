@@ -137,8 +137,8 @@ impl Session for FakeSession {
         };
         let Some(handle) = state.objects.iter().position(fits) else { return Ok(None) };
         let object = &state.objects[handle];
-        let (label, id, public) = (object.label.clone(), object.id.clone(), object.key.public().clone());
-        Ok(Some(FoundKey { handle: handle as u64, public, id, label }))
+        let (id, public) = (object.id.clone(), object.key.public().clone());
+        Ok(Some(FoundKey::new(handle as u64, public, id, &object.label)))
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
@@ -146,8 +146,8 @@ impl Session for FakeSession {
         let (label, public) = (template.label.clone(), key.public().clone());
         let mut state = self.token.0.lock();
         state.generated += 1;
-        state.objects.push(Arc::new(Object { label: label.clone(), id: Vec::new(), key }));
-        Ok(FoundKey { handle: state.objects.len() as u64 - 1, public, id: Vec::new(), label })
+        state.objects.push(Arc::new(Object { label, id: Vec::new(), key }));
+        Ok(FoundKey::new(state.objects.len() as u64 - 1, public, Vec::new(), &template.label))
     }
 
     fn check_alive(&mut self) -> Result<(), BackendError> {

@@ -85,7 +85,7 @@ pub(super) fn describe(
     sources.push(key);
     for source in sources {
         if let Some(public) = public_key(session, source, key_type, profile)? {
-            return Ok(FoundKey { handle: key, public, id, label });
+            return Ok(FoundKey::new(key, public, id, &label));
         }
     }
     Err(no_public(&label, "the token holds no public key of the same id or label; store one beside it"))

@@ -1,12 +1,12 @@
-//! The calls whose answers carry lengths, straight from the module's function list: what a module says of a length is
-//! believed as far as there is room.
+//! The calls whose answers are not to be believed, straight from the module's function list: what a module says of a length
+//! counts as far as there is room, and a token's clock may tell nonsense.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG,
-    CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
+    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
+    CK_TOKEN_INFO, CK_ULONG, CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
 
 use super::objects::{self, Template, Wanted};
@@ -20,6 +20,7 @@ type FindObjects = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_OBJECT_HANDLE
 type FindObjectsFinal = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 type GetAttributeValue =
     unsafe extern "C" fn(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
+type GetTokenInfo = unsafe extern "C" fn(CK_SLOT_ID, *mut CK_TOKEN_INFO) -> CK_RV;
 type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 
 /// The functions, and the library they live in.
@@ -31,6 +32,7 @@ pub(super) struct Table {
     find_objects: FindObjects,
     find_objects_final: FindObjectsFinal,
     get_attribute_value: GetAttributeValue,
+    get_token_info: GetTokenInfo,
     close_session: CloseSession,
     /// Keeps the code mapped. Loading the same path again gives the same library, so it shares the state `cryptoki` set up.
     _library: Arc<libloading::Library>,
@@ -61,9 +63,17 @@ impl Table {
             find_objects: there(list.C_FindObjects, "C_FindObjects")?,
             find_objects_final: there(list.C_FindObjectsFinal, "C_FindObjectsFinal")?,
             get_attribute_value: there(list.C_GetAttributeValue, "C_GetAttributeValue")?,
+            get_token_info: there(list.C_GetTokenInfo, "C_GetTokenInfo")?,
             close_session: there(list.C_CloseSession, "C_CloseSession")?,
             _library: Arc::new(library),
         })
+    }
+
+    /// `C_GetTokenInfo` into `info`.
+    pub(super) fn get_token_info(&self, slot: CK_SLOT_ID, info: &mut CK_TOKEN_INFO) -> CK_RV {
+        // SAFETY: `info` is exclusively ours and valid, and has no pointers in it; the slot is a plain number that the module
+        // checks.
+        unsafe { (self.get_token_info)(slot, std::ptr::from_mut(info)) }
     }
 
     /// `C_CloseSession`.

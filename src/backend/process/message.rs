@@ -216,12 +216,10 @@ impl Answer {
             1 => Answer::PinFlags(PinFlags { final_try: reader.flag()?, locked: reader.flag()? }),
             2 => Answer::Done,
             3 => Answer::Found(reader.option(|reader| {
-                Ok(FoundKey {
-                    handle: reader.u64()?,
-                    public: crypto::parse_spki(reader.bytes()?).map_err(|_| Malformed)?,
-                    id: reader.bytes()?.to_vec(),
-                    label: reader.text()?,
-                })
+                let handle = reader.u64()?;
+                let public = crypto::parse_spki(reader.bytes()?).map_err(|_| Malformed)?;
+                let id = reader.bytes()?.to_vec();
+                Ok(FoundKey::new(handle, public, id, &reader.text()?))
             })?),
             4 => Answer::Output(Bytes::copy_from_slice(reader.bytes()?)),
             5 => Answer::Failed(fault::error(&mut reader)?),

@@ -136,10 +136,10 @@ fn an_error_that_ends_the_session_ends_the_batch() {
 #[test]
 fn an_answer_that_is_too_long_is_an_error_and_no_end() {
     let token = FakeBackend::default();
-    token.make(&"a".repeat(ANSWER_MAX), b"7", P256).unwrap();
+    token.make("ca", &vec![7; ANSWER_MAX], P256).unwrap();
     let device = device(&token);
     let mut session = device.open_session().unwrap();
-    let selector = KeySelector { label: None, id: Some(b"7".to_vec()) };
+    let selector = KeySelector { label: Some("ca".into()), id: None };
     for _ in 0..2 {
         let error = session.find(&selector).unwrap_err();
         assert_eq!((error.cause, error.fate), ("device_error", Fate::Keep));
@@ -391,7 +391,7 @@ fn crossed(error: BackendError) -> BackendError {
 #[test]
 fn a_worker_speaks_for_its_token_only() {
     let namespace = Namespace::root();
-    let overloaded = Fault::Overloaded { namespace, limit: 1, retry_after: LIMIT };
+    let overloaded = Fault::Overloaded { namespace, limit: 1, unit: "queued jobs", retry_after: LIMIT };
     for fault in [overloaded, Fault::PermissionDenied, Fault::Sealed, Fault::NotInitialized] {
         assert_eq!(crossed(BackendError::keep(fault)).fault.label().as_str(), "internal");
     }
@@ -412,6 +412,20 @@ fn what_a_worker_says_of_its_token_is_fit_to_be_shown() {
     let Ok(Answer::Opened(read)) = Answer::decode(&bytes) else { panic!("it is an answer") };
     let (serial, label) = (format!("77{}", "0".repeat(14)), format!("c[2Ja{}", "ä".repeat(27)));
     assert_eq!(read, DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna });
+}
+
+#[test]
+fn what_a_worker_says_of_a_key_is_fit_to_be_shown() {
+    let key = SoftwareKey::generate(KeyKind::Ed25519).unwrap();
+    let label = format!("c\u{1b}[2Ja\n{}", "ä".repeat(9000));
+    let wild = FoundKey { handle: 3, public: key.public().clone(), id: vec![0, 1], label: label.clone() };
+    let mut bytes = Vec::new();
+    Answer::Found(Some(wild)).encode(&mut bytes);
+    let Ok(Answer::Found(Some(read))) = Answer::decode(&bytes) else { panic!("it is an answer") };
+    let shown = format!("c[2Ja{}", "ä".repeat(251));
+    assert_eq!((read.label.as_str(), read.id), (shown.as_str(), vec![0, 1]));
+    // As one that is found in the daemon itself.
+    assert_eq!(FoundKey::new(3, key.public().clone(), Vec::new(), &label).label, shown);
 }
 
 proptest! {

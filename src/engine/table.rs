@@ -25,6 +25,14 @@ pub(super) struct Row<E> {
     handler: Handler<E>,
 }
 
+#[cfg(test)]
+impl<E> Row<E> {
+    /// Its pattern.
+    pub(super) fn pattern(&self) -> &'static str {
+        self.pattern
+    }
+}
+
 /// What only those with a token may ask.
 pub(super) const fn row<E>(verb: Verb, pattern: &'static str, handler: Handler<E>) -> Row<E> {
     Row { verb, pattern, is_public: false, handler }
@@ -33,6 +41,11 @@ pub(super) const fn row<E>(verb: Verb, pattern: &'static str, handler: Handler<E
 /// What anyone may read.
 pub(super) const fn public<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
     Row { verb: Verb::Read, pattern, is_public: true, handler }
+}
+
+/// What anyone may list.
+pub(super) const fn public_list<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
+    Row { verb: Verb::List, pattern, is_public: true, handler }
 }
 
 /// Answers a request by the first row that fits.

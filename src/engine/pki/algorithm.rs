@@ -184,6 +184,24 @@ impl SignatureAlgorithm {
         Ok(known)
     }
 
+    /// The algorithm that Vault calls `name`, if a key of this kind makes it.
+    pub(super) fn for_key(name: &str, kind: KeyKind) -> Result<SignatureAlgorithm, Fault> {
+        let own: Vec<SignatureAlgorithm> = match kind {
+            KeyKind::Rsa { .. } => [CertificateHash::Sha256, CertificateHash::Sha384, CertificateHash::Sha512]
+                .into_iter()
+                .flat_map(|hash| [SignatureAlgorithm::RsaPkcs1(hash), SignatureAlgorithm::RsaPss(hash)])
+                .collect(),
+            KeyKind::Ec(_) | KeyKind::Ed25519 => vec![SignatureAlgorithm::choose(kind, 0, false)?],
+        };
+        own.iter().find(|known| known.name().eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
+            let names: Vec<String> = own.iter().map(|known| known.name()).collect();
+            Fault::invalid(format!(
+                "Unknown or unsupported signature algorithm {name:?} for a key of kind {kind}: expected any of {}",
+                names.join(", ")
+            ))
+        })
+    }
+
     /// Vault's name, such as `SHA256WithRSAPSS`.
     pub(super) fn name(self) -> String {
         match self {

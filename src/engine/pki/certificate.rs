@@ -6,12 +6,12 @@ use x509_cert::certificate::Version;
 
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, sequence};
-use super::keys::SigningKey;
+use super::extensions;
 use super::lint::{self, Rules};
 use super::records::Records;
 use super::serial::Serial;
+use super::signing_key::SigningKey;
 use super::validity::Validity;
-use super::{extensions, pem};
 use crate::model::{Fault, PublicKey, Terms};
 use crate::store::{Store, Write};
 
@@ -109,11 +109,21 @@ impl Signed {
 
     /// Stores it, together with `others`; resolves when that is durable.
     pub(super) async fn store(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
+        store.commit(self.writes(records, others)).await?;
+        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+    }
+
+    /// The same, blocking: part of a change.
+    pub(super) fn store_now(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
+        store.commit_now(self.writes(records, others))?;
+        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+    }
+
+    fn writes(&self, records: &Records, others: Vec<Write>) -> Vec<Write> {
         let mut writes = others;
         // Created, never replaced: a serial number is used once.
         writes.push(Write::Create { key: records.certificate(&self.serial), version: 1, value: self.der.to_vec() });
-        store.commit(writes).await?;
-        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+        writes
     }
 
     /// Lets it go unstored, for a role with `no_store`.
@@ -136,11 +146,6 @@ impl Issued {
     /// DER.
     pub(super) fn der(&self) -> &Bytes {
         &self.der
-    }
-
-    /// PEM as Vault answers it.
-    pub(super) fn pem(&self) -> Result<String, Fault> {
-        pem::encode_trimmed(pem::CERTIFICATE, &self.der)
     }
 }
 

@@ -1,4 +1,7 @@
-//! CRLs (RFC 5280, 5): full ones, numbered, made anew at each revocation, before they run out, and on demand.
+//! CRLs (RFC 5280, 5): full ones, one for each signer, numbered, made anew at each revocation, before they run out, and on
+//! demand.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use const_oid::db::rfc5280::ID_CE_CRL_NUMBER;
@@ -6,8 +9,11 @@ use const_oid::db::rfc5280::ID_CE_CRL_NUMBER;
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
 use super::certificate::wrong_signature;
+use super::crls::SignerCrl;
 use super::issuer::Issuer;
+use super::issuer_usage::IssuerUsage;
 use super::revoked::Entries;
+use super::signing_key::SigningKey;
 use super::validity::{self, encode_time};
 use super::{Pki, extensions, pem};
 use crate::engine::Call;
@@ -92,20 +98,25 @@ struct Unsigned {
 
 impl Unsigned {
     /// Encodes the TBSCertList and makes its digest.
-    fn new(number: u64, issuer: &Issuer, entries: &Entries, now: u64) -> Result<Unsigned, Fault> {
-        let algorithm = issuer.record.algorithm;
+    fn new(
+        number: u64,
+        issuer: &Issuer,
+        algorithm: SignatureAlgorithm,
+        entries: &Entries,
+        now: u64,
+    ) -> Result<Unsigned, Fault> {
         let identifier = algorithm.identifier()?;
         // RFC 5280, 5.1.2.6: an empty list is left out.
         let chunks: Vec<&[u8]> = entries.chunks.iter().map(AsRef::as_ref).collect();
         let revoked = if entries.count == 0 { Vec::new() } else { sequence(&chunks)? };
         let number_extension = extension(ID_CE_CRL_NUMBER, false, &encode(&number)?)?;
-        let authority = extensions::authority_key_identifier(&issuer.key_identifier)?;
+        let authority = extensions::authority_key_identifier(&issuer.certificate.key_identifier)?;
         let extensions = explicit(0, &[&sequence(&[&authority, &number_extension])?])?;
         let tbs: Bytes = sequence(&[
             // version v2
             &[0x02, 0x01, 0x01],
             &identifier,
-            &issuer.name,
+            &issuer.certificate.x509.subject,
             &encode_time(now)?,
             &encode_time(now + LIFETIME)?,
             &revoked,
@@ -132,21 +143,20 @@ impl Unsigned {
 }
 
 impl Pki {
-    /// Makes, signs, stores and publishes the next CRL. One at a time: see `rebuild`.
-    pub(super) async fn make_crl(&self, call: &Call) -> Result<(), Fault> {
-        let authority = self.authority.load_full();
-        let issuer = authority.issuer()?.clone();
-        let key = self.signing_key(&call.mount, &issuer)?;
-        let entries = self.revoked.lock().entries();
+    /// Makes, signs, stores and publishes the next CRL of an issuer's signer. One at a time: see `rebuild`.
+    pub(super) async fn make_crl(&self, call: &Call, issuer: &Arc<Issuer>, own: &SignerCrl) -> Result<(), Fault> {
+        let signatory = self.signatory(&call.mount, issuer, IssuerUsage::CrlSigning)?;
+        let (issuer, key) = (signatory.issuer, signatory.key);
+        let algorithm = crl_algorithm(&issuer, &key)?;
+        let entries = own.revoked.lock().entries();
         let is_large = entries.count > ENTRIES_INLINE;
-        let number = self.next_crl_number();
-        let now = validity::now();
-        let signer = issuer.clone();
-        let unsigned = off_worker(is_large, move || Unsigned::new(number, &signer, &entries, now)).await?;
+        let (number, now) = (own.next_number(), validity::now());
+        let signer = Arc::clone(&issuer);
+        let unsigned = off_worker(is_large, move || Unsigned::new(number, &signer, algorithm, &entries, now)).await?;
         let terms = Terms { class: Class::Control, deadline: Deadline::after(BUILD_TIME) };
         let signature = key.sign(unsigned.operation.clone(), terms).await?;
-        let (name, public_key) = (key.name().to_owned(), issuer.public_key.clone());
-        let (record_key, store) = (self.records.crl(&issuer.record.id), self.store.clone());
+        let (name, public_key) = (key.name().to_owned(), issuer.certificate.public_key.clone());
+        let (record_key, store) = (self.records.crl(issuer.signer()), self.store.clone());
         let store_signed = move || -> Result<_, Fault> {
             let crl = unsigned.signed(&name, &public_key, &signature)?;
             let write = Write::Put { key: record_key, version: STORED_VERSION, value: crl.stored() };
@@ -162,27 +172,25 @@ impl Pki {
             commit.await?;
         }
         tracing::info!(
-            number = crl.number, entries = crl.entries, issuer = %issuer.record.id, key = key.name(),
+            number = crl.number, entries = crl.entries, issuer = %issuer.id(), key = key.name(),
             mount = %call.mount.path, namespace = %call.mount.namespace, "CRL signed"
         );
-        self.crl.store(Some(std::sync::Arc::new(crl)));
+        own.crl.store(Some(Arc::new(crl)));
         self.telemetry.crl_signed();
-        self.publish_crl(call).await;
+        // Those of the same signer serve the same CRL.
+        let authority = self.authority.load_full();
+        for same in authority.issuers.values().filter(|same| same.signer() == issuer.signer()) {
+            self.publish_crl(call, same).await;
+        }
         Ok(())
     }
+}
 
-    /// A number never used before, even by a CRL whose making failed half-way.
-    fn next_crl_number(&self) -> u64 {
-        self.crl_number.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1
-    }
-
-    /// Whether the CRL served is old, or lacks a revocation, or there is none though there is an issuer.
-    pub(super) fn crl_is_due(&self) -> bool {
-        if self.authority.load().issuer.is_none() {
-            return false;
-        }
-        let revoked = self.revoked.lock().len();
-        self.crl.load().as_ref().is_none_or(|crl| crl.is_aging(validity::now()) || crl.entries < revoked)
+/// How an issuer signs CRLs: as it says, or else as suits its key.
+fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<SignatureAlgorithm, Fault> {
+    match issuer.record.settings.revocation_signature_algorithm {
+        Some(algorithm) => Ok(algorithm),
+        None => SignatureAlgorithm::choose(issuer.certificate.public_key.kind, 0, key.prefers_pss()?),
     }
 }
 

@@ -6,7 +6,7 @@ use const_oid::db::rfc4519;
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use const_oid::db::rfc5912::{ID_EXTENSION_REQ, RSA_ENCRYPTION};
 use der::asn1::{AnyRef, BitStringRef};
-use der::{Decode, Reader, Sequence, SliceReader};
+use der::{Decode, Sequence};
 use spki::AlgorithmIdentifierRef;
 use x509_cert::attr::Attributes;
 use x509_cert::ext::Extension;
@@ -18,6 +18,7 @@ use super::algorithm::SignatureAlgorithm;
 use super::asn1::encode;
 use super::names;
 use super::san::AlternativeNames;
+use super::x509::split;
 use crate::crypto;
 use crate::model::{Fault, KeyKind, PublicKey};
 
@@ -102,15 +103,6 @@ impl Csr {
             has_unknown_names: !all_known,
         })
     }
-}
-
-/// The three members of a signed structure, each with its tag and length.
-pub(super) fn split(der: &[u8]) -> der::Result<(&[u8], &[u8], &[u8])> {
-    let mut outer = SliceReader::new(der)?;
-    let parts = outer
-        .sequence(|inner| -> der::Result<_> { Ok((inner.tlv_bytes()?, inner.tlv_bytes()?, inner.tlv_bytes()?)) })?;
-    outer.finish()?;
-    Ok(parts)
 }
 
 /// The key, if it is of a kind and size that gets certificates.

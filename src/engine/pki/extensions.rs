@@ -1,9 +1,9 @@
 //! The extensions of certificates, apart from alternative names (RFC 5280, 4.2).
 
 use const_oid::db::rfc5280;
-use der::Tag;
 use der::asn1::{Ia5String, OctetString};
 use der::flagset::FlagSet;
+use der::{Tag, TagNumber};
 use x509_cert::ext::pkix::certpolicy::PolicyInformation;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
@@ -29,15 +29,16 @@ pub(super) fn key_identifier(key: &PublicKey) -> Result<KeyIdentifier, Fault> {
 }
 
 /// SubjectKeyIdentifier.
-pub(super) fn subject_key_identifier(identifier: &KeyIdentifier) -> Result<Vec<u8>, Fault> {
+pub(super) fn subject_key_identifier(identifier: &[u8]) -> Result<Vec<u8>, Fault> {
     let value = tlv(Tag::OctetString, &[identifier])?;
     extension(rfc5280::ID_CE_SUBJECT_KEY_IDENTIFIER, false, &value)
 }
 
 /// AuthorityKeyIdentifier, with the key's identifier only.
-pub(super) fn authority_key_identifier(identifier: &KeyIdentifier) -> Result<Vec<u8>, Fault> {
-    // [0] IMPLICIT OCTET STRING of 20 bytes.
-    let value = sequence(&[&[0x80, 20], identifier])?;
+pub(super) fn authority_key_identifier(identifier: &[u8]) -> Result<Vec<u8>, Fault> {
+    // [0] IMPLICIT OCTET STRING.
+    let identifier = tlv(Tag::ContextSpecific { constructed: false, number: TagNumber(0) }, &[identifier])?;
+    let value = sequence(&[&identifier])?;
     extension(rfc5280::ID_CE_AUTHORITY_KEY_IDENTIFIER, false, &value)
 }
 
@@ -102,7 +103,7 @@ pub(super) fn of_role(role: &Role) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// AuthorityInfoAccess and CRLDistributionPoints, as far as there are URLs.
+/// AuthorityInfoAccess, CRLDistributionPoints and FreshestCRL, as far as there are URLs.
 pub(super) fn of_urls(urls: &Urls) -> Result<Vec<u8>, Fault> {
     let uri =
         |url: &String| Ia5String::new(url.as_str()).map(GeneralName::UniformResourceIdentifier).map_err(unencodable);
@@ -118,13 +119,18 @@ pub(super) fn of_urls(urls: &Urls) -> Result<Vec<u8>, Fault> {
     if !access.is_empty() {
         bytes.extend(extension(rfc5280::ID_PE_AUTHORITY_INFO_ACCESS, false, &encode(&access)?)?);
     }
-    let mut points = Vec::new();
-    for url in &urls.crl_distribution_points {
-        let name = DistributionPointName::FullName(vec![uri(url)?]);
-        points.push(DistributionPoint { distribution_point: Some(name), reasons: None, crl_issuer: None });
-    }
-    if !points.is_empty() {
-        bytes.extend(extension(rfc5280::ID_CE_CRL_DISTRIBUTION_POINTS, false, &encode(&points)?)?);
+    for (oid, list) in [
+        (rfc5280::ID_CE_CRL_DISTRIBUTION_POINTS, &urls.crl_distribution_points),
+        (rfc5280::ID_CE_FRESHEST_CRL, &urls.delta_crl_distribution_points),
+    ] {
+        let mut points = Vec::new();
+        for url in list {
+            let name = DistributionPointName::FullName(vec![uri(url)?]);
+            points.push(DistributionPoint { distribution_point: Some(name), reasons: None, crl_issuer: None });
+        }
+        if !points.is_empty() {
+            bytes.extend(extension(oid, false, &encode(&points)?)?);
+        }
     }
     Ok(bytes)
 }

@@ -1,15 +1,20 @@
 //! What anyone may fetch: the CA certificate, CRLs and certificates by serial number; and the list of certificates.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::json;
 
+use super::crl::Crl;
+use super::issuer::Issuer;
 use super::serial::Serial;
+use super::x509::X509;
 use super::{Pki, pem, validity};
 use crate::model::{Data, Fault, Fields, Response};
 
-const DER_CERTIFICATE: &str = "application/pkix-cert";
+pub(super) const DER_CERTIFICATE: &str = "application/pkix-cert";
 const DER_CRL: &str = "application/pkix-crl";
-const PEM_CHAIN: &str = "application/pem-certificate-chain";
+pub(super) const PEM_CHAIN: &str = "application/pem-certificate-chain";
 const PEM_CRL: &str = "application/x-pem-file";
 
 /// Serial numbers listed at once, where a client names no limit.
@@ -17,57 +22,110 @@ const LIST_DEFAULT: usize = 100_000;
 /// Serial numbers read from the store before others get their turn.
 const LIST_STEP: usize = 500;
 
+/// How a CRL is written outside JSON.
+#[derive(Clone, Copy)]
+pub(super) enum Encoding {
+    Der,
+    Pem,
+}
+
 impl Pki {
     /// `GET ca`.
     pub(super) fn ca(&self) -> Response {
         let authority = self.authority.load();
-        let body = authority.issuer.as_ref().map(|issuer| issuer.certificate.clone()).unwrap_or_default();
+        let body = authority.default_issuer().map(|issuer| issuer.certificate.x509.der.clone()).unwrap_or_default();
         Response::Raw { content_type: DER_CERTIFICATE, body }
     }
 
     /// `GET ca/pem`.
     pub(super) fn ca_pem(&self) -> Response {
         let authority = self.authority.load();
-        let body = authority.issuer.as_ref().map(|issuer| Bytes::from(issuer.pem.clone())).unwrap_or_default();
-        Response::Raw { content_type: PEM_CHAIN, body }
+        let body = authority.default_issuer().map(|issuer| Bytes::from(issuer.certificate.pem.clone()));
+        Response::Raw { content_type: PEM_CHAIN, body: body.unwrap_or_default() }
     }
 
-    /// `GET crl`.
+    /// `GET ca_chain`.
+    pub(super) fn ca_chain(&self) -> Response {
+        let authority = self.authority.load();
+        let body = authority.default_issuer().map(|issuer| Bytes::from(chain(issuer)));
+        Response::Raw { content_type: PEM_CHAIN, body: body.unwrap_or_default() }
+    }
+
+    /// `GET crl`: that of the default issuer.
     pub(super) fn crl_der(&self) -> Response {
-        let body = self.crl.load().as_ref().map(|crl| crl.der.clone()).unwrap_or_default();
-        Response::Raw { content_type: DER_CRL, body }
+        let authority = self.authority.load();
+        authority.default_issuer().map_or(raw_crl(None, Encoding::Der), |issuer| self.crl_of(issuer, Encoding::Der))
     }
 
-    /// `GET crl/pem`.
+    /// `GET crl/pem`: that of the default issuer.
     pub(super) fn crl_pem(&self) -> Response {
-        let body = self.crl.load().as_ref().map(|crl| crl.pem.clone()).unwrap_or_default();
-        Response::Raw { content_type: PEM_CRL, body }
+        let authority = self.authority.load();
+        authority.default_issuer().map_or(raw_crl(None, Encoding::Pem), |issuer| self.crl_of(issuer, Encoding::Pem))
     }
 
-    /// `GET cert/:serial`, where `ca` and `crl` stand for serial numbers, too.
+    /// `GET issuer/:ref/crl/der` and `/pem`.
+    pub(super) fn issuer_crl(&self, reference: &str, encoding: Encoding) -> Result<Response, Fault> {
+        let authority = self.authority.load();
+        Ok(self.crl_of(authority.issuer(reference)?, encoding))
+    }
+
+    /// `GET issuer/:ref/crl`.
+    pub(super) fn issuer_crl_json(&self, reference: &str) -> Result<Response, Fault> {
+        let authority = self.authority.load();
+        let crl = self.crls.of(authority.issuer(reference)?.signer()).crl.load_full();
+        let pem = crl.map(|crl| String::from_utf8_lossy(&crl.pem).into_owned()).unwrap_or_default();
+        Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
+    }
+
+    fn crl_of(&self, issuer: &Issuer, encoding: Encoding) -> Response {
+        raw_crl(self.crls.of(issuer.signer()).crl.load_full().as_ref(), encoding)
+    }
+
+    /// `GET cert/:serial`, where `ca`, `ca_chain` and `crl` stand for serial numbers, too.
     pub(super) fn read_certificate(&self, name: &str) -> Result<Response, Fault> {
+        let authority = self.authority.load();
+        let default = || authority.default_issuer().ok_or_else(Fault::absent);
         match name {
-            "ca" => {
-                let authority = self.authority.load();
-                let issuer = authority.issuer.as_ref().ok_or_else(Fault::absent)?;
-                Ok(shown(&issuer.pem, 0, &issuer.record.id))
+            "ca" => Ok(shown(&default()?.certificate.pem, 0, default()?.id())),
+            "ca_chain" => {
+                let chain = chain(default()?);
+                let Response::Data { mut data, .. } = shown(&chain, 0, default()?.id()) else {
+                    return Err(Fault::internal("a chain is not shown as data"));
+                };
+                data.insert("ca_chain".into(), chain.into());
+                Ok(Response::data(data))
             }
             "crl" => {
-                let authority = self.authority.load();
-                let crl = self.crl.load();
-                let crl = crl.as_ref().ok_or_else(Fault::absent)?;
-                let issuer = authority.issuer.as_ref().ok_or_else(Fault::absent)?;
-                Ok(shown(&String::from_utf8_lossy(&crl.pem), 0, &issuer.record.id))
+                let crl = self.crls.of(default()?.signer()).crl.load_full().ok_or_else(Fault::absent)?;
+                Ok(shown(&String::from_utf8_lossy(&crl.pem), 0, default()?.id()))
             }
             text => {
-                let serial = Serial::parse(text).ok_or_else(Fault::absent)?;
-                let record = self.store.get(&self.records.certificate(&serial))?.ok_or_else(Fault::absent)?;
-                let time = self.revoked.lock().time(&serial).unwrap_or(0);
-                let authority = self.authority.load();
-                let issuer = authority.issuer.as_ref().map_or("", |issuer| &issuer.record.id);
-                Ok(shown(&pem::encode_trimmed(pem::CERTIFICATE, &record.value)?, time, issuer))
+                let (serial, der) = self.stored(text)?;
+                let time = self.crls.time(&serial).unwrap_or(0);
+                let x509 = X509::parse(&der, "the stored certificate");
+                let issuer = x509.ok().and_then(|x509| authority.issuer_by_names(&x509));
+                let issuer = issuer.map_or("", |issuer| issuer.id());
+                Ok(shown(&pem::encode_trimmed(pem::CERTIFICATE, &der)?, time, issuer))
             }
         }
+    }
+
+    /// `GET cert/:serial/raw`.
+    pub(super) fn raw_certificate(&self, serial: &str) -> Result<Response, Fault> {
+        let (_, der) = self.stored(serial)?;
+        Ok(Response::Raw { content_type: DER_CERTIFICATE, body: der.into() })
+    }
+
+    /// `GET cert/:serial/raw/pem`.
+    pub(super) fn raw_certificate_pem(&self, serial: &str) -> Result<Response, Fault> {
+        let (_, der) = self.stored(serial)?;
+        Ok(Response::Raw { content_type: PEM_CHAIN, body: pem::encode_trimmed(pem::CERTIFICATE, &der)?.into() })
+    }
+
+    fn stored(&self, serial: &str) -> Result<(Serial, Vec<u8>), Fault> {
+        let serial = Serial::parse(serial).ok_or_else(Fault::absent)?;
+        let record = self.store.get(&self.records.certificate(&serial))?.ok_or_else(Fault::absent)?;
+        Ok((serial, record.value))
     }
 
     /// `LIST certs`. `after` and `limit` take it in parts.
@@ -109,6 +167,19 @@ impl Pki {
         data.insert("keys".into(), keys.into());
         Ok(Response::with_warnings(data, warnings.into_iter().collect()))
     }
+}
+
+/// The certificates of an issuer's chain, one after the other.
+fn chain(issuer: &Issuer) -> String {
+    issuer.chain.iter().map(|certificate| certificate.pem.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+fn raw_crl(crl: Option<&Arc<Crl>>, encoding: Encoding) -> Response {
+    let (content_type, body) = match encoding {
+        Encoding::Der => (DER_CRL, crl.map(|crl| crl.der.clone())),
+        Encoding::Pem => (PEM_CRL, crl.map(|crl| crl.pem.clone())),
+    };
+    Response::Raw { content_type, body: body.unwrap_or_default() }
 }
 
 fn shown(pem: &str, revoked: u64, issuer: &str) -> Response {

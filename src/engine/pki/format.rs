@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::ca_certificate::CaCertificate;
 use super::pem;
 use crate::model::{Fault, Fields};
 
@@ -35,6 +36,25 @@ impl Format {
         match self {
             Format::Der => Ok(STANDARD.encode(der)),
             Format::Pem | Format::PemBundle => pem::encode_trimmed(pem::CERTIFICATE, der),
+        }
+    }
+
+    /// A certificate request in this format.
+    pub(super) fn request(self, der: &[u8]) -> Result<String, Fault> {
+        match self {
+            Format::Der => Ok(STANDARD.encode(der)),
+            Format::Pem | Format::PemBundle => {
+                let [label, _] = pem::REQUESTS;
+                pem::encode_trimmed(label, der)
+            }
+        }
+    }
+
+    /// The certificate of a CA in this format.
+    pub(super) fn ca(self, certificate: &CaCertificate) -> Result<String, Fault> {
+        match self {
+            Format::Der => self.certificate(&certificate.x509.der),
+            Format::Pem | Format::PemBundle => Ok(certificate.pem.clone()),
         }
     }
 }

@@ -1,167 +1,120 @@
-//! The issuer of a mount: its record, and everything about it that every certificate needs, made once.
+//! An issuer: its record, and, ready for use, everything about it that every certificate needs, made once.
 
-use bytes::Bytes;
-use der::Decode;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use x509_cert::Certificate;
 
 use super::algorithm::SignatureAlgorithm;
-use super::asn1::encode;
-use super::extensions::{self, KeyIdentifier};
-use super::serial::Serial;
+use super::ca_certificate::{CaCertificate, SignerId};
+use super::issuer_usage::{IssuerUsage, IssuerUsages, LeafNotAfterBehavior};
+use super::key::Key;
 use super::urls::Urls;
-use super::{Pki, pem};
-use crate::crypto;
-use crate::managed_keys::KeyRef;
-use crate::model::{Data, Fault, Mount, PublicKey, Response};
+use crate::model::Fault;
 use crate::store::Versioned;
 
 /// What is stored of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct IssuerRecord {
     pub(super) id: String,
-    /// Empty if it has none.
-    pub(super) name: String,
+    /// Empty where its key is not here: then it only stands in chains.
     pub(super) key_id: String,
-    /// Empty if it has none.
-    pub(super) key_name: String,
-    /// UUID of the managed key that signs for it.
-    pub(super) managed_key: String,
-    /// How it signed its own certificate, and signs CRLs.
-    pub(super) algorithm: SignatureAlgorithm,
     /// PEM.
     pub(super) certificate: String,
+    /// When it was revoked, in Unix seconds.
+    pub(super) revoked: Option<u64>,
+    pub(super) settings: IssuerSettings,
+}
+
+/// What an operator may change about an issuer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct IssuerSettings {
+    /// Empty if it has none.
+    pub(super) name: String,
+    pub(super) leaf_not_after_behavior: LeafNotAfterBehavior,
+    /// Ids of the issuers of its chain, itself first; empty lets Keyway find them.
+    pub(super) manual_chain: Vec<String>,
+    pub(super) usage: IssuerUsages,
+    /// How it signs CRLs; `None` is what suits its key.
+    pub(super) revocation_signature_algorithm: Option<SignatureAlgorithm>,
+    /// Its own URLs, in place of all those of `config/urls`.
+    pub(super) urls: Option<Urls>,
 }
 
 impl Versioned for IssuerRecord {
-    const VERSION: u16 = 1;
-}
+    const VERSION: u16 = 2;
 
-/// Which issuer is the default one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DefaultIssuer {
-    pub(super) id: String,
-}
-
-impl Versioned for DefaultIssuer {
-    const VERSION: u16 = 1;
+    /// Format 1 had the key inside: `upgrade` splits it when a mount starts, before anything reads an issuer.
+    fn upgrade(version: u16, _: &[u8]) -> Result<IssuerRecord, Fault> {
+        Err(Fault::internal(format!("an issuer of format {version} was left when the mount started")))
+    }
 }
 
 /// An issuer, ready to issue.
 #[derive(Clone, Debug)]
 pub(super) struct Issuer {
-    pub(super) record: IssuerRecord,
-    /// DER of its certificate.
-    pub(super) certificate: Bytes,
-    /// PEM of it, as Vault answers it.
-    pub(super) pem: String,
-    /// DER of its subject: the issuer in what it signs.
-    pub(super) name: Vec<u8>,
-    pub(super) public_key: PublicKey,
-    pub(super) key_identifier: KeyIdentifier,
-    pub(super) serial: Serial,
-    /// `notAfter` in Unix seconds.
-    pub(super) ends: u64,
-}
-
-/// What certificates are issued with: the issuer, and the extensions its leaves have alike. A snapshot.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Authority {
-    pub(super) issuer: Option<Issuer>,
-    pub(super) urls: Urls,
-    /// AuthorityKeyIdentifier, AuthorityInfoAccess and CRLDistributionPoints, encoded.
-    pub(super) leaf_extensions: Vec<u8>,
+    pub(super) record: Arc<IssuerRecord>,
+    pub(super) certificate: Arc<CaCertificate>,
+    pub(super) key: Option<Arc<Key>>,
+    /// Its certificate and those above it, nearest first.
+    pub(super) chain: Vec<Arc<CaCertificate>>,
+    /// AuthorityKeyIdentifier, AuthorityInfoAccess and CRL pointers of what it issues, encoded; or why it cannot issue.
+    pub(super) leaf_extensions: Result<Vec<u8>, Fault>,
 }
 
 impl Issuer {
-    /// Reads a record.
-    pub(super) fn from_record(record: IssuerRecord) -> Result<Issuer, Fault> {
-        let damaged =
-            |what: &str| Fault::internal(format!("the stored certificate of issuer {} is damaged: {what}", record.id));
-        let der = pem::decode(&record.certificate, &[pem::CERTIFICATE]).ok_or_else(|| damaged("no PEM"))?;
-        let certificate = Certificate::from_der(&der).map_err(|error| damaged(&error.to_string()))?;
-        let tbs = certificate.tbs_certificate();
-        let public_key = crypto::parse_spki(&encode(tbs.subject_public_key_info())?)?;
-        let serial = Serial::from_bytes(tbs.serial_number().as_bytes()).ok_or_else(|| damaged("its serial number"))?;
-        Ok(Issuer {
-            pem: record.certificate.trim_end().to_owned(),
-            name: encode(tbs.subject())?,
-            key_identifier: extensions::key_identifier(&public_key)?,
-            ends: tbs.validity().not_after.to_unix_duration().as_secs(),
-            certificate: der.into(),
-            public_key,
-            serial,
-            record,
-        })
+    /// Its id.
+    pub(super) fn id(&self) -> &str {
+        &self.record.id
     }
 
-    /// Whether a client that writes `reference` means this issuer.
-    fn is_called(&self, reference: &str) -> bool {
-        reference == "default"
-            || reference == self.record.id
-            || (!self.record.name.is_empty() && reference == self.record.name)
+    /// Its name; empty if it has none.
+    pub(super) fn name(&self) -> &str {
+        &self.record.settings.name
     }
 
-    fn show(&self, urls: &Urls) -> Data {
-        let pem = format!("{}\n", self.pem);
-        let value = json!({
-            "issuer_id": self.record.id,
-            "issuer_name": self.record.name,
-            "key_id": self.record.key_id,
-            "certificate": pem,
-            "ca_chain": [pem],
-            "manual_chain": null,
-            "leaf_not_after_behavior": "err",
-            "usage": "read-only,issuing-certificates,crl-signing",
-            "revocation_signature_algorithm": self.record.algorithm.name(),
-            "issuing_certificates": urls.issuing_certificates,
-            "crl_distribution_points": urls.crl_distribution_points,
-            "delta_crl_distribution_points": [],
-            "ocsp_servers": urls.ocsp_servers,
-            "enable_aia_url_templating": false,
-            "revoked": false,
-            "revocation_time": 0,
-            "revocation_time_rfc3339": "",
-            "disable_critical_extension_checks": false,
-            "disable_path_length_checks": false,
-            "disable_name_checks": false,
-            "disable_name_constraint_checks": false,
-        });
-        value.as_object().cloned().unwrap_or_default()
+    /// Who signs, whichever of that signer's certificates this is.
+    pub(super) fn signer(&self) -> &SignerId {
+        &self.certificate.signer
     }
-}
 
-impl Authority {
-    /// Puts a snapshot together.
-    pub(super) fn new(issuer: Option<Issuer>, urls: Urls) -> Result<Authority, Fault> {
-        let mut leaf_extensions = Vec::new();
-        if let Some(issuer) = &issuer {
-            leaf_extensions.extend(extensions::authority_key_identifier(&issuer.key_identifier)?);
-            leaf_extensions.extend(extensions::of_urls(&urls)?);
+    /// Refuses a use that its settings do not allow, and everything once it is revoked but what revocation needs.
+    pub(super) fn require(&self, usage: IssuerUsage) -> Result<(), Fault> {
+        if self.record.revoked.is_some() && usage == IssuerUsage::IssuingCertificates {
+            return Err(Fault::invalid(format!("issuer [{}] is revoked and issues no more", self.told())));
         }
-        Ok(Authority { issuer, urls, leaf_extensions })
+        if self.record.settings.usage.allow(usage) {
+            return Ok(());
+        }
+        Err(Fault::invalid(format!(
+            "requested usage {} for issuer [{}] but only had usage {}",
+            usage.name(),
+            self.told(),
+            self.record.settings.usage.names()
+        )))
     }
 
-    /// The issuer; without one nothing can be issued.
-    pub(super) fn issuer(&self) -> Result<&Issuer, Fault> {
-        self.issuer.as_ref().ok_or_else(|| {
-            Fault::invalid("no default issuer currently configured: make one with root/generate/kms on this mount")
+    /// Its key; an issuer whose key is not here signs nothing.
+    pub(super) fn key(&self) -> Result<&Arc<Key>, Fault> {
+        self.key.as_ref().ok_or_else(|| {
+            Fault::invalid(format!(
+                "unable to fetch corresponding key for issuer {}; unable to use this issuer for signing: its certificate \
+                 is here, its key is not",
+                self.id()
+            ))
         })
     }
-}
 
-impl Pki {
-    /// The key that signs for `issuer`, as this mount may use it now.
-    pub(super) fn signing_key(&self, mount: &Mount, issuer: &Issuer) -> Result<super::keys::SigningKey, Fault> {
-        self.keys.resolve(mount, KeyRef::Uuid(&issuer.record.managed_key))
+    /// Whether it can sign CRLs, as far as can be told without its token.
+    pub(super) fn signs_crls(&self) -> bool {
+        self.key.is_some() && self.record.settings.usage.allow(IssuerUsage::CrlSigning)
     }
 
-    /// `GET issuer/:ref`.
-    pub(super) fn read_issuer(&self, reference: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let issuer = authority.issuer.as_ref().filter(|issuer| issuer.is_called(reference));
-        let unknown = || Fault::invalid(format!("unable to find PKI issuer for reference: {reference}"));
-        issuer.map(|issuer| Response::data(issuer.show(&authority.urls))).ok_or_else(unknown)
+    /// As Vault's errors name it.
+    fn told(&self) -> String {
+        if self.name().is_empty() {
+            format!("id:{}", self.id())
+        } else {
+            format!("id:{} / name:{}", self.id(), self.name())
+        }
     }
 }

@@ -1,124 +1,116 @@
-//! The keys that sign: managed keys, and in tests keys in memory.
+//! `keys`, `key/:ref` and `keys/generate/:type`.
 
-use crate::managed_keys::{Handle, KeyRef, ManagedKeys};
-use crate::model::{Fault, KeyOperation, KeyUsage, Mount, PublicKey, SignatureScheme, Terms};
-use crate::store::Write;
-
-#[cfg(test)]
 use std::sync::Arc;
 
-#[cfg(test)]
-use super::software::Keyring;
+use serde_json::{Value, json};
 
-/// Where signing keys come from.
-#[derive(Clone)]
-pub(super) enum KeySource {
-    /// The managed keys of the mount's namespace.
-    Managed(ManagedKeys),
-    /// Keys in memory.
-    #[cfg(test)]
-    Software(Arc<Keyring>),
+use super::Pki;
+use super::ca_key::CaKeyChoice;
+use super::key::Key;
+use crate::engine::Call;
+use crate::model::{Data, Fault, Fields, Mount, Response};
+
+impl Pki {
+    /// `LIST keys`.
+    pub(super) fn list_keys(&self) -> Result<Response, Fault> {
+        let authority = self.authority.load();
+        let keys = &authority.registry.keys;
+        if keys.is_empty() {
+            return Err(Fault::absent());
+        }
+        let mut info = Data::new();
+        for (id, key) in keys {
+            info.insert(
+                id.clone(),
+                json!({"key_name": key.record.name, "is_default": *id == authority.registry.keys_config.default}),
+            );
+        }
+        let ids: Vec<&String> = keys.keys().collect();
+        Ok(Response::data(object(json!({"keys": ids, "key_info": info}))))
+    }
+
+    /// `GET key/:ref`.
+    pub(super) fn read_key(&self, mount: &Mount, reference: &str) -> Result<Response, Fault> {
+        let authority = self.authority.load();
+        Ok(Response::data(self.show_key(mount, authority.registry.key(reference)?)))
+    }
+
+    /// `POST key/:ref`: only its name can change.
+    pub(super) async fn write_key(
+        self: Arc<Self>,
+        call: Call,
+        reference: String,
+        data: Data,
+    ) -> Result<Response, Fault> {
+        let mut fields = Fields::below(&data, &["key_ref"]);
+        let name = fields.filled("key_name")?.unwrap_or_default();
+        let warnings = fields.warnings();
+        let rename = self.edit(&call, move |registry| {
+            let id = registry.key(&reference)?.record.id.clone();
+            registry.rename_key(&id, &name)?;
+            registry.key(&id).cloned()
+        });
+        let key = rename.await?;
+        Ok(Response::with_warnings(self.show_key(&call.mount, &key), warnings))
+    }
+
+    /// `DELETE key/:ref`. The managed key stays.
+    pub(super) async fn delete_key(self: Arc<Self>, call: Call, reference: String) -> Result<Response, Fault> {
+        let told = reference.clone();
+        let remove = self.edit(&call, move |registry| {
+            let id = registry.key(&reference)?.record.id.clone();
+            Ok(registry.remove_key(&id)?.then_some(id))
+        });
+        Ok(match remove.await? {
+            None => Response::Empty,
+            Some(id) => Response::with_warnings(
+                Data::new(),
+                vec![format!(
+                    "Deleted key {id} (via key_ref {told}); this was configured as the default key. Operations without an \
+                     explicit key will not work until a new default is configured."
+                )],
+            ),
+        })
+    }
+
+    /// `POST keys/generate/:type`: the key of a managed key, generated on its token if that is allowed and it is not there.
+    pub(super) async fn generate_key(self: Arc<Self>, call: Call, kind: &str, data: &Data) -> Result<Response, Fault> {
+        if kind == "existing" {
+            return Err(Fault::NotFound { what: "unsupported path".into() });
+        }
+        let mut fields = Fields::new(data);
+        let choice = CaKeyChoice::parse(kind, &mut fields)?;
+        let name = fields.filled("key_name")?.unwrap_or_default();
+        let warnings = fields.warnings();
+        let key = self.ca_key(&call, &choice, name).await?;
+        let add = self.edit(&call, move |registry| {
+            let added = key.add_to(registry)?;
+            registry.key(added.id()).cloned()
+        });
+        let key = add.await?;
+        tracing::info!(
+            key = key.record.id, mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
+            pid = call.caller.peer.pid, "key added to the mount"
+        );
+        let shown = json!({"key_id": key.record.id, "key_name": key.record.name, "key_type": key.kind()});
+        Ok(Response::with_warnings(object(shown), warnings))
+    }
+
+    fn show_key(&self, mount: &Mount, key: &Key) -> Data {
+        // A key the mount may no longer use has no name that concerns it.
+        let managed = self.signing_key(mount, key).map(|key| key.name().to_owned()).unwrap_or_default();
+        let identifier: Vec<String> = key.identifier.iter().map(|byte| format!("{byte:02x}")).collect();
+        object(json!({
+            "key_id": key.record.id,
+            "key_name": key.record.name,
+            "key_type": key.kind(),
+            "managed_key_id": key.record.managed_key,
+            "managed_key_name": managed,
+            "subject_key_id": identifier.join(":"),
+        }))
+    }
 }
 
-/// One key, for one operation.
-#[derive(Clone)]
-pub(super) enum SigningKey {
-    /// A managed key.
-    Managed(Handle),
-    /// A key in memory.
-    #[cfg(test)]
-    Software(super::software::TestKey),
-}
-
-impl KeySource {
-    /// The key that `key` names, if `mount` may use it.
-    pub(super) fn resolve(&self, mount: &Mount, key: KeyRef<'_>) -> Result<SigningKey, Fault> {
-        match self {
-            KeySource::Managed(keys) => keys.resolve(mount, key).map(SigningKey::Managed),
-            #[cfg(test)]
-            KeySource::Software(keys) => keys.resolve(key).map(SigningKey::Software),
-        }
-    }
-
-    /// The change that notes `user`'s use of a key.
-    pub(super) fn note_use(&self, mount: &Mount, uuid: &str, user: &str) -> Option<Write> {
-        match self {
-            KeySource::Managed(keys) => Some(keys.note_use(mount, uuid, user)),
-            #[cfg(test)]
-            KeySource::Software(_) => None,
-        }
-    }
-
-    /// The change that takes it back.
-    pub(super) fn drop_use(&self, mount: &Mount, uuid: &str, user: &str) -> Option<Write> {
-        match self {
-            KeySource::Managed(keys) => Some(keys.drop_use(mount, uuid, user)),
-            #[cfg(test)]
-            KeySource::Software(_) => None,
-        }
-    }
-}
-
-impl SigningKey {
-    /// Its name.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            SigningKey::Managed(handle) => handle.name(),
-            #[cfg(test)]
-            SigningKey::Software(key) => &key.name,
-        }
-    }
-
-    /// Its UUID.
-    pub(super) fn uuid(&self) -> &str {
-        match self {
-            SigningKey::Managed(handle) => handle.uuid(),
-            #[cfg(test)]
-            SigningKey::Software(key) => &key.name,
-        }
-    }
-
-    /// Finds, or generates where that is allowed, the key on its device, for its first use; answers the key made ready and
-    /// its public half.
-    pub(super) async fn ready(&self, terms: Terms) -> Result<(SigningKey, PublicKey), Fault> {
-        match self {
-            SigningKey::Managed(handle) => {
-                handle.require(KeyUsage::Sign)?;
-                let (handle, public) = handle.ready(terms.deadline).await?;
-                Ok((SigningKey::Managed(handle), public))
-            }
-            #[cfg(test)]
-            SigningKey::Software(key) => Ok((self.clone(), key.pair.public().clone())),
-        }
-    }
-
-    /// Whether the key's own mechanism makes PSS signatures.
-    pub(super) fn prefers_pss(&self) -> Result<bool, Fault> {
-        match self {
-            SigningKey::Managed(handle) => {
-                // The salt is chosen with the hash; here only the kind of scheme counts.
-                Ok(matches!(handle.default_scheme(32)?, SignatureScheme::RsaPss { .. }))
-            }
-            #[cfg(test)]
-            SigningKey::Software(_) => Ok(false),
-        }
-    }
-
-    /// Refuses what the key's mechanism does not do.
-    pub(super) fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
-        match self {
-            SigningKey::Managed(handle) => handle.require_scheme(scheme),
-            #[cfg(test)]
-            SigningKey::Software(_) => Ok(()),
-        }
-    }
-
-    /// Makes one signature.
-    pub(super) async fn sign(&self, operation: KeyOperation, terms: Terms) -> Result<bytes::Bytes, Fault> {
-        match self {
-            SigningKey::Managed(handle) => handle.submit(operation, terms)?.await,
-            #[cfg(test)]
-            SigningKey::Software(key) => key.sign(&operation, terms),
-        }
-    }
+fn object(value: Value) -> Data {
+    value.as_object().cloned().unwrap_or_default()
 }

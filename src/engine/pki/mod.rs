@@ -1,30 +1,49 @@
 //! The PKI engine: a certificate authority on a managed key. It reads requests, judges them by roles, has certificates and
 //! CRLs signed, stores them durably, and only then answers them.
 //!
-//! One issuer a mount, so far; issuers and keys have UUIDs so that more will fit. What requests need is in snapshots: the
-//! hot path reads no store. This room must not know: any wire, who may call, the transit engine, or any key but as a
-//! handle.
+//! A mount has issuers and keys, found by id, name or `default`: `registry` is what is stored of them, `authority` the
+//! snapshot that requests read; the hot path reads no store. A `signatory` is an issuer found fit to sign; certificates go
+//! through the types of `certificate`, in whose order alone one comes about. Each signer has its CRL, in `crls`. This room
+//! must not know: any wire, who may call, the transit engine, or any key but as a handle.
 
 mod algorithm;
 mod allowed;
 mod asn1;
+mod authority;
+mod ca_certificate;
+mod ca_fields;
+mod ca_key;
 mod certificate;
+mod chain;
+mod cluster;
 mod crl;
+mod crls;
 mod csr;
+mod defaults;
+mod edit;
 mod extensions;
 mod fetch;
 mod format;
+mod import;
+mod intermediate;
 mod issue;
 mod issuer;
+mod issuer_usage;
+mod issuers;
+mod key;
 mod keys;
+mod leaf;
 mod lint;
+mod name_constraints;
 mod names;
 mod paths;
 mod pem;
 mod publish;
 mod rebuild;
 mod records;
+mod registry;
 mod request;
+mod revocation;
 mod revoke;
 mod revoked;
 mod role;
@@ -32,10 +51,14 @@ mod roles;
 mod root;
 mod san;
 mod serial;
+mod signatory;
+mod signing_key;
 mod subject;
+mod upgrade;
 mod urls;
 mod usage;
 mod validity;
+mod x509;
 
 #[cfg(test)]
 mod software;
@@ -45,24 +68,21 @@ mod tests;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use parking_lot::Mutex;
+use arc_swap::ArcSwap;
 
 use super::{Answer, Call, Engine, Services, table};
-use crate::model::{CertificateRequest, Data, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
+use crate::model::{CertificateRequest, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
+use authority::Authority;
+use crls::Crls;
 use issue::CompiledRole;
-use issuer::{Authority, DefaultIssuer, Issuer, IssuerRecord};
-use keys::KeySource;
 use records::Records;
-use revoke::Revocation;
-use revoked::Revoked;
+use request::SignFields;
 use role::Role;
-use serial::Serial;
-use urls::Urls;
+use signing_key::KeySource;
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -74,15 +94,11 @@ pub struct Pki {
     publish_dir: Option<PathBuf>,
     keys: KeySource,
     records: Records,
-    /// The issuer and what its leaves have alike.
+    /// The issuers, ready to issue.
     authority: ArcSwap<Authority>,
     roles: ArcSwap<HashMap<String, Arc<CompiledRole>>>,
-    revoked: Mutex<Revoked>,
-    crl: ArcSwapOption<crl::Crl>,
-    /// The highest CRL number ever taken.
-    crl_number: AtomicU64,
-    rebuild: rebuild::Rebuild,
-    /// Changes of roles, URLs and the issuer.
+    crls: Crls,
+    /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
@@ -109,25 +125,27 @@ impl Pki {
         telemetry: Telemetry,
         publish_dir: Option<PathBuf>,
     ) -> Result<Arc<Pki>, Fault> {
+        let records = Records::new(mount);
+        upgrade::run(mount, &keys, &store, &records)?;
+        let authority = Authority::load(&store, &records)?;
+        let crls = Crls::default();
+        crls.load_revocations(&store, &records)?;
+        for issuer in authority.issuers.values() {
+            crls.load_crl(issuer.signer(), &store, &records)?;
+        }
         let pki = Pki {
-            records: Records::new(mount),
+            records,
             store,
             telemetry,
             publish_dir,
             keys,
-            authority: ArcSwap::default(),
+            authority: ArcSwap::from_pointee(authority),
             roles: ArcSwap::default(),
-            revoked: Mutex::default(),
-            crl: ArcSwapOption::empty(),
-            crl_number: AtomicU64::new(0),
-            rebuild: rebuild::Rebuild::default(),
+            crls,
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
         };
-        pki.reload_authority()?;
         pki.load_roles()?;
-        pki.load_revoked()?;
-        pki.load_crl()?;
         Ok(Arc::new(pki))
     }
 
@@ -138,22 +156,6 @@ impl Pki {
     ) -> Result<T, Fault> {
         let (changes, namespace) = (self.changes.clone(), self.records.namespace().clone());
         changes.run(&namespace, move || change(&self)).await
-    }
-
-    /// Makes the authority's snapshot anew from the store. Part of a change, or of the start.
-    fn reload_authority(&self) -> Result<(), Fault> {
-        let store = &self.store;
-        let urls = store.read::<Urls>(&self.records.urls())?.unwrap_or_default();
-        let issuer = match store.read::<DefaultIssuer>(&self.records.default_issuer())? {
-            None => None,
-            Some(default) => {
-                let record = store.read::<IssuerRecord>(&self.records.issuer(&default.id))?;
-                let lost = || Fault::internal(format!("the record of issuer {} is gone", default.id));
-                Some(Issuer::from_record(record.ok_or_else(lost)?)?)
-            }
-        };
-        self.authority.store(Arc::new(Authority::new(issuer, urls)?));
-        Ok(())
     }
 
     fn load_roles(&self) -> Result<(), Fault> {
@@ -174,50 +176,6 @@ impl Pki {
         self.roles.store(Arc::new(roles));
         Ok(())
     }
-
-    fn load_revoked(&self) -> Result<(), Fault> {
-        let mut revoked = self.revoked.lock();
-        let mut last: Option<String> = None;
-        loop {
-            let collection = self.records.collection("revoked");
-            let namespace = self.records.namespace();
-            let step = self.store.read_all::<Revocation>(namespace, &collection, last.as_deref(), LOAD_STEP)?;
-            last = step.last().map(|(name, _)| name.clone());
-            for (name, revocation) in step {
-                let odd = || Fault::internal(format!("the revocation of {name:?} is of no serial number"));
-                revoked.add(Serial::parse(&name).ok_or_else(odd)?, revocation.time)?;
-            }
-            if last.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn load_crl(&self) -> Result<(), Fault> {
-        let authority = self.authority.load();
-        let Some(issuer) = &authority.issuer else { return Ok(()) };
-        if let Some(record) = self.store.get(&self.records.crl(&issuer.record.id))? {
-            let crl = crl::Crl::from_stored(&record)?;
-            self.crl_number.store(crl.number, Ordering::Relaxed);
-            self.crl.store(Some(Arc::new(crl)));
-        }
-        Ok(())
-    }
-
-    fn read_urls(&self) -> Response {
-        Response::data(self.authority.load().urls.show())
-    }
-
-    /// `POST config/urls`.
-    async fn write_urls(self: Arc<Self>, data: Data) -> Result<Response, Fault> {
-        self.change(move |pki| {
-            let (urls, warnings) = pki.authority.load().urls.updated(&data)?;
-            pki.store.commit_now(vec![Write::put_record(pki.records.urls(), &urls)?])?;
-            pki.reload_authority()?;
-            Ok(Response::with_warnings(urls.show(), warnings))
-        })
-        .await
-    }
 }
 
 impl Engine for Pki {
@@ -231,30 +189,26 @@ impl Engine for Pki {
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
-            let answer = self.issue(&call, &request.role, &request.csr, &request.data).await?;
+            let fields = SignFields::parse(&request.data, None)?;
+            let answer = self.issue(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })
     }
 
     fn maintain(self: Arc<Self>, call: Call) -> Answer {
         Box::pin(async move {
-            let was_due = self.publish_due.swap(false, Ordering::Relaxed);
-            if was_due {
-                self.publish_certificate(&call).await;
+            if self.publish_due.swap(false, Ordering::Relaxed) {
+                self.publish_all(&call).await;
             }
-            if self.crl_is_due() {
-                self.rebuild_crl(&call).await?;
-            } else if was_due {
-                self.publish_crl(&call).await;
-            }
+            self.rebuild_due_crls(&call).await?;
             Ok(Response::Empty.into())
         })
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
         let mut writes = self.records.removal(&self.store)?;
-        if let Some(issuer) = &self.authority.load().issuer {
-            writes.extend(self.keys.drop_use(mount, &issuer.record.managed_key, &root::user(&issuer.record.id)));
+        for (id, key) in &self.authority.load().registry.keys {
+            writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));
         }
         Ok(writes)
     }

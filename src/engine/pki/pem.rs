@@ -30,6 +30,26 @@ pub(super) fn decode(text: &str, labels: &[&str]) -> Option<Vec<u8>> {
     STANDARD.decode(body).ok()
 }
 
+/// Every block of `text` with its label, in order. `None` if one is damaged.
+pub(super) fn decode_all(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut blocks = Vec::new();
+    let mut left = text;
+    while let Some((_, rest)) = left.split_once("-----BEGIN ") {
+        let (label, rest) = rest.split_once("-----")?;
+        let (body, rest) = rest.split_once("-----END ")?;
+        let (end_label, rest) = rest.split_once("-----")?;
+        if end_label != label {
+            return None;
+        }
+        // An encrypted key has headers, and is not read any further than that it is a key.
+        let body: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let is_key = label.ends_with("PRIVATE KEY");
+        blocks.push((label.to_owned(), if is_key { Vec::new() } else { STANDARD.decode(body).ok()? }));
+        left = rest;
+    }
+    Some(blocks)
+}
+
 /// PEM with line feeds, ending in one.
 pub(super) fn encode(label: &'static str, der: &[u8]) -> Result<String, Fault> {
     der::pem::encode_string(label, LineEnding::LF, der)
@@ -60,10 +80,23 @@ mod tests {
         assert!(!encode_trimmed(CERTIFICATE, &[7]).unwrap().ends_with('\n'));
     }
 
+    #[test]
+    fn a_bundle_is_read_block_by_block() {
+        let one = encode(CERTIFICATE, &[1]).unwrap();
+        let key = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nxx\n-----END EC PRIVATE KEY-----";
+        let read = decode_all(&format!("text\n{one}{key}\n{one}")).unwrap();
+        let labels: Vec<&str> = read.iter().map(|(label, _)| label.as_str()).collect();
+        assert_eq!(labels, [CERTIFICATE, "EC PRIVATE KEY", CERTIFICATE]);
+        assert_eq!(read[2].1, [1]);
+        assert_eq!(decode_all("nothing"), Some(Vec::new()));
+        assert_eq!(decode_all("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"), None);
+        assert_eq!(decode_all("-----BEGIN CERTIFICATE-----\nAA=="), None);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_without_harm(text in "(-----BEGIN |-----END |CERTIFICATE|-----|[A-Za-z=\n ]|\\PC){0,40}") {
-            let _ = decode(&text, &[CERTIFICATE]);
+            let _ = (decode(&text, &[CERTIFICATE]), decode_all(&text));
         }
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::Pki;
 use super::crl::off_worker;
+use super::issuer::Issuer;
 use crate::engine::Call;
 use crate::model::{Fault, Mount};
 
@@ -17,25 +18,49 @@ use crate::model::{Fault, Mount};
 const FILE_MODE: u32 = 0o644;
 
 impl Pki {
-    /// Writes `ca.der` and `ca.pem`.
-    pub(super) async fn publish_certificate(&self, call: &Call) {
+    /// Writes the certificates and CRLs of every issuer.
+    pub(super) async fn publish_all(&self, call: &Call) {
         let authority = self.authority.load_full();
-        let Some(issuer) = &authority.issuer else { return };
-        let pem = format!("{}\n", issuer.pem);
-        self.publish(call, [("ca.der", issuer.certificate.clone()), ("ca.pem", pem.into())]).await;
+        for issuer in authority.issuers.values() {
+            self.publish_certificate(call, issuer).await;
+            self.publish_crl(call, issuer).await;
+        }
     }
 
-    /// Writes `crl.der` and `crl.pem`.
-    pub(super) async fn publish_crl(&self, call: &Call) {
-        let Some(crl) = self.crl.load_full() else { return };
+    /// Writes those of the default issuer, which may have become it now.
+    pub(super) async fn publish_default(&self, call: &Call) {
+        if let Some(issuer) = self.authority.load_full().default_issuer() {
+            self.publish_certificate(call, issuer).await;
+            self.publish_crl(call, issuer).await;
+        }
+    }
+
+    /// Writes `ca.der` and `ca.pem` of an issuer.
+    pub(super) async fn publish_certificate(&self, call: &Call, issuer: &Issuer) {
+        let pem = format!("{}\n", issuer.certificate.pem);
+        let files = [("ca.der", issuer.certificate.x509.der.clone()), ("ca.pem", pem.into())];
+        self.publish(call, issuer, files).await;
+    }
+
+    /// Writes `crl.der` and `crl.pem` of an issuer.
+    pub(super) async fn publish_crl(&self, call: &Call, issuer: &Issuer) {
+        let Some(crl) = self.crls.of(issuer.signer()).crl.load_full() else { return };
         let mut pem = crl.pem.to_vec();
         pem.push(b'\n');
-        self.publish(call, [("crl.der", crl.der.clone()), ("crl.pem", pem.into())]).await;
+        self.publish(call, issuer, [("crl.der", crl.der.clone()), ("crl.pem", pem.into())]).await;
     }
 
-    async fn publish(&self, call: &Call, files: [(&'static str, Bytes); 2]) {
+    /// Those of the default issuer lie in the mount's folder, and those of each in one of its own below it.
+    async fn publish(&self, call: &Call, issuer: &Issuer, files: [(&'static str, Bytes); 2]) {
         let Some(root) = &self.publish_dir else { return };
-        let folder = folder(root, &call.mount);
+        let of_mount = folder(root, &call.mount);
+        if self.authority.load().default_issuer().is_some_and(|default| default.id() == issuer.id()) {
+            self.publish_in(call, of_mount.clone(), files.clone()).await;
+        }
+        self.publish_in(call, of_mount.join("issuer").join(harmless(issuer.id())), files).await;
+    }
+
+    async fn publish_in(&self, call: &Call, folder: PathBuf, files: [(&'static str, Bytes); 2]) {
         let shown = folder.display().to_string();
         // It waits for the disk.
         let outcome = off_worker(true, move || {

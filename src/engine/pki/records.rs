@@ -1,11 +1,12 @@
 //! The names of the records of one mount.
 
+use super::ca_certificate::SignerId;
 use super::serial::Serial;
 use crate::model::{Fault, Mount, Namespace};
 use crate::store::{RecordKey, Store, Write};
 
 /// Every kind of record there is.
-const KINDS: [&str; 6] = ["config", "issuers", "roles", "certs", "revoked", "crls"];
+const KINDS: [&str; 7] = ["config", "issuers", "keys", "roles", "certs", "revoked", "crls"];
 /// Records removed in one commit; more than these are removed beforehand.
 const REMOVED_AT_ONCE: usize = 4096;
 
@@ -32,9 +33,24 @@ impl Records {
         format!("{}/{kind}", self.prefix)
     }
 
-    /// Which issuer is the default one. There is one such record, so two first issuers cannot both be made.
-    pub(super) fn default_issuer(&self) -> RecordKey {
+    /// Which issuer is the default one.
+    pub(super) fn issuers_config(&self) -> RecordKey {
+        self.key("config", "issuers")
+    }
+
+    /// Which key is the default one.
+    pub(super) fn keys_config(&self) -> RecordKey {
+        self.key("config", "keys")
+    }
+
+    /// Which issuer was the default one, while a mount had one.
+    pub(super) fn only_issuer(&self) -> RecordKey {
         self.key("config", "default-issuer")
+    }
+
+    /// The addresses of the mount.
+    pub(super) fn cluster(&self) -> RecordKey {
+        self.key("config", "cluster")
     }
 
     /// The URLs of the mount.
@@ -45,6 +61,11 @@ impl Records {
     /// An issuer.
     pub(super) fn issuer(&self, id: &str) -> RecordKey {
         self.key("issuers", id)
+    }
+
+    /// A key.
+    pub(super) fn key_entry(&self, id: &str) -> RecordKey {
+        self.key("keys", id)
     }
 
     /// A role.
@@ -62,8 +83,13 @@ impl Records {
         self.key("revoked", &serial.record_name())
     }
 
-    /// The last CRL of an issuer.
-    pub(super) fn crl(&self, issuer: &str) -> RecordKey {
+    /// The last CRL of a signer.
+    pub(super) fn crl(&self, signer: &SignerId) -> RecordKey {
+        self.key("crls", signer.as_str())
+    }
+
+    /// The last CRL of the only issuer, while a mount had one.
+    pub(super) fn only_crl(&self, issuer: &str) -> RecordKey {
         self.key("crls", issuer)
     }
 

@@ -25,14 +25,19 @@ pub(super) struct SignFields {
 }
 
 impl SignFields {
-    /// Reads them.
-    pub(super) fn parse(data: &Data) -> Result<SignFields, Fault> {
-        let mut fields = Fields::below(data, &["role"]);
+    /// Reads them, of a request to a path that names a role and perhaps an issuer.
+    pub(super) fn parse(data: &Data, issuer: Option<&str>) -> Result<SignFields, Fault> {
+        let in_path: &[&str] = if issuer.is_some() { &["role", "issuer_ref"] } else { &["role"] };
+        let mut fields = Fields::below(data, in_path);
         // Read elsewhere, or of no account where no private key is answered.
         for name in ["csr", "private_key_format"] {
             fields.value(name);
         }
-        fields.refuse(&["cert_metadata", "issuer_ref"])?;
+        fields.refuse(&["cert_metadata"])?;
+        if issuer.is_none() {
+            // Who signs is the role's to say, or the path's.
+            fields.refuse(&["issuer_ref"])?;
+        }
         Ok(SignFields {
             common_name: fields.filled("common_name")?,
             names: alternative_names(&mut fields)?,

@@ -1,36 +1,19 @@
-//! `revoke` and `crl/rotate`: revocations are stored first, then put on a CRL.
+//! `revoke`, `issuer/:ref/revoke` and `crl/rotate`: revocations are stored first, then put on their issuer's CRL.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use der::Decode;
-use der::asn1::BitStringRef;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use spki::AlgorithmIdentifierRef;
-use x509_cert::Certificate;
 
-use super::algorithm::SignatureAlgorithm;
-use super::asn1::encode;
-use super::csr::split;
 use super::issuer::Issuer;
+use super::registry::{DEFAULT, Registry};
+use super::revocation::Revocation;
 use super::revoked::REVOKED_MAX;
 use super::serial::Serial;
+use super::x509::X509;
 use super::{Pki, pem, validity};
 use crate::engine::Call;
 use crate::model::{Data, Deadline, Fault, Fields, Response};
-use crate::store::{Versioned, Write};
-
-/// What is stored of a revocation.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Revocation {
-    /// Unix seconds.
-    pub(super) time: u64,
-}
-
-impl Versioned for Revocation {
-    const VERSION: u16 = 1;
-}
+use crate::store::Write;
 
 /// What a client wants revoked.
 enum Target {
@@ -60,77 +43,137 @@ impl Target {
     }
 }
 
+/// A certificate to revoke, and who issued it.
+struct Found {
+    certificate: X509,
+    is_stored: bool,
+    issuer: Arc<Issuer>,
+}
+
 impl Pki {
     /// `POST revoke`.
     pub(super) async fn revoke(self: &Arc<Self>, call: &Call, data: &Data) -> Result<Response, Fault> {
         let (target, warnings) = Target::parse(data)?;
+        let found = self.find(target)?;
+        let serial = found.certificate.serial;
         let authority = self.authority.load_full();
-        let issuer = authority.issuer()?;
-        let (serial, certificate, is_stored) = self.find(issuer, target)?;
-        if serial == issuer.serial {
+        let is_it = |issuer: &&Arc<Issuer>| issuer.certificate.x509.der == found.certificate.der;
+        if let Some(issuer) = authority.issuers.values().find(is_it) {
             return Err(Fault::invalid(format!(
-                "adding issuer ({}) to its own CRL is not allowed: issuers cannot be revoked here",
-                issuer.record.id
+                "adding issuer ({}) to its own CRL is not allowed: revoke an issuer with issuer/:issuer_ref/revoke",
+                issuer.id()
             )));
         }
-        let revoked_before = self.revoked.lock().time(&serial);
-        if let Some(time) = revoked_before {
-            return self.revoked_answer(call, time, warnings).await;
+        if let Some(time) = self.crls.time(&serial) {
+            return self.revoked_answer(call, &found.issuer, time, warnings).await;
         }
-        let now = validity::now();
-        let ends = certificate.tbs_certificate().validity().not_after.to_unix_duration().as_secs();
-        if ends < now {
+        if found.certificate.not_after < validity::now() {
             let warning = format!("certificate with serial {serial} already expired; refusing to add to CRL");
             return Ok(Response::with_warnings(Data::new(), vec![warning]));
         }
-        if self.revoked.lock().len() >= REVOKED_MAX {
+        let time = self.store_revocation(call, &found).await?;
+        self.revoked_answer(call, &found.issuer, time, warnings).await
+    }
+
+    /// Stores a revocation; answers its time, which is an earlier one if another request was first.
+    async fn store_revocation(&self, call: &Call, found: &Found) -> Result<u64, Fault> {
+        if self.crls.revoked() >= REVOKED_MAX {
             return Err(Fault::invalid(format!(
                 "this mount has revoked {REVOKED_MAX} certificates, as many as a CRL holds: issue from a new mount"
             )));
         }
-        let mut writes = vec![Write::create_record(self.records.revocation(&serial), &Revocation { time: now })?];
+        let Found { certificate, is_stored, issuer } = found;
+        let (serial, now) = (certificate.serial, validity::now());
+        let revocation = Revocation { time: now, issuer: issuer.id().to_owned(), signer: issuer.signer().clone() };
+        let mut writes = vec![Write::create_record(self.records.revocation(&serial), &revocation)?];
         if !is_stored {
-            writes.push(Write::Put {
-                key: self.records.certificate(&serial),
-                version: 1,
-                value: encode(&certificate)?,
-            });
+            let value = certificate.der.to_vec();
+            writes.push(Write::Put { key: self.records.certificate(&serial), version: 1, value });
         }
         let time = match self.store.commit(writes).await {
             Ok(()) => now,
             Err(Fault::InvalidRequest { .. }) => self.stored_time(&serial)?,
             Err(fault) => return Err(fault),
         };
-        self.revoked.lock().add(serial, time)?;
+        self.crls.of(issuer.signer()).revoked.lock().add(serial, time)?;
         self.telemetry.certificate_revoked();
         tracing::info!(
-            serial = %serial, issuer = %issuer.record.id, mount = %call.mount.path, namespace = %call.mount.namespace,
+            serial = %serial, issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace,
             uid = call.caller.peer.uid, pid = call.caller.peer.pid, "certificate revoked"
         );
-        self.revoked_answer(call, time, warnings).await
+        Ok(time)
     }
 
-    /// `crl/rotate`.
-    pub(super) async fn rotate_crl(self: &Arc<Self>, call: &Call) -> Result<Response, Fault> {
-        self.authority.load().issuer()?;
-        self.rebuild_crl(call).await?;
+    /// `POST issuer/:ref/revoke`: the issuer issues no more, and if another issuer of the mount signed it, that one's CRL
+    /// says so.
+    pub(super) async fn revoke_issuer(self: Arc<Self>, call: Call, reference: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let issuer = Arc::clone(authority.issuer(&reference)?);
+        let mut warnings = Vec::new();
+        let signer = authority.issuer_of(&issuer.certificate.x509)?.filter(|signer| signer.signer() != issuer.signer());
+        if let Some(signer) = signer {
+            let serial = issuer.certificate.x509.serial;
+            if self.crls.time(&serial).is_none() {
+                let is_stored = self.store.get(&self.records.certificate(&serial))?.is_some();
+                let certificate = issuer.certificate.x509.clone();
+                let found = Found { certificate, is_stored, issuer: Arc::clone(signer) };
+                self.store_revocation(&call, &found).await?;
+            }
+            warnings.extend(self.crl_if_due(&call, signer).await);
+        }
+        let (id, now) = (issuer.id().to_owned(), validity::now());
+        let mark = move |registry: &mut Registry| {
+            // Once and for all: its time stays what it was.
+            registry.update_issuer(&id, |record| record.revoked = record.revoked.or(Some(now)))
+        };
+        self.edit(&call, mark).await?;
+        tracing::info!(
+            issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
+            pid = call.caller.peer.pid, "issuer revoked"
+        );
+        let authority = self.authority.load();
+        Ok(Response::with_warnings(authority.issuer(issuer.id())?.show(), warnings))
+    }
+
+    /// `crl/rotate`: a new CRL of every issuer that signs them.
+    pub(super) async fn rotate_crls(self: &Arc<Self>, call: &Call) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        if authority.issuers.is_empty() {
+            authority.issuer(DEFAULT)?;
+        }
+        for issuer in authority.crl_issuers() {
+            self.rebuild_crl(call, issuer).await?;
+        }
         let mut data = Data::new();
         data.insert("success".into(), true.into());
         Ok(Response::data(data))
     }
 
+    /// Has every CRL made that is due by the clock. One that cannot be made stops no other.
+    pub(super) async fn rebuild_due_crls(self: &Arc<Self>, call: &Call) -> Result<(), Fault> {
+        let authority = self.authority.load_full();
+        let mut outcome = Ok(());
+        for issuer in authority.crl_issuers() {
+            if self.crls.of(issuer.signer()).is_due() {
+                outcome = outcome.and(self.rebuild_crl(call, issuer).await);
+            }
+        }
+        outcome
+    }
+
     /// Has a CRL made that is begun from now on, together with all who ask at this time. It is made to its end even if
     /// nobody waits any more.
-    pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call) -> Result<(), Fault> {
-        let joined = self.rebuild.join();
+    pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Result<(), Fault> {
+        let own = self.crls.of(issuer.signer());
+        let joined = own.rebuild.join();
         if joined.must_start {
-            let (pki, call) = (Arc::clone(self), call.clone());
+            let (pki, call, issuer) = (Arc::clone(self), call.clone(), Arc::clone(issuer));
             tokio::spawn(async move {
-                while let Some(round) = pki.rebuild.round() {
-                    let outcome = pki.make_crl(&call).await;
+                while let Some(round) = own.rebuild.round() {
+                    let outcome = pki.make_crl(&call, &issuer, &own).await;
                     if let Err(fault) = &outcome {
                         tracing::error!(
-                            mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
+                            issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
                             "the CRL could not be made; the last one is still served, and it is tried again within a minute"
                         );
                     }
@@ -146,20 +189,36 @@ impl Pki {
         }
     }
 
+    /// Has the CRL of `issuer`'s signer made if it is due. Answers a warning if it could not be.
+    async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
+        if !self.crls.of(issuer.signer()).is_due() {
+            return None;
+        }
+        let authority = self.authority.load_full();
+        let signs = authority.crl_issuers().into_iter().find(|signs| signs.signer() == issuer.signer());
+        let Some(signs) = signs else {
+            return Some(format!(
+                "the certificate is revoked, but no CRL says so: issuer {} has no key here or not the usage crl-signing",
+                issuer.id()
+            ));
+        };
+        let made = self.rebuild_crl(call, signs).await;
+        made.err().map(|fault| {
+            format!(
+                "the certificate is revoked, but the CRL could not be made yet ({fault}); it is tried again by itself"
+            )
+        })
+    }
+
     async fn revoked_answer(
         self: &Arc<Self>,
         call: &Call,
+        issuer: &Arc<Issuer>,
         time: u64,
         mut warnings: Vec<String>,
     ) -> Result<Response, Fault> {
         // Also for one revoked before: it may have missed its CRL.
-        if self.crl_is_due()
-            && let Err(fault) = self.rebuild_crl(call).await
-        {
-            warnings.push(format!(
-                "the certificate is revoked, but the CRL could not be made yet ({fault}); it is tried again by itself"
-            ));
-        }
+        warnings.extend(self.crl_if_due(call, issuer).await);
         let value = json!({
             "revocation_time": time,
             "revocation_time_rfc3339": validity::rfc3339(time),
@@ -168,25 +227,38 @@ impl Pki {
         Ok(Response::with_warnings(value.as_object().cloned().unwrap_or_default(), warnings))
     }
 
-    /// The certificate meant, and whether it is stored.
-    fn find(&self, issuer: &Issuer, target: Target) -> Result<(Serial, Certificate, bool), Fault> {
+    /// The certificate meant, whether it is stored, and which issuer of this mount signed it.
+    fn find(&self, target: Target) -> Result<Found, Fault> {
         let (serial, given) = match target {
             Target::Serial(serial) => (serial, None),
             Target::Certificate(der) => {
-                let certificate = issued_by(issuer, &der)?;
-                let serial = Serial::from_bytes(certificate.tbs_certificate().serial_number().as_bytes());
-                let odd = || Fault::invalid("the certificate's serial number is zero or too long");
-                (serial.ok_or_else(odd)?, Some(certificate))
+                let certificate = X509::parse(&der, "the certificate")?;
+                (certificate.serial, Some(certificate))
             }
         };
-        match (self.store.get(&self.records.certificate(&serial))?, given) {
-            (Some(record), _) => {
-                let damaged = |_| Fault::internal(format!("the stored certificate {serial} is damaged"));
-                Ok((serial, Certificate::from_der(&record.value).map_err(damaged)?, true))
+        let stored = self.store.get(&self.records.certificate(&serial))?;
+        let is_stored = stored.is_some();
+        let certificate = match (given, stored) {
+            // What is given counts: it must be the very one that is stored.
+            (Some(given), Some(stored)) if given.der == stored.value => given,
+            (Some(given), None) => given,
+            (Some(_), Some(_)) => {
+                return Err(Fault::invalid(format!("the certificate is not the one issued here with serial {serial}")));
             }
-            (None, Some(certificate)) => Ok((serial, certificate, false)),
-            (None, None) => Err(Fault::invalid(format!("certificate with serial {serial} not found."))),
+            (None, Some(stored)) => X509::parse(&stored.value, "the stored certificate")?,
+            (None, None) => return Err(Fault::invalid(format!("certificate with serial {serial} not found."))),
+        };
+        let authority = self.authority.load_full();
+        if authority.issuers.is_empty() {
+            authority.issuer(DEFAULT)?;
         }
+        let issuer = authority.issuer_of(&certificate)?.ok_or_else(|| match is_stored {
+            true => Fault::invalid(format!(
+                "the issuer of the certificate with serial {serial} is no longer on this mount: import its certificate again"
+            )),
+            false => Fault::invalid("the certificate was not issued by this mount's issuers"),
+        })?;
+        Ok(Found { certificate, is_stored, issuer: Arc::clone(issuer) })
     }
 
     /// The time of a revocation that another request was first to store.
@@ -195,16 +267,4 @@ impl Pki {
         let lost = || Fault::internal(format!("the revocation of {serial} is neither stored nor can it be"));
         stored.map(|revocation| revocation.time).ok_or_else(lost)
     }
-}
-
-/// A certificate that this issuer signed.
-fn issued_by(issuer: &Issuer, der: &[u8]) -> Result<Certificate, Fault> {
-    let malformed = |error: der::Error| Fault::invalid(format!("the certificate is malformed: {error}"));
-    let certificate = Certificate::from_der(der).map_err(malformed)?;
-    let (tbs, algorithm, signature) = split(der).map_err(malformed)?;
-    let algorithm = SignatureAlgorithm::read(&AlgorithmIdentifierRef::from_der(algorithm).map_err(malformed)?)?;
-    let signature = BitStringRef::from_der(signature).map_err(malformed)?.as_bytes().unwrap_or_default();
-    let is_ours = encode(certificate.tbs_certificate().issuer())? == issuer.name
-        && algorithm.verify(&issuer.public_key, &Bytes::copy_from_slice(tbs), signature)?;
-    if is_ours { Ok(certificate) } else { Err(Fault::invalid("the certificate was not issued by this mount's issuer")) }
 }

@@ -6,6 +6,7 @@ use super::algorithm::unsupported_bits;
 use super::lint::Rules;
 use super::subject::SubjectFields;
 use super::{names, usage, validity};
+use crate::engine::name::is_name;
 use crate::model::{Data, Fault, Fields, KeyKind};
 use crate::store::Versioned;
 
@@ -159,10 +160,8 @@ impl Role {
 
     fn with_lists(self, fields: &mut Fields<'_>) -> Result<Role, Fault> {
         let issuer_ref = fields.filled("issuer_ref")?.unwrap_or_else(|| "default".into());
-        if issuer_ref != "default" {
-            return Err(Fault::invalid(format!(
-                "issuer_ref {issuer_ref:?} is not supported here: a mount has one issuer, \"default\""
-            )));
+        if !is_name(&issuer_ref) {
+            return Err(Fault::invalid(format!("issuer_ref {issuer_ref:?} is neither an issuer's id nor a name")));
         }
         let mut list = |name: &'static str| -> Result<Vec<String>, Fault> {
             let items = fields.list(name)?.unwrap_or_default();
@@ -378,12 +377,12 @@ mod tests {
             ("allowed_domains_template", json!(true)),
             ("allowed_uri_sans_template", json!("true")),
             ("no_store_metadata", json!(1)),
-            ("issuer_ref", json!("other")),
+            ("issuer_ref", json!("a/b")),
         ] {
             let fault = parse(json!({ name: value })).unwrap_err();
             assert!(fault.to_string().contains(name), "{fault}");
         }
-        assert!(parse(json!({"generate_lease": false, "issuer_ref": "default"})).is_ok());
+        assert!(parse(json!({"generate_lease": false, "issuer_ref": "other"})).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Pki;
 use super::issue::CompiledRole;
+use super::registry::DEFAULT;
 use super::role::Role;
 use crate::engine::name::{NAME_MAX, is_name};
 use crate::model::{Data, Fault, Response};
@@ -35,9 +36,10 @@ impl Pki {
                  both ends"
             )));
         }
-        let (role, warnings) = Role::parse(&data)?;
+        let (role, mut warnings) = Role::parse(&data)?;
         let shown = role.show()?;
         self.change(move |pki| {
+            warnings.extend(pki.unknown_issuer(&role.issuer_ref));
             let mut roles = pki.roles.load().as_ref().clone();
             let write = Write::put_record(pki.records.role(&name), &role)?;
             roles.insert(name, Arc::new(CompiledRole::new(role)?));
@@ -49,6 +51,21 @@ impl Pki {
             Ok(Response::with_warnings(shown, warnings))
         })
         .await
+    }
+
+    /// Vault's warning where there is no such issuer yet: who it is, is asked when a certificate is.
+    fn unknown_issuer(&self, reference: &str) -> Option<String> {
+        if self.authority.load().issuer(reference).is_ok() {
+            return None;
+        }
+        Some(match reference {
+            DEFAULT => "Issuing Certificate was set to default, but no default issuing certificate (configurable at \
+                        /config/issuers) is currently set"
+                .into(),
+            other => {
+                format!("Issuing Certificate was set to {other} but no issuing certificate currently has that name")
+            }
+        })
     }
 
     /// `DELETE roles/:name`.

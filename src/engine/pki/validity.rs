@@ -40,6 +40,17 @@ pub(super) struct Wish<'a> {
     pub(super) not_before: u64,
 }
 
+/// What happens to a certificate that would end after its issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// It is not issued.
+    Refuse,
+    /// It is cut to the issuer's end.
+    Cut,
+    /// It ends when it was to.
+    Keep,
+}
+
 /// The clock, in Unix seconds.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -68,14 +79,9 @@ pub(super) fn rfc3339(seconds: u64) -> String {
 }
 
 impl Validity {
-    /// The period that `wish` asks for, within the role's and the mount's bounds and not beyond `issuer_ends`. A life cut
-    /// to a maximum comes with a warning, as Vault has it; one beyond the issuer's end is refused.
-    pub(super) fn plan(
-        wish: &Wish<'_>,
-        mount: &MountConfig,
-        issuer_ends: Option<u64>,
-        now: u64,
-    ) -> Result<(Validity, Option<String>), Fault> {
+    /// The period that `wish` asks for, within the role's and the mount's bounds. A life cut to a maximum comes with a
+    /// warning, as Vault has it.
+    pub(super) fn plan(wish: &Wish<'_>, mount: &MountConfig, now: u64) -> Result<(Validity, Option<String>), Fault> {
         if wish.ttl.is_some_and(|ttl| !ttl.is_zero()) && (wish.not_after.is_some() || !wish.role_not_after.is_empty()) {
             return Err(Fault::invalid(
                 "Either ttl or not_after should be provided. Both should not be provided in the same request.",
@@ -104,15 +110,24 @@ impl Validity {
         if not_after <= now {
             return Err(Fault::invalid(format!("not_after {} is in the past", rfc3339(not_after))));
         }
-        if let Some(ends) = issuer_ends.filter(|ends| not_after > *ends) {
-            return Err(Fault::invalid(format!(
-                "cannot satisfy request, as TTL would result in notAfter of {} that is beyond the expiration of the CA \
-                 certificate at {}",
-                rfc3339(not_after),
-                rfc3339(ends)
-            )));
-        }
         Ok((Validity { not_before: now.saturating_sub(wish.not_before), not_after }, warning))
+    }
+
+    /// This, where its issuer ends at `issuer_ends`: refused, cut with a warning, or left as it is, if it ends later.
+    pub(super) fn bounded(self, issuer_ends: u64, beyond: Beyond) -> Result<(Validity, Option<String>), Fault> {
+        let (asked, ends) = (rfc3339(self.not_after), rfc3339(issuer_ends));
+        match beyond {
+            _ if self.not_after <= issuer_ends => Ok((self, None)),
+            Beyond::Keep => Ok((self, None)),
+            Beyond::Cut if issuer_ends > now() => {
+                let warning = format!("the certificate would end at {asked}, after its issuer: it was cut to {ends}");
+                Ok((Validity { not_after: issuer_ends, ..self }, Some(warning)))
+            }
+            Beyond::Cut | Beyond::Refuse => Err(Fault::invalid(format!(
+                "cannot satisfy request, as TTL would result in notAfter of {asked} that is beyond the expiration of the CA \
+                 certificate at {ends}"
+            ))),
+        }
     }
 
     /// DER of the Validity.
@@ -147,7 +162,7 @@ mod tests {
     }
 
     fn plan(wish: &Wish<'_>) -> Result<(u64, bool), Fault> {
-        let (validity, warning) = Validity::plan(wish, &mount(HOUR, 10 * HOUR), Some(NOW + 100 * HOUR), NOW)?;
+        let (validity, warning) = Validity::plan(wish, &mount(HOUR, 10 * HOUR), NOW)?;
         Ok((validity.not_after - NOW, warning.is_some()))
     }
 
@@ -173,8 +188,20 @@ mod tests {
     fn a_roles_own_end_is_bounded_by_the_issuer_alone() {
         let within = rfc3339(NOW + 50 * HOUR);
         assert_eq!(plan(&Wish { role_not_after: &within, ..Wish::default() }), Ok((50 * HOUR, false)));
-        let fault = plan(&Wish { role_not_after: "9999-12-31T23:59:59Z", ..Wish::default() }).unwrap_err();
+    }
+
+    #[test]
+    fn what_would_outlive_its_issuer_is_refused_cut_or_kept() {
+        let ends = now() + 10 * HOUR;
+        let long = Validity { not_before: now(), not_after: ends + 1 };
+        let fault = long.bounded(ends, Beyond::Refuse).unwrap_err();
         assert!(fault.to_string().contains("beyond the expiration of the CA certificate"), "{fault}");
+        let (cut, warning) = long.bounded(ends, Beyond::Cut).unwrap();
+        assert!(cut.not_after == ends && warning.is_some());
+        assert_eq!(long.bounded(ends, Beyond::Keep), Ok((long, None)));
+        assert_eq!(cut.bounded(ends, Beyond::Refuse), Ok((cut, None)));
+        // An issuer that has ended has no life to give.
+        assert!(long.bounded(now() - 1, Beyond::Cut).is_err());
     }
 
     #[test]

@@ -54,8 +54,8 @@ fn a_request_with_odd_content_is_refused() {
 fn a_request_signed_by_another_key_is_refused() {
     let desk = Desk::new(&[]);
     let (one, other) = (der(&desk.p256_csr("/CN=a.example", "")), der(&desk.p256_csr("/CN=a.example", "")));
-    let (info, _, _) = super::super::csr::split(&one).unwrap();
-    let (_, algorithm, signature) = super::super::csr::split(&other).unwrap();
+    let (info, _, _) = super::super::x509::split(&one).unwrap();
+    let (_, algorithm, signature) = super::super::x509::split(&other).unwrap();
     let mixed = super::super::asn1::sequence(&[info, algorithm, signature]).unwrap();
     assert!(refused(&mixed).contains("does not verify"));
     assert!(requested_key(&one).is_ok());

@@ -238,7 +238,7 @@ async fn roles_come_and_go() {
 #[tokio::test]
 async fn paths_and_verbs_beyond_the_table_are_refused() {
     let desk = Desk::new(&[("ca", P256)]);
-    for path in ["issue/web", "acme/directory", "root/generate/internal", "roles/a/b", "ca/pem/x", "ca."] {
+    for path in ["issued/web", "acme/directory", "root/generate", "roles/a/b", "ca/pem/x", "ca."] {
         let refused = desk.read(path).await.unwrap_err();
         assert_eq!(refused, Fault::NotFound { what: "unsupported path".into() }, "{path}");
     }

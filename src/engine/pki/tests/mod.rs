@@ -1,9 +1,13 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
 mod hostile;
+mod importing;
+mod intermediates;
+mod issuers;
 mod issuing;
 mod revoking;
 mod roots;
+mod upgrading;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +17,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Pki;
-use super::keys::KeySource;
+use super::crls::SignerCrl;
+use super::signing_key::KeySource;
 use super::software::Keyring;
 use crate::config::{Pace, Storage};
 use crate::engine::{Call, Engine};
@@ -156,6 +161,49 @@ impl Desk {
         self.try_openssl(&["verify", "-x509_strict", "-CAfile", "root.pem", "leaf.pem"])
     }
 
+    /// Has openssl sign a request for a CA as a root of its own; answers both certificates, which are `root.pem` and
+    /// `below.pem` too.
+    fn openssl_signs(&self, csr: &str) -> (String, String) {
+        let root =
+            ["req", "-x509", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "3650"];
+        let own = [
+            "-keyout",
+            "root.key",
+            "-subj",
+            "/CN=Outer Root",
+            "-out",
+            "root.pem",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ];
+        self.openssl(&[&root[..], &own].concat());
+        self.put(
+            "ca.ext",
+            "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
+                            subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid",
+        );
+        let sign = ["x509", "-req", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial", "-days", "3000"];
+        self.openssl(&[&sign[..], &["-in", csr, "-extfile", "ca.ext", "-out", "below.pem"]].concat());
+        let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap();
+        (read("root.pem"), read("below.pem"))
+    }
+
+    /// A root and a CA below it, both of openssl's.
+    fn openssl_chain(&self) -> (String, String) {
+        let csr = self.p256_csr("/CN=Middle CA", "");
+        self.put("middle.csr", &csr);
+        self.openssl_signs("middle.csr")
+    }
+
+    /// Has openssl verify a certificate strictly, by way of a CA below a root.
+    fn verify_chain(&self, root: &str, below: &str, leaf: &str, more: &[&str]) -> Result<String, String> {
+        self.put("root.pem", root);
+        self.put("below.pem", below);
+        self.put("leaf.pem", leaf);
+        let verify = ["verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted", "below.pem"];
+        self.try_openssl(&[&verify[..], more, &["leaf.pem"]].concat())
+    }
+
     /// What openssl reads in a certificate.
     fn text(&self, certificate: &str) -> String {
         self.put("shown.pem", certificate);
@@ -167,6 +215,11 @@ impl Desk {
         let csr = self.p256_csr(&format!("/CN={name}"), "");
         let answer = self.write("sign/any", json!({ "csr": csr })).await.unwrap();
         (text(&answer["certificate"]), text(&answer["serial_number"]))
+    }
+
+    /// The revocations and the CRL of the default issuer.
+    fn crl(&self) -> Arc<SignerCrl> {
+        self.pki.crls.of(self.pki.authority.load().default_issuer().unwrap().signer())
     }
 
     fn published(&self, name: &str) -> Vec<u8> {

@@ -13,7 +13,7 @@ async fn crl_text(desk: &Desk) -> String {
 }
 
 fn crl_number(desk: &Desk) -> u64 {
-    desk.pki.crl.load().as_ref().map_or(0, |crl| crl.number)
+    desk.crl().crl.load().as_ref().map_or(0, |crl| crl.number)
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn crl_numbers_rise_across_rotations_and_restarts() {
 #[tokio::test]
 async fn a_crl_is_made_anew_at_half_its_life_and_not_before() {
     let desk = Desk::with_root().await;
-    let crl = desk.pki.crl.load_full().unwrap();
+    let crl = desk.crl().crl.load_full().unwrap();
     assert_eq!(crl.next_update - crl.this_update, 72 * 3600);
     assert!(!crl.is_aging(crl.this_update + 35 * 3600));
     assert!(crl.is_aging(crl.this_update + 36 * 3600));
@@ -158,7 +158,7 @@ async fn a_crl_is_made_anew_at_half_its_life_and_not_before() {
         next_update: crl.next_update - 40 * 3600,
         ..(*crl).clone()
     };
-    desk.pki.crl.store(Some(Arc::new(old)));
+    desk.crl().crl.store(Some(Arc::new(old)));
     Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
     assert!(crl_number(&desk) > before);
 }
@@ -167,7 +167,8 @@ async fn a_crl_is_made_anew_at_half_its_life_and_not_before() {
 async fn a_long_crl_is_made_off_the_worker_and_verifies() {
     let desk = Desk::with_root().await;
     {
-        let mut revoked = desk.pki.revoked.lock();
+        let own = desk.crl();
+        let mut revoked = own.revoked.lock();
         for index in 1..=5000_u32 {
             let serial = crate::engine::pki::serial::Serial::from_bytes(&index.to_be_bytes()).unwrap();
             revoked.add(serial, 1_800_000_000).unwrap();

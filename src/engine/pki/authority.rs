@@ -1,0 +1,119 @@
+//! What a mount issues with, as one snapshot: its issuers ready to issue, its keys, the defaults and the URLs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::chain::Chains;
+use super::cluster::Cluster;
+use super::extensions;
+use super::issuer::Issuer;
+use super::records::Records;
+use super::registry::{IssuerEntry, Registry};
+use super::urls::Urls;
+use super::x509::X509;
+use crate::model::Fault;
+use crate::store::Store;
+
+/// A mount's issuers and keys at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Authority {
+    pub(super) registry: Registry,
+    pub(super) urls: Urls,
+    pub(super) cluster: Cluster,
+    /// By id.
+    pub(super) issuers: BTreeMap<String, Arc<Issuer>>,
+    default: Option<Arc<Issuer>>,
+}
+
+impl Authority {
+    /// What the store has.
+    pub(super) fn load(store: &Store, records: &Records) -> Result<Authority, Fault> {
+        let urls = store.read(&records.urls())?.unwrap_or_default();
+        let cluster = store.read(&records.cluster())?.unwrap_or_default();
+        Authority::new(Registry::load(store, records)?, urls, cluster)
+    }
+
+    /// Makes the issuers of a registry ready.
+    pub(super) fn new(registry: Registry, urls: Urls, cluster: Cluster) -> Result<Authority, Fault> {
+        let entries: Vec<&IssuerEntry> = registry.issuers.values().collect();
+        let certificates: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.certificate)).collect();
+        let chains = Chains::new(&certificates)?;
+        let mut issuers = BTreeMap::new();
+        for (index, entry) in entries.into_iter().enumerate() {
+            let record = Arc::clone(&entry.record);
+            let links = record.settings.manual_chain.iter().filter_map(|id| registry.issuers.get(id));
+            let manual: Vec<_> = links.map(|link| Arc::clone(&link.certificate)).collect();
+            let issuer = Issuer {
+                certificate: Arc::clone(&entry.certificate),
+                key: registry.keys.get(&record.key_id).cloned(),
+                chain: if manual.is_empty() { chains.of(index) } else { manual },
+                leaf_extensions: leaf_extensions(entry, &urls, &cluster),
+                record,
+            };
+            issuers.insert(issuer.id().to_owned(), Arc::new(issuer));
+        }
+        let default = issuers.get(&registry.issuers_config.default).cloned();
+        Ok(Authority { registry, urls, cluster, issuers, default })
+    }
+
+    /// This with other URLs.
+    pub(super) fn with_urls(&self, urls: Urls) -> Result<Authority, Fault> {
+        Authority::new(self.registry.clone(), urls, self.cluster.clone())
+    }
+
+    /// This with other addresses of the mount.
+    pub(super) fn with_cluster(&self, cluster: Cluster) -> Result<Authority, Fault> {
+        Authority::new(self.registry.clone(), self.urls.clone(), cluster)
+    }
+
+    /// This with other issuers and keys.
+    pub(super) fn with_registry(&self, registry: Registry) -> Result<Authority, Fault> {
+        Authority::new(registry, self.urls.clone(), self.cluster.clone())
+    }
+
+    /// The issuer that `reference` means: an id, a name, or `default`.
+    pub(super) fn issuer(&self, reference: &str) -> Result<&Arc<Issuer>, Fault> {
+        let id = self.registry.issuer_id(reference)?;
+        self.issuers.get(id).ok_or_else(|| Fault::internal(format!("issuer {id} is known and not ready")))
+    }
+
+    /// The default issuer, if there is one.
+    pub(super) fn default_issuer(&self) -> Option<&Arc<Issuer>> {
+        self.default.as_ref()
+    }
+
+    /// The issuer that signed a certificate, one with a key before others. Costs a verification for each that fits by name.
+    pub(super) fn issuer_of(&self, certificate: &X509) -> Result<Option<&Arc<Issuer>>, Fault> {
+        let mut found = None;
+        for issuer in self.issuers.values().filter(|issuer| issuer.certificate.is_named_in(certificate)) {
+            if issuer.certificate.signed(certificate)? {
+                if issuer.key.is_some() {
+                    return Ok(Some(issuer));
+                }
+                found = found.or(Some(issuer));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The issuer that a certificate names, which proves nothing: for showing only.
+    pub(super) fn issuer_by_names(&self, certificate: &X509) -> Option<&Arc<Issuer>> {
+        self.default.iter().chain(self.issuers.values()).find(|issuer| issuer.certificate.is_named_in(certificate))
+    }
+
+    /// Which signers there are, each with the issuer that signs its CRLs: the default before others.
+    pub(super) fn crl_issuers(&self) -> Vec<&Arc<Issuer>> {
+        let mut found: HashMap<_, &Arc<Issuer>> = HashMap::new();
+        for issuer in self.default.iter().chain(self.issuers.values()).filter(|issuer| issuer.signs_crls()) {
+            found.entry(issuer.signer()).or_insert(issuer);
+        }
+        found.into_values().collect()
+    }
+}
+
+fn leaf_extensions(entry: &IssuerEntry, urls: &Urls, cluster: &Cluster) -> Result<Vec<u8>, Fault> {
+    let urls = entry.record.settings.urls.as_ref().unwrap_or(urls);
+    let mut bytes = extensions::authority_key_identifier(&entry.certificate.key_identifier)?;
+    bytes.extend(extensions::of_urls(&cluster.fill(urls, &entry.record.id)?)?);
+    Ok(bytes)
+}

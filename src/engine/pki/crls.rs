@@ -1,0 +1,104 @@
+//! The revocations and the CRL of each signer of a mount, found by who signed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+
+use super::ca_certificate::SignerId;
+use super::crl::Crl;
+use super::rebuild::Rebuild;
+use super::records::Records;
+use super::revocation::Revocation;
+use super::revoked::Revoked;
+use super::serial::Serial;
+use super::validity;
+use crate::model::Fault;
+use crate::store::Store;
+
+/// Records read from the store at a time when a mount starts.
+const LOAD_STEP: usize = 4096;
+
+/// What one signer revoked, and its CRL.
+#[derive(Debug, Default)]
+pub(super) struct SignerCrl {
+    pub(super) revoked: Mutex<Revoked>,
+    /// The CRL served, once there is one.
+    pub(super) crl: ArcSwapOption<Crl>,
+    /// The highest CRL number ever taken.
+    number: AtomicU64,
+    pub(super) rebuild: Rebuild,
+}
+
+impl SignerCrl {
+    /// A number never used before, even by a CRL whose making failed half-way.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether the CRL served is old, or lacks a revocation, or there is none.
+    pub(super) fn is_due(&self) -> bool {
+        let revoked = self.revoked.lock().len();
+        self.crl.load().as_ref().is_none_or(|crl| crl.is_aging(validity::now()) || crl.entries < revoked)
+    }
+}
+
+/// All of them. Only ever grows: a signer whose issuer is gone may come back with it.
+#[derive(Debug, Default)]
+pub(super) struct Crls(ArcSwap<HashMap<SignerId, Arc<SignerCrl>>>);
+
+impl Crls {
+    /// That of a signer, made if there was none.
+    pub(super) fn of(&self, signer: &SignerId) -> Arc<SignerCrl> {
+        if let Some(known) = self.0.load().get(signer) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(SignerCrl::default());
+        let before = self.0.rcu(|crls| {
+            let mut crls = HashMap::clone(crls);
+            crls.entry(signer.clone()).or_insert_with(|| Arc::clone(&new));
+            crls
+        });
+        before.get(signer).cloned().unwrap_or(new)
+    }
+
+    /// When a certificate was revoked, in Unix seconds, whoever signed it.
+    pub(super) fn time(&self, serial: &Serial) -> Option<u64> {
+        self.0.load().values().find_map(|crl| crl.revoked.lock().time(serial))
+    }
+
+    /// How many are revoked in all.
+    pub(super) fn revoked(&self) -> usize {
+        self.0.load().values().map(|crl| crl.revoked.lock().len()).sum()
+    }
+
+    /// Reads every revocation of the store.
+    pub(super) fn load_revocations(&self, store: &Store, records: &Records) -> Result<(), Fault> {
+        let collection = records.collection("revoked");
+        let mut last: Option<String> = None;
+        loop {
+            let step = store.read_all::<Revocation>(records.namespace(), &collection, last.as_deref(), LOAD_STEP)?;
+            last = step.last().map(|(name, _)| name.clone());
+            for (name, revocation) in step {
+                let odd = || Fault::internal(format!("the revocation of {name:?} is of no serial number"));
+                let serial = Serial::parse(&name).ok_or_else(odd)?;
+                self.of(&revocation.signer).revoked.lock().add(serial, revocation.time)?;
+            }
+            if last.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the last CRL of a signer.
+    pub(super) fn load_crl(&self, signer: &SignerId, store: &Store, records: &Records) -> Result<(), Fault> {
+        let Some(record) = store.get(&records.crl(signer))? else { return Ok(()) };
+        let crl = Crl::from_stored(&record)?;
+        let entry = self.of(signer);
+        entry.number.store(crl.number, Ordering::Relaxed);
+        entry.crl.store(Some(Arc::new(crl)));
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Changes of a mount's issuers and keys: one at a time, each one whole, stored before anyone sees it.
+
+use std::sync::Arc;
+
+use super::Pki;
+use super::authority::Authority;
+use super::certificate::{Issued, Signed};
+use super::key;
+use super::registry::Registry;
+use crate::engine::Call;
+use crate::model::{Fault, Mount};
+use crate::store::Write;
+
+impl Pki {
+    /// Runs `edit` on a copy of the registry, stores what it changed, and publishes it.
+    pub(super) async fn edit<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: &Call,
+        edit: impl FnOnce(&mut Registry) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let mount = Arc::clone(&call.mount);
+        let commit = |pki: &Pki, writes: Vec<Write>| match writes.is_empty() {
+            true => Ok(()),
+            false => pki.store.commit_now(writes),
+        };
+        Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await.map(|(edited, ())| edited)
+    }
+
+    /// The same, and stores a certificate in the same commit.
+    pub(super) async fn edit_with<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: &Call,
+        signed: Signed,
+        edit: impl FnOnce(&mut Registry) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<(T, Issued), Fault> {
+        let mount = Arc::clone(&call.mount);
+        let commit = |pki: &Pki, writes: Vec<Write>| signed.store_now(&pki.store, &pki.records, writes);
+        Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await
+    }
+
+    fn edit_now<T, C>(
+        &self,
+        mount: &Mount,
+        edit: impl FnOnce(&mut Registry) -> Result<T, Fault>,
+        commit: impl FnOnce(&Pki, Vec<Write>) -> Result<C, Fault>,
+    ) -> Result<(T, C), Fault> {
+        let before = self.authority.load_full();
+        let mut registry = before.registry.clone();
+        let edited = edit(&mut registry)?;
+        let mut writes = registry.writes_since(&before.registry, &self.records)?;
+        for (id, key) in registry.keys.iter().filter(|(id, _)| !before.registry.keys.contains_key(*id)) {
+            writes.extend(self.keys.note_use(mount, &key.record.managed_key, &key::user(id)));
+        }
+        for (id, key) in before.registry.keys.iter().filter(|(id, _)| !registry.keys.contains_key(*id)) {
+            writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));
+        }
+        // Made before the commit: what cannot be made ready must not be stored.
+        let after = before.with_registry(registry)?;
+        let committed = commit(self, writes)?;
+        self.publish_authority(after);
+        Ok((edited, committed))
+    }
+
+    /// Makes `authority` what requests see. Part of a change, or of the start.
+    pub(super) fn publish_authority(&self, authority: Authority) {
+        self.authority.store(Arc::new(authority));
+    }
+}

@@ -1,0 +1,164 @@
+//! Leaf certificates: from a plan, which says only what was allowed, to a certificate that is signed, stored and answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use der::flagset::FlagSet;
+use serde_json::json;
+use x509_cert::ext::pkix::KeyUsages;
+
+use super::algorithm::SignatureAlgorithm;
+use super::ca_certificate::CaCertificate;
+use super::certificate::{Issued, Parts, Prepared};
+use super::format::Format;
+use super::issuer::Issuer;
+use super::lint::Rules;
+use super::request::SignFields;
+use super::san::AlternativeNames;
+use super::signatory::Signatory;
+use super::validity::Validity;
+use super::{Pki, extensions, name_constraints};
+use crate::engine::Call;
+use crate::model::{Fault, IssuedCertificate, PublicKey, Response};
+
+/// What a certificate will say.
+pub(super) struct Plan {
+    /// DER of the subject.
+    pub(super) subject: Vec<u8>,
+    /// The alternative names; they are among `extensions`, too.
+    pub(super) names: AlternativeNames,
+    pub(super) validity: Validity,
+    /// What its key may be used for, as far as a key of its kind can be.
+    pub(super) key_usages: FlagSet<KeyUsages>,
+    /// Encoded: all but the key usage, the key identifiers and what its issuer adds.
+    pub(super) extensions: Vec<u8>,
+    /// What it is held to.
+    pub(super) rules: Rules,
+    pub(super) signature_bits: u32,
+    pub(super) use_pss: bool,
+    pub(super) is_stored: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// A certificate issued, and what was noticed on the way.
+pub(super) struct Certified {
+    issued: Issued,
+    warnings: Vec<String>,
+}
+
+impl Plan {
+    /// This as `issuer` may sign it: within its name constraints, and its end as that says.
+    pub(super) fn within(self, issuer: &Issuer) -> Result<Plan, Fault> {
+        if let Some(constraints) = &issuer.certificate.name_constraints {
+            name_constraints::check(constraints, &self.subject, &self.names)?;
+        }
+        let beyond = issuer.record.settings.leaf_not_after_behavior.for_leaf();
+        let (validity, warning) = self.validity.bounded(issuer.certificate.x509.not_after, beyond)?;
+        Ok(Plan { validity, warnings: self.warnings.into_iter().chain(warning).collect(), ..self })
+    }
+}
+
+impl Pki {
+    /// Has a planned certificate signed for `public_key`, and stores it. `role` is for the log.
+    pub(super) async fn certify(
+        &self,
+        call: &Call,
+        signatory: &Signatory,
+        plan: Plan,
+        public_key: &PublicKey,
+        role: &str,
+    ) -> Result<Certified, Fault> {
+        let Signatory { issuer, key } = signatory;
+        let prepared = Prepared::new(&Parts {
+            algorithm: signatory.algorithm(plan.signature_bits, plan.use_pss)?,
+            issuer: &issuer.certificate.x509.subject,
+            validity: plan.validity,
+            subject: &plan.subject,
+            public_key,
+            rules: plan.rules,
+            extensions: &[
+                &extensions::leaf_key_usage(plan.key_usages, public_key.kind)?,
+                &plan.extensions,
+                &extensions::subject_key_identifier(&extensions::key_identifier(public_key)?)?,
+                issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
+            ],
+        })?;
+        let signed = prepared.sign(key, call.terms()).await?;
+        let issued = match plan.is_stored {
+            true => signed.store(&self.store, &self.records, Vec::new()).await?,
+            false => signed.unstored(),
+        };
+        self.telemetry.certificate_issued();
+        tracing::info!(
+            serial = %issued.serial(), issuer = %issuer.id(), role, key = key.name(), mount = %call.mount.path,
+            namespace = %call.mount.namespace, uid = call.caller.peer.uid, pid = call.caller.peer.pid,
+            "certificate issued"
+        );
+        Ok(Certified { issued, warnings: plan.warnings })
+    }
+}
+
+impl Signatory {
+    /// How it signs certificates: RSA with the hash of `signature_bits`, and PSS where that is asked or its key's mechanism
+    /// says so.
+    pub(super) fn algorithm(&self, signature_bits: u32, use_pss: bool) -> Result<SignatureAlgorithm, Fault> {
+        let kind = self.issuer.certificate.public_key.kind;
+        let algorithm = SignatureAlgorithm::choose(kind, signature_bits, use_pss || self.key.prefers_pss()?)?;
+        self.key.require_scheme(algorithm.scheme())?;
+        Ok(algorithm)
+    }
+}
+
+/// The answer to a request for a certificate.
+pub(super) struct SignAnswer {
+    certified: Certified,
+    format: Format,
+    /// The issuer's certificate.
+    issuing_ca: Arc<CaCertificate>,
+    /// Those that lead to a root, nearest first.
+    chain: Vec<Arc<CaCertificate>>,
+}
+
+impl SignAnswer {
+    /// A certificate in the form its request asks for.
+    pub(super) fn new(certified: Certified, issuer: &Issuer, fields: &SignFields) -> SignAnswer {
+        let keep = |link: &&Arc<CaCertificate>| !(fields.remove_roots_from_chain && link.is_root());
+        SignAnswer {
+            certified,
+            format: fields.format,
+            issuing_ca: Arc::clone(&issuer.certificate),
+            chain: issuer.chain.iter().filter(keep).cloned().collect(),
+        }
+    }
+
+    /// As the hot operation answers it.
+    pub(super) fn certificate(self) -> IssuedCertificate {
+        let issued = &self.certified.issued;
+        IssuedCertificate {
+            certificate: issued.der().clone(),
+            chain: self.chain.iter().map(|link| Bytes::clone(&link.x509.der)).collect(),
+            serial: issued.serial().to_string(),
+            expiration: issued.expiration(),
+        }
+    }
+
+    /// As HTTP answers it.
+    pub(super) fn response(self) -> Result<Response, Fault> {
+        let (format, issued) = (self.format, &self.certified.issued);
+        let chain = self.chain.iter().map(|link| format.ca(link)).collect::<Result<Vec<String>, Fault>>()?;
+        let mut certificate = format.certificate(issued.der())?;
+        if format == Format::PemBundle {
+            for above in &chain {
+                certificate = format!("{certificate}\n{above}");
+            }
+        }
+        let value = json!({
+            "certificate": certificate,
+            "issuing_ca": format.ca(&self.issuing_ca)?,
+            "ca_chain": chain,
+            "serial_number": issued.serial().to_string(),
+            "expiration": issued.expiration(),
+        });
+        Ok(Response::with_warnings(value.as_object().cloned().unwrap_or_default(), self.certified.warnings))
+    }
+}

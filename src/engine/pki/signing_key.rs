@@ -1,0 +1,124 @@
+//! The keys that sign: managed keys, and in tests keys in memory.
+
+use crate::managed_keys::{Handle, KeyRef, ManagedKeys};
+use crate::model::{Fault, KeyOperation, KeyUsage, Mount, PublicKey, SignatureScheme, Terms};
+use crate::store::Write;
+
+#[cfg(test)]
+use std::sync::Arc;
+
+#[cfg(test)]
+use super::software::Keyring;
+
+/// Where signing keys come from.
+#[derive(Clone)]
+pub(super) enum KeySource {
+    /// The managed keys of the mount's namespace.
+    Managed(ManagedKeys),
+    /// Keys in memory.
+    #[cfg(test)]
+    Software(Arc<Keyring>),
+}
+
+/// One key, for one operation.
+#[derive(Clone)]
+pub(super) enum SigningKey {
+    /// A managed key.
+    Managed(Handle),
+    /// A key in memory.
+    #[cfg(test)]
+    Software(super::software::TestKey),
+}
+
+impl KeySource {
+    /// The key that `key` names, if `mount` may use it.
+    pub(super) fn resolve(&self, mount: &Mount, key: KeyRef<'_>) -> Result<SigningKey, Fault> {
+        match self {
+            KeySource::Managed(keys) => keys.resolve(mount, key).map(SigningKey::Managed),
+            #[cfg(test)]
+            KeySource::Software(keys) => keys.resolve(key).map(SigningKey::Software),
+        }
+    }
+
+    /// The change that notes `user`'s use of a key.
+    pub(super) fn note_use(&self, mount: &Mount, uuid: &str, user: &str) -> Option<Write> {
+        match self {
+            KeySource::Managed(keys) => Some(keys.note_use(mount, uuid, user)),
+            #[cfg(test)]
+            KeySource::Software(_) => None,
+        }
+    }
+
+    /// The change that takes it back.
+    pub(super) fn drop_use(&self, mount: &Mount, uuid: &str, user: &str) -> Option<Write> {
+        match self {
+            KeySource::Managed(keys) => Some(keys.drop_use(mount, uuid, user)),
+            #[cfg(test)]
+            KeySource::Software(_) => None,
+        }
+    }
+}
+
+impl SigningKey {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            SigningKey::Managed(handle) => handle.name(),
+            #[cfg(test)]
+            SigningKey::Software(key) => &key.name,
+        }
+    }
+
+    /// Its UUID.
+    pub(super) fn uuid(&self) -> &str {
+        match self {
+            SigningKey::Managed(handle) => handle.uuid(),
+            #[cfg(test)]
+            SigningKey::Software(key) => &key.name,
+        }
+    }
+
+    /// Finds, or generates where that is allowed, the key on its device, for its first use; answers the key made ready and
+    /// its public half.
+    pub(super) async fn ready(&self, terms: Terms) -> Result<(SigningKey, PublicKey), Fault> {
+        match self {
+            SigningKey::Managed(handle) => {
+                handle.require(KeyUsage::Sign)?;
+                let (handle, public) = handle.ready(terms.deadline).await?;
+                Ok((SigningKey::Managed(handle), public))
+            }
+            #[cfg(test)]
+            SigningKey::Software(key) => Ok((self.clone(), key.pair.public().clone())),
+        }
+    }
+
+    /// Whether the key's own mechanism makes PSS signatures.
+    pub(super) fn prefers_pss(&self) -> Result<bool, Fault> {
+        match self {
+            SigningKey::Managed(handle) => {
+                // The salt is chosen with the hash; here only the kind of scheme counts.
+                Ok(matches!(handle.default_scheme(32)?, SignatureScheme::RsaPss { .. }))
+            }
+            #[cfg(test)]
+            SigningKey::Software(_) => Ok(false),
+        }
+    }
+
+    /// Refuses what the key's mechanism does not do.
+    pub(super) fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
+        match self {
+            SigningKey::Managed(handle) => handle.require_scheme(scheme),
+            #[cfg(test)]
+            SigningKey::Software(_) => Ok(()),
+        }
+    }
+
+    /// Makes one signature.
+    pub(super) async fn sign(&self, operation: KeyOperation, terms: Terms) -> Result<bytes::Bytes, Fault> {
+        match self {
+            SigningKey::Managed(handle) => handle.submit(operation, terms)?.await,
+            #[cfg(test)]
+            SigningKey::Software(key) => key.sign(&operation, terms),
+        }
+    }
+}

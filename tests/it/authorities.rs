@@ -1,0 +1,124 @@
+//! CAs above and below each other, with keys in a token, judged by openssl.
+
+use std::path::Path;
+
+use keyway::model::Verb;
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Setup};
+use crate::openssl::{P256, openssl, request};
+use crate::token::Token;
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
+
+fn put(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), format!("{}\n", text.trim())).unwrap();
+}
+
+/// A PKI mount whose certificates may live long.
+async fn mount(daemon: &Daemon, path: &str) {
+    let settings = json!({"type": "pki", "config": {"max_lease_ttl": "87600h"}});
+    daemon.write(&format!("sys/mounts/{path}"), settings).await;
+}
+
+/// A public path, asked without a token.
+async fn public(daemon: &Daemon, path: &str) -> Vec<u8> {
+    let mut http = daemon.http();
+    http.token = None;
+    let answer = http.request(Verb::Read, path, &Default::default()).await.unwrap();
+    assert_eq!(answer.status, 200, "{path}");
+    answer.body.to_vec()
+}
+
+#[tokio::test]
+async fn two_tiers_on_two_mounts_verify_and_survive_a_restart() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    daemon.managed_key("root", json!({"mechanism": "0x1041", "curve": "P384"})).await;
+    daemon.managed_key("sub", json!({"mechanism": "0x000d", "key_bits": 2048})).await;
+    mount(&daemon, "outer").await;
+    mount(&daemon, "sub").await;
+    let root = json!({"managed_key_name": "root", "common_name": "Root", "ttl": "80000h", "issuer_name": "r1"});
+    let root = daemon.write("outer/root/generate/kms", root).await;
+    put(folder, "root.pem", &text(&root["certificate"]));
+
+    // A request of a PSS key, signed by openssl's word good, and by the other mount's root.
+    let asked =
+        json!({"managed_key_name": "sub", "common_name": "Sub CA", "key_name": "sub-1", "add_basic_constraints": true});
+    let asked = daemon.write("sub/intermediate/generate/kms", asked).await;
+    put(folder, "sub.csr", &text(&asked["csr"]));
+    let shown = openssl(folder, &["req", "-in", "sub.csr", "-verify", "-noout", "-text"]).unwrap();
+    assert!(shown.contains("rsassaPss"), "{shown}");
+    let key = daemon.read("sub/key/sub-1").await;
+    assert_eq!((&key["managed_key_name"], &key["key_type"]), (&json!("sub"), &json!("rsa")));
+    assert_eq!(daemon.refused("sub/root/generate/internal", json!({"common_name": "x"})).await.0, 400);
+    let listed = daemon.http().request(Verb::List, "outer/issuers", &Default::default()).await.unwrap();
+    assert_eq!(listed.json()["data"]["keys"], json!([root["issuer_id"]]));
+    assert_eq!(public(&daemon, "outer/issuer/r1/pem").await, public(&daemon, "outer/ca/pem").await);
+    let mut stranger = daemon.http();
+    stranger.token = None;
+    let guarded = stranger.request(Verb::Read, "outer/issuer/r1", &Default::default()).await.unwrap();
+    assert_eq!(guarded.status, 403);
+
+    // The managed key of an issuer stays while the issuer does.
+    let (status, told) = {
+        let answer = daemon.ask(Verb::Delete, "sys/managed-keys/pkcs11/root", json!({})).await;
+        (answer.status, answer.json()["errors"][0].to_string())
+    };
+    assert!(status == 400 && told.contains("in use by key"), "{status} {told}");
+
+    let root_token = daemon.root_token.clone();
+    drop(daemon);
+    let mut daemon = Daemon::start(&token, Setup::default());
+    daemon.root_token = root_token;
+    assert_eq!(daemon.read("outer/issuer/r1").await["issuer_id"], root["issuer_id"]);
+    assert_eq!(daemon.read("sub/config/keys").await["default"], asked["key_id"]);
+}
+
+#[tokio::test]
+async fn two_issuers_of_a_mount_sign_and_revoke_apart() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    daemon.managed_key("one", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    daemon.managed_key("two", json!({"mechanism": "0x0001", "key_bits": 2048})).await;
+    mount(&daemon, "pki").await;
+    for name in ["one", "two"] {
+        let root = json!({"managed_key_name": name, "common_name": name, "ttl": "80000h", "issuer_name": name});
+        daemon.write("pki/root/generate/kms", root).await;
+    }
+    let role = json!({"key_type": "any", "allow_any_name": true, "ttl": "72h", "issuer_ref": "two"});
+    daemon.write("pki/roles/two", role).await;
+    request(folder, "www", P256, "DNS:www.example.com");
+    let csr = std::fs::read_to_string(folder.join("www.csr")).unwrap();
+    let mut serials = Vec::new();
+    for (path, issuer) in [("pki/issuer/one/sign/two", "one"), ("pki/sign/two", "two")] {
+        let signed = daemon.write(path, json!({ "csr": csr })).await;
+        let ca = public(&daemon, &format!("pki/issuer/{issuer}/pem")).await;
+        put(folder, &format!("{issuer}.pem"), &String::from_utf8(ca).unwrap());
+        put(folder, "leaf.pem", &text(&signed["certificate"]));
+        openssl(folder, &["verify", "-x509_strict", "-CAfile", &format!("{issuer}.pem"), "leaf.pem"]).unwrap();
+        serials.push(text(&signed["serial_number"]));
+    }
+    daemon.write("pki/revoke", json!({"serial_number": serials[1]})).await;
+    let shown = async |issuer: &str| {
+        put(
+            folder,
+            "crl.pem",
+            &String::from_utf8(public(&daemon, &format!("pki/issuer/{issuer}/crl/pem")).await).unwrap(),
+        );
+        let checked =
+            openssl(folder, &["crl", "-in", "crl.pem", "-CAfile", &format!("{issuer}.pem"), "-noout", "-text"]);
+        checked.unwrap()
+    };
+    assert!(shown("one").await.contains("No Revoked Certificates"));
+    assert!(shown("two").await.contains(&serials[1].replace(':', "").to_uppercase()));
+    let id = text(&daemon.read("pki/issuer/two").await["issuer_id"]);
+    let published = std::fs::read(daemon.folder.join(format!("published/root/pki/issuer/{id}/crl.der"))).unwrap();
+    assert_eq!(published, public(&daemon, "pki/issuer/two/crl/der").await);
+}

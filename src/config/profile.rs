@@ -51,6 +51,8 @@ pub struct Traits {
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
+    /// Whether it makes the IVs of AES-GCM itself, whatever it is given.
+    pub makes_gcm_iv: bool,
     /// Where its code runs.
     pub isolation: Isolation,
     /// Worker processes of a token, where it runs in processes; 0 is one a core.
@@ -67,6 +69,7 @@ const GENERIC: Traits = Traits {
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
     reads_keys_once: false,
+    makes_gcm_iv: false,
     isolation: Isolation::None,
     workers: 1,
 };
@@ -112,6 +115,7 @@ impl Profile {
                 name: "cloudhsm",
                 known_by: &["Marvell", "Cavium", "CloudHSM", "Amazon"],
                 sessions: 16,
+                makes_gcm_iv: true,
                 ..GENERIC
             },
             Profile::YubiHsm => Traits {

@@ -136,7 +136,7 @@ impl Item for Job {
     }
 
     fn cost(&self) -> u64 {
-        self.key.expected_ns()
+        self.key.expected_ns(&self.operation)
     }
 
     fn charge(&mut self) -> &mut Charge {

@@ -75,6 +75,9 @@ impl SignatureAlgorithm {
             KeyKind::Ec(Curve::P384) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha384),
             KeyKind::Ec(Curve::P521) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha512),
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
+                return Err(Fault::NotSupported { what: format!("certificates by a key of kind {kind}") });
+            }
         })
     }
 

@@ -167,6 +167,6 @@ impl TransitKey {
 fn public_text(key: &PublicKey) -> Result<String, Fault> {
     match key.kind {
         KeyKind::Ed25519 => Ok(STANDARD.encode(crypto::subject_public_key(key)?)),
-        KeyKind::Rsa { .. } | KeyKind::Ec(_) => Ok(crypto::pem("PUBLIC KEY", &key.spki)),
+        _ => Ok(crypto::pem("PUBLIC KEY", &key.spki)),
     }
 }

@@ -194,6 +194,15 @@ pub enum CipherScheme {
     },
 }
 
+/// The padding of RSA encryption that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RsaPadding {
+    /// RSAES-OAEP.
+    Oaep,
+    /// RSAES-PKCS1-v1_5.
+    Pkcs1v15,
+}
+
 /// The PSS salt length a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum SaltLength {

@@ -61,6 +61,11 @@ impl SecretBytes {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+
+    /// The bytes, for who hands them on.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
 }
 
 impl std::fmt::Debug for SecretBytes {

@@ -13,7 +13,7 @@ pub mod registry;
 use bytes::Bytes;
 
 use crate::config::Profile;
-use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret, TokenSelector};
+use crate::model::{Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,22 +114,26 @@ pub enum LoginAnswer {
     Already,
 }
 
-/// How to find a key on a device; at least one of the two is given.
+/// How to find a key on a device; at least one of label and id is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySelector {
     /// `CKA_LABEL`.
     pub label: Option<String>,
     /// `CKA_ID`.
     pub id: Option<Vec<u8>>,
+    /// Whether it is a secret key, and no private one.
+    pub secret: bool,
 }
 
-/// A private key found on a device.
+/// A private or secret key found on a device.
 #[derive(Clone, Debug)]
 pub struct FoundKey {
     /// Valid for sessions of the device's present generation only.
     pub handle: u64,
-    /// Its public half, as the token gives it.
-    pub public: PublicKey,
+    /// What key it is.
+    pub kind: KeyKind,
+    /// Its public half, as the token gives it; a secret key has none.
+    pub public: Option<PublicKey>,
     /// Its `CKA_ID`, which may be empty.
     pub id: Vec<u8>,
     /// Its `CKA_LABEL`, which may be empty, as far as it is fit to be shown: it names the key and finds none.
@@ -138,24 +142,26 @@ pub struct FoundKey {
 
 impl FoundKey {
     /// A key by the word of vendors' code. Control characters of its label are left out, and a very long one is cut.
-    pub fn new(handle: u64, public: PublicKey, id: Vec<u8>, label: &str) -> FoundKey {
-        FoundKey { handle, public, id, label: shown(label, KEY_LABEL_MAX) }
+    pub fn new(handle: u64, kind: KeyKind, public: Option<PublicKey>, id: Vec<u8>, label: &str) -> FoundKey {
+        FoundKey { handle, kind, public, id, label: shown(label, KEY_LABEL_MAX) }
     }
 }
 
-/// A key pair to be generated: sensitive, not extractable, on the token.
+/// A key to be generated: sensitive, not extractable, on the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyTemplate {
     /// What key.
     pub kind: KeyKind,
     /// Its label.
     pub label: String,
+    /// What the token is told that it is used for.
+    pub uses: KeyUsages,
 }
 
 /// One operation of a batch: what [`Session::perform`] takes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchJob<'a> {
-    /// The private key.
+    /// The key.
     pub handle: u64,
     /// Its kind.
     pub kind: KeyKind,
@@ -204,14 +210,14 @@ pub trait Device: Send + Sync {
 
 /// One session: one operation in flight, on the thread that owns it.
 pub trait Session: Send {
-    /// Finds the one private key `selector` names; `None` if there is none. More than one match is refused, naming the
+    /// Finds the one private or secret key `selector` names; `None` if there is none. More than one match is refused, naming the
     /// ids. The public key is taken from whatever the token gives.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError>;
 
-    /// Generates a key pair. The caller has made sure that there is none of that label.
+    /// Generates a key. The caller has made sure that there is none of that label.
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError>;
 
-    /// Runs `operation` with the private key `handle`. Exactly two native calls for a signature.
+    /// Runs `operation` with the key `handle`. Exactly two native calls.
     ///
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;

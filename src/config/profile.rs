@@ -54,6 +54,8 @@ pub struct Traits {
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
+    /// Whether it makes the IVs of AES-GCM itself, whatever it is given.
+    pub makes_gcm_iv: bool,
     /// Where its code runs.
     pub isolation: Isolation,
     /// Worker processes of a token, where it runs in processes; 0 is one a core.
@@ -74,6 +76,7 @@ const GENERIC: Traits = Traits {
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
     reads_keys_once: false,
+    makes_gcm_iv: false,
     // Nobody knows whether such a module bears several processes, or another environment than it was tried in.
     isolation: Isolation::None,
     workers: 1,
@@ -138,6 +141,7 @@ impl Profile {
                 known_by: &["Marvell", "Cavium", "CloudHSM", "Amazon"],
                 files: &["libcloudhsm_pkcs11.so"],
                 sessions: 16,
+                makes_gcm_iv: true,
                 ..DEVICE
             },
             Profile::YubiHsm => Traits {

@@ -267,18 +267,8 @@ impl Control {
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
         let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.name.token)?;
-        if let Some(recorded) = &spec.recorded
-            && *recorded != found.public
-        {
-            let reason = "the token holds another key under its label or id; put the right key back, or delete the \
-                          managed key and register it anew"
-                .into();
-            let fault = Fault::KeyMismatch { key: spec.name.clone(), reason };
-            return Err(BackendError::keep(fault));
-        }
-        proof::prove(session.as_mut(), spec, &found)?;
-        let key = PreparedKey { public: found.public.clone(), generated };
-        Ok(Proven { found, key })
+        let identity = proof::identify(session.as_mut(), spec, &found)?;
+        Ok(Proven { found, key: PreparedKey { identity, generated } })
     }
 }
 
@@ -351,7 +341,7 @@ mod tests {
             library: "fake".into(),
             token: None,
             pin: None,
-            selector: crate::backend::KeySelector { label: Some("k".into()), id: None },
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None, secret: false },
             generate: None,
             recorded: None,
             max_parallel: None,

@@ -80,7 +80,7 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
         }
     }
     if let Some((first, key)) = found.first() {
-        return Some(match found.iter().find(|(_, other)| other.public != key.public) {
+        return Some(match found.iter().find(|(_, other)| other.identity != key.identity) {
             Some((other, _)) => Err(differ(&spec, first, other)),
             None => Ok(key.clone()),
         });

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
 use super::schedule::{Charge, Item, TenantId};
-use crate::model::{Class, Fault, KeyOperation, SignInput, Terms};
+use crate::model::{Class, Fault, KeyOperation, Terms};
 use crate::telemetry::TenantMetrics;
 
 /// What a job comes to.
@@ -136,15 +136,11 @@ impl Item for Job {
     }
 
     fn cost(&self) -> u64 {
-        self.key.expected_ns()
+        self.key.expected_ns(&self.operation)
     }
 
-    /// A digest lies in the job itself, and is bounded with it.
     fn bytes(&self) -> usize {
-        match &self.operation {
-            KeyOperation::Sign { input: SignInput::Message(message), .. } => message.len(),
-            KeyOperation::Sign { input: SignInput::Digest(_), .. } => 0,
-        }
+        self.operation.bytes()
     }
 
     fn charge(&mut self) -> &mut Charge {

@@ -287,7 +287,7 @@ impl Lane {
         job.attempts += 1;
         let now = Instant::now();
         let late = job.terms.deadline.passed(now);
-        let too_long = job.terms.deadline.passed(now + job.key.learnt());
+        let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.tenant()).or_insert(burst);
         if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {

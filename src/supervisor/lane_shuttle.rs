@@ -54,12 +54,12 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
         library: "hsm".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
         recorded: None,
         max_parallel,
     };
-    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }, pool));
+    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }.into(), pool));
     holders.iter().for_each(|member| route.add_holder(Holder { member: *member, epoch: 1, handle: 7 }));
     route
 }

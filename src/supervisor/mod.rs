@@ -16,6 +16,7 @@
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
+mod check_value;
 mod coming_up;
 mod control;
 mod first_use;

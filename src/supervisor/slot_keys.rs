@@ -235,7 +235,7 @@ impl SlotActor {
                 key.back_off.reset();
                 let handle = proven.found.handle;
                 key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
-                self.exercised.store(Some(Arc::new(proven.found)));
+                self.exercised.store(Some(Arc::new(proven)));
                 self.member.pool.lane.nudge();
                 self.publish();
             }
@@ -328,19 +328,20 @@ impl SlotActor {
     }
 
     fn first_use(&mut self, mut spec: KeySpec, proven: Proven) -> PreparedKey {
-        let route = self.routes.get_or_make(&spec, &proven.key.public, &self.member.pool);
+        let route = self.routes.get_or_make(&spec, &proven.key.identity, &self.member.pool);
         let handle = proven.found.handle;
         route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
-        self.exercised.store(Some(Arc::new(proven.found)));
-        spec.recorded = Some(proven.key.public.clone());
+        let prepared = proven.key.clone();
+        self.exercised.store(Some(Arc::new(proven)));
+        spec.recorded = Some(prepared.identity.clone());
         let mut key = self.keys.key(spec, route);
         key.held = true;
         self.keys.insert(key);
         self.publish();
-        proven.key
+        prepared
     }
 
-    /// Serves a key whose public half is known, or takes note of its new settings.
+    /// Serves a key whose identity is known, or takes note of its new settings.
     pub(super) fn adopt(&mut self, Adopt { spec, route }: Adopt, ctx: &mut Context<Self>) {
         route.cap(spec.max_parallel);
         let (uuid, pin) = (spec.uuid.clone(), spec.pin.clone());

@@ -6,7 +6,7 @@ use super::settings::Settings;
 use super::spec::KeyName;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
 use crate::config::{Config, Isolation, KmsLibrary, Limits, or_cores};
-use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
+use crate::model::{Curve, Hash, KeyKind, KeyUsages, PublicKey, Secret, SignatureScheme, TokenSelector};
 use crate::telemetry::LibraryMetrics;
 
 /// How a signature is asked for: with a digest, so that neither side hashes.
@@ -147,9 +147,9 @@ impl Slot {
     /// The public half of the key with this label; one of `make` is generated where there is none.
     fn find(&self, label: &str, make: Option<KeyKind>, own: bool) -> Result<PublicKey, Failure> {
         let mut session = self.device.open_session().map_err(failed)?;
-        let selector = KeySelector { label: Some(label.to_owned()), id: None };
+        let selector = KeySelector { label: Some(label.to_owned()), id: None, secret: false };
         if let Some(found) = session.find(&selector).map_err(failed)? {
-            return Ok(found.public);
+            return found.public.ok_or_else(|| Failure::new("a key pair without a public half"));
         }
         let Some(kind) = make else {
             let what = "name a key of yours with -key-label, or let the bench make its own with -generate-keys";
@@ -158,8 +158,9 @@ impl Slot {
         if !own {
             eprintln!("generating {label:?} on token {}: it stays there", self.token);
         }
-        let template = KeyTemplate { kind, label: label.to_owned() };
-        Ok(session.generate(&template).map_err(failed)?.public)
+        let template = KeyTemplate { kind, label: label.to_owned(), uses: KeyUsages::default() };
+        let made = session.generate(&template).map_err(failed)?;
+        made.public.ok_or_else(|| Failure::new("a key pair without a public half"))
     }
 }
 

@@ -56,6 +56,8 @@ impl Key {
             KeyKind::Rsa { .. } => "rsa",
             KeyKind::Ec(_) => "ec",
             KeyKind::Ed25519 => "ed25519",
+            // Has no public key, and so is none of these.
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) fn fitting(kind: KeyKind) -> FlagSet<KeyUsages> {
         KeyKind::Rsa { .. } => signs | KeyUsages::KeyEncipherment | KeyUsages::DataEncipherment,
         KeyKind::Ec(_) => signs | KeyUsages::KeyAgreement | KeyUsages::EncipherOnly | KeyUsages::DecipherOnly,
         KeyKind::Ed25519 => signs,
+        // Nobody certifies a secret key.
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => FlagSet::default(),
     }
 }
 

@@ -79,13 +79,14 @@ impl Transit {
         options: Options,
         input: Bytes,
     ) -> Result<Signed, Fault> {
-        let version = key.version_to_sign(version)?;
+        let version = key.version_to_make(version, "signing")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Sign)?;
-        let Prepared { scheme, hash, input } = options.prepare(&handle, version.public_key, input).await?;
+        let public = version.public_key()?;
+        let Prepared { scheme, hash, input } = options.prepare(&handle, public, input).await?;
         let operation = KeyOperation::Sign { scheme, hash, input: alone(input) };
         let signature = handle.submit(operation, call.terms())?.await?;
-        let signature = match (version.public_key.kind, options.marshaling) {
+        let signature = match (public.kind, options.marshaling) {
             (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?,
             _ => signature,
         };

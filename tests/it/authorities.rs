@@ -64,6 +64,32 @@ async fn two_tiers_on_two_mounts_verify_and_survive_a_restart() {
     let guarded = stranger.request(Verb::Read, "outer/issuer/r1", &Default::default()).await.unwrap();
     assert_eq!(guarded.status, 403);
 
+    // The root signs it for names of one domain; what came back issues, and openssl judges the whole chain.
+    let below = json!({"csr": asked["csr"], "use_csr_values": true, "ttl": "70000h", "max_path_length": 0,
+        "permitted_dns_domains": "example.com"});
+    let below = daemon.write("outer/root/sign-intermediate", below).await;
+    put(folder, "sub.pem", &text(&below["certificate"]));
+    let bundle = format!("{}\n{}", text(&below["certificate"]), text(&root["certificate"]));
+    let imported = daemon.write("sub/intermediate/set-signed", json!({ "certificate": bundle })).await;
+    assert_eq!(imported["mapping"][text(&imported["imported_issuers"][0])], asked["key_id"]);
+    let role = json!({"key_type": "any", "allow_any_name": true, "ttl": "72h"});
+    daemon.write("sub/roles/any", role).await;
+    request(folder, "www", P256, "DNS:www.example.com");
+    let csr = std::fs::read_to_string(folder.join("www.csr")).unwrap();
+    let leaf = daemon.write("sub/sign/any", json!({ "csr": csr })).await;
+    assert_eq!(leaf["ca_chain"], json!([below["certificate"], root["certificate"]]));
+    put(folder, "leaf.pem", &text(&leaf["certificate"]));
+    for (issuer, file) in [("outer/crl/pem", "root.crl"), ("sub/crl/pem", "sub.crl")] {
+        put(folder, file, &String::from_utf8(public(&daemon, issuer).await).unwrap());
+    }
+    let crls = ["-crl_check_all", "-CRLfile", "root.crl", "-CRLfile", "sub.crl"];
+    let verify = ["verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted", "sub.pem"];
+    openssl(folder, &[&verify[..], &crls, &["leaf.pem"]].concat()).unwrap();
+    request(folder, "evil", P256, "DNS:www.example.org");
+    let csr = std::fs::read_to_string(folder.join("evil.csr")).unwrap();
+    let (status, told) = daemon.refused("sub/sign/any", json!({ "csr": csr })).await;
+    assert!(status == 400 && told.contains("name constraints"), "{status} {told}");
+
     // The managed key of an issuer stays while the issuer does.
     let (status, told) = {
         let answer = daemon.ask(Verb::Delete, "sys/managed-keys/pkcs11/root", json!({})).await;

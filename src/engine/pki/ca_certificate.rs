@@ -40,6 +40,8 @@ pub(super) struct CaCertificate {
     pub(super) signer: SignerId,
     /// How the key is named in what it signs: the certificate's own SubjectKeyIdentifier, or else the key's digest.
     pub(super) key_identifier: Vec<u8>,
+    /// How many CAs may follow below it; `None` is no limit.
+    pub(super) path_length: Option<u8>,
     /// The names it may certify, if it says so.
     pub(super) name_constraints: Option<NameConstraints>,
     /// `None` if it does not say: then any.
@@ -52,7 +54,7 @@ impl CaCertificate {
         let what = "the CA certificate";
         let x509 = X509::parse(der, what)?;
         let constraints: Option<BasicConstraints> = single(&x509.parsed, what)?;
-        let Some(BasicConstraints { ca: true, .. }) = constraints else {
+        let Some(BasicConstraints { ca: true, path_len_constraint }) = constraints else {
             return Err(Fault::invalid(format!(
                 "the certificate with serial {} is not of a CA: its basic constraints do not say so",
                 x509.serial
@@ -69,6 +71,7 @@ impl CaCertificate {
             signer: signer(&x509)?,
             name_constraints: single(&x509.parsed, what)?,
             key_usage: key_usage.map(|usage| usage.0),
+            path_length: path_len_constraint,
             key_identifier,
             public_key,
             x509,

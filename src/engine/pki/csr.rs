@@ -45,6 +45,8 @@ struct Info<'a> {
 pub(super) struct Csr {
     /// The key to certify.
     pub(super) public_key: PublicKey,
+    /// DER of the subject.
+    pub(super) subject: Vec<u8>,
     /// The subject's common name.
     pub(super) common_name: Option<String>,
     /// The subject's serialNumber attribute.
@@ -55,6 +57,8 @@ pub(super) struct Csr {
     pub(super) names: AlternativeNames,
     /// Whether it asks for kinds of alternative names that are never issued.
     pub(super) has_unknown_names: bool,
+    /// Every extension asked for, each kind once.
+    pub(super) extensions: Vec<Extension>,
 }
 
 impl Csr {
@@ -90,17 +94,20 @@ impl Csr {
             )));
         }
         let mut names = AlternativeNames::default();
-        let all_known = match alternative_names(&info.attributes)? {
-            Some(value) => names.read(&value)?,
+        let extensions = requested_extensions(&info.attributes)?;
+        let all_known = match extensions.iter().find(|wanted| wanted.extn_id == ID_CE_SUBJECT_ALT_NAME) {
+            Some(wanted) => names.read(wanted.extn_value.as_bytes())?,
             None => true,
         };
         Ok(Csr {
             public_key,
+            subject: encode(&info.subject)?,
             common_name: single(&info.subject, rfc4519::COMMON_NAME, "common name")?,
             serial_number: single(&info.subject, rfc4519::SERIAL_NUMBER, "serialNumber")?,
             user_ids: texts(&info.subject, rfc4519::UID)?,
             names,
             has_unknown_names: !all_known,
+            extensions,
         })
     }
 }
@@ -134,16 +141,19 @@ fn exponent_is_sound(exponent: &[u8]) -> bool {
     value.is_some_and(|value| value >= 3 && value % 2 == 1)
 }
 
-/// The value of the one SubjectAltName extension asked for.
-fn alternative_names(attributes: &Attributes) -> Result<Option<Vec<u8>>, Fault> {
-    let mut found = None;
+/// The extensions asked for. One kind twice is refused: who reads it would have to choose.
+fn requested_extensions(attributes: &Attributes) -> Result<Vec<Extension>, Fault> {
+    let mut found: Vec<Extension> = Vec::new();
     for attribute in attributes.iter().filter(|attribute| attribute.oid == ID_EXTENSION_REQ) {
         for value in attribute.values.iter() {
-            let extensions = Vec::<Extension>::from_der(&encode(value)?).map_err(malformed)?;
-            for extension in extensions.into_iter().filter(|wanted| wanted.extn_id == ID_CE_SUBJECT_ALT_NAME) {
-                if found.replace(extension.extn_value.into_bytes().into_vec()).is_some() {
-                    return Err(Fault::invalid("the certificate request asks for subject alternative names twice"));
+            for extension in Vec::<Extension>::from_der(&encode(value)?).map_err(malformed)? {
+                if found.iter().any(|known| known.extn_id == extension.extn_id) {
+                    let twice = extension.extn_id;
+                    return Err(Fault::invalid(format!(
+                        "the certificate request asks for the extension {twice} twice"
+                    )));
                 }
+                found.push(extension);
             }
         }
     }

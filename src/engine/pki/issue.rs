@@ -80,9 +80,11 @@ impl CompiledRole {
             signature_bits: role.signature_bits,
             use_pss: role.use_pss,
             is_stored: !role.no_store,
+            is_ca: false,
+            key_identifier: None,
             warnings,
         };
-        plan.within(issuer)
+        plan.within(issuer, issuer.record.settings.leaf_not_after_behavior.for_leaf())
     }
 }
 
@@ -111,7 +113,7 @@ impl Pki {
         compiled.role.check_key(csr.public_key.kind)?;
         let plan = compiled.plan(Some(&csr), &fields, &call.mount.config, issuer)?;
         let certified = self.certify(call, &signatory, plan, &csr.public_key, role).await?;
-        Ok(SignAnswer::new(certified, issuer, &fields))
+        Ok(SignAnswer::new(certified, issuer, fields.format, fields.remove_roots_from_chain))
     }
 
     /// `POST sign/:role` and `issuer/:ref/sign/:role`.

@@ -8,6 +8,8 @@ use super::algorithm::SignatureAlgorithm;
 use super::ca_certificate::{CaCertificate, SignerId};
 use super::issuer_usage::{IssuerUsage, IssuerUsages, LeafNotAfterBehavior};
 use super::key::Key;
+use super::name_constraints;
+use super::san::AlternativeNames;
 use super::urls::Urls;
 use crate::model::Fault;
 use crate::store::Versioned;
@@ -107,6 +109,45 @@ impl Issuer {
     /// Whether it can sign CRLs, as far as can be told without its token.
     pub(super) fn signs_crls(&self) -> bool {
         self.key.is_some() && self.record.settings.usage.allow(IssuerUsage::CrlSigning)
+    }
+
+    /// Refuses names that its certificate, or one above it, excludes or does not permit.
+    pub(super) fn check_names(&self, subject: &[u8], names: &AlternativeNames, is_leaf: bool) -> Result<(), Fault> {
+        let mut constraints = self.chain.iter().filter_map(|link| link.name_constraints.as_ref());
+        constraints.try_for_each(|constraints| name_constraints::check(constraints, subject, names, is_leaf))
+    }
+
+    /// Whether its certificate, or one above it, constrains names at all.
+    pub(super) fn constrains_names(&self) -> bool {
+        self.chain.iter().any(|link| link.name_constraints.is_some())
+    }
+
+    /// How many CAs may follow below a CA that it signs, where that asks for `wanted`: never more than what it and those
+    /// above it leave. `None` is no limit.
+    pub(super) fn path_length_below(&self, wanted: Option<u8>) -> Result<Option<u8>, Fault> {
+        // RFC 5280, 4.2.1.9: what is self-issued does not count.
+        let mut between = 0_u8;
+        let mut left: Option<u8> = None;
+        for link in &self.chain {
+            if let Some(length) = link.path_length {
+                let after = length.checked_sub(between).and_then(|length| length.checked_sub(1)).ok_or_else(|| {
+                    Fault::invalid(format!(
+                        "signing certificate has a max path length of zero, and cannot issue further CA certificates: issuer \
+                         [{}]",
+                        self.told()
+                    ))
+                })?;
+                left = Some(left.map_or(after, |least| least.min(after)));
+            }
+            between = between.saturating_add(u8::from(!link.is_root()));
+        }
+        match (wanted, left) {
+            (Some(wanted), Some(left)) if wanted > left => Err(Fault::invalid(format!(
+                "max_path_length {wanted} is more than issuer [{}] can give: at most {left}",
+                self.told()
+            ))),
+            (wanted, left) => Ok(wanted.or(left)),
+        }
     }
 
     /// As Vault's errors name it.

@@ -121,6 +121,14 @@ impl LeafNotAfterBehavior {
         }
     }
 
+    /// What it means for the certificate of a CA; `is_enforced` says that it is to be treated as a leaf.
+    pub(super) const fn for_ca(self, is_enforced: bool) -> Beyond {
+        match self {
+            LeafNotAfterBehavior::Err if !is_enforced => Beyond::Cut,
+            as_leaf => as_leaf.for_leaf(),
+        }
+    }
+
     /// The behaviour of this name.
     pub(super) fn parse(name: &str) -> Result<LeafNotAfterBehavior, Fault> {
         let known = LeafNotAfterBehavior::ALL.into_iter().find(|known| known.name() == name);

@@ -13,11 +13,10 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::Issuer;
 use super::lint::Rules;
-use super::request::SignFields;
 use super::san::AlternativeNames;
 use super::signatory::Signatory;
-use super::validity::Validity;
-use super::{Pki, extensions, name_constraints};
+use super::validity::{Beyond, Validity};
+use super::{Pki, extensions};
 use crate::engine::Call;
 use crate::model::{Fault, IssuedCertificate, PublicKey, Response};
 
@@ -37,6 +36,10 @@ pub(super) struct Plan {
     pub(super) signature_bits: u32,
     pub(super) use_pss: bool,
     pub(super) is_stored: bool,
+    /// A CA's certificate: its signature is checked before anyone gets it.
+    pub(super) is_ca: bool,
+    /// The SubjectKeyIdentifier, where it is not the key's digest.
+    pub(super) key_identifier: Option<Vec<u8>>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -47,12 +50,9 @@ pub(super) struct Certified {
 }
 
 impl Plan {
-    /// This as `issuer` may sign it: within its name constraints, and its end as that says.
-    pub(super) fn within(self, issuer: &Issuer) -> Result<Plan, Fault> {
-        if let Some(constraints) = &issuer.certificate.name_constraints {
-            name_constraints::check(constraints, &self.subject, &self.names)?;
-        }
-        let beyond = issuer.record.settings.leaf_not_after_behavior.for_leaf();
+    /// This as `issuer` may sign it: within the name constraints, and with an end that is not `beyond` its own.
+    pub(super) fn within(self, issuer: &Issuer, beyond: Beyond) -> Result<Plan, Fault> {
+        issuer.check_names(&self.subject, &self.names, !self.is_ca)?;
         let (validity, warning) = self.validity.bounded(issuer.certificate.x509.not_after, beyond)?;
         Ok(Plan { validity, warnings: self.warnings.into_iter().chain(warning).collect(), ..self })
     }
@@ -69,6 +69,10 @@ impl Pki {
         role: &str,
     ) -> Result<Certified, Fault> {
         let Signatory { issuer, key } = signatory;
+        let identifier = match plan.key_identifier {
+            Some(stated) => stated,
+            None => extensions::key_identifier(public_key)?.to_vec(),
+        };
         let prepared = Prepared::new(&Parts {
             algorithm: signatory.algorithm(plan.signature_bits, plan.use_pss)?,
             issuer: &issuer.certificate.x509.subject,
@@ -79,11 +83,14 @@ impl Pki {
             extensions: &[
                 &extensions::leaf_key_usage(plan.key_usages, public_key.kind)?,
                 &plan.extensions,
-                &extensions::subject_key_identifier(&extensions::key_identifier(public_key)?)?,
+                &extensions::subject_key_identifier(&identifier)?,
                 issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
             ],
         })?;
-        let signed = prepared.sign(key, call.terms()).await?;
+        let signed = match plan.is_ca {
+            true => prepared.sign_and_verify(key, &issuer.certificate.public_key, call.terms()).await?,
+            false => prepared.sign(key, call.terms()).await?,
+        };
         let issued = match plan.is_stored {
             true => signed.store(&self.store, &self.records, Vec::new()).await?,
             false => signed.unstored(),
@@ -121,11 +128,11 @@ pub(super) struct SignAnswer {
 
 impl SignAnswer {
     /// A certificate in the form its request asks for.
-    pub(super) fn new(certified: Certified, issuer: &Issuer, fields: &SignFields) -> SignAnswer {
-        let keep = |link: &&Arc<CaCertificate>| !(fields.remove_roots_from_chain && link.is_root());
+    pub(super) fn new(certified: Certified, issuer: &Issuer, format: Format, without_roots: bool) -> SignAnswer {
+        let keep = |link: &&Arc<CaCertificate>| !(without_roots && link.is_root());
         SignAnswer {
             certified,
-            format: fields.format,
+            format,
             issuing_ca: Arc::clone(&issuer.certificate),
             chain: issuer.chain.iter().filter(keep).cloned().collect(),
         }

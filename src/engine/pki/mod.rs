@@ -43,6 +43,7 @@ mod rebuild;
 mod records;
 mod registry;
 mod request;
+mod requested;
 mod revocation;
 mod revoke;
 mod revoked;
@@ -50,7 +51,9 @@ mod role;
 mod roles;
 mod root;
 mod san;
+mod self_issued;
 mod serial;
+mod sign_intermediate;
 mod signatory;
 mod signing_key;
 mod subject;
@@ -58,6 +61,7 @@ mod upgrade;
 mod urls;
 mod usage;
 mod validity;
+mod verbatim;
 mod x509;
 
 #[cfg(test)]

@@ -5,13 +5,15 @@
 
 use std::net::IpAddr;
 
+use const_oid::db::rfc4519::COMMON_NAME;
 use der::{Decode, Encode};
 use x509_cert::ext::pkix::NameConstraints;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
-use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
 use x509_cert::name::Name;
 
 use super::asn1::unencodable;
+use super::names;
 use super::san::AlternativeNames;
 use crate::model::Fault;
 
@@ -26,22 +28,37 @@ enum Candidate<'a> {
     Other(&'a str),
 }
 
-/// Refuses a certificate with this subject (DER) and these names, if `constraints` do.
-pub(super) fn check(constraints: &NameConstraints, subject: &[u8], names: &AlternativeNames) -> Result<(), Fault> {
+/// Refuses a certificate with this subject (DER) and these names, if `constraints` do. The common name of a leaf without DNS
+/// names is judged as one, since some clients take it for one.
+pub(super) fn check(
+    constraints: &NameConstraints,
+    subject: &[u8],
+    alternative: &AlternativeNames,
+    is_leaf: bool,
+) -> Result<(), Fault> {
     let subject = Name::from_der(subject).map_err(unencodable)?;
-    let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(names.len() + 1);
+    let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(alternative.len() + 1);
     if subject.iter().next().is_some() {
         candidates.push(Candidate::Directory(&subject));
     }
-    candidates.extend(names.dns.iter().map(|name| Candidate::Dns(name)));
-    candidates.extend(names.emails.iter().map(|address| Candidate::Email(address)));
-    candidates.extend(names.ips.iter().map(|address| Candidate::Ip(*address)));
-    candidates.extend(names.uris.iter().map(|uri| Candidate::Uri(uri)));
-    candidates.extend(names.others.iter().map(|other| Candidate::Other(&other.value)));
+    let common_names = if is_leaf && alternative.dns.is_empty() { host_names(&subject) } else { Vec::new() };
+    candidates.extend(alternative.dns.iter().chain(&common_names).map(|name| Candidate::Dns(name)));
+    candidates.extend(alternative.emails.iter().map(|address| Candidate::Email(address)));
+    candidates.extend(alternative.ips.iter().map(|address| Candidate::Ip(*address)));
+    candidates.extend(alternative.uris.iter().map(|uri| Candidate::Uri(uri)));
+    candidates.extend(alternative.others.iter().map(|other| Candidate::Other(&other.value)));
     for candidate in candidates {
         candidate.check(constraints)?;
     }
     Ok(())
+}
+
+/// The common names that look like names of hosts.
+fn host_names(subject: &Name) -> Vec<String> {
+    let values = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME);
+    let texts =
+        values.filter_map(|attribute| Some(DirectoryString::try_from(&attribute.value).ok()?.value().into_owned()));
+    texts.filter(|text| text.contains('.') && names::is_hostname(text)).collect()
 }
 
 impl Candidate<'_> {
@@ -185,7 +202,7 @@ mod tests {
         let mut names = AlternativeNames::default();
         add(&mut names);
         let subject = Subject { common_name: Some("x"), ..Subject::default() }.encode().unwrap();
-        check(constraints, &subject, &names).is_ok()
+        check(constraints, &subject, &names, true).is_ok()
     }
 
     #[test]
@@ -206,6 +223,12 @@ mod tests {
         ] {
             assert_eq!(allows(&some, |names| names.add_dns(name).unwrap()), allowed, "{name}");
         }
+        // A common name stands for a DNS name where there is none, and only in a leaf.
+        let subject = Subject { common_name: Some("example.org"), ..Subject::default() }.encode().unwrap();
+        let mut named = AlternativeNames::default();
+        assert!(check(&some, &subject, &named, true).is_err() && check(&some, &subject, &named, false).is_ok());
+        named.add_dns("example.com").unwrap();
+        assert!(check(&some, &subject, &named, true).is_ok());
         // Kinds without constraints are free.
         assert!(allows(&some, |names| names.add_email("me@elsewhere.org").unwrap()));
     }
@@ -256,8 +279,8 @@ mod tests {
         let permitted = NameConstraints { permitted_subtrees: Some(vec![subtree.clone()]), excluded_subtrees: None };
         let excluded = NameConstraints { permitted_subtrees: None, excluded_subtrees: Some(vec![subtree]) };
         let names = AlternativeNames::default();
-        assert!(check(&permitted, &base, &names).is_ok() && check(&permitted, &other, &names).is_err());
-        assert!(check(&excluded, &base, &names).is_err() && check(&excluded, &other, &names).is_ok());
+        assert!(check(&permitted, &base, &names, true).is_ok() && check(&permitted, &other, &names, true).is_err());
+        assert!(check(&excluded, &base, &names, true).is_err() && check(&excluded, &other, &names, true).is_ok());
     }
 
     #[test]
@@ -272,6 +295,6 @@ mod tests {
         let permitted = NameConstraints { permitted_subtrees: Some(subtree.clone()), excluded_subtrees: None };
         let excluded = NameConstraints { permitted_subtrees: None, excluded_subtrees: Some(subtree) };
         let nobody = Subject::default().encode().unwrap();
-        assert!(check(&permitted, &nobody, &with).is_err() && check(&excluded, &nobody, &with).is_err());
+        assert!(check(&permitted, &nobody, &with, true).is_err() && check(&excluded, &nobody, &with, true).is_err());
     }
 }

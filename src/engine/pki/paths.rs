@@ -17,6 +17,18 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "issuer/:/sign/:", |pki, call, target| {
         answer(async move { pki.sign_by_role(&call, Some(&target.name), &target.second, &target.data).await })
     }),
+    row(Verb::Write, "sign-verbatim", |pki, call, target| {
+        answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await })
+    }),
+    row(Verb::Write, "sign-verbatim/:", |pki, call, target| {
+        answer(async move { pki.sign_verbatim(&call, None, Some(&target.name), &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/sign-verbatim", |pki, call, target| {
+        answer(async move { pki.sign_verbatim(&call, Some(&target.name), None, &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/sign-verbatim/:", |pki, call, target| {
+        answer(async move { pki.sign_verbatim(&call, Some(&target.name), Some(&target.second), &target.data).await })
+    }),
     public("crl", |pki, _, _| now(Ok(pki.crl_der()))),
     public("crl/pem", |pki, _, _| now(Ok(pki.crl_pem()))),
     public("ca", |pki, _, _| now(Ok(pki.ca()))),
@@ -33,6 +45,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::List, "roles", |pki, _, _| now(pki.list_roles())),
     row(Verb::Read, "roles/:", |pki, _, target| now(pki.read_role(&target.name))),
     row(Verb::Write, "roles/:", |pki, _, target| answer(pki.write_role(target.name, target.data))),
+    row(Verb::Patch, "roles/:", |pki, _, target| answer(pki.patch_role(target.name, target.data))),
     row(Verb::Delete, "roles/:", |pki, _, target| answer(pki.delete_role(target.name))),
     // Issuers.
     public_list("issuers", |pki, _, _| now(pki.list_issuers())),
@@ -73,6 +86,18 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     }),
     row(Verb::Delete, "root", |pki, call, _| answer(pki.delete_root(call))),
     // Intermediates.
+    row(Verb::Write, "root/sign-intermediate", |pki, call, target| {
+        answer(async move { pki.sign_intermediate(&call, None, &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/sign-intermediate", |pki, call, target| {
+        answer(async move { pki.sign_intermediate(&call, Some(&target.name), &target.data).await })
+    }),
+    row(Verb::Write, "root/sign-self-issued", |pki, call, target| {
+        answer(async move { pki.sign_self_issued(&call, None, &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/sign-self-issued", |pki, call, target| {
+        answer(async move { pki.sign_self_issued(&call, Some(&target.name), &target.data).await })
+    }),
     row(Verb::Write, "intermediate/generate/:", generate_intermediate),
     row(Verb::Write, "issuers/generate/intermediate/:", generate_intermediate),
     row(Verb::Write, "intermediate/cross-sign", |pki, call, target| {

@@ -158,6 +158,22 @@ impl Role {
         Ok((role, fields.warnings()))
     }
 
+    /// This with what a merge patch (RFC 7396) names. Also answers warnings.
+    pub(super) fn patched(&self, patch: &Data) -> Result<(Role, Vec<String>), Fault> {
+        let mut merged = self.show()?;
+        // The size of another kind of key says nothing; it takes its default unless the patch has one, too.
+        if patch.contains_key("key_type") {
+            merged.remove("key_bits");
+        }
+        for (name, value) in patch {
+            match value {
+                serde_json::Value::Null => merged.remove(name),
+                value => merged.insert(name.clone(), value.clone()),
+            };
+        }
+        Role::parse(&merged)
+    }
+
     fn with_lists(self, fields: &mut Fields<'_>) -> Result<Role, Fault> {
         let issuer_ref = fields.filled("issuer_ref")?.unwrap_or_else(|| "default".into());
         if !is_name(&issuer_ref) {
@@ -368,6 +384,20 @@ mod tests {
         let stored = serde_json::to_vec(&role).unwrap();
         assert_eq!(serde_json::from_slice::<Role>(&stored).unwrap(), role);
         assert_eq!((role.ttl, role.key_bits), (86400, 256));
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_null_takes_the_default() {
+        let role =
+            parse(json!({"ttl": "24h", "key_type": "rsa", "key_bits": 4096, "ou": "a", "no_store": true})).unwrap();
+        let patch = json!({"ttl": null, "ou": ["b", "c"], "key_type": "ec", "colour": 1});
+        let (patched, warnings) = role.patched(patch.as_object().unwrap()).unwrap();
+        assert_eq!((patched.ttl, patched.key_type, patched.key_bits), (0, KeyType::Ec, 256));
+        assert_eq!(patched.subject.ou, ["b", "c"]);
+        assert!(patched.no_store);
+        assert_eq!(warnings, ["Endpoint ignored these unrecognized parameters: [colour]"]);
+        let same = role.patched(json!({}).as_object().unwrap()).unwrap();
+        assert_eq!(same, (role, vec![]));
     }
 
     #[test]

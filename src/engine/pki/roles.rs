@@ -36,21 +36,35 @@ impl Pki {
                  both ends"
             )));
         }
-        let (role, mut warnings) = Role::parse(&data)?;
-        let shown = role.show()?;
+        let (role, warnings) = Role::parse(&data)?;
+        self.change(move |pki| pki.store_role(name, role, warnings)).await
+    }
+
+    /// `PATCH roles/:name`: a merge patch.
+    pub(super) async fn patch_role(self: Arc<Self>, name: String, data: Data) -> Result<Response, Fault> {
         self.change(move |pki| {
-            warnings.extend(pki.unknown_issuer(&role.issuer_ref));
-            let mut roles = pki.roles.load().as_ref().clone();
-            let write = Write::put_record(pki.records.role(&name), &role)?;
-            roles.insert(name, Arc::new(CompiledRole::new(role)?));
-            if roles.len() > ROLES_MAX {
-                return Err(Fault::invalid(format!("this mount has {ROLES_MAX} roles, as many as there may be")));
-            }
-            pki.store.commit_now(vec![write])?;
-            pki.roles.store(Arc::new(roles));
-            Ok(Response::with_warnings(shown, warnings))
+            let known = pki.roles.load().get(&name).cloned();
+            let known = known
+                .ok_or_else(|| Fault::NotFound { what: format!("unable to fetch role entry to patch: {name}") })?;
+            let (role, warnings) = known.role.patched(&data)?;
+            pki.store_role(name, role, warnings)
         })
         .await
+    }
+
+    /// Part of a change.
+    fn store_role(&self, name: String, role: Role, mut warnings: Vec<String>) -> Result<Response, Fault> {
+        warnings.extend(self.unknown_issuer(&role.issuer_ref));
+        let shown = role.show()?;
+        let mut roles = self.roles.load().as_ref().clone();
+        let write = Write::put_record(self.records.role(&name), &role)?;
+        roles.insert(name, Arc::new(CompiledRole::new(role)?));
+        if roles.len() > ROLES_MAX {
+            return Err(Fault::invalid(format!("this mount has {ROLES_MAX} roles, as many as there may be")));
+        }
+        self.store.commit_now(vec![write])?;
+        self.roles.store(Arc::new(roles));
+        Ok(Response::with_warnings(shown, warnings))
     }
 
     /// Vault's warning where there is no such issuer yet: who it is, is asked when a certificate is.

@@ -27,6 +27,8 @@ pub(super) struct X509 {
     /// DER of the SubjectPublicKeyInfo.
     pub(super) spki: Bytes,
     pub(super) serial: Serial,
+    /// `notBefore` in Unix seconds.
+    pub(super) not_before: u64,
     /// `notAfter` in Unix seconds.
     pub(super) not_after: u64,
     /// The SubjectKeyIdentifier, if it has one.
@@ -68,6 +70,7 @@ impl X509 {
             issuer: Bytes::copy_from_slice(names.issuer),
             spki: Bytes::copy_from_slice(names.spki),
             serial,
+            not_before: tbs.validity().not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
             subject_key_identifier: own.map(|extension| extension.0.as_bytes().to_vec()),
             authority_key_identifier: authority.map(|identifier| identifier.as_bytes().to_vec()),
@@ -89,6 +92,11 @@ impl X509 {
             Some(algorithm) => algorithm.verify(key, &self.signed, &self.signature),
             None => Ok(false),
         }
+    }
+
+    /// The algorithm of its signature, if it is one that counts.
+    pub(super) fn algorithm(&self) -> Option<SignatureAlgorithm> {
+        self.algorithm
     }
 }
 

@@ -7,6 +7,7 @@ mod issuers;
 mod issuing;
 mod revoking;
 mod roots;
+mod signing_cas;
 mod upgrading;
 
 use std::path::{Path, PathBuf};
@@ -133,6 +134,14 @@ impl Desk {
     /// A P-256 CSR.
     fn p256_csr(&self, subject: &str, sans: &str) -> String {
         self.csr(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], subject, sans)
+    }
+
+    /// A P-256 CSR that asks for these extensions, a line each.
+    fn csr_with(&self, subject: &str, extensions: &str) -> String {
+        self.put("req.cnf", &format!("[req]\ndistinguished_name=dn\nreq_extensions=ext\n[dn]\n[ext]\n{extensions}"));
+        let key =
+            ["req", "-new", "-nodes", "-keyout", "key.pem", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        self.openssl(&[&key[..], &["-subj", subject, "-config", "req.cnf"]].concat())
     }
 
     fn put(&self, name: &str, text: &str) -> PathBuf {

@@ -11,6 +11,7 @@ mod deaths;
 mod fairness;
 mod hardware;
 mod hostile;
+mod hvac;
 mod isolation;
 mod lengths;
 mod life;

@@ -132,7 +132,6 @@ def signing(client):
     document = transit.read_key("documents")["data"]
     assert document["type"] == "managed_key" and "documents" in transit.list_keys()["data"]["keys"]
     public = document["keys"]["1"]["public_key"]
-    assert transit.export_key("documents", "public-key")["data"]["keys"]["1"] == public
     signed = transit.sign_data("documents", b64(b"a contract"), signature_algorithm="pkcs1v15")["data"]["signature"]
     from cryptography.hazmat.primitives.asymmetric import padding
 
@@ -160,7 +159,8 @@ def encryption(client):
     first = transit.encrypt_data("vault", b64(b"old"), key_version=1)["data"]["ciphertext"]
     again = transit.rewrap_data("vault", first)["data"]["ciphertext"]
     assert again.startswith("vault:v2:") and transit.decrypt_data("vault", again)["data"]["plaintext"] == b64(b"old")
-    transit.update_key_configuration("vault", min_decryption_version=2, min_encryption_version=2)
+    transit.update_key_configuration("vault", min_decryption_version=2)
+    client.write("transit/keys/vault/config", min_encryption_version=2)
     refused(errors.InvalidRequest, transit.decrypt_data, "vault", first)
     transit.trim_key("vault", min_version=2)
     data_key = transit.generate_data_key("vault", "plaintext")["data"]

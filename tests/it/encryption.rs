@@ -72,7 +72,8 @@ async fn what_openssl_encrypts_for_an_rsa_key_the_token_decrypts() {
     }
     // Of another length, or changed: the caller's fault.
     let changed = sealed(&[7; 256]);
-    assert_eq!(daemon.refused("transit/decrypt/oaep", json!({"ciphertext": changed})).await.0, 400);
+    let (status, told) = daemon.refused("transit/decrypt/oaep", json!({"ciphertext": changed})).await;
+    assert!(status == 400 && told.contains("the token refuses the input"), "{status} {told}");
 }
 
 /// What an AES key in a token does, and one of the same value in this process.
@@ -218,6 +219,33 @@ async fn an_encryption_costs_two_calls_and_no_search() {
     let mut risen = counts();
     risen.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
     assert_eq!(risen, [100, 100, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_ciphertext_that_a_device_has_no_word_for_costs_no_session() {
+    let token = Token::new();
+    let setup = Setup { profile: Some("generic"), stanza: "max_sessions = 1", ..Setup::default() };
+    let daemon = Daemon::with(&token, setup).await;
+    daemon.transit_key("aes", json!({"mechanism": "0x1087", "key_bits": 256, "usages": BOTH})).await;
+    let made = daemon.write("transit/encrypt/aes", json!({"plaintext": "eA=="})).await;
+    let asked = || json!({"ciphertext": made["ciphertext"]});
+    let evictions =
+        || sum(&crate::daemon::scrape(&daemon.folder.join("metrics.sock")), "keyway_session_evictions_total", &[]);
+    token.steer("fail C_Decrypt CKR_FUNCTION_FAILED");
+    for _ in 0..20 {
+        let (status, told) = daemon.refused("transit/decrypt/aes", asked()).await;
+        assert!(status == 400 && told.contains("CKR_FUNCTION_FAILED"), "{status} {told}");
+    }
+    assert_eq!(evictions(), 0.0);
+    // What only fails once is done after all; and trouble that is not the ciphertext's costs the session.
+    token.steer("clear");
+    token.steer("fail C_Decrypt CKR_FUNCTION_FAILED nth 1");
+    assert_eq!(plaintext(&daemon, "aes", asked()).await, b"x");
+    assert_eq!(evictions(), 0.0);
+    token.steer("fail C_Encrypt CKR_DEVICE_ERROR nth 1");
+    token.steer("fail C_Decrypt CKR_DEVICE_ERROR nth 1");
+    assert_eq!(plaintext(&daemon, "aes", asked()).await, b"x");
+    assert!(evictions() > 0.0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod bulk;
 mod codes;
 mod daemon;
 mod deaths;
+mod encryption;
 mod fairness;
 mod hardware;
 mod hostile;

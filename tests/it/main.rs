@@ -5,6 +5,7 @@
 mod authorities;
 mod bench;
 mod bulk;
+mod clients;
 mod codes;
 mod daemon;
 mod deaths;
@@ -12,7 +13,7 @@ mod encryption;
 mod fairness;
 mod hardware;
 mod hostile;
-mod hvac;
+
 mod isolation;
 mod lengths;
 mod life;

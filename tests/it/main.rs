@@ -26,6 +26,7 @@ mod openssl;
 mod outages;
 mod pins;
 mod pools;
+mod post_quantum;
 mod python;
 mod rig;
 mod signing;

@@ -56,6 +56,7 @@ impl Key {
             KeyKind::Rsa { .. } => "rsa",
             KeyKind::Ec(_) => "ec",
             KeyKind::Ed25519 => "ed25519",
+            KeyKind::MlDsa(_) => "ml-dsa",
             // Has no public key, and so is none of these.
             KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
         }

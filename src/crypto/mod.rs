@@ -3,12 +3,14 @@
 //! This room knows the model and nothing else: no store, no backend, no clock.
 
 mod digest;
+mod generated;
 mod signature;
 mod software;
 mod spki;
 mod verify;
 
 pub use digest::{Hasher, digest};
+pub use generated::{GeneratedKey, PKCS8_LABEL};
 pub use signature::{digest_info, ecdsa_der_from_raw, ecdsa_raw_from_der, max_pss_salt};
 pub use software::SoftwareKey;
 pub use spki::{ec_spki, ed25519_spki, parse_spki, pem, rsa_parts, rsa_spki, subject_public_key};

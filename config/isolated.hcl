@@ -1,4 +1,5 @@
-# An HSM whose vendor's library runs in worker processes: its crash or hang costs the restart of one of them.
+# An HSM whose vendor's library runs in worker processes: its crash or hang costs the restart of one of them. Profile `luna` has
+# one worker a token unless told; this has two. `isolation = "none"` would have the library in the daemon.
 
 listener "unix" {
   address      = "/run/keyway/keyway.sock"
@@ -20,7 +21,7 @@ kms_library "pkcs11" {
   profile = "luna"
   pin     = "env:KEYWAY_LUNA_PIN" # Taken out of the workers' environment: they are told it over a socket pair.
 
-  isolation = "process"
+  isolation = "process" # the default of this profile
   workers   = 2 # of each token; the others log in only once the first has
 
   # For the workers only, beside the daemon's own environment.

@@ -31,6 +31,7 @@ kms_library "pkcs11" {
   library = "/usr/lib/softhsm/libsofthsm2.so"
   profile = "softhsm"
   pin     = "env:KEYWAY_SOFTHSM_PIN" # also "file:/path" and, under systemd, "credential:NAME"
+  # Runs in worker processes, one a core: isolation = "none" would have it in the daemon.
 }
 
 telemetry {

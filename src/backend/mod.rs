@@ -13,7 +13,7 @@ pub mod registry;
 use bytes::Bytes;
 
 use crate::config::Profile;
-use crate::model::{Fault, KeyKind, KeyOperation, PublicKey, Secret, TokenSelector};
+use crate::model::{Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +67,8 @@ impl BackendError {
 /// Most letters of a token's serial number and label: the bytes that `CK_TOKEN_INFO` has for them.
 const SERIAL_MAX: usize = 16;
 const LABEL_MAX: usize = 32;
+/// Most letters of a key's label that are shown; a token may have longer ones.
+const KEY_LABEL_MAX: usize = 256;
 
 /// What a device says of itself when opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,9 +87,13 @@ impl DeviceInfo {
     /// What a device says of itself, by the word of vendors' code: fit to be shown, logged and remembered. Control characters
     /// are left out, and what is longer than `CK_TOKEN_INFO` has room for is cut.
     pub fn new(serial: &str, label: &str, max_sessions: Option<usize>, profile: Profile) -> DeviceInfo {
-        let shown = |text: &str, most| text.chars().filter(|letter| !letter.is_control()).take(most).collect();
         DeviceInfo { serial: shown(serial, SERIAL_MAX), label: shown(label, LABEL_MAX), max_sessions, profile }
     }
+}
+
+/// A name by the word of vendors' code, fit to be shown: without control characters, and cut to the `most` letters.
+fn shown(name: &str, most: usize) -> String {
+    name.chars().filter(|letter| !letter.is_control()).take(most).collect()
 }
 
 /// What a token says about its user PIN (`CK_TOKEN_INFO.flags`).
@@ -108,41 +114,54 @@ pub enum LoginAnswer {
     Already,
 }
 
-/// How to find a key on a device; at least one of the two is given.
+/// How to find a key on a device; at least one of label and id is given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySelector {
     /// `CKA_LABEL`.
     pub label: Option<String>,
     /// `CKA_ID`.
     pub id: Option<Vec<u8>>,
+    /// Whether it is a secret key, and no private one.
+    pub secret: bool,
 }
 
-/// A private key found on a device.
+/// A private or secret key found on a device.
 #[derive(Clone, Debug)]
 pub struct FoundKey {
     /// Valid for sessions of the device's present generation only.
     pub handle: u64,
-    /// Its public half, as the token gives it.
-    pub public: PublicKey,
+    /// What key it is.
+    pub kind: KeyKind,
+    /// Its public half, as the token gives it; a secret key has none.
+    pub public: Option<PublicKey>,
     /// Its `CKA_ID`, which may be empty.
     pub id: Vec<u8>,
-    /// Its `CKA_LABEL`, which may be empty.
+    /// Its `CKA_LABEL`, which may be empty, as far as it is fit to be shown: it names the key and finds none.
     pub label: String,
 }
 
-/// A key pair to be generated: sensitive, not extractable, on the token.
+impl FoundKey {
+    /// A key by the word of vendors' code. Control characters of its label are left out, and a very long one is cut.
+    pub fn new(handle: u64, kind: KeyKind, public: Option<PublicKey>, id: Vec<u8>, label: &str) -> FoundKey {
+        FoundKey { handle, kind, public, id, label: shown(label, KEY_LABEL_MAX) }
+    }
+}
+
+/// A key to be generated: sensitive, not extractable, on the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyTemplate {
     /// What key.
     pub kind: KeyKind,
     /// Its label.
     pub label: String,
+    /// What the token is told that it is used for.
+    pub uses: KeyUsages,
 }
 
 /// One operation of a batch: what [`Session::perform`] takes.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchJob<'a> {
-    /// The private key.
+    /// The key.
     pub handle: u64,
     /// Its kind.
     pub kind: KeyKind,
@@ -191,14 +210,14 @@ pub trait Device: Send + Sync {
 
 /// One session: one operation in flight, on the thread that owns it.
 pub trait Session: Send {
-    /// Finds the one private key `selector` names; `None` if there is none. More than one match is refused, naming the
+    /// Finds the one private or secret key `selector` names; `None` if there is none. More than one match is refused, naming the
     /// ids. The public key is taken from whatever the token gives.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError>;
 
-    /// Generates a key pair. The caller has made sure that there is none of that label.
+    /// Generates a key. The caller has made sure that there is none of that label.
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError>;
 
-    /// Runs `operation` with the private key `handle`. Exactly two native calls for a signature.
+    /// Runs `operation` with the key `handle`. Exactly two native calls.
     ///
     /// `kind` is the key's kind: it tells how long the answer is.
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError>;

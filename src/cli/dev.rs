@@ -13,8 +13,8 @@ use super::{Failure, server};
 use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
-    Config, Isolation, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal,
-    Storage, Telemetry, VerifyAfterSign,
+    Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
+    Telemetry, VerifyAfterSign,
 };
 use crate::daemon::Start;
 use crate::model::Secret;
@@ -145,14 +145,15 @@ fn serve(args: &Server, home: &Path) -> Result<ExitCode, Failure> {
 pub(super) fn library(fake: bool) -> Result<KmsLibrary, Failure> {
     let (library, profile) =
         if fake { (PathBuf::from("/proc/self/exe"), Profile::Fake) } else { (module()?, Profile::SoftHsm) };
+    let traits = profile.traits();
     Ok(KmsLibrary {
         name: LIBRARY.into(),
         library,
         pin: Some(Secret::from(PIN)),
         profile: Some(profile),
         max_sessions: None,
-        isolation: Isolation::None,
-        workers: 1,
+        isolation: traits.isolation,
+        workers: traits.processes(traits.isolation),
         env: BTreeMap::new(),
         keep_alive: None,
         verify_after_sign: VerifyAfterSign::default(),

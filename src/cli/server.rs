@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::args::Server;
 use super::{Failure, dev};
 use crate::cli::output::say;
-use crate::config::Config;
+use crate::config::{Config, Isolation, KmsLibrary};
 use crate::daemon::{Daemon, Ended, Start};
 use crate::telemetry::log;
 
@@ -22,6 +22,7 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
     }
     if args.check {
         say!("{}: the configuration is good", path.display());
+        loaded.kms_libraries.iter().for_each(|library| say!("{}", place(library)));
         return Ok(ExitCode::SUCCESS);
     }
     log::init(loaded.log_level, loaded.log_format);
@@ -34,6 +35,17 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
             tracing::info!(address, "metrics are served");
         }
     })
+}
+
+/// Where a library's code runs, which may be its profile's choice.
+fn place(library: &KmsLibrary) -> String {
+    let place = match (library.isolation, library.workers) {
+        (Isolation::None, _) => "in the daemon".to_owned(),
+        (Isolation::Process, 1) => "in a worker process of each token".to_owned(),
+        (Isolation::Process, workers) => format!("in {workers} worker processes of each token"),
+    };
+    let profile = library.profile.map_or("by what it says of itself", |profile| profile.traits().name);
+    format!("kms_library {:?}: {place}; profile: {profile}", library.name)
 }
 
 /// Runs a daemon to its end. `up` is told when it serves.

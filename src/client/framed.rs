@@ -141,6 +141,30 @@ impl Framed {
         }
     }
 
+    /// Encrypts with a Transit key.
+    pub async fn encrypt(&self, encrypt: proto::Encrypt) -> Result<proto::Ciphertext, ClientError> {
+        match self.call(Operation::Encrypt(encrypt)).await? {
+            Answer::Ciphertext(ciphertext) => Ok(ciphertext),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Decrypts with a Transit key.
+    pub async fn decrypt(&self, decrypt: proto::Decrypt) -> Result<Bytes, ClientError> {
+        match self.call(Operation::Decrypt(decrypt)).await? {
+            Answer::Plaintext(plaintext) => Ok(plaintext.plaintext),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a MAC with a Transit key.
+    pub async fn mac(&self, mac: proto::Mac) -> Result<proto::MacValue, ClientError> {
+        match self.call(Operation::Mac(mac)).await? {
+            Answer::Mac(mac) => Ok(mac),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Has a certificate issued for a DER request.
     pub async fn sign_certificate(&self, request: proto::SignCertificate) -> Result<proto::Certificate, ClientError> {
         match self.call(Operation::SignCertificate(request)).await? {
@@ -190,6 +214,9 @@ fn unexpected(answer: &Answer) -> ClientError {
         Answer::Pong(_) => "Pong",
         Answer::Signature(_) => "Signature",
         Answer::Verdict(_) => "Verdict",
+        Answer::Ciphertext(_) => "Ciphertext",
+        Answer::Plaintext(_) => "Plaintext",
+        Answer::Mac(_) => "Mac",
         Answer::Certificate(_) => "Certificate",
         Answer::Response(_) => "Response",
         Answer::Fault(_) => "Fault",

@@ -14,6 +14,12 @@ pub struct Limits {
     pub lane_jobs: usize,
     /// Of those, jobs of one namespace. Default 1,024, at most `lane_jobs`.
     pub lane_jobs_per_namespace: usize,
+    /// Bytes of the messages that jobs queued in one lane carry, where the key signs a message whole (Ed25519). Default
+    /// 128 MiB, at least 64 KiB, at most 64 GiB.
+    pub lane_bytes: usize,
+    /// Of those, bytes of one namespace; a longer message is refused. Default 32 MiB, what one HTTP body can bring; at most
+    /// `lane_bytes`.
+    pub lane_bytes_per_namespace: usize,
     /// Jobs one session takes at a time. Default 32, at most 1,024.
     pub batch_max: usize,
     /// Device time one session takes at a time. Default 1 ms, at most 100 ms.
@@ -78,6 +84,8 @@ impl Default for Limits {
         Limits {
             lane_jobs: 4096,
             lane_jobs_per_namespace: 1024,
+            lane_bytes: 128 << 20,
+            lane_bytes_per_namespace: 32 << 20,
             batch_max: 32,
             batch_time: Duration::from_millis(1),
             attempts: 4,
@@ -119,6 +127,9 @@ impl Limits {
         // A lane made small by the operator makes its share small with it.
         self.lane_jobs_per_namespace = self.lane_jobs_per_namespace.min(self.lane_jobs);
         stanza.count("lane_jobs_per_namespace", 1..=self.lane_jobs, &mut self.lane_jobs_per_namespace);
+        stanza.bytes("lane_bytes", 65_536..=65_536 * MIB, &mut self.lane_bytes);
+        self.lane_bytes_per_namespace = self.lane_bytes_per_namespace.min(self.lane_bytes);
+        stanza.bytes("lane_bytes_per_namespace", 4096..=self.lane_bytes, &mut self.lane_bytes_per_namespace);
         stanza.count("batch_max", 1..=1024, &mut self.batch_max);
         stanza.duration("batch_time", Duration::ZERO..=100 * MILLISECOND, &mut self.batch_time);
         stanza.small("attempts", 1..=16, &mut self.attempts);

@@ -24,7 +24,8 @@ use crate::model::{Namespace, Secret, TokenSelector};
 pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
-pub use profile::{Isolation, Profile, Traits, or_cores};
+pub use pools::NO_POOL;
+pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
 pub use reference::secret_variables;
 
 /// Everything the operator decides.
@@ -117,13 +118,14 @@ pub struct KmsLibrary {
     pub library: PathBuf,
     /// The user PIN of its tokens, already fetched from its `env:`, `file:` or `credential:` reference.
     pub pin: Option<Secret>,
-    /// What is known of its kind; `None` goes by what the module says of itself (`CK_INFO`) once it is loaded.
+    /// What is known of its kind: as configured, or by its file's name. `None` goes by what the module says of itself
+    /// (`CK_INFO`) once it is loaded.
     pub profile: Option<Profile>,
     /// Sessions per slot; `None` takes the profile's default.
     pub max_sessions: Option<usize>,
-    /// Where its code runs.
+    /// Where its code runs: as configured, or as its profile has it.
     pub isolation: Isolation,
-    /// Worker processes of each of its tokens, where it runs in processes; else 1.
+    /// Worker processes of each of its tokens, where it runs in processes, but no more than a token has sessions; else 1.
     pub workers: usize,
     /// Environment of its worker processes, beside the daemon's own: paths the vendor's library reads.
     pub env: BTreeMap<String, String>,

@@ -11,8 +11,8 @@ use crate::model::{Namespace, TokenSelector};
 
 /// Members of one pool.
 const MEMBERS_MAX: usize = 64;
-/// What stands in metrics where there is no pool.
-const NO_POOL: &str = "none";
+/// What stands in metrics where there is no pool: so none may be called.
+pub const NO_POOL: &str = "none";
 /// Longest path of a namespace in bytes.
 const NAMESPACE_BYTES: usize = 256;
 /// Parts of paths that no namespace may have: they begin paths of the API, in every namespace.

@@ -1,5 +1,6 @@
 //! What is known of each vendor's modules, as data. What a return value means on each is in the backend.
 
+use std::path::Path;
 use std::time::Duration;
 
 /// Vendor profiles.
@@ -41,6 +42,8 @@ pub struct Traits {
     pub name: &'static str,
     /// Beginnings of `CK_INFO.manufacturerID` or `libraryDescription` by which a module is known; case does not count.
     pub known_by: &'static [&'static str],
+    /// File names of its modules, by which one is known before it is loaded: where its code runs must be known by then.
+    pub files: &'static [&'static str],
     /// Sessions of a slot, where neither the operator nor the token sets fewer; 0 is one a core.
     pub sessions: usize,
     /// Whether private-key operations run on this host's own cores.
@@ -51,15 +54,21 @@ pub struct Traits {
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
+    /// Whether it makes the IVs of AES-GCM itself, whatever it is given.
+    pub makes_gcm_iv: bool,
     /// Where its code runs.
     pub isolation: Isolation,
     /// Worker processes of a token, where it runs in processes; 0 is one a core.
     pub workers: usize,
 }
 
+/// Most worker processes of a token.
+pub const WORKERS_MAX: usize = 64;
+
 const GENERIC: Traits = Traits {
     name: "generic",
     known_by: &[],
+    files: &[],
     // Unknown devices may be network HSMs, and answer in parallel; soft tokens only queue.
     sessions: 0,
     computes_here: false,
@@ -67,6 +76,8 @@ const GENERIC: Traits = Traits {
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
     reads_keys_once: false,
+    makes_gcm_iv: false,
+    // Nobody knows whether such a module bears several processes, or another environment than it was tried in.
     isolation: Isolation::None,
     workers: 1,
 };
@@ -87,43 +98,69 @@ impl Profile {
     pub const fn traits(self) -> Traits {
         // A soft token computes on our own cores: more sessions only make them wait for each other. It never sleeps.
         const SOFT: Traits = Traits { computes_here: true, keep_alive: Duration::ZERO, ..GENERIC };
+        // Its client library is C code of the vendor's, whose crash or hang must not be the daemon's. The device, not the
+        // client, is what limits the rate: one process of it does.
+        const DEVICE: Traits = Traits { isolation: Isolation::Process, workers: 1, ..GENERIC };
         match self {
             Profile::Generic => GENERIC,
-            Profile::SoftHsm => Traits { name: "softhsm", known_by: &["SoftHSM"], ..SOFT },
-            Profile::Kryoptic => Traits { name: "kryoptic", known_by: &["Kryoptic"], ..SOFT },
+            Profile::SoftHsm => Traits {
+                name: "softhsm",
+                known_by: &["SoftHSM"],
+                files: &["libsofthsm2.so"],
+                // Its locks have the threads of one process wait for each other; processes sign side by side.
+                isolation: Isolation::Process,
+                workers: 0,
+                ..SOFT
+            },
+            // In the daemon: two processes sign P-256 nearly twice as fast under load, but RSA slower, a lone request by a
+            // fifth. And it is written in a memory-safe language, so that there is less to be kept from.
+            Profile::Kryoptic => {
+                Traits { name: "kryoptic", known_by: &["Kryoptic"], files: &["libkryoptic_pkcs11.so"], ..SOFT }
+            }
             Profile::Fake => Traits { name: "fake", ..SOFT },
             Profile::Luna => Traits {
                 name: "luna",
                 known_by: &["SafeNet", "Thales", "Chrystoki", "Gemalto", "Luna"],
+                files: &["libCryptoki2_64.so", "libCryptoki2.so"],
                 // A partition's sweet spot (Thales, HA performance).
                 sessions: 30,
                 // Its high-availability groups fail over by themselves, slowly.
                 call_sign: Duration::from_secs(30),
-                ..GENERIC
+                ..DEVICE
             },
             Profile::NShield => Traits {
                 name: "nshield",
                 known_by: &["nCipher", "Entrust", "nShield"],
+                files: &["libcknfast.so"],
                 sessions: 60,
                 reads_keys_once: true,
-                ..GENERIC
+                ..DEVICE
             },
             Profile::CloudHsm => Traits {
                 name: "cloudhsm",
                 known_by: &["Marvell", "Cavium", "CloudHSM", "Amazon"],
+                files: &["libcloudhsm_pkcs11.so"],
                 sessions: 16,
-                ..GENERIC
+                makes_gcm_iv: true,
+                ..DEVICE
             },
             Profile::YubiHsm => Traits {
                 name: "yubihsm",
                 known_by: &["Yubico"],
+                files: &["yubihsm_pkcs11.so"],
                 // 16 in all, and it works on one thing at a time.
                 sessions: 4,
                 // Its sessions die after 30 s.
                 keep_alive: Duration::from_secs(10),
-                ..GENERIC
+                ..DEVICE
             },
         }
+    }
+
+    /// The profile whose modules have the name of this file, if any has.
+    pub fn of_file(path: &Path) -> Option<Profile> {
+        let name = path.file_name()?.to_str()?;
+        Profile::ALL.into_iter().find(|profile| profile.traits().files.contains(&name))
     }
 
     /// The profile of a module that says this of itself (`CK_INFO`).
@@ -136,6 +173,16 @@ impl Profile {
             known_by.iter().any(|known| begins(manufacturer, known) || begins(description, known))
         };
         Profile::ALL.into_iter().find(knows).unwrap_or_default()
+    }
+}
+
+impl Traits {
+    /// Processes that serve a token of a library that runs there: this many worker processes, or the daemon alone.
+    pub fn processes(&self, isolation: Isolation) -> usize {
+        match isolation {
+            Isolation::None => 1,
+            Isolation::Process => or_cores(self.workers).min(WORKERS_MAX),
+        }
     }
 }
 
@@ -163,5 +210,54 @@ mod tests {
         for (manufacturer, description, profile) in seen {
             assert_eq!(Profile::detect(manufacturer, description), profile, "{manufacturer}");
         }
+    }
+
+    #[test]
+    fn modules_are_known_by_their_files_names_before_they_are_loaded() {
+        let seen = [
+            ("/usr/lib/softhsm/libsofthsm2.so", Some(Profile::SoftHsm)),
+            ("/usr/lib64/pkcs11/libkryoptic_pkcs11.so", Some(Profile::Kryoptic)),
+            ("/usr/safenet/lunaclient/lib/libCryptoki2_64.so", Some(Profile::Luna)),
+            ("/usr/lunasa/lib/libCryptoki2.so", Some(Profile::Luna)),
+            ("/opt/nfast/toolkits/pkcs11/libcknfast.so", Some(Profile::NShield)),
+            ("/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", Some(Profile::CloudHsm)),
+            ("/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", Some(Profile::YubiHsm)),
+            ("libsofthsm2.so", Some(Profile::SoftHsm)),
+            ("/opt/libsofthsm2.so/p11.so", None),
+            ("/opt/vendor/my-libsofthsm2.so", None),
+            ("/opt/vendor/libsofthsm2.so.d", None),
+            ("/", None),
+            ("", None),
+        ];
+        for (path, profile) in seen {
+            assert_eq!(Profile::of_file(Path::new(path)), profile, "{path}");
+        }
+        let mut files: Vec<&str> = Profile::ALL.iter().flat_map(|profile| profile.traits().files).copied().collect();
+        let all = files.len();
+        files.sort_unstable();
+        files.dedup();
+        assert_eq!(files.len(), all, "one file name, one profile");
+    }
+
+    #[test]
+    fn code_of_known_vendors_runs_in_processes_and_unknown_code_in_the_daemon() {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let expected = [
+            (Profile::Generic, Isolation::None, 1),
+            (Profile::SoftHsm, Isolation::Process, cores.min(WORKERS_MAX)),
+            (Profile::Kryoptic, Isolation::None, 1),
+            (Profile::Luna, Isolation::Process, 1),
+            (Profile::NShield, Isolation::Process, 1),
+            (Profile::CloudHsm, Isolation::Process, 1),
+            (Profile::YubiHsm, Isolation::Process, 1),
+        ];
+        assert_eq!(expected.map(|(profile, ..)| profile), Profile::ALL);
+        for (profile, isolation, processes) in expected {
+            let traits = profile.traits();
+            assert_eq!((traits.isolation, traits.processes(traits.isolation)), (isolation, processes), "{profile:?}");
+            assert_eq!(traits.processes(Isolation::None), 1, "{profile:?}");
+        }
+        let many = Traits { workers: 1000, ..Profile::SoftHsm.traits() };
+        assert_eq!(many.processes(Isolation::Process), WORKERS_MAX);
     }
 }

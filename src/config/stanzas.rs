@@ -8,7 +8,7 @@ use super::reader::{Reader, text};
 use super::reference;
 use super::{
     Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
-    Telemetry, VerifyAfterSign, or_cores,
+    Telemetry, VerifyAfterSign, WORKERS_MAX,
 };
 
 /// `sockaddr_un` takes no more.
@@ -28,9 +28,6 @@ const ISOLATIONS: [(&str, Isolation); 2] = [("none", Isolation::None), ("process
 
 const VERIFICATIONS: [(&str, VerifyAfterSign); 3] =
     [("always", VerifyAfterSign::Always), ("sampled", VerifyAfterSign::Sampled), ("never", VerifyAfterSign::Never)];
-
-/// Worker processes of one token.
-const WORKERS_MAX: usize = 64;
 
 /// Time without work after which a session exercises a key. More often, and idle sessions would load the token.
 const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -93,9 +90,11 @@ pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)>
     let library = stanza.required_path("library");
     let pin = stanza.parsed("pin", |expression| reference::fetch(text(expression)?));
     let profile = stanza.choice("profile", &Profile::ALL.map(|profile| (profile.traits().name, profile)));
+    // Where its code runs must be known before it can say what it is.
+    let profile = profile.or_else(|| library.as_deref().and_then(Profile::of_file));
     let traits = profile.unwrap_or_default().traits();
     let isolation = stanza.choice("isolation", &ISOLATIONS).unwrap_or(traits.isolation);
-    let mut workers = or_cores(traits.workers).min(WORKERS_MAX);
+    let mut workers = traits.processes(isolation);
     let workers_given = stanza.has("workers");
     stanza.count("workers", 1..=WORKERS_MAX, &mut workers);
     let env = stanza.texts("env");
@@ -106,7 +105,6 @@ pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)>
         if !env.is_empty() {
             stanza.refuse_field("env", "env needs isolation = \"process\": it is for worker processes".to_owned());
         }
-        workers = 1;
     }
     let keep_alive = stanza.has("keep_alive").then(|| {
         let mut keep_alive = traits.keep_alive;

@@ -58,6 +58,7 @@ fn every_field_is_read() {
         limits {
           batch_items = 20000
           lane_jobs = 100
+          lane_bytes = "1MiB"
           batch_time = "2ms"
           deadline = 3
           frame_bytes = "2MiB"
@@ -87,6 +88,7 @@ fn every_field_is_read() {
     let limits = &config.limits;
     assert_eq!((limits.batch_items, limits.http_body_values), (20_000, 160_000));
     assert_eq!((limits.lane_jobs, limits.lane_jobs_per_namespace), (100, 100));
+    assert_eq!((limits.lane_bytes, limits.lane_bytes_per_namespace), (1 << 20, 1 << 20));
     assert_eq!((limits.batch_time, limits.deadline), (Duration::from_millis(2), Duration::from_secs(3)));
     assert_eq!((limits.frame_bytes, limits.call_sign), (2 << 20, Some(Duration::from_secs(7))));
     assert_eq!(config.publish_dir, Some("/srv/pki".into()));
@@ -306,5 +308,36 @@ fn worker_processes_are_asked_for_by_isolation() {
     for more in ["workers = 2", "env = { A = \"b\" }"] {
         let told = parse(&library(more)).unwrap_err().to_string();
         assert!(told.contains("needs isolation"), "{told}");
+        let told =
+            parse(&library(&format!("profile = \"luna\"\n isolation = \"none\"\n {more}"))).unwrap_err().to_string();
+        assert!(told.contains("needs isolation"), "{told}");
+        assert!(parse(&library(&format!("profile = \"luna\"\n {more}"))).is_ok());
+    }
+}
+
+#[test]
+fn where_a_library_runs_is_as_written_else_as_its_profile_has_it_else_by_its_files_name() {
+    use Isolation::{None as InTheDaemon, Process};
+    let softhsm = Profile::SoftHsm.traits().processes(Process);
+    let cases = [
+        ("/usr/lib/libsofthsm2.so", "", Some(Profile::SoftHsm), Process, softhsm),
+        ("/usr/lib/libsofthsm2.so", "workers = 3", Some(Profile::SoftHsm), Process, 3),
+        ("/usr/lib/libsofthsm2.so", "isolation = \"none\"", Some(Profile::SoftHsm), InTheDaemon, 1),
+        ("/usr/lib/libsofthsm2.so", "profile = \"generic\"", Some(Profile::Generic), InTheDaemon, 1),
+        ("/usr/lib/libsofthsm2.so", "profile = \"luna\"", Some(Profile::Luna), Process, 1),
+        ("/l/libCryptoki2_64.so", "", Some(Profile::Luna), Process, 1),
+        ("/l/libCryptoki2_64.so", "workers = 2", Some(Profile::Luna), Process, 2),
+        ("/l/libkryoptic_pkcs11.so", "", Some(Profile::Kryoptic), InTheDaemon, 1),
+        ("/l/libkryoptic_pkcs11.so", "isolation = \"process\"", Some(Profile::Kryoptic), Process, 1),
+        // Only `CK_INFO` will tell.
+        ("/l/other.so", "", None, InTheDaemon, 1),
+        ("/l/other.so", "isolation = \"process\"", None, Process, 1),
+        ("/l/other.so", "profile = \"softhsm\"", Some(Profile::SoftHsm), Process, softhsm),
+    ];
+    for (path, more, profile, isolation, workers) in cases {
+        let stanza = format!("kms_library \"pkcs11\" {{\n name = \"hsm\"\n library = \"{path}\"\n {more}\n}}");
+        let config = parse(&format!("{LEAST}{stanza}")).unwrap();
+        let library = &config.kms_libraries[0];
+        assert_eq!((library.profile, library.isolation, library.workers), (profile, isolation, workers), "{stanza}");
     }
 }

@@ -39,6 +39,9 @@ impl GeneratedKey {
             KeyKind::Rsa { bits } => rsa(bits),
             KeyKind::Ec(curve) => ec(curve),
             KeyKind::Ed25519 => ed25519(),
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
+                Err(Fault::NotSupported { what: format!("key pairs of kind {kind}") })
+            }
         }
     }
 }

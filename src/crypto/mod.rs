@@ -1,16 +1,21 @@
-//! Public-key mathematics in software: digests, public keys in DER, the forms signatures take, and their verification.
+//! Mathematics in software: digests, public keys in DER, the forms signatures take, their verification, and encryption with
+//! public keys.
 //!
 //! This room knows the model and nothing else: no store, no backend, no clock.
 
 mod digest;
+mod encrypt;
 mod generated;
+mod secret_key;
 mod signature;
 mod software;
 mod spki;
 mod verify;
 
 pub use digest::{Hasher, digest};
+pub use encrypt::{rsa_encrypt, rsa_plaintext_max};
 pub use generated::{GeneratedKey, PKCS8_LABEL};
+pub use secret_key::SecretKey;
 pub use signature::{digest_info, ecdsa_der_from_raw, ecdsa_raw_from_der, max_pss_salt};
 pub use software::SoftwareKey;
 pub use spki::{ec_spki, ed25519_spki, parse_spki, pem, rsa_parts, rsa_spki, subject_public_key};

@@ -1,14 +1,17 @@
 //! Private keys in memory: for the fake backend and for tests, never for a client's key.
 
 use aws_lc_rs::digest as lc;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{
+    KeyPair as RsaKeyPair, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384,
+    OAEP_SHA512_MGF1SHA512, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey, PrivateDecryptingKey,
+};
 use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use bytes::Bytes;
 
 use super::signature::ecdsa_der_from_raw;
 use super::{ec_spki, ed25519_spki, parse_spki};
-use crate::model::{Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignatureScheme};
-use aws_lc_rs::encoding::AsDer;
+use crate::model::{Cipher, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme, wiped};
 
 /// A key pair in memory.
 pub struct SoftwareKey {
@@ -58,6 +61,9 @@ impl SoftwareKey {
                     pair: Pair::Ed25519(Box::new(pair)),
                 })
             }
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
+                Err(Fault::internal(format!("a key of kind {kind} is no key pair")))
+            }
         }
     }
 
@@ -68,7 +74,42 @@ impl SoftwareKey {
 
     /// Runs an operation. RSA knows SHA-256, SHA-384 and SHA-512, and PSS salts as long as the hash.
     pub fn perform(&self, operation: &KeyOperation) -> Result<Bytes, Fault> {
-        let KeyOperation::Sign { scheme, hash, input } = operation;
+        match operation {
+            KeyOperation::Sign { scheme, hash, input } => self.sign(*scheme, *hash, input),
+            KeyOperation::Decrypt { cipher, ciphertext } => self.decrypt(cipher, ciphertext),
+            KeyOperation::Encrypt { .. } | KeyOperation::Mac { .. } => {
+                Err(Fault::NotSupported { what: "this by the private half of a key pair".into() })
+            }
+        }
+    }
+
+    fn decrypt(&self, cipher: &Cipher, ciphertext: &[u8]) -> Result<Bytes, Fault> {
+        let unsupported = || Fault::NotSupported { what: format!("decryption by a {} key so", self.public.kind) };
+        let wrong = |_| Fault::invalid("the ciphertext does not decrypt");
+        let Pair::Rsa(pair) = &self.pair else { return Err(unsupported()) };
+        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed("export"))?;
+        let private = PrivateDecryptingKey::from_pkcs8(der.as_ref()).map_err(failed("import"))?;
+        let mut room = vec![0; pair.public_modulus_len()];
+        let algorithm = match cipher {
+            Cipher::RsaPkcs1 => {
+                let key = Pkcs1PrivateDecryptingKey::new(private).map_err(failed("import"))?;
+                let len = key.decrypt(ciphertext, &mut room).map_err(wrong)?.len();
+                room.truncate(len);
+                return Ok(wiped(room));
+            }
+            Cipher::RsaOaep { hash: Hash::Sha1 } => &OAEP_SHA1_MGF1SHA1,
+            Cipher::RsaOaep { hash: Hash::Sha2_256 } => &OAEP_SHA256_MGF1SHA256,
+            Cipher::RsaOaep { hash: Hash::Sha2_384 } => &OAEP_SHA384_MGF1SHA384,
+            Cipher::RsaOaep { hash: Hash::Sha2_512 } => &OAEP_SHA512_MGF1SHA512,
+            _ => return Err(unsupported()),
+        };
+        let key = OaepPrivateDecryptingKey::new(private).map_err(failed("import"))?;
+        let len = key.decrypt(algorithm, ciphertext, &mut room, None).map_err(wrong)?.len();
+        room.truncate(len);
+        Ok(wiped(room))
+    }
+
+    fn sign(&self, scheme: SignatureScheme, hash: Hash, input: &SignInput) -> Result<Bytes, Fault> {
         let unsupported = || Fault::NotSupported { what: format!("{scheme:?} with {} by a software key", hash.name()) };
         match (&self.pair, scheme) {
             (Pair::Ed25519(pair), SignatureScheme::Ed25519) => {

@@ -157,6 +157,18 @@ impl Dispatch {
                 let mount = self.mount(&namespace, &request.signed.mount)?;
                 Ok(self.engines.get(&mount)?.verify(call(mount), request))
             }
+            Body::Encrypt(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.encrypt(call(mount), request))
+            }
+            Body::Decrypt(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.decrypt(call(mount), request))
+            }
+            Body::Mac(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.mac(call(mount), request))
+            }
             Body::SignCertificate(request) => {
                 let mount = self.mount(&namespace, &request.mount)?;
                 Ok(self.engines.get(&mount)?.sign_certificate(call(mount), request))

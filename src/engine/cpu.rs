@@ -47,6 +47,7 @@ impl CpuPool {
         let place = places.try_acquire_owned().map_err(|_| Fault::Overloaded {
             namespace: namespace.clone(),
             limit: PER_NAMESPACE_MAX,
+            unit: "keys being made",
             retry_after: RETRY_AFTER,
         })?;
         let first = own.acquire_owned().await;

@@ -19,8 +19,8 @@ use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
-    Caller, CertificateRequest, Class, Deadline, Fault, Mount, Outcome, Request, SignRequest, Terms, Verb,
-    VerifyRequest,
+    Caller, CertificateRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome,
+    Request, SignRequest, Terms, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -84,6 +84,21 @@ pub trait Engine: Send + Sync {
     /// The hot operation verify.
     fn verify(self: Arc<Self>, _call: Call, _request: VerifyRequest) -> Answer {
         unsupported("verify")
+    }
+
+    /// The hot operation encrypt.
+    fn encrypt(self: Arc<Self>, _call: Call, _request: EncryptRequest) -> Answer {
+        unsupported("encrypt")
+    }
+
+    /// The hot operation decrypt.
+    fn decrypt(self: Arc<Self>, _call: Call, _request: DecryptRequest) -> Answer {
+        unsupported("decrypt")
+    }
+
+    /// The hot operation MAC.
+    fn mac(self: Arc<Self>, _call: Call, _request: MacRequest) -> Answer {
+        unsupported("mac")
     }
 
     /// The hot operation sign certificate.

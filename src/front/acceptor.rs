@@ -1,5 +1,6 @@
 //! The one thread that accepts connections and deals them to the least loaded worker.
 
+use std::convert::Infallible;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::telemetry::Refusal;
 
 /// Pause after the kernel refused to accept (no descriptors left): the condition does not go away by asking faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the sockets can still be found.
+const LOOK: Duration = Duration::from_secs(2);
 
 pub(super) struct Acceptor {
     thread: JoinHandle<()>,
@@ -47,6 +51,7 @@ impl Acceptor {
                     let mut stop = shared.stop.clone();
                     tokio::select! {
                         _ = serve => {}
+                        _ = look_after(&sockets) => {}
                         // An error means that the front is gone: the same.
                         _ = stop.wait_for(|stop| *stop) => {}
                     }
@@ -94,6 +99,24 @@ async fn accept(socket: &UnixListener, bound: &BoundListener, desks: &[Desk], ac
                 };
                 // It fits the socket's buffer, which is empty; a peer that is gone does not need it.
                 let _ = stream.try_write(&farewell);
+            }
+        }
+    }
+}
+
+/// Tells, once for each, of sockets that nobody finds any more: whoever removed the file, no client says so to us.
+async fn look_after(sockets: &[(UnixListener, BoundListener)]) -> Infallible {
+    let mut told = vec![false; sockets.len()];
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for ((_, bound), told) in sockets.iter().zip(&mut told) {
+            if !bound.is_found() && !std::mem::replace(told, true) {
+                tracing::error!(
+                    address = %bound.path.display(),
+                    "THE SOCKET'S FILE IS GONE: it was removed, or another put in its place, and nobody can connect here any \
+                     more; connections that are open go on. Find what did it (a clean-up of the folder, a second daemon), then \
+                     restart Keyway"
+                );
             }
         }
     }

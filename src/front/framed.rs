@@ -373,6 +373,9 @@ impl<'s> Connection<'s> {
         let path = match body {
             Body::Sign(sign) => &mut sign.mount,
             Body::Verify(verify) => &mut verify.signed.mount,
+            Body::Encrypt(request) => &mut request.mount,
+            Body::Decrypt(request) => &mut request.mount,
+            Body::Mac(request) => &mut request.mount,
             Body::SignCertificate(request) => &mut request.mount,
             Body::Request(request) => {
                 request.path = request.path.trim_matches('/').to_owned();

@@ -1,15 +1,16 @@
-//! Binding a Unix socket: who may find it, and what was there before.
+//! Binding a Unix socket: who may find it, what was there before, and whether it can still be found.
 
 use std::ffi::CString;
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Listener, Protocol};
 use crate::model::{Fault, PeerCredentials};
 
-/// A socket that is bound, with its owner and mode set. Its file is removed when this is dropped.
+/// A socket that is bound, with its owner and mode set. Its file is removed when this is dropped, unless it is another's by
+/// then.
 #[derive(Debug)]
 pub(super) struct BoundListener {
     pub(super) socket: UnixListener,
@@ -17,7 +18,9 @@ pub(super) struct BoundListener {
     allow_uids: Vec<u32>,
     allow_gids: Vec<u32>,
     own_uid: u32,
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    /// Device and inode. No other file gets them while the socket is bound.
+    file: (u64, u64),
 }
 
 impl BoundListener {
@@ -39,6 +42,7 @@ impl BoundListener {
         if uid.is_some() || gid.is_some() {
             std::os::unix::fs::chown(&early, uid, gid).map_err(|error| failed("set its owner", &error))?;
         }
+        let file = std::fs::symlink_metadata(&early).map_err(|error| failed("find its file", &error))?;
         socket.set_nonblocking(true).map_err(|error| failed("make it non-blocking", &error))?;
         std::fs::rename(&early, &path).map_err(|error| failed("give it its name", &error))?;
         Ok(BoundListener {
@@ -48,7 +52,17 @@ impl BoundListener {
             allow_gids: listener.allow_gids.clone(),
             own_uid: rustix::process::geteuid().as_raw(),
             path,
+            file: (file.dev(), file.ino()),
         })
+    }
+
+    /// Whether whoever connects to its path reaches it: its file was not removed, nor another put in its place. Where that
+    /// cannot be told, it is.
+    pub(super) fn is_found(&self) -> bool {
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(there) => (there.dev(), there.ino()) == self.file,
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
     }
 
     /// Whether this peer may come in here.
@@ -63,7 +77,9 @@ impl BoundListener {
 
 impl Drop for BoundListener {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_found() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -141,6 +157,20 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a dead daemon leaves its file");
         BoundListener::bind(&listener(&path)).unwrap();
+    }
+
+    #[test]
+    fn a_socket_whose_file_is_gone_knows_it_and_leaves_anothers_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k.sock");
+        let first = BoundListener::bind(&listener(&path)).unwrap();
+        assert!(first.is_found());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!first.is_found());
+        let second = BoundListener::bind(&listener(&path)).unwrap();
+        assert!(!first.is_found() && second.is_found());
+        drop(first);
+        assert!(second.is_found() && UnixStream::connect(&path).is_ok());
     }
 
     #[test]

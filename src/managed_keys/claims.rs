@@ -1,4 +1,4 @@
-//! Whose a key is: the first namespace that records its public key has it, and no other may use it while one of that
+//! Whose a key is: the first namespace that records its public key or check value has it, and no other may use it while one of that
 //! namespace's managed keys stands for it.
 //!
 //! A claim is by what the key is, whatever library, token, label or id led to it. The records are the claims: nothing else
@@ -7,7 +7,7 @@
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, KEYS_MAX};
 use crate::crypto;
-use crate::model::{Fault, Namespace, PublicKey};
+use crate::model::{Fault, KeyIdentity, Namespace};
 use crate::store::Store;
 
 /// Namespaces of one store.
@@ -15,7 +15,7 @@ const NAMESPACES_MAX: usize = 100_000;
 
 /// Claims of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
-pub(super) struct Unserved(Vec<(Namespace, PublicKey)>);
+pub(super) struct Unserved(Vec<(Namespace, KeyIdentity)>);
 
 impl Unserved {
     /// Reads those of every namespace in the store but the `served`.
@@ -23,31 +23,35 @@ impl Unserved {
         let mut claims = Vec::new();
         for namespace in store.namespaces(NAMESPACES_MAX)?.into_iter().filter(|known| !served.contains(known)) {
             for (_, record) in store.read_all::<KeyRecord>(&namespace, COLLECTION, None, KEYS_MAX)? {
-                claims.extend(record.public_key()?.map(|public| (namespace.clone(), public)));
+                claims.extend(record.identity()?.map(|identity| (namespace.clone(), identity)));
             }
         }
         Ok(Unserved(claims))
     }
 
     /// The claims.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Namespace, &PublicKey)> {
-        self.0.iter().map(|(namespace, public)| (namespace, public))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Namespace, &KeyIdentity)> {
+        self.0.iter().map(|(namespace, identity)| (namespace, identity))
     }
 }
 
 /// Refuses where one of `claims`, of another namespace than the entry's, is to the key `found` for the entry.
 pub(super) fn check<'c>(
     entry: &Entry,
-    found: &PublicKey,
-    claims: impl Iterator<Item = (&'c Namespace, &'c PublicKey)>,
+    found: &KeyIdentity,
+    claims: impl Iterator<Item = (&'c Namespace, &'c KeyIdentity)>,
 ) -> Result<(), Fault> {
-    let bytes = crypto::subject_public_key(found)?;
-    let same = |public: &PublicKey| {
+    let bytes = found.public().map(crypto::subject_public_key).transpose()?;
+    let same = |other: &KeyIdentity| match (found, other) {
         // Not the whole SubjectPublicKeyInfo: libraries differ in how they write its parameters.
-        public.kind == found.kind && crypto::subject_public_key(public).is_ok_and(|other| other == bytes)
+        (KeyIdentity::Public(found), KeyIdentity::Public(other)) => {
+            found.kind == other.kind && crypto::subject_public_key(other).ok() == bytes
+        }
+        (KeyIdentity::Secret(found), KeyIdentity::Secret(other)) => found == other,
+        _ => false,
     };
     let mut others = claims.filter(|(namespace, _)| **namespace != entry.namespace);
-    let Some((claimed_by, _)) = others.find(|(_, public)| same(public)) else { return Ok(()) };
+    let Some((claimed_by, _)) = others.find(|(_, other)| same(other)) else { return Ok(()) };
     // For the operator of the daemon; whoever asks is not told whose it is.
     tracing::warn!(key = entry.name, namespace = %entry.namespace, %claimed_by, "a key of another namespace was refused");
     Err(Fault::invalid(format!(

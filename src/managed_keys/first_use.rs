@@ -1,4 +1,5 @@
-//! The first use of a managed key: find it or generate it, have it proven, record its public key. Once, however many ask.
+//! The first use of a managed key: find it or generate it, have it proven, record what it is known again by. Once, however
+//! many ask.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, ManagedKeys, gone, spec};
 use super::settings::Settings;
-use crate::model::{Deadline, Fault, PublicKey};
+use crate::model::{Deadline, Fault, KeyIdentity};
 use crate::store::{RecordKey, Write};
 
 /// How long an attempt may wait for its token: as long as the longest limit of one key generation. Askers leave at their
@@ -41,10 +42,14 @@ impl FirstUse {
 }
 
 impl ManagedKeys {
-    /// The entry with its public key, as it is once there was a first use.
-    pub(super) async fn ready(&self, entry: &Arc<Entry>, deadline: Deadline) -> Result<(Arc<Entry>, PublicKey), Fault> {
-        if let Some((public, _)) = &entry.ready {
-            return Ok((Arc::clone(entry), public.clone()));
+    /// The entry with what was recorded of it, as it is once there was a first use.
+    pub(super) async fn ready(
+        &self,
+        entry: &Arc<Entry>,
+        deadline: Deadline,
+    ) -> Result<(Arc<Entry>, KeyIdentity), Fault> {
+        if let Some((identity, _)) = &entry.ready {
+            return Ok((Arc::clone(entry), identity.clone()));
         }
         let attempt = entry.first_use.join(|| self.clone().first_use(entry.uuid.clone()));
         let late = || Fault::DeadlineExceeded { stage: "waiting for the token to find or generate the key" };
@@ -54,8 +59,10 @@ impl ManagedKeys {
         }
         tokio::time::timeout_at(deadline.instant().into(), attempt).await.map_err(|_| late())??;
         let entry = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;
-        let public = entry.ready.as_ref().map(|(public, _)| public.clone());
-        public.map(|public| (entry, public)).ok_or_else(|| Fault::internal("a key is not ready after its first use"))
+        let identity = entry.ready.as_ref().map(|(identity, _)| identity.clone());
+        identity
+            .map(|identity| (entry, identity))
+            .ok_or_else(|| Fault::internal("a key is not ready after its first use"))
     }
 
     async fn first_use(self, uuid: String) -> Result<(), Fault> {
@@ -83,36 +90,36 @@ impl ManagedKeys {
             (Err(fault), _) => return Err(fault),
             (Ok(prepared), _) => prepared,
         };
-        self.record(entry, prepared.public.clone()).await?;
-        let (key, namespace, kind) = (&entry.name, &entry.namespace, prepared.public.kind);
+        self.record(entry, prepared.identity.clone()).await?;
+        let (key, namespace, kind) = (&entry.name, &entry.namespace, prepared.identity.kind());
         tracing::info!(key, %namespace, %kind, generated = prepared.generated, "managed key recorded at its first use");
         Ok(())
     }
 
-    /// Records the public key of a first use, durably, and publishes the key with it.
-    async fn record(&self, prepared: &Arc<Entry>, public: PublicKey) -> Result<(), Fault> {
-        prepared.settings.mechanism.require_kind(&prepared.name, public.kind)?;
+    /// Records what the key of a first use is known again by, durably, and publishes the key with it.
+    async fn record(&self, prepared: &Arc<Entry>, identity: KeyIdentity) -> Result<(), Fault> {
+        prepared.settings.mechanism.require_kind(&prepared.name, identity.kind())?;
         let (this, prepared) = (self.clone(), Arc::clone(prepared));
         let namespace = prepared.namespace.clone();
-        self.changes().run(&namespace, move || this.record_now(&prepared.uuid, &prepared.settings, public)).await
+        self.changes().run(&namespace, move || this.record_now(&prepared.uuid, &prepared.settings, identity)).await
     }
 
-    pub(super) fn record_now(&self, uuid: &str, prepared: &Settings, public: PublicKey) -> Result<(), Fault> {
+    pub(super) fn record_now(&self, uuid: &str, prepared: &Settings, identity: KeyIdentity) -> Result<(), Fault> {
         let entry = self.by_uuid(uuid).ok_or_else(|| gone(uuid))?;
         if !entry.settings.same_key(prepared) {
             let what = format!("managed key {:?} was changed while it was being found; try again", entry.name);
             return Err(Fault::Unavailable { what });
         }
-        self.check_claim(&entry, &public)?;
+        self.check_claim(&entry, &identity)?;
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
-        let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&public));
+        let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&identity));
         self.store().commit_now(vec![Write::put_record(key, &record)?])?;
         self.publish(self.entry(
             entry.uuid.clone(),
             entry.name.clone(),
             entry.namespace.clone(),
             entry.settings.clone(),
-            Some(public),
+            Some(identity),
             Arc::clone(&entry.first_use),
         ));
         Ok(())

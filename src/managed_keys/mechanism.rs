@@ -1,49 +1,154 @@
-//! What a PKCS#11 mechanism number means for a managed key.
+//! What a PKCS#11 mechanism number means for a managed key: which key it works with, and what that key then does. One table
+//! says it; dispatch, errors, generation and the README follow it.
 
-use crate::model::{Curve, Fault, KeyKind, SignatureScheme};
+use crate::model::{CipherScheme, Curve, Fault, Hash, KeyKind, KeyUsage, KeyUsages, SignatureScheme};
 
-/// `CKM_RSA_PKCS`.
-const RSA_PKCS: u64 = 0x0001;
-/// `CKM_RSA_PKCS_OAEP`.
-const RSA_PKCS_OAEP: u64 = 0x0009;
-/// `CKM_RSA_PKCS_PSS`.
-const RSA_PKCS_PSS: u64 = 0x000d;
-/// `CKM_ECDSA`.
-const ECDSA: u64 = 0x1041;
-/// `CKM_EDDSA`.
-const EDDSA: u64 = 0x1057;
+/// The hash of OAEP where `rsa_oaep_hash` names none.
+const OAEP_HASH: Hash = Hash::Sha2_256;
 
-/// A mechanism, by its number. Any number is accepted and stored; keys of those listed here can be generated, and all of
-/// these but `CKM_RSA_PKCS_OAEP` can sign.
+/// The keys that a mechanism works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Rsa,
+    Ec,
+    Ed25519,
+    Aes,
+    Hmac,
+}
+
+impl Family {
+    const fn has(self, kind: KeyKind) -> bool {
+        matches!(
+            (self, kind),
+            (Family::Rsa, KeyKind::Rsa { .. })
+                | (Family::Ec, KeyKind::Ec(_))
+                | (Family::Ed25519, KeyKind::Ed25519)
+                | (Family::Aes, KeyKind::Aes { .. })
+                | (Family::Hmac, KeyKind::Hmac { .. })
+        )
+    }
+
+    const fn is_secret(self) -> bool {
+        matches!(self, Family::Aes | Family::Hmac)
+    }
+}
+
+/// One mechanism.
+struct Row {
+    number: u64,
+    name: &'static str,
+    family: Family,
+    /// The signatures it makes, of any salt.
+    signs: Option<SignatureScheme>,
+    /// How it encrypts and decrypts; OAEP with whatever hash the managed key names.
+    encrypts: Option<CipherScheme>,
+    /// The hash of the HMACs it makes.
+    macs: Option<Hash>,
+}
+
+const fn row(number: u64, name: &'static str, family: Family) -> Row {
+    Row { number, name, family, signs: None, encrypts: None, macs: None }
+}
+
+const fn hmac(number: u64, name: &'static str, hash: Hash) -> Row {
+    Row { macs: Some(hash), ..row(number, name, Family::Hmac) }
+}
+
+/// Every mechanism that does something here. Any other number is accepted and stored, and refused when it is used.
+const TABLE: &[Row] = &[
+    Row {
+        signs: Some(SignatureScheme::RsaPkcs1),
+        encrypts: Some(CipherScheme::RsaPkcs1),
+        ..row(0x0001, "CKM_RSA_PKCS", Family::Rsa)
+    },
+    Row { encrypts: Some(CipherScheme::RsaOaep { hash: OAEP_HASH }), ..row(0x0009, "CKM_RSA_PKCS_OAEP", Family::Rsa) },
+    Row { signs: Some(SignatureScheme::RsaPss { salt: 0 }), ..row(0x000d, "CKM_RSA_PKCS_PSS", Family::Rsa) },
+    hmac(0x0221, "CKM_SHA_1_HMAC", Hash::Sha1),
+    hmac(0x0251, "CKM_SHA256_HMAC", Hash::Sha2_256),
+    hmac(0x0256, "CKM_SHA224_HMAC", Hash::Sha2_224),
+    hmac(0x0261, "CKM_SHA384_HMAC", Hash::Sha2_384),
+    hmac(0x0271, "CKM_SHA512_HMAC", Hash::Sha2_512),
+    Row { signs: Some(SignatureScheme::Ecdsa), ..row(0x1041, "CKM_ECDSA", Family::Ec) },
+    Row { signs: Some(SignatureScheme::Ed25519), ..row(0x1057, "CKM_EDDSA", Family::Ed25519) },
+    Row { encrypts: Some(CipherScheme::AesCbc { padded: false }), ..row(0x1082, "CKM_AES_CBC", Family::Aes) },
+    Row { encrypts: Some(CipherScheme::AesCbc { padded: true }), ..row(0x1085, "CKM_AES_CBC_PAD", Family::Aes) },
+    Row { encrypts: Some(CipherScheme::AesGcm), ..row(0x1087, "CKM_AES_GCM", Family::Aes) },
+];
+
+/// A mechanism, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mechanism(pub u64);
 
 impl Mechanism {
+    fn row(self) -> Option<&'static Row> {
+        TABLE.iter().find(|row| row.number == self.0)
+    }
+
+    /// Whether it works with a secret key, and not with a key pair.
+    pub fn is_secret(self) -> bool {
+        self.row().is_some_and(|row| row.family.is_secret())
+    }
+
+    /// Whether the hash of its padding is the operator's to choose.
+    pub fn takes_oaep_hash(self) -> bool {
+        matches!(self.row().and_then(|row| row.encrypts), Some(CipherScheme::RsaOaep { .. }))
+    }
+
+    /// What a key can be used for with it.
+    pub fn uses(self) -> KeyUsages {
+        let Some(row) = self.row() else { return KeyUsages::NONE };
+        let signs = row.signs.map(|_| [KeyUsage::Sign, KeyUsage::Verify]);
+        let encrypts = row.encrypts.map(|_| [KeyUsage::Encrypt, KeyUsage::Decrypt]);
+        let pairs = signs.into_iter().chain(encrypts).flatten();
+        pairs.chain(row.macs.map(|_| KeyUsage::Mac)).collect()
+    }
+
+    /// Refuses a size that no key of this mechanism has; 0 is none given.
+    pub fn check_bits(self, bits: i64) -> Result<u32, Fault> {
+        let (fits, sizes) = match self.row().map(|row| row.family) {
+            Some(Family::Aes) => (matches!(bits, 0 | 128 | 192 | 256), "128, 192 or 256"),
+            Some(Family::Hmac) => {
+                (bits == 0 || ((128..=4096).contains(&bits) && bits % 8 == 0), "whole bytes from 128 to 4096 bits")
+            }
+            _ => (matches!(bits, 0 | 2048 | 3072 | 4096), "2048, 3072 or 4096"),
+        };
+        match u32::try_from(bits) {
+            Ok(bits) if fits => Ok(bits),
+            _ => Err(Fault::invalid(format!("key_bits {bits} is not supported: use {sizes}"))),
+        }
+    }
+
     /// The kind of key to generate for it, from `key_bits` and `curve`.
     pub fn generated_kind(self, key_bits: u32, curve: Option<Curve>) -> Result<KeyKind, Fault> {
-        match self.0 {
-            RSA_PKCS | RSA_PKCS_PSS | RSA_PKCS_OAEP => match key_bits {
-                2048 | 3072 | 4096 => Ok(KeyKind::Rsa { bits: key_bits }),
-                0 => Err(Fault::invalid("key_bits is required to generate an RSA key: 2048, 3072 or 4096")),
-                other => Err(Fault::invalid(format!("key_bits {other} is not supported: use 2048, 3072 or 4096"))),
-            },
-            ECDSA => curve
+        let Some(row) = self.row() else {
+            return Err(Fault::invalid(format!("cannot generate a key for mechanism {}", self.0)));
+        };
+        let bits = self.check_bits(key_bits.into())?;
+        match row.family {
+            Family::Rsa if bits == 0 => {
+                Err(Fault::invalid("key_bits is required to generate an RSA key: 2048, 3072 or 4096"))
+            }
+            Family::Rsa => Ok(KeyKind::Rsa { bits }),
+            Family::Ec => curve
                 .map(KeyKind::Ec)
                 .ok_or_else(|| Fault::invalid("curve is required to generate an EC key: P256, P384 or P521")),
-            EDDSA => Ok(KeyKind::Ed25519),
-            other => Err(Fault::invalid(format!("cannot generate a key for mechanism {other}"))),
+            Family::Ed25519 => Ok(KeyKind::Ed25519),
+            Family::Aes if bits == 0 => {
+                Err(Fault::invalid("key_bits is required to generate an AES key: 128, 192 or 256"))
+            }
+            Family::Aes => Ok(KeyKind::Aes { bits }),
+            // A shorter key than the hash is weaker than the hash (RFC 2104, 3).
+            Family::Hmac if bits == 0 => {
+                let hash = row.macs.unwrap_or(Hash::Sha2_256);
+                Ok(KeyKind::Hmac { bits: u32::try_from(hash.digest_bytes() * 8).unwrap_or(256) })
+            }
+            Family::Hmac => Ok(KeyKind::Hmac { bits }),
         }
     }
 
     /// Refuses a key that this mechanism cannot use.
     pub fn require_kind(self, key: &str, kind: KeyKind) -> Result<(), Fault> {
-        let fits = match self.0 {
-            RSA_PKCS | RSA_PKCS_PSS | RSA_PKCS_OAEP => matches!(kind, KeyKind::Rsa { .. }),
-            ECDSA => matches!(kind, KeyKind::Ec(_)),
-            EDDSA => kind == KeyKind::Ed25519,
-            _ => true,
-        };
-        if fits {
+        if self.row().is_none_or(|row| row.family.has(kind)) {
             return Ok(());
         }
         Err(Fault::invalid(format!(
@@ -53,25 +158,17 @@ impl Mechanism {
 
     /// The scheme used when the client names none. `salt` is the PSS salt length to use.
     pub fn default_scheme(self, key: &str, salt: u16) -> Result<SignatureScheme, Fault> {
-        match self.0 {
-            RSA_PKCS => Ok(SignatureScheme::RsaPkcs1),
-            RSA_PKCS_PSS => Ok(SignatureScheme::RsaPss { salt }),
-            ECDSA => Ok(SignatureScheme::Ecdsa),
-            EDDSA => Ok(SignatureScheme::Ed25519),
-            _ => Err(self.cannot_sign(key)),
+        match self.row().and_then(|row| row.signs) {
+            Some(SignatureScheme::RsaPss { .. }) => Ok(SignatureScheme::RsaPss { salt }),
+            Some(scheme) => Ok(scheme),
+            None => Err(self.cannot("signing", key)),
         }
     }
 
     /// Refuses a scheme the mechanism is not for; as [`Fault::NotSupported`], if it makes no signatures at all.
     pub fn require_scheme(self, key: &str, scheme: SignatureScheme) -> Result<(), Fault> {
-        self.default_scheme(key, 0)?;
-        let fits = match scheme {
-            SignatureScheme::RsaPkcs1 => self.0 == RSA_PKCS,
-            SignatureScheme::RsaPss { .. } => self.0 == RSA_PKCS_PSS,
-            SignatureScheme::Ecdsa => self.0 == ECDSA,
-            SignatureScheme::Ed25519 => self.0 == EDDSA,
-        };
-        if fits {
+        // Alike but for the salt, which is the client's.
+        if std::mem::discriminant(&self.default_scheme(key, 0)?) == std::mem::discriminant(&scheme) {
             return Ok(());
         }
         let asked = match scheme {
@@ -83,75 +180,34 @@ impl Mechanism {
         Err(Fault::invalid(format!("managed key {key:?} is registered for mechanism {self}, which makes no {asked}")))
     }
 
-    fn cannot_sign(self, key: &str) -> Fault {
-        Fault::NotSupported { what: format!("signing with managed key {key:?}, whose mechanism is {self}") }
+    /// How it encrypts and decrypts; with `oaep_hash`, where that is the managed key's to say.
+    pub fn cipher(self, key: &str, oaep_hash: Option<Hash>) -> Result<CipherScheme, Fault> {
+        match self.row().and_then(|row| row.encrypts) {
+            Some(CipherScheme::RsaOaep { hash }) => Ok(CipherScheme::RsaOaep { hash: oaep_hash.unwrap_or(hash) }),
+            Some(scheme) => Ok(scheme),
+            None => Err(self.cannot("encryption", key)),
+        }
+    }
+
+    /// The hash of the HMACs it makes.
+    pub fn mac_hash(self, key: &str) -> Result<Hash, Fault> {
+        self.row().and_then(|row| row.macs).ok_or_else(|| self.cannot("making HMACs", key))
+    }
+
+    fn cannot(self, what: &str, key: &str) -> Fault {
+        Fault::NotSupported { what: format!("{what} with managed key {key:?}, whose mechanism is {self}") }
     }
 }
 
 impl std::fmt::Display for Mechanism {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self.0 {
-            RSA_PKCS => "CKM_RSA_PKCS",
-            RSA_PKCS_OAEP => "CKM_RSA_PKCS_OAEP",
-            RSA_PKCS_PSS => "CKM_RSA_PKCS_PSS",
-            ECDSA => "CKM_ECDSA",
-            EDDSA => "CKM_EDDSA",
-            other => return write!(f, "{other:#06x}"),
-        };
-        write!(f, "{name} ({:#06x})", self.0)
+        match self.row() {
+            Some(row) => write!(f, "{} ({:#06x})", row.name, self.0),
+            None => write!(f, "{:#06x}", self.0),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PSS: SignatureScheme = SignatureScheme::RsaPss { salt: 32 };
-
-    #[test]
-    fn each_mechanism_signs_in_its_own_way_only() {
-        let schemes = [SignatureScheme::RsaPkcs1, PSS, SignatureScheme::Ecdsa, SignatureScheme::Ed25519];
-        for (index, number) in [RSA_PKCS, RSA_PKCS_PSS, ECDSA, EDDSA].into_iter().enumerate() {
-            let mechanism = Mechanism(number);
-            assert_eq!(mechanism.default_scheme("k", 32), Ok(schemes[index]));
-            for scheme in schemes {
-                assert_eq!(mechanism.require_scheme("k", scheme).is_ok(), scheme == schemes[index], "{mechanism}");
-            }
-        }
-        let refused = Mechanism(RSA_PKCS_PSS).require_scheme("ca", SignatureScheme::RsaPkcs1).unwrap_err();
-        let text = "managed key \"ca\" is registered for mechanism CKM_RSA_PKCS_PSS (0x000d), which makes no RSA PKCS#1 v1.5 \
-                    signatures";
-        assert_eq!(refused, Fault::invalid(text));
-    }
-
-    #[test]
-    fn a_mechanism_that_cannot_sign_says_so_whatever_is_asked() {
-        for number in [RSA_PKCS_OAEP, 0x1087, 0, 0x1_0000_0001] {
-            let refused = Mechanism(number).require_scheme("k", PSS).unwrap_err();
-            assert!(matches!(refused, Fault::NotSupported { .. }), "{refused}");
-            assert_eq!(Mechanism(number).default_scheme("k", 32), Err(refused));
-        }
-    }
-
-    #[test]
-    fn what_is_generated_follows_from_mechanism_size_and_curve() {
-        let kind = |number, bits, curve| Mechanism(number).generated_kind(bits, curve);
-        assert_eq!(kind(RSA_PKCS, 3072, None), Ok(KeyKind::Rsa { bits: 3072 }));
-        assert_eq!(kind(RSA_PKCS_PSS, 2048, Some(Curve::P256)), Ok(KeyKind::Rsa { bits: 2048 }));
-        assert_eq!(kind(ECDSA, 0, Some(Curve::P521)), Ok(KeyKind::Ec(Curve::P521)));
-        assert_eq!(kind(EDDSA, 0, None), Ok(KeyKind::Ed25519));
-        assert_eq!(kind(0, 2048, None), Err(Fault::invalid("cannot generate a key for mechanism 0")));
-        assert!(
-            kind(RSA_PKCS, 0, None).is_err() && kind(RSA_PKCS, 1024, None).is_err() && kind(ECDSA, 256, None).is_err()
-        );
-    }
-
-    #[test]
-    fn a_key_must_fit_its_mechanism() {
-        let p256 = KeyKind::Ec(Curve::P256);
-        for (number, fits) in [(ECDSA, true), (RSA_PKCS, false), (RSA_PKCS_OAEP, false), (EDDSA, false), (0x1087, true)]
-        {
-            assert_eq!(Mechanism(number).require_kind("k", p256).is_ok(), fits, "{number:#x}");
-        }
-    }
-}
+#[path = "mechanism_tests.rs"]
+mod tests;

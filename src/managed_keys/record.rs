@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::mechanism::Mechanism;
-use super::settings::{Settings, curve_name};
+use super::settings::{Settings, curve_name, oaep_hash_name, oaep_hash_named};
 use crate::crypto;
-use crate::model::{Curve, Fault, KeyUsage, PublicKey, Secret, TokenSelector};
+use crate::model::{
+    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, Secret, TokenSelector,
+};
 use crate::store::Versioned;
 
 /// The collection of managed keys of a namespace; the record's name is the key's name.
@@ -36,9 +38,52 @@ pub(super) struct KeyRecord {
     hmac_key_label: Option<String>,
     max_parallel: Option<u32>,
     usages: Vec<String>,
+    #[serde(default)]
+    rsa_oaep_hash: Option<String>,
     /// DER of the public key recorded at first use.
     #[serde(with = "hex::serde")]
     public_key: Vec<u8>,
+    /// What is recorded of a secret key instead.
+    #[serde(default)]
+    check_value: Option<CheckRecord>,
+}
+
+/// A check value as it is stored.
+#[derive(Serialize, Deserialize)]
+struct CheckRecord {
+    /// Whether it is an AES key; else one for HMAC.
+    aes: bool,
+    bits: u32,
+    /// The hash of the HMAC that was made; an AES key encrypted a block.
+    hmac: Option<String>,
+    #[serde(with = "hex::serde")]
+    digest: [u8; 32],
+}
+
+impl CheckRecord {
+    fn of(value: &CheckValue) -> CheckRecord {
+        let (aes, bits) = match value.kind {
+            KeyKind::Aes { bits } => (true, bits),
+            KeyKind::Hmac { bits } => (false, bits),
+            KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 => (false, 0),
+        };
+        let hmac = match value.method {
+            CheckMethod::Block => None,
+            CheckMethod::Hmac(hash) => Some(hash.name().to_owned()),
+        };
+        CheckRecord { aes, bits, hmac, digest: value.digest }
+    }
+
+    fn open(&self) -> Result<CheckValue, Fault> {
+        let bits = self.bits;
+        let kind = if self.aes { KeyKind::Aes { bits } } else { KeyKind::Hmac { bits } };
+        let method = match self.hmac.as_deref().map(Hash::from_name) {
+            None => CheckMethod::Block,
+            Some(Some(hash)) => CheckMethod::Hmac(hash),
+            Some(None) => return Err(Fault::internal("a managed key's check value names no hash that is known")),
+        };
+        Ok(CheckValue { kind, method, digest: self.digest })
+    }
 }
 
 impl Versioned for KeyRecord {
@@ -52,7 +97,7 @@ impl Drop for KeyRecord {
 }
 
 impl KeyRecord {
-    pub(super) fn of(uuid: &str, settings: &Settings, public: Option<&PublicKey>) -> KeyRecord {
+    pub(super) fn of(uuid: &str, settings: &Settings, identity: Option<&KeyIdentity>) -> KeyRecord {
         let (mut token_label, mut token_serial, mut slot) = (None, None, None);
         match &settings.token {
             Some(TokenSelector::Label(label)) => token_label = Some(label.clone()),
@@ -80,22 +125,30 @@ impl KeyRecord {
             hmac_key_label: settings.hmac_key_label.clone(),
             max_parallel: settings.max_parallel,
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
-            public_key: public.map(|public| public.spki.to_vec()).unwrap_or_default(),
+            rsa_oaep_hash: settings.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned()),
+            public_key: identity.and_then(KeyIdentity::public).map(|public| public.spki.to_vec()).unwrap_or_default(),
+            check_value: match identity {
+                Some(KeyIdentity::Secret(value)) => Some(CheckRecord::of(value)),
+                Some(KeyIdentity::Public(_)) | None => None,
+            },
         }
     }
 
-    /// The public key recorded at first use.
-    pub(super) fn public_key(&self) -> Result<Option<PublicKey>, Fault> {
-        (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key)).transpose()
+    /// What was recorded of the key at first use.
+    pub(super) fn identity(&self) -> Result<Option<KeyIdentity>, Fault> {
+        if let Some(value) = &self.check_value {
+            return value.open().map(KeyIdentity::Secret).map(Some);
+        }
+        (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key).map(KeyIdentity::from)).transpose()
     }
 
-    /// The key's UUID, settings and recorded public key.
-    pub(super) fn open(&self) -> Result<(String, Settings, Option<PublicKey>), Fault> {
+    /// The key's UUID, settings, and what was recorded of it.
+    pub(super) fn open(&self) -> Result<(String, Settings, Option<KeyIdentity>), Fault> {
         let label = self.token_label.clone().map(TokenSelector::Label);
         let serial = || self.token_serial.clone().map(TokenSelector::Serial);
         let token = label.or_else(serial).or(self.slot.map(TokenSelector::Slot));
         let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter();
-        let public = self.public_key()?;
+        let identity = self.identity()?;
         let settings = Settings {
             library: self.library.clone(),
             token,
@@ -110,10 +163,11 @@ impl KeyRecord {
             allow_store_key: self.allow_store_key,
             any_mount: self.any_mount,
             force_rw_session: self.force_rw_session,
+            rsa_oaep_hash: self.rsa_oaep_hash.as_deref().and_then(oaep_hash_named),
             hmac_key_label: self.hmac_key_label.clone(),
             max_parallel: self.max_parallel,
             usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
         };
-        Ok((self.uuid.clone(), settings, public))
+        Ok((self.uuid.clone(), settings, identity))
     }
 }

@@ -12,7 +12,7 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::{tokens, uses};
-use crate::model::{Data, Fault, Fields, Mount, Namespace, PublicKey, Status};
+use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
@@ -47,8 +47,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) namespace: Namespace,
     pub(super) settings: Settings,
-    /// Its public key and the way of its jobs, once there was a first use.
-    pub(super) ready: Option<(PublicKey, Arc<KeyRoute>)>,
+    /// What was recorded of it, and the way of its jobs, once there was a first use.
+    pub(super) ready: Option<(KeyIdentity, Arc<KeyRoute>)>,
     /// The attempt at a first use under way, shared by all who ask, so that two first users do not generate two keys.
     pub(super) first_use: Arc<FirstUse>,
 }
@@ -66,8 +66,8 @@ impl ManagedKeys {
         let mut table = Table { unserved, ..Table::default() };
         for namespace in namespaces {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-                let (uuid, settings, public) = record.open()?;
-                table.put(self.entry(uuid, name, namespace.clone(), settings, public, Arc::default()));
+                let (uuid, settings, identity) = record.open()?;
+                table.put(self.entry(uuid, name, namespace.clone(), settings, identity, Arc::default()));
             }
         }
         self.0.table.store(Arc::new(table));
@@ -163,9 +163,9 @@ impl ManagedKeys {
             tokens::check(&self.0.supervisor, namespace, &settings, others.map(|(_, entry)| &entry.settings))?;
         }
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
-        let public = old.and_then(|old| old.ready.as_ref()).map(|(public, _)| public.clone());
+        let identity = old.and_then(|old| old.ready.as_ref()).map(|(identity, _)| identity.clone());
         let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
-        let record = KeyRecord::of(&uuid, &settings, public.as_ref());
+        let record = KeyRecord::of(&uuid, &settings, identity.as_ref());
         let write = Write::put_record(RecordKey::new(namespace, COLLECTION, name), &record)?;
         if let Write::Put { value, .. } = &write
             && value.len() > RECORD_BYTES
@@ -175,7 +175,7 @@ impl ManagedKeys {
         }
         self.0.store.commit_now(vec![write])?;
         let warnings = fields.warnings().into_iter().chain(settings.generation_warning()).collect();
-        self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, public, first_use));
+        self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
         if let Some(old) = old {
             self.let_go(old);
         }
@@ -238,7 +238,7 @@ impl ManagedKeys {
     }
 
     /// Refuses a key that another namespace has recorded. Part of the change that records it.
-    pub(super) fn check_claim(&self, entry: &Entry, found: &PublicKey) -> Result<(), Fault> {
+    pub(super) fn check_claim(&self, entry: &Entry, found: &KeyIdentity) -> Result<(), Fault> {
         let table = self.0.table.load();
         let served = table.by_uuid.values().filter_map(|known| Some((&known.namespace, &known.ready.as_ref()?.0)));
         claims::check(entry, found, served.chain(table.unserved.iter()))
@@ -279,13 +279,13 @@ impl ManagedKeys {
         name: String,
         namespace: Namespace,
         settings: Settings,
-        public: Option<PublicKey>,
+        identity: Option<KeyIdentity>,
         first_use: Arc<FirstUse>,
     ) -> Entry {
         let mut entry = Entry { uuid, name, namespace, settings, ready: None, first_use };
-        if let Some(public) = public {
-            let route = self.0.supervisor.adopt(spec(&entry, Some(&public)), &public);
-            entry.ready = Some((public, route));
+        if let Some(identity) = identity {
+            let route = self.0.supervisor.adopt(spec(&entry, Some(&identity)), &identity);
+            entry.ready = Some((identity, route));
         }
         entry
     }
@@ -322,7 +322,7 @@ impl Table {
     }
 }
 
-pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
+pub(super) fn spec(entry: &Entry, recorded: Option<&KeyIdentity>) -> KeySpec {
     KeySpec {
         uuid: entry.uuid.clone(),
         name: entry.name.clone(),
@@ -332,7 +332,7 @@ pub(super) fn spec(entry: &Entry, public: Option<&PublicKey>) -> KeySpec {
         pin: entry.settings.pin.clone(),
         selector: entry.settings.selector(),
         generate: None,
-        recorded: public.cloned(),
+        recorded: recorded.cloned(),
         max_parallel: entry.settings.max_parallel.map(|cap| cap as usize),
     }
 }
@@ -342,7 +342,7 @@ pub(super) fn gone(uuid: &str) -> Fault {
 }
 
 /// A key that was used keeps naming what it names: everything made with it depends on that. (Nothing uses a key before its
-/// public key is recorded.)
+/// public key or check value is recorded.)
 fn check_change(old: &Entry, new: &Settings) -> Result<(), Fault> {
     if old.ready.is_none() || old.settings.same_key(new) {
         return Ok(());
@@ -368,3 +368,7 @@ fn valid_name(name: &str) -> Result<(), Fault> {
 #[cfg(test)]
 #[path = "registry_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "secret_tests.rs"]
+mod secret_tests;

@@ -11,7 +11,8 @@ use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::managed_keys::software_token::{SoftwareToken, open_store, story};
 use crate::model::{
-    Class, Curve, Deadline, Hash, KeyKind, KeyOperation, MountConfig, SaltLength, SignInput, SignatureScheme, Terms,
+    Class, Curve, Deadline, Hash, KeyKind, KeyOperation, MountConfig, PublicKey, SaltLength, SignInput,
+    SignatureScheme, Terms,
 };
 use crate::store::Write;
 
@@ -247,12 +248,12 @@ fn a_key_changed_during_its_first_use_is_not_recorded_as_the_other() {
         let begun = handle(&keys, "ca").entry;
         let found = crypto::SoftwareKey::generate(P256).unwrap().public().clone();
         write(&keys, "ca", json!({"key_label": "new"})).await.unwrap();
-        let fault = keys.record_now(&begun.uuid, &begun.settings, found.clone()).unwrap_err();
+        let fault = keys.record_now(&begun.uuid, &begun.settings, found.clone().into()).unwrap_err();
         let what = "managed key \"ca\" was changed while it was being found; try again".into();
         assert_eq!(fault, Fault::Unavailable { what });
         assert!(handle(&keys, "ca").public_key().is_none());
         let now = handle(&keys, "ca").entry;
-        keys.record_now(&now.uuid, &now.settings, found.clone()).unwrap();
+        keys.record_now(&now.uuid, &now.settings, found.clone().into()).unwrap();
         assert_eq!(handle(&keys, "ca").public_key(), Some(&found));
     });
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::mechanism::Mechanism;
-use crate::model::{Curve, Data, Fault, Fields, KeyUsage, KeyUsages, Secret, TokenSelector};
+use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, Secret, TokenSelector};
 use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
 
 /// What a secret reads as, and what may be sent back to keep it.
@@ -26,7 +26,7 @@ pub struct Settings {
     pub pin: Option<Secret>,
     /// The curve of a key to be generated.
     pub curve: Option<Curve>,
-    /// The size of an RSA key to be generated; 0 where it is not given.
+    /// The size of an RSA, AES or HMAC key to be generated; 0 where it is not given.
     pub key_bits: u32,
     /// Whether an absent key is generated at first use.
     pub allow_generate_key: bool,
@@ -38,6 +38,8 @@ pub struct Settings {
     pub any_mount: bool,
     /// Kept for Vault's clients: every session is a read/write session here.
     pub force_rw_session: bool,
+    /// The hash of OAEP, where the mechanism is that.
+    pub rsa_oaep_hash: Option<Hash>,
     /// Kept for Vault's clients: no mechanism here pairs a key with an HMAC key.
     pub hmac_key_label: Option<String>,
     /// Most jobs of the key in flight.
@@ -81,13 +83,13 @@ impl Settings {
         if pin.is_none() && !info.has_pin {
             return Err(Fault::invalid(format!("pin is required: kms_library {library:?} has none")));
         }
-        // OAEP's hash matters for encryption only, which this daemon does not do yet.
-        fields.refuse(&["rsa_oaep_hash"])?;
+        let mechanism = mechanism(fields)?;
         Ok(Settings {
             token: if info.is_pool { no_token(fields, &library)? } else { Some(token(fields)?) },
-            mechanism: mechanism(fields)?,
+            mechanism,
             curve: curve(fields)?,
-            key_bits: key_bits(fields)?,
+            key_bits: mechanism.check_bits(fields.integer("key_bits")?.unwrap_or(0))?,
+            rsa_oaep_hash: oaep_hash(fields, mechanism)?,
             allow_generate_key: fields.boolean("allow_generate_key")?.unwrap_or(false),
             allow_replace_key: fields.boolean("allow_replace_key")?.unwrap_or(false),
             allow_store_key: fields.boolean("allow_store_key")?.unwrap_or(false),
@@ -106,7 +108,7 @@ impl Settings {
     /// How to find the key on its token.
     pub fn selector(&self) -> KeySelector {
         let id = self.key_id.as_deref().and_then(|id| decode_id(id).ok());
-        KeySelector { label: self.key_label.clone(), id }
+        KeySelector { label: self.key_label.clone(), id, secret: self.mechanism.is_secret() }
     }
 
     /// What to generate at first use, if the key is absent then; else why nothing can be.
@@ -119,7 +121,10 @@ impl Settings {
         match (&self.key_label, &self.key_id) {
             (Some(label), None) => {
                 let kind = self.mechanism.generated_kind(self.key_bits, self.curve)?;
-                Ok(KeyTemplate { kind, label: label.clone() })
+                let all = self.mechanism.uses();
+                // The token is told what the operator allows; where that is nothing of what the key can do, all of it.
+                let uses = Some(self.usages.and(all)).filter(|uses| !uses.is_empty()).unwrap_or(all);
+                Ok(KeyTemplate { kind, label: label.clone(), uses })
             }
             _ => Err(Fault::invalid(
                 "a key with a key_id cannot be generated, since the token gives ids: make it there, or leave key_id out",
@@ -140,7 +145,9 @@ impl Settings {
 
     /// Whether `other` names the same key in the same place.
     pub fn same_key(&self, other: &Settings) -> bool {
-        self.same_token(other) && self.selector() == other.selector() && self.mechanism == other.mechanism
+        let cipher = |settings: &Settings| settings.mechanism.cipher("", settings.rsa_oaep_hash);
+        let same_use = self.mechanism == other.mechanism && cipher(self) == cipher(other);
+        self.same_token(other) && self.selector() == other.selector() && same_use
     }
 
     /// The fields as a read shows them, secrets redacted.
@@ -171,6 +178,9 @@ impl Settings {
         put("any_mount", self.any_mount.into());
         put("force_rw_session", self.force_rw_session.into());
         put("usages", usages.into());
+        if self.mechanism.takes_oaep_hash() {
+            put("rsa_oaep_hash", self.rsa_oaep_hash.map(oaep_hash_name).unwrap_or_default().into());
+        }
         if let Some(label) = &self.hmac_key_label {
             put("hmac_key_label", label.as_str().into());
         }
@@ -239,12 +249,36 @@ pub(super) fn curve_name(curve: Curve) -> &'static str {
     }
 }
 
-fn key_bits(fields: &mut Fields<'_>) -> Result<u32, Fault> {
-    match fields.integer("key_bits")? {
-        None | Some(0) => Ok(0),
-        Some(bits @ (2048 | 3072 | 4096)) => Ok(u32::try_from(bits).unwrap_or(0)),
-        Some(other) => Err(Fault::invalid(format!("key_bits {other} is not supported: use 2048, 3072 or 4096"))),
+/// The hashes of OAEP, by their names in this API.
+const OAEP_HASHES: [(&str, Hash); 5] = [
+    ("sha1", Hash::Sha1),
+    ("sha224", Hash::Sha2_224),
+    ("sha256", Hash::Sha2_256),
+    ("sha384", Hash::Sha2_384),
+    ("sha512", Hash::Sha2_512),
+];
+
+/// The hash of OAEP that this API calls `name`.
+pub(super) fn oaep_hash_named(name: &str) -> Option<Hash> {
+    OAEP_HASHES.into_iter().find(|(known, _)| *known == name).map(|(_, hash)| hash)
+}
+
+/// The name of a hash of OAEP in this API.
+pub(super) fn oaep_hash_name(hash: Hash) -> &'static str {
+    OAEP_HASHES.into_iter().find(|(_, known)| *known == hash).map_or("", |(name, _)| name)
+}
+
+fn oaep_hash(fields: &mut Fields<'_>, mechanism: Mechanism) -> Result<Option<Hash>, Fault> {
+    let Some(name) = fields.filled("rsa_oaep_hash")? else { return Ok(None) };
+    if !mechanism.takes_oaep_hash() {
+        return Err(Fault::invalid(format!(
+            "rsa_oaep_hash is for CKM_RSA_PKCS_OAEP, and the mechanism is {mechanism}"
+        )));
     }
+    oaep_hash_named(&name).map(Some).ok_or_else(|| {
+        let known: Vec<&str> = OAEP_HASHES.into_iter().map(|(name, _)| name).collect();
+        Fault::invalid(format!("rsa_oaep_hash {name:?} is not supported: use {}", known.join(", ")))
+    })
 }
 
 fn max_parallel(fields: &mut Fields<'_>) -> Result<Option<u32>, Fault> {

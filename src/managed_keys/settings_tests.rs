@@ -95,7 +95,16 @@ fn wrong_values_are_refused_with_what_was_expected() {
     assert_eq!(refused(json!({"mechanism": "ECDSA"})), "mechanism \"ECDSA\" is not a number such as 0x1041");
     assert_eq!(refused(json!({"slot": 1})), "only one of slot and token_label may be given");
     assert_eq!(refused(json!({"key_id": "0x"})), "key_id \"0x\" is not hexadecimal, such as 0x1a2b");
-    assert_eq!(refused(json!({"rsa_oaep_hash": "sha256"})), "rsa_oaep_hash is not supported here: leave it out");
+    assert_eq!(
+        refused(json!({"rsa_oaep_hash": "sha256"})),
+        "rsa_oaep_hash is for CKM_RSA_PKCS_OAEP, and the mechanism is CKM_ECDSA (0x1041)"
+    );
+    assert_eq!(
+        refused(json!({"mechanism": "0x0009", "rsa_oaep_hash": "md5"})),
+        "rsa_oaep_hash \"md5\" is not supported: use sha1, sha224, sha256, sha384, sha512"
+    );
+    let aes = json!({"mechanism": "0x1087", "key_bits": 2048});
+    assert_eq!(refused(aes), "key_bits 2048 is not supported: use 128, 192 or 256");
     assert_eq!(refused(json!({"any_mount": "perhaps"})), "field \"any_mount\": expected true or false");
     assert_eq!(refused(json!({"max_parallel": -1})), "max_parallel must be a positive number");
     assert_eq!(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ManagedKeys;
+use crate::backend::BackendError;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
 use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
 use crate::model::{Fault, KeyKind, Namespace, Secret};
@@ -26,6 +27,11 @@ impl SoftwareToken {
     /// How many keys were generated on it by us.
     pub(crate) fn generated(&self) -> usize {
         self.0.generated()
+    }
+
+    /// Fails the next operation with `fault`, which says nothing of the session.
+    pub(crate) fn fail_next_for_good(&self, fault: Fault) {
+        self.0.fail_next(BackendError::keep(fault));
     }
 
     /// The token as its backend sees it.

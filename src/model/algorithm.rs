@@ -52,15 +52,35 @@ pub enum KeyKind {
     Ec(Curve),
     /// Ed25519 (RFC 8032).
     Ed25519,
+    /// A secret AES key (FIPS 197).
+    Aes {
+        /// Its length in bits: 128, 192 or 256.
+        bits: u32,
+    },
+    /// A secret key for HMAC (FIPS 198-1).
+    Hmac {
+        /// Its length in bits; 0 where the token does not tell.
+        bits: u32,
+    },
+}
+
+impl KeyKind {
+    /// Whether it is one secret key, and no key pair.
+    pub const fn is_secret(self) -> bool {
+        matches!(self, KeyKind::Aes { .. } | KeyKind::Hmac { .. })
+    }
 }
 
 impl std::fmt::Display for KeyKind {
-    /// Transit's key type names: `rsa-2048`, `P-256`, `ed25519`.
+    /// Transit's key type names: `rsa-2048`, `P-256`, `ed25519`; and `aes-256`, `hmac-256`, which it has no word for.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             KeyKind::Rsa { bits } => write!(f, "rsa-{bits}"),
             KeyKind::Ec(curve) => f.write_str(curve.name()),
             KeyKind::Ed25519 => f.write_str("ed25519"),
+            KeyKind::Aes { bits } => write!(f, "aes-{bits}"),
+            KeyKind::Hmac { bits: 0 } => f.write_str("hmac"),
+            KeyKind::Hmac { bits } => write!(f, "hmac-{bits}"),
         }
     }
 }
@@ -153,6 +173,34 @@ pub enum SignatureScheme {
     Ecdsa,
     /// Pure Ed25519 (RFC 8032): signs the message itself.
     Ed25519,
+}
+
+/// How data is encrypted, apart from what is new with every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CipherScheme {
+    /// RSAES-PKCS1-v1_5 (RFC 8017, 7.2).
+    RsaPkcs1,
+    /// RSAES-OAEP (RFC 8017, 7.1), MGF1 with the same hash and no label.
+    RsaOaep {
+        /// The hash.
+        hash: Hash,
+    },
+    /// AES-GCM (NIST SP 800-38D) with an IV of 12 bytes and a tag of 16.
+    AesGcm,
+    /// AES-CBC (NIST SP 800-38A), of whole blocks, or padded as PKCS#7 has it (RFC 5652, 6.3).
+    AesCbc {
+        /// Whether it is padded.
+        padded: bool,
+    },
+}
+
+/// The padding of RSA encryption that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RsaPadding {
+    /// RSAES-OAEP.
+    Oaep,
+    /// RSAES-PKCS1-v1_5.
+    Pkcs1v15,
 }
 
 /// The PSS salt length a client asks for.

@@ -16,6 +16,8 @@ pub enum Fault {
         namespace: Namespace,
         /// The bound.
         limit: usize,
+        /// What it counts: `queued jobs`.
+        unit: &'static str,
         /// When to try again.
         retry_after: Duration,
     },
@@ -243,11 +245,8 @@ impl std::fmt::Display for Fault {
     /// One line for an operator or a client. No secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Fault::Overloaded { namespace, limit, .. } => {
-                write!(
-                    f,
-                    "overloaded: namespace {namespace} has reached its bound of {limit} queued jobs; try again later"
-                )
+            Fault::Overloaded { namespace, limit, unit, .. } => {
+                write!(f, "overloaded: namespace {namespace} has reached its bound of {limit} {unit}; try again later")
             }
             Fault::DeadlineExceeded { stage } => write!(f, "deadline exceeded while the request was {stage}"),
             Fault::Unavailable { what } => write!(f, "unavailable: {what}"),

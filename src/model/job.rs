@@ -2,7 +2,14 @@
 
 use bytes::Bytes;
 
-use super::{Class, Deadline, Hash, SignatureScheme};
+use super::{CipherScheme, Class, Deadline, Hash, SecretBytes, SignatureScheme};
+
+/// Bytes of the IV of AES-GCM.
+pub const GCM_IV_BYTES: usize = 12;
+/// Bytes of the tag of AES-GCM.
+pub const GCM_TAG_BYTES: usize = 16;
+/// Bytes of an AES block, and of the IV of AES-CBC.
+pub const BLOCK_BYTES: usize = 16;
 
 /// A digest, held inline: up to 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +58,48 @@ impl SignInput {
     }
 }
 
-/// What to do with a private key. Safe to run twice: the first answer is then discarded.
+/// How one message is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cipher {
+    /// RSAES-PKCS1-v1_5. For decryption only: whoever has the public key encrypts.
+    RsaPkcs1,
+    /// RSAES-OAEP. For decryption only.
+    RsaOaep {
+        /// The hash, for MGF1 too.
+        hash: Hash,
+    },
+    /// AES-GCM.
+    AesGcm {
+        /// Never the same twice under one key.
+        iv: [u8; GCM_IV_BYTES],
+        /// What is not encrypted, and attested all the same.
+        associated_data: Bytes,
+    },
+    /// AES-CBC.
+    AesCbc {
+        /// Not to be foreseen.
+        iv: [u8; BLOCK_BYTES],
+        /// Whether it is padded as PKCS#7 has it.
+        padded: bool,
+    },
+    /// Single blocks by themselves (ECB). For check values only.
+    AesBlock,
+}
+
+impl Cipher {
+    /// The scheme, which has nothing of one message; `None` for what no client can ask for.
+    pub const fn scheme(&self) -> Option<CipherScheme> {
+        match self {
+            Cipher::RsaPkcs1 => Some(CipherScheme::RsaPkcs1),
+            Cipher::RsaOaep { hash } => Some(CipherScheme::RsaOaep { hash: *hash }),
+            Cipher::AesGcm { .. } => Some(CipherScheme::AesGcm),
+            Cipher::AesCbc { padded, .. } => Some(CipherScheme::AesCbc { padded: *padded }),
+            Cipher::AesBlock => None,
+        }
+    }
+}
+
+/// What to do with a private or secret key. Safe to run twice: the first answer is then discarded.
 #[derive(Clone, Debug)]
 pub enum KeyOperation {
     /// Make a signature. ECDSA answers DER, RSA and Ed25519 the raw octets.
@@ -63,6 +111,63 @@ pub enum KeyOperation {
         /// Over what.
         input: SignInput,
     },
+    /// Encrypt with a secret key. Answers the IV, the ciphertext, and of GCM the tag behind it.
+    Encrypt {
+        /// How.
+        cipher: Cipher,
+        /// What.
+        plaintext: SecretBytes,
+    },
+    /// Decrypt with a secret key, or a private RSA key. The answer is wiped when the last that holds it lets it go.
+    Decrypt {
+        /// How, with the IV that stood in front of the ciphertext.
+        cipher: Cipher,
+        /// What, of GCM with the tag behind it.
+        ciphertext: Bytes,
+    },
+    /// Make an HMAC with a secret key.
+    Mac {
+        /// The hash.
+        hash: Hash,
+        /// Over what.
+        message: SecretBytes,
+    },
+}
+
+impl KeyOperation {
+    /// So many kinds of operation there are.
+    pub const KINDS: usize = 4;
+
+    /// Which kind it is, below [`KeyOperation::KINDS`].
+    pub const fn index(&self) -> usize {
+        match self {
+            KeyOperation::Sign { .. } => 0,
+            KeyOperation::Encrypt { .. } => 1,
+            KeyOperation::Decrypt { .. } => 2,
+            KeyOperation::Mac { .. } => 3,
+        }
+    }
+
+    /// The bytes it carries beside itself: a digest lies in it, and is bounded with it.
+    pub fn bytes(&self) -> usize {
+        let more = match self {
+            KeyOperation::Sign { input: SignInput::Digest(_), .. } => return 0,
+            KeyOperation::Encrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. }
+            | KeyOperation::Decrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. } => associated_data.len(),
+            _ => 0,
+        };
+        self.input().len() + more
+    }
+
+    /// The bytes handed to the key.
+    pub fn input(&self) -> &[u8] {
+        match self {
+            KeyOperation::Sign { input, .. } => input.as_bytes(),
+            KeyOperation::Encrypt { plaintext, .. } => plaintext.expose(),
+            KeyOperation::Decrypt { ciphertext, .. } => ciphertext,
+            KeyOperation::Mac { message, .. } => message.expose(),
+        }
+    }
 }
 
 /// How urgently a job runs. It is counted against the namespace of its key.

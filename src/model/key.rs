@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::KeyKind;
+use super::{Hash, KeyKind};
 
 /// A public key. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,69 @@ pub struct PublicKey {
     pub kind: KeyKind,
     /// DER of its SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
     pub spki: Bytes,
+}
+
+/// What a secret key makes of something that never changes: no other key makes the same of it, and nothing of the key follows
+/// from it.
+#[derive(Clone, Debug)]
+pub struct CheckValue {
+    /// What key it is.
+    pub kind: KeyKind,
+    /// How it was made.
+    pub method: CheckMethod,
+    /// SHA-256 of what the key made.
+    pub digest: [u8; 32],
+}
+
+impl PartialEq for CheckValue {
+    /// By the value alone: not every token tells the length of a key.
+    fn eq(&self, other: &CheckValue) -> bool {
+        (self.method, self.digest) == (other.method, other.digest)
+    }
+}
+
+impl Eq for CheckValue {}
+
+/// How a check value is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckMethod {
+    /// One block, encrypted by AES.
+    Block,
+    /// An HMAC with this hash.
+    Hmac(Hash),
+}
+
+/// What a key is known again by: recorded at its first use, and asked of every handle that is said to be the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyIdentity {
+    /// A key pair, by its public half.
+    Public(PublicKey),
+    /// A secret key, by its check value.
+    Secret(CheckValue),
+}
+
+impl KeyIdentity {
+    /// What key it is.
+    pub const fn kind(&self) -> KeyKind {
+        match self {
+            KeyIdentity::Public(public) => public.kind,
+            KeyIdentity::Secret(value) => value.kind,
+        }
+    }
+
+    /// The public half of a key pair.
+    pub const fn public(&self) -> Option<&PublicKey> {
+        match self {
+            KeyIdentity::Public(public) => Some(public),
+            KeyIdentity::Secret(_) => None,
+        }
+    }
+}
+
+impl From<PublicKey> for KeyIdentity {
+    fn from(public: PublicKey) -> KeyIdentity {
+        KeyIdentity::Public(public)
+    }
 }
 
 /// One thing a managed key may be allowed to do; Vault's names and numbers.
@@ -85,6 +148,17 @@ impl KeyUsages {
     /// Whether `usage` is in the set.
     pub const fn allows(self, usage: KeyUsage) -> bool {
         self.0 & 1 << (usage as u8 - 1) != 0
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub const fn and(self, other: KeyUsages) -> KeyUsages {
+        KeyUsages(self.0 & other.0)
+    }
+
+    /// Whether nothing is allowed.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// The usages of the set, in Vault's order.

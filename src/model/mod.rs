@@ -20,18 +20,21 @@ mod secret;
 mod status;
 mod token;
 
-pub use algorithm::{Curve, Hash, KeyKind, Marshaling, SaltLength, SignatureScheme};
+pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, RsaPadding, SaltLength, SignatureScheme};
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
 pub use class::Class;
 pub use deadline::Deadline;
 pub use fault::{Fault, FaultLabel};
 pub use fields::{Fields, parse_duration};
-pub use job::{Digest, KeyOperation, SignInput, Terms};
-pub use key::{KeyUsage, KeyUsages, PublicKey};
+pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOperation, SignInput, Terms};
+pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicKey};
 pub use mount::{Mount, MountConfig};
 pub use namespace::Namespace;
-pub use operation::{Body, Capability, CertificateRequest, Data, Operation, Request, SignRequest, Verb, VerifyRequest};
+pub use operation::{
+    Body, Capability, CertificateRequest, Data, DecryptRequest, EncryptRequest, MacRequest, Operation, Request,
+    SignRequest, Verb, VerifyRequest,
+};
 pub use outcome::{IssuedCertificate, Outcome, Response};
-pub use secret::Secret;
+pub use secret::{Secret, SecretBytes, wiped};
 pub use status::{KeySetStatus, MemberState, MemberStatus, Status};
 pub use token::TokenSelector;

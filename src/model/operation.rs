@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Caller, Class, Deadline, Hash, Marshaling, Namespace, SaltLength, SignatureScheme};
+use super::{
+    Caller, Class, Deadline, Hash, Marshaling, Namespace, RsaPadding, SaltLength, SecretBytes, SignatureScheme,
+};
 
 /// JSON-like request and response data, as Vault's logical requests carry it.
 pub type Data = serde_json::Map<String, serde_json::Value>;
@@ -34,6 +36,12 @@ pub enum Body {
     Sign(SignRequest),
     /// Transit's verify, with raw bytes.
     Verify(VerifyRequest),
+    /// Transit's encrypt, with raw bytes.
+    Encrypt(EncryptRequest),
+    /// Transit's decrypt, with raw bytes.
+    Decrypt(DecryptRequest),
+    /// Transit's hmac, with raw bytes.
+    Mac(MacRequest),
     /// PKI's `sign/:role`, with a DER request.
     SignCertificate(CertificateRequest),
     /// Anything else.
@@ -70,6 +78,55 @@ pub struct VerifyRequest {
     pub signed: SignRequest,
     /// The signature, as `signed.marshaling` writes it.
     pub signature: Bytes,
+}
+
+/// The Transit operation `encrypt/:key`.
+#[derive(Clone, Debug)]
+pub struct EncryptRequest {
+    /// The mount's path, with or without its final `/`.
+    pub mount: String,
+    /// The Transit key's name.
+    pub key: String,
+    /// Its version; 0 is the latest.
+    pub key_version: u32,
+    /// What to encrypt.
+    pub plaintext: SecretBytes,
+    /// What AES-GCM attests and does not encrypt.
+    pub associated_data: Bytes,
+    /// The padding for RSA keys; `None` lets the key's mechanism decide.
+    pub padding: Option<RsaPadding>,
+}
+
+/// The Transit operation `decrypt/:key`.
+#[derive(Clone, Debug)]
+pub struct DecryptRequest {
+    /// The mount's path, with or without its final `/`.
+    pub mount: String,
+    /// The Transit key's name.
+    pub key: String,
+    /// The version that encrypted; 0 is the first.
+    pub key_version: u32,
+    /// The ciphertext, without Vault's text before it.
+    pub ciphertext: Bytes,
+    /// What AES-GCM attested.
+    pub associated_data: Bytes,
+    /// The padding for RSA keys; `None` lets the key's mechanism decide.
+    pub padding: Option<RsaPadding>,
+}
+
+/// The Transit operation `hmac/:key`.
+#[derive(Clone, Debug)]
+pub struct MacRequest {
+    /// The mount's path, with or without its final `/`.
+    pub mount: String,
+    /// The Transit key's name.
+    pub key: String,
+    /// Its version; 0 is the latest.
+    pub key_version: u32,
+    /// What to make a MAC of.
+    pub input: SecretBytes,
+    /// The hash; `None` takes that of the key's mechanism.
+    pub hash: Option<Hash>,
 }
 
 /// The PKI operation `sign/:role`.
@@ -149,6 +206,9 @@ impl Operation {
         match &self.body {
             Body::Sign(sign) => join(&sign.mount, "sign", &sign.key),
             Body::Verify(verify) => join(&verify.signed.mount, "verify", &verify.signed.key),
+            Body::Encrypt(request) => join(&request.mount, "encrypt", &request.key),
+            Body::Decrypt(request) => join(&request.mount, "decrypt", &request.key),
+            Body::Mac(request) => join(&request.mount, "hmac", &request.key),
             Body::SignCertificate(request) => join(&request.mount, "sign", &request.role),
             Body::Request(request) => Cow::Borrowed(&request.path),
         }
@@ -157,7 +217,12 @@ impl Operation {
     /// The capability it needs at that path. A write counts as an update: whether it creates is the engine's to know.
     pub const fn capability(&self) -> Capability {
         match &self.body {
-            Body::Sign(_) | Body::Verify(_) | Body::SignCertificate(_) => Capability::Update,
+            Body::Sign(_)
+            | Body::Verify(_)
+            | Body::Encrypt(_)
+            | Body::Decrypt(_)
+            | Body::Mac(_)
+            | Body::SignCertificate(_) => Capability::Update,
             Body::Request(request) => match request.verb {
                 Verb::Read => Capability::Read,
                 Verb::Write => Capability::Update,

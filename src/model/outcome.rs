@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Data;
+use super::{Data, SecretBytes};
 
 /// The answer to an [`super::Operation`].
 #[derive(Clone, Debug)]
@@ -18,6 +18,22 @@ pub enum Outcome {
     Verdict {
         /// True if it is.
         valid: bool,
+    },
+    /// A ciphertext.
+    Ciphertext {
+        /// With the IV in front and the tag behind, where there are such.
+        ciphertext: Bytes,
+        /// The version of the Transit key that made it.
+        key_version: u32,
+    },
+    /// A plaintext, which is wiped when the last that holds it lets it go.
+    Plaintext(SecretBytes),
+    /// A MAC.
+    Mac {
+        /// The MAC's bytes.
+        mac: Bytes,
+        /// The version of the Transit key that made it.
+        key_version: u32,
     },
     /// A certificate, stored before it was answered.
     Certificate(IssuedCertificate),
@@ -51,6 +67,15 @@ pub enum Response {
         warnings: Vec<String>,
         /// Whether Vault repeats each member of `data` at the top level on this path.
         mirrored: bool,
+    },
+    /// Data in Vault's envelope, of a request that failed in part: a batch.
+    Failed {
+        /// HTTP status.
+        status: u16,
+        /// The `data` member.
+        data: Data,
+        /// What the operator should know all the same.
+        warnings: Vec<String>,
     },
     /// JSON without an envelope, with a status of its own (`sys/health` and its like).
     Bare {

@@ -53,6 +53,7 @@ impl Changes {
         let place = places.try_acquire_owned().map_err(|_| Fault::Overloaded {
             namespace: namespace.clone(),
             limit: CHANGES_MAX,
+            unit: "queued jobs",
             retry_after: RETRY_AFTER,
         })?;
         let everyone = Arc::clone(&self.turn);

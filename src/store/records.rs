@@ -241,7 +241,9 @@ impl Inner {
         let namespace = first.key().namespace.clone();
         let (transaction, waiting) = Transaction::for_task(self.encrypt(writes)?);
         self.physical.submit(transaction, WhenFull::Refuse).map_err(|refused| match refused {
-            NotQueued::Full(limit) => Fault::Overloaded { namespace, limit, retry_after: RETRY_AFTER },
+            NotQueued::Full(limit) => {
+                Fault::Overloaded { namespace, limit, unit: "queued jobs", retry_after: RETRY_AFTER }
+            }
             NotQueued::Closed => closed(),
         })?;
         Ok(Some(waiting))

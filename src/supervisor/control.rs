@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::login::{LoggedIn, back_off, others_log_in};
+use super::login::{LoggedIn, back_off, others_come_up, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Absence, Presence};
 use super::proof;
@@ -39,6 +40,9 @@ pub(super) struct Reach {
     pub(super) metrics: Arc<MemberMetrics>,
     /// Of the members its token had before: not until all of them are over is it opened.
     pub(super) before: Vec<Absence>,
+    /// Held while one of the worker processes of its token comes up. They share what the token keeps on this host: one that
+    /// opens SoftHSM2's files while another's login writes them finds them broken.
+    pub(super) coming_up: Arc<Mutex<()>>,
     /// How long they, and a login of others to its token, are waited for.
     pub(super) wait: Duration,
 }
@@ -194,6 +198,8 @@ impl Control {
         self.close();
         let patience = Instant::now() + self.to.wait;
         self.wait_for_those_before(patience)?;
+        let coming_up = Arc::clone(&self.to.coming_up);
+        let _alone = coming_up.try_lock_until(patience).ok_or_else(|| others_come_up(&self.to))?;
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
         let info = device.info().clone();
         if let Some(number) = self.last_login.filter(|_| relogin) {
@@ -261,18 +267,8 @@ impl Control {
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
         let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.name.token)?;
-        if let Some(recorded) = &spec.recorded
-            && *recorded != found.public
-        {
-            let reason = "the token holds another key under its label or id; put the right key back, or delete the \
-                          managed key and register it anew"
-                .into();
-            let fault = Fault::KeyMismatch { key: spec.name.clone(), reason };
-            return Err(BackendError::keep(fault));
-        }
-        proof::prove(session.as_mut(), spec, &found)?;
-        let key = PreparedKey { public: found.public.clone(), generated };
-        Ok(Proven { found, key })
+        let identity = proof::identify(session.as_mut(), spec, &found)?;
+        Ok(Proven { found, key: PreparedKey { identity, generated } })
     }
 }
 
@@ -345,20 +341,16 @@ mod tests {
             library: "fake".into(),
             token: None,
             pin: None,
-            selector: crate::backend::KeySelector { label: Some("k".into()), id: None },
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None, secret: false },
             generate: None,
             recorded: None,
             max_parallel: None,
         }
     }
 
-    #[tokio::test]
-    async fn a_panic_costs_its_session_and_no_more() {
-        let token = FakeBackend::default();
-        token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
+    fn reach(token: &FakeBackend) -> Reach {
         let labels = MemberLabels { library: "fake", token: "t", worker: 0 };
-        let (presence, _absence) = presence::pair();
-        let to = Reach {
+        Reach {
             backend: Arc::new(token.clone()),
             name: Name { kin: MemberId(0), library: "fake".into(), token: TokenSelector::Slot(0), configured: true },
             process: 0,
@@ -368,9 +360,39 @@ mod tests {
             final_pin_try: false,
             metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
             before: Vec::new(),
+            coming_up: Arc::default(),
             wait: Duration::ZERO,
-        };
-        let (thread, limit) = (ControlThread::start(to, presence).unwrap(), Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn of_the_workers_of_a_token_one_comes_up_at_a_time() {
+        let token = FakeBackend::default();
+        let one = reach(&token);
+        let (presence, _absence) = presence::pair();
+        let mut other = Control::new(Reach { coming_up: Arc::clone(&one.coming_up), ..reach(&token) }, presence);
+        let pins = [Secret::from(fake::PIN)];
+        let turn = one.coming_up.lock();
+        let error = other.bring_up(&pins, false, None).map(drop).unwrap_err();
+        assert_eq!((error.fate, token.logins()), (Fate::BackOff, 0));
+        assert!(
+            error.fault.to_string().contains("another worker process of the token is coming up"),
+            "{}",
+            error.fault
+        );
+        drop(turn);
+        other.bring_up(&pins, false, None).map(drop).unwrap();
+        assert_eq!(token.logins(), 1);
+        assert!(one.coming_up.try_lock().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_session_and_no_more() {
+        let token = FakeBackend::default();
+        token.make("k", b"", KeyKind::Ec(Curve::P256)).unwrap();
+        let (presence, _absence) = presence::pair();
+        let thread = ControlThread::start(reach(&token), presence).unwrap();
+        let limit = Duration::from_secs(60);
         let pins = [Secret::from(fake::PIN)];
         thread.run(limit, move |control| control.bring_up(&pins, false, None).map(drop)).await.unwrap().unwrap();
         let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();

@@ -80,7 +80,7 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
         }
     }
     if let Some((first, key)) = found.first() {
-        return Some(match found.iter().find(|(_, other)| other.public != key.public) {
+        return Some(match found.iter().find(|(_, other)| other.identity != key.identity) {
             Some((other, _)) => Err(differ(&spec, first, other)),
             None => Ok(key.clone()),
         });
@@ -115,11 +115,18 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
     })
 }
 
+/// Told and counted like any other key that is not the one expected. Which of the two is wrong, nobody knows: it is the
+/// `other`'s, which came second.
 fn differ(spec: &KeySpec, one: &Candidate, other: &Candidate) -> Fault {
     let reason = format!(
         "{} and {} hold different keys under its label or id; copy one to the other, or name them apart by key_id",
         one.name(),
         other.name()
+    );
+    other.member.metrics.key_mismatch();
+    tracing::error!(
+        key = spec.name, namespace = %spec.namespace, reason,
+        "ANOTHER KEY was found at a managed key's first use: nobody serves it"
     );
     Fault::KeyMismatch { key: spec.name.clone(), reason }
 }

@@ -87,9 +87,12 @@ pub(super) struct Health {
     stuck: usize,
     evicted: VecDeque<Instant>,
     back_off: BackOff,
-    /// Quick tries made since it served.
+    /// Quick tries made since it was last given them.
     quick_tries: usize,
+    quick_since: Option<Instant>,
     settles_after: Duration,
+    /// Who did not serve that long is given quick tries once in so long.
+    rests_for: Duration,
     serving_since: Option<Instant>,
 }
 
@@ -106,7 +109,9 @@ impl Health {
             evicted: VecDeque::new(),
             back_off: BackOff::new(probe_min, probe_max),
             quick_tries: QUICK_TRIES.len(),
+            quick_since: None,
             settles_after: probe_min,
+            rests_for: probe_max,
             serving_since: None,
         }
     }
@@ -239,9 +244,16 @@ impl Health {
             return Step::TakeDown(Again::Never);
         }
         self.state = MemberState::BackingOff;
-        if was_up && served.is_some_and(|since| now.saturating_duration_since(since) > self.settles_after) {
-            self.back_off.reset();
-            self.quick_tries = 0;
+        let span = |since| now.saturating_duration_since(since);
+        if let Some(since) = served.filter(|_| was_up) {
+            let lasted = span(since) > self.settles_after;
+            if lasted {
+                self.back_off.reset();
+            }
+            // Jobs wait for one that served for a moment only as well, but not again and again.
+            if lasted || self.quick_since.is_none_or(|last| span(last) > self.rests_for) {
+                (self.quick_tries, self.quick_since) = (0, Some(now));
+            }
         }
         match QUICK_TRIES.get(self.quick_tries) {
             Some(pause) => {

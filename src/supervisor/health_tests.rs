@@ -69,6 +69,26 @@ fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
 }
 
 #[test]
+fn who_is_lost_in_its_first_moments_gets_quick_tries_and_who_is_lost_again_and_again_does_not() {
+    let mut health = Health::new(MIN, MAX);
+    let begun = Instant::now();
+    let at = |milliseconds: u64| begun + Duration::from_millis(milliseconds);
+    let mut lost = |now| {
+        serve(&mut health, 2, now);
+        let step = health.on(Event::SessionLost(Fate::Reinitialize), now);
+        assert_eq!(health.probe(), Step::BringUp);
+        step
+    };
+    let soon = |pause| Step::TakeDown(Again::Soon(Duration::from_millis(pause)));
+    // Jobs came as soon as it served, and wait for it.
+    let steps: Vec<Step> = (0..6).map(|number| lost(at(number))).collect();
+    assert_eq!(steps[..5], [10, 30, 100, 300, 1000].map(soon));
+    assert_eq!(steps[5], Step::TakeDown(Again::After(MIN)));
+    assert_eq!(lost(at(1000)), Step::TakeDown(Again::After(2 * MIN)), "the pauses go on growing");
+    assert_eq!(lost(at(1001)), soon(10), "once in the longest pause");
+}
+
+#[test]
 fn a_refused_pin_ends_all_tries_until_another_is_given() {
     let mut health = Health::new(MIN, MAX);
     let now = Instant::now();

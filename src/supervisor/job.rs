@@ -136,7 +136,11 @@ impl Item for Job {
     }
 
     fn cost(&self) -> u64 {
-        self.key.expected_ns()
+        self.key.expected_ns(&self.operation)
+    }
+
+    fn bytes(&self) -> usize {
+        self.operation.bytes()
     }
 
     fn charge(&mut self) -> &mut Charge {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::held::{Held, Measure};
 use super::job::Job;
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::route::{KeyRoute, MemberId};
@@ -67,20 +68,15 @@ impl Lane {
 
     /// Queues a job, or refuses it at once.
     pub(super) fn push(&self, job: Job) -> Result<(), Fault> {
+        let mut pushed_out = Vec::new();
         let mut state = self.state.lock();
-        let refused = self.enter(&mut state, job);
+        let entered = self.enter(&mut state, job, &mut pushed_out);
         self.wake(state);
-        match refused {
-            Ok(None) => Ok(()),
-            Ok(Some((job, fault))) => {
-                job.refuse(fault);
-                Ok(())
-            }
-            Err((job, fault)) => {
-                job.refuse(fault.clone());
-                Err(fault)
-            }
-        }
+        pushed_out.into_iter().for_each(|(job, fault)| job.refuse(fault));
+        entered.map_err(|(job, fault)| {
+            job.refuse(fault.clone());
+            fault
+        })
     }
 
     /// Queues jobs, or answers at once those that it refuses.
@@ -88,17 +84,16 @@ impl Lane {
         let mut refused = Vec::new();
         let mut state = self.state.lock();
         for job in jobs {
-            match self.enter(&mut state, job) {
-                Ok(pushed_out) => refused.extend(pushed_out),
-                Err(own) => refused.push(own),
+            if let Err(own) = self.enter(&mut state, job, &mut refused) {
+                refused.push(own);
             }
         }
         self.wake(state);
         refused.into_iter().for_each(|(job, fault)| job.refuse(fault));
     }
 
-    /// Queues a job, and says which other one had to go for it; or hands it back with the reason.
-    fn enter(&self, state: &mut State, job: Job) -> Result<Option<(Job, Fault)>, (Job, Fault)> {
+    /// Queues a job, and adds to `pushed_out` those that had to go for it; or hands it back with the reason.
+    fn enter(&self, state: &mut State, job: Job, pushed_out: &mut Vec<(Job, Fault)>) -> Result<(), (Job, Fault)> {
         if job.terms.deadline.passed(job.queued_at) {
             return Err((job, Fault::DeadlineExceeded { stage: "arriving" }));
         }
@@ -106,36 +101,48 @@ impl Lane {
             let what = "Keyway is shutting down, or the key's token is let go of; try again".into();
             return Err((job, Fault::Unavailable { what }));
         }
-        let pushed_out = match self.admit(state, &job) {
-            Ok(pushed_out) => pushed_out,
-            Err(fault) => return Err((job, fault)),
-        };
+        if let Err(fault) = self.admit(state, &job, pushed_out) {
+            return Err((job, fault));
+        }
         if let Some(budget) = state.budgets.get_mut(&job.tenant()) {
             *budget = (*budget + self.limits.retry_percent).min(self.limits.retry_burst.saturating_mul(100));
         }
         state.schedule.push(job.tenant(), job);
-        Ok(pushed_out)
+        Ok(())
     }
 
     /// Makes room for one more job of its namespace, or says which bound forbids it. A full lane makes room for who has
-    /// less than its share by pushing out the newest job of who has most. Tells only of the caller's own namespace.
-    fn admit(&self, state: &mut State, job: &Job) -> Result<Option<(Job, Fault)>, Fault> {
-        let overloaded =
-            |namespace: Namespace, limit| Fault::Overloaded { namespace, limit, retry_after: Duration::from_secs(1) };
-        let own = state.schedule.queued_of(job.tenant());
-        if own >= self.limits.jobs_per_namespace {
-            return Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs_per_namespace));
+    /// less than its share by pushing out the newest jobs of who has most, so many as it takes; none if that would not be
+    /// enough. Tells only of the caller's own namespace.
+    fn admit(&self, state: &mut State, job: &Job, pushed_out: &mut Vec<(Job, Fault)>) -> Result<(), Fault> {
+        let LaneLimits { all, per_namespace, .. } = &self.limits;
+        let (tenant, schedule) = (job.tenant(), &mut state.schedule);
+        if job.bytes() > per_namespace.bytes {
+            return Err(too_large(job.bytes(), per_namespace.bytes));
         }
-        if state.schedule.len() < self.limits.jobs {
-            return Ok(None);
-        }
-        match state.schedule.push_out(job.tenant()) {
-            Some((tenant, out)) => {
-                let namespace = state.schedule.namespace(tenant);
-                Ok(Some((out, overloaded(namespace, self.limits.jobs))))
+        let (own, before) = (schedule.held_of(tenant), schedule.held());
+        let adds = [(Measure::Jobs, 1), (Measure::Bytes, job.bytes())];
+        let adds = adds.into_iter().filter(|(_, more)| *more > 0);
+        for (by, more) in adds.clone() {
+            if own.of(by) + more > per_namespace.of(by) {
+                return Err(overloaded(schedule.namespace(tenant), per_namespace, by));
             }
-            None => Err(overloaded(state.schedule.namespace(job.tenant()), self.limits.jobs)),
         }
+        // What was put back may be beyond the bound: a newcomer makes room for itself only.
+        let needed = |by, more: usize| (before.of(by) + more).saturating_sub(all.of(by)).min(more);
+        for (by, more) in adds.clone() {
+            let needed = needed(by, more);
+            if needed > 0 && needed > schedule.excess(tenant, more, by) {
+                return Err(overloaded(schedule.namespace(tenant), all, by));
+            }
+        }
+        for (by, more) in adds {
+            while before.of(by) - schedule.held().of(by) < needed(by, more) {
+                let Some((other, out)) = schedule.push_out(tenant, more, by) else { break };
+                pushed_out.push((out, overloaded(schedule.namespace(other), all, by)));
+            }
+        }
+        Ok(())
     }
 
     // === seats ===
@@ -280,7 +287,7 @@ impl Lane {
         job.attempts += 1;
         let now = Instant::now();
         let late = job.terms.deadline.passed(now);
-        let too_long = job.terms.deadline.passed(now + job.key.learnt());
+        let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.tenant()).or_insert(burst);
         if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
@@ -395,13 +402,18 @@ impl Lane {
         self.state.lock().seats.asleep()
     }
 
+    /// Its bounds.
+    pub(super) fn limits(&self) -> &LaneLimits {
+        &self.limits
+    }
+
     /// Jobs queued now.
     pub(super) fn depth(&self) -> usize {
         self.state.lock().schedule.len()
     }
 
-    /// Jobs queued now by namespace and class.
-    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()])> {
+    /// Jobs queued now by namespace and class, and the bytes of their messages.
+    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()], usize)> {
         self.state.lock().schedule.depths()
     }
 }
@@ -459,6 +471,20 @@ fn judge(job: &Job, place: Place, now: Instant) -> Fit<Fault> {
         return Fit::Skip;
     }
     if job.key.has_room() { Fit::Take } else { Fit::Skip }
+}
+
+/// That a bound is reached.
+fn overloaded(namespace: Namespace, limits: &Held, by: Measure) -> Fault {
+    let (limit, unit) = (limits.of(by), by.unit());
+    Fault::Overloaded { namespace, limit, unit, retry_after: Duration::from_secs(1) }
+}
+
+/// That a message would find no room in an empty lane.
+fn too_large(bytes: usize, limit: usize) -> Fault {
+    let what = format!(
+        "a message of {bytes} bytes, which this key signs whole; limits {{ lane_bytes_per_namespace }} allows {limit}"
+    );
+    Fault::TooLarge { what }
 }
 
 /// Why nobody needs this job any more.

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use super::held::Held;
 use crate::config::Limits;
 
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
-    /// Jobs queued in all.
-    pub(super) jobs: usize,
-    /// Jobs queued of one namespace.
-    pub(super) jobs_per_namespace: usize,
+    /// Queued in all.
+    pub(super) all: Held,
+    /// Queued of one namespace.
+    pub(super) per_namespace: Held,
     /// Jobs of one pull.
     pub(super) batch_max: usize,
     /// Expected device time of one pull.
@@ -29,8 +30,8 @@ impl LaneLimits {
     /// Those of the configuration.
     pub(super) fn new(limits: &Limits, wake: Wake) -> LaneLimits {
         LaneLimits {
-            jobs: limits.lane_jobs,
-            jobs_per_namespace: limits.lane_jobs_per_namespace,
+            all: Held { jobs: limits.lane_jobs, bytes: limits.lane_bytes },
+            per_namespace: Held { jobs: limits.lane_jobs_per_namespace, bytes: limits.lane_bytes_per_namespace },
             batch_max: limits.batch_max,
             batch_time: limits.batch_time,
             attempts: limits.attempts,

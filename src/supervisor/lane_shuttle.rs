@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use shuttle::thread;
 
+use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -27,9 +28,14 @@ const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
 
 fn pool(wake: Wake) -> Arc<Pool> {
+    pool_of(wake, 64)
+}
+
+/// Its jobs carry a byte each.
+fn pool_of(wake: Wake, bytes: usize) -> Arc<Pool> {
     let limits = LaneLimits {
-        jobs: 64,
-        jobs_per_namespace: 64,
+        all: Held { jobs: 64, bytes },
+        per_namespace: Held { jobs: 64, bytes },
         batch_max: 2,
         batch_time: Duration::from_millis(10),
         attempts: 4,
@@ -48,22 +54,26 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
         library: "hsm".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
         recorded: None,
         max_parallel,
     };
-    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }, pool));
+    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }.into(), pool));
     holders.iter().for_each(|member| route.add_holder(Holder { member: *member, epoch: 1, handle: 7 }));
     route
 }
 
 fn submit(key: &Arc<KeyRoute>) -> Pending {
+    try_submit(key).expect("there is room")
+}
+
+fn try_submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     let input = SignInput::Message(Bytes::from_static(b"m"));
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input };
     let deadline = Deadline::after(Duration::from_secs(3600));
     let terms = Terms { class: Class::Interactive, deadline };
-    key.submit(operation, terms).expect("there is room")
+    key.submit(operation, terms)
 }
 
 /// A session: what it does with a job is `act`'s.
@@ -176,6 +186,42 @@ fn sessions_that_leave_take_no_wake_up_with_them() {
                 sessions.into_iter().for_each(|session| session.join().expect("it ends"));
                 for pending in pending {
                     assert_eq!(pending.now_or_never(), Some(Ok(Bytes::new())));
+                }
+            },
+            INTERLEAVINGS,
+        );
+    }
+}
+
+/// Two namespaces ask for more bytes than there is room for, while jobs are taken, come back and leave: each job is done,
+/// refused or pushed out, the lane is never beyond its bound by more than came back, and holds nothing at the end.
+#[test]
+fn the_bound_of_bytes_holds_and_comes_out_even() {
+    const BYTES: usize = 2;
+    for wake in [Wake::Chain, Wake::Each] {
+        shuttle::check_random(
+            move || {
+                let pool = pool_of(wake, BYTES);
+                [ONE, TWO].iter().for_each(|member| pool.lane.begin_epoch(*member, 1));
+                let keys = ["a", "b"].map(|namespace| key(&pool, namespace, &[ONE, TWO], None));
+                let sessions = [session(&pool, ONE, hand_back_first), session(&pool, TWO, answer)];
+                let held = |pool: &Pool| pool.lane.depths().iter().map(|(_, _, bytes)| bytes).sum::<usize>();
+                let askers = keys.map(|key| {
+                    let pool = Arc::clone(&pool);
+                    thread::spawn(move || {
+                        let asked = (0..3).map(|_| try_submit(&key)).collect::<Vec<_>>();
+                        // Each session has a batch of two at the most, to come back.
+                        assert!(held(&pool) <= BYTES + 2);
+                        asked
+                    })
+                });
+                let asked: Vec<_> = askers.into_iter().flat_map(|asker| asker.join().expect("it submits")).collect();
+                pool.lane.close();
+                sessions.into_iter().for_each(|session| session.join().expect("it ends"));
+                assert_eq!(held(&pool), 0);
+                for asked in asked {
+                    let answer = asked.map_or_else(|fault| Some(Err(fault)), FutureExt::now_or_never);
+                    assert!(matches!(answer, Some(Ok(_) | Err(Fault::Overloaded { .. }))), "{answer:?}");
                 }
             },
             INTERLEAVINGS,

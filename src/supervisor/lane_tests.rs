@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -22,13 +23,13 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 
-const MEMBER: MemberId = MemberId(0);
+pub(super) const MEMBER: MemberId = MemberId(0);
 const OTHER: MemberId = MemberId(1);
 
-fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
+pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
     LaneLimits {
-        jobs,
-        jobs_per_namespace: per_namespace,
+        all: Held { jobs, bytes: 1 << 20 },
+        per_namespace: Held { jobs: per_namespace, bytes: 1 << 18 },
         batch_max,
         batch_time: Duration::from_micros(250),
         attempts: 3,
@@ -45,11 +46,11 @@ fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
     (pool, seat)
 }
 
-fn pool(limits: LaneLimits) -> Pool {
+pub(super) fn pool(limits: LaneLimits) -> Pool {
     Pool::new("p", Lane::new(limits, Arc::default()), Telemetry::new())
 }
 
-fn seat(pool: &Pool, member: MemberId) -> Seat {
+pub(super) fn seat(pool: &Pool, member: MemberId) -> Seat {
     pool.lane.begin_epoch(member, 1);
     let seat = Seat::new(member, 1);
     pool.lane.sit(&seat);
@@ -60,7 +61,7 @@ fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     key_of(pool, "", max_parallel)
 }
 
-fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     let spec = KeySpec {
         uuid: "u".into(),
         name: "k".into(),
@@ -68,13 +69,13 @@ fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) -> Arc<KeyR
         library: "hsm".into(),
         token: Some(TokenSelector::Slot(0)),
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
         recorded: None,
         max_parallel,
     };
     let public = PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() };
-    let route = Arc::new(KeyRoute::new(&spec, &public, pool));
+    let route = Arc::new(KeyRoute::new(&spec, &public.into(), pool));
     route.add_holder(holder(MEMBER));
     route
 }
@@ -83,7 +84,7 @@ fn holder(member: MemberId) -> Holder {
     Holder { member, epoch: 1, handle: 7 }
 }
 
-fn terms(deadline: Duration) -> Terms {
+pub(super) fn terms(deadline: Duration) -> Terms {
     let deadline = Deadline::after(deadline);
     Terms { class: Class::Interactive, deadline }
 }
@@ -93,7 +94,7 @@ fn operation() -> KeyOperation {
     KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     key.submit(operation(), terms(LONG))
@@ -110,20 +111,20 @@ fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
 }
 
 /// Nothing, where all that is queued is over.
-fn pull_if_any((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+pub(super) fn pull_if_any((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
     let mut batch = VecDeque::new();
     pool.lane.pull(seat, &mut batch, Some(Duration::ZERO));
     batch
 }
 
-fn done(jobs: impl IntoIterator<Item = Job>) {
+pub(super) fn done(jobs: impl IntoIterator<Item = Job>) {
     for mut job in jobs {
         job.end();
         job.answer(Ok(Bytes::new()));
     }
 }
 
-fn answered(pending: Pending) -> Result<Bytes, Fault> {
+pub(super) fn answered(pending: Pending) -> Result<Bytes, Fault> {
     futures_util::FutureExt::now_or_never(pending).expect("the job is answered")
 }
 
@@ -170,9 +171,9 @@ fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
     let key = key(&at.0, None);
     let _pending: Vec<_> = (0..40).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 1, "nothing is known of the key yet");
-    key.learn(Duration::from_millis(1));
+    key.learn(&operation(), Duration::from_millis(1));
     assert_eq!(pull(&at).len(), 1, "slower than the batch time");
-    (0..60).for_each(|_| key.learn(Duration::from_micros(1)));
+    (0..60).for_each(|_| key.learn(&operation(), Duration::from_micros(1)));
     assert!(pull(&at).len() > 20, "fast");
 }
 
@@ -181,7 +182,7 @@ fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
     (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(Duration::from_micros(30));
+    key.learn(&operation(), Duration::from_micros(30));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
 }
@@ -191,7 +192,7 @@ fn work_too_little_to_wake_others_for_is_not_divided() {
     let at = lane(100, 100, 32);
     (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(Duration::from_micros(4));
+    key.learn(&operation(), Duration::from_micros(4));
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 5, "20 us");
 }
@@ -241,7 +242,7 @@ fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
     let hangs = Seat::new(MEMBER, 1);
     pool.lane.sit(&hangs);
     let key = key(pool, None);
-    key.learn(Duration::from_micros(30));
+    key.learn(&operation(), Duration::from_micros(30));
     let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     // By the watchdog, and by itself when its call returns.
     (0..2).for_each(|_| pool.lane.leave(&hangs));
@@ -318,7 +319,7 @@ fn max_parallel_caps_one_keys_jobs_in_flight_and_holds_nobody_else_up() {
     let at = lane(10, 10, 32);
     let capped = key(&at.0, Some(1));
     let free = key(&at.0, None);
-    [&capped, &free].iter().for_each(|key| key.learn(Duration::from_nanos(10)));
+    [&capped, &free].iter().for_each(|key| key.learn(&operation(), Duration::from_nanos(10)));
     let _pending = [submit(&capped).unwrap(), submit(&capped).unwrap(), submit(&free).unwrap()];
     let batch = pull(&at);
     assert_eq!(batch.len(), 2);
@@ -479,7 +480,7 @@ fn a_further_try_that_cannot_end_in_time_is_not_made() {
         (granted, answered(pending))
     };
     assert_eq!(fail(LONG), (true, Ok(Bytes::new())), "nothing is known of the device");
-    key.learn(2 * LONG);
+    key.learn(&operation(), 2 * LONG);
     assert_eq!(fail(LONG), (false, Err(fault())));
     assert_eq!(fail(3 * LONG), (true, Ok(Bytes::new())));
 }

@@ -228,6 +228,18 @@ pub(super) fn others_log_in(info: &DeviceInfo, waited: Duration) -> BackendError
     back_off(Fault::Unavailable { what })
 }
 
+/// The turn to come up did not come.
+pub(super) fn others_come_up(to: &Reach) -> BackendError {
+    let what = format!(
+        "token {} of kms_library {:?}: another worker process of the token is coming up, for {} ms and more; this one is tried \
+         again when that one is up or down",
+        to.name.token,
+        to.name.library,
+        to.wait.as_millis()
+    );
+    back_off(Fault::Unavailable { what })
+}
+
 fn refused(info: &DeviceInfo, why: &str) -> BackendError {
     let what = format!("token {:?} (serial {}): {why}", info.label, info.serial);
     BackendError::new(Fate::Retire, Fault::CredentialsRefused { what })

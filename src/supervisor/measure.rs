@@ -14,7 +14,8 @@ use super::seats::Seat;
 use crate::backend::KeySelector;
 use crate::config::Limits;
 use crate::model::{
-    Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
+    Class, Deadline, Fault, Hash, KeyIdentity, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme,
+    Terms,
 };
 use crate::telemetry::Telemetry;
 
@@ -50,8 +51,7 @@ impl Probe {
     /// As for any job: the lane is full.
     pub fn push(&self, number: usize) -> Result<Pending, Fault> {
         let (key, terms) = &self.keys[number % self.keys.len()];
-        let input = SignInput::Message(Bytes::from_static(b"m"));
-        key.submit(KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }, *terms)
+        key.submit(operation(), *terms)
     }
 
     /// A session at the lane.
@@ -83,6 +83,11 @@ impl ProbeSession<'_> {
     }
 }
 
+fn operation() -> KeyOperation {
+    let input = SignInput::Message(Bytes::from_static(b"m"));
+    KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }
+}
+
 fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
     let namespace = Namespace::from_path(namespace);
     let spec = KeySpec {
@@ -92,14 +97,15 @@ fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
         library: "probe".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
         recorded: None,
         max_parallel: None,
     };
-    let route = Arc::new(KeyRoute::new(&spec, &PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() }, pool));
+    let identity = KeyIdentity::from(PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() });
+    let route = Arc::new(KeyRoute::new(&spec, &identity, pool));
     route.add_holder(Holder { member: MEMBER, epoch: 1, handle: 7 });
-    (0..100).for_each(|_| route.learn(Duration::from_micros(10)));
+    (0..100).for_each(|_| route.learn(&operation(), Duration::from_micros(10)));
     let terms = Terms { class: Class::Interactive, deadline: Deadline::after(Duration::from_secs(86_400)) };
     (route, terms)
 }

@@ -16,14 +16,18 @@
 //!
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
+mod check_value;
 mod coming_up;
 mod control;
 mod first_use;
 mod health;
 #[cfg(test)]
 mod health_tests;
+mod held;
 mod job;
 mod lane;
+#[cfg(test)]
+mod lane_bytes_tests;
 mod lane_limits;
 #[cfg(test)]
 mod lane_shuttle;
@@ -52,6 +56,8 @@ mod seats;
 mod session_thread;
 mod slot_actor;
 mod slot_keys;
+#[cfg(test)]
+mod slot_keys_tests;
 #[expect(clippy::module_inception, reason = "the supervisor is the noun of this room, and one of its files")]
 mod supervisor;
 mod sync;

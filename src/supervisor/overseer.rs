@@ -10,7 +10,7 @@ use super::control::{ControlThread, Reach};
 use super::first_use;
 use super::leaving::Leave;
 use super::pins::{Logins, PinMemory};
-use super::pool::{BackOff, Member, NOWHERE, Pool};
+use super::pool::{BackOff, Member, Pool};
 use super::pools::{Home, Retired};
 use super::presence::Presence;
 use super::route::{KeySpec, MemberId};
@@ -19,7 +19,7 @@ use super::slot_actor::{
     Adopt, Forget, HostGone, MemberSettings, Prepare, Reply, SameToken, SlotActor, Stop, unavailable,
 };
 use super::supervisor::{Library, Shared};
-use crate::config::Limits;
+use crate::config::{Limits, NO_POOL};
 use crate::model::{Fault, MemberState};
 use crate::telemetry::{KeySetFigures, SessionCounts, Telemetry};
 
@@ -162,6 +162,7 @@ impl Overseer {
             final_pin_try: library.final_pin_try,
             metrics: Arc::clone(&member.metrics),
             before: member.before.clone(),
+            coming_up: Arc::clone(&member.coming_up),
             // The rest of the limit is left for the token itself.
             wait: self.limits.call_open / 2,
         };
@@ -323,7 +324,7 @@ impl Overseer {
     /// How many members a key has, and how many of them hold it.
     fn key_set(&self, Adopt { spec, route }: &Adopt) -> KeySetFigures {
         let home = self.shared.pools.find(&spec.library, spec.token.as_ref());
-        let (pool, members) = home.map_or((NOWHERE.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
+        let (pool, members) = home.map_or((NO_POOL.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
         let (namespace, key) = (spec.namespace.to_string(), spec.name.clone());
         KeySetFigures { pool, namespace, key, members, holders: route.holders() }
     }

@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::job::Job;
-use super::lane::Lane;
+use super::lane::{Lane, LaneLimits};
 use super::presence::{self, Absence, Presence};
 use super::route::MemberId;
 use crate::config::or_cores;
 use crate::model::{MemberState, MemberStatus, Namespace, Secret, TokenSelector};
 use crate::telemetry::{MemberLabels, MemberMetrics, PoolMetrics, Telemetry, TenantMetrics};
-
-/// The name of the pool that has no members.
-pub(super) const NOWHERE: &str = "none";
 
 /// A lane, and who counts what is queued in it.
 pub(super) struct Pool {
@@ -53,14 +50,16 @@ impl Pool {
 
     /// Shows how much is queued.
     pub(super) fn observe(&self) {
-        for (namespace, queued) in self.lane.depths() {
-            self.tenant_metrics(&namespace).depth(queued);
+        for (namespace, queued, bytes) in self.lane.depths() {
+            self.tenant_metrics(&namespace).depth(queued, bytes);
         }
     }
 
     /// Shows the bounds of its lane.
-    pub(super) fn show_limits(&self, jobs: usize, jobs_per_namespace: usize) {
-        self.metrics.lane_limits(jobs, jobs_per_namespace);
+    pub(super) fn show_limits(&self) {
+        let LaneLimits { all, per_namespace, .. } = self.lane.limits();
+        self.metrics.lane_limits(all.jobs, per_namespace.jobs);
+        self.metrics.lane_bytes_limits(all.bytes, per_namespace.bytes);
     }
 
     /// It is seen no more: its series end.
@@ -88,14 +87,16 @@ pub(super) struct Member {
     pub(super) sessions: Option<usize>,
     pub(super) metrics: Arc<MemberMetrics>,
     status: RwLock<MemberStatus>,
-    /// Keys whose proof is under way.
-    proving: AtomicUsize,
+    /// Keys whose first proof is under way.
+    untried: AtomicUsize,
     /// For every thread that works for it.
     pub(super) presence: Presence,
     /// Over when none does any more, nor anybody holds the member itself.
     pub(super) absence: Absence,
     /// The same of the members before it, where its token was let go of and is named again.
     pub(super) before: Vec<Absence>,
+    /// To be held while one of the members of its token comes up.
+    pub(super) coming_up: Arc<Mutex<()>>,
 }
 
 impl Member {
@@ -125,16 +126,17 @@ impl Member {
                 sessions: 0,
                 keys: 0,
             }),
-            proving: AtomicUsize::new(0),
+            untried: AtomicUsize::new(0),
             presence,
             absence,
             before: Vec::new(),
+            coming_up: Arc::default(),
         }
     }
 
-    /// Notes how many keys are being proven.
-    pub(super) fn note_proving(&self, keys: usize) {
-        self.proving.store(keys, Ordering::Relaxed);
+    /// Notes how many keys are being proven for the first time.
+    pub(super) fn note_untried(&self, keys: usize) {
+        self.untried.store(keys, Ordering::Relaxed);
     }
 
     /// Whether its token is open and logged in to, by its last word.
@@ -149,7 +151,7 @@ impl Member {
             MemberState::Probing => false,
             MemberState::Warming if status.sessions == 0 => false,
             MemberState::Warming | MemberState::Serving | MemberState::Degraded => {
-                self.proving.load(Ordering::Relaxed) == 0
+                self.untried.load(Ordering::Relaxed) == 0
             }
             _ => true,
         }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::lane::{Lane, LaneLimits, Wake};
-use super::pool::{Member, NOWHERE, Pool};
+use super::pool::{Member, Pool};
 use super::presence::Absence;
 use super::route::MemberId;
 use super::supervisor::Library;
-use crate::config::{KmsPool, Limits, NamespaceSettings, PoolMember};
+use crate::config::{KmsPool, Limits, NO_POOL, NamespaceSettings, PoolMember};
 use crate::model::{Fault, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
@@ -25,6 +25,14 @@ struct LibraryFacts {
     workers: u32,
     isolated: bool,
     wake: Wake,
+}
+
+impl LibraryFacts {
+    /// Worker processes of a token that may have so many sessions: one that has none would be of no use.
+    fn workers_with(&self, sessions: Option<usize>) -> u32 {
+        let most = sessions.and_then(|most| u32::try_from(most).ok()).unwrap_or(u32::MAX);
+        self.workers.min(most).max(1)
+    }
 }
 
 /// A pool, and those of its members that may hold a key.
@@ -93,14 +101,14 @@ impl Pools {
         let facts = |library: &Library| LibraryFacts {
             pin: library.pin.clone(),
             sessions: library.sessions,
-            workers: u32::try_from(library.workers.max(1)).unwrap_or(1),
+            workers: if library.isolated { u32::try_from(library.workers.max(1)).unwrap_or(1) } else { 1 },
             isolated: library.isolated,
             wake: if library.computes_here { Wake::Chain } else { Wake::Each },
         };
         let weights = Arc::new(namespaces.iter().map(|known| (known.path.clone(), known.weight)).collect());
         let this = Pools {
             limits: limits.clone(),
-            nowhere: pool(NOWHERE, Wake::Chain, limits, &weights, telemetry),
+            nowhere: pool(NO_POOL, Wake::Chain, limits, &weights, telemetry),
             weights,
             libraries: libraries.iter().map(|library| (library.name.to_lowercase(), facts(library))).collect(),
             telemetry: telemetry.clone(),
@@ -132,24 +140,27 @@ impl Pools {
         let library = of.library.to_lowercase();
         let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
         let token = (library, of.token.clone());
-        let numbers = if facts.isolated { 1..=facts.workers } else { 0..=0 };
-        let mut kin = None;
+        let sessions = of.max_sessions.or(facts.sessions);
+        let workers = facts.workers_with(sessions);
+        let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
+        let (mut kin, coming_up) = (None, Arc::default());
         let members: Vec<Arc<Member>> = numbers
             .map(|worker| {
                 table.members_made = table.members_made.saturating_add(1);
                 let mut member = Member::new(MemberId(table.members_made), pool, &token.0, &token.1, worker);
                 member.pin = of.pin.clone().or_else(|| facts.pin.clone());
-                member.sessions = of.max_sessions.or(facts.sessions).map(|all| share(all, facts, worker));
+                member.sessions = sessions.map(|all| share(all, workers, worker));
                 let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
                 member.before = before.map(|left| left.absence.clone()).collect();
                 (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
+                member.coming_up = Arc::clone(&coming_up);
                 Arc::new(member)
             })
             .collect();
         table.in_order.extend(members.iter().cloned());
         if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
             table.lanes.push(Arc::clone(pool));
-            pool.show_limits(self.limits.lane_jobs, self.limits.lane_jobs_per_namespace);
+            pool.show_limits();
         }
         table.tokens.insert(token, Token { home: (Arc::clone(pool), members.clone()), configured, keys: 0 });
         members
@@ -338,12 +349,9 @@ fn no_library(name: &str) -> Fault {
     Fault::Unavailable { what: format!("there is no kms_library {name:?} in the configuration; add it and restart") }
 }
 
-/// A worker's part of the sessions of its token.
-fn share(all: usize, facts: &LibraryFacts, worker: u32) -> usize {
-    if !facts.isolated {
-        return all;
-    }
-    let workers = facts.workers as usize;
+/// A worker's part of the sessions of its token: of a token of one member, all.
+fn share(all: usize, workers: u32, worker: u32) -> usize {
+    let workers = workers.max(1) as usize;
     let extra = usize::from((worker as usize).saturating_sub(1) < all % workers);
-    (all / workers + extra).max(1)
+    all / workers + extra
 }

@@ -12,15 +12,20 @@ use crate::model::TokenSelector::{self, Label, Serial, Slot};
 use crate::telemetry::Telemetry;
 
 fn table() -> Pools {
+    table_of(2, None)
+}
+
+/// The same with so many workers a token, and sessions as the stanza has them.
+fn table_of(workers: usize, sessions: Option<usize>) -> Pools {
     let library = Library {
         name: "HSM".into(),
         backend: Arc::new(FakeBackend::default()),
         pin: None,
-        sessions: None,
+        sessions,
         call_sign: None,
         keep_alive: None,
         verify: VerifyAfterSign::default(),
-        workers: 2,
+        workers,
         isolated: true,
         computes_here: false,
         final_pin_try: false,
@@ -41,6 +46,23 @@ fn kin((_, members): &Home) -> MemberId {
 
 fn tokens(pools: &Pools) -> Vec<String> {
     pools.members().iter().filter(|member| member.worker == 1).map(|member| member.token.to_string()).collect()
+}
+
+#[test]
+fn workers_share_the_sessions_of_their_token_and_none_goes_without() {
+    let sessions = |workers, sessions| {
+        let pools = table_of(workers, sessions);
+        let one = TokenSelector::Label("one".into());
+        let members = pools.members();
+        let of_one = members.iter().filter(|member| member.token == one);
+        of_one.map(|member| (member.worker, member.sessions)).collect::<Vec<_>>()
+    };
+    assert_eq!(sessions(2, None), [(1, None), (2, None)]);
+    assert_eq!(sessions(2, Some(5)), [(1, Some(3)), (2, Some(2))]);
+    assert_eq!(sessions(2, Some(2)), [(1, Some(1)), (2, Some(1))]);
+    // `max_sessions` is the most there are, however many workers were asked for.
+    assert_eq!(sessions(8, Some(2)), [(1, Some(1)), (2, Some(1))]);
+    assert_eq!(sessions(8, Some(1)), [(1, Some(1))]);
 }
 
 fn retired(pools: &Pools) -> Vec<String> {

@@ -1,83 +1,150 @@
-//! Proof that a member holds a key: its private handle signs a fresh challenge that verifies under the public key.
+//! Proof that a handle is the key it is said to be. A private handle signs, or decrypts, a fresh challenge that only the private
+//! half of the public key answers rightly; a secret key makes the check value that is recorded.
 //!
-//! The challenge is domain-separated, so that a proof can never be taken for anything a client asked to have signed.
+//! Challenges are domain-separated, so that a proof can never be taken for anything a client asked for.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 
+use super::check_value;
+use super::control::Proven;
 use super::route::KeySpec;
 use crate::backend::{BackendError, Fate, FoundKey, Session};
 use crate::crypto;
-use crate::model::{Fault, Hash, KeyKind, KeyOperation, SaltLength, SignInput, SignatureScheme};
+use crate::model::{
+    Cipher, CipherScheme, Fault, Hash, KeyIdentity, KeyKind, KeyOperation, PublicKey, SaltLength, SignInput,
+    SignatureScheme,
+};
 
 const DOMAIN: &[u8] = b"keyway managed key identity proof v1\0";
 
-/// Has `found` prove that it is the private half of its public key.
-pub(super) fn prove(session: &mut dyn Session, spec: &KeySpec, found: &FoundKey) -> Result<(), BackendError> {
-    let challenge = challenge()?;
-    let mut last = None;
-    for scheme in schemes(found.public.kind) {
-        match sign_and_check(session, found, scheme, &challenge) {
-            Ok(true) => return Ok(()),
-            Ok(false) => return Err(keep(mismatch(spec))),
-            // A key may be bound to one padding; then the other one proves it.
-            Err(error) if error.fate == Fate::Keep => last = Some(error),
-            Err(error) => return Err(error),
+/// What `found` is known by, once it has proven to be that; refused where another key was recorded.
+pub(super) fn identify(
+    session: &mut dyn Session,
+    spec: &KeySpec,
+    found: &FoundKey,
+) -> Result<KeyIdentity, BackendError> {
+    let identity = match (&found.public, &spec.recorded) {
+        (Some(public), _) => KeyIdentity::Public(public.clone()),
+        // Tokens differ in what they let a key do: its value is made as it was made when it was recorded.
+        (None, Some(KeyIdentity::Secret(recorded))) => {
+            KeyIdentity::Secret(check_value::make(session, found.handle, found.kind, recorded.method)?)
         }
+        (None, _) => KeyIdentity::Secret(check_value::first(session, found)?),
+    };
+    if spec.recorded.as_ref().is_some_and(|recorded| *recorded != identity) {
+        let reason = "the token holds another key under its label or id; put the right key back, or delete the managed \
+                      key and register it anew";
+        return Err(mismatch(spec, reason));
     }
-    Err(last.unwrap_or_else(|| keep(mismatch(spec))))
+    // A check value is a proof already.
+    if let KeyIdentity::Public(public) = &identity
+        && !is_private_half(session, found.handle, public)?
+    {
+        let reason = "its private key does not belong to its public key on the token; check the token's objects";
+        return Err(mismatch(spec, reason));
+    }
+    Ok(identity)
 }
 
-/// Has a key that was proven before sign a challenge once more. A wrong signature refuses the whole member.
-pub(super) fn exercise(session: &mut dyn Session, found: &FoundKey) -> Result<(), BackendError> {
-    let Some(scheme) = schemes(found.public.kind).into_iter().next() else { return Ok(()) };
-    if sign_and_check(session, found, scheme, &challenge()?)? {
+/// Whether a handle is the key of this identity.
+pub(super) fn is_key(session: &mut dyn Session, handle: u64, identity: &KeyIdentity) -> Result<bool, BackendError> {
+    match identity {
+        KeyIdentity::Public(public) => is_private_half(session, handle, public),
+        KeyIdentity::Secret(value) => Ok(check_value::make(session, handle, value.kind, value.method)? == *value),
+    }
+}
+
+/// Has a key that was proven before prove it once more. Another key refuses the whole member.
+pub(super) fn exercise(session: &mut dyn Session, proven: &Proven) -> Result<(), BackendError> {
+    if is_key(session, proven.found.handle, &proven.key.identity)? {
         return Ok(());
     }
     let reason =
-        "the signature of a keep-alive does not verify: its member serves no more; check the token, then restart";
-    let fault = Fault::KeyMismatch { key: found.label.clone(), reason: reason.into() };
+        "a keep-alive finds another key behind its handle: its member serves no more; check the token, then restart";
+    let fault = Fault::KeyMismatch { key: proven.found.label.clone(), reason: reason.into() };
     Err(BackendError::new(Fate::Retire, fault))
 }
 
-/// A fresh challenge.
-fn challenge() -> Result<Vec<u8>, BackendError> {
-    let mut challenge = DOMAIN.to_vec();
-    challenge.resize(DOMAIN.len() + 32, 0);
-    let filled = SystemRandom::new().fill(&mut challenge[DOMAIN.len()..]);
-    filled.map_err(|_| keep(Fault::internal("the system's random generator fails")))?;
-    Ok(challenge)
+/// A way in which a private key proves itself.
+#[derive(Clone, Copy)]
+enum Way {
+    Sign(SignatureScheme),
+    Decrypt(CipherScheme),
 }
 
-fn schemes(kind: KeyKind) -> Vec<SignatureScheme> {
+/// In this order they are tried: a key may be bound to one use, and to one padding.
+fn ways(kind: KeyKind) -> &'static [Way] {
+    const RSA: &[Way] = &[
+        Way::Sign(SignatureScheme::RsaPkcs1),
+        Way::Sign(SignatureScheme::RsaPss { salt: 32 }),
+        Way::Decrypt(CipherScheme::RsaOaep { hash: Hash::Sha2_256 }),
+        Way::Decrypt(CipherScheme::RsaOaep { hash: Hash::Sha1 }),
+        Way::Decrypt(CipherScheme::RsaPkcs1),
+    ];
     match kind {
-        KeyKind::Rsa { .. } => vec![SignatureScheme::RsaPkcs1, SignatureScheme::RsaPss { salt: 32 }],
-        KeyKind::Ec(_) => vec![SignatureScheme::Ecdsa],
-        KeyKind::Ed25519 => vec![SignatureScheme::Ed25519],
+        KeyKind::Rsa { .. } => RSA,
+        KeyKind::Ec(_) => &[Way::Sign(SignatureScheme::Ecdsa)],
+        KeyKind::Ed25519 => &[Way::Sign(SignatureScheme::Ed25519)],
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => &[],
     }
+}
+
+fn is_private_half(session: &mut dyn Session, handle: u64, public: &PublicKey) -> Result<bool, BackendError> {
+    let mut random = [0; 32];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled.map_err(|_| keep(Fault::internal("the system's random generator fails")))?;
+    let mut last = None;
+    for way in ways(public.kind) {
+        let answered = match way {
+            Way::Sign(scheme) => sign_and_check(session, handle, public, *scheme, &random),
+            Way::Decrypt(scheme) => decrypt_and_check(session, handle, public, *scheme, &random),
+        };
+        match answered {
+            Err(error) if error.fate == Fate::Keep => last = Some(error),
+            answered => return answered,
+        }
+    }
+    last.map_or(Ok(false), Err)
 }
 
 fn sign_and_check(
     session: &mut dyn Session,
-    found: &FoundKey,
+    handle: u64,
+    public: &PublicKey,
     scheme: SignatureScheme,
-    challenge: &[u8],
+    random: &[u8],
 ) -> Result<bool, BackendError> {
+    let challenge = [DOMAIN, random].concat();
     let (hash, input) = if scheme == SignatureScheme::Ed25519 {
-        (Hash::None, SignInput::Message(Bytes::copy_from_slice(challenge)))
+        (Hash::None, SignInput::Message(Bytes::from(challenge)))
     } else {
-        (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, challenge).map_err(keep)?))
+        (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, &challenge).map_err(keep)?))
     };
     let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
-    let signature = session.perform(found.handle, found.public.kind, &operation)?;
-    crypto::verify(&found.public, scheme, SaltLength::Hash, hash, &input, &signature).map_err(keep)
+    let signature = session.perform(handle, public.kind, &operation)?;
+    crypto::verify(public, scheme, SaltLength::Hash, hash, &input, &signature).map_err(keep)
 }
 
-fn mismatch(spec: &KeySpec) -> Fault {
-    Fault::KeyMismatch {
-        key: spec.name.clone(),
-        reason: "its private key does not belong to its public key on the token; check the token's objects".into(),
-    }
+fn decrypt_and_check(
+    session: &mut dyn Session,
+    handle: u64,
+    public: &PublicKey,
+    scheme: CipherScheme,
+    random: &[u8],
+) -> Result<bool, BackendError> {
+    let cipher = match scheme {
+        CipherScheme::RsaPkcs1 => Cipher::RsaPkcs1,
+        CipherScheme::RsaOaep { hash } => Cipher::RsaOaep { hash },
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => return Err(keep(Fault::internal("no cipher of RSA's"))),
+    };
+    let ciphertext = crypto::rsa_encrypt(public, scheme, random).map_err(keep)?;
+    let plaintext = session.perform(handle, public.kind, &KeyOperation::Decrypt { cipher, ciphertext })?;
+    Ok(plaintext == random)
+}
+
+fn mismatch(spec: &KeySpec, reason: &str) -> BackendError {
+    keep(Fault::KeyMismatch { key: spec.name.clone(), reason: reason.into() })
 }
 
 fn keep(fault: Fault) -> BackendError {

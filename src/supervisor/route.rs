@@ -15,7 +15,7 @@ use super::schedule::TenantId;
 use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
-use crate::model::{Fault, KeyOperation, Namespace, PublicKey, Secret, Terms, TokenSelector};
+use crate::model::{Fault, KeyIdentity, KeyOperation, Namespace, Secret, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
 
 /// Device time an operation is expected to take before any was seen: 1 ms.
@@ -40,8 +40,8 @@ pub struct KeySpec {
     pub selector: KeySelector,
     /// What to generate where it is absent; `None` forbids it.
     pub generate: Option<KeyTemplate>,
-    /// The public key recorded at first use; a key found must be this one.
-    pub recorded: Option<PublicKey>,
+    /// What was recorded at first use; a key found must be this one.
+    pub recorded: Option<KeyIdentity>,
     /// Most jobs of this key in flight at once; `None` is no cap.
     pub max_parallel: Option<usize>,
 }
@@ -49,8 +49,8 @@ pub struct KeySpec {
 /// A key found and proven.
 #[derive(Clone, Debug)]
 pub struct PreparedKey {
-    /// Its public half, to be recorded.
-    pub public: PublicKey,
+    /// What it is known again by, to be recorded.
+    pub identity: KeyIdentity,
     /// Whether it was generated just now.
     pub generated: bool,
 }
@@ -83,15 +83,15 @@ pub(super) struct Routes(RwLock<HashMap<String, Arc<KeyRoute>>>);
 
 impl Routes {
     /// The route of `spec`'s key; made if there is none, or if the one there is leads elsewhere.
-    pub(super) fn get_or_make(&self, spec: &KeySpec, public: &PublicKey, pool: &Pool) -> Arc<KeyRoute> {
+    pub(super) fn get_or_make(&self, spec: &KeySpec, identity: &KeyIdentity, pool: &Pool) -> Arc<KeyRoute> {
         let mut routes = self.0.write();
         if let Some(route) = routes.get(&spec.uuid)
             && Arc::ptr_eq(&route.lane, &pool.lane)
-            && route.public == *public
+            && route.identity == *identity
         {
             return Arc::clone(route);
         }
-        let route = Arc::new(KeyRoute::new(spec, public, pool));
+        let route = Arc::new(KeyRoute::new(spec, identity, pool));
         routes.insert(spec.uuid.clone(), Arc::clone(&route));
         route
     }
@@ -108,7 +108,7 @@ impl Routes {
         if was.leads_to(&pool.lane) {
             return Arc::clone(was);
         }
-        let route = self.get_or_make(spec, &was.public, pool);
+        let route = self.get_or_make(spec, &was.identity, pool);
         if was.absence().is_none() {
             up.for_each(|member| route.expect_holder(member));
         }
@@ -136,7 +136,7 @@ pub struct KeyRoute {
     number: usize,
     uuid: String,
     name: String,
-    public: PublicKey,
+    identity: KeyIdentity,
     lane: Arc<Lane>,
     tenant: TenantId,
     metrics: Arc<TenantMetrics>,
@@ -145,18 +145,18 @@ pub struct KeyRoute {
     moved: OnceLock<Arc<KeyRoute>>,
     max_parallel: AtomicUsize,
     running: AtomicUsize,
-    /// Learnt device time of one operation; 0 until the first.
-    expected_ns: AtomicU64,
+    /// Learnt device time of one operation of each kind; 0 until the first.
+    expected_ns: [AtomicU64; KeyOperation::KINDS],
 }
 
 impl KeyRoute {
-    pub(super) fn new(spec: &KeySpec, public: &PublicKey, pool: &Pool) -> KeyRoute {
+    pub(super) fn new(spec: &KeySpec, identity: &KeyIdentity, pool: &Pool) -> KeyRoute {
         let absence = Fault::KeyUnavailable { key: spec.name.clone(), reason: "its token is not ready yet".into() };
         KeyRoute {
             number: ROUTES.fetch_add(1, Ordering::Relaxed),
             uuid: spec.uuid.clone(),
             name: spec.name.clone(),
-            public: public.clone(),
+            identity: identity.clone(),
             lane: Arc::clone(&pool.lane),
             tenant: pool.lane.tenant(&spec.namespace),
             metrics: pool.tenant_metrics(&spec.namespace),
@@ -164,7 +164,7 @@ impl KeyRoute {
             moved: OnceLock::new(),
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
             running: AtomicUsize::new(0),
-            expected_ns: AtomicU64::new(0),
+            expected_ns: Default::default(),
         }
     }
 
@@ -236,9 +236,9 @@ impl KeyRoute {
         &self.name
     }
 
-    /// Its public half.
-    pub(super) fn public(&self) -> &PublicKey {
-        &self.public
+    /// What every handle of it must be known by.
+    pub(super) fn identity(&self) -> &KeyIdentity {
+        &self.identity
     }
 
     /// Its namespace's place in the lane.
@@ -348,24 +348,25 @@ impl KeyRoute {
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
     }
 
-    /// Device time operations took, on average; zero before the first.
-    pub(super) fn learnt(&self) -> Duration {
-        Duration::from_nanos(self.expected_ns.load(Ordering::Relaxed))
+    /// Device time that operations of this one's kind took, on average; zero before the first.
+    pub(super) fn learnt(&self, operation: &KeyOperation) -> Duration {
+        Duration::from_nanos(self.expected_ns[operation.index()].load(Ordering::Relaxed))
     }
 
-    /// Device time one operation is expected to take, in nanoseconds.
-    pub(super) fn expected_ns(&self) -> u64 {
-        match self.expected_ns.load(Ordering::Relaxed) {
+    /// Device time this operation is expected to take, in nanoseconds.
+    pub(super) fn expected_ns(&self, operation: &KeyOperation) -> u64 {
+        match self.expected_ns[operation.index()].load(Ordering::Relaxed) {
             0 => EXPECTED_FIRST_NS,
             known => known,
         }
     }
 
-    /// Learns from one operation's device time: an exponential average over about eight.
-    pub(super) fn learn(&self, took: Duration) {
-        let (took, old) = (nanoseconds(took), self.expected_ns.load(Ordering::Relaxed));
+    /// Learns from one operation's device time: an exponential average over about eight of its kind.
+    pub(super) fn learn(&self, operation: &KeyOperation, took: Duration) {
+        let expected = &self.expected_ns[operation.index()];
+        let (took, old) = (nanoseconds(took), expected.load(Ordering::Relaxed));
         let new = if old == 0 { took } else { old - old / 8 + took / 8 };
-        self.expected_ns.store(new.max(1), Ordering::Relaxed);
+        expected.store(new.max(1), Ordering::Relaxed);
     }
 }
 
@@ -381,6 +382,6 @@ impl KeySet {
 
 impl std::fmt::Debug for KeyRoute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyRoute").field("key", &self.name).field("kind", &self.public.kind).finish_non_exhaustive()
+        f.debug_struct("KeyRoute").field("key", &self.name).field("kind", &self.identity.kind()).finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
+use super::held::{Held, Measure};
 use crate::model::{Class, Namespace};
 
 /// One part in so many of the device time is kept for control work.
@@ -34,6 +35,8 @@ pub(super) trait Item {
     fn class(&self) -> Class;
     /// Its expected device time in nanoseconds; not 0.
     fn cost(&self) -> u64;
+    /// Bytes it carries beside itself; always the same.
+    fn bytes(&self) -> usize;
     /// What was charged for it when it was taken.
     fn charge(&mut self) -> &mut Charge;
 }
@@ -70,7 +73,7 @@ pub(super) struct Schedule<J> {
     by_namespace: HashMap<Namespace, TenantId>,
     /// Tenants with something queued, in the order of their turns.
     ring: VecDeque<TenantId>,
-    queued: usize,
+    held: Held,
     control_queued: usize,
     /// Device time control work may use before its turn; below 0 where it has used more.
     control_credit: i64,
@@ -83,7 +86,7 @@ struct Tenant<J> {
     weight: u64,
     /// Device time it may still use.
     deficit: u64,
-    queued: usize,
+    held: Held,
     classes: [Flows<J>; Class::ALL.len()],
     /// Device time bulk may use before interactive, times [`BULK_SHARE`].
     bulk_credit: u64,
@@ -111,7 +114,7 @@ impl<J: Item> Schedule<J> {
             tenants: Vec::new(),
             by_namespace: HashMap::new(),
             ring: VecDeque::new(),
-            queued: 0,
+            held: Held::default(),
             control_queued: 0,
             control_credit: 1,
             candidates: Vec::new(),
@@ -131,16 +134,21 @@ impl<J: Item> Schedule<J> {
 
     /// Jobs queued in all.
     pub(super) fn len(&self) -> usize {
-        self.queued
+        self.held.jobs
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queued == 0
+        self.held.jobs == 0
     }
 
-    /// Jobs queued of one tenant.
-    pub(super) fn queued_of(&self, id: TenantId) -> usize {
-        self.get(id).map_or(0, |tenant| tenant.queued)
+    /// What is queued in all.
+    pub(super) fn held(&self) -> Held {
+        self.held
+    }
+
+    /// What is queued of one tenant.
+    pub(super) fn held_of(&self, id: TenantId) -> Held {
+        self.get(id).map_or_else(Held::default, |tenant| tenant.held)
     }
 
     /// Whose turns come, in their order.
@@ -154,10 +162,10 @@ impl<J: Item> Schedule<J> {
         self.get(id).map_or_else(Namespace::root, |tenant| tenant.namespace.clone())
     }
 
-    /// Jobs queued by namespace and class, for those that ever had any.
-    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()])> {
-        let depth =
-            |tenant: &Tenant<J>| (tenant.namespace.clone(), tenant.classes.each_ref().map(|flows| flows.queued));
+    /// Jobs queued by namespace and class, and the bytes they carry, for those that ever had any.
+    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()], usize)> {
+        let by_class = |tenant: &Tenant<J>| tenant.classes.each_ref().map(|flows| flows.queued);
+        let depth = |tenant: &Tenant<J>| (tenant.namespace.clone(), by_class(tenant), tenant.held.bytes);
         self.tenants.iter().map(depth).collect()
     }
 
@@ -189,12 +197,12 @@ impl<J: Item> Schedule<J> {
     fn enter(&mut self, id: TenantId, job: J, first: bool) {
         let Some(tenant) = self.tenants.get_mut(id.0 as usize) else { return };
         let class = job.class();
-        if tenant.queued == 0 {
+        if tenant.held.jobs == 0 {
             if first { self.ring.push_front(id) } else { self.ring.push_back(id) }
         }
-        tenant.queued += 1;
+        tenant.held.enter(job.bytes());
+        self.held.enter(job.bytes());
         tenant.classes[class as usize].enter(job, first);
-        self.queued += 1;
         self.control_queued += usize::from(class == Class::Control);
     }
 
@@ -206,12 +214,12 @@ impl<J: Item> Schedule<J> {
             None => self.take_in_turn(fit, finished),
         };
         for (over, _) in &finished[before..] {
-            self.queued -= 1;
+            self.held.leave(over.bytes());
             self.control_queued -= usize::from(over.class() == Class::Control);
         }
         if let Some(job) = &job {
             let cost = job.cost();
-            self.queued -= 1;
+            self.held.leave(job.bytes());
             self.control_queued -= usize::from(job.class() == Class::Control);
             let earned = i64::try_from(cost / CONTROL_SHARE).unwrap_or(i64::MAX);
             // No more than the next job needs: control work never comes in a burst.
@@ -292,7 +300,7 @@ impl<J: Item> Schedule<J> {
     /// Takes a tenant with nothing queued out of the ring.
     fn leave_if_empty(&mut self, index: usize) -> bool {
         let Some(id) = self.ring.get(index).copied() else { return false };
-        let Some(tenant) = self.tenants.get_mut(id.0 as usize).filter(|tenant| tenant.queued == 0) else {
+        let Some(tenant) = self.tenants.get_mut(id.0 as usize).filter(|tenant| tenant.held.jobs == 0) else {
             return false;
         };
         tenant.deficit = 0;
@@ -314,9 +322,9 @@ impl<J: Item> Schedule<J> {
         for tenant in &mut self.tenants {
             let before = out.len();
             tenant.classes.iter_mut().for_each(|flows| flows.sweep(&mut over, &mut out));
-            tenant.queued -= out.len() - before;
+            out[before..].iter().for_each(|(job, _)| tenant.held.leave(job.bytes()));
         }
-        self.queued -= out.len();
+        out.iter().for_each(|(job, _)| self.held.leave(job.bytes()));
         self.control_queued -= out.iter().filter(|(job, _)| job.class() == Class::Control).count();
         for index in (0..self.ring.len()).rev() {
             self.leave_if_empty(index);
@@ -324,37 +332,49 @@ impl<J: Item> Schedule<J> {
         out
     }
 
+    /// How much can be pushed out for `more` of `id`: what others have beyond what it would have then, for their weights.
+    pub(super) fn excess(&self, id: TenantId, more: usize, by: Measure) -> usize {
+        let Some(mine) = self.get(id) else { return 0 };
+        let (wanted, weight) = ((mine.held.of(by) + more) as u128, u128::from(mine.weight));
+        // Whole jobs and bytes: who has more than a share with a fraction has more than the share without it.
+        let share = |tenant: &Tenant<J>| usize::try_from(wanted * u128::from(tenant.weight) / weight);
+        let excess = |tenant: &Tenant<J>| tenant.held.of(by).saturating_sub(share(tenant).unwrap_or(usize::MAX));
+        self.ring.iter().filter(|other| **other != id).filter_map(|other| self.get(*other)).map(excess).sum()
+    }
+
     /// Takes the newest and least urgent job of the tenant that has most queued for its weight, if that is more than `id`
-    /// would have with one more: room for one who has less than its share of a full lane.
-    pub(super) fn push_out(&mut self, id: TenantId) -> Option<(TenantId, J)> {
+    /// would have with `more`: room for one who has less than its share of a full lane. Where bytes are wanted, one that
+    /// carries some.
+    pub(super) fn push_out(&mut self, id: TenantId, more: usize, by: Measure) -> Option<(TenantId, J)> {
         let mine = self.get(id)?;
-        let (queued, weight) = (mine.queued as u64 + 1, mine.weight);
-        let most = self.ring.iter().copied().max_by(|a, b| self.load(*a).total_cmp(&self.load(*b)))?;
+        let (wanted, weight) = ((mine.held.of(by) + more) as u128, u128::from(mine.weight));
+        // One's load, as often as the other weighs.
+        let weighed = |one: TenantId, other: TenantId| {
+            Some(self.get(one)?.held.of(by) as u128 * u128::from(self.get(other)?.weight))
+        };
+        let most = self.ring.iter().copied().max_by(|one, other| weighed(*one, *other).cmp(&weighed(*other, *one)))?;
         let tenant = self.tenants.get_mut(most.0 as usize)?;
-        if most == id || tenant.queued as u64 * weight <= queued * tenant.weight {
+        if most == id || tenant.held.of(by) as u128 * weight <= wanted * u128::from(tenant.weight) {
             return None;
         }
-        let class = Class::ALL.into_iter().rev().find(|class| tenant.classes[*class as usize].queued > 0)?;
-        let job = tenant.classes[class as usize].last()?;
-        tenant.queued -= 1;
-        self.queued -= 1;
-        self.control_queued -= usize::from(class == Class::Control);
+        // One that carries nothing goes only where all that carry something stand before such.
+        let carries = |job: &J| by == Measure::Jobs || job.bytes() > 0;
+        let carrying = tenant.classes.iter_mut().rev().find_map(|flows| flows.last(carries));
+        let job = carrying.or_else(|| tenant.classes.iter_mut().rev().find_map(|flows| flows.last(|_| true)))?;
+        tenant.held.leave(job.bytes());
+        self.held.leave(job.bytes());
+        self.control_queued -= usize::from(job.class() == Class::Control);
         if let Some(index) = self.ring.iter().position(|id| *id == most) {
             self.leave_if_empty(index);
         }
         Some((most, job))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 queued jobs")]
-    fn load(&self, id: TenantId) -> f64 {
-        self.get(id).map_or(0.0, |tenant| tenant.queued as f64 / tenant.weight as f64)
     }
 }
 
 impl<J: Item> Tenant<J> {
     fn new(namespace: Namespace, weight: u64) -> Tenant<J> {
         let classes = std::array::from_fn(|_| Flows::new());
-        Tenant { namespace, weight, deficit: 0, queued: 0, classes, bulk_credit: 0 }
+        Tenant { namespace, weight, deficit: 0, held: Held::default(), classes, bulk_credit: 0 }
     }
 
     /// The place of a job of this class that fits.
@@ -366,7 +386,7 @@ impl<J: Item> Tenant<J> {
     ) -> Option<usize> {
         let before = finished.len();
         let place = self.classes[class as usize].find(fit, finished);
-        self.queued -= finished.len() - before;
+        finished[before..].iter().for_each(|(job, _)| self.held.leave(job.bytes()));
         place
     }
 
@@ -394,7 +414,7 @@ impl<J: Item> Tenant<J> {
 
     fn remove(&mut self, class: Class, place: usize) -> Option<J> {
         let job = self.classes[class as usize].remove(place)?;
-        self.queued -= 1;
+        self.held.leave(job.bytes());
         Some(job)
     }
 
@@ -484,14 +504,16 @@ impl<J: Item> Flows<J> {
         Some(job)
     }
 
-    /// Takes the newest job of the key that is served last.
-    fn last(&mut self) -> Option<J> {
-        let id = *self.ring.back()?;
+    /// Takes the newest job of the key that is served last, of those whose newest is `wanted`.
+    fn last(&mut self, wanted: impl Fn(&J) -> bool) -> Option<J> {
+        let newest = |id: &usize| self.by_id.get(id).and_then(VecDeque::back);
+        let place = self.ring.iter().rposition(|id| newest(id).is_some_and(&wanted))?;
+        let id = self.ring[place];
         let flow = self.by_id.get_mut(&id)?;
         let job = flow.pop_back()?;
         self.queued -= 1;
         if flow.is_empty() {
-            self.ring.pop_back();
+            self.ring.remove(place);
             self.forget_if_many(id);
         }
         Some(job)

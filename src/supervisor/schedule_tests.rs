@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::held::{Held, Measure};
 use super::schedule::{Charge, Fit, Item, Schedule, TenantId};
 use crate::model::{Class, Namespace};
 
@@ -12,6 +13,7 @@ struct Piece {
     flow: usize,
     class: Class,
     cost: u64,
+    bytes: usize,
     charge: Charge,
 }
 
@@ -28,6 +30,10 @@ impl Item for Piece {
         self.cost
     }
 
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn charge(&mut self) -> &mut Charge {
         &mut self.charge
     }
@@ -36,7 +42,7 @@ impl Item for Piece {
 const MS: u64 = 1_000_000;
 
 fn piece(tenant: usize, number: usize) -> Piece {
-    Piece { tenant, number, flow: tenant, class: Class::Interactive, cost: MS, charge: Charge::None }
+    Piece { tenant, number, flow: tenant, class: Class::Interactive, cost: MS, bytes: 0, charge: Charge::None }
 }
 
 fn schedule(weights: &[u32]) -> (Schedule<Piece>, Vec<TenantId>) {
@@ -172,6 +178,18 @@ fn keys_of_a_namespace_take_turns_and_each_is_served_in_order() {
 }
 
 #[test]
+fn who_has_a_fraction_more_than_its_share_makes_room() {
+    let (mut schedule, ids) = schedule(&[2, 5]);
+    (0..3).for_each(|number| schedule.push(ids[1], piece(1, number)));
+    // One of the first weighs as much as two and a half of the second.
+    assert_eq!(schedule.excess(ids[0], 1, Measure::Jobs), 1);
+    let out = schedule.push_out(ids[0], 1, Measure::Jobs).map(|(from, piece)| (from, piece.number));
+    assert_eq!(out, Some((ids[1], 2)));
+    assert_eq!(schedule.excess(ids[0], 1, Measure::Jobs), 0);
+    assert!(schedule.push_out(ids[0], 1, Measure::Jobs).is_none());
+}
+
+#[test]
 fn what_does_not_fit_holds_nobody_up() {
     let (mut schedule, ids) = schedule(&[1, 1]);
     (0..500).for_each(|number| schedule.push(ids[0], Piece { flow: number, ..piece(0, number) }));
@@ -206,7 +224,7 @@ proptest! {
             let piece = take(&mut schedule).expect("there is enough");
             time[piece.tenant] += piece.cost;
         }
-        prop_assume!(ids.iter().all(|id| schedule.queued_of(*id) > 0));
+        prop_assume!(ids.iter().all(|id| schedule.held_of(*id).jobs > 0));
         let dearest = (0..weights.len()).map(cost).max().unwrap_or(0);
         let share = |tenant: usize| time[tenant] / u64::from(weights[tenant]);
         for (one, other) in (0..weights.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
@@ -217,14 +235,14 @@ proptest! {
     /// Whatever is pushed, taken, put back, pushed out and swept: each job comes out once, each key in its order.
     #[test]
     fn nothing_is_lost_and_nothing_comes_twice(
-        steps in proptest::collection::vec((0u8..7, 0usize..3, 0usize..4, class(), 1u64..5), 1..300)
+        steps in proptest::collection::vec((0u8..8, 0usize..3, 0usize..4, class(), 1u64..5, 0usize..4), 1..300)
     ) {
         let (mut schedule, ids) = schedule(&[1, 2, 5]);
         let (mut inside, mut number) = (Vec::new(), 0);
-        for (step, tenant, flow, class, cost) in steps {
+        for (step, tenant, flow, class, cost, bytes) in steps {
             match step {
                 0..=2 => {
-                    let piece = Piece { tenant, number, flow: tenant * 10 + flow, class, cost, charge: Charge::None };
+                    let piece = Piece { tenant, number, flow: tenant * 10 + flow, class, cost, bytes, charge: Charge::None };
                     number += 1;
                     inside.push(piece.clone());
                     schedule.push(ids[tenant], piece);
@@ -245,9 +263,14 @@ proptest! {
                         schedule.put_back(ids[taken.tenant], taken);
                     }
                 }
-                5 => {
-                    if let Some((from, out)) = schedule.push_out(ids[tenant]) {
+                5 | 6 => {
+                    let (by, more) = if step == 5 { (Measure::Jobs, 1) } else { (Measure::Bytes, bytes) };
+                    let (excess, before) = (schedule.excess(ids[tenant], more, by), schedule.held());
+                    // What is told can be pushed out can be, and all that is pushed out comes out.
+                    while before.of(by) - schedule.held().of(by) < excess {
+                        let (from, out) = schedule.push_out(ids[tenant], more, by).expect("there is an excess");
                         prop_assert_eq!(from, ids[out.tenant]);
+                        prop_assert!(out.tenant != tenant);
                         inside.retain(|other| *other != out);
                     }
                 }
@@ -259,8 +282,15 @@ proptest! {
             prop_assert_eq!(schedule.len(), inside.len());
             let turns = schedule.turns();
             prop_assert!(turns.iter().all(|id| turns.iter().filter(|other| *other == id).count() == 1), "{turns:?}");
-            let by_tenant: usize = ids.iter().map(|id| schedule.queued_of(*id)).sum();
-            prop_assert_eq!(by_tenant, inside.len());
+            let held = |of: &dyn Fn(&&Piece) -> bool| {
+                let mut held = Held::default();
+                inside.iter().filter(of).for_each(|piece| held.enter(piece.bytes));
+                held
+            };
+            prop_assert_eq!(schedule.held(), held(&|_| true));
+            for (tenant, id) in ids.iter().enumerate() {
+                prop_assert_eq!(schedule.held_of(*id), held(&|piece| piece.tenant == tenant));
+            }
         }
     }
 

@@ -13,21 +13,22 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
+use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
 use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, BatchJob, Device, Fate, FoundKey, Session};
+use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
 use crate::config::VerifyAfterSign;
 use crate::crypto;
 use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
 use crate::telemetry::MemberMetrics;
 
-/// One signature in so many is verified, where they are sampled.
+/// After one operation in so many the key is verified, where that is sampled.
 const SAMPLE: u64 = 512;
-/// Keys a session remembers to have signed rightly with.
+/// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
@@ -57,7 +58,7 @@ pub(super) struct SessionThread {
     /// Without work for so long, it exercises a key; `None` is never.
     pub(super) keep_alive: Option<Duration>,
     /// The key to exercise: one the member has proven to hold.
-    pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
+    pub(super) exercised: Arc<ArcSwapOption<Proven>>,
     pub(super) report: Box<dyn Fn(SessionEvent) + Send>,
     /// Dropped last: after the session and the device.
     pub(super) _presence: Presence,
@@ -90,7 +91,7 @@ fn note<K: Eq + Hash>(keys: &mut HashSet<K, RandomState>, key: K) {
 
 impl Started {
     fn as_batch_job(&self) -> BatchJob<'_> {
-        BatchJob { handle: self.handle, kind: self.work.key.public().kind, operation: &self.work.operation }
+        BatchJob { handle: self.handle, kind: self.work.key.identity().kind(), operation: &self.work.operation }
     }
 }
 
@@ -101,12 +102,12 @@ struct Running {
     /// The jobs that are with the token.
     started: Vec<Started>,
     results: Vec<Result<Bytes, BackendError>>,
-    /// Keys, by their flows, and the handles of theirs that this session has been seen to sign rightly with: one that is found
-    /// anew is another handle.
+    /// Keys, by their flows, and the handles of theirs that were seen in this session to be these keys: by a signature, or by a
+    /// proof. One that is found anew is another handle.
     seen: HashSet<(usize, u64), RandomState>,
-    /// Keys whose handles were found and proven anew because they signed wrongly here.
+    /// Keys whose handles were found and proven anew because they were not these keys here.
     doubted: HashSet<usize, RandomState>,
-    signatures: u64,
+    operations: u64,
     rest: Duration,
     /// When the last call ended, the batch was taken, or whatever else takes long was done: the next call begins then.
     now: Instant,
@@ -117,7 +118,7 @@ impl Running {
         let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
         let (seen, doubted) = (HashSet::default(), HashSet::default());
         let now = Instant::now();
-        Running { session, outbox, started, results, seen, doubted, signatures: 0, rest: REST_FIRST, now }
+        Running { session, outbox, started, results, seen, doubted, operations: 0, rest: REST_FIRST, now }
     }
 
     /// Goes on with another session, in which a handle may name what it did not.
@@ -261,36 +262,85 @@ impl SessionThread {
 
     /// Has the token do what was started.
     fn perform(&self, running: &mut Running) {
-        let Running { session, started, results, seen, doubted, signatures, now, .. } = running;
-        results.clear();
-        let began = *now;
-        self.watch.begin_call(began);
-        match started.as_slice() {
-            [one] => results.push(session.perform(one.handle, one.work.key.public().kind, &one.work.operation)),
+        running.results.clear();
+        self.watch.begin_call(running.now);
+        let stranger = self.first_stranger(running);
+        let Running { session, started, results, now, .. } = running;
+        let begun = *now;
+        let known = &started[..stranger.as_ref().map_or(started.len(), |(place, _)| *place)];
+        match known {
+            [] => {}
+            [one] => {
+                results.push(session.perform(one.handle, one.work.key.identity().kind(), &one.work.operation));
+            }
             many => {
                 let jobs: Vec<BatchJob<'_>> = many.iter().map(Started::as_batch_job).collect();
                 session.perform_batch(&jobs, &mut |_, result| results.push(result));
             }
         }
         *now = Instant::now();
-        let took = (*now - began) / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
+        let took = (*now - begun) / u32::try_from(results.len().max(1)).unwrap_or(u32::MAX);
         self.watch.end_call();
+        let ended = results.last().is_some_and(|result| result.as_ref().is_err_and(|error| error.fate != Fate::Keep));
+        if let Some((_, error)) = stranger.filter(|_| !ended) {
+            results.push(Err(error));
+        }
+        self.look_at(running, begun, took);
+    }
+
+    /// The first of the started jobs whose handle turns out not to be its key, before it is used for what nobody can check
+    /// afterwards. Signatures are checked when they are made.
+    fn first_stranger(&self, running: &mut Running) -> Option<(usize, BackendError)> {
+        let Running { session, started, seen, doubted, now, .. } = running;
+        for (place, Started { work, handle }) in started.iter().enumerate() {
+            let by = (work.flow(), *handle);
+            if matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
+                continue;
+            }
+            let first = !doubted.contains(&work.flow());
+            let known = self.is_known(session.as_mut(), work, *handle, first);
+            // What proofs take is none of the operation's own time.
+            *now = Instant::now();
+            if let Err(error) = known {
+                if matches!(error.fault, Fault::KeyMismatch { .. }) {
+                    note(doubted, work.flow());
+                }
+                return Some((place, error));
+            }
+            note(seen, by);
+        }
+        None
+    }
+
+    /// Counts what was done, and looks at some of it before anybody gets it.
+    fn look_at(&self, running: &mut Running, began: Instant, took: Duration) {
+        let Running { session, started, results, seen, doubted, operations, now, .. } = running;
         for (Started { work, handle }, result) in started.iter().zip(results.iter_mut()) {
             if result.is_ok() {
-                work.key.learn(took);
+                work.key.learn(&work.operation, took);
             }
             let class = work.terms.class;
             self.metrics.job_finished(took, class, result.is_ok());
             let tenant = work.key.metrics();
             tenant.job_started(began.saturating_duration_since(work.queued_at), class);
             tenant.job_finished(took);
-            if let Ok(signature) = result {
+            if let Ok(answer) = result {
                 let by = (work.flow(), *handle);
                 let first = !seen.contains(&by);
-                if !first && !self.is_sampled(signatures) {
+                if !first && !self.is_sampled(operations) {
                     continue;
                 }
-                match self.check(work, signature, first && !doubted.contains(&work.flow())) {
+                let first = first && !doubted.contains(&work.flow());
+                let checked = match &work.operation {
+                    KeyOperation::Sign { .. } => self.check(work, answer, first),
+                    KeyOperation::Encrypt { .. } | KeyOperation::Decrypt { .. } | KeyOperation::Mac { .. } => {
+                        self.watch.begin_call(*now);
+                        let known = self.is_known(session.as_mut(), work, *handle, first);
+                        self.watch.end_call();
+                        known
+                    }
+                };
+                match checked {
                     Ok(()) => note(seen, by),
                     Err(error) => {
                         note(doubted, work.flow());
@@ -332,9 +382,9 @@ impl SessionThread {
         after
     }
 
-    fn is_sampled(&self, signatures: &mut u64) -> bool {
-        let number = *signatures;
-        *signatures += 1;
+    fn is_sampled(&self, operations: &mut u64) -> bool {
+        let number = *operations;
+        *operations += 1;
         match self.verify {
             VerifyAfterSign::Always => true,
             VerifyAfterSign::Sampled => number % SAMPLE == SAMPLE - 1,
@@ -346,31 +396,42 @@ impl SessionThread {
     /// the `first` one of a key, it is the session's handle that is wrong: the key is found and proven again, once.
     fn check(&self, work: &Work, signature: &Bytes, first: bool) -> Result<(), BackendError> {
         match self.is_right(work, signature) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.stranger(work, first)),
             // What cannot be checked was not promised to be, unless everything is.
-            Err(fault) if self.verify == VerifyAfterSign::Always => return Err(BackendError::keep(fault)),
-            Err(_) => return Ok(()),
+            Err(fault) if self.verify == VerifyAfterSign::Always => Err(BackendError::keep(fault)),
+            Err(_) => Ok(()),
         }
+    }
+
+    /// Refuses a handle that does not prove to be the key; as for [`SessionThread::check`]'s signatures.
+    fn is_known(&self, session: &mut dyn Session, work: &Work, handle: u64, first: bool) -> Result<(), BackendError> {
+        if proof::is_key(session, handle, work.key.identity())? { Ok(()) } else { Err(self.stranger(work, first)) }
+    }
+
+    /// The error of a handle that is another key's.
+    fn stranger(&self, work: &Work, first: bool) -> BackendError {
         let key = work.key.name().to_owned();
         if first {
             self.metrics.key_mismatch();
-            let reason =
-                "its handle signs with another key in a session just opened: it is found and proven anew".into();
+            let reason = "its handle is another key's in a session just opened: it is found and proven anew".into();
             let fault = Fault::KeyMismatch { key, reason };
-            return Err(BackendError { fault, fate: Fate::FindAgain, cause: "key_mismatch" });
+            return BackendError { fault, fate: Fate::FindAgain, cause: "key_mismatch" };
         }
         self.metrics.wrong_signature();
         let reason =
-            "a signature it made does not verify under the recorded public key: its member serves no more; check \
-                      the token, then restart"
+            "a signature it made does not verify under the recorded public key, or a proof not as recorded: its \
+                      member serves no more; check the token, then restart"
                 .into();
-        Err(BackendError::new(Fate::Retire, Fault::KeyMismatch { key, reason }))
+        BackendError::new(Fate::Retire, Fault::KeyMismatch { key, reason })
     }
 
     fn is_right(&self, work: &Work, signature: &Bytes) -> Result<bool, Fault> {
-        let KeyOperation::Sign { scheme, hash, input } = &work.operation;
-        let public = work.key.public();
+        let (KeyOperation::Sign { scheme, hash, input }, Some(public)) =
+            (&work.operation, work.key.identity().public())
+        else {
+            return Err(Fault::internal("a signature by a key without a public half"));
+        };
         let SignatureScheme::RsaPss { salt } = scheme else {
             return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
         };
@@ -442,13 +503,13 @@ impl SessionThread {
         *pause = (*pause * 2).min(REST_MAX);
     }
 
-    /// Has a key sign something of ours, so that the token does not forget a session nobody uses; and learns so of what
+    /// Has a key prove itself, so that the token does not forget a session nobody uses; and learns so of what
     /// broke before a client does. Where the token holds none of the keys, the session itself is asked after.
     fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
-        let found = self.exercised.load_full();
+        let proven = self.exercised.load_full();
         self.watch.begin_call(Instant::now());
-        let result = match &found {
-            Some(found) => proof::exercise(running.session.as_mut(), found),
+        let result = match &proven {
+            Some(proven) => proof::exercise(running.session.as_mut(), proven),
             None => running.session.check_alive(),
         };
         self.watch.end_call();

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
 use super::control::ControlThread;
+use super::control::Proven;
 use super::health::{Again, Event, Health, Step};
 use super::pool::Member;
 use super::route::{KeyRoute, KeySpec, MemberId, PreparedKey, Routes};
@@ -17,7 +18,7 @@ use super::seats::Seat;
 use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
 use super::watch::Watch;
-use crate::backend::{BackendError, Device, Fate, FoundKey};
+use crate::backend::{BackendError, Device, Fate};
 use crate::config::{Limits, Traits, VerifyAfterSign};
 use crate::model::{Fault, Secret};
 use crate::telemetry::SessionCounts;
@@ -76,7 +77,7 @@ pub(super) struct SlotActor {
     /// Its token is let go of: it does not come up any more.
     pub(super) leaving: bool,
     /// The key that idle sessions exercise.
-    pub(super) exercised: Arc<ArcSwapOption<FoundKey>>,
+    pub(super) exercised: Arc<ArcSwapOption<Proven>>,
 }
 
 /// Finds (or generates) and proves a key.
@@ -351,7 +352,7 @@ impl SlotActor {
 
     pub(super) fn publish(&self) {
         let (state, sessions, keys) = (self.health.state(), self.health.open(), self.keys.held());
-        self.member.note_proving(self.keys.proving());
+        self.member.note_untried(self.keys.untried());
         let reason = self.down.clone();
         self.member.publish(|status| {
             status.state = state;

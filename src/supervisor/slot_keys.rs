@@ -21,11 +21,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PROOFS_MAX: usize = 64;
 
 /// One managed key.
-struct Key {
+pub(super) struct Key {
     spec: KeySpec,
     route: Arc<KeyRoute>,
     held: bool,
     proof: Proof,
+    /// Whether a proof of it has ever come to anything.
+    tried: bool,
     next_try: Instant,
     back_off: BackOff,
     /// Why it was not proven the last time, so that the same is not said again and again.
@@ -51,12 +53,14 @@ pub(super) struct SlotKeys {
     /// Counted here, since there may be very many keys.
     held: usize,
     running: usize,
+    /// Keys whose first proof is under way.
+    untried: usize,
     probe_min: Duration,
 }
 
 impl SlotKeys {
     pub(super) fn new(probe_min: Duration) -> SlotKeys {
-        SlotKeys { by_uuid: HashMap::new(), queue: VecDeque::new(), held: 0, running: 0, probe_min }
+        SlotKeys { by_uuid: HashMap::new(), queue: VecDeque::new(), held: 0, running: 0, untried: 0, probe_min }
     }
 
     /// How many it holds.
@@ -64,9 +68,10 @@ impl SlotKeys {
         self.held
     }
 
-    /// How many are being proven, or wait for that.
-    pub(super) fn proving(&self) -> usize {
-        self.running + self.queue.len()
+    /// How many are being proven for the first time, or wait for that. One that was looked for and is not there is looked
+    /// for again and again, and nobody waits for it.
+    pub(super) fn untried(&self) -> usize {
+        self.untried
     }
 
     fn hold(&mut self, uuid: &str, held: bool) {
@@ -76,21 +81,29 @@ impl SlotKeys {
         }
     }
 
-    fn insert(&mut self, key: Key) {
+    pub(super) fn insert(&mut self, key: Key) {
         let (uuid, held) = (key.spec.uuid.clone(), key.held);
         let old = self.by_uuid.insert(uuid, key);
-        self.held = self.held + usize::from(held) - usize::from(old.is_some_and(|old| old.held));
+        self.held += usize::from(held);
+        old.iter().for_each(|old| self.uncount(old));
     }
 
-    fn enqueue(&mut self, uuid: &str) {
+    /// A key is no longer among them.
+    fn uncount(&mut self, key: &Key) {
+        self.held -= usize::from(key.held);
+        self.untried -= usize::from(key.is_awaited());
+    }
+
+    pub(super) fn enqueue(&mut self, uuid: &str) {
         if let Some(key) = self.by_uuid.get_mut(uuid).filter(|key| key.proof == Proof::None) {
             key.proof = Proof::Queued;
+            self.untried += usize::from(key.is_awaited());
             self.queue.push_back(uuid.to_owned());
         }
     }
 
     /// The next key to be proven, if there is room for one more.
-    fn next(&mut self) -> Option<KeySpec> {
+    pub(super) fn next(&mut self) -> Option<KeySpec> {
         while self.running < PROOFS_MAX {
             let uuid = self.queue.pop_front()?;
             let Some(key) = self.by_uuid.get_mut(&uuid).filter(|key| key.proof == Proof::Queued) else { continue };
@@ -102,10 +115,13 @@ impl SlotKeys {
         None
     }
 
-    fn ended(&mut self, uuid: &str) {
+    /// A proof has ended; it was of use, unless it was made to a login that is gone.
+    pub(super) fn ended(&mut self, uuid: &str, of_use: bool) {
         self.running -= 1;
         if let Some(key) = self.by_uuid.get_mut(uuid).filter(|key| key.proof == Proof::Running) {
+            self.untried -= usize::from(key.is_awaited());
             key.proof = Proof::None;
+            key.tried |= of_use;
         }
     }
 
@@ -136,15 +152,31 @@ impl SlotKeys {
     /// Holds a key no longer. False if it never did.
     pub(super) fn forget(&mut self, uuid: &str, member: &Member) -> bool {
         let Some(key) = self.by_uuid.remove(uuid) else { return false };
-        self.held -= usize::from(key.held);
+        self.uncount(&key);
         let gone = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
         key.route.remove_holder(member.id, &gone);
         true
     }
 
-    fn key(&self, spec: KeySpec, route: Arc<KeyRoute>) -> Key {
+    pub(super) fn key(&self, spec: KeySpec, route: Arc<KeyRoute>) -> Key {
         let back_off = BackOff::new(self.probe_min, PAUSE_MAX);
-        Key { spec, route, held: false, proof: Proof::None, next_try: Instant::now(), back_off, told: None }
+        Key {
+            spec,
+            route,
+            held: false,
+            proof: Proof::None,
+            tried: false,
+            next_try: Instant::now(),
+            back_off,
+            told: None,
+        }
+    }
+}
+
+impl Key {
+    /// Whether its first proof is under way.
+    fn is_awaited(&self) -> bool {
+        !self.tried && self.proof != Proof::None
     }
 }
 
@@ -179,8 +211,9 @@ impl SlotActor {
             let (uuid, epoch) = (spec.uuid.clone(), self.epoch);
             let proven = self.control.run(self.settings.limits.call_open, move |control| control.prepare(&spec));
             ctx.spawn(proven.into_actor(self).map(move |result, actor, ctx| {
-                actor.keys.ended(&uuid);
-                if actor.is_ready() && actor.epoch == epoch {
+                let of_use = actor.is_ready() && actor.epoch == epoch;
+                actor.keys.ended(&uuid, of_use);
+                if of_use {
                     let result = actor.control_said(result);
                     actor.proven(&uuid, result, ctx);
                 } else if actor.is_ready() {
@@ -190,7 +223,7 @@ impl SlotActor {
                 actor.prove_next(ctx);
             }));
         }
-        self.member.note_proving(self.keys.proving());
+        self.member.note_untried(self.keys.untried());
     }
 
     fn proven(&mut self, uuid: &str, result: Result<Proven, BackendError>, ctx: &mut Context<Self>) {
@@ -202,7 +235,7 @@ impl SlotActor {
                 key.back_off.reset();
                 let handle = proven.found.handle;
                 key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
-                self.exercised.store(Some(Arc::new(proven.found)));
+                self.exercised.store(Some(Arc::new(proven)));
                 self.member.pool.lane.nudge();
                 self.publish();
             }
@@ -295,19 +328,20 @@ impl SlotActor {
     }
 
     fn first_use(&mut self, mut spec: KeySpec, proven: Proven) -> PreparedKey {
-        let route = self.routes.get_or_make(&spec, &proven.key.public, &self.member.pool);
+        let route = self.routes.get_or_make(&spec, &proven.key.identity, &self.member.pool);
         let handle = proven.found.handle;
         route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
-        self.exercised.store(Some(Arc::new(proven.found)));
-        spec.recorded = Some(proven.key.public.clone());
+        let prepared = proven.key.clone();
+        self.exercised.store(Some(Arc::new(proven)));
+        spec.recorded = Some(prepared.identity.clone());
         let mut key = self.keys.key(spec, route);
         key.held = true;
         self.keys.insert(key);
         self.publish();
-        proven.key
+        prepared
     }
 
-    /// Serves a key whose public half is known, or takes note of its new settings.
+    /// Serves a key whose identity is known, or takes note of its new settings.
     pub(super) fn adopt(&mut self, Adopt { spec, route }: Adopt, ctx: &mut Context<Self>) {
         route.cap(spec.max_parallel);
         let (uuid, pin) = (spec.uuid.clone(), spec.pin.clone());

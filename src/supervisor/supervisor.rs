@@ -13,7 +13,7 @@ use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, PublicKey, Secret, TokenSelector};
+use crate::model::{Deadline, Fault, KeyIdentity, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
@@ -134,12 +134,12 @@ impl Supervisor {
         }
     }
 
-    /// Registers a key whose public half is known: its route, which members join once they have proven to hold it.
+    /// Registers a key whose identity is known: its route, which members join once they have proven to hold it.
     /// Called again for the same key, it changes the key's settings. Its token is in use until [`Supervisor::release`].
-    pub fn adopt(&self, spec: KeySpec, public: &PublicKey) -> Arc<KeyRoute> {
+    pub fn adopt(&self, spec: KeySpec, identity: &KeyIdentity) -> Arc<KeyRoute> {
         let found = self.name_token(&spec);
         let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| pool);
-        let route = self.shared.routes.get_or_make(&spec, public, pool);
+        let route = self.shared.routes.get_or_make(&spec, identity, pool);
         match found {
             Ok(_) => {}
             Err(fault) => {

@@ -9,6 +9,12 @@ pub enum OperationLabel {
     Sign,
     /// The hot operation verify.
     Verify,
+    /// The hot operation encrypt.
+    Encrypt,
+    /// The hot operation decrypt.
+    Decrypt,
+    /// The hot operation MAC.
+    Mac,
     /// The hot operation sign certificate.
     SignCertificate,
     /// A generic read.
@@ -25,9 +31,12 @@ pub enum OperationLabel {
 
 impl OperationLabel {
     /// Every label.
-    pub const ALL: [OperationLabel; 8] = [
+    pub const ALL: [OperationLabel; 11] = [
         OperationLabel::Sign,
         OperationLabel::Verify,
+        OperationLabel::Encrypt,
+        OperationLabel::Decrypt,
+        OperationLabel::Mac,
         OperationLabel::SignCertificate,
         OperationLabel::Read,
         OperationLabel::Write,
@@ -41,6 +50,9 @@ impl OperationLabel {
         match &operation.body {
             Body::Sign(_) => OperationLabel::Sign,
             Body::Verify(_) => OperationLabel::Verify,
+            Body::Encrypt(_) => OperationLabel::Encrypt,
+            Body::Decrypt(_) => OperationLabel::Decrypt,
+            Body::Mac(_) => OperationLabel::Mac,
             Body::SignCertificate(_) => OperationLabel::SignCertificate,
             Body::Request(request) => match request.verb {
                 Verb::Read => OperationLabel::Read,
@@ -61,6 +73,9 @@ impl OperationLabel {
         match self {
             OperationLabel::Sign => "sign",
             OperationLabel::Verify => "verify",
+            OperationLabel::Encrypt => "encrypt",
+            OperationLabel::Decrypt => "decrypt",
+            OperationLabel::Mac => "mac",
             OperationLabel::SignCertificate => "sign_certificate",
             OperationLabel::Read => "read",
             OperationLabel::Write => "write",

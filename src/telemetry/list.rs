@@ -36,6 +36,8 @@ pub(super) const JOB_DEVICE_SECONDS: &str = "keyway_job_device_seconds";
 pub(super) const TENANT_DEVICE_SECONDS: &str = "keyway_tenant_device_seconds";
 pub(super) const LANE_DEPTH: &str = "keyway_lane_depth";
 pub(super) const LANE_LIMIT: &str = "keyway_lane_limit";
+pub(super) const LANE_BYTES: &str = "keyway_lane_bytes";
+pub(super) const LANE_BYTES_LIMIT: &str = "keyway_lane_bytes_limit";
 pub(super) const MEMBER_STATE: &str = "keyway_member_state";
 pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
 pub(super) const SESSIONS: &str = "keyway_sessions";
@@ -110,6 +112,18 @@ pub const METRICS: &[MetricInfo] = &[
     ),
     metric(LANE_DEPTH, Gauge, &["pool", "namespace", "class"], "Jobs queued in the lane, sampled."),
     metric(LANE_LIMIT, Gauge, &["pool", "of"], "Most jobs the lane queues: of the whole pool, and of one namespace."),
+    metric(
+        LANE_BYTES,
+        Gauge,
+        &["pool", "namespace"],
+        "Bytes of the messages of jobs queued in the lane, sampled. Digests are none: they lie in the job itself.",
+    ),
+    metric(
+        LANE_BYTES_LIMIT,
+        Gauge,
+        &["pool", "of"],
+        "Most bytes of messages the lane queues: of the whole pool, and of one namespace.",
+    ),
     metric(LANE_REFUSED, Counter, &["pool", "namespace"], "Jobs refused because a bound of the lane was reached."),
     metric(
         RETRIES,
@@ -169,7 +183,8 @@ pub const METRICS: &[MetricInfo] = &[
         KEY_MISMATCHES,
         Counter,
         &["pool", "library", "token", "worker"],
-        "Proofs that found another key than the one recorded, or whose signature was another key's. Any is an alarm.",
+        "Proofs that found another key than the one recorded, or than another member's, or whose signature was another \
+         key's. Any is an alarm.",
     ),
     metric(
         BREAKER,

@@ -196,6 +196,11 @@ fn count(value: usize) -> f64 {
     f64::from(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53 bytes")]
+fn count_bytes(value: usize) -> f64 {
+    value as f64
+}
+
 fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
     let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect::<Vec<_>>();
     Key::from_parts(name, labels)
@@ -296,9 +301,10 @@ mod tests {
         let telemetry = Telemetry::new();
         let pool = telemetry.pool("dev");
         pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
-        pool.tenant("root").depth([1, 2, 3]);
+        pool.tenant("root").depth([1, 2, 3], 4);
         telemetry.key_sets(vec![key_set("k")]);
         pool.lane_limits(4096, 1024);
+        pool.lane_bytes_limits(1 << 27, 1 << 25);
         telemetry.library("dev").worker_started("keyway-dev", true);
         telemetry.request_finished(OperationLabel::Read, OutcomeLabel::Ok, Wire::Http, Duration::ZERO);
         let text = telemetry.render();

@@ -9,7 +9,7 @@ use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use super::histogram::{Buckets, Histogram};
-use super::{LoginLabel, PoolMetrics, count, counter, gauge, list};
+use super::{LoginLabel, PoolMetrics, count, count_bytes, counter, gauge, list};
 use crate::model::{Class, MemberState};
 
 /// Causes that are told apart, of one metric of one member; the rest counts as `other`.
@@ -35,6 +35,7 @@ pub struct TenantMetrics {
     queue_seconds: [OnceLock<Histogram>; Class::ALL.len()],
     device_seconds: Histogram,
     depth: [Gauge; Class::ALL.len()],
+    bytes: Gauge,
     refused: Counter,
     retried: Counter,
     not_retried: Counter,
@@ -71,8 +72,9 @@ impl TenantMetrics {
         self.not_retried.increment(1);
     }
 
-    /// Jobs queued now, by class.
-    pub fn depth(&self, queued: [usize; Class::ALL.len()]) {
+    /// Jobs queued now, by class, and the bytes of their messages.
+    pub fn depth(&self, queued: [usize; Class::ALL.len()], bytes: usize) {
+        self.bytes.set(count_bytes(bytes));
         for (gauge, queued) in self.depth.iter().zip(queued) {
             gauge.set(count(queued));
         }
@@ -221,6 +223,7 @@ impl PoolMetrics {
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
             device_seconds: self.histograms().get(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
             depth: Class::ALL.map(|class| gauge(recorder, list::LANE_DEPTH, &with("class", class.label()))),
+            bytes: gauge(recorder, list::LANE_BYTES, &labels),
             refused: counter(recorder, list::LANE_REFUSED, &labels),
             retried: counter(recorder, list::RETRIES, &with("result", "tried")),
             not_retried: counter(recorder, list::RETRIES, &with("result", "refused")),
@@ -261,6 +264,14 @@ impl PoolMetrics {
     pub fn lane_limits(&self, jobs: usize, jobs_per_namespace: usize) {
         for (of, limit) in [("pool", jobs), ("namespace", jobs_per_namespace)] {
             gauge(self.recorder(), list::LANE_LIMIT, &[("pool", self.name()), ("of", of)]).set(count(limit));
+        }
+    }
+
+    /// Those of the bytes that jobs queued in it carry.
+    pub fn lane_bytes_limits(&self, bytes: usize, bytes_per_namespace: usize) {
+        for (of, limit) in [("pool", bytes), ("namespace", bytes_per_namespace)] {
+            let labels = [("pool", self.name()), ("of", of)];
+            gauge(self.recorder(), list::LANE_BYTES_LIMIT, &labels).set(count_bytes(limit));
         }
     }
 }

@@ -37,6 +37,11 @@ pub fn render(response: Response) -> Rendered {
             envelope["data"] = Value::Object(data);
             Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
+        Response::Failed { status, data, warnings } => {
+            let mut envelope = envelope(warnings);
+            envelope["data"] = Value::Object(data);
+            Rendered { status, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
+        }
         Response::Bare { status, body } => {
             Rendered { status, content_type: JSON, body: to_bytes(&body), retry_after: None }
         }

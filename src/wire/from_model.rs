@@ -14,6 +14,11 @@ pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
             Answer::Signature(proto::Signature { signature, key_version })
         }
         Ok(Outcome::Verdict { valid }) => Answer::Verdict(proto::Verdict { valid }),
+        Ok(Outcome::Ciphertext { ciphertext, key_version }) => {
+            Answer::Ciphertext(proto::Ciphertext { ciphertext, key_version })
+        }
+        Ok(Outcome::Plaintext(plaintext)) => Answer::Plaintext(proto::Plaintext { plaintext: plaintext.into_bytes() }),
+        Ok(Outcome::Mac { mac, key_version }) => Answer::Mac(proto::MacValue { mac, key_version }),
         Ok(Outcome::Certificate(issued)) => Answer::Certificate(proto::Certificate {
             certificate: issued.certificate,
             chain: issued.chain,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::proto;
 use crate::model::{
-    Body, CertificateRequest, Data, Fault, Hash, Marshaling, Request, SaltLength, SignRequest, SignatureScheme, Verb,
-    VerifyRequest,
+    Body, CertificateRequest, Data, DecryptRequest, EncryptRequest, Fault, Hash, MacRequest, Marshaling, Request,
+    RsaPadding, SaltLength, SecretBytes, SignRequest, SignatureScheme, Verb, VerifyRequest,
 };
 
 /// What a call asks for.
@@ -32,6 +32,29 @@ pub fn parse_call(operation: Option<proto::call::Operation>) -> Result<CallBody,
             let request = VerifyRequest { signed: sign_request(signed)?, signature: verify.signature };
             Ok(CallBody::Operation(Body::Verify(request)))
         }
+        Some(Operation::Encrypt(encrypt)) => Ok(CallBody::Operation(Body::Encrypt(EncryptRequest {
+            mount: encrypt.mount,
+            key: encrypt.key,
+            key_version: encrypt.key_version,
+            plaintext: SecretBytes::lent(encrypt.plaintext),
+            associated_data: encrypt.associated_data,
+            padding: padding(encrypt.padding)?,
+        }))),
+        Some(Operation::Decrypt(decrypt)) => Ok(CallBody::Operation(Body::Decrypt(DecryptRequest {
+            mount: decrypt.mount,
+            key: decrypt.key,
+            key_version: decrypt.key_version,
+            ciphertext: decrypt.ciphertext,
+            associated_data: decrypt.associated_data,
+            padding: padding(decrypt.padding)?,
+        }))),
+        Some(Operation::Mac(mac)) => Ok(CallBody::Operation(Body::Mac(MacRequest {
+            mount: mac.mount,
+            key: mac.key,
+            key_version: mac.key_version,
+            input: SecretBytes::lent(mac.input),
+            hash: hash(mac.hash)?,
+        }))),
         Some(Operation::SignCertificate(sign)) => Ok(CallBody::Operation(Body::SignCertificate(CertificateRequest {
             mount: sign.mount,
             role: sign.role,
@@ -82,6 +105,14 @@ fn sign_request(sign: proto::Sign) -> Result<SignRequest, Fault> {
         scheme,
         salt,
         marshaling,
+    })
+}
+
+fn padding(value: i32) -> Result<Option<RsaPadding>, Fault> {
+    Ok(match proto::EncryptionPadding::try_from(value).map_err(|_| unknown("padding", value))? {
+        proto::EncryptionPadding::Default => None,
+        proto::EncryptionPadding::Oaep => Some(RsaPadding::Oaep),
+        proto::EncryptionPadding::Pkcs1v15 => Some(RsaPadding::Pkcs1v15),
     })
 }
 

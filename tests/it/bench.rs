@@ -1,23 +1,29 @@
 //! `keyway bench`, run as its users run it, but shortly: its fields, not its figures.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::daemon::wait_for;
+use crate::isolation::{children, is_worker};
 use crate::token::{self, LABEL, PIN, Token};
 
 /// Runs the bench on this token.
 fn bench(token: &Token, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_keyway"))
+    command(token, more).output().unwrap()
+}
+
+fn command(token: &Token, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyway"));
+    command
         .args(["bench", "-format=json", "-token", LABEL, "-pin=env:BENCH_PIN", "-profile", token::profile()])
         .arg("-library")
         .arg(token::module())
         .args(more)
         .envs(token.environment())
         .env("BENCH_PIN", PIN)
-        .env("TMPDIR", token.folder.path())
-        .output()
-        .unwrap()
+        .env("TMPDIR", token.folder.path());
+    command
 }
 
 /// What it printed, if it went well.
@@ -105,6 +111,26 @@ fn ratios_are_of_the_operators_own_key_which_stays_as_it_is() {
     assert_eq!(echoed["measured"][0]["reference"], "echo");
     assert!(echoed["measured"][0]["compared_with"]["server_us"][0].as_f64().unwrap() >= 0.0);
     assert_eq!(left_behind(&token), 0);
+}
+
+#[test]
+fn the_loop_has_the_library_in_its_own_process_wherever_the_daemon_has_it() {
+    let token = Token::new();
+    for (isolation, expected) in [(&[][..], 0), (&["-isolation=process", "-workers=2"], 2)] {
+        let short = ["-generate-keys", "-keys=p256", "-loads=1x1", "-rounds=3", "-round-ms=300"];
+        let mut command = command(&token, &[&short[..], isolation].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut of_the_bench, mut of_the_daemon) = (0, 0);
+        wait_for("its end", || {
+            let (workers, others): (Vec<_>, Vec<_>) = children(child.id()).into_iter().partition(|pid| is_worker(*pid));
+            let theirs = others.into_iter().flat_map(children).filter(|pid| is_worker(*pid)).count();
+            (of_the_bench, of_the_daemon) = (of_the_bench.max(workers.len()), of_the_daemon.max(theirs));
+            child.try_wait().unwrap()
+        });
+        let measured = json(&child.wait_with_output().unwrap());
+        assert!(measured["measured"][0]["compared_with"]["per_second"][0].as_f64().unwrap() > 0.0);
+        assert_eq!((of_the_bench, of_the_daemon), (0, expected), "{isolation:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use keyway::model::Verb;
 use keyway::wire::proto;
 use serde_json::json;
 
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, Setup, scrape, wait_for};
 use crate::sim::Sim;
 use crate::token::{self, Token};
 
@@ -14,15 +14,32 @@ fn p256() -> serde_json::Value {
     serde_json::from_str(P256).unwrap()
 }
 
+/// The library in the daemon, and in two worker processes; and how many they are.
+const PLACES: [(&str, u32); 2] = [("isolation = \"none\"", 1), ("isolation = \"process\"\n workers = 2", 2)];
+
+/// Waits until this many processes that have the library loaded serve a key.
+fn until_all_hold(daemon: &Daemon, processes: u32, key: &str) {
+    let key = format!("{{pool=\"hsm/keyway-test\",namespace=\"root\",key=\"{key}\"}}");
+    let all = format!("keyway_key_holders{key} {processes}\n");
+    wait_for(&all, || scrape(&daemon.folder.join("metrics.sock")).contains(&all).then_some(()));
+}
+
 fn sign() -> proto::Sign {
     proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..proto::Sign::default() }
 }
 
 #[tokio::test]
 async fn a_signature_costs_two_calls_and_no_search() {
+    for (stanza, processes) in PLACES {
+        each_signature_costs_two_calls(stanza, processes).await;
+    }
+}
+
+async fn each_signature_costs_two_calls(stanza: &'static str, processes: u32) {
     let token = Token::new();
-    let daemon = Daemon::new(&token).await;
+    let daemon = Daemon::with(&token, Setup { stanza, ..Setup::default() }).await;
     daemon.transit_key("doc", p256()).await;
+    until_all_hold(&daemon, processes, "doc");
     let framed = daemon.framed().await;
     framed.sign(sign()).await.unwrap();
     let searches = ["C_FindObjectsInit", "C_GetAttributeValue", "C_OpenSession", "C_Login", "C_GetTokenInfo"];
@@ -35,14 +52,20 @@ async fn a_signature_costs_two_calls_and_no_search() {
     let risen: Vec<u64> = after.0.iter().zip(&before.0).map(|(after, before)| after - before).collect();
     assert_eq!(risen, [100, 100, 0, 0]);
     assert_eq!(after.1, before.1, "{searches:?}");
-    assert_eq!(token.calls("C_Login"), 1);
+    assert_eq!(token.calls("C_Login"), u64::from(processes));
 }
 
 #[tokio::test]
 async fn a_wrong_pin_is_tried_once_whatever_keys_and_restarts_there_are() {
+    for (stanza, processes) in PLACES {
+        a_wrong_pin_is_tried_once(stanza, processes).await;
+    }
+}
+
+async fn a_wrong_pin_is_tried_once(stanza: &'static str, processes: u32) {
     let token = Token::new();
-    let wrong =
-        || Setup { pin: "0000", more: "limits {\n probe_min = \"10ms\"\n probe_max = \"20ms\"\n}", ..Setup::default() };
+    let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"20ms\"\n}";
+    let wrong = || Setup { pin: "0000", more, stanza, ..Setup::default() };
     let daemon = Daemon::with(&token, wrong()).await;
     let mut told = Vec::new();
     for name in ["one", "two", "three"] {
@@ -51,7 +74,8 @@ async fn a_wrong_pin_is_tried_once_whatever_keys_and_restarts_there_are() {
     }
     assert!(told.iter().all(|told| told.contains("PIN")), "{told:?}");
     let members = daemon.read("sys/keyway/status").await["members"].clone();
-    assert_eq!(members[0]["state"], "refused", "{members}");
+    let states: Vec<_> = members.as_array().unwrap().iter().map(|member| &member["state"]).collect();
+    assert_eq!(states, vec!["refused"; processes as usize], "{members}");
     assert_eq!(token.calls("C_Login"), 1, "{told:?}");
     let root_token = daemon.root_token.clone();
     drop(daemon);
@@ -63,18 +87,25 @@ async fn a_wrong_pin_is_tried_once_whatever_keys_and_restarts_there_are() {
     }
     assert_eq!(token.calls("C_Login"), 1);
     // Another PIN is another matter.
-    let mut daemon = Daemon::start(&token, Setup::default());
+    let mut daemon = Daemon::start(&token, Setup { stanza, ..Setup::default() });
     daemon.root_token = root_token;
     daemon.write("sys/managed-keys/pkcs11/one/test/sign", json!({})).await;
-    assert_eq!(token.calls("C_Login"), 2);
+    until_all_hold(&daemon, processes, "one");
+    assert_eq!(token.calls("C_Login"), 1 + u64::from(processes));
 }
 
 #[tokio::test]
 async fn a_token_and_a_library_that_come_late_are_found() {
+    for (stanza, processes) in PLACES {
+        what_comes_late_is_found(stanza, processes).await;
+    }
+}
+
+async fn what_comes_late_is_found(stanza: &'static str, processes: u32) {
     let token = Token::absent();
     let library = token.folder.path().join("late.so");
     let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n deadline = \"1s\"\n}";
-    let setup = Setup { library: Some(library.clone()), more, ..Setup::default() };
+    let setup = Setup { library: Some(library.clone()), more, stanza, ..Setup::default() };
     let daemon = Daemon::with(&token, setup).await;
     daemon.managed_key("doc", p256()).await;
     let (status, _) = daemon.refused("sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
@@ -87,32 +118,47 @@ async fn a_token_and_a_library_that_come_late_are_found() {
     loop_until(&daemon, |members| state(members).contains(token::LABEL)).await;
     token.make();
     loop_until_signed(&daemon).await;
-    assert_eq!(daemon.read("sys/keyway/status").await["members"][0]["state"], "serving");
-    assert_eq!(
-        daemon.metric("keyway_member_state{pool=\"hsm/keyway-test\",library=\"hsm\",token=\"keyway-test\",worker=\"0\",state=\"serving\"}"),
-        1.0
-    );
-    assert_initialised_in_turn(&token);
+    until_all_hold(&daemon, processes, "doc");
+    let members = daemon.read("sys/keyway/status").await["members"].clone();
+    for member in members.as_array().unwrap() {
+        let (state, worker) = (&member["state"], &member["worker"]);
+        assert_eq!(state, "serving");
+        let labels = format!("pool=\"hsm/keyway-test\",library=\"hsm\",token=\"keyway-test\",worker=\"{worker}\"");
+        assert_eq!(daemon.metric(&format!("keyway_member_state{{{labels},state=\"serving\"}}")), 1.0);
+    }
+    assert_eq!(members.as_array().unwrap().len(), processes as usize);
+    assert_initialised_in_turn(&token, stanza);
 }
 
 #[tokio::test]
 async fn a_token_whose_pin_is_not_set_yet_is_waited_for() {
+    for (stanza, processes) in PLACES {
+        an_absent_pin_is_waited_for(stanza, processes).await;
+    }
+}
+
+async fn an_absent_pin_is_waited_for(stanza: &'static str, processes: u32) {
     let token = Token::absent();
     token.initialise();
     let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n}";
-    let daemon = Daemon::with(&token, Setup { more, ..Setup::default() }).await;
+    let daemon = Daemon::with(&token, Setup { more, stanza, ..Setup::default() }).await;
     daemon.managed_key("doc", p256()).await;
     let (_, told) = daemon.refused("sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
     assert!(told.contains("PIN is not set"), "{told}");
     token.set_pin();
     loop_until_signed(&daemon).await;
-    assert_initialised_in_turn(&token);
+    until_all_hold(&daemon, processes, "doc");
+    assert_initialised_in_turn(&token, stanza);
     // The sessions the refused logins were tried in are closed, before the module was finalised.
-    assert!(token.calls("C_CloseSession") >= token.calls("C_Login") - 1);
+    assert!(token.calls("C_CloseSession") >= token.calls("C_Login") - u64::from(processes));
 }
 
-/// Every initialisation but the present one was ended before the next, and nothing was initialised twice.
-fn assert_initialised_in_turn(token: &Token) {
+/// Every initialisation but the present one was ended before the next, and nothing was initialised twice. In processes each
+/// new one is a new start, and its end is the process's.
+fn assert_initialised_in_turn(token: &Token, stanza: &str) {
+    if stanza.contains("process") {
+        return;
+    }
     let (begun, ended) = (token.calls("C_Initialize"), token.calls("C_Finalize"));
     // Kryoptic cannot be initialised while its token is being made: it is tried again, with nothing to finalise between.
     if token::profile() == "kryoptic" {

@@ -17,7 +17,8 @@ use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::token::{LABEL, PIN, Token};
 
 const ISOLATED: Setup =
-    Setup { pin: PIN, library: None, profile: None, stanza: "isolation = \"process\"", environment: &[], more: "" };
+    Setup { pin: PIN, library: None, profile: None, stanza: ONE_WORKER, environment: &[], more: "" };
+const ONE_WORKER: &str = "isolation = \"process\"\n workers = 1";
 
 /// The state of a process and its parent, by the kernel's word.
 fn stat(pid: u32) -> Option<(char, u32)> {
@@ -31,7 +32,7 @@ fn lives(pid: u32) -> bool {
 }
 
 /// The processes that this one has started, and that live.
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     entries.filter(|pid| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent)).collect()
@@ -52,6 +53,11 @@ fn kill(signal: &str, pid: u32) {
 
 fn contains(whole: &[u8], part: &str) -> bool {
     whole.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+/// Whether this process is a worker.
+pub(crate) fn is_worker(pid: u32) -> bool {
+    contains(&std::fs::read(process(pid).join("cmdline")).unwrap_or_default(), "pkcs11-worker")
 }
 
 async fn sign(daemon: &Daemon) -> u16 {
@@ -77,7 +83,7 @@ async fn a_worker_is_told_the_pin_and_nobody_else_is() {
     let token = Token::new();
     let setup = Setup {
         pin: "env:KEYWAY_TEST_PIN",
-        stanza: "isolation = \"process\"\n env = { KEYWAY_TEST_PATH = \"/opt/vendor\" }",
+        stanza: "isolation = \"process\"\n workers = 1\n env = { KEYWAY_TEST_PATH = \"/opt/vendor\" }",
         environment: &[("KEYWAY_TEST_PIN", PIN), ("KEYWAY_TEST_OTHER", "inherited")],
         ..ISOLATED
     };
@@ -161,7 +167,8 @@ fn a_worker_that_hangs_is_ended_and_frees_whoever_waits() {
     assert_eq!(token.calls("C_Login"), 2);
     let mut session = device.open_session().unwrap();
     let kind = KeyKind::Ec(Curve::P256);
-    let key = session.generate(&KeyTemplate { kind, label: "k".into() }).unwrap();
+    let key =
+        session.generate(&KeyTemplate { kind, label: "k".into(), uses: keyway::model::KeyUsages::default() }).unwrap();
     let input = SignInput::Digest(Digest::new(&[7; 32]).unwrap());
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: Hash::Sha2_256, input };
     session.perform(key.handle, kind, &operation).unwrap();

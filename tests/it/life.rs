@@ -32,6 +32,21 @@ async fn what_was_made_is_there_after_a_crash() {
 }
 
 #[tokio::test]
+async fn a_socket_whose_file_is_removed_is_told_of_once_and_the_other_goes_on() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let told = || daemon.log().matches("THE SOCKET'S FILE IS GONE").count();
+    std::fs::remove_file(daemon.socket().with_extension("sock.framed")).unwrap();
+    wait_for("word of it", || (told() == 1).then_some(()));
+    assert!(daemon.log().contains("http.sock.framed") && daemon.log().contains("restart Keyway"), "{}", daemon.log());
+    assert_eq!(daemon.ask(Verb::Read, "sys/health", json!({})).await.status, 200);
+    // By the time the other is told of as well, the first has been looked at again.
+    std::fs::rename(daemon.socket(), daemon.folder.join("moved.sock")).unwrap();
+    wait_for("word of the other", || (told() >= 2).then_some(()));
+    assert_eq!(told(), 2);
+}
+
+#[tokio::test]
 async fn the_socket_of_a_living_daemon_is_not_taken() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;
@@ -131,6 +146,15 @@ fn the_example_configurations_are_good() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        if example.ends_with("isolated.hcl") {
+            let expected = "kms_library \"luna\": in 2 worker processes of each token; profile: luna\n";
+            assert!(told.ends_with(expected), "{told}");
+        }
+        if example.ends_with("pool.hcl") {
+            let expected = "kms_library \"luna\": in a worker process of each token; profile: luna\n";
+            assert!(told.ends_with(expected), "{told}");
+        }
     }
 }
 

@@ -293,15 +293,24 @@ fn exposition(daemon: &Daemon) -> String {
 
 #[tokio::test]
 async fn the_exposition_of_a_daemon_at_work_is_what_the_list_says() {
+    let began = "keyway_module_initialisations_total{library=\"hsm\",result=\"ok\"} 1";
+    its_exposition_is_what_the_list_says("isolation = \"none\"", &["0"], began).await;
+    let began = "keyway_worker_starts_total{library=\"hsm\",result=\"ok\",token=\"keyway-test\"} 2";
+    its_exposition_is_what_the_list_says("isolation = \"process\"\n workers = 2", &["1", "2"], began).await;
+}
+
+/// `workers`: the labels of those that serve. `began`: how often its library or its workers did.
+async fn its_exposition_is_what_the_list_says(stanza: &'static str, workers: &[&str], began: &str) {
     let token = Token::new();
-    let daemon = Daemon::new(&token).await;
+    let daemon = Daemon::with(&token, Setup { stanza, ..Setup::default() }).await;
+    let processes = workers.len();
     daemon.certificate_authority().await;
     daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
     daemon.managed_key("gone", json!({"mechanism": "0x1041", "curve": "P256"})).await;
     daemon.write("sys/managed-keys/pkcs11/gone/test/sign", json!({})).await;
     daemon.write("transit/sign/doc", json!({"input": STANDARD.encode("x")})).await;
     let key = |figure: &str, name: &str| {
-        format!("keyway_key_{figure}{{pool=\"hsm/keyway-test\",namespace=\"root\",key=\"{name}\"}} 1")
+        format!("keyway_key_{figure}{{pool=\"hsm/keyway-test\",namespace=\"root\",key=\"{name}\"}} {processes}\n")
     };
     for name in ["doc", "gone"] {
         for figure in ["members", "holders"] {
@@ -310,10 +319,12 @@ async fn the_exposition_of_a_daemon_at_work_is_what_the_list_says() {
     }
     let text = exposition(&daemon);
     check_exposition(&text);
-    let login = "keyway_logins_total{pool=\"hsm/keyway-test\",library=\"hsm\",token=\"keyway-test\",worker=\"0\",\
-                 cause=\"start\",result=\"ok\"} 1";
-    for line in [login, "keyway_module_initialisations_total{library=\"hsm\",result=\"ok\"} 1"] {
-        assert!(text.contains(line), "{line} is missing from\n{text}");
+    let login = |worker: &&str| {
+        let member = format!("pool=\"hsm/keyway-test\",library=\"hsm\",token=\"keyway-test\",worker=\"{worker}\"");
+        format!("keyway_logins_total{{{member},cause=\"start\",result=\"ok\"}} 1\n")
+    };
+    for line in workers.iter().map(login).chain([format!("{began}\n")]) {
+        assert!(text.contains(&line), "{line} is missing from\n{text}");
     }
     // A key that is deleted is no alarm.
     assert!(daemon.ask(Verb::Delete, "sys/managed-keys/pkcs11/gone", json!({})).await.status < 300);
@@ -326,7 +337,7 @@ async fn the_exposition_of_a_daemon_at_work_is_what_the_list_says() {
 #[tokio::test]
 async fn a_refused_pin_and_the_starts_of_workers_are_counted() {
     let token = Token::new();
-    let stanza = "isolation = \"process\"";
+    let stanza = "isolation = \"process\"\n workers = 1";
     let daemon = Daemon::with(&token, Setup { pin: "0000", stanza, ..Setup::default() }).await;
     daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
     daemon.refused("sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;

@@ -23,3 +23,4 @@ pub(crate) fn request(folder: &Path, name: &str, key: &[&str], san: &str) {
 
 pub(crate) const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 pub(crate) const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+pub(crate) const ED25519: &[&str] = &["-algorithm", "ED25519"];

@@ -122,6 +122,25 @@ async fn tokens_that_do_not_exist_leave_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_token_whose_clock_tells_nonsense_is_served_and_one_that_says_nothing_is_told() {
+    for stanza in ["", ISOLATED] {
+        let rig = fresh(stanza, "").await;
+        rig.sim.steer("slot one clock malformed");
+        assert_eq!(register(&rig, "", "doc", json!({})).await.0, 204);
+        assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+        delete(&rig, "doc").await;
+        rig.sim.steer("fail C_GetTokenInfo CKR_DEVICE_ERROR");
+        assert_eq!(register(&rig, "", "doc", json!({})).await.0, 204);
+        let (status, told) = rig.test_sign("doc").await;
+        assert!(status >= 500 && told.contains("is not there"), "{status} {told}");
+        assert!(
+            told.contains("do not say who they are") && told.contains("C_GetTokenInfo: CKR_DEVICE_ERROR"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_names_so_many_tokens_and_those_of_pools_beside_them() {
     let more = format!("{POOL}{}namespace \"team\" {{}}\n", probing("tokens_per_namespace = 2"));
     let rig = Rig::null(&["one", "two"], &["doc"], Setup { more: more.leak(), ..Setup::default() }).await;

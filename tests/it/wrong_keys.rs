@@ -108,6 +108,23 @@ async fn a_key_that_fails_its_proof_at_its_first_use_is_counted_each_time() {
 }
 
 #[tokio::test]
+async fn tokens_that_hold_different_keys_at_its_first_use_are_counted_and_told() {
+    let setup = Setup { more: pool(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&TOKENS, &["doc", "other"], setup).await;
+    rig.sim.steer("swap slot two now doc other");
+    let managed = json!({
+        "library": "both", "token_label": "", "mechanism": "0x1041", "curve": "P256", "allow_generate_key": false,
+    });
+    rig.daemon.managed_key("doc", managed).await;
+    for times in 1..=2 {
+        let (status, told) = rig.test_sign("doc").await;
+        assert!(status >= 400 && told.contains("hold different keys"), "{status} {told}");
+        assert_eq!(rig.sum("keyway_key_mismatches_total", &[]), f64::from(times));
+    }
+    assert!(rig.daemon.log().contains("ANOTHER KEY"), "{}", rig.daemon.log());
+}
+
+#[tokio::test]
 async fn real_tokens_whose_handles_name_another_key_sign_with_it_for_nobody() {
     let rig = Rig::real_pool("max_sessions = 1\n verify_after_sign = \"always\"", &["doc", "other"]).await;
     for token in TOKENS {

@@ -13,8 +13,8 @@ use super::{
     Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
 };
 use crate::config::Profile;
-use crate::crypto::SoftwareKey;
-use crate::model::{Fault, Hash, KeyKind, KeyOperation, Secret, SignatureScheme, TokenSelector};
+use crate::crypto::{SecretKey, SoftwareKey};
+use crate::model::{Fault, Hash, KeyKind, KeyOperation, PublicKey, Secret, SignatureScheme, TokenSelector};
 
 /// The one PIN there is.
 pub const PIN: &str = "1234";
@@ -22,7 +22,48 @@ pub const PIN: &str = "1234";
 struct Object {
     label: String,
     id: Vec<u8>,
-    key: SoftwareKey,
+    key: AnyKey,
+}
+
+enum AnyKey {
+    Pair(SoftwareKey),
+    Secret(SecretKey),
+}
+
+impl AnyKey {
+    fn generate(kind: KeyKind) -> Result<AnyKey, Fault> {
+        match kind.is_secret() {
+            true => SecretKey::generate(kind).map(AnyKey::Secret),
+            false => SoftwareKey::generate(kind).map(AnyKey::Pair),
+        }
+    }
+
+    fn public(&self) -> Option<&PublicKey> {
+        match self {
+            AnyKey::Pair(pair) => Some(pair.public()),
+            AnyKey::Secret(_) => None,
+        }
+    }
+
+    fn kind(&self) -> KeyKind {
+        match self {
+            AnyKey::Pair(pair) => pair.public().kind,
+            AnyKey::Secret(key) => key.kind(),
+        }
+    }
+
+    fn perform(&self, operation: &KeyOperation) -> Result<Bytes, Fault> {
+        match self {
+            AnyKey::Pair(pair) => pair.perform(operation),
+            AnyKey::Secret(key) => key.perform(operation),
+        }
+    }
+}
+
+impl Object {
+    fn found(&self, place: usize) -> FoundKey {
+        FoundKey::new(place as u64, self.key.kind(), self.key.public().cloned(), self.id.clone(), &self.label)
+    }
 }
 
 #[derive(Default)]
@@ -43,8 +84,18 @@ pub struct FakeBackend(Arc<Mutex<State>>);
 impl FakeBackend {
     /// Puts a key on the token, as an operator would.
     pub fn make(&self, label: &str, id: &[u8], kind: KeyKind) -> Result<(), Fault> {
-        let key = SoftwareKey::generate(kind)?;
+        let key = AnyKey::generate(kind)?;
         self.0.lock().objects.push(Arc::new(Object { label: label.into(), id: id.to_vec(), key }));
+        Ok(())
+    }
+
+    /// Has the handle of the first key of this label name another key of its kind, as a token restored from a back-up may.
+    pub fn replace(&self, label: &str) -> Result<(), Fault> {
+        let mut state = self.0.lock();
+        let object = state.objects.iter_mut().find(|object| object.label == label);
+        let object = object.ok_or_else(|| Fault::internal("there is no such key"))?;
+        let key = AnyKey::generate(object.key.kind())?;
+        *object = Arc::new(Object { label: label.to_owned(), id: object.id.clone(), key });
         Ok(())
     }
 
@@ -132,22 +183,21 @@ impl Session for FakeSession {
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
         let state = self.token.0.lock();
         let fits = |object: &Arc<Object>| {
-            selector.label.as_ref().is_none_or(|wanted| *wanted == object.label)
+            object.key.kind().is_secret() == selector.secret
+                && selector.label.as_ref().is_none_or(|wanted| *wanted == object.label)
                 && selector.id.as_ref().is_none_or(|wanted| *wanted == object.id)
         };
         let Some(handle) = state.objects.iter().position(fits) else { return Ok(None) };
-        let object = &state.objects[handle];
-        let (label, id, public) = (object.label.clone(), object.id.clone(), object.key.public().clone());
-        Ok(Some(FoundKey { handle: handle as u64, public, id, label }))
+        Ok(Some(state.objects[handle].found(handle)))
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        let key = SoftwareKey::generate(template.kind).map_err(keep)?;
-        let (label, public) = (template.label.clone(), key.public().clone());
+        let key = AnyKey::generate(template.kind).map_err(keep)?;
+        let object = Arc::new(Object { label: template.label.clone(), id: Vec::new(), key });
         let mut state = self.token.0.lock();
         state.generated += 1;
-        state.objects.push(Arc::new(Object { label: label.clone(), id: Vec::new(), key }));
-        Ok(FoundKey { handle: state.objects.len() as u64 - 1, public, id: Vec::new(), label })
+        state.objects.push(Arc::clone(&object));
+        Ok(object.found(state.objects.len() - 1))
     }
 
     fn check_alive(&mut self) -> Result<(), BackendError> {
@@ -164,7 +214,9 @@ impl Session for FakeSession {
             let object = usize::try_from(handle).ok().and_then(|handle| state.objects.get(handle));
             Arc::clone(object.ok_or_else(|| keep(Fault::internal("no such handle")))?)
         };
-        let KeyOperation::Sign { scheme, hash, input } = operation;
+        let KeyOperation::Sign { scheme, hash, input } = operation else {
+            return object.key.perform(operation).map_err(keep);
+        };
         if let Some(made) = &self.made
             && (made.handle, made.scheme, made.hash) == (handle, *scheme, *hash)
             && made.input == input.as_bytes()

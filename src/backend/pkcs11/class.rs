@@ -17,6 +17,7 @@ pub(super) enum Function {
     Login,
     FindObjects,
     GetAttributeValue,
+    GenerateKey,
     GenerateKeyPair,
     SignInit,
     Sign,
@@ -39,6 +40,7 @@ impl Function {
             Function::Login => "C_Login",
             Function::FindObjects => "C_FindObjects",
             Function::GetAttributeValue => "C_GetAttributeValue",
+            Function::GenerateKey => "C_GenerateKey",
             Function::GenerateKeyPair => "C_GenerateKeyPair",
             Function::SignInit => "C_SignInit",
             Function::Sign => "C_Sign",
@@ -346,7 +348,7 @@ pub(super) static TABLE: &[Row] = &[
     ),
     // What is passed to these depends on the mechanism and the input alone.
     row(ALL, USE, These(&[CKR_ARGUMENTS_BAD]), Class::NotSupported, ""),
-    row(ALL, &[Function::GenerateKeyPair], These(&[CKR_ARGUMENTS_BAD]), Class::NotSupported, ""),
+    row(ALL, &[Function::GenerateKey, Function::GenerateKeyPair], These(&[CKR_ARGUMENTS_BAD]), Class::NotSupported, ""),
     // === the rest ===
     //
     // No session is at fault yet. A code of the vendor's at a login may mean the PIN: the token's flags keep its last try.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::Error;
+use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki_sys::{CK_TOKEN_INFO, CKF_CLOCK_ON_TOKEN, CKR_OK};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::class::{self, Function};
@@ -45,6 +47,20 @@ pub(super) struct Native {
 
 /// A module between `C_Initialize` and `C_Finalize`. Held by every device and session of it.
 pub(super) type Initialized = Generation<Native>;
+
+impl Native {
+    /// What the slot's token says of itself. Its time counts for nothing: a clock that tells nonsense, as of a token without
+    /// a battery, would make `cryptoki` refuse all the rest.
+    pub(super) fn token_info(&self, slot: Slot, profile: Profile) -> Result<TokenInfo, NativeError> {
+        let mut info = CK_TOKEN_INFO::default();
+        let rv = self.table.get_token_info(slot.into(), &mut info);
+        if rv != CKR_OK {
+            return Err(fault::from_rv(profile, Function::GetTokenInfo, rv));
+        }
+        info.flags &= !CKF_CLOCK_ON_TOKEN;
+        TokenInfo::try_from(info).map_err(|error| fault::from_cryptoki(profile, Function::GetTokenInfo, &error))
+    }
+}
 
 impl Module {
     /// The module at `path`, shared by all who name the same file.

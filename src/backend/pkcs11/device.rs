@@ -59,12 +59,13 @@ pub(super) fn open(
         found = find_token(&generation, token, profile);
     }
     let library = module.path().display();
-    let Some((slot, info)) = found.map_err(|error| fault::at(&format!("token {token} ({library})"), error))? else {
+    let found = found.map_err(|error| fault::at(&format!("token {token} ({library})"), error))?;
+    let (slot, info) = found.map_err(|unreadable| {
         let what = format!(
-            "token {token} is not there ({library}); insert or initialise it, or correct token_label or slot{held_up}"
+            "token {token} is not there ({library}); insert or initialise it, or correct token_label or slot{unreadable}{held_up}"
         );
-        return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
-    };
+        BackendError::new(Fate::BackOff, Fault::Unavailable { what })
+    })?;
     let info = device_info(&info, profile);
     let place = format!("token {:?} (slot {}, serial {})", info.label, slot.id(), info.serial);
     Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: generation, slot, info, profile, place }))
@@ -97,13 +98,14 @@ fn lost(module: &Module, held_up: &str) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
 }
 
-type Found = Result<Option<(Slot, TokenInfo)>, BackendError>;
+/// The token; or that it is not there, and which others do not say who they are, to be said after it.
+type Found = Result<Result<(Slot, TokenInfo), String>, BackendError>;
 
 /// Whether another initialisation may help: the module has read its tokens before this one came, or was finalised by
 /// other hands.
 fn is_missing(found: &Found) -> bool {
     match found {
-        Ok(found) => found.is_none(),
+        Ok(found) => found.is_err(),
         Err(error) => error.fate == Fate::Reinitialize,
     }
 }
@@ -114,21 +116,30 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
         .context
         .get_slots_with_token()
         .map_err(|error| client::note(module, fault::from_cryptoki(profile, Function::GetSlotList, &error)))?;
-    // A token whose information cannot be read is not the one: some modules answer nonsense for some slots.
-    let readable = slots.into_iter().filter_map(|slot| Some((slot, module.native.context.get_token_info(slot).ok()?)));
-    let mut matching: Vec<(Slot, TokenInfo)> = readable
-        .filter(|(slot, info)| match token {
-            TokenSelector::Slot(number) => slot.id() == *number,
-            TokenSelector::Label(label) => info.label() == label && info.token_initialized(),
-            TokenSelector::Serial(serial) => info.serial_number() == serial && info.token_initialized(),
-        })
-        .collect();
+    let is_meant = |slot: Slot, info: &TokenInfo| match token {
+        TokenSelector::Slot(number) => slot.id() == *number,
+        TokenSelector::Label(label) => info.label() == label && info.token_initialized(),
+        TokenSelector::Serial(serial) => info.serial_number() == serial && info.token_initialized(),
+    };
+    let (mut matching, mut unreadable) = (Vec::new(), Vec::new());
+    for slot in slots {
+        match module.native.token_info(slot, profile) {
+            Ok(info) if is_meant(slot, &info) => matching.push((slot, info)),
+            Ok(_) => {}
+            // It holds nobody else up: some modules answer nonsense for some slots.
+            Err(error) => unreadable.push(format!("slot {}: {}", slot.id(), error.error.fault)),
+        }
+    }
     if matching.len() > 1 {
         let serials: Vec<String> = matching.iter().map(|(_, info)| device_info(info, profile).serial).collect();
         let what = format!("token {token} is ambiguous: serials {}; name it by its serial", serials.join(", "));
         return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     }
-    Ok(matching.pop())
+    let unreadable = || match unreadable.as_slice() {
+        [] => String::new(),
+        some => format!("; or it is one of those that do not say who they are ({})", some.join("; ")),
+    };
+    Ok(matching.pop().ok_or_else(unreadable))
 }
 
 /// The profile the module's own words speak for.
@@ -159,9 +170,7 @@ impl Pkcs11Device {
     /// with keys of its own under our handles, and count our PIN as a wrong one.
     fn native_session(&self) -> Result<NativeSession, BackendError> {
         let session = NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))?;
-        let info = self.module.native.context.get_token_info(self.slot);
-        let info = info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error));
-        let info = info.map_err(|error| self.note(error))?;
+        let info = self.module.native.token_info(self.slot, self.profile).map_err(|error| self.note(error))?;
         let now = device_info(&info, self.profile).serial;
         if now == self.info.serial {
             return Ok(session);
@@ -177,10 +186,8 @@ impl Device for Pkcs11Device {
     }
 
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
-        let info = client::check_present(&self.module, self.profile, Function::GetTokenInfo).and_then(|()| {
-            let info = self.module.native.context.get_token_info(self.slot);
-            info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetTokenInfo, &error))
-        });
+        let info = client::check_present(&self.module, self.profile, Function::GetTokenInfo)
+            .and_then(|()| self.module.native.token_info(self.slot, self.profile));
         let info = info.map_err(|error| self.note(error))?;
         Ok(PinFlags { final_try: info.user_pin_final_try(), locked: info.user_pin_locked() })
     }

@@ -1,9 +1,10 @@
-//! Finding a private key, and its public half in whatever form the token gives it.
+//! Finding a private key, and its public half in whatever form the token gives it; or a secret key.
 
 use cryptoki_sys::{
-    CK_KEY_TYPE, CK_OBJECT_HANDLE, CKA_CLASS, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
-    CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKK_EC, CKK_EC_EDWARDS, CKK_RSA, CKO_PRIVATE_KEY,
-    CKO_PUBLIC_KEY,
+    CK_KEY_TYPE, CK_OBJECT_HANDLE, CK_ULONG, CKA_CLASS, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
+    CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKA_VALUE_LEN, CKK_AES, CKK_EC, CKK_EC_EDWARDS,
+    CKK_GENERIC_SECRET, CKK_RSA, CKK_SHA_1_HMAC, CKK_SHA224_HMAC, CKK_SHA256_HMAC, CKK_SHA384_HMAC, CKK_SHA512_HMAC,
+    CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
 };
 
 use super::fault::{self, NativeError};
@@ -12,7 +13,7 @@ use super::session::NativeSession;
 use crate::backend::{Fate, FoundKey, KeySelector};
 use crate::config::Profile;
 use crate::crypto;
-use crate::model::{Curve, Fault, PublicKey};
+use crate::model::{Curve, Fault, KeyKind, PublicKey};
 
 /// DER of the named curves' object identifiers, as `CKA_EC_PARAMS` holds them.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -33,18 +34,20 @@ pub(super) fn curve_params(curve: Curve) -> &'static [u8] {
     }
 }
 
-/// The one private key of this selector.
+/// The one private or secret key of this selector.
 pub(super) fn find(
     session: &NativeSession,
     selector: &KeySelector,
     profile: Profile,
 ) -> Result<Option<FoundKey>, NativeError> {
-    let mut template = vec![(CKA_CLASS, Value::Number(CKO_PRIVATE_KEY))];
+    let class = if selector.secret { CKO_SECRET_KEY } else { CKO_PRIVATE_KEY };
+    let mut template = vec![(CKA_CLASS, Value::Number(class))];
     template.extend(selector.label.as_ref().map(|label| (CKA_LABEL, Value::Bytes(label.as_bytes()))));
     template.extend(selector.id.as_ref().map(|id| (CKA_ID, Value::Bytes(id))));
     let objects = objects::find(session, &template, profile)?;
     match objects.as_slice() {
         [] => Ok(None),
+        [one] if selector.secret => describe_secret(session, *one, profile).map(Some),
         [one] => describe(session, *one, profile).map(Some),
         many => Err(ambiguous(session, many, profile)?),
     }
@@ -56,7 +59,7 @@ fn ambiguous(session: &NativeSession, many: &[CK_OBJECT_HANDLE], profile: Profil
         ids.push(hex::encode(id_and_label(session, *object, profile)?.0));
     }
     let more = if many.len() > ids.len() { " and others" } else { "" };
-    let reason = format!("{} private keys match; name one by its key_id: {}{more}", many.len(), ids.join(", "));
+    let reason = format!("{} keys match; name one by its key_id: {}{more}", many.len(), ids.join(", "));
     Ok(fault::keep(Fault::invalid(reason)))
 }
 
@@ -85,10 +88,35 @@ pub(super) fn describe(
     sources.push(key);
     for source in sources {
         if let Some(public) = public_key(session, source, key_type, profile)? {
-            return Ok(FoundKey { handle: key, public, id, label });
+            return Ok(FoundKey::new(key, public.kind, Some(public), id, &label));
         }
     }
     Err(no_public(&label, "the token holds no public key of the same id or label; store one beside it"))
+}
+
+/// What is known of a secret key.
+pub(super) fn describe_secret(
+    session: &NativeSession,
+    key: CK_OBJECT_HANDLE,
+    profile: Profile,
+) -> Result<FoundKey, NativeError> {
+    let (id, label) = id_and_label(session, key, profile)?;
+    let number = |value: Option<Vec<u8>>| value.and_then(|value| value.try_into().ok()).map(CK_ULONG::from_ne_bytes);
+    let refused = |why: String| fault::keep(Fault::NotSupported { what: format!("secret key {label:?}: {why}") });
+    // One at a time: not every token tells the length of what it does not give out.
+    let [key_type] = objects::read(session, key, [CKA_KEY_TYPE], profile)?.map(number);
+    let [len] = objects::read(session, key, [CKA_VALUE_LEN], profile)?.map(number);
+    let bits = len.and_then(|len| u32::try_from(len).ok()).and_then(|len| len.checked_mul(8)).unwrap_or(0);
+    let kind = match key_type {
+        Some(CKK_AES) if matches!(bits, 128 | 192 | 256) => KeyKind::Aes { bits },
+        Some(CKK_AES) => return Err(refused("the token does not tell how long this AES key is".into())),
+        Some(
+            CKK_GENERIC_SECRET | CKK_SHA_1_HMAC | CKK_SHA224_HMAC | CKK_SHA256_HMAC | CKK_SHA384_HMAC | CKK_SHA512_HMAC,
+        ) => KeyKind::Hmac { bits },
+        Some(other) => return Err(refused(format!("keys of type {other:#x} are not supported"))),
+        None => return Err(refused("the token does not say what kind of key it is".into())),
+    };
+    Ok(FoundKey::new(key, kind, None, id, &label))
 }
 
 fn no_public(label: &str, why: &str) -> NativeError {

@@ -8,21 +8,22 @@ use bytes::Bytes;
 use cryptoki::session::{Session, SessionState};
 use cryptoki::slot::Slot;
 use cryptoki_sys::{CK_SESSION_HANDLE, CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK, CKR_USER_NOT_LOGGED_IN};
+use zeroize::Zeroizing;
 
 use super::class::{self, Function};
 use super::client::{self, Initialized};
 use super::fault::{self, NativeError};
 use super::mechanism::Prepared;
-use super::table::Table;
+use super::table::{Deed, Table};
 use super::{find, generate};
 use crate::backend::{BackendError, Fate, FoundKey, KeySelector, KeyTemplate};
 use crate::config::Profile;
 use crate::crypto;
-use crate::model::{KeyKind, KeyOperation, SignatureScheme};
+use crate::model::{BLOCK_BYTES, Cipher, GCM_TAG_BYTES, Hash, KeyKind, KeyOperation, SignatureScheme, wiped};
 
 /// Room for the signatures of every key kind up to RSA-8192.
 const SIGNATURE_BYTES: usize = 1024;
-/// Room for a module that wants more of it than its signatures take.
+/// Room for a module that wants more of it than its answers take.
 const ROOM_MAX: usize = 1 << 20;
 /// A login that is denied so soon has not taken: another one would not either.
 const LOGIN_TAKES: Duration = Duration::from_secs(5);
@@ -101,27 +102,40 @@ impl Pkcs11Session {
         error
     }
 
-    /// `C_SignInit` and one `C_Sign`, into a buffer that is large enough for the key's signatures.
-    fn sign(&self, handle: u64, kind: KeyKind, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
-        client::check_present(&self.session.module, self.profile, Function::SignInit)?;
+    /// The two calls of one operation, into `room`. Answers how many bytes there are by the module's word: in `room`, or in
+    /// `larger` where the module wanted more of it.
+    fn run(
+        &self,
+        deed: Deed,
+        handle: u64,
+        mechanism: &mut Prepared<'_>,
+        room: &mut [u8],
+        larger: &mut Zeroizing<Vec<u8>>,
+    ) -> Result<CK_ULONG, NativeError> {
+        let (begin, finish) = deed.functions();
+        client::check_present(&self.session.module, self.profile, begin)?;
         let (session, table) = (self.session.handle(), self.session.table());
         let error = |function, rv| fault::from_rv(self.profile, function, rv);
-        let rv = mechanism.with_native(|native| table.sign_init(session, native, handle));
+        let rv = mechanism.with_native(|native| table.begin(deed, session, native, handle));
         if rv != CKR_OK {
-            return Err(error(Function::SignInit, rv));
+            return Err(error(begin, rv));
         }
-        let mut buffer = [0; SIGNATURE_BYTES];
-        let mut larger = Vec::new();
         let mut len: CK_ULONG = 0;
-        let mut rv = table.sign(session, mechanism.data(), &mut buffer, &mut len);
+        let mut rv = table.finish(deed, session, mechanism.data(), room, &mut len);
         if rv == CKR_BUFFER_TOO_SMALL {
             // The operation is still active: it is asked again with the room it named.
-            larger.resize(usize::try_from(len).unwrap_or(usize::MAX).min(ROOM_MAX), 0);
-            rv = table.sign(session, mechanism.data(), &mut larger, &mut len);
+            let most = room.len().saturating_add(ROOM_MAX);
+            larger.resize(usize::try_from(len).unwrap_or(usize::MAX).min(most), 0);
+            rv = table.finish(deed, session, mechanism.data(), larger, &mut len);
         }
-        if rv != CKR_OK {
-            return Err(error(Function::Sign, rv));
-        }
+        if rv == CKR_OK { Ok(len) } else { Err(error(finish, rv)) }
+    }
+
+    /// A signature, into a buffer that is large enough for the key's signatures.
+    fn sign(&self, handle: u64, kind: KeyKind, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        let mut buffer = [0; SIGNATURE_BYTES];
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
         let written = if larger.is_empty() { &buffer[..] } else { &larger };
         let signature = usize::try_from(len).ok().filter(|len| can_be_signature(kind, *len));
         match signature.and_then(|len| written.get(..len)) {
@@ -131,6 +145,88 @@ impl Pkcs11Session {
             }
         }
     }
+
+    fn mac(&self, handle: u64, hash: Hash, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        let mut buffer = [0; SIGNATURE_BYTES];
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
+        let written = if larger.is_empty() { &buffer[..] } else { &larger };
+        if len != hash.digest_bytes() as CK_ULONG {
+            return Err(fault::unreadable(Function::Sign, &format!("an HMAC with {} of {len} bytes", hash.name())));
+        }
+        Ok(Bytes::copy_from_slice(&written[..hash.digest_bytes()]))
+    }
+
+    /// The IV, and behind it what was encrypted.
+    fn encrypt(&self, handle: u64, cipher: &Cipher, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        let own_iv = self.profile.traits().makes_gcm_iv && matches!(cipher, Cipher::AesGcm { .. });
+        if own_iv {
+            mechanism.ask_for_iv();
+        }
+        let front = mechanism.iv().len();
+        let expected = ciphertext_bytes(cipher, mechanism.data().len());
+        let mut made = vec![0; front + expected];
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Encrypt, handle, mechanism, &mut made[front..], &mut larger)?;
+        if len != expected as CK_ULONG {
+            return Err(fault::unreadable(Function::Encrypt, &format!("{len} bytes, where {expected} were to come")));
+        }
+        if !larger.is_empty() {
+            made[front..].copy_from_slice(&larger[..expected]);
+        }
+        if own_iv && mechanism.iv().iter().all(|byte| *byte == 0) {
+            return Err(fault::unreadable(Function::Encrypt, "the token was to make an IV, and made none"));
+        }
+        made[..front].copy_from_slice(mechanism.iv());
+        Ok(made.into())
+    }
+
+    fn decrypt(
+        &self,
+        handle: u64,
+        kind: KeyKind,
+        cipher: &Cipher,
+        mechanism: &mut Prepared<'_>,
+    ) -> Result<Bytes, NativeError> {
+        let given = mechanism.data().len();
+        // No plaintext is longer than its ciphertext; some modules want room for as much.
+        let mut made = Zeroizing::new(vec![0; given.max(BLOCK_BYTES)]);
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Decrypt, handle, mechanism, &mut made, &mut larger)?;
+        let written = if larger.is_empty() { &mut made } else { &mut larger };
+        match usize::try_from(len) {
+            Ok(len) if len <= written.len() && can_be_plaintext(kind, cipher, given, len) => {
+                written.truncate(len);
+                Ok(wiped(std::mem::take(written)))
+            }
+            _ => Err(fault::unreadable(Function::Decrypt, &format!("{len} bytes of a ciphertext of {given}"))),
+        }
+    }
+}
+
+/// How many bytes of ciphertext so many bytes become; with the tag of GCM.
+fn ciphertext_bytes(cipher: &Cipher, plaintext: usize) -> usize {
+    match cipher {
+        Cipher::AesGcm { .. } => plaintext + GCM_TAG_BYTES,
+        Cipher::AesCbc { padded: true, .. } => (plaintext / BLOCK_BYTES + 1) * BLOCK_BYTES,
+        Cipher::AesCbc { padded: false, .. } | Cipher::AesBlock | Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } => {
+            plaintext
+        }
+    }
+}
+
+/// Whether so many bytes of ciphertext can become so many of plaintext.
+fn can_be_plaintext(kind: KeyKind, cipher: &Cipher, ciphertext: usize, plaintext: usize) -> bool {
+    match (cipher, kind) {
+        (Cipher::AesGcm { .. }, _) => plaintext + GCM_TAG_BYTES == ciphertext,
+        (Cipher::AesCbc { padded: true, .. }, _) => plaintext < ciphertext && plaintext + BLOCK_BYTES >= ciphertext,
+        (Cipher::AesCbc { padded: false, .. } | Cipher::AesBlock, _) => plaintext == ciphertext,
+        (Cipher::RsaPkcs1 | Cipher::RsaOaep { .. }, KeyKind::Rsa { bits }) => {
+            let most = cipher.scheme().and_then(|scheme| crypto::rsa_plaintext_max(bits, scheme));
+            most.is_some_and(|most| plaintext <= most)
+        }
+        (Cipher::RsaPkcs1 | Cipher::RsaOaep { .. }, _) => false,
+    }
 }
 
 /// Whether a key's signature can be of so many bytes, as PKCS#11 has it: for ECDSA, `r` and `s` of one length.
@@ -139,6 +235,7 @@ fn can_be_signature(kind: KeyKind, bytes: usize) -> bool {
         KeyKind::Rsa { bits } => bytes == bits.div_ceil(8) as usize,
         KeyKind::Ec(curve) => bytes > 0 && bytes <= 2 * curve.field_bytes() && bytes.is_multiple_of(2),
         KeyKind::Ed25519 => bytes == 64,
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => false,
     }
 }
 
@@ -177,13 +274,30 @@ impl crate::backend::Session for Pkcs11Session {
     }
 
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
-        let KeyOperation::Sign { scheme, hash, input } = operation;
-        let mut mechanism = Prepared::new(*scheme, *hash, kind, input.as_bytes()).map_err(BackendError::keep)?;
-        let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
-        match scheme {
-            SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(BackendError::keep),
-            _ => Ok(signature),
-        }
+        let keep = BackendError::keep;
+        let made = match operation {
+            KeyOperation::Sign { scheme, hash, input } => {
+                let mut mechanism = Prepared::sign(*scheme, *hash, kind, input.as_bytes()).map_err(keep)?;
+                let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
+                return match scheme {
+                    SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(keep),
+                    _ => Ok(signature),
+                };
+            }
+            KeyOperation::Encrypt { cipher, plaintext } => {
+                let mut mechanism = Prepared::cipher(cipher, plaintext.expose()).map_err(keep)?;
+                self.encrypt(handle, cipher, &mut mechanism)
+            }
+            KeyOperation::Decrypt { cipher, ciphertext } => {
+                let mut mechanism = Prepared::cipher(cipher, ciphertext).map_err(keep)?;
+                self.decrypt(handle, kind, cipher, &mut mechanism)
+            }
+            KeyOperation::Mac { hash, message } => {
+                let mut mechanism = Prepared::mac(*hash, message.expose()).map_err(keep)?;
+                self.mac(handle, *hash, &mut mechanism)
+            }
+        };
+        made.map_err(|error| self.judge(error))
     }
 }
 
@@ -196,6 +310,29 @@ fn is_public(state: SessionState) -> bool {
 mod tests {
     use super::*;
     use crate::model::Curve;
+
+    #[test]
+    fn ciphertexts_and_plaintexts_are_as_long_as_their_ciphers_make_them() {
+        let gcm = Cipher::AesGcm { iv: [0; 12], associated_data: Bytes::new() };
+        let cbc = |padded| Cipher::AesCbc { iv: [0; 16], padded };
+        let made = |cipher: &Cipher, sizes: [usize; 3]| sizes.map(|bytes| ciphertext_bytes(cipher, bytes));
+        assert_eq!(made(&gcm, [0, 1, 32]), [16, 17, 48]);
+        assert_eq!(made(&cbc(true), [0, 15, 16]), [16, 16, 32]);
+        assert_eq!(made(&cbc(false), [16, 32, 48]), [16, 32, 48]);
+        let (aes, rsa) = (KeyKind::Aes { bits: 256 }, KeyKind::Rsa { bits: 2048 });
+        let oaep = Cipher::RsaOaep { hash: Hash::Sha2_256 };
+        for (kind, cipher, given, can, cannot) in [
+            (aes, &gcm, 20, &[4][..], &[3, 5, 20][..]),
+            (aes, &cbc(true), 32, &[16, 31], &[15, 32]),
+            (aes, &cbc(false), 32, &[32], &[31, 33]),
+            (rsa, &oaep, 256, &[0, 190], &[191, 256]),
+            (rsa, &Cipher::RsaPkcs1, 256, &[245], &[246]),
+            (aes, &oaep, 256, &[], &[10]),
+        ] {
+            assert!(can.iter().all(|bytes| can_be_plaintext(kind, cipher, given, *bytes)), "{cipher:?}");
+            assert!(!cannot.iter().any(|bytes| can_be_plaintext(kind, cipher, given, *bytes)), "{cipher:?}");
+        }
+    }
 
     #[test]
     fn signatures_are_as_long_as_their_keys_make_them() {

@@ -1,36 +1,62 @@
-//! The calls whose answers carry lengths, straight from the module's function list: what a module says of a length is
-//! believed as far as there is room.
+//! The calls whose answers are not to be believed, straight from the module's function list: what a module says of a length
+//! counts as far as there is room, and a token's clock may tell nonsense.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG,
-    CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
+    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
+    CK_TOKEN_INFO, CK_ULONG, CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
 
+use super::class::Function;
 use super::objects::{self, Template, Wanted};
 
 type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
-type SignInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
-type Sign = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
+/// `C_SignInit`, `C_EncryptInit` and `C_DecryptInit` look alike, and so do the calls that follow them.
+type Begin = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV;
+type Finish = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
 
 type FindObjectsInit = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
 type FindObjects = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_OBJECT_HANDLE, CK_ULONG, *mut CK_ULONG) -> CK_RV;
 type FindObjectsFinal = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 type GetAttributeValue =
     unsafe extern "C" fn(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
+type GetTokenInfo = unsafe extern "C" fn(CK_SLOT_ID, *mut CK_TOKEN_INFO) -> CK_RV;
 type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
+
+/// What a key does, in two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// A signature, or a MAC.
+    Sign,
+    Encrypt,
+    Decrypt,
+}
+
+impl Deed {
+    /// The two calls, as their errors are told apart.
+    pub(super) const fn functions(self) -> (Function, Function) {
+        match self {
+            Deed::Sign => (Function::SignInit, Function::Sign),
+            Deed::Encrypt => (Function::EncryptInit, Function::Encrypt),
+            Deed::Decrypt => (Function::DecryptInit, Function::Decrypt),
+        }
+    }
+}
 
 /// The functions, and the library they live in.
 #[derive(Clone)]
 pub(super) struct Table {
-    sign_init: SignInit,
-    sign: Sign,
+    sign: (Begin, Finish),
+    // Not every module encrypts.
+    encrypt: Option<(Begin, Finish)>,
+    decrypt: Option<(Begin, Finish)>,
     find_objects_init: FindObjectsInit,
     find_objects: FindObjects,
     find_objects_final: FindObjectsFinal,
     get_attribute_value: GetAttributeValue,
+    get_token_info: GetTokenInfo,
     close_session: CloseSession,
     /// Keeps the code mapped. Loading the same path again gives the same library, so it shares the state `cryptoki` set up.
     _library: Arc<libloading::Library>,
@@ -55,15 +81,24 @@ impl Table {
         // it lives as long as the library, and the copy beside it.
         let list = unsafe { list.read_unaligned() };
         Ok(Table {
-            sign_init: there(list.C_SignInit, "C_SignInit")?,
-            sign: there(list.C_Sign, "C_Sign")?,
+            sign: (there(list.C_SignInit, "C_SignInit")?, there(list.C_Sign, "C_Sign")?),
+            encrypt: list.C_EncryptInit.zip(list.C_Encrypt),
+            decrypt: list.C_DecryptInit.zip(list.C_Decrypt),
             find_objects_init: there(list.C_FindObjectsInit, "C_FindObjectsInit")?,
             find_objects: there(list.C_FindObjects, "C_FindObjects")?,
             find_objects_final: there(list.C_FindObjectsFinal, "C_FindObjectsFinal")?,
             get_attribute_value: there(list.C_GetAttributeValue, "C_GetAttributeValue")?,
+            get_token_info: there(list.C_GetTokenInfo, "C_GetTokenInfo")?,
             close_session: there(list.C_CloseSession, "C_CloseSession")?,
             _library: Arc::new(library),
         })
+    }
+
+    /// `C_GetTokenInfo` into `info`.
+    pub(super) fn get_token_info(&self, slot: CK_SLOT_ID, info: &mut CK_TOKEN_INFO) -> CK_RV {
+        // SAFETY: `info` is exclusively ours and valid, and has no pointers in it; the slot is a plain number that the module
+        // checks.
+        unsafe { (self.get_token_info)(slot, std::ptr::from_mut(info)) }
     }
 
     /// `C_CloseSession`.
@@ -72,24 +107,43 @@ impl Table {
         unsafe { (self.close_session)(session) }
     }
 
-    /// `C_SignInit`. `mechanism`'s parameter, if it has one, must be valid for the call.
-    pub(super) fn sign_init(
+    fn deed(&self, deed: Deed) -> Option<(Begin, Finish)> {
+        match deed {
+            Deed::Sign => Some(self.sign),
+            Deed::Encrypt => self.encrypt,
+            Deed::Decrypt => self.decrypt,
+        }
+    }
+
+    /// `C_SignInit` or its like. `mechanism`'s parameter, if it has one, must be valid for the call, and for the one that
+    /// ends what begins here.
+    pub(super) fn begin(
         &self,
+        deed: Deed,
         session: CK_SESSION_HANDLE,
         mechanism: &mut CK_MECHANISM,
         key: CK_OBJECT_HANDLE,
     ) -> CK_RV {
+        let Some((begin, _)) = self.deed(deed) else { return CKR_FUNCTION_NOT_SUPPORTED };
         // SAFETY: `mechanism` is exclusively ours and valid; handles are plain numbers that the module checks.
-        unsafe { (self.sign_init)(session, mechanism, key) }
+        unsafe { begin(session, mechanism, key) }
     }
 
-    /// `C_Sign` into `buffer`; the signature's length, or on `CKR_BUFFER_TOO_SMALL` the length needed, in `len`.
-    pub(super) fn sign(&self, session: CK_SESSION_HANDLE, data: &[u8], buffer: &mut [u8], len: &mut CK_ULONG) -> CK_RV {
+    /// `C_Sign` or its like into `buffer`; the answer's length, or on `CKR_BUFFER_TOO_SMALL` the length needed, in `len`.
+    pub(super) fn finish(
+        &self,
+        deed: Deed,
+        session: CK_SESSION_HANDLE,
+        data: &[u8],
+        buffer: &mut [u8],
+        len: &mut CK_ULONG,
+    ) -> CK_RV {
+        let Some((_, finish)) = self.deed(deed) else { return CKR_FUNCTION_NOT_SUPPORTED };
         *len = buffer.len() as CK_ULONG;
         // SAFETY: the module reads `data.len()` bytes of `data`, which it must not change (the pointer is mutable for the C
         // header's sake only), and writes at most `*len` bytes, the length of `buffer`.
         unsafe {
-            (self.sign)(
+            finish(
                 session,
                 data.as_ptr().cast_mut(),
                 data.len() as CK_ULONG,

@@ -51,7 +51,10 @@ impl Process {
     ) -> Result<Arc<Process>, BackendError> {
         let name = format!("worker process of kms_library {:?}, token {token}", library.name);
         let failed = |error: std::io::Error| {
-            let what = format!("{name} cannot be started: {error}; check the limits on processes and open files");
+            let what = format!(
+                "{name} cannot be started: {error}; check the limits on processes and open files, and that /proc is mounted and \
+                 the kernel is Linux 5.3 or later; isolation = \"none\" has the library run in the daemon"
+            );
             BackendError::new(Fate::BackOff, Fault::Unavailable { what })
         };
         let (control, theirs) = pair::control().map_err(failed)?;

@@ -15,16 +15,19 @@ use super::fault;
 use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags};
 use crate::config::Profile;
 use crate::crypto;
-use crate::model::{Curve, Digest, Hash, KeyKind, KeyOperation, Secret, SignInput, SignatureScheme, TokenSelector};
+use crate::model::{
+    Cipher, Curve, Digest, Hash, KeyKind, KeyOperation, KeyUsage, KeyUsages, Secret, SecretBytes, SignInput,
+    SignatureScheme, TokenSelector, wiped,
+};
 
 /// Most bytes of one operation's input.
 pub const INPUT_MAX: usize = 64 << 20;
 /// Most bytes of a frame: one operation of the longest input, or a batch of many short ones.
 pub const FRAME_MAX: usize = INPUT_MAX + 4096;
-/// Most bytes of an answer's frame. What is longer the worker does not send.
+/// Most bytes of an answer's frame, beyond those of the input it answers. What is longer the worker does not send.
 pub const ANSWER_MAX: usize = 256 << 10;
 /// The fewest bytes of one job of a batch.
-const JOB_MIN: usize = 8 + 1 + 1 + 1 + 1 + 4;
+const JOB_MIN: usize = 8 + 1 + 1 + 1 + 4;
 
 /// What a worker is to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub struct Settings {
 /// An operation of a batch, as the worker reads it.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The private key.
+    /// The key.
     pub handle: u64,
     /// Its kind.
     pub kind: KeyKind,
@@ -115,11 +118,13 @@ impl Command {
                 out.put_u8(4);
                 put_option(out, selector.label.as_deref(), |out, label| put_bytes(out, label.as_bytes()));
                 put_option(out, selector.id.as_deref(), put_bytes);
+                out.put_u8(selector.secret.into());
             }
             Command::Generate(template) => {
                 out.put_u8(5);
                 put_kind(out, template.kind);
                 put_bytes(out, template.label.as_bytes());
+                out.put_u8(template.uses.iter().fold(0, |bits, usage| bits | 1 << (usage as u8 - 1)));
             }
             Command::Perform(jobs) => {
                 let lent: Vec<BatchJob<'_>> = jobs.iter().map(Job::lend).collect();
@@ -148,8 +153,13 @@ impl Command {
             4 => Command::Find(KeySelector {
                 label: reader.option(Reader::text)?,
                 id: reader.option(|reader| reader.bytes().map(<[u8]>::to_vec))?,
+                secret: reader.flag()?,
             }),
-            5 => Command::Generate(KeyTemplate { kind: kind(&mut reader)?, label: reader.text()? }),
+            5 => Command::Generate(KeyTemplate {
+                kind: kind(&mut reader)?,
+                label: reader.text()?,
+                uses: usages(reader.u8()?),
+            }),
             6 => Command::Perform(jobs(&mut reader, bytes.len())?),
             7 => Command::CheckAlive,
             _ => return Err(Malformed),
@@ -180,7 +190,8 @@ impl Answer {
                 out.put_u8(3);
                 put_option(out, found.as_ref(), |out, found| {
                     out.put_u64_le(found.handle);
-                    put_bytes(out, &found.public.spki);
+                    put_kind(out, found.kind);
+                    put_option(out, found.public.as_ref(), |out, public| put_bytes(out, &public.spki));
                     put_bytes(out, &found.id);
                     put_bytes(out, found.label.as_bytes());
                 });
@@ -216,14 +227,17 @@ impl Answer {
             1 => Answer::PinFlags(PinFlags { final_try: reader.flag()?, locked: reader.flag()? }),
             2 => Answer::Done,
             3 => Answer::Found(reader.option(|reader| {
-                Ok(FoundKey {
-                    handle: reader.u64()?,
-                    public: crypto::parse_spki(reader.bytes()?).map_err(|_| Malformed)?,
-                    id: reader.bytes()?.to_vec(),
-                    label: reader.text()?,
-                })
+                let (handle, kind) = (reader.u64()?, kind(reader)?);
+                let public = reader.option(|reader| crypto::parse_spki(reader.bytes()?).map_err(|_| Malformed))?;
+                // A secret key has no public half, and every other key has one of its kind.
+                if public.as_ref().map(|public| public.kind) != (!kind.is_secret()).then_some(kind) {
+                    return Err(Malformed);
+                }
+                let id = reader.bytes()?.to_vec();
+                Ok(FoundKey::new(handle, kind, public, id, &reader.text()?))
             })?),
-            4 => Answer::Output(Bytes::copy_from_slice(reader.bytes()?)),
+            // It may be a plaintext.
+            4 => Answer::Output(wiped(reader.bytes()?.to_vec())),
             5 => Answer::Failed(fault::error(&mut reader)?),
             6 if reader.flag()? => Answer::LoggedIn(LoginAnswer::Already),
             6 => Answer::LoggedIn(LoginAnswer::Taken),
@@ -241,12 +255,96 @@ pub(super) fn put_jobs(out: &mut Vec<u8>, jobs: &[BatchJob<'_>]) {
     for job in jobs {
         out.put_u64_le(job.handle);
         put_kind(out, job.kind);
-        let KeyOperation::Sign { scheme, hash, input } = job.operation;
-        put_scheme(out, *scheme);
-        out.put_u8(Hash::ALL.iter().position(|known| known == hash).map_or(u8::MAX, |position| position as u8));
-        out.put_u8(matches!(input, SignInput::Message(_)).into());
-        put_bytes(out, input.as_bytes());
+        put_operation(out, job.operation);
     }
+}
+
+fn put_operation(out: &mut Vec<u8>, operation: &KeyOperation) {
+    match operation {
+        KeyOperation::Sign { scheme, hash, input } => {
+            out.put_u8(0);
+            put_scheme(out, *scheme);
+            put_hash(out, *hash);
+            out.put_u8(matches!(input, SignInput::Message(_)).into());
+        }
+        KeyOperation::Encrypt { cipher, .. } => {
+            out.put_u8(1);
+            put_cipher(out, cipher);
+        }
+        KeyOperation::Decrypt { cipher, .. } => {
+            out.put_u8(2);
+            put_cipher(out, cipher);
+        }
+        KeyOperation::Mac { hash, .. } => {
+            out.put_u8(3);
+            put_hash(out, *hash);
+        }
+    }
+    put_bytes(out, operation.input());
+}
+
+fn operation(reader: &mut Reader<'_>) -> Result<KeyOperation, Malformed> {
+    Ok(match reader.u8()? {
+        0 => {
+            let (scheme, hash) = (scheme(reader)?, hash(reader)?);
+            let input = match reader.flag()? {
+                true => SignInput::Message(Bytes::copy_from_slice(reader.bytes()?)),
+                false => SignInput::Digest(Digest::new(reader.bytes()?).ok_or(Malformed)?),
+            };
+            KeyOperation::Sign { scheme, hash, input }
+        }
+        1 => KeyOperation::Encrypt { cipher: cipher(reader)?, plaintext: SecretBytes::new(reader.bytes()?.to_vec()) },
+        2 => KeyOperation::Decrypt { cipher: cipher(reader)?, ciphertext: Bytes::copy_from_slice(reader.bytes()?) },
+        3 => KeyOperation::Mac { hash: hash(reader)?, message: SecretBytes::new(reader.bytes()?.to_vec()) },
+        _ => return Err(Malformed),
+    })
+}
+
+fn put_cipher(out: &mut Vec<u8>, cipher: &Cipher) {
+    match cipher {
+        Cipher::RsaPkcs1 => out.put_u8(0),
+        Cipher::RsaOaep { hash } => {
+            out.put_u8(1);
+            put_hash(out, *hash);
+        }
+        Cipher::AesGcm { iv, associated_data } => {
+            out.put_u8(2);
+            put_bytes(out, iv);
+            put_bytes(out, associated_data);
+        }
+        Cipher::AesCbc { iv, padded } => {
+            out.put_u8(3);
+            put_bytes(out, iv);
+            out.put_u8((*padded).into());
+        }
+        Cipher::AesBlock => out.put_u8(4),
+    }
+}
+
+fn cipher(reader: &mut Reader<'_>) -> Result<Cipher, Malformed> {
+    Ok(match reader.u8()? {
+        0 => Cipher::RsaPkcs1,
+        1 => Cipher::RsaOaep { hash: hash(reader)? },
+        2 => Cipher::AesGcm {
+            iv: reader.bytes()?.try_into().map_err(|_| Malformed)?,
+            associated_data: Bytes::copy_from_slice(reader.bytes()?),
+        },
+        3 => Cipher::AesCbc { iv: reader.bytes()?.try_into().map_err(|_| Malformed)?, padded: reader.flag()? },
+        4 => Cipher::AesBlock,
+        _ => return Err(Malformed),
+    })
+}
+
+fn put_hash(out: &mut Vec<u8>, hash: Hash) {
+    out.put_u8(Hash::ALL.iter().position(|known| *known == hash).map_or(u8::MAX, |position| position as u8));
+}
+
+fn hash(reader: &mut Reader<'_>) -> Result<Hash, Malformed> {
+    Hash::ALL.get(usize::from(reader.u8()?)).copied().ok_or(Malformed)
+}
+
+fn usages(bits: u8) -> KeyUsages {
+    KeyUsage::ALL.into_iter().filter(|usage| bits & 1 << (*usage as u8 - 1) != 0).collect()
 }
 
 fn jobs(reader: &mut Reader<'_>, frame: usize) -> Result<Vec<Job>, Malformed> {
@@ -256,13 +354,7 @@ fn jobs(reader: &mut Reader<'_>, frame: usize) -> Result<Vec<Job>, Malformed> {
     }
     let mut jobs = Vec::with_capacity(count);
     for _ in 0..count {
-        let (handle, kind, scheme) = (reader.u64()?, kind(reader)?, scheme(reader)?);
-        let hash = *Hash::ALL.get(usize::from(reader.u8()?)).ok_or(Malformed)?;
-        let input = match reader.flag()? {
-            true => SignInput::Message(Bytes::copy_from_slice(reader.bytes()?)),
-            false => SignInput::Digest(Digest::new(reader.bytes()?).ok_or(Malformed)?),
-        };
-        jobs.push(Job { handle, kind, operation: KeyOperation::Sign { scheme, hash, input } });
+        jobs.push(Job { handle: reader.u64()?, kind: kind(reader)?, operation: operation(reader)? });
     }
     Ok(jobs)
 }
@@ -299,6 +391,14 @@ fn put_kind(out: &mut Vec<u8>, kind: KeyKind) {
         KeyKind::Ec(Curve::P384) => out.put_u8(2),
         KeyKind::Ec(Curve::P521) => out.put_u8(3),
         KeyKind::Ed25519 => out.put_u8(4),
+        KeyKind::Aes { bits } => {
+            out.put_u8(5);
+            out.put_u32_le(bits);
+        }
+        KeyKind::Hmac { bits } => {
+            out.put_u8(6);
+            out.put_u32_le(bits);
+        }
     }
 }
 
@@ -309,6 +409,8 @@ fn kind(reader: &mut Reader<'_>) -> Result<KeyKind, Malformed> {
         2 => KeyKind::Ec(Curve::P384),
         3 => KeyKind::Ec(Curve::P521),
         4 => KeyKind::Ed25519,
+        5 => KeyKind::Aes { bits: reader.u32()? },
+        6 => KeyKind::Hmac { bits: reader.u32()? },
         _ => return Err(Malformed),
     })
 }

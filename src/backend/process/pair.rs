@@ -91,7 +91,7 @@ impl Frames {
     /// # Errors
     ///
     /// The frame is longer than `max`, or the stream ends in its midst.
-    pub(super) fn next(&mut self, max: usize) -> io::Result<Option<&[u8]>> {
+    pub(super) fn next(&mut self, max: usize) -> io::Result<Option<&mut [u8]>> {
         const PREFIX: usize = size_of::<u32>();
         let mut wanted = PREFIX;
         loop {
@@ -103,7 +103,7 @@ impl Frames {
                 if rest.len() >= len {
                     let begin = self.unread.start + PREFIX;
                     self.unread.start = begin + len;
-                    return Ok(Some(&self.buffer[begin..begin + len]));
+                    return Ok(Some(&mut self.buffer[begin..begin + len]));
                 }
                 wanted = PREFIX + len;
             }

@@ -12,6 +12,7 @@ use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, INPUT_MAX, put_jobs
 use super::pair::{Frames, put_frame};
 use crate::backend::{BackendError, BatchJob, Fate, FoundKey, KeySelector, KeyTemplate, Session};
 use crate::model::{Fault, KeyKind, KeyOperation};
+use zeroize::Zeroize;
 
 /// Bytes of input beyond which a batch is cut into several frames.
 const BATCH_BYTES: usize = 256 << 10;
@@ -56,6 +57,8 @@ impl ProcessSession {
             return Err(BackendError::keep(Fault::TooLarge { what }));
         }
         let sent = self.frames.send(&self.out).map_err(|_| self.process.died());
+        // There may have been plaintexts in it.
+        self.out.as_mut_slice().zeroize();
         // One long message does not hold its memory for good.
         if self.out.capacity() > KEPT_BYTES {
             self.out = Vec::new();
@@ -64,8 +67,18 @@ impl ProcessSession {
     }
 
     fn answer(&mut self) -> Result<Answer, BackendError> {
-        match self.frames.next(ANSWER_MAX) {
-            Ok(Some(frame)) => Answer::decode(frame).map_err(|_| self.process.talked_nonsense()),
+        self.answer_to(0)
+    }
+
+    /// The answer to an input of so many bytes.
+    fn answer_to(&mut self, input: usize) -> Result<Answer, BackendError> {
+        match self.frames.next(ANSWER_MAX + input) {
+            Ok(Some(frame)) => {
+                let answer = Answer::decode(frame);
+                // It may have been a plaintext.
+                frame.zeroize();
+                answer.map_err(|_| self.process.talked_nonsense())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(self.process.talked_nonsense()),
             Ok(None) | Err(_) => Err(self.process.died()),
         }
@@ -88,10 +101,10 @@ impl ProcessSession {
         each: &mut dyn FnMut(usize, Result<Bytes, BackendError>),
     ) -> Ran {
         let mut lost = self.send(|out| put_jobs(out, jobs)).err();
-        for index in 0..jobs.len() {
+        for (index, job) in jobs.iter().enumerate() {
             let answer = match &lost {
                 Some(error) => Err(error.clone()),
-                None => self.answer(),
+                None => self.answer_to(job.operation.input().len()),
             };
             let result = match answer {
                 Ok(Answer::Output(output)) => Ok(output),
@@ -118,15 +131,10 @@ impl ProcessSession {
 fn fitting(jobs: &[BatchJob<'_>]) -> usize {
     let mut bytes = 0;
     let fits = |job: &&BatchJob<'_>| {
-        bytes += input(job).len();
+        bytes += job.operation.input().len();
         bytes <= BATCH_BYTES
     };
     jobs.iter().take_while(fits).count().max(1)
-}
-
-fn input<'a>(job: &BatchJob<'a>) -> &'a [u8] {
-    let KeyOperation::Sign { input, .. } = job.operation;
-    input.as_bytes()
 }
 
 impl Session for ProcessSession {
@@ -162,8 +170,8 @@ impl Session for ProcessSession {
         let mut told = 0;
         while told < jobs.len() {
             let rest = &jobs[told..];
-            if input(&rest[0]).len() > INPUT_MAX {
-                let what = format!("a worker process signs messages of up to {} MiB", INPUT_MAX >> 20);
+            if rest[0].operation.input().len() > INPUT_MAX {
+                let what = format!("a worker process takes inputs of up to {} MiB", INPUT_MAX >> 20);
                 each(told, Err(BackendError::keep(Fault::TooLarge { what })));
                 told += 1;
                 continue;

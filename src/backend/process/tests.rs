@@ -21,8 +21,8 @@ use crate::backend::{
 use crate::config::Profile;
 use crate::crypto::SoftwareKey;
 use crate::model::{
-    Curve, Digest, Fault, Hash, KeyKind, KeyOperation, Namespace, SaltLength, Secret, SignInput, SignatureScheme,
-    TokenSelector,
+    Cipher, Curve, Digest, Fault, Hash, KeyKind, KeyOperation, KeyUsage, KeyUsages, Namespace, SaltLength, Secret,
+    SecretBytes, SignInput, SignatureScheme, TokenSelector,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -92,17 +92,20 @@ fn a_session_behind_the_pair_is_a_session() {
     assert_eq!(token.logins(), 2);
 
     let mut session = device.open_session().unwrap();
-    let nothing = KeySelector { label: Some("b".into()), id: None };
+    let nothing = KeySelector { label: Some("b".into()), id: None, secret: false };
     assert!(session.find(&nothing).unwrap().is_none());
-    let found = session.find(&KeySelector { label: None, id: Some(b"7".to_vec()) }).unwrap().unwrap();
-    assert_eq!((found.label.as_str(), found.public.kind), ("ca", P256));
-    let made = session.generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into() }).unwrap();
-    assert_eq!((made.label.as_str(), made.public.kind, token.generated()), ("ed", KeyKind::Ed25519, 1));
+    let found = session.find(&KeySelector { label: None, id: Some(b"7".to_vec()), secret: false }).unwrap().unwrap();
+    assert_eq!((found.label.as_str(), found.kind), ("ca", P256));
+    let made = session
+        .generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into(), uses: KeyUsages::default() })
+        .unwrap();
+    assert_eq!((made.label.as_str(), made.kind, token.generated()), ("ed", KeyKind::Ed25519, 1));
 
     let operation = sign(&[1; 32]);
     let signature = session.perform(found.handle, P256, &operation).unwrap();
-    let KeyOperation::Sign { scheme, hash, input } = &operation;
-    let valid = crate::crypto::verify(&found.public, *scheme, SaltLength::Auto, *hash, input, &signature);
+    let KeyOperation::Sign { scheme, hash, input } = &operation else { panic!("{operation:?}") };
+    let valid =
+        crate::crypto::verify(found.public.as_ref().unwrap(), *scheme, SaltLength::Auto, *hash, input, &signature);
     assert!(valid.unwrap());
 }
 
@@ -136,10 +139,10 @@ fn an_error_that_ends_the_session_ends_the_batch() {
 #[test]
 fn an_answer_that_is_too_long_is_an_error_and_no_end() {
     let token = FakeBackend::default();
-    token.make(&"a".repeat(ANSWER_MAX), b"7", P256).unwrap();
+    token.make("ca", &vec![7; ANSWER_MAX], P256).unwrap();
     let device = device(&token);
     let mut session = device.open_session().unwrap();
-    let selector = KeySelector { label: None, id: Some(b"7".to_vec()) };
+    let selector = KeySelector { label: Some("ca".into()), id: None, secret: false };
     for _ in 0..2 {
         let error = session.find(&selector).unwrap_err();
         assert_eq!((error.cause, error.fate), ("device_error", Fate::Keep));
@@ -155,7 +158,7 @@ fn what_is_too_long_is_refused_before_it_is_sent() {
     let error = session.perform(0, KeyKind::Ed25519, &operation).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
     let label = "ä".repeat(100 << 10);
-    assert!(session.find(&KeySelector { label: Some(label), id: None }).unwrap().is_none());
+    assert!(session.find(&KeySelector { label: Some(label), id: None, secret: false }).unwrap().is_none());
     let error = device.login(&Secret::new(vec![b'1'; pair::PACKET_MAX])).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
 }
@@ -204,8 +207,8 @@ fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
 fn a_worker_that_talks_nonsense_is_killed() {
     let key = SoftwareKey::generate(P256).unwrap();
     let found = |spki| {
-        let public = crate::model::PublicKey { spki, ..key.public().clone() };
-        Answer::Found(Some(FoundKey { handle: 1, public, id: Vec::new(), label: String::new() }))
+        let public = Some(crate::model::PublicKey { spki, ..key.public().clone() });
+        Answer::Found(Some(FoundKey { handle: 1, kind: P256, public, id: Vec::new(), label: String::new() }))
     };
     let long = [&u32::MAX.to_le_bytes()[..], &[0; 64]].concat();
     let not_a_key = framed(&found(Bytes::from_static(b"no key")));
@@ -303,6 +306,21 @@ fn commands_arrive_as_they_were_sent() {
     for kind in [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ed25519] {
         jobs.push(Job { kind, ..job(SignatureScheme::Ecdsa, Hash::Sha1, digest(20)) });
     }
+    let ciphers = [
+        Cipher::RsaPkcs1,
+        Cipher::RsaOaep { hash: Hash::Sha1 },
+        Cipher::AesGcm { iv: [1; 12], associated_data: Bytes::from_static(b"aad") },
+        Cipher::AesCbc { iv: [2; 16], padded: true },
+        Cipher::AesBlock,
+    ];
+    let secret = |operation| Job { handle: 9, kind: KeyKind::Aes { bits: 192 }, operation };
+    for cipher in ciphers {
+        let plaintext = SecretBytes::new(vec![7; 16]);
+        jobs.push(secret(KeyOperation::Encrypt { cipher: cipher.clone(), plaintext }));
+        jobs.push(secret(KeyOperation::Decrypt { cipher, ciphertext: Bytes::from_static(b"ciphertext") }));
+    }
+    let mac = KeyOperation::Mac { hash: Hash::Sha2_384, message: SecretBytes::new(b"message".to_vec()) };
+    jobs.push(Job { kind: KeyKind::Hmac { bits: 384 }, ..secret(mac) });
     let commands = [
         Command::Open(settings()),
         Command::Open(Settings { profile: None, token: TokenSelector::Serial("4711".into()), ..settings() }),
@@ -310,9 +328,14 @@ fn commands_arrive_as_they_were_sent() {
         Command::PinFlags,
         Command::Login(Secret::from("1234")),
         Command::OpenSession,
-        Command::Find(KeySelector { label: Some("Prüfung".into()), id: Some(vec![0, 255]) }),
-        Command::Find(KeySelector { label: None, id: None }),
-        Command::Generate(KeyTemplate { kind: P256, label: "ca".into() }),
+        Command::Find(KeySelector { label: Some("Prüfung".into()), id: Some(vec![0, 255]), secret: false }),
+        Command::Find(KeySelector { label: None, id: None, secret: true }),
+        Command::Generate(KeyTemplate { kind: P256, label: "ca".into(), uses: KeyUsages::default() }),
+        Command::Generate(KeyTemplate {
+            kind: KeyKind::Hmac { bits: 256 },
+            label: "mac".into(),
+            uses: KeyUsages::NONE.with(KeyUsage::Mac).with(KeyUsage::Encrypt),
+        }),
         Command::Perform(jobs),
         Command::Perform(Vec::new()),
         Command::CheckAlive,
@@ -330,7 +353,7 @@ fn commands_arrive_as_they_were_sent() {
 #[test]
 fn answers_arrive_as_they_were_sent() {
     let key = SoftwareKey::generate(P256).unwrap();
-    let found = FoundKey { handle: 3, public: key.public().clone(), id: vec![1], label: "ca".into() };
+    let found = FoundKey { handle: 3, kind: P256, public: Some(key.public().clone()), id: vec![1], label: "ca".into() };
     let info = |max_sessions, profile| DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions, profile };
     let what = || "C_Sign: CKR_DEVICE_ERROR (0x30)".to_owned();
     let (one, two) = (what(), what());
@@ -357,6 +380,13 @@ fn answers_arrive_as_they_were_sent() {
         Answer::LoggedIn(LoginAnswer::Already),
         Answer::Done,
         Answer::Found(Some(found)),
+        Answer::Found(Some(FoundKey {
+            handle: 4,
+            kind: KeyKind::Aes { bits: 256 },
+            public: None,
+            id: Vec::new(),
+            label: "secret".into(),
+        })),
         Answer::Found(None),
         Answer::Output(Bytes::from_static(&[9; 512])),
     ];
@@ -391,7 +421,7 @@ fn crossed(error: BackendError) -> BackendError {
 #[test]
 fn a_worker_speaks_for_its_token_only() {
     let namespace = Namespace::root();
-    let overloaded = Fault::Overloaded { namespace, limit: 1, retry_after: LIMIT };
+    let overloaded = Fault::Overloaded { namespace, limit: 1, unit: "queued jobs", retry_after: LIMIT };
     for fault in [overloaded, Fault::PermissionDenied, Fault::Sealed, Fault::NotInitialized] {
         assert_eq!(crossed(BackendError::keep(fault)).fault.label().as_str(), "internal");
     }
@@ -412,6 +442,21 @@ fn what_a_worker_says_of_its_token_is_fit_to_be_shown() {
     let Ok(Answer::Opened(read)) = Answer::decode(&bytes) else { panic!("it is an answer") };
     let (serial, label) = (format!("77{}", "0".repeat(14)), format!("c[2Ja{}", "ä".repeat(27)));
     assert_eq!(read, DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna });
+}
+
+#[test]
+fn what_a_worker_says_of_a_key_is_fit_to_be_shown() {
+    let key = SoftwareKey::generate(P256).unwrap();
+    let label = format!("c\u{1b}[2Ja\n{}", "ä".repeat(9000));
+    let wild =
+        FoundKey { handle: 3, kind: P256, public: Some(key.public().clone()), id: vec![0, 1], label: label.clone() };
+    let mut bytes = Vec::new();
+    Answer::Found(Some(wild)).encode(&mut bytes);
+    let Ok(Answer::Found(Some(read))) = Answer::decode(&bytes) else { panic!("it is an answer") };
+    let shown = format!("c[2Ja{}", "ä".repeat(251));
+    assert_eq!((read.label.as_str(), read.id), (shown.as_str(), vec![0, 1]));
+    // As one that is found in the daemon itself.
+    assert_eq!(FoundKey::new(3, P256, None, Vec::new(), &label).label, shown);
 }
 
 proptest! {

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketType;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use tokio::signal::unix::SignalKind;
+use zeroize::Zeroize;
 
 use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, Job, Settings};
 use super::pair::{self, Frames, put_frame};
@@ -148,17 +149,18 @@ fn start_session(stream: UnixStream, device: &Arc<dyn Device>, living: &Sender<(
 
 fn send(frames: &mut Frames, answer: Answer) -> io::Result<()> {
     let mut out = Vec::new();
-    put_answer(&mut out, answer);
+    put_answer(&mut out, answer, 0);
     frames.send(&out)
 }
 
-/// Appends the frame of an answer. One that the daemon would not take becomes an error.
-fn put_answer(out: &mut Vec<u8>, answer: Answer) {
+/// Appends the frame of an answer to an input of so many bytes. One that the daemon would not take becomes an error.
+fn put_answer(out: &mut Vec<u8>, answer: Answer, input: usize) {
     let begin = out.len();
     put_frame(out, |out| answer.encode(out));
-    if out.len() - begin > ANSWER_MAX {
+    if out.len() - begin > ANSWER_MAX + input {
+        out[begin..].zeroize();
         out.truncate(begin);
-        let what = format!("the token answers more than {} KiB at once", ANSWER_MAX >> 10);
+        let what = format!("the token answers {} KiB more than it was given", ANSWER_MAX >> 10);
         let failed = Answer::Failed(BackendError::keep(Fault::DeviceError { what }));
         put_frame(out, |out| failed.encode(out));
     }
@@ -172,7 +174,10 @@ fn serve_session(mut frames: Frames, device: &dyn Device) -> io::Result<()> {
     send(&mut frames, Answer::Done)?;
     let mut out = Vec::new();
     while let Some(frame) = frames.next(FRAME_MAX)? {
-        let command = Command::decode(frame).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let command = Command::decode(frame);
+        // There may have been plaintexts in it.
+        frame.zeroize();
+        let command = command.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         match command {
             Command::Find(selector) => {
                 let found = session.find(&selector);
@@ -197,20 +202,28 @@ fn perform(frames: &mut Frames, session: &mut dyn Session, jobs: &[Job], out: &m
     let lent: Vec<_> = jobs.iter().map(Job::lend).collect();
     let (mut waiting, mut since, mut sent) = (0, Instant::now(), Ok(()));
     out.clear();
-    session.perform_batch(&lent, &mut |_, result| {
+    session.perform_batch(&lent, &mut |index, result| {
         if waiting == 0 {
             since = Instant::now();
         }
-        put_answer(out, result.map_or_else(Answer::Failed, Answer::Output));
+        put_answer(out, result.map_or_else(Answer::Failed, Answer::Output), lent[index].operation.input().len());
         waiting += 1;
         if waiting == ANSWERS_TOGETHER || since.elapsed() >= ANSWERS_WAIT {
             if sent.is_ok() {
                 sent = frames.send(out);
             }
-            out.clear();
+            wipe(out);
             waiting = 0;
         }
     });
     sent?;
-    if out.is_empty() { Ok(()) } else { frames.send(out) }
+    let sent = if out.is_empty() { Ok(()) } else { frames.send(out) };
+    wipe(out);
+    sent
+}
+
+/// Empties what may hold plaintexts.
+fn wipe(out: &mut Vec<u8>) {
+    out.as_mut_slice().zeroize();
+    out.clear();
 }

@@ -45,11 +45,12 @@ pub(super) struct Tokens {
     /// Sessions of each token, in the daemon and in the loop; the profile's number by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) sessions: Option<u16>,
-    /// Where the daemon runs the library's code.
-    #[arg(long, value_enum)]
-    pub(super) isolation: Option<IsolationArg>,
-    /// With -isolation process: worker processes of each token.
-    #[arg(long, value_name = "N", requires = "isolation")]
+    /// Where the daemon runs the library's code. Profiles do not count here: as long as nobody asks, in the daemon, so that
+    /// the figures of all libraries compare. Many profiles have worker processes.
+    #[arg(long, value_enum, default_value = "none")]
+    pub(super) isolation: IsolationArg,
+    /// With -isolation process: worker processes of each token; the profile's number by default.
+    #[arg(long, value_name = "N")]
     pub(super) workers: Option<u16>,
     /// Kinds of the bench's own keys, labelled keyway-bench-KIND.
     #[arg(long, value_delimiter = ',', default_value = "p256,rsa2048")]

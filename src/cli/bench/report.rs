@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::args::{Bench, What};
+use super::args::{Bench, IsolationArg, What};
 use super::side::Side;
 use super::spec::Load;
 use super::statistics::Summary;
@@ -145,7 +145,12 @@ pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measur
         });
         return output::print(format, &body);
     }
-    say!("{rounds} rounds of {round_ms} ms a side; medians, with 95 % intervals in brackets");
+    let place = match (what, args.token.isolation) {
+        (What::Sign | What::Certificates, IsolationArg::None) => ", the library in the daemon",
+        (What::Sign | What::Certificates, IsolationArg::Process) => ", the library in worker processes of the daemon",
+        _ => "",
+    };
+    say!("{rounds} rounds of {round_ms} ms a side{place}; medians, with 95 % intervals in brackets");
     measured.iter().for_each(|measurement| say!("{}", measurement.line()));
     Ok(())
 }

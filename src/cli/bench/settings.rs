@@ -88,10 +88,8 @@ fn library_stanza(text: &mut String, tokens: &Tokens, name: &str, library: &Path
     fields.extend(profile.map(|profile| ("profile", quoted(profile))));
     fields.extend(pin.map(|pin| ("pin", quoted(pin))));
     fields.extend(tokens.sessions.map(|sessions| ("max_sessions", sessions.to_string())));
-    fields.extend(tokens.isolation.map(|isolation| {
-        let name = if isolation == IsolationArg::Process { "process" } else { "none" };
-        ("isolation", quoted(name))
-    }));
+    let isolation = if tokens.isolation == IsolationArg::Process { "process" } else { "none" };
+    fields.push(("isolation", quoted(isolation)));
     fields.extend(tokens.workers.map(|workers| ("workers", workers.to_string())));
     stanza(text, "kms_library \"pkcs11\"", &fields);
 }
@@ -182,6 +180,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Isolation, Profile};
     use crate::model::{Namespace, TokenSelector};
 
     fn tokens() -> Tokens {
@@ -192,7 +191,7 @@ mod tests {
             members: Vec::new(),
             profile: Some("luna".into()),
             sessions: Some(7),
-            isolation: Some(IsolationArg::Process),
+            isolation: IsolationArg::Process,
             workers: Some(2),
             keys: Vec::new(),
             key_labels: Vec::new(),
@@ -210,13 +209,27 @@ mod tests {
         let (_, config) = settings.write(home.path()).unwrap();
         let library = &config.kms_libraries[0];
         assert_eq!(library.library, std::path::Path::new("/opt/hsm \"a\".so"));
-        assert_eq!((library.max_sessions, library.workers), (Some(7), 2));
-        assert_eq!(library.profile, Some(crate::config::Profile::Luna));
+        assert_eq!((library.max_sessions, library.isolation, library.workers), (Some(7), Isolation::Process, 2));
+        assert_eq!(library.profile, Some(Profile::Luna));
         assert_eq!(library.pin.as_ref().unwrap().expose_str(), std::env::var("PATH").ok().as_deref());
         assert_eq!(config.namespaces[0].path, Namespace::from_path("a"));
         assert_eq!(config.namespaces[0].weight, 3);
         assert_eq!(config.namespaces.len(), 1);
         assert_eq!(config.limits.connections_per_uid, 4096);
+    }
+
+    #[test]
+    fn the_library_is_in_the_daemon_unless_asked_whatever_its_profile() {
+        let home = tempfile::tempdir().unwrap();
+        let place = |tokens: Tokens| {
+            let (_, config) = Settings::new(&tokens, &[]).unwrap().write(home.path()).unwrap();
+            (config.kms_libraries[0].isolation, config.kms_libraries[0].workers)
+        };
+        let profiled = |isolation| Tokens { isolation, workers: None, ..tokens() };
+        assert_eq!(place(profiled(IsolationArg::None)), (Isolation::None, 1));
+        assert_eq!(place(profiled(IsolationArg::Process)), (Isolation::Process, 1));
+        let softhsm = Tokens { profile: Some("softhsm".into()), ..profiled(IsolationArg::Process) };
+        assert_eq!(place(softhsm), (Isolation::Process, Profile::SoftHsm.traits().processes(Isolation::Process)));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use super::args::{OwnKey, Tokens};
 use super::settings::Settings;
 use super::spec::KeyName;
 use crate::backend::{BackendError, Device, KeySelector, KeyTemplate, registry};
-use crate::config::{Config, KmsLibrary, Limits, or_cores};
-use crate::model::{Curve, Hash, KeyKind, PublicKey, Secret, SignatureScheme, TokenSelector};
+use crate::config::{Config, Isolation, KmsLibrary, Limits, or_cores};
+use crate::model::{Curve, Hash, KeyKind, KeyUsages, PublicKey, Secret, SignatureScheme, TokenSelector};
 use crate::telemetry::LibraryMetrics;
 
 /// How a signature is asked for: with a digest, so that neither side hashes.
@@ -125,9 +125,10 @@ impl Slot {
         pin: Option<&Secret>,
         sessions: Option<usize>,
     ) -> Result<Slot, Failure> {
-        let device = registry::open(library, Limits::default().call_open, LibraryMetrics::default())
-            .open(token)
-            .map_err(failed)?;
+        // Loaded here, wherever the daemon has it: the loop calls it directly.
+        let here = KmsLibrary { isolation: Isolation::None, ..library.clone() };
+        let backend = registry::open(&here, Limits::default().call_open, LibraryMetrics::default());
+        let device = backend.open(token).map_err(failed)?;
         let pin =
             pin.or(library.pin.as_ref()).ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path"))?;
         let flags = device.pin_flags().map_err(failed)?;
@@ -146,9 +147,9 @@ impl Slot {
     /// The public half of the key with this label; one of `make` is generated where there is none.
     fn find(&self, label: &str, make: Option<KeyKind>, own: bool) -> Result<PublicKey, Failure> {
         let mut session = self.device.open_session().map_err(failed)?;
-        let selector = KeySelector { label: Some(label.to_owned()), id: None };
+        let selector = KeySelector { label: Some(label.to_owned()), id: None, secret: false };
         if let Some(found) = session.find(&selector).map_err(failed)? {
-            return Ok(found.public);
+            return found.public.ok_or_else(|| Failure::new("a key pair without a public half"));
         }
         let Some(kind) = make else {
             let what = "name a key of yours with -key-label, or let the bench make its own with -generate-keys";
@@ -157,8 +158,9 @@ impl Slot {
         if !own {
             eprintln!("generating {label:?} on token {}: it stays there", self.token);
         }
-        let template = KeyTemplate { kind, label: label.to_owned() };
-        Ok(session.generate(&template).map_err(failed)?.public)
+        let template = KeyTemplate { kind, label: label.to_owned(), uses: KeyUsages::default() };
+        let made = session.generate(&template).map_err(failed)?;
+        made.public.ok_or_else(|| Failure::new("a key pair without a public half"))
     }
 }
 

@@ -75,6 +75,9 @@ impl SignatureAlgorithm {
             KeyKind::Ec(Curve::P384) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha384),
             KeyKind::Ec(Curve::P521) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha512),
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
+                return Err(Fault::NotSupported { what: format!("certificates by a key of kind {kind}") });
+            }
         })
     }
 
@@ -191,7 +194,7 @@ impl SignatureAlgorithm {
                 .into_iter()
                 .flat_map(|hash| [SignatureAlgorithm::RsaPkcs1(hash), SignatureAlgorithm::RsaPss(hash)])
                 .collect(),
-            KeyKind::Ec(_) | KeyKind::Ed25519 => vec![SignatureAlgorithm::choose(kind, 0, false)?],
+            _ => vec![SignatureAlgorithm::choose(kind, 0, false)?],
         };
         own.iter().find(|known| known.name().eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
             let names: Vec<String> = own.iter().map(|known| known.name()).collect();

@@ -1,4 +1,4 @@
-//! Certificates: prepared, then signed, then stored, then answered, each a type of its own, so that none of it can be
+//! Certificates: prepared and linted, then signed, then stored, then answered, each a type of its own, so that none of it can be
 //! left out or done in another order.
 
 use bytes::Bytes;
@@ -7,6 +7,7 @@ use x509_cert::certificate::Version;
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, sequence};
 use super::extensions;
+use super::lint::{self, Rules};
 use super::records::Records;
 use super::serial::Serial;
 use super::signing_key::SigningKey;
@@ -26,6 +27,8 @@ pub(super) struct Parts<'a> {
     pub(super) subject: &'a [u8],
     /// The key it certifies.
     pub(super) public_key: &'a PublicKey,
+    /// What it is held to.
+    pub(super) rules: Rules,
     /// Its extensions, encoded, in order.
     pub(super) extensions: &'a [&'a [u8]],
 }
@@ -54,7 +57,7 @@ pub(super) struct Issued {
 }
 
 impl Prepared {
-    /// Encodes the TBSCertificate (RFC 5280, 4.1), once.
+    /// Encodes the TBSCertificate (RFC 5280, 4.1), once, and holds it to its rules.
     pub(super) fn new(parts: &Parts<'_>) -> Result<Prepared, Fault> {
         let serial = Serial::random()?;
         let identifier = parts.algorithm.identifier()?;
@@ -68,6 +71,7 @@ impl Prepared {
             &parts.public_key.spki,
             &extensions::list(parts.extensions)?,
         ])?;
+        lint::check(&tbs, parts.rules)?;
         Ok(Prepared { serial, validity: parts.validity, algorithm: parts.algorithm, identifier, tbs: tbs.into() })
     }
 

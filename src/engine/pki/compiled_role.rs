@@ -1,8 +1,10 @@
 //! A role ready to judge requests: from what is asked to what a certificate will say.
 
+use der::flagset::FlagSet;
+use x509_cert::ext::pkix::KeyUsages;
+
 use super::allowed::{self, OtherSanRule};
 use super::csr::Csr;
-use super::extensions;
 use super::issuer::Issuer;
 use super::leaf::Plan;
 use super::request::{self, SignFields};
@@ -10,12 +12,14 @@ use super::role::{Role, SerialNumberSource};
 use super::san::AlternativeNames;
 use super::subject::{self, Subject};
 use super::validity::{self, Validity, Wish};
+use super::{extensions, usage};
 use crate::model::{Fault, MountConfig};
 
 /// A role with what every certificate of it has alike, made once.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRole {
     pub(super) role: Role,
+    key_usages: FlagSet<KeyUsages>,
     /// Encoded.
     extensions: Vec<u8>,
     other_sans: Vec<OtherSanRule>,
@@ -24,9 +28,10 @@ pub(super) struct CompiledRole {
 impl CompiledRole {
     /// Prepares a role.
     pub(super) fn new(role: Role) -> Result<CompiledRole, Fault> {
+        let key_usages = usage::key_usages(&role.key_usage)?;
         let extensions = extensions::of_role(&role)?;
         let other_sans = OtherSanRule::parse_all(&role.allowed_other_sans)?;
-        Ok(CompiledRole { role, extensions, other_sans })
+        Ok(CompiledRole { role, key_usages, extensions, other_sans })
     }
 
     /// Judges a request by the role. Without a CSR its fields alone count.
@@ -67,7 +72,9 @@ impl CompiledRole {
             subject,
             names,
             validity,
+            key_usages: self.key_usages,
             extensions,
+            rules: role.lint,
             signature_bits: role.signature_bits,
             use_pss: role.use_pss,
             is_stored: !role.no_store,

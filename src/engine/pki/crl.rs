@@ -129,7 +129,9 @@ impl Unsigned {
 
     /// Checks the signature and puts the CRL together.
     fn signed(self, key: &str, public_key: &PublicKey, signature: &[u8]) -> Result<Crl, Fault> {
-        let KeyOperation::Sign { input, .. } = &self.operation;
+        let KeyOperation::Sign { input, .. } = &self.operation else {
+            return Err(Fault::internal("a CRL is signed"));
+        };
         if !self.verifies(public_key, input, signature)? {
             return Err(wrong_signature(key, "the CRL"));
         }

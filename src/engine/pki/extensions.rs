@@ -17,7 +17,7 @@ use super::role::Role;
 use super::urls::Urls;
 use super::{names, usage};
 use crate::crypto;
-use crate::model::{Fault, Fields, Hash, PublicKey};
+use crate::model::{Fault, Fields, Hash, KeyKind, PublicKey};
 
 /// A key identifier: SHA-1 of the public key's bits (RFC 5280, 4.2.1.2, method 1).
 pub(super) type KeyIdentifier = [u8; 20];
@@ -56,9 +56,22 @@ pub(super) fn basic_constraints(ca: bool, path_length: Option<u8>) -> Result<Vec
     extension(rfc5280::ID_CE_BASIC_CONSTRAINTS, true, &value)
 }
 
-/// What every leaf of a role has alike: key usages, basic constraints where asked for, policies.
+/// KeyUsage of a leaf: of the usages wanted, those its key can be put to. Where none is left there is no certificate: one
+/// without the extension could be used for everything.
+pub(super) fn leaf_key_usage(wanted: FlagSet<KeyUsages>, kind: KeyKind) -> Result<Vec<u8>, Fault> {
+    let fitting = wanted & usage::fitting(kind);
+    if fitting.is_empty() && !wanted.is_empty() {
+        return Err(Fault::invalid(format!(
+            "a key of type {kind} can be put to none of the key usages wanted: add DigitalSignature to key_usage, or use \
+             another type of key"
+        )));
+    }
+    key_usage(fitting)
+}
+
+/// What every leaf of a role has alike, whatever its key: extended key usages, basic constraints where asked for, policies.
 pub(super) fn of_role(role: &Role) -> Result<Vec<u8>, Fault> {
-    let mut bytes = key_usage(usage::key_usages(&role.key_usage)?)?;
+    let mut bytes = Vec::new();
     let flags = [
         (role.server_flag, rfc5280::ID_KP_SERVER_AUTH),
         (role.client_flag, rfc5280::ID_KP_CLIENT_AUTH),
@@ -211,16 +224,31 @@ mod tests {
         assert_eq!(
             seen,
             [
-                (rfc5280::ID_CE_KEY_USAGE, true),
                 (rfc5280::ID_CE_EXT_KEY_USAGE, false),
                 (rfc5280::ID_CE_BASIC_CONSTRAINTS, true),
                 (rfc5280::ID_CE_CERTIFICATE_POLICIES, false),
             ]
         );
-        let usages = ExtendedKeyUsage::from_der(found[1].extn_value.as_bytes()).unwrap();
+        let usages = ExtendedKeyUsage::from_der(found[0].extn_value.as_bytes()).unwrap();
         assert_eq!(usages.0, [rfc5280::ID_KP_SERVER_AUTH, rfc5280::ID_KP_TIME_STAMPING]);
         // An end entity's basic constraints are an empty sequence: cA FALSE is the default.
-        assert_eq!(found[2].extn_value.as_bytes(), [0x30, 0]);
+        assert_eq!(found[1].extn_value.as_bytes(), [0x30, 0]);
+    }
+
+    #[test]
+    fn a_key_is_certified_for_what_it_can_be_put_to() {
+        let default = KeyUsages::DigitalSignature | KeyUsages::KeyAgreement | KeyUsages::KeyEncipherment;
+        let read_back = |wanted, kind| {
+            let found = read(&leaf_key_usage(wanted, kind).unwrap());
+            KeyUsage::from_der(found[0].extn_value.as_bytes()).unwrap().0
+        };
+        let rsa = KeyKind::Rsa { bits: 2048 };
+        assert_eq!(read_back(default, rsa), KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment);
+        let ec = KeyKind::Ec(crate::model::Curve::P256);
+        assert_eq!(read_back(default, ec), KeyUsages::DigitalSignature | KeyUsages::KeyAgreement);
+        assert_eq!(read_back(default, KeyKind::Ed25519), FlagSet::from(KeyUsages::DigitalSignature));
+        assert!(leaf_key_usage(KeyUsages::KeyAgreement.into(), rsa).is_err());
+        assert!(leaf_key_usage(FlagSet::default(), rsa).unwrap().is_empty());
     }
 
     #[test]

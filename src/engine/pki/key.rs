@@ -62,6 +62,8 @@ pub(super) fn kind_name(kind: KeyKind) -> &'static str {
         KeyKind::Rsa { .. } => "rsa",
         KeyKind::Ec(_) => "ec",
         KeyKind::Ed25519 => "ed25519",
+        // Has no public key, and so is none of these.
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
     }
 }
 

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use der::flagset::FlagSet;
 use serde_json::{Value, json};
+use x509_cert::ext::pkix::KeyUsages;
 
 use super::algorithm::SignatureAlgorithm;
 use super::ca_certificate::CaCertificate;
 use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::Issuer;
+use super::lint::Rules;
 use super::private_key::PrivateKeyFormat;
 use super::san::AlternativeNames;
 use super::signatory::Signatory;
@@ -26,8 +29,12 @@ pub(super) struct Plan {
     /// The alternative names; they are among `extensions`, too.
     pub(super) names: AlternativeNames,
     pub(super) validity: Validity,
-    /// Encoded: all but the key identifiers and what its issuer adds.
+    /// What its key may be used for, as far as a key of its kind can be.
+    pub(super) key_usages: FlagSet<KeyUsages>,
+    /// Encoded: all but the key usage, the key identifiers and what its issuer adds.
     pub(super) extensions: Vec<u8>,
+    /// What it is held to.
+    pub(super) rules: Rules,
     pub(super) signature_bits: u32,
     pub(super) use_pss: bool,
     pub(super) is_stored: bool,
@@ -74,7 +81,9 @@ impl Pki {
             validity: plan.validity,
             subject: &plan.subject,
             public_key,
+            rules: plan.rules,
             extensions: &[
+                &extensions::leaf_key_usage(plan.key_usages, public_key.kind)?,
                 &plan.extensions,
                 &extensions::subject_key_identifier(&identifier)?,
                 issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,

@@ -34,6 +34,7 @@ mod issuers;
 mod key;
 mod keys;
 mod leaf;
+mod lint;
 mod name_constraints;
 mod names;
 mod paths;

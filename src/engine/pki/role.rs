@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::unsupported_bits;
+use super::lint::Rules;
 use super::subject::SubjectFields;
 use super::{names, usage, validity};
 use crate::engine::name::is_name;
@@ -59,6 +60,9 @@ pub(super) struct Role {
     pub(super) not_after: String,
     pub(super) cn_validations: Vec<CnValidation>,
     pub(super) serial_number_source: SerialNumberSource,
+    /// What its certificates are held to. Not a field of Vault's.
+    #[serde(default)]
+    pub(super) lint: Rules,
 }
 
 /// The kinds of keys a role certifies.
@@ -148,6 +152,7 @@ impl Role {
             not_after: String::new(),
             cn_validations: Vec::new(),
             serial_number_source: SerialNumberSource::JsonCsr,
+            lint: rules(&mut fields)?,
         };
         let role = role.with_lists(&mut fields)?.with_key(&mut fields)?.with_validity(&mut fields)?;
         Ok((role, fields.warnings()))
@@ -318,6 +323,13 @@ fn is_domain_pattern(domain: &str) -> bool {
     domain.len() <= 253 && names::is_dns_name(&domain.replace(['*', '@'], "x"))
 }
 
+fn rules(fields: &mut Fields<'_>) -> Result<Rules, Fault> {
+    let Some(name) = fields.filled("lint")? else { return Ok(Rules::default()) };
+    let found = Rules::ALL.into_iter().find(|(known, _)| *known == name);
+    let unknown = || Fault::invalid(format!("unknown lint {name:?}: expected rfc5280 or cabf-serverauth"));
+    found.map(|(_, rules)| rules).ok_or_else(unknown)
+}
+
 fn cn_validations(given: Option<Vec<String>>) -> Result<Vec<CnValidation>, Fault> {
     let Some(given) = given.filter(|given| !given.is_empty()) else {
         return Ok(vec![CnValidation::Email, CnValidation::Hostname]);
@@ -372,7 +384,7 @@ mod tests {
             "postal_code": [], "generate_lease": false, "no_store": false, "require_cn": true,
             "policy_identifiers": [], "basic_constraints_valid_for_non_ca": false, "not_before_duration": 30,
             "not_after": "", "cn_validations": ["email", "hostname"], "no_store_metadata": false,
-            "serial_number_source": "json-csr", "allow_token_displayname": false
+            "serial_number_source": "json-csr", "allow_token_displayname": false, "lint": "rfc5280"
         }"#,
         )
         .unwrap();
@@ -432,6 +444,7 @@ mod tests {
             json!({"allowed_other_sans": "1.2.3"}),
             json!({"allowed_domains": "a b"}),
             json!({"serial_number_source": "csr"}),
+            json!({"lint": "none"}),
         ] {
             assert!(parse(bad.clone()).is_err(), "{bad}");
         }

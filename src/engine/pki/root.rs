@@ -11,6 +11,7 @@ use super::ca_key::{CaKey, CaKeyChoice};
 use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::{Issuer, IssuerSettings};
+use super::lint::Rules;
 use super::registry::Registry;
 use super::san::AlternativeNames;
 use super::validity::{self, Validity};
@@ -83,6 +84,7 @@ impl RootRequest {
             validity: self.validity,
             subject: &self.subject,
             public_key: &key.public_key,
+            rules: Rules::Rfc5280,
             extensions: &[
                 &self.key_usage,
                 &self.basic_constraints,

@@ -8,6 +8,7 @@ use super::asn1::encode;
 use super::ca_certificate::CaCertificate;
 use super::certificate::{Parts, Prepared};
 use super::issuer_usage::{IssuerUsage, LeafNotAfterBehavior};
+use super::lint::Rules;
 use super::registry::DEFAULT;
 use super::san::AlternativeNames;
 use super::validity::{Beyond, Validity};
@@ -62,6 +63,7 @@ impl Pki {
             validity,
             subject: &given.x509.subject,
             public_key: &given.public_key,
+            rules: Rules::Rfc5280,
             extensions: &[&kept(&given)?, issuer.leaf_extensions.as_ref().map_err(Fault::clone)?],
         })?;
         let signed = prepared.sign_and_verify(&signatory.key, &issuer.certificate.public_key, call.terms()).await?;

@@ -1,6 +1,7 @@
 //! `root/sign-intermediate`: the certificate of a CA below an issuer of this mount.
 
 use const_oid::db::rfc5280;
+use der::flagset::FlagSet;
 
 use super::ca_fields::{self, Lifetime};
 use super::csr::Csr;
@@ -8,6 +9,7 @@ use super::format::Format;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::leaf::{Plan, SignAnswer};
+use super::lint::Rules;
 use super::registry::DEFAULT;
 use super::san::AlternativeNames;
 use super::sign::csr_of;
@@ -75,7 +77,10 @@ impl IntermediateFields {
             subject: self.subject,
             names: self.names,
             validity,
+            // It is among the extensions.
+            key_usages: FlagSet::default(),
             extensions: self.extensions,
+            rules: Rules::Rfc5280,
             signature_bits: self.signature_bits,
             use_pss: self.use_pss,
             is_stored: true,

@@ -5,7 +5,7 @@ use const_oid::db::rfc5280;
 use der::flagset::FlagSet;
 use x509_cert::ext::pkix::KeyUsages;
 
-use crate::model::Fault;
+use crate::model::{Fault, KeyKind};
 
 const KEY_USAGES: [(&str, KeyUsages); 9] = [
     ("DigitalSignature", KeyUsages::DigitalSignature),
@@ -47,6 +47,19 @@ pub(super) fn key_usages(names: &[String]) -> Result<FlagSet<KeyUsages>, Fault> 
         let found = KEY_USAGES.iter().find(|(known, _)| known.eq_ignore_ascii_case(wanted));
         found.map(|(_, usage)| set | *usage).ok_or_else(|| unknown("key_usage", name, KEY_USAGES.map(|(name, _)| name)))
     })
+}
+
+/// The usages that a key of this kind can be put to: RSA keys agree on nothing (RFC 3279, 2.3.1), EC keys encipher nothing
+/// (RFC 8813, 3), and Edwards keys only sign (RFC 8410, 5).
+pub(super) fn fitting(kind: KeyKind) -> FlagSet<KeyUsages> {
+    let signs = KeyUsages::DigitalSignature | KeyUsages::NonRepudiation | KeyUsages::KeyCertSign | KeyUsages::CRLSign;
+    match kind {
+        KeyKind::Rsa { .. } => signs | KeyUsages::KeyEncipherment | KeyUsages::DataEncipherment,
+        KeyKind::Ec(_) => signs | KeyUsages::KeyAgreement | KeyUsages::EncipherOnly | KeyUsages::DecipherOnly,
+        KeyKind::Ed25519 => signs,
+        // Nobody certifies a secret key.
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => FlagSet::default(),
+    }
 }
 
 /// The extended key usages called `names`. An unknown name is refused.

@@ -2,6 +2,7 @@
 //! is never a CA's.
 
 use const_oid::db::rfc5280;
+use der::flagset::FlagSet;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsages};
 
 use super::asn1::{encode, extension};
@@ -10,12 +11,13 @@ use super::format::Format;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::leaf::{Plan, SignAnswer};
+use super::lint::Rules;
 use super::registry::DEFAULT;
 use super::role::Role;
 use super::sign::csr_of;
 use super::sign_intermediate::unjudged_names;
 use super::validity::{self, Validity, Wish};
-use super::{Pki, ca_fields, extensions, requested, subject, usage};
+use super::{Pki, ca_fields, requested, subject, usage};
 use crate::engine::Call;
 use crate::model::{Data, Fault, Fields, Response};
 
@@ -26,8 +28,8 @@ const NOT_BEFORE: u64 = 30;
 struct VerbatimFields {
     ttl: Option<std::time::Duration>,
     not_after: Option<String>,
-    /// Encoded; the CSR's own go before them.
-    key_usage: Vec<u8>,
+    /// The CSR's own go before them.
+    key_usages: FlagSet<KeyUsages>,
     /// Encoded; the CSR's own go before them.
     extended_key_usage: Vec<u8>,
     signature_bits: u32,
@@ -61,7 +63,7 @@ impl VerbatimFields {
         Ok(VerbatimFields {
             ttl: fields.duration("ttl")?,
             not_after: fields.filled("not_after")?,
-            key_usage: extensions::key_usage(usages)?,
+            key_usages: usages,
             extended_key_usage,
             signature_bits: ca_fields::signature_bits(&mut fields)?,
             use_pss: fields.boolean("use_pss")?.unwrap_or(false),
@@ -80,13 +82,10 @@ impl VerbatimFields {
             return Err(Fault::invalid("the certificate would name nobody: neither a subject nor an alternative name"));
         }
         let mut encoded = requested::extensions(csr, &[])?;
-        for (kind, default) in
-            [(rfc5280::ID_CE_KEY_USAGE, &self.key_usage), (rfc5280::ID_CE_EXT_KEY_USAGE, &self.extended_key_usage)]
-        {
-            if !requested::asks_for(csr, kind) {
-                encoded.extend_from_slice(default);
-            }
+        if !requested::asks_for(csr, rfc5280::ID_CE_EXT_KEY_USAGE) {
+            encoded.extend_from_slice(&self.extended_key_usage);
         }
+        let has_usage = requested::asks_for(csr, rfc5280::ID_CE_KEY_USAGE);
         let wish = Wish {
             ttl: self.ttl,
             not_after: self.not_after.as_deref(),
@@ -100,7 +99,9 @@ impl VerbatimFields {
             subject: csr.subject.clone(),
             names: csr.names.clone(),
             validity,
+            key_usages: if has_usage { FlagSet::default() } else { self.key_usages },
             extensions: encoded,
+            rules: role.map_or(Rules::default(), |role| role.lint),
             signature_bits: self.signature_bits,
             use_pss: self.use_pss,
             is_stored: !role.is_some_and(|role| role.no_store),

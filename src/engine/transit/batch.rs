@@ -4,11 +4,50 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;
 
-use crate::model::{Class, Data, Fault, Fields, Response};
+use crate::model::{Class, Data, Fault, FaultLabel, Fields, Response};
 
 /// The items of one batch; at least one.
 pub(super) struct Batch {
     items: Vec<Data>,
+}
+
+/// What `partial_failure_response_code` may be.
+const STATUSES: std::ops::RangeInclusive<i64> = 1..=599;
+
+/// Which of Vault's status rules for batches holds where items fail: as for encryption and decryption.
+pub(super) struct Failures {
+    /// The status where some items went well.
+    partial: Option<i64>,
+}
+
+impl Failures {
+    /// The rule of a request.
+    pub(super) fn parse(fields: &mut Fields<'_>) -> Result<Failures, Fault> {
+        Ok(Failures { partial: fields.integer("partial_failure_response_code")? })
+    }
+
+    /// The status of the whole, and a warning: a user's error counts before one of ours.
+    pub(super) fn status<T>(&self, results: &[Result<T, Fault>]) -> Option<(u16, Option<String>)> {
+        let mut failed = results.iter().filter_map(|result| result.as_ref().err()).peekable();
+        failed.peek()?;
+        let status = if failed.any(is_users) { 400 } else { 500 };
+        match self.partial.filter(|_| results.iter().any(Result::is_ok)) {
+            None => Some((status, None)),
+            Some(asked) if STATUSES.contains(&asked) => Some((u16::try_from(asked).unwrap_or(status), None)),
+            Some(_) => {
+                let what = "invalid HTTP response code override from partial_failure_response_code, reverting to";
+                Some((status, Some(format!("{what} {status}"))))
+            }
+        }
+    }
+}
+
+/// Whether the request is at fault, so that it would fail again unchanged.
+pub(super) fn is_users(fault: &Fault) -> bool {
+    matches!(
+        fault.label(),
+        FaultLabel::InvalidRequest | FaultLabel::NotSupported | FaultLabel::PermissionDenied | FaultLabel::NotFound
+    )
 }
 
 impl Batch {
@@ -34,6 +73,11 @@ impl Batch {
         &self.items
     }
 
+    /// One of them.
+    pub(super) fn item(&self, item: usize) -> Result<&Data, Fault> {
+        self.items.get(item).ok_or_else(|| Fault::internal("a batch has no such item"))
+    }
+
     /// A string member of an item, if it is there.
     pub(super) fn text(&self, item: usize, name: &str) -> Result<Option<&str>, Fault> {
         match self.items.get(item).and_then(|item| item.get(name)) {
@@ -51,8 +95,48 @@ impl Batch {
         stream::iter(0..self.items.len()).map(work).buffered(window).collect().await
     }
 
+    /// Refuses where only some of the items have a `context`, which only derived keys have a use for.
+    pub(super) fn check_contexts(&self) -> Result<(), Fault> {
+        let has = |item: &Data| item.get("context").is_some_and(|context| context.as_str() != Some(""));
+        let with = self.items.iter().filter(|item| has(item)).count();
+        if with == 0 || with == self.items.len() {
+            return Ok(());
+        }
+        Err(Fault::invalid("context should be set either in all the request blocks or in none"))
+    }
+
+    /// Refuses where an item lacks `member`.
+    pub(super) fn require(&self, member: &str, what: &str) -> Result<(), Fault> {
+        match self.items.iter().position(|item| !item.contains_key(member)) {
+            None => Ok(()),
+            Some(place) => {
+                Err(Fault::invalid(format!("failed to parse batch input: '[{place}].{member}' missing {what}")))
+            }
+        }
+    }
+
+    /// The same as [`Batch::response`], with the status that Vault gives a batch of which items failed.
+    pub(super) fn response_by<T>(
+        &self,
+        results: Vec<Result<T, Fault>>,
+        failures: &Failures,
+        show: impl Fn(Result<T, Fault>) -> Data,
+        mut warnings: Vec<String>,
+    ) -> Response {
+        let Some((status, warning)) = failures.status(&results) else {
+            return self.response(results.into_iter().map(show), warnings);
+        };
+        warnings.extend(warning);
+        let data = self.data(results.into_iter().map(show));
+        Response::Failed { status, data, warnings }
+    }
+
     /// The whole answer. Every result carries its item's `reference`.
     pub(super) fn response(&self, results: impl Iterator<Item = Data>, warnings: Vec<String>) -> Response {
+        Response::with_warnings(self.data(results), warnings)
+    }
+
+    fn data(&self, results: impl Iterator<Item = Data>) -> Data {
         let with_reference = |(item, mut result): (&Data, Data)| {
             let reference = item.get("reference").and_then(Value::as_str).unwrap_or_default();
             result.insert("reference".into(), reference.into());
@@ -61,7 +145,7 @@ impl Batch {
         let results: Vec<Value> = self.items.iter().zip(results).map(with_reference).collect();
         let mut data = Data::new();
         data.insert("batch_results".into(), results.into());
-        Response::with_warnings(data, warnings)
+        data
     }
 }
 
@@ -73,10 +157,16 @@ pub(super) fn class(asked: Class) -> Class {
     }
 }
 
-/// The result of an item that failed; `member` keeps its empty value.
-pub(super) fn failed(fault: &Fault, member: &str, empty: Value) -> Data {
+/// The result of an item that failed.
+pub(super) fn error(fault: &Fault) -> Data {
     let mut data = Data::new();
     data.insert("error".into(), fault.to_string().into());
+    data
+}
+
+/// The result of an item that failed; `member` keeps its empty value.
+pub(super) fn failed(fault: &Fault, member: &str, empty: Value) -> Data {
+    let mut data = error(fault);
     data.insert(member.into(), empty);
     data
 }

@@ -1,13 +1,16 @@
-//! `keys/:name/config`: which versions are in use, and whether the key may be deleted.
+//! `keys/:name/config`: which versions are in use, and whether the key may be deleted. `config/keys`: whether encryption
+//! makes keys.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::Transit;
 use super::key::TransitKey;
 use super::keys::refuse_auto_rotation;
 use crate::model::{Data, Fault, Fields, Response};
-use crate::store::Write;
+use crate::store::{Versioned, Write};
 
 impl Transit {
     /// `POST keys/:name/config`.
@@ -23,6 +26,47 @@ impl Transit {
             table.insert(name, Arc::new(key));
             transit.table.store(Arc::new(table));
             Ok(Response::with_warnings(shown, warnings))
+        })
+        .await
+    }
+}
+
+/// What `config/keys` says, as it is stored. No key is ever made by encrypting here: every key is a managed key, which only its
+/// creation names. The setting is kept for Vault's clients.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct KeysConfig {
+    disable_upsert: bool,
+}
+
+impl Versioned for KeysConfig {
+    const VERSION: u16 = 1;
+}
+
+impl Transit {
+    /// `GET config/keys`.
+    pub(super) async fn read_keys_config(self: Arc<Self>) -> Result<Response, Fault> {
+        self.change(|transit| {
+            let key = transit.records.keys_config();
+            let record = transit.store.get(&key)?;
+            let config = record.map(|record| record.decode::<KeysConfig>(&key)).transpose()?.unwrap_or_default();
+            let mut data = Data::new();
+            data.insert("disable_upsert".into(), config.disable_upsert.into());
+            Ok(Response::data(data))
+        })
+        .await
+    }
+
+    /// `POST config/keys`.
+    pub(super) async fn write_keys_config(self: Arc<Self>, data: Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(&data);
+        let disable_upsert = fields.boolean("disable_upsert")?.unwrap_or(false);
+        let warnings = fields.warnings();
+        self.change(move |transit| {
+            let config = KeysConfig { disable_upsert };
+            transit.store.commit_now(vec![Write::put_record(transit.records.keys_config(), &config)?])?;
+            let mut data = Data::new();
+            data.insert("disable_upsert".into(), disable_upsert.into());
+            Ok(Response::with_warnings(data, warnings))
         })
         .await
     }
@@ -44,13 +88,20 @@ fn configured(key: &TransitKey, data: &Data) -> Result<(TransitKey, Vec<String>)
     if let Some(allowed) = fields.boolean("deletion_allowed")? {
         record.deletion_allowed = allowed;
     }
+    let available = record.min_available_version;
+    if record.min_decryption_version < available {
+        return Err(Fault::invalid("min decryption version should not be less than min available version"));
+    }
+    if record.min_encryption_version < available {
+        return Err(Fault::invalid("min encryption version should not be less than min available version"));
+    }
     let (decryption, encryption) = (record.min_decryption_version, record.min_encryption_version);
     if encryption > 0 && decryption > encryption {
         return Err(Fault::invalid(format!(
             "cannot set min decryption version of {decryption}, min encryption version is {encryption}"
         )));
     }
-    Ok((key.with_record(record), fields.warnings()))
+    Ok((TransitKey::open(record)?, fields.warnings()))
 }
 
 fn version(fields: &mut Fields<'_>, name: &'static str, title: &str, key: &TransitKey) -> Result<Option<u32>, Fault> {

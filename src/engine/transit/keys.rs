@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Transit;
-use super::key::{TYPE, TransitKey};
+use super::key::{TYPE, TransitKey, VersionRecord};
 use crate::engine::Call;
 use crate::engine::name::{NAME_MAX, is_name};
 use crate::managed_keys::KeyRef;
@@ -17,11 +17,11 @@ const KEYS_MAX: usize = 100_000;
 const OTHER_TYPES: [&str; 6] =
     ["key_size", "parameter_set", "hybrid_key_type_pqc", "hybrid_key_type_ec", "exportable", "allow_plaintext_backup"];
 
-/// What `POST keys/:name` says.
-struct Wish {
+/// What `POST keys/:name` and `POST keys/:name/rotate` say.
+pub(super) struct Wish {
     managed_key_name: Option<String>,
     managed_key_id: Option<String>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Wish {
@@ -41,12 +41,17 @@ impl Wish {
         }
         refuse_auto_rotation(&mut fields)?;
         fields.refuse(&OTHER_TYPES)?;
+        Wish::of_managed_key(fields)
+    }
+
+    /// The managed key named, with the fields that name it the last to be read.
+    pub(super) fn of_managed_key(mut fields: Fields<'_>) -> Result<Wish, Fault> {
         let managed_key_name = fields.filled("managed_key_name")?;
         let managed_key_id = fields.filled("managed_key_id")?;
         Ok(Wish { managed_key_name, managed_key_id, warnings: fields.warnings() })
     }
 
-    fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
+    pub(super) fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
         match (self.managed_key_name.as_deref(), self.managed_key_id.as_deref()) {
             (Some(name), None) => Ok(KeyRef::Name(name)),
             (None, Some(id)) => Ok(KeyRef::Uuid(id)),
@@ -67,7 +72,7 @@ pub(super) fn refuse_auto_rotation(fields: &mut Fields<'_>) -> Result<(), Fault>
 }
 
 /// How a use of a managed key is noted.
-fn user(name: &str, version: u32) -> String {
+pub(super) fn user(name: &str, version: u32) -> String {
     format!("transit key {name} version {version}")
 }
 
@@ -85,8 +90,8 @@ impl Transit {
         }
         let wish = Wish::parse(&data)?;
         let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
-        let (handle, public) = handle.ready(call.deadline).await?;
-        let key = Arc::new(TransitKey::new(handle.uuid(), public));
+        let (handle, identity) = handle.identified(call.deadline).await?;
+        let key = Arc::new(TransitKey::new(handle.uuid(), &identity)?);
         let mount = Arc::clone(&call.mount);
         let managed_key = handle.name().to_owned();
         let this = Arc::clone(&self);
@@ -147,10 +152,10 @@ impl Transit {
 
     /// The changes that remove a key.
     pub(super) fn key_removal(&self, mount: &Mount, name: &str, key: &TransitKey) -> Vec<Write> {
-        let drop_use =
-            |(number, managed_key): (u32, &String)| self.keys.drop_use(mount, managed_key, &user(name, number));
-        let versions = key.record.versions.iter().map(|version| &version.managed_key);
-        let mut writes: Vec<Write> = (1..).zip(versions).map(drop_use).collect();
+        let drop_use = |(number, version): (u32, &VersionRecord)| {
+            self.keys.drop_use(mount, &version.managed_key, &user(name, number))
+        };
+        let mut writes: Vec<Write> = key.record.numbered().map(drop_use).collect();
         writes.push(Write::Delete { key: self.records.key(name) });
         writes
     }

@@ -1,15 +1,25 @@
-//! The Transit engine: signatures by named keys, each version of which is a managed key.
+//! The Transit engine: signatures, encryption and MACs by named keys, each version of which is a managed key.
 //!
 //! What requests need is in a snapshot: the hot path reads no store. HTTP's paths and the hot operations meet in
-//! `sign.rs` and `verify.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
+//! `sign.rs`, `verify.rs`, `cipher.rs` and `hmac.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
 
 mod batch;
+mod cipher;
 mod config;
+mod datakey;
+mod decrypt;
+mod encrypt;
+mod export;
+mod hash;
+mod hmac;
 mod key;
 mod keys;
 mod options;
 mod paths;
+mod random;
 mod records;
+mod rewrap;
+mod rotate;
 mod sign;
 mod text;
 mod verify;
@@ -24,8 +34,12 @@ use arc_swap::ArcSwap;
 
 use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Fault, Mount, Outcome, Request, SignRequest, VerifyRequest};
+use crate::model::{
+    DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome, Request, SecretBytes, SignRequest, VerifyRequest,
+};
 use crate::store::{Changes, Store, Write};
+use cipher::Encrypted;
+use hmac::Made;
 use key::TransitKey;
 use records::Records;
 
@@ -92,6 +106,27 @@ impl Engine for Transit {
 
     fn verify(self: Arc<Self>, call: Call, request: VerifyRequest) -> Answer {
         Box::pin(async move { Ok(Outcome::Verdict { valid: self.verify_typed(&call, request).await? }) })
+    }
+
+    fn encrypt(self: Arc<Self>, call: Call, request: EncryptRequest) -> Answer {
+        Box::pin(async move {
+            let Encrypted { ciphertext, key_version } = self.encrypt_typed(&call, request).await?;
+            Ok(Outcome::Ciphertext { ciphertext, key_version })
+        })
+    }
+
+    fn decrypt(self: Arc<Self>, call: Call, request: DecryptRequest) -> Answer {
+        Box::pin(async move {
+            let plaintext = self.decrypt_typed(&call, request).await?;
+            Ok(Outcome::Plaintext(SecretBytes::lent(plaintext)))
+        })
+    }
+
+    fn mac(self: Arc<Self>, call: Call, request: MacRequest) -> Answer {
+        Box::pin(async move {
+            let Made { mac, key_version } = self.mac_typed(&call, request).await?;
+            Ok(Outcome::Mac { mac, key_version })
+        })
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {

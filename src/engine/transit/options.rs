@@ -86,6 +86,11 @@ impl Options {
         Ok(self)
     }
 
+    /// The hash that the request names.
+    pub(super) fn named_hash(&self) -> Option<Hash> {
+        self.hash
+    }
+
     /// The PSS salt length that a signature to be verified must have.
     pub(super) fn salt(&self) -> SaltLength {
         self.salt
@@ -161,7 +166,8 @@ fn given(kind: KeyKind, hash: Hash, input: &[u8]) -> Result<Digest, Fault> {
     })
 }
 
-async fn hashed(hash: Hash, input: &[u8]) -> Result<Digest, Fault> {
+/// The digest of what may be long.
+pub(super) async fn hashed(hash: Hash, input: &[u8]) -> Result<Digest, Fault> {
     if input.len() <= HASH_STEP {
         return crypto::digest(hash, input);
     }

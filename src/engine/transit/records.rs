@@ -15,12 +15,14 @@ const LOAD_STEP: usize = 4096;
 pub(super) struct Records {
     namespace: Namespace,
     keys: String,
+    config: String,
 }
 
 impl Records {
     /// Those of `mount`.
     pub(super) fn new(mount: &Mount) -> Records {
-        Records { namespace: mount.namespace.clone(), keys: format!("transit/{}/keys", mount.uuid) }
+        let collection = |name: &str| format!("transit/{}/{name}", mount.uuid);
+        Records { namespace: mount.namespace.clone(), keys: collection("keys"), config: collection("config") }
     }
 
     /// The namespace they are in.
@@ -31,6 +33,11 @@ impl Records {
     /// A key.
     pub(super) fn key(&self, name: &str) -> RecordKey {
         RecordKey::new(&self.namespace, self.keys.as_str(), name)
+    }
+
+    /// The settings of the mount.
+    pub(super) fn keys_config(&self) -> RecordKey {
+        RecordKey::new(&self.namespace, self.config.as_str(), "keys")
     }
 
     /// Every key of the mount.

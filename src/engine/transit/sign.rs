@@ -13,7 +13,9 @@ use super::text;
 use crate::crypto;
 use crate::engine::Call;
 use crate::managed_keys::KeyRef;
-use crate::model::{Data, Fault, Fields, KeyKind, KeyOperation, KeyUsage, Marshaling, Response, SignRequest};
+use crate::model::{
+    Data, Fault, Fields, KeyKind, KeyOperation, KeyUsage, Marshaling, Response, SignInput, SignRequest,
+};
 
 /// A signature made.
 pub(super) struct Signed {
@@ -77,16 +79,27 @@ impl Transit {
         options: Options,
         input: Bytes,
     ) -> Result<Signed, Fault> {
-        let version = key.version_to_sign(version)?;
+        let version = key.version_to_make(version, "signing")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Sign)?;
-        let Prepared { scheme, hash, input } = options.prepare(&handle, version.public_key, input).await?;
-        let signature = handle.submit(KeyOperation::Sign { scheme, hash, input }, call.terms())?.await?;
-        let signature = match (version.public_key.kind, options.marshaling) {
+        let public = version.public_key()?;
+        let Prepared { scheme, hash, input } = options.prepare(&handle, public, input).await?;
+        let operation = KeyOperation::Sign { scheme, hash, input: alone(input) };
+        let signature = handle.submit(operation, call.terms())?.await?;
+        let signature = match (public.kind, options.marshaling) {
             (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?,
             _ => signature,
         };
         Ok(Signed { signature, key_version: version.number })
+    }
+}
+
+/// The input in memory of its own. A message waits in a lane, whose bounds count its bytes: it is to keep no more than
+/// those, and not all that was read with it.
+fn alone(input: SignInput) -> SignInput {
+    match input {
+        SignInput::Message(message) => SignInput::Message(Bytes::copy_from_slice(&message)),
+        digest @ SignInput::Digest(_) => digest,
     }
 }
 
@@ -97,5 +110,18 @@ impl Signed {
         data.insert("signature".into(), Value::String(text));
         data.insert("key_version".into(), self.key_version.into());
         data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_keeps_nothing_of_what_was_read_with_it() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let input = alone(SignInput::Message(frame.slice(100..132)));
+        assert_eq!(input.as_bytes(), &frame[100..132]);
+        assert!(frame.is_unique(), "nobody else holds the frame");
     }
 }

@@ -17,6 +17,9 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 
+mod ciphers;
+mod versions;
+
 /// One mount whose managed keys are its own to use.
 struct Desk {
     transit: Arc<Transit>,

@@ -1,4 +1,5 @@
-//! `verify/:name`: with the recorded public key, in software. HTTP's path and the hot operation meet here.
+//! `verify/:name`: signatures with the recorded public key, in software; HMACs as `hmac.rs` makes them. HTTP's path and the hot
+//! operation meet here.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::text;
 use crate::crypto;
 use crate::engine::Call;
 use crate::managed_keys::KeyRef;
-use crate::model::{Data, Fault, Fields, KeyKind, KeyUsage, Marshaling, Response, VerifyRequest};
+use crate::model::{Data, Fault, Fields, Hash, KeyKind, KeyUsage, Marshaling, Response, VerifyRequest};
 
 impl Transit {
     /// The hot operation.
@@ -37,23 +38,42 @@ impl Transit {
         let batch = Batch::parse(&mut fields, self.batch_items)?;
         let input = fields.text("input")?;
         let signature = fields.filled("signature")?;
-        let others = [fields.filled("hmac")?, fields.filled("cmac")?];
+        let hmac = fields.filled("hmac")?;
+        let cmac = fields.filled("cmac")?;
         fields.value("key_version");
         fields.value("mac_length");
         let warnings = fields.warnings();
         let Some(batch) = batch else {
-            let has_mac = others.iter().any(Option::is_some);
-            let signature = one_kind(signature.as_deref(), has_mac)?;
-            let key = self.verification_key(&name)?;
-            let valid = self.verify_text(&call, &key, options, &input.unwrap_or_default(), signature).await?;
+            let input = input.unwrap_or_default();
+            let valid = match (signature, hmac, cmac) {
+                (Some(signature), None, None) => {
+                    let key = self.verification_key(&name)?;
+                    self.verify_text(&call, &key, options, &input, &signature).await?
+                }
+                (None, Some(hmac), None) => {
+                    let key = self.encryption_key(&name)?;
+                    self.verify_hmac(&call, &key, options.named_hash(), &input, &hmac).await?
+                }
+                (None, None, None) => {
+                    return Err(Fault::invalid("neither a 'signature' nor an 'hmac' were given to verify"));
+                }
+                (None, None, Some(_)) => return Err(no_cmacs()),
+                _ => return Err(Fault::invalid("provide one of 'signature' or 'hmac'")),
+            };
             return Ok(Response::with_warnings(verdict(valid), warnings));
         };
         let has = |kind: &str| batch.items().iter().filter(|item| item.get(kind).is_some()).count();
-        let (signatures, macs) = (has("signature"), has("hmac") + has("cmac"));
-        if macs > 0 && signatures == 0 {
-            return Err(no_macs());
+        let (signatures, hmacs, cmacs) = (has("signature"), has("hmac"), has("cmac"));
+        if cmacs > 0 {
+            return Err(no_cmacs());
         }
-        if signatures < batch.items().len() || macs > 0 {
+        if hmacs > 0 && signatures == 0 {
+            if hmacs < batch.items().len() {
+                return Err(Fault::invalid("elements of batch_input must all provide 'hmac'"));
+            }
+            return self.verify_hmacs(call, &name, options.named_hash(), &batch, warnings).await;
+        }
+        if signatures < batch.items().len() || hmacs > 0 {
             return Err(Fault::invalid("elements of batch_input must all provide 'signature'"));
         }
         let key = self.verification_key(&name)?;
@@ -65,6 +85,31 @@ impl Transit {
                 let input = batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?;
                 let signature = batch.text(item, "signature")?.unwrap_or_default();
                 this.verify_text(call, key, options, input, signature).await
+            })
+            .await;
+        let show = |result: Result<bool, Fault>| match result {
+            Ok(valid) => verdict(valid),
+            Err(fault) => batch::failed(&fault, "valid", json!(false)),
+        };
+        Ok(batch.response(results.into_iter().map(show), warnings))
+    }
+
+    async fn verify_hmacs(
+        &self,
+        mut call: Call,
+        name: &str,
+        hash: Option<Hash>,
+        batch: &Batch,
+        warnings: Vec<String>,
+    ) -> Result<Response, Fault> {
+        let key = self.encryption_key(name)?;
+        call.class = batch::class(call.class);
+        let (call, key) = (&call, &key);
+        let results = batch
+            .run(self.batch_window, |item| async move {
+                let input = batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?;
+                let hmac = batch.text(item, "hmac")?.ok_or_else(|| Fault::invalid("missing hmac"))?;
+                self.verify_hmac(call, key, hash, input, hmac).await
             })
             .await;
         let show = |result: Result<bool, Fault>| match result {
@@ -100,10 +145,10 @@ impl Transit {
         input: Bytes,
         signature: Bytes,
     ) -> Result<bool, Fault> {
-        let version = key.version_to_verify(version)?;
+        let version = key.version_to_read(version, "signature")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Verify)?;
-        let public = version.public_key;
+        let public = version.public_key()?;
         let Prepared { scheme, hash, input } = options.prepare(&handle, public, input).await?;
         let signature = match (public.kind, options.marshaling) {
             // One of another length is no signature of this key's.
@@ -115,18 +160,8 @@ impl Transit {
     }
 }
 
-/// The signature of a request that gives one thing to verify, and no MAC.
-fn one_kind(signature: Option<&str>, has_mac: bool) -> Result<&str, Fault> {
-    match (signature, has_mac) {
-        (Some(signature), false) => Ok(signature),
-        (None, false) => Err(Fault::invalid("neither a 'signature' nor an 'hmac' were given to verify")),
-        (Some(_), true) => Err(Fault::invalid("provide one of 'signature' or 'hmac'")),
-        (None, true) => Err(no_macs()),
-    }
-}
-
-fn no_macs() -> Fault {
-    Fault::invalid("this key makes no MACs: give a 'signature' to verify")
+fn no_cmacs() -> Fault {
+    Fault::invalid("managed keys make no CMACs here: give a 'signature' or an 'hmac' to verify")
 }
 
 fn verdict(valid: bool) -> Data {

@@ -35,6 +35,8 @@ pub(crate) enum Setting {
         told: bool,
     },
     Idle(Option<Duration>),
+    /// Whether the token tells a time that is none.
+    BadClock(bool),
 }
 
 /// What happens to a call that a rule is about.
@@ -126,6 +128,7 @@ pub(crate) enum Command {
 /// What `help` answers.
 pub(crate) const HELP: &str = "slot S service none|fixed TIME|lognormal MEAN SIGMA; slot S parallel N; \
 slot S roundtrip TIME; slot S sessions N [hidden]|unlimited; slot S idle TIME|never; \
+slot S clock good|malformed; \
 fail|late FUNCTION [slot S] CKR [nth N|every K|first N]; delay FUNCTION [slot S] TIME [..]; \
 hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
 forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
@@ -282,7 +285,12 @@ fn setting(words: &mut Words) -> Result<Setting, String> {
         }
         "idle" if words.takes("never") => Setting::Idle(None),
         "idle" => Setting::Idle(Some(words.time()?)),
-        other => return Err(format!("{other:?}: a slot has service, parallel, roundtrip, sessions and idle")),
+        "clock" => match words.next("good or malformed")?.as_str() {
+            "good" => Setting::BadClock(false),
+            "malformed" => Setting::BadClock(true),
+            other => return Err(format!("clock {other:?}: say good or malformed")),
+        },
+        other => return Err(format!("{other:?}: a slot has service, parallel, roundtrip, sessions, idle and clock")),
     })
 }
 

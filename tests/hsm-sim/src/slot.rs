@@ -47,6 +47,7 @@ pub(crate) struct Slot {
     idle: AtomicU64,
     /// When that was set. Before, no session noted its uses.
     idle_since: AtomicU64,
+    clock_is_bad: AtomicBool,
     open: AtomicU64,
     /// Whether the device has forgotten that somebody is logged in.
     pub(crate) forgotten: AtomicBool,
@@ -72,6 +73,7 @@ impl Slot {
             limit_is_told: AtomicBool::new(true),
             idle: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            clock_is_bad: AtomicBool::new(false),
             open: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
             generation: AtomicU64::new(0),
@@ -146,6 +148,7 @@ impl Slot {
                 self.idle_since.store(clock::now(), Ordering::Release);
                 self.idle.store(time.map_or(0, clock::nanoseconds), Ordering::Release);
             }
+            Setting::BadClock(bad) => self.clock_is_bad.store(*bad, Ordering::Relaxed),
         }
     }
 
@@ -158,6 +161,7 @@ impl Slot {
             Setting::RoundTrip(Duration::ZERO),
             Setting::Sessions { most: None, told: true },
             Setting::Idle(None),
+            Setting::BadClock(false),
         ];
         settings.iter().for_each(|setting| self.set(setting));
         self.device.forget();
@@ -184,6 +188,10 @@ impl Slot {
     pub(crate) fn told_limit(&self) -> Option<u64> {
         let most = self.most_sessions.load(Ordering::Relaxed);
         (most > 0 && self.limit_is_told.load(Ordering::Relaxed)).then_some(most)
+    }
+
+    pub(crate) fn clock_is_bad(&self) -> bool {
+        self.clock_is_bad.load(Ordering::Relaxed)
     }
 
     /// Counts one more session, if there may be one.

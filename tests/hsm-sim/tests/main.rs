@@ -59,6 +59,7 @@ tried! {
     states::a_returned_token_may_need_a_new_initialisation
     states::slots_are_renumbered
     states::slots_exchange_their_numbers
+    states::a_clock_tells_no_time
     states::sessions_are_limited
     states::idle_sessions_die
     states::handles_are_forgotten

@@ -105,6 +105,16 @@ pub(crate) fn slots_exchange_their_numbers(hsm: &Hsm) {
     assert!(hsm.slot("one") != one && hsm.slot("two") != two);
 }
 
+pub(crate) fn a_clock_tells_no_time(hsm: &Hsm) {
+    let slot = hsm.slot("one");
+    assert_eq!(told(hsm.context().get_token_info(slot)), "Ok");
+    hsm.sim.steer("slot one clock malformed");
+    assert!(hsm.context().get_token_info(slot).is_err());
+    assert_eq!(told(hsm.context().get_token_info(hsm.slot("two"))), "Ok");
+    hsm.sim.steer("slot one clock good");
+    assert_eq!(told(hsm.context().get_token_info(slot)), "Ok");
+}
+
 pub(crate) fn sessions_are_limited(hsm: &Hsm) {
     let slot = hsm.slot("one");
     let is_told = || matches!(hsm.context().get_token_info(slot).unwrap().max_session_count(), Limit::Max(2));

@@ -55,7 +55,7 @@ async fn a_leaf_says_what_role_and_request_say() {
         "Issuer: CN = Test Root",
         "O = Corp, CN = a.example.com, serialNumber = S-7, UID = u1, UID = u2",
         "DNS:b.example.com, DNS:a.example.com, email:me@x.example.com, IP Address:0:0:0:0:0:0:0:1, URI:spiffe://corp/x, othername",
-        "X509v3 Key Usage: critical\n                Digital Signature, Key Encipherment, Key Agreement",
+        "X509v3 Key Usage: critical\n                Digital Signature, Key Agreement",
         "TLS Web Server Authentication, TLS Web Client Authentication, E-mail Protection",
         "CA:FALSE",
         "Policy: 1.2.3.4.5",

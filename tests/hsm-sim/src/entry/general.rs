@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use cryptoki_sys::{
     CK_BBOOL, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_INFO, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_RV, CK_SLOT_ID,
-    CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_UTF8CHAR, CK_VERSION, CKF_DONT_BLOCK, CKF_TOKEN_PRESENT,
-    CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL, CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_FUNCTION_NOT_SUPPORTED,
-    CKR_NO_EVENT,
+    CK_SLOT_INFO, CK_TOKEN_INFO, CK_ULONG, CK_UTF8CHAR, CK_VERSION, CKF_CLOCK_ON_TOKEN, CKF_DONT_BLOCK,
+    CKF_TOKEN_PRESENT, CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL, CKR_CRYPTOKI_ALREADY_INITIALIZED,
+    CKR_FUNCTION_NOT_SUPPORTED, CKR_NO_EVENT,
 };
 
 use crate::call::{Answer, on_slot, plain};
@@ -165,6 +165,10 @@ pub(crate) unsafe extern "C" fn C_GetTokenInfo(id: CK_SLOT_ID, info: *mut CK_TOK
         if let Some(most) = slot.told_limit() {
             info.ulMaxSessionCount = most;
             info.ulMaxRwSessionCount = most;
+        }
+        if slot.clock_is_bad() {
+            info.flags |= CKF_CLOCK_ON_TOKEN;
+            info.utcTime = [b' '; 16];
         }
         Ok(())
     })

@@ -1,0 +1,128 @@
+//! Reading a TBSCertificate where it lies: every certificate is linted, so nothing is copied.
+
+use const_oid::ObjectIdentifier;
+use der::asn1::AnyRef;
+use der::{Decode, Tag, TagNumber};
+
+/// The values inside a constructed value, one after the other. Ends early where one is malformed: see [`well_formed`].
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a>(&'a [u8]);
+
+impl<'a> Iterator for Values<'a> {
+    type Item = AnyRef<'a>;
+
+    fn next(&mut self) -> Option<AnyRef<'a>> {
+        let (value, rest) = AnyRef::from_der_partial(self.0).ok()?;
+        self.0 = rest;
+        Some(value)
+    }
+}
+
+/// The values of a SEQUENCE or SET.
+pub(super) fn values(outer: AnyRef<'_>) -> Values<'_> {
+    Values(outer.value())
+}
+
+/// Whether all of it is values, one after the other.
+fn well_formed(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match AnyRef::from_der_partial(bytes) {
+            Ok((_, rest)) => bytes = rest,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// The one SEQUENCE that `der` is, if it is well formed so far.
+pub(super) fn sequence(der: &[u8]) -> Option<AnyRef<'_>> {
+    let outer = AnyRef::from_der(der).ok()?;
+    (der::Tagged::tag(&outer) == Tag::Sequence && well_formed(outer.value())).then_some(outer)
+}
+
+/// The number of a context-specific tag.
+pub(super) fn context(value: AnyRef<'_>) -> Option<u32> {
+    match der::Tagged::tag(&value) {
+        Tag::ContextSpecific { number: TagNumber(number), .. } => Some(number),
+        _ => None,
+    }
+}
+
+/// An extension.
+#[derive(Clone, Copy)]
+pub(super) struct Extension<'a> {
+    pub(super) oid: ObjectIdentifier,
+    pub(super) critical: bool,
+    pub(super) value: &'a [u8],
+}
+
+impl<'a> Extension<'a> {
+    pub(super) fn read(outer: AnyRef<'a>) -> Option<Extension<'a>> {
+        let mut parts = values(outer);
+        let oid = parts.next()?.decode_as().ok()?;
+        let second = parts.next()?;
+        let (critical, value) = match parts.next() {
+            Some(value) => (second.decode_as().ok()?, value),
+            None => (false, second),
+        };
+        let fits = der::Tagged::tag(&value) == Tag::OctetString && parts.next().is_none();
+        fits.then_some(Extension { oid, critical, value: value.value() })
+    }
+}
+
+/// One attribute of a distinguished name.
+#[derive(Clone, Copy)]
+pub(super) struct Attribute<'a> {
+    pub(super) oid: ObjectIdentifier,
+    pub(super) value: AnyRef<'a>,
+}
+
+/// The attributes of a Name, in order.
+pub(super) fn attributes<'a>(name: AnyRef<'a>) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
+    values(name).flat_map(values).filter_map(|pair| {
+        let mut parts = values(pair);
+        Some(Attribute { oid: parts.next()?.decode_as().ok()?, value: parts.next()? })
+    })
+}
+
+/// A GeneralName.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GeneralName<'a> {
+    Email(&'a str),
+    Dns(&'a str),
+    Uri(&'a str),
+    Ip(&'a [u8]),
+    /// Of another kind, or not ASCII where it has to be: the number of its tag.
+    Other(u32),
+}
+
+impl<'a> GeneralName<'a> {
+    pub(super) fn read(value: AnyRef<'a>) -> GeneralName<'a> {
+        let number = context(value).unwrap_or(u32::MAX);
+        let ia5 = || std::str::from_utf8(value.value()).ok().filter(|text| text.is_ascii());
+        match (number, ia5()) {
+            (1, Some(text)) => GeneralName::Email(text),
+            (2, Some(text)) => GeneralName::Dns(text),
+            (6, Some(text)) => GeneralName::Uri(text),
+            (7, _) => GeneralName::Ip(value.value()),
+            _ => GeneralName::Other(number),
+        }
+    }
+}
+
+/// The names of a distribution point, where it gives them in full: `[0] { [0] { GeneralName … } }`.
+pub(super) fn full_name<'a>(point: AnyRef<'a>) -> Option<impl Iterator<Item = GeneralName<'a>> + use<'a>> {
+    let name = values(point).next().filter(|part| context(*part) == Some(0))?;
+    let full = values(name).next().filter(|part| context(*part) == Some(0))?;
+    Some(values(full).map(GeneralName::read))
+}
+
+/// The method and place of each AccessDescription.
+pub(super) fn accesses<'a>(
+    value: AnyRef<'a>,
+) -> impl Iterator<Item = Option<(ObjectIdentifier, GeneralName<'a>)>> + use<'a> {
+    values(value).map(|access| {
+        let mut parts = values(access);
+        Some((parts.next()?.decode_as().ok()?, GeneralName::read(parts.next()?)))
+    })
+}

@@ -1,0 +1,248 @@
+//! Encrypting and decrypting one message with a version of a key. An AES ciphertext begins with its IV, and one of GCM ends with
+//! its tag, so that it says all that decrypting it takes but the associated data. RSA encrypts here, with the public key on
+//! record; everything else is the token's work.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use bytes::Bytes;
+
+use super::Transit;
+use super::key::{TransitKey, Version};
+use super::text;
+use crate::crypto;
+use crate::engine::Call;
+use crate::managed_keys::{Handle, KeyRef};
+use crate::model::{
+    BLOCK_BYTES, Cipher, CipherScheme, DecryptRequest, EncryptRequest, Fault, Fields, GCM_IV_BYTES, GCM_TAG_BYTES,
+    KeyKind, KeyOperation, KeyUsage, RsaPadding, SecretBytes,
+};
+
+/// What one message comes with, besides its text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extras {
+    /// The version to encrypt with: 0 is the latest.
+    pub(super) key_version: i64,
+    /// What is attested and not encrypted.
+    pub(super) associated_data: Bytes,
+    /// The client's own IV.
+    pub(super) iv: Option<Bytes>,
+}
+
+impl Extras {
+    /// Those of a request, or of an item of a batch.
+    pub(super) fn parse(fields: &mut Fields<'_>) -> Result<Extras, Fault> {
+        let associated_data = fields.filled("associated_data")?.unwrap_or_default();
+        let nonce = fields.filled("nonce")?.map(|nonce| text::field("nonce", &nonce)).transpose()?;
+        let iv = fields.filled("iv")?.map(|iv| text::field("iv", &iv)).transpose()?;
+        if nonce.is_some() && iv.is_some() {
+            return Err(Fault::invalid("only one of nonce and iv may be given"));
+        }
+        Ok(Extras {
+            key_version: fields.integer("key_version")?.unwrap_or(0),
+            associated_data: text::field("associated_data", &associated_data)?,
+            iv: nonce.or(iv),
+        })
+    }
+
+    /// The client's IV, if it gave one, of the length that the cipher has.
+    fn iv<const N: usize>(&self) -> Result<Option<[u8; N]>, Fault> {
+        let Some(iv) = &self.iv else { return Ok(None) };
+        let wrong = |_| Fault::invalid(format!("the nonce or iv has {} bytes; this key takes one of {N}", iv.len()));
+        iv[..].try_into().map(Some).map_err(wrong)
+    }
+
+    /// The IV to encrypt with: the client's, or a random one.
+    fn fresh_iv<const N: usize>(&self) -> Result<[u8; N], Fault> {
+        if let Some(iv) = self.iv()? {
+            return Ok(iv);
+        }
+        let mut iv = [0; N];
+        SystemRandom::new().fill(&mut iv).map_err(|_| Fault::internal("the system's random generator fails"))?;
+        Ok(iv)
+    }
+
+    /// Takes the IV off the front of a ciphertext. One that the client gives must be that.
+    fn split_iv<const N: usize>(&self, ciphertext: &mut Bytes) -> Result<[u8; N], Fault> {
+        let (iv, _) = ciphertext.split_first_chunk::<N>().ok_or_else(wrong_length)?;
+        let iv = *iv;
+        if self.iv::<N>()?.is_some_and(|given| given != iv) {
+            return Err(Fault::invalid("the ciphertext was made with another nonce or iv"));
+        }
+        *ciphertext = ciphertext.slice(N..);
+        Ok(iv)
+    }
+
+    fn refuse_associated_data(&self, kind: &str) -> Result<(), Fault> {
+        if self.associated_data.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::invalid(format!("associated_data provided for non-AEAD cipher suite {kind}")))
+    }
+
+    fn refuse_all(&self, kind: &str) -> Result<(), Fault> {
+        if self.iv.is_some() {
+            return Err(Fault::invalid(format!("nonce and iv are for AES keys, and this key is {kind}")));
+        }
+        self.refuse_associated_data(kind)
+    }
+}
+
+fn wrong_length() -> Fault {
+    Fault::invalid("invalid ciphertext length")
+}
+
+/// The padding that a request asks for in this field.
+pub(super) fn padding(fields: &mut Fields<'_>, name: &'static str) -> Result<Option<RsaPadding>, Fault> {
+    match fields.filled(name)?.as_deref() {
+        None => Ok(None),
+        Some("oaep") => Ok(Some(RsaPadding::Oaep)),
+        Some("pkcs1v15") => Ok(Some(RsaPadding::Pkcs1v15)),
+        Some(other) => Err(Fault::invalid(format!("{name} {other:?} is not supported: use oaep or pkcs1v15"))),
+    }
+}
+
+/// What the mechanism of a key does, unless the client asks for something else.
+fn scheme(handle: &Handle, asked: Option<RsaPadding>) -> Result<CipherScheme, Fault> {
+    let scheme = handle.cipher()?;
+    let told = |does: &str| {
+        Err(Fault::invalid(format!(
+            "managed key {:?} is registered for {does}: leave padding_scheme out",
+            handle.name()
+        )))
+    };
+    match (asked, scheme) {
+        (None, _)
+        | (Some(RsaPadding::Oaep), CipherScheme::RsaOaep { .. })
+        | (Some(RsaPadding::Pkcs1v15), CipherScheme::RsaPkcs1) => Ok(scheme),
+        (Some(_), CipherScheme::RsaOaep { .. }) => told("OAEP"),
+        (Some(_), CipherScheme::RsaPkcs1) => told("PKCS#1 v1.5"),
+        (Some(_), CipherScheme::AesGcm | CipherScheme::AesCbc { .. }) => told("AES, which has no such padding"),
+    }
+}
+
+/// A message encrypted.
+pub(super) struct Encrypted {
+    pub(super) ciphertext: Bytes,
+    pub(super) key_version: u32,
+}
+
+impl Transit {
+    /// The hot operation.
+    pub(super) async fn encrypt_typed(&self, call: &Call, request: EncryptRequest) -> Result<Encrypted, Fault> {
+        let key = self.encryption_key(&request.key)?;
+        let EncryptRequest { key_version, plaintext, associated_data, padding, .. } = request;
+        let extras = Extras { key_version: key_version.into(), associated_data, iv: None };
+        self.encrypt_one(call, &key, padding, &extras, plaintext).await
+    }
+
+    /// The hot operation.
+    pub(super) async fn decrypt_typed(&self, call: &Call, request: DecryptRequest) -> Result<Bytes, Fault> {
+        let key = self.encryption_key(&request.key)?;
+        let DecryptRequest { key_version, ciphertext, associated_data, padding, .. } = request;
+        let extras = Extras { associated_data, ..Extras::default() };
+        self.decrypt_one(call, &key, key_version.max(1), padding, &extras, ciphertext).await
+    }
+
+    /// Encrypts one message.
+    pub(super) async fn encrypt_one(
+        &self,
+        call: &Call,
+        key: &TransitKey,
+        padding: Option<RsaPadding>,
+        extras: &Extras,
+        plaintext: SecretBytes,
+    ) -> Result<Encrypted, Fault> {
+        let version = key.version_to_make(extras.key_version, "encryption")?;
+        let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
+        handle.require(KeyUsage::Encrypt)?;
+        let cipher = match scheme(&handle, padding)? {
+            scheme @ (CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. }) => {
+                let public = version.public_key()?;
+                extras.refuse_all(&public.kind.to_string())?;
+                let ciphertext = crypto::rsa_encrypt(public, scheme, plaintext.expose())?;
+                // That was as long as a worker's task may be.
+                tokio::task::yield_now().await;
+                return Ok(Encrypted { ciphertext, key_version: version.number });
+            }
+            CipherScheme::AesGcm => {
+                Cipher::AesGcm { iv: extras.fresh_iv()?, associated_data: extras.associated_data.clone() }
+            }
+            CipherScheme::AesCbc { padded } => {
+                extras.refuse_associated_data("AES-CBC")?;
+                let found = plaintext.expose().len();
+                if !padded && (found == 0 || !found.is_multiple_of(BLOCK_BYTES)) {
+                    let why = "its mechanism is CKM_AES_CBC, which does not pad";
+                    return Err(Fault::invalid(format!(
+                        "plaintext has {found} bytes; this key encrypts whole blocks of {BLOCK_BYTES}: {why}"
+                    )));
+                }
+                Cipher::AesCbc { iv: extras.fresh_iv()?, padded }
+            }
+        };
+        let operation = KeyOperation::Encrypt { cipher, plaintext };
+        let ciphertext = handle.submit(operation, call.terms())?.await?;
+        Ok(Encrypted { ciphertext, key_version: version.number })
+    }
+
+    /// Decrypts one message.
+    pub(super) async fn decrypt_one(
+        &self,
+        call: &Call,
+        key: &TransitKey,
+        version: u32,
+        padding: Option<RsaPadding>,
+        extras: &Extras,
+        ciphertext: Bytes,
+    ) -> Result<Bytes, Fault> {
+        let version = key.version_to_read(version, "ciphertext")?;
+        let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
+        handle.require(KeyUsage::Decrypt)?;
+        let scheme = scheme(&handle, padding)?;
+        let (cipher, ciphertext) = opened(version, scheme, extras, ciphertext)?;
+        // In memory of its own while it waits, and not with all that was read beside it: a lane counts its bytes.
+        let ciphertext = Bytes::copy_from_slice(&ciphertext);
+        handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await
+    }
+
+    /// The key of a request that encrypts, decrypts or makes MACs.
+    pub(super) fn encryption_key(&self, name: &str) -> Result<std::sync::Arc<TransitKey>, Fault> {
+        self.key(name).ok_or_else(|| Fault::invalid("encryption key not found"))
+    }
+}
+
+/// The cipher of a ciphertext, and what of it the key is given. Refuses what cannot have been made so, without the token.
+fn opened(
+    version: Version<'_>,
+    scheme: CipherScheme,
+    extras: &Extras,
+    mut ciphertext: Bytes,
+) -> Result<(Cipher, Bytes), Fault> {
+    let cipher = match scheme {
+        CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. } => {
+            let kind = version.public_key()?.kind;
+            extras.refuse_all(&kind.to_string())?;
+            if !matches!(kind, KeyKind::Rsa { bits } if ciphertext.len() == bits.div_ceil(8) as usize) {
+                return Err(wrong_length());
+            }
+            match scheme {
+                CipherScheme::RsaOaep { hash } => Cipher::RsaOaep { hash },
+                _ => Cipher::RsaPkcs1,
+            }
+        }
+        CipherScheme::AesGcm => {
+            let iv = extras.split_iv::<GCM_IV_BYTES>(&mut ciphertext)?;
+            if ciphertext.len() < GCM_TAG_BYTES {
+                return Err(wrong_length());
+            }
+            Cipher::AesGcm { iv, associated_data: extras.associated_data.clone() }
+        }
+        CipherScheme::AesCbc { padded } => {
+            extras.refuse_associated_data("AES-CBC")?;
+            let iv = extras.split_iv::<BLOCK_BYTES>(&mut ciphertext)?;
+            if ciphertext.is_empty() || !ciphertext.len().is_multiple_of(BLOCK_BYTES) {
+                return Err(wrong_length());
+            }
+            Cipher::AesCbc { iv, padded }
+        }
+    };
+    Ok((cipher, ciphertext))
+}

@@ -1,0 +1,69 @@
+//! `encrypt/:name`: one plaintext or a batch of them. HTTP's path and the hot operation meet in `cipher.rs`.
+
+use std::sync::Arc;
+
+use super::Transit;
+use super::batch::{self, Batch, Failures};
+use super::cipher::{self, Encrypted, Extras};
+use super::text;
+use crate::engine::Call;
+use crate::model::{Data, Fault, Fields, Response};
+
+impl Transit {
+    /// `POST encrypt/:name`.
+    pub(super) async fn encrypt_by_path(
+        self: Arc<Self>,
+        mut call: Call,
+        name: String,
+        data: Data,
+    ) -> Result<Response, Fault> {
+        let mut fields = Fields::below(&data, &["name"]);
+        let padding = cipher::padding(&mut fields, "padding_scheme")?;
+        let failures = Failures::parse(&mut fields)?;
+        // For keys that encrypting makes, of which there are none here; and for derived ones.
+        for ignored in ["type", "convergent_encryption", "context"] {
+            fields.value(ignored);
+        }
+        let batch = Batch::parse(&mut fields, self.batch_items)?;
+        let plaintext = fields.text("plaintext")?;
+        let extras = Extras::parse(&mut fields);
+        let warnings = fields.warnings();
+        let Some(batch) = batch else {
+            let plaintext = plaintext.ok_or_else(|| Fault::invalid("missing plaintext to encrypt"))?;
+            let plaintext = text::plaintext(&plaintext)?;
+            let key = self.encryption_key(&name)?;
+            let encrypted = self.encrypt_one(&call, &key, padding, &extras?, plaintext).await?;
+            return Ok(Response::with_warnings(encrypted.show(), warnings));
+        };
+        batch.require("plaintext", "plaintext to encrypt")?;
+        batch.check_contexts()?;
+        let key = self.encryption_key(&name)?;
+        call.class = batch::class(call.class);
+        let (this, call, key, batch) = (&self, &call, &key, &batch);
+        let results = batch
+            .run(self.batch_window, |item| async move {
+                let plaintext = text::plaintext(batch.text(item, "plaintext")?.unwrap_or_default())?;
+                let extras = Extras::parse(&mut Fields::new(batch.item(item)?))?;
+                this.encrypt_one(call, key, padding, &extras, plaintext).await
+            })
+            .await;
+        Ok(batch.response_by(results, &failures, show, warnings))
+    }
+}
+
+/// An item's result.
+pub(super) fn show(result: Result<Encrypted, Fault>) -> Data {
+    match result {
+        Ok(encrypted) => encrypted.show(),
+        Err(fault) => batch::error(&fault),
+    }
+}
+
+impl Encrypted {
+    pub(super) fn show(&self) -> Data {
+        let mut data = Data::new();
+        data.insert("ciphertext".into(), text::sealed(self.key_version, &self.ciphertext).into());
+        data.insert("key_version".into(), self.key_version.into());
+        data
+    }
+}

@@ -73,6 +73,8 @@ pub struct Limits {
     /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
     /// sessions and metrics of its own. Default 64, at most 4,096.
     pub tokens_per_namespace: usize,
+    /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
+    pub key_generations: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -108,6 +110,7 @@ impl Default for Limits {
             probe_min: Duration::from_secs(1),
             probe_max: Duration::from_secs(60),
             tokens_per_namespace: 64,
+            key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -160,6 +163,7 @@ impl Limits {
         self.probe_max = self.probe_max.max(self.probe_min);
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
         stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
+        stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 

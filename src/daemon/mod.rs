@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary};
 use crate::dispatch::{Dispatch, Door, Engines};
-use crate::engine::{Services, registry as engines};
+use crate::engine::{CpuPool, Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
@@ -74,6 +74,7 @@ impl Daemon {
             keys: keys.clone(),
             telemetry: telemetry.clone(),
             limits: config.limits.clone(),
+            cpu: CpuPool::new(config.limits.key_generations),
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services));

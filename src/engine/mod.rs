@@ -3,6 +3,7 @@
 //!
 //! This room must not know: any wire, who may call (that was judged before), or another engine.
 
+mod cpu;
 mod name;
 pub mod pki;
 pub mod registry;
@@ -23,6 +24,7 @@ use crate::model::{
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+pub use cpu::CpuPool;
 
 /// The future of an engine's answer.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
@@ -58,6 +60,8 @@ pub struct Services {
     pub telemetry: Telemetry,
     /// The bounds in force.
     pub limits: Limits,
+    /// For work that keeps a CPU busy for long.
+    pub cpu: CpuPool,
     /// The folder CA certificates and CRLs are published below, if configured.
     pub publish_dir: Option<PathBuf>,
 }

@@ -148,3 +148,51 @@ async fn two_issuers_of_a_mount_sign_and_revoke_apart() {
     let published = std::fs::read(daemon.folder.join(format!("published/root/pki/issuer/{id}/crl.der"))).unwrap();
     assert_eq!(published, public(&daemon, "pki/issuer/two/crl/der").await);
 }
+
+#[tokio::test]
+async fn keys_made_for_clients_serve_tls_and_hold_up_nobody() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "limits { workers = 1 }", ..Setup::default() }).await;
+    let root = daemon.certificate_authority().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    put(folder, "root.pem", &root);
+    for (kind, bits) in [("rsa", 2048), ("ec", 256)] {
+        let role = json!({"key_type": kind, "key_bits": bits, "allow_any_name": true});
+        daemon.write(&format!("pki/roles/{kind}"), role).await;
+        let asked = json!({"common_name": "www.example.com", "ttl": "1h", "private_key_format": "pkcs8"});
+        let issued = daemon.write(&format!("pki/issue/{kind}"), asked).await;
+        put(folder, "leaf.pem", &text(&issued["certificate"]));
+        put(folder, "key.pem", &text(&issued["private_key"]));
+        openssl(
+            folder,
+            &["verify", "-x509_strict", "-verify_hostname", "www.example.com", "-CAfile", "root.pem", "leaf.pem"],
+        )
+        .unwrap();
+        // A key and a certificate that do not belong together make no PKCS#12 file.
+        let both =
+            ["pkcs12", "-export", "-in", "leaf.pem", "-inkey", "key.pem", "-passout", "pass:x", "-out", "both.p12"];
+        openssl(folder, &both).unwrap();
+    }
+    // While keys are made, the only worker answers others.
+    daemon.write("pki/roles/big", json!({"key_type": "rsa", "key_bits": 4096, "allow_any_name": true})).await;
+    let making: Vec<_> = (0..4)
+        .map(|_| {
+            let mut http = daemon.http();
+            http.deadline = Some(crate::daemon::LIMIT);
+            tokio::spawn(async move {
+                let asked = json!({"common_name": "big.example.com"});
+                http.request(Verb::Write, "pki/issue/big", asked.as_object().unwrap()).await.unwrap().status
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    while !making.iter().all(tokio::task::JoinHandle::is_finished) {
+        daemon.read("pki/roles/big").await;
+        answered += 1;
+    }
+    for made in making {
+        assert_eq!(made.await.unwrap(), 200);
+    }
+    assert!(answered > 4, "{answered} answers meanwhile");
+}

@@ -1,252 +1,35 @@
-//! `sign/:role`: from a CSR and a role to what a certificate may say. HTTP's paths and the hot operation meet here.
+//! `issue/:role`: a key pair made here, and a certificate for it. The private key is answered once and kept nowhere.
 
-use der::flagset::FlagSet;
-use x509_cert::ext::pkix::KeyUsages;
-
-use super::allowed::{self, OtherSanRule};
-use super::csr::{CSR_BYTES_MAX, Csr};
-use super::issuer::Issuer;
+use super::Pki;
 use super::issuer_usage::IssuerUsage;
-use super::leaf::{Plan, SignAnswer};
-use super::request::{self, SignFields};
-use super::role::{Role, SerialNumberSource};
-use super::san::AlternativeNames;
-use super::subject::{self, Subject};
-use super::validity::{self, Validity, Wish};
-use super::{Pki, extensions, pem, usage};
+use super::leaf::SignAnswer;
+use super::private_key::PrivateKeyFormat;
+use super::request::SignFields;
+use crate::crypto::GeneratedKey;
 use crate::engine::Call;
-use crate::model::{Data, Fault, MountConfig, Response};
-
-/// A role with what every certificate of it has alike, made once.
-#[derive(Clone, Debug)]
-pub(super) struct CompiledRole {
-    pub(super) role: Role,
-    key_usages: FlagSet<KeyUsages>,
-    /// Encoded.
-    extensions: Vec<u8>,
-    other_sans: Vec<OtherSanRule>,
-}
-
-impl CompiledRole {
-    /// Prepares a role.
-    pub(super) fn new(role: Role) -> Result<CompiledRole, Fault> {
-        let key_usages = usage::key_usages(&role.key_usage)?;
-        let extensions = extensions::of_role(&role)?;
-        let other_sans = OtherSanRule::parse_all(&role.allowed_other_sans)?;
-        Ok(CompiledRole { role, key_usages, extensions, other_sans })
-    }
-
-    /// Judges a request by the role. Without a CSR its fields alone count.
-    pub(super) fn plan(
-        &self,
-        csr: Option<&Csr>,
-        fields: &SignFields,
-        mount: &MountConfig,
-        issuer: &Issuer,
-    ) -> Result<Plan, Fault> {
-        let role = &self.role;
-        let mut warnings = fields.warnings.clone();
-        let common_name = common_name(role, csr, fields, &mut warnings)?;
-        let names = alternative_names(self, csr, fields, common_name, &mut warnings)?;
-        let serial_number = serial_number(role, csr, fields)?;
-        let from_csr = csr.map_or(&[][..], |csr| &csr.user_ids);
-        let user_ids = if fields.user_ids.is_empty() { from_csr } else { &fields.user_ids };
-        if let Some(id) = user_ids.iter().find(|id| !allowed::any_glob(&role.allowed_user_ids, id)) {
-            return Err(Fault::invalid(format!("user_id {id} is not allowed by this role")));
-        }
-        let subject = Subject { fields: Some(&role.subject), common_name, serial_number, user_ids }.encode()?;
-        if subject::is_empty(&subject) && names.len() == 0 {
-            return Err(Fault::invalid("the certificate would name nobody: neither a subject nor an alternative name"));
-        }
-        let wish = Wish {
-            ttl: fields.ttl,
-            not_after: fields.not_after.as_deref(),
-            role_ttl: role.ttl,
-            role_max_ttl: role.max_ttl,
-            role_not_after: &role.not_after,
-            not_before: role.not_before_duration,
-        };
-        let (validity, warning) = Validity::plan(&wish, mount, validity::now())?;
-        warnings.extend(warning);
-        let mut extensions = self.extensions.clone();
-        extensions.extend(names.extension(subject::is_empty(&subject))?.unwrap_or_default());
-        let plan = Plan {
-            subject,
-            names,
-            validity,
-            key_usages: self.key_usages,
-            extensions,
-            rules: role.lint,
-            signature_bits: role.signature_bits,
-            use_pss: role.use_pss,
-            is_stored: !role.no_store,
-            is_ca: false,
-            key_identifier: None,
-            warnings,
-        };
-        plan.within(issuer, issuer.record.settings.leaf_not_after_behavior.for_leaf())
-    }
-}
+use crate::model::{Data, Fault, Response};
 
 impl Pki {
-    /// The role of this name.
-    pub(super) fn role(&self, name: &str) -> Result<std::sync::Arc<CompiledRole>, Fault> {
-        let compiled = self.roles.load().get(name).cloned();
-        compiled.ok_or_else(|| Fault::invalid(format!("unknown role: {name}")))
-    }
-
-    /// Issues a certificate: checks the CSR, judges it by the role, has it signed, stores it. `issuer` is what the path
-    /// names; else the role says who signs.
-    pub(super) async fn issue(
-        &self,
-        call: &Call,
-        issuer: Option<&str>,
-        role: &str,
-        csr: &[u8],
-        fields: SignFields,
-    ) -> Result<SignAnswer, Fault> {
-        let compiled = self.role(role)?;
-        let authority = self.authority.load_full();
-        let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
-        let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
-        let csr = Csr::parse(csr)?;
-        compiled.role.check_key(csr.public_key.kind)?;
-        let plan = compiled.plan(Some(&csr), &fields, &call.mount.config, issuer)?;
-        let certified = self.certify(call, &signatory, plan, &csr.public_key, role).await?;
-        Ok(SignAnswer::new(certified, issuer, fields.format, fields.remove_roots_from_chain))
-    }
-
-    /// `POST sign/:role` and `issuer/:ref/sign/:role`.
-    pub(super) async fn sign_by_role(
+    /// `POST issue/:role` and `issuer/:ref/issue/:role`.
+    pub(super) async fn issue_by_role(
         &self,
         call: &Call,
         issuer: Option<&str>,
         role: &str,
         data: &Data,
     ) -> Result<Response, Fault> {
-        let csr = csr_of(data)?;
-        self.issue(call, issuer, role, &csr, SignFields::parse(data, issuer)?).await?.response()
+        let fields = SignFields::parse(data, issuer)?;
+        let key_format = PrivateKeyFormat::parse(data)?;
+        let compiled = self.role(role)?;
+        let kind = compiled.role.generated_kind()?;
+        let authority = self.authority.load_full();
+        let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
+        let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
+        // Judged before a key is made, which takes long.
+        let plan = compiled.plan(None, &fields, &call.mount.config, issuer)?;
+        let key = self.cpu.run(&call.mount.namespace, move || GeneratedKey::generate(kind)).await?;
+        let certified = self.certify(call, &signatory, plan, &key.public, role).await?;
+        let answer = SignAnswer::new(certified, issuer, fields.format, fields.remove_roots_from_chain);
+        answer.with_key(&key, key_format)
     }
-}
-
-/// DER of the field `csr`.
-pub(super) fn csr_of(data: &Data) -> Result<Vec<u8>, Fault> {
-    let text = data.get("csr").and_then(serde_json::Value::as_str).unwrap_or_default();
-    if text.is_empty() {
-        return Err(Fault::invalid("\"csr\" is empty"));
-    }
-    // PEM is a third larger than DER, plus line ends and text around it.
-    if text.len() > 2 * CSR_BYTES_MAX {
-        return Err(Fault::TooLarge { what: format!("the csr has {} bytes of PEM", text.len()) });
-    }
-    pem::decode(text, &pem::REQUESTS)
-        .ok_or_else(|| Fault::invalid("csr contains no data: expected one PEM block \"CERTIFICATE REQUEST\""))
-}
-
-fn common_name<'a>(
-    role: &Role,
-    csr: Option<&'a Csr>,
-    fields: &'a SignFields,
-    warnings: &mut Vec<String>,
-) -> Result<Option<&'a str>, Fault> {
-    let csr = csr.filter(|_| role.use_csr_common_name);
-    let from_csr = csr.and_then(|csr| csr.common_name.as_deref());
-    if csr.is_some() && fields.common_name.is_some() {
-        warnings.push(
-            "the common_name field was provided but the role is set with \"use_csr_common_name\" set to true".into(),
-        );
-    }
-    let chosen = from_csr.or(fields.common_name.as_deref());
-    match chosen {
-        None if role.require_cn => Err(Fault::invalid(
-            "the common_name field is required, or must be provided in a CSR with \"use_csr_common_name\" set to true, \
-             unless \"require_cn\" is set to false",
-        )),
-        Some(name) if !allowed::common_name(role, name) => {
-            Err(Fault::invalid(format!("common name {name} not allowed by this role")))
-        }
-        chosen => Ok(chosen),
-    }
-}
-
-fn serial_number<'a>(role: &Role, csr: Option<&'a Csr>, fields: &'a SignFields) -> Result<Option<&'a str>, Fault> {
-    let csr = csr.filter(|_| role.serial_number_source == SerialNumberSource::JsonCsr);
-    let from_csr = csr.and_then(|csr| csr.serial_number.as_deref());
-    let chosen = fields.serial_number.as_deref().or(from_csr);
-    match chosen {
-        Some(number) if !allowed::any_glob(&role.allowed_serial_numbers, number) => {
-            Err(Fault::invalid(format!("serial_number {number} not allowed by this role")))
-        }
-        chosen => Ok(chosen),
-    }
-}
-
-fn alternative_names(
-    compiled: &CompiledRole,
-    csr: Option<&Csr>,
-    fields: &SignFields,
-    common_name: Option<&str>,
-    warnings: &mut Vec<String>,
-) -> Result<AlternativeNames, Fault> {
-    let role = &compiled.role;
-    let csr = csr.filter(|_| role.use_csr_sans);
-    let mut names = if let Some(csr) = csr {
-        if csr.has_unknown_names {
-            return Err(Fault::invalid(
-                "the certificate request asks for a kind of subject alternative name that is not issued: only DNS names, \
-                 email addresses, IP addresses, URIs and other names of type UTF8 are",
-            ));
-        }
-        if fields.names.len() > fields.names.others.len() {
-            warnings
-                .push("the alt_names field was provided but the role is set with \"use_csr_sans\" set to true".into());
-        }
-        let mut names = csr.names.clone();
-        for other in &fields.names.others {
-            names.add_other(other.clone())?;
-        }
-        names
-    } else {
-        fields.names.clone()
-    };
-    if let Some(name) = common_name.filter(|_| !fields.exclude_cn_from_sans) {
-        request::add_common_name(&mut names, name)?;
-    }
-    check_names(compiled, &names, csr.is_some())?;
-    Ok(names)
-}
-
-fn check_names(compiled: &CompiledRole, names: &AlternativeNames, from_csr: bool) -> Result<(), Fault> {
-    let role = &compiled.role;
-    let via = if from_csr { "CSR" } else { "the API" };
-    if let Some(name) = names.dns.iter().find(|name| !allowed::name(role, name)) {
-        return Err(Fault::invalid(format!("subject alternate name {name} not allowed by this role")));
-    }
-    if let Some(address) = names.emails.iter().find(|address| !allowed::name(role, address)) {
-        return Err(Fault::invalid(format!("email address {address} not allowed by this role")));
-    }
-    if !names.ips.is_empty() && !role.allow_ip_sans {
-        return Err(Fault::invalid(format!(
-            "IP Subject Alternative Names are not allowed in this role, but was provided some via {via}"
-        )));
-    }
-    if !names.uris.is_empty() && role.allowed_uri_sans.is_empty() {
-        return Err(Fault::invalid(format!(
-            "URI Subject Alternative Names are not allowed in this role, but were provided via {via}"
-        )));
-    }
-    if names.uris.iter().any(|uri| !allowed::uri(role, uri)) {
-        return Err(Fault::invalid(format!(
-            "URI Subject Alternative Names were provided via {via} which are not valid for this role"
-        )));
-    }
-    for other in &names.others {
-        if !compiled.other_sans.iter().any(|rule| rule.allows(other)) {
-            return Err(Fault::invalid(format!(
-                "other SAN {} not allowed for OID {} by this role",
-                other.value, other.oid
-            )));
-        }
-    }
-    Ok(())
 }

@@ -52,14 +52,19 @@ impl Key {
 
     /// Vault's name of its kind.
     pub(super) fn kind(&self) -> &'static str {
-        match self.public_key.kind {
-            KeyKind::Rsa { .. } => "rsa",
-            KeyKind::Ec(_) => "ec",
-            KeyKind::Ed25519 => "ed25519",
-            KeyKind::MlDsa(_) => "ml-dsa",
-            // Has no public key, and so is none of these.
-            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
-        }
+        kind_name(self.public_key.kind)
+    }
+}
+
+/// Vault's name of a kind of keys.
+pub(super) fn kind_name(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Rsa { .. } => "rsa",
+        KeyKind::Ec(_) => "ec",
+        KeyKind::Ed25519 => "ed25519",
+        KeyKind::MlDsa(_) => "ml-dsa",
+        // Has no public key, and so is none of these.
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
     }
 }
 

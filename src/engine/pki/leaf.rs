@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use der::flagset::FlagSet;
-use serde_json::json;
+use serde_json::{Value, json};
 use x509_cert::ext::pkix::KeyUsages;
 
 use super::algorithm::SignatureAlgorithm;
@@ -13,10 +13,12 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::Issuer;
 use super::lint::Rules;
+use super::private_key::PrivateKeyFormat;
 use super::san::AlternativeNames;
 use super::signatory::Signatory;
 use super::validity::{Beyond, Validity};
-use super::{Pki, extensions};
+use super::{Pki, extensions, key};
+use crate::crypto::GeneratedKey;
 use crate::engine::Call;
 use crate::model::{Fault, IssuedCertificate, PublicKey, Response};
 
@@ -147,6 +149,22 @@ impl SignAnswer {
             serial: issued.serial().to_string(),
             expiration: issued.expiration(),
         }
+    }
+
+    /// As HTTP answers it, together with the key made for it.
+    pub(super) fn with_key(self, key: &GeneratedKey, key_format: PrivateKeyFormat) -> Result<Response, Fault> {
+        let format = self.format;
+        let written = key_format.write(key, format)?;
+        let Response::Data { mut data, warnings, mirrored } = self.response()? else {
+            return Err(Fault::internal("a certificate is not answered as data"));
+        };
+        if format == Format::PemBundle {
+            let bundle = data.get("certificate").and_then(Value::as_str).unwrap_or_default();
+            data.insert("certificate".into(), [written.as_str(), bundle].join("\n").into());
+        }
+        data.insert("private_key".into(), written.as_str().into());
+        data.insert("private_key_type".into(), key::kind_name(key.public.kind).into());
+        Ok(Response::Data { data, warnings, mirrored })
     }
 
     /// As HTTP answers it.

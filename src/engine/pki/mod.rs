@@ -16,6 +16,7 @@ mod ca_key;
 mod certificate;
 mod chain;
 mod cluster;
+mod compiled_role;
 mod crl;
 mod crls;
 mod csr;
@@ -38,6 +39,7 @@ mod name_constraints;
 mod names;
 mod paths;
 mod pem;
+mod private_key;
 mod publish;
 mod rebuild;
 mod records;
@@ -53,6 +55,7 @@ mod root;
 mod san;
 mod self_issued;
 mod serial;
+mod sign;
 mod sign_intermediate;
 mod signatory;
 mod signing_key;
@@ -76,13 +79,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::{Answer, Call, Engine, Services, table};
+use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::model::{CertificateRequest, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
+use compiled_role::CompiledRole;
 use crls::Crls;
-use issue::CompiledRole;
 use records::Records;
 use request::SignFields;
 use role::Role;
@@ -97,6 +100,8 @@ pub struct Pki {
     telemetry: Telemetry,
     publish_dir: Option<PathBuf>,
     keys: KeySource,
+    /// Where keys for clients are made.
+    cpu: CpuPool,
     records: Records,
     /// The issuers, ready to issue.
     authority: ArcSwap<Authority>,
@@ -112,7 +117,7 @@ pub struct Pki {
 pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault> {
     let keys = KeySource::Managed(services.keys.clone());
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
-    Ok(Pki::load(mount, keys, store, telemetry, services.publish_dir.clone())?)
+    Ok(Pki::load(mount, keys, store, telemetry, services.cpu.clone(), services.publish_dir.clone())?)
 }
 
 /// The key that a PKCS#10 request (DER) asks a certificate for, if this engine would take the request: well-formed, its
@@ -127,6 +132,7 @@ impl Pki {
         keys: KeySource,
         store: Store,
         telemetry: Telemetry,
+        cpu: CpuPool,
         publish_dir: Option<PathBuf>,
     ) -> Result<Arc<Pki>, Fault> {
         let records = Records::new(mount);
@@ -143,6 +149,7 @@ impl Pki {
             telemetry,
             publish_dir,
             keys,
+            cpu,
             authority: ArcSwap::from_pointee(authority),
             roles: ArcSwap::default(),
             crls,
@@ -194,7 +201,7 @@ impl Engine for Pki {
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
             let fields = SignFields::parse(&request.data, None)?;
-            let answer = self.issue(&call, None, &request.role, &request.csr, fields).await?;
+            let answer = self.sign_request(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })
     }

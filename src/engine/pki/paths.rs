@@ -17,6 +17,12 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "issuer/:/sign/:", |pki, call, target| {
         answer(async move { pki.sign_by_role(&call, Some(&target.name), &target.second, &target.data).await })
     }),
+    row(Verb::Write, "issue/:", |pki, call, target| {
+        answer(async move { pki.issue_by_role(&call, None, &target.name, &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/issue/:", |pki, call, target| {
+        answer(async move { pki.issue_by_role(&call, Some(&target.name), &target.second, &target.data).await })
+    }),
     row(Verb::Write, "sign-verbatim", |pki, call, target| {
         answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await })
     }),

@@ -29,7 +29,7 @@ impl SignFields {
     pub(super) fn parse(data: &Data, issuer: Option<&str>) -> Result<SignFields, Fault> {
         let in_path: &[&str] = if issuer.is_some() { &["role", "issuer_ref"] } else { &["role"] };
         let mut fields = Fields::below(data, in_path);
-        // Read elsewhere, or of no account where no private key is answered.
+        // Read elsewhere, or of no account where no private key is made.
         for name in ["csr", "private_key_format"] {
             fields.value(name);
         }

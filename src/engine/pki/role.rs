@@ -7,7 +7,7 @@ use super::lint::Rules;
 use super::subject::SubjectFields;
 use super::{names, usage, validity};
 use crate::engine::name::is_name;
-use crate::model::{Data, Fault, Fields, KeyKind};
+use crate::model::{Curve, Data, Fault, Fields, KeyKind};
 use crate::store::Versioned;
 
 /// The most items of one list of a role.
@@ -298,6 +298,20 @@ impl Role {
         Ok(data)
     }
 
+    /// The kind of the keys made for it.
+    pub(super) fn generated_kind(&self) -> Result<KeyKind, Fault> {
+        Ok(match (self.key_type, self.key_bits) {
+            (KeyType::Any, _) => {
+                return Err(Fault::invalid("role key type \"any\" not allowed for issuing certificates, only signing"));
+            }
+            (KeyType::Rsa, bits) => KeyKind::Rsa { bits },
+            (KeyType::Ec, 384) => KeyKind::Ec(Curve::P384),
+            (KeyType::Ec, 521) => KeyKind::Ec(Curve::P521),
+            (KeyType::Ec, _) => KeyKind::Ec(Curve::P256),
+            (KeyType::Ed25519, _) => KeyKind::Ed25519,
+        })
+    }
+
     /// Refuses a key the role does not certify.
     pub(super) fn check_key(&self, kind: KeyKind) -> Result<(), Fault> {
         let refuse =
@@ -358,7 +372,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::Curve;
 
     fn parse(value: Value) -> Result<Role, Fault> {
         Role::parse(value.as_object().unwrap()).map(|(role, _)| role)

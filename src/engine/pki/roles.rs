@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Pki;
-use super::issue::CompiledRole;
+use super::compiled_role::CompiledRole;
 use super::registry::DEFAULT;
 use super::role::Role;
 use crate::engine::name::{NAME_MAX, is_name};

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Limits;
+use crate::engine::CpuPool;
 use crate::managed_keys::software_token::{SoftwareToken, story};
 use crate::model::{
     Caller, Class, Data, Deadline, Hash, Marshaling, MountConfig, Namespace, PeerCredentials, Response, SaltLength,
@@ -43,6 +44,7 @@ impl Desk {
             keys: keys.clone(),
             telemetry: Telemetry::new(),
             limits: Limits { batch_items: 100, ..Limits::default() },
+            cpu: CpuPool::new(1),
             publish_dir: None,
         };
         Desk { transit: Transit::load(&mount, &services).unwrap(), mount: Arc::new(mount), services }

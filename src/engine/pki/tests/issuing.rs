@@ -243,5 +243,5 @@ async fn paths_and_verbs_beyond_the_table_are_refused() {
         assert_eq!(refused, Fault::NotFound { what: "unsupported path".into() }, "{path}");
     }
     assert_eq!(desk.write("ca", json!({})).await.unwrap_err(), Fault::UnsupportedOperation);
-    assert_eq!(desk.read("sign/web").await.unwrap_err(), Fault::UnsupportedOperation);
+    assert_eq!(desk.read("issue/web").await.unwrap_err(), Fault::UnsupportedOperation);
 }

@@ -5,6 +5,7 @@ mod importing;
 mod intermediates;
 mod issuers;
 mod issuing;
+mod issuing_keys;
 mod revoking;
 mod roots;
 mod signing_cas;
@@ -22,7 +23,7 @@ use super::crls::SignerCrl;
 use super::signing_key::KeySource;
 use super::software::Keyring;
 use crate::config::{Pace, Storage};
-use crate::engine::{Call, Engine};
+use crate::engine::{Call, CpuPool, Engine};
 use crate::model::{
     Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
     Response, Verb, Wire,
@@ -67,7 +68,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let (mount, source) = (mount(), KeySource::Software(Arc::clone(&keys)));
         let published = Some(folder.path().join("published"));
-        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), published).unwrap();
+        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), CpuPool::new(1), published).unwrap();
         Desk { pki, mount: Arc::new(mount), keys, store, folder }
     }
 

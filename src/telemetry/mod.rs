@@ -292,6 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_is_gone_leaves_its_pool_and_the_next_of_its_labels_begins_anew() {
+        let telemetry = Telemetry::new();
+        let pool = telemetry.pool("dev");
+        let counted = |telemetry: &Telemetry| {
+            let text = telemetry.render();
+            let lines = text.lines().filter(|line| line.starts_with("keyway_logins_total{") && line.contains(r#""ok""#));
+            lines.filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let old = pool.member(MEMBER);
+        old.login(None, LoginLabel::Ok);
+        telemetry.library("dev").worker_started("keyway-dev", true);
+        assert_eq!(counted(&telemetry), ["1"]);
+        old.end();
+        old.login(None, LoginLabel::Ok);
+        assert!(counted(&telemetry).is_empty() && !telemetry.render().contains("keyway_worker_starts_total{"));
+        pool.tenant("root").refused();
+        let _new = pool.member(MEMBER);
+        assert_eq!(counted(&telemetry), ["0"]);
+        assert!(telemetry.render().contains(r#"keyway_lane_refused_total{pool="dev",namespace="root"} 1"#));
+    }
+
+    #[test]
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
         let pool = telemetry.pool("dev");

@@ -12,6 +12,7 @@ mod list;
 pub mod log;
 mod pools;
 mod process;
+mod reloads;
 mod scopes;
 
 use std::sync::{Arc, OnceLock};
@@ -49,6 +50,7 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
     pools: scopes::Pools,
@@ -72,6 +74,7 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),
             pools: scopes::Pools::default(),

@@ -1,7 +1,9 @@
 //! Two configurations side by side: what of the second can be taken over while requests are served, and what needs a
 //! restart.
 
-use super::{Config, KmsLibrary, KmsPool, Limits, Listener, LogLevel, NamespaceSettings, PrometheusListener, Seal, Storage};
+use super::{
+    Config, KmsLibrary, KmsPool, Limits, Listener, LogLevel, NamespaceSettings, PrometheusListener, Seal, Storage,
+};
 use crate::model::Secret;
 
 /// What another configuration changes.
@@ -70,16 +72,8 @@ impl Config {
         let Limits { call_sign, call_generate, call_open, probe_min, probe_max, drain, tokens_per_namespace, .. } =
             new.limits;
         let own = self.limits.clone();
-        self.limits = Limits {
-            call_sign,
-            call_generate,
-            call_open,
-            probe_min,
-            probe_max,
-            drain,
-            tokens_per_namespace,
-            ..own
-        };
+        self.limits =
+            Limits { call_sign, call_generate, call_open, probe_min, probe_max, drain, tokens_per_namespace, ..own };
         self.kms_libraries = new.kms_libraries;
         self.kms_pools = new.kms_pools;
         self.log_level = new.log_level;

@@ -74,8 +74,7 @@ fn a_library_is_made_anew_by_any_of_its_fields() {
     let process = "library = \"/opt/hsm.so\"\n isolation = \"process\"";
     let before = config(&BASE.replacen("library = \"/opt/hsm.so\"", process, 1));
     for (more, field) in [("workers = 3", "workers"), ("env = { A = \"b\" }", "env")] {
-        let after =
-            config(&BASE.replacen("library = \"/opt/hsm.so\"", &format!("{process}\n {more}"), 1));
+        let after = config(&BASE.replacen("library = \"/opt/hsm.so\"", &format!("{process}\n {more}"), 1));
         let applied = before.changes_to(&after).applied();
         assert_eq!(applied, [format!("kms_library \"hsm\" changed ({field})")]);
     }
@@ -107,13 +106,16 @@ fn libraries_and_pools_come_and_go() {
 #[test]
 fn limits_of_calls_make_every_library_anew() {
     let changes = added("limits {\n call_sign = \"7s\"\n probe_min = \"2s\"\n drain = \"3s\"\n}");
-    assert_eq!(changes.applied(), [
-        "kms_library \"hsm\" changed (call_sign, probe_min)",
-        "kms_library \"other\" changed (call_sign, probe_min)",
-        "limits call_sign (the profile's, now 7s)",
-        "limits drain (15s, now 3s)",
-        "limits probe_min (1s, now 2s)",
-    ]);
+    assert_eq!(
+        changes.applied(),
+        [
+            "kms_library \"hsm\" changed (call_sign, probe_min)",
+            "kms_library \"other\" changed (call_sign, probe_min)",
+            "limits call_sign (the profile's, now 7s)",
+            "limits drain (15s, now 3s)",
+            "limits probe_min (1s, now 2s)",
+        ]
+    );
     assert!(changes.needs_restart.is_empty());
     let drain = added("limits { drain = \"3s\" }");
     assert!(drain.libraries.is_empty() && drain.touches_members());

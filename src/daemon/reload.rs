@@ -19,8 +19,11 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn new(now: Config, start: &Start, supervisor: Supervisor, telemetry: Telemetry) -> Reload {
-        let start =
-            Start { configuration: start.configuration.clone(), final_pin_try: start.final_pin_try, ..Start::default() };
+        let start = Start {
+            configuration: start.configuration.clone(),
+            final_pin_try: start.final_pin_try,
+            ..Start::default()
+        };
         Reload { now, start, supervisor, telemetry }
     }
 

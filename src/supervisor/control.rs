@@ -228,9 +228,10 @@ impl Control {
     fn wait_for_those_before(&mut self, patience: Instant) -> Result<(), BackendError> {
         while let Some(before) = self.to.before.last() {
             if !before.absence.wait(patience) && before.must_go {
-                let what = "a call into it that began before it was let go of has not returned; it is brought up when it \
+                let what =
+                    "a call into it that began before it was let go of has not returned; it is brought up when it \
                             has: where it never does, restart Keyway"
-                    .into();
+                        .into();
                 return Err(back_off(Fault::Unavailable { what }));
             }
             self.to.before.pop();

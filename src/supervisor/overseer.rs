@@ -153,7 +153,10 @@ impl Overseer {
 
     fn start_slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
         let Some(library) = self.libraries.get(&member.library) else {
-            let what = format!("there is no kms_library {:?} in the configuration; add it and reload it (SIGHUP)", member.library);
+            let what = format!(
+                "there is no kms_library {:?} in the configuration; add it and reload it (SIGHUP)",
+                member.library
+            );
             return Err(Fault::Unavailable { what });
         };
         let reach = Reach {
@@ -241,10 +244,13 @@ impl Overseer {
     }
 
     pub(super) fn adopt(&mut self, mut adopt: Adopt) {
-        // Its token may have been found to have another name meanwhile.
-        if let Ok((pool, members)) = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
-            let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
-            adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+        // Its token may have been found to have another name meanwhile, or its library may be gone.
+        match self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
+            Ok((pool, members)) => {
+                let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
+                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+            }
+            Err(fault) => adopt.route.nobody_holds(fault),
         }
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
         // Of a key without candidates was told when it came.

@@ -385,11 +385,15 @@ fn pool(
 }
 
 fn no_pool(name: &str) -> Fault {
-    Fault::Unavailable { what: format!("there is no kms_pool {name:?} in the configuration; add it and reload it (SIGHUP)") }
+    Fault::Unavailable {
+        what: format!("there is no kms_pool {name:?} in the configuration; add it and reload it (SIGHUP)"),
+    }
 }
 
 fn no_library(name: &str) -> Fault {
-    Fault::Unavailable { what: format!("there is no kms_library {name:?} in the configuration; add it and reload it (SIGHUP)") }
+    Fault::Unavailable {
+        what: format!("there is no kms_library {name:?} in the configuration; add it and reload it (SIGHUP)"),
+    }
 }
 
 /// What the pool of a token by itself is called.

@@ -10,9 +10,12 @@ use super::leaving::Leave;
 use super::overseer::Overseer;
 use super::regroup::Regrouped;
 use super::route::{KeyRoute, MemberId};
-use super::slot_actor::{Adopt, unavailable};
+use super::slot_actor::Adopt;
 use super::supervisor::{Change, Remade};
 use crate::model::Fault;
+
+/// Managed keys that are named when a library is gone: tenants may register very many.
+const LOST_SHOWN: usize = 32;
 
 /// Takes another configuration over. Answered when the members that go have been told, and those that come were started.
 pub(super) struct Reconfigure(pub(super) Change);
@@ -46,7 +49,7 @@ impl Overseer {
         // In this order: jobs wait for who comes before those who go are out of the key sets.
         let lost = self.lead_anew(&fresh);
         left.iter().for_each(|pool| pool.hand_on());
-        let why = coming();
+        let why = Fault::Unavailable { what: "its library was configured anew; try again".into() };
         for member in &gone {
             self.unstarted.remove(&member.id);
             if let Some((_, address)) = self.slots.remove(&member.id) {
@@ -64,13 +67,16 @@ impl Overseer {
 
     /// Has every managed key served where it is now to be, and by whom. Answers the routes of those that are served nowhere.
     fn lead_anew(&mut self, fresh: &HashSet<MemberId>) -> Vec<Arc<KeyRoute>> {
-        let mut lost = Vec::new();
+        let (mut lost, mut newly_lost) = (Vec::new(), 0);
         let adopted: Vec<Adopt> = self.adopted.values().cloned().collect();
         for Adopt { spec, route } in adopted {
             match self.shared.pools.find(&spec.library, spec.token.as_ref()) {
                 Err(fault) => {
                     if route.absence().as_ref() != Some(&fault) {
-                        tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                        newly_lost += 1;
+                        if newly_lost <= LOST_SHOWN {
+                            tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                        }
                     }
                     route.nobody_holds(fault);
                     lost.push(route);
@@ -81,23 +87,20 @@ impl Overseer {
                     if come.is_empty() && route.leads_to(&pool.lane) {
                         continue;
                     }
-                    let served = route.absence().is_none();
                     let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
                     let route = self.shared.routes.lead_to(&spec, &route, &pool, up);
-                    if served {
-                        come.into_iter().for_each(|member| route.expect_holder(member));
-                    } else if !come.is_empty() {
-                        // Whatever was in its way may be so no more.
-                        route.nobody_holds(unavailable(&spec, &coming()));
-                    }
+                    // Also of a key that nobody held: what was in the way may be so no more.
+                    come.into_iter().for_each(|member| route.expect_holder(member));
                     self.adopt(Adopt { spec, route });
                 }
             }
         }
+        if newly_lost > LOST_SHOWN {
+            tracing::error!(
+                more = newly_lost - LOST_SHOWN,
+                "and more managed keys are not served: keyway status shows them"
+            );
+        }
         lost
     }
-}
-
-fn coming() -> Fault {
-    Fault::Unavailable { what: "its library was configured anew, and is being brought up; try again".into() }
 }

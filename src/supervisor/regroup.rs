@@ -59,7 +59,9 @@ impl Table {
         let wanted: HashMap<TokenName, (&KmsPool, &PoolMember)> = change
             .pools
             .iter()
-            .flat_map(|pool| pool.members.iter().map(move |of| ((of.library.to_lowercase(), of.token.clone()), (pool, of))))
+            .flat_map(|pool| {
+                pool.members.iter().map(move |of| ((of.library.to_lowercase(), of.token.clone()), (pool, of)))
+            })
             .collect();
         let stays = |name: &TokenName, token: &Token| match wanted.get(name) {
             _ if change.touches(&name.0) => false,

@@ -194,8 +194,7 @@ fn a_name_that_led_to_anothers_members_is_a_token_by_itself_again() {
     drop(guest);
     let regrouped = pools.regroup(&change(anew("a", true), vec![both()]));
     assert_eq!(names(&regrouped), (vec!["a/one".into(), "a/x".into()], vec![], 3));
-    let (host_now, guest_now) =
-        (pools.find("a", Some(&label("x"))).unwrap(), pools.find("a", Some(&Slot(5))).unwrap());
+    let (host_now, guest_now) = (pools.find("a", Some(&label("x"))).unwrap(), pools.find("a", Some(&Slot(5))).unwrap());
     assert!(same_lane(&host, &host_now) && !same_lane(&host_now, &guest_now));
     assert_eq!(guest_now.0.name, "a/slot 5");
     // It too waits for the members that had its token, and for its own of long ago no more.

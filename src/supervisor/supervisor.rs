@@ -78,12 +78,7 @@ pub(super) struct Known {
 
 impl Shared {
     /// Tells of the configuration as it is now.
-    pub(super) fn know<'l>(
-        &self,
-        libraries: impl Iterator<Item = &'l Library>,
-        pools: &[KmsPool],
-        limits: &Limits,
-    ) {
+    pub(super) fn know<'l>(&self, libraries: impl Iterator<Item = &'l Library>, pools: &[KmsPool], limits: &Limits) {
         let library = |library: &Library| {
             let (name, has_pin) = (library.name.clone(), library.pin.is_some());
             LibraryInfo { name, has_pin, is_pool: false }

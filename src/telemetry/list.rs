@@ -196,7 +196,12 @@ pub const METRICS: &[MetricInfo] = &[
     metric(RELOADS, Counter, &["result"], "Times the configuration was read again: taken over, or refused as a whole."),
     metric(RELOAD_OK, Gauge, &[], "1 unless the configuration was refused when it was last read again."),
     metric(RELOADED_TIME, Gauge, &[], "When the configuration in force was read, in Unix time."),
-    metric(RESTART_NEEDED, Gauge, &[], "Settings of the configuration that differ from those in force until a restart."),
+    metric(
+        RESTART_NEEDED,
+        Gauge,
+        &[],
+        "Settings of the configuration that differ from those in force until a restart.",
+    ),
     metric(PROCESS_MEMORY, Gauge, &[], "Resident memory of the daemon."),
     metric(PROCESS_FDS, Gauge, &[], "File descriptors the daemon has open."),
     metric(PROCESS_THREADS, Gauge, &[], "Threads of the daemon."),

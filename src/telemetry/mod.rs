@@ -300,7 +300,8 @@ mod tests {
         let pool = telemetry.pool("dev");
         let counted = |telemetry: &Telemetry| {
             let text = telemetry.render();
-            let lines = text.lines().filter(|line| line.starts_with("keyway_logins_total{") && line.contains(r#""ok""#));
+            let lines =
+                text.lines().filter(|line| line.starts_with("keyway_logins_total{") && line.contains(r#""ok""#));
             lines.filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>()
         };
         let old = pool.member(MEMBER);

@@ -23,6 +23,7 @@ mod outages;
 mod pins;
 mod pools;
 mod python;
+mod reload;
 mod rig;
 mod signing;
 mod sim;

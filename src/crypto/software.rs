@@ -28,6 +28,15 @@ enum Pair {
     MlDsa(Box<PqdsaKeyPair>, MlDsa),
 }
 
+/// How a parameter set of ML-DSA is signed with.
+pub(super) fn ml_dsa_signing(set: MlDsa) -> &'static sig::PqdsaSigningAlgorithm {
+    match set {
+        MlDsa::MlDsa44 => &sig::ML_DSA_44_SIGNING,
+        MlDsa::MlDsa65 => &sig::ML_DSA_65_SIGNING,
+        MlDsa::MlDsa87 => &sig::ML_DSA_87_SIGNING,
+    }
+}
+
 fn failed<E: std::fmt::Debug>(what: &'static str) -> impl FnOnce(E) -> Fault {
     move |error| Fault::internal(format!("software key: {what}: {error:?}"))
 }
@@ -65,12 +74,7 @@ impl SoftwareKey {
                 })
             }
             KeyKind::MlDsa(set) => {
-                let algorithm = match set {
-                    MlDsa::MlDsa44 => &sig::ML_DSA_44_SIGNING,
-                    MlDsa::MlDsa65 => &sig::ML_DSA_65_SIGNING,
-                    MlDsa::MlDsa87 => &sig::ML_DSA_87_SIGNING,
-                };
-                let pair = PqdsaKeyPair::generate(algorithm).map_err(failed("generate"))?;
+                let pair = PqdsaKeyPair::generate(ml_dsa_signing(set)).map_err(failed("generate"))?;
                 let public = ml_dsa_spki(pair.public_key().as_ref())?;
                 Ok(SoftwareKey { public, pair: Pair::MlDsa(Box::new(pair), set) })
             }

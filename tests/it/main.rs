@@ -28,6 +28,7 @@ mod pins;
 mod pools;
 mod post_quantum;
 mod python;
+mod reload;
 mod rig;
 mod signing;
 mod sim;

@@ -7,7 +7,7 @@ use super::lint::Rules;
 use super::subject::SubjectFields;
 use super::{names, usage, validity};
 use crate::engine::name::is_name;
-use crate::model::{Curve, Data, Fault, Fields, KeyKind};
+use crate::model::{Curve, Data, Fault, Fields, KeyKind, MlDsa};
 use crate::store::Versioned;
 
 /// The most items of one list of a role.
@@ -309,6 +309,9 @@ impl Role {
             (KeyType::Ec, 521) => KeyKind::Ec(Curve::P521),
             (KeyType::Ec, _) => KeyKind::Ec(Curve::P256),
             (KeyType::Ed25519, _) => KeyKind::Ed25519,
+            (KeyType::MlDsa, 44) => KeyKind::MlDsa(MlDsa::MlDsa44),
+            (KeyType::MlDsa, 87) => KeyKind::MlDsa(MlDsa::MlDsa87),
+            (KeyType::MlDsa, _) => KeyKind::MlDsa(MlDsa::MlDsa65),
         })
     }
 

@@ -2,6 +2,7 @@
 //! front; signals; a drain under a clock that says how it ended.
 
 mod drain;
+mod notify;
 mod pins;
 mod reload;
 
@@ -144,6 +145,7 @@ impl Daemon {
 
     /// Serves until a signal asks it to end; then drains, and says how that went. SIGHUP has the configuration read again.
     pub async fn run(mut self) -> Ended {
+        notify::ready();
         let signal = loop {
             match self.signals.next().await {
                 Asked::End(signal) => break signal,
@@ -156,6 +158,7 @@ impl Daemon {
                 }
             }
         };
+        notify::stopping();
         tracing::info!(signal, limit_s = self.reload.drain().as_secs(), "draining");
         self.end().await
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Start, library};
+use super::{Start, library, notify};
 use crate::config::{Changes, Config, KmsLibrary, LibraryChange, Limits};
 use crate::supervisor::{Change, Remade, Supervisor};
 use crate::telemetry::{Telemetry, log};
@@ -36,6 +36,7 @@ impl Reload {
     /// reads: from the first change on it does not wait for anything but actors.
     pub(super) async fn run(&mut self) {
         let Some(path) = self.start.configuration.clone() else { return };
+        notify::reloading();
         match read(path.clone()).await {
             Ok(new) => self.take_over(&path, new).await,
             Err(problems) => {
@@ -47,6 +48,7 @@ impl Reload {
                     "the configuration was not reloaded: all goes on as before; mend it, and send SIGHUP again"
                 );
                 self.telemetry.reload_failed();
+                notify::reloaded("serving; the configuration was refused, as the log tells");
             }
         }
     }
@@ -72,6 +74,10 @@ impl Reload {
         self.telemetry.reloaded(restart_needed);
         let applied = if applied.is_empty() { "nothing".to_owned() } else { applied.join("; ") };
         tracing::info!(path = %path.display(), applied, restart_needed, "the configuration was reloaded");
+        notify::reloaded(match restart_needed {
+            0 => "serving by the configuration as it is",
+            _ => "serving; some of the configuration needs a restart, as the log tells",
+        });
     }
 
     fn change(&self, changes: Changes) -> Change {

@@ -1,4 +1,4 @@
-//! Certificates: prepared and linted, then signed, then stored, then answered, each a type of its own, so that none of it can be
+//! Certificates: prepared and linted, then recorded by their serial numbers, then signed, then stored, then answered, each a type of its own, so that none of it can be
 //! left out or done in another order.
 
 use bytes::Bytes;
@@ -7,6 +7,7 @@ use x509_cert::certificate::Version;
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, sequence};
 use super::extensions;
+use super::intents::{Intents, Recorded};
 use super::lint::{self, Rules};
 use super::records::Records;
 use super::serial::Serial;
@@ -42,8 +43,16 @@ pub(super) struct Prepared {
     tbs: Bytes,
 }
 
+/// A certificate about to be signed, whose serial number is durable, unless nothing of it is to be stored.
+pub(super) struct Intended {
+    prepared: Prepared,
+    recorded: Option<Recorded>,
+}
+
 /// A certificate signed, and not yet anybody's to have.
 pub(super) struct Signed {
+    /// Until it is stored.
+    recorded: Option<Recorded>,
     serial: Serial,
     validity: Validity,
     der: Bytes,
@@ -75,9 +84,22 @@ impl Prepared {
         Ok(Prepared { serial, validity: parts.validity, algorithm: parts.algorithm, identifier, tbs: tbs.into() })
     }
 
+    /// Makes durable that `issuer` is about to sign it.
+    pub(super) async fn record(self, intents: &Intents, issuer: &str) -> Result<Intended, Fault> {
+        let recorded = Some(intents.record(&self.serial, issuer, self.validity.not_after).await?);
+        Ok(Intended { prepared: self, recorded })
+    }
+
+    /// Leaves no trace of it, for a role with `no_store`.
+    pub(super) fn unrecorded(self) -> Intended {
+        Intended { prepared: self, recorded: None }
+    }
+}
+
+impl Intended {
     /// Has it signed.
     pub(super) async fn sign(self, key: &SigningKey, terms: Terms) -> Result<Signed, Fault> {
-        let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
+        let signature = key.sign(self.prepared.algorithm.operation(&self.prepared.tbs)?, terms).await?;
         self.assemble(&signature)
     }
 
@@ -88,16 +110,18 @@ impl Prepared {
         public_key: &PublicKey,
         terms: Terms,
     ) -> Result<Signed, Fault> {
-        let signature = key.sign(self.algorithm.operation(&self.tbs)?, terms).await?;
-        if !self.algorithm.verify(public_key, &self.tbs, &signature)? {
+        let Prepared { algorithm, tbs, .. } = &self.prepared;
+        let signature = key.sign(algorithm.operation(tbs)?, terms).await?;
+        if !algorithm.verify(public_key, tbs, &signature)? {
             return Err(wrong_signature(key.name(), "the CA certificate"));
         }
         self.assemble(&signature)
     }
 
     fn assemble(self, signature: &[u8]) -> Result<Signed, Fault> {
-        let der = sequence(&[&self.tbs, &self.identifier, &bit_string(signature)?])?;
-        Ok(Signed { serial: self.serial, validity: self.validity, der: der.into() })
+        let Prepared { serial, validity, identifier, tbs, .. } = self.prepared;
+        let der = sequence(&[&tbs, &identifier, &bit_string(signature)?])?;
+        Ok(Signed { recorded: self.recorded, serial, validity, der: der.into() })
     }
 }
 
@@ -110,6 +134,8 @@ impl Signed {
     /// Stores it, together with `others`; resolves when that is durable.
     pub(super) async fn store(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
         store.commit(self.writes(records, others)).await?;
+        // What is stored needs no intent.
+        drop(self.recorded);
         Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
     }
 

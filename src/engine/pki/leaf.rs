@@ -89,9 +89,13 @@ impl Pki {
                 issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
             ],
         })?;
+        let intended = match plan.is_stored {
+            true => prepared.record(&self.intents, issuer.id()).await?,
+            false => prepared.unrecorded(),
+        };
         let signed = match plan.is_ca {
-            true => prepared.sign_and_verify(key, &issuer.certificate.public_key, call.terms()).await?,
-            false => prepared.sign(key, call.terms()).await?,
+            true => intended.sign_and_verify(key, &issuer.certificate.public_key, call.terms()).await?,
+            false => intended.sign(key, call.terms()).await?,
         };
         let issued = match plan.is_stored {
             true => signed.store(&self.store, &self.records, Vec::new()).await?,

@@ -26,6 +26,7 @@ mod extensions;
 mod fetch;
 mod format;
 mod import;
+mod intents;
 mod intermediate;
 mod issue;
 mod issuer;
@@ -86,6 +87,7 @@ use crate::telemetry::Telemetry;
 use authority::Authority;
 use compiled_role::CompiledRole;
 use crls::Crls;
+use intents::Intents;
 use records::Records;
 use request::SignFields;
 use role::Role;
@@ -103,6 +105,7 @@ pub struct Pki {
     /// Where keys for clients are made.
     cpu: CpuPool,
     records: Records,
+    intents: Intents,
     /// The issuers, ready to issue.
     authority: ArcSwap<Authority>,
     roles: ArcSwap<HashMap<String, Arc<CompiledRole>>>,
@@ -137,6 +140,7 @@ impl Pki {
     ) -> Result<Arc<Pki>, Fault> {
         let records = Records::new(mount);
         upgrade::run(mount, &keys, &store, &records)?;
+        intents::settle(&store, &records, &mount.path)?;
         let authority = Authority::load(&store, &records)?;
         let crls = Crls::default();
         crls.load_revocations(&store, &records)?;
@@ -144,6 +148,7 @@ impl Pki {
             crls.load_crl(issuer.signer(), &store, &records)?;
         }
         let pki = Pki {
+            intents: Intents::new(&store, &records),
             records,
             store,
             telemetry,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Pki;
 use super::fetch::Encoding;
 use super::issuers::Update;
+use super::{Pki, intents};
 use crate::engine::table::{Row, Target, answer, now, public, public_list, row, to_the_end};
 use crate::engine::{Answer, Call};
 use crate::model::Verb;
@@ -43,6 +43,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     public("cert/:", |pki, _, target| now(pki.read_certificate(&target.name))),
     public("cert/:/raw", |pki, _, target| now(pki.raw_certificate(&target.name))),
     public("cert/:/raw/pem", |pki, _, target| now(pki.raw_certificate_pem(&target.name))),
+    row(Verb::List, "certs/unfinished", |pki, _, _| now(intents::list(&pki.store, &pki.records))),
     row(Verb::List, "certs", |pki, _, target| answer(async move { pki.list_certificates(&target.data).await })),
     row(Verb::Write, "revoke", |pki, call, target| to_the_end(async move { pki.revoke(&call, &target.data).await })),
     row(Verb::Read, "crl/rotate", rotate_crls),

@@ -6,7 +6,7 @@ use crate::model::{Fault, Mount, Namespace};
 use crate::store::{RecordKey, Store, Write};
 
 /// Every kind of record there is.
-const KINDS: [&str; 7] = ["config", "issuers", "keys", "roles", "certs", "revoked", "crls"];
+const KINDS: [&str; 9] = ["config", "issuers", "keys", "roles", "certs", "revoked", "crls", "intents", "unfinished"];
 /// Records removed in one commit; more than these are removed beforehand.
 const REMOVED_AT_ONCE: usize = 4096;
 
@@ -76,6 +76,16 @@ impl Records {
     /// A certificate: its value is DER.
     pub(super) fn certificate(&self, serial: &Serial) -> RecordKey {
         self.key("certs", &serial.record_name())
+    }
+
+    /// What some who issue at the same time are about to sign.
+    pub(super) fn intents(&self, name: &str) -> RecordKey {
+        self.key("intents", name)
+    }
+
+    /// What was about to be signed when the daemon was killed; `serial` as certificates' records are named.
+    pub(super) fn unfinished(&self, serial: &str) -> RecordKey {
+        self.key("unfinished", serial)
     }
 
     /// A revocation.

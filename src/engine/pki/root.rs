@@ -116,7 +116,8 @@ impl Pki {
         self.authority.load().registry.check_issuer_name(&request.issuer_name, "")?;
         let key = self.ca_key(call, &request.key, request.key_name.clone()).await?;
         let (algorithm, prepared) = request.prepare(&key)?;
-        let signed = prepared.sign_and_verify(&key.key, &key.public_key, call.terms()).await?;
+        let signed =
+            prepared.record(&self.intents, "").await?.sign_and_verify(&key.key, &key.public_key, call.terms()).await?;
         let certificate = Arc::new(CaCertificate::parse(signed.der())?);
         let settings = IssuerSettings {
             name: request.issuer_name.clone(),

@@ -66,7 +66,8 @@ impl Pki {
             rules: Rules::Rfc5280,
             extensions: &[&kept(&given)?, issuer.leaf_extensions.as_ref().map_err(Fault::clone)?],
         })?;
-        let signed = prepared.sign_and_verify(&signatory.key, &issuer.certificate.public_key, call.terms()).await?;
+        let intended = prepared.record(&self.intents, issuer.id()).await?;
+        let signed = intended.sign_and_verify(&signatory.key, &issuer.certificate.public_key, call.terms()).await?;
         let issued = signed.store(&self.store, &self.records, Vec::new()).await?;
         self.telemetry.certificate_issued();
         tracing::info!(

@@ -1,0 +1,260 @@
+//! Intents: before a certificate is signed, its serial number is durable. So whatever a key of this mount ever signed is
+//! known, also where the daemon was killed between the signature and its record.
+//!
+//! Those who issue at the same time share one record, which goes when the last of them is done. What is left of one at a
+//! start was under way at a crash: a certificate that is not stored may have been signed, and nobody was answered with it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::records::Records;
+use super::serial::Serial;
+use super::{LOAD_STEP, validity};
+use crate::model::{Data, Fault, Response};
+use crate::store::{RecordKey, Store, Versioned, Write};
+
+/// Serial numbers that one log line names.
+const TOLD: usize = 20;
+/// Serial numbers listed at once.
+const LISTED: usize = 10_000;
+
+/// What is about to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Intent {
+    /// As certificates' records are named.
+    pub(super) serial: String,
+    /// The issuer's id.
+    pub(super) issuer: String,
+    /// In Unix seconds.
+    pub(super) not_after: u64,
+    /// When it was recorded, in Unix seconds.
+    pub(super) time: u64,
+}
+
+impl Versioned for Intent {
+    const VERSION: u16 = 1;
+}
+
+/// Those recorded together.
+#[derive(Serialize, Deserialize)]
+struct Batch {
+    intents: Vec<Intent>,
+}
+
+impl Versioned for Batch {
+    const VERSION: u16 = 1;
+}
+
+/// Records intents. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Intents(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    records: Records,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    intents: Vec<Intent>,
+    waiting: Vec<oneshot::Sender<Result<Recorded, Fault>>>,
+    /// Whether somebody is writing: who comes meanwhile is in the next record.
+    is_running: bool,
+}
+
+/// That an intent is durable. When the last of a record is dropped, the record goes.
+#[derive(Clone)]
+pub(super) struct Recorded(#[expect(dead_code, reason = "what counts is that it is held")] Arc<Kept>);
+
+struct Kept {
+    store: Store,
+    key: RecordKey,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Not awaited. One that stays is looked at when the mount starts next.
+        drop(self.store.commit(vec![Write::Delete { key: self.key.clone() }]));
+    }
+}
+
+impl Intents {
+    pub(super) fn new(store: &Store, records: &Records) -> Intents {
+        Intents(Arc::new(Inner { store: store.clone(), records: records.clone(), state: Mutex::default() }))
+    }
+
+    /// Makes an intent durable.
+    pub(super) async fn record(&self, serial: &Serial, issuer: &str, not_after: u64) -> Result<Recorded, Fault> {
+        let intent =
+            Intent { serial: serial.record_name(), issuer: issuer.to_owned(), not_after, time: validity::now() };
+        let (sender, answer) = oneshot::channel();
+        let must_start = {
+            let mut state = self.0.state.lock();
+            state.intents.push(intent);
+            state.waiting.push(sender);
+            !std::mem::replace(&mut state.is_running, true)
+        };
+        if must_start {
+            // On its own, so that nobody else waits in vain when this asker leaves.
+            tokio::spawn(Arc::clone(&self.0).run());
+        }
+        let stopping =
+            |_| Fault::Unavailable { what: "the serial number was not recorded: the daemon is stopping".into() };
+        answer.await.map_err(stopping)?
+    }
+}
+
+impl Inner {
+    async fn run(self: Arc<Inner>) {
+        loop {
+            let (intents, waiting) = {
+                let mut state = self.state.lock();
+                if state.intents.is_empty() {
+                    state.is_running = false;
+                    return;
+                }
+                (std::mem::take(&mut state.intents), std::mem::take(&mut state.waiting))
+            };
+            let answer = self.write(intents).await;
+            for waiting in waiting {
+                // Whoever left does not listen.
+                let _ = waiting.send(answer.clone());
+            }
+        }
+    }
+
+    async fn write(&self, intents: Vec<Intent>) -> Result<Recorded, Fault> {
+        let key = self.records.intents(&uuid::Uuid::new_v4().to_string());
+        self.store.commit(vec![Write::create_record(key.clone(), &Batch { intents })?]).await?;
+        Ok(Recorded(Arc::new(Kept { store: self.store.clone(), key })))
+    }
+}
+
+/// Looks at what a crash left, part of a mount's start: a certificate that is not stored is noted as unfinished, and told.
+pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<(), Fault> {
+    let mut unfinished = Vec::new();
+    let mut last: Option<String> = None;
+    loop {
+        let step =
+            store.read_all::<Batch>(records.namespace(), &records.collection("intents"), last.as_deref(), LOAD_STEP)?;
+        last = step.last().map(|(name, _)| name.clone());
+        for (name, batch) in step {
+            let mut writes = vec![Write::Delete { key: records.intents(&name) }];
+            for intent in batch.intents {
+                let Some(serial) = Serial::parse(&intent.serial) else { continue };
+                if store.get(&records.certificate(&serial))?.is_none() {
+                    writes.push(Write::put_record(records.unfinished(&intent.serial), &intent)?);
+                    unfinished.push(serial.to_string());
+                }
+            }
+            store.commit_now(writes)?;
+        }
+        if last.is_none() {
+            break;
+        }
+    }
+    if !unfinished.is_empty() {
+        let (count, namespace) = (unfinished.len(), records.namespace());
+        unfinished.truncate(TOLD);
+        tracing::warn!(
+            mount, %namespace, count, serials = unfinished.join(" "),
+            "the daemon ended while these certificates were being signed: they may exist, are not stored, and nobody was \
+             answered with them; certs/unfinished lists them"
+        );
+    }
+    Ok(())
+}
+
+/// `LIST certs/unfinished`.
+pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> {
+    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), None, LISTED)?;
+    if found.is_empty() {
+        return Err(Fault::absent());
+    }
+    let shown = |name: &str| Serial::parse(name).map(|serial| serial.to_string()).unwrap_or_default();
+    let keys: Vec<String> = found.iter().map(|(name, _)| shown(name)).collect();
+    let info: Data = found
+        .iter()
+        .map(|(name, intent)| {
+            let value = json!({"issuer_id": intent.issuer, "expiration": intent.not_after, "recorded": intent.time});
+            (shown(name), value)
+        })
+        .collect();
+    let mut data = Data::new();
+    data.insert("keys".into(), keys.into());
+    data.insert("key_info".into(), info.into());
+    Ok(Response::data(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Pace, Storage};
+    use crate::model::{Mount, MountConfig, Namespace};
+    use crate::store::Ephemeral;
+
+    fn place() -> (Store, Records) {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        store.initialize().unwrap();
+        let mount = Mount {
+            namespace: Namespace::root(),
+            path: "pki/".into(),
+            engine: "pki".into(),
+            uuid: "u".into(),
+            accessor: "a".into(),
+            description: String::new(),
+            options: Default::default(),
+            config: MountConfig::default(),
+        };
+        (store, Records::new(&mount))
+    }
+
+    fn count(store: &Store, records: &Records, kind: &str) -> usize {
+        store.list(records.namespace(), &records.collection(kind), None, 100).unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_record_goes_with_the_last_that_shares_it() {
+        let (store, records) = place();
+        let intents = Intents::new(&store, &records);
+        let serials: Vec<Serial> = (0..40).map(|_| Serial::random().unwrap()).collect();
+        let recorded = serials.iter().map(|serial| intents.record(serial, "i", 9));
+        let mut recorded: Vec<Recorded> =
+            futures_util::future::join_all(recorded).await.into_iter().collect::<Result<_, _>>().unwrap();
+        let shared = count(&store, &records, "intents");
+        assert!((1..=3).contains(&shared), "{shared} records of 40 who came together");
+        let last = recorded.pop().unwrap();
+        drop(recorded);
+        assert!(count(&store, &records, "intents") >= 1);
+        drop(last);
+        // Deletions are under way; what is committed after them is behind them.
+        store.commit(Vec::new()).await.unwrap();
+        store.commit_now(vec![Write::Delete { key: records.unfinished("x") }]).unwrap();
+        assert_eq!(count(&store, &records, "intents"), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_noted_unless_it_was_stored_after_all() {
+        let (store, records) = place();
+        let intents = Intents::new(&store, &records);
+        let [lost, kept] = [Serial::random().unwrap(), Serial::random().unwrap()];
+        for serial in [&lost, &kept] {
+            std::mem::forget(intents.record(serial, "i", 9).await.unwrap());
+        }
+        let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
+        store.commit(vec![certificate]).await.unwrap();
+        assert!(list(&store, &records).is_err());
+        settle(&store, &records, "pki/").unwrap();
+        assert_eq!((count(&store, &records, "intents"), count(&store, &records, "unfinished")), (0, 1));
+        let Response::Data { data, .. } = list(&store, &records).unwrap() else { panic!("a list") };
+        assert_eq!(data["keys"], json!([lost.to_string()]));
+        assert_eq!(data["key_info"][lost.to_string()]["issuer_id"], "i");
+        settle(&store, &records, "pki/").unwrap();
+        assert_eq!(count(&store, &records, "unfinished"), 1);
+    }
+}

@@ -33,5 +33,5 @@ pub use namespace::Namespace;
 pub use operation::{Body, Capability, CertificateRequest, Data, Operation, Request, SignRequest, Verb, VerifyRequest};
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::Secret;
-pub use status::{KeySetStatus, MemberState, MemberStatus, Status};
+pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
 pub use token::TokenSelector;

@@ -31,7 +31,7 @@
 //! - [`engine`]: PKI and Transit, which know nothing of each other.
 //! - [`system`]: the `sys/*` paths.
 //! - [`dispatch`], [`front`]: the way in.
-//! - [`daemon`]: assembles all this from below, and takes it down from above.
+//! - [`daemon`]: assembles all this from below, has the configuration read again while it serves, and takes it down from above.
 //! - [`client`]: the client of both wires. [`cli`]: the `keyway` command.
 //!
 //! # What always holds

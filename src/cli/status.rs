@@ -20,7 +20,11 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
         // Without a good token, or for a namespace that there is not, health alone is shown.
         let denied = answer.status == 403;
         match answer.success() {
-            Ok(answer) => body["members"] = answer.json()["data"]["members"].clone(),
+            Ok(answer) => {
+                let data = answer.json()["data"].take();
+                body["members"] = data["members"].clone();
+                body["configuration"] = data["configuration"].clone();
+            }
             Err(_) if denied => {}
             Err(error) => untold = error.to_string(),
         }
@@ -33,12 +37,23 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
     for (name, field) in [("Version", "keyway_version"), ("Initialized", "initialized"), ("Sealed", "sealed")] {
         say!("{name:12} {}", output::plain(&body[field]));
     }
+    configuration(&body["configuration"]);
     match body["members"].as_array() {
         None => say!("Tokens       {untold}"),
         Some(members) if members.is_empty() => say!("Tokens       none used yet"),
         Some(members) => members.iter().for_each(member),
     }
     Ok(code)
+}
+
+/// Only what wants something done.
+fn configuration(configuration: &Value) {
+    if configuration["refused"] == true {
+        say!("Configuration refused when it was reloaded, as the log tells; the one before is in force");
+    }
+    for line in configuration["needs_restart"].as_array().into_iter().flatten() {
+        say!("Restart      needed for {}", output::plain(line));
+    }
 }
 
 fn member(member: &Value) {

@@ -1,5 +1,5 @@
 //! Assembles the rooms bottom-up and takes them down in reverse: store, supervisor, managed keys, engines, dispatch,
-//! front; signals; a drain under a clock that says how it ended.
+//! front; signals; another configuration while it serves; a drain under a clock that says how it ended.
 
 mod drain;
 mod notify;
@@ -97,6 +97,7 @@ impl Daemon {
             load()?;
             root_token = Some(identity.create_root(start.root_token.clone()).await?);
         }
+        let configuration = reload::status();
         let system = Arc::new(System {
             store: store.clone(),
             namespaces: namespaces.clone(),
@@ -107,6 +108,7 @@ impl Daemon {
             removal: removal(&engines),
             root_token: start.root_token.clone(),
             started,
+            configuration: Arc::clone(&configuration),
         });
         let dispatch =
             Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
@@ -119,7 +121,7 @@ impl Daemon {
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
         tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
-        let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone());
+        let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
         Ok(Daemon { store, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 

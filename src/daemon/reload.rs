@@ -2,10 +2,14 @@
 //! nothing at all.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
 
 use super::{Start, library, notify};
 use crate::config::{Changes, Config, KmsLibrary, LibraryChange, Limits};
+use crate::model::ConfigurationStatus;
 use crate::supervisor::{Change, Remade, Supervisor};
 use crate::telemetry::{Telemetry, log};
 
@@ -15,16 +19,29 @@ pub(super) struct Reload {
     start: Start,
     supervisor: Supervisor,
     telemetry: Telemetry,
+    status: Arc<ArcSwap<ConfigurationStatus>>,
+}
+
+/// What is seen of the configuration, as the start has read it.
+pub(super) fn status() -> Arc<ArcSwap<ConfigurationStatus>> {
+    let (loaded, refused, needs_restart) = (SystemTime::now(), false, Vec::new());
+    Arc::new(ArcSwap::from_pointee(ConfigurationStatus { loaded, refused, needs_restart }))
 }
 
 impl Reload {
-    pub(super) fn new(now: Config, start: &Start, supervisor: Supervisor, telemetry: Telemetry) -> Reload {
+    pub(super) fn new(
+        now: Config,
+        start: &Start,
+        supervisor: Supervisor,
+        telemetry: Telemetry,
+        status: Arc<ArcSwap<ConfigurationStatus>>,
+    ) -> Reload {
         let start = Start {
             configuration: start.configuration.clone(),
             final_pin_try: start.final_pin_try,
             ..Start::default()
         };
-        Reload { now, start, supervisor, telemetry }
+        Reload { now, start, supervisor, telemetry, status }
     }
 
     /// How long a drain may take.
@@ -48,6 +65,8 @@ impl Reload {
                     "the configuration was not reloaded: all goes on as before; mend it, and send SIGHUP again"
                 );
                 self.telemetry.reload_failed();
+                let before = ConfigurationStatus::clone(&self.status.load());
+                self.status.store(Arc::new(ConfigurationStatus { refused: true, ..before }));
                 notify::reloaded("serving; the configuration was refused, as the log tells");
             }
         }
@@ -62,7 +81,8 @@ impl Reload {
             tracing::warn!(setting = line, "this needs a restart, and is not taken over");
         }
         let applied = changes.applied();
-        let restart_needed = changes.needs_restart.len();
+        let needs_restart = changes.needs_restart.clone();
+        let restart_needed = needs_restart.len();
         if let Some(level) = changes.log_level {
             log::set_level(level);
         }
@@ -72,6 +92,8 @@ impl Reload {
             self.supervisor.reconfigure(change).await;
         }
         self.telemetry.reloaded(restart_needed);
+        let (loaded, refused) = (SystemTime::now(), false);
+        self.status.store(Arc::new(ConfigurationStatus { loaded, refused, needs_restart }));
         let applied = if applied.is_empty() { "nothing".to_owned() } else { applied.join("; ") };
         tracing::info!(path = %path.display(), applied, restart_needed, "the configuration was reloaded");
         notify::reloaded(match restart_needed {

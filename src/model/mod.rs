@@ -36,5 +36,5 @@ pub use operation::{
 };
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::{Secret, SecretBytes, wiped};
-pub use status::{KeySetStatus, MemberState, MemberStatus, Status};
+pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
 pub use token::TokenSelector;

@@ -1,4 +1,6 @@
-//! What can be seen of the daemon's members from outside.
+//! What can be seen of the daemon's members and configuration from outside.
+
+use std::time::SystemTime;
 
 use super::{Fault, Namespace};
 
@@ -15,7 +17,7 @@ use super::{Fault, Namespace};
 ///    └───┴─────────────────────────────────────────────────────────────┘
 ///
 ///   refused ◄── from everywhere: its PIN is refused, or a signature of it is wrong.
-///               Left only when an operator gives another PIN, or restarts.
+///               Left only when an operator gives another PIN, has its library configured anew, or restarts.
 /// ```
 ///
 /// Lost sessions, logins and modules bring a member from serving to backing off and at once to probing: its jobs wait for it
@@ -109,4 +111,15 @@ pub struct Status {
     pub libraries: Vec<String>,
     /// One entry for each managed key that was used, in no order.
     pub key_sets: Vec<KeySetStatus>,
+}
+
+/// The configuration in force, and the file it was read from.
+#[derive(Clone, Debug)]
+pub struct ConfigurationStatus {
+    /// When it was read.
+    pub loaded: SystemTime,
+    /// Whether the file was refused when it was read again since.
+    pub refused: bool,
+    /// What of the file is not in force until a restart, a line each.
+    pub needs_restart: Vec<String>,
 }

@@ -186,7 +186,7 @@ impl Control {
         let (library, own) = (&self.to.name.library, &self.to.name.token);
         let what = format!(
             "token {own} of kms_library {library:?} is token {other} (serial {}), which is a member of a kms_pool already: only \
-             that one serves; take one of the two out of the configuration and restart",
+             that one serves; take one of the two out of the configuration and reload it",
             info.serial
         );
         tracing::error!(library, token = %own, same = %other, serial = info.serial, "ONE TOKEN IS TWO MEMBERS of pools");

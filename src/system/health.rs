@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::{Call, System, VAULT_VERSION};
-use crate::model::{Data, Fault, Fields, KeySetStatus, MemberStatus, Response, Status};
+use crate::model::{ConfigurationStatus, Data, Fault, Fields, KeySetStatus, MemberStatus, Response, Status};
 
 const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Key sets shown: a namespace may have very many keys.
@@ -147,8 +147,19 @@ impl System {
         data.insert("kms_libraries".into(), libraries.into());
         data.insert("key_sets".into(), key_sets.iter().map(show_key_set).collect());
         data.insert("key_sets_left_off".into(), left_off.into());
+        if whole {
+            data.insert("configuration".into(), show_configuration(&self.configuration.load()));
+        }
         Ok(Response::data(data))
     }
+}
+
+fn show_configuration(configuration: &ConfigurationStatus) -> Value {
+    json!({
+        "loaded": configuration.loaded.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        "refused": configuration.refused,
+        "needs_restart": configuration.needs_restart,
+    })
 }
 
 fn show_member(member: &MemberStatus, whole: bool) -> Value {

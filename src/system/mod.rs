@@ -15,9 +15,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Caller, Deadline, Fault, Mount, Namespace, Outcome, Request, Response, Secret, Verb};
+use crate::model::{
+    Caller, ConfigurationStatus, Deadline, Fault, Mount, Namespace, Outcome, Request, Response, Secret, Verb,
+};
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
 
@@ -55,6 +59,8 @@ pub struct System {
     pub root_token: Option<Secret>,
     /// When the daemon started.
     pub started: SystemTime,
+    /// What became of the configuration since.
+    pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
 }
 
 /// One call on the system.

@@ -71,6 +71,11 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         }),
         root_token: None,
         started: SystemTime::now(),
+        configuration: Arc::new(ArcSwap::from_pointee(ConfigurationStatus {
+            loaded: SystemTime::now(),
+            refused: false,
+            needs_restart: Vec::new(),
+        })),
     })
 }
 

@@ -235,7 +235,8 @@ async fn a_bad_file_changes_nothing() {
     assert!(reload(&rig.daemon, REFUSED).contains("cannot be read"));
     assert_eq!(rig.sum("keyway_config_reloads_total", &[("result", "failed")]), 2.0);
     assert_eq!(rig.sum("keyway_config_last_reload_ok", &[]), 0.0);
-    assert_eq!(rig.daemon.read("sys/keyway/status").await["kms_libraries"], json!(["hsm"]));
+    let status = rig.daemon.read("sys/keyway/status").await;
+    assert!(status["kms_libraries"] == json!(["hsm"]) && status["configuration"]["refused"] == true, "{status}");
     assert_eq!(rig.test_sign("doc").await, (204, String::new()));
     assert_eq!((rig.sim.calls("C_OpenSession"), rig.sim.calls("C_Login")), (sessions, 1));
     std::fs::write(file(&rig.daemon), good).unwrap();
@@ -272,6 +273,10 @@ async fn what_needs_a_restart_is_named_and_not_taken_over() {
         assert!(told.contains("restart_needed=5"), "{told}");
     }
     assert_eq!(rig.sum("keyway_config_restart_needed", &[]), 5.0);
+    let configuration = rig.daemon.read("sys/keyway/status").await["configuration"].clone();
+    assert!(configuration["refused"] == false && configuration["needs_restart"].as_array().unwrap().len() == 5);
+    let shown = String::from_utf8(rig.daemon.cli(&["status"]).stdout).unwrap();
+    assert!(shown.contains("Restart      needed for limits connections_per_uid (1024, now 7)"), "{shown}");
     assert!(!rig.daemon.folder.join("other.sock").exists());
     assert_eq!(rig.ask("team", Verb::Read, "sys/mounts", json!({})).await.status, 404);
     Load::default().run(&rig, 20).await.assert_none_lost();
@@ -359,6 +364,34 @@ async fn a_call_that_hangs_does_not_keep_a_library_from_moving() {
     load.until_done(50);
     load.stop().assert_whole();
     rig.sim.steer("release");
+}
+
+/// What systemd is told, over the socket it gives a service of `Type=notify`.
+#[tokio::test]
+async fn systemd_is_told_how_the_daemon_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let next = || {
+        let mut told = [0; 512];
+        let length = socket.recv(&mut told).unwrap();
+        String::from_utf8(told[..length].to_vec()).unwrap()
+    };
+    let environment = vec![("NOTIFY_SOCKET", &*path.to_str().unwrap().to_owned().leak())].leak();
+    let mut rig = Rig::null(&["one"], &["doc"], Setup { environment, ..Setup::default() }).await;
+    assert!(next().contains("READY=1\nSTATUS=serving"));
+    reload(&rig.daemon, DONE);
+    let reloading = next();
+    assert!(reloading.contains("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert!(next().contains("READY=1\nSTATUS=serving by the configuration as it is"));
+    append(&rig.daemon, "bad");
+    reload(&rig.daemon, REFUSED);
+    assert!(next().contains("RELOADING=1"));
+    assert!(next().contains("the configuration was refused"));
+    rig.daemon.signal("TERM");
+    assert!(next().contains("STOPPING=1"));
+    assert!(rig.daemon.ended().success());
 }
 
 #[tokio::test]

@@ -37,7 +37,8 @@
 //! # What always holds
 //!
 //! - Every job is answered exactly once, if need be by being dropped. What may run twice runs again elsewhere when a token fails it.
-//! - A member signs for nobody before it has proven, in this login, that it holds the key.
+//! - A member uses a key for nobody before it has proven, in this login, that it holds it; and a session encrypts, decrypts and
+//!   makes MACs with no handle that has not proven itself in it.
 //! - Every queue has a bound, and whoever meets it is told at once. Nothing on the way in waits.
 //! - Requests read snapshots; only actors change what they show. No lock is held across an await.
 //! - A certificate leaves after its record is durable; a CRL after its number is.

@@ -174,7 +174,8 @@ impl ManagedKeys {
             return Err(Fault::TooLarge { what });
         }
         self.0.store.commit_now(vec![write])?;
-        let warnings = fields.warnings().into_iter().chain(settings.generation_warning()).collect();
+        let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
+        let warnings = warnings.chain(settings.usage_warning()).collect();
         self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
         if let Some(old) = old {
             self.let_go(old);

@@ -102,6 +102,23 @@ fn usages_and_the_mechanism_bound_what_a_secret_key_does() {
 }
 
 #[test]
+fn an_operator_is_told_of_usages_that_allow_nothing() {
+    story(|keys, _| async move {
+        let warned = async |mechanism: &str, usages: &str| {
+            let fields = json!({
+                "library": "hsm", "token_label": "t", "key_label": "k", "mechanism": mechanism, "usages": usages,
+            });
+            keys.write(&Namespace::root(), "k", fields.as_object().unwrap()).await.unwrap()
+        };
+        let told = "usages allow nothing that CKM_AES_GCM (0x1087) does: add some of encrypt, decrypt to them";
+        assert_eq!(warned("0x1087", "").await, [told]);
+        for (mechanism, usages) in [("0x1087", "decrypt"), ("0x0251", "mac"), ("0x1041", ""), ("0x1108", "")] {
+            assert!(warned(mechanism, usages).await.is_empty(), "{mechanism}");
+        }
+    });
+}
+
+#[test]
 fn a_handle_that_came_to_name_another_secret_key_encrypts_for_nobody() {
     story(|keys, token| async move {
         token.make("aes", b"", AES);

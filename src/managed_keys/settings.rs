@@ -141,6 +141,17 @@ impl Settings {
         Some(format!("allow_generate_key has no effect: {why}"))
     }
 
+    /// What an operator should know whose key may do nothing.
+    pub fn usage_warning(&self) -> Option<String> {
+        let does = self.mechanism.uses();
+        if does.is_empty() || !self.usages.and(does).is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = does.iter().map(KeyUsage::name).collect();
+        let mechanism = self.mechanism;
+        Some(format!("usages allow nothing that {mechanism} does: add some of {} to them", names.join(", ")))
+    }
+
     /// Whether `other` names the same token, or pool.
     pub fn same_token(&self, other: &Settings) -> bool {
         self.library.eq_ignore_ascii_case(&other.library) && self.token == other.token

@@ -168,6 +168,16 @@ impl KeyOperation {
             KeyOperation::Mac { message, .. } => message.expose(),
         }
     }
+
+    /// How many bytes it carries in all: its input, and what goes with that.
+    pub fn size(&self) -> usize {
+        let with = match self {
+            KeyOperation::Encrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. }
+            | KeyOperation::Decrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. } => associated_data.len(),
+            _ => 0,
+        };
+        self.input().len() + with
+    }
 }
 
 /// How urgently a job runs. It is counted against the namespace of its key.

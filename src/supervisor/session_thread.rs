@@ -263,10 +263,10 @@ impl SessionThread {
     /// Has the token do what was started.
     fn perform(&self, running: &mut Running) {
         running.results.clear();
-        self.watch.begin_call(running.now);
         let stranger = self.first_stranger(running);
         let Running { session, started, results, now, .. } = running;
         let begun = *now;
+        self.watch.begin_call(begun);
         let known = &started[..stranger.as_ref().map_or(started.len(), |(place, _)| *place)];
         match known {
             [] => {}
@@ -298,7 +298,9 @@ impl SessionThread {
                 continue;
             }
             let first = !doubted.contains(&work.flow());
+            self.watch.begin_call(*now);
             let known = self.is_known(session.as_mut(), work, *handle, first);
+            self.watch.end_call();
             // What proofs take is none of the operation's own time.
             *now = Instant::now();
             if let Err(error) = known {

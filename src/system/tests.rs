@@ -539,6 +539,7 @@ fn a_key_that_cannot_sign_is_not_generated_by_a_test() {
         let mut oaep = ca();
         oaep["mechanism"] = json!("0x0009");
         oaep["key_bits"] = json!(2048);
+        oaep["usages"] = json!("sign,decrypt");
         client.write("sys/managed-keys/pkcs11/oaep", oaep).await;
         let mut verify = ca();
         verify["usages"] = json!("verify");

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Setup};
 use crate::openssl::openssl;
-use crate::rig::sum;
+use crate::rig::{self, Rig, TOKENS, sum};
+use crate::sim::{Sim, Softhsm};
 use crate::token::{self, Token};
 
 const PLAINTEXT: &[u8] = b"We, the undersigned, keep it to ourselves.";
@@ -246,6 +247,43 @@ async fn a_ciphertext_that_a_device_has_no_word_for_costs_no_session() {
     token.steer("fail C_Decrypt CKR_DEVICE_ERROR nth 1");
     assert_eq!(plaintext(&daemon, "aes", asked()).await, b"x");
     assert!(evictions() > 0.0);
+}
+
+#[tokio::test]
+async fn a_pool_encrypts_with_copies_of_one_key_and_refuses_two_keys_of_one_name() {
+    let token = Token::absent();
+    let sim = Sim::softhsm(token::module(), &rig::module(&token), &TOKENS);
+    let softhsm = Softhsm::new(&sim.module.with_extension("softhsm"));
+    for (letter, name) in (b'a'..).zip(TOKENS) {
+        softhsm.import_aes(name, "same", "01", &VALUE);
+        softhsm.import_aes(name, "two", "02", &[letter; 32]);
+    }
+    let rig = Rig::on(token, sim, Setup { more: rig::pool(""), ..Setup::default() }).await;
+    let pooled = |label: &str| {
+        json!({
+            "library": "both", "token_label": "", "key_label": label, "mechanism": "0x1087", "usages": BOTH,
+            "allow_generate_key": false, "any_mount": true,
+        })
+    };
+    rig.daemon.transit_key("same", pooled("same")).await;
+    for name in TOKENS {
+        rig.until_serving(name).await;
+    }
+    let jobs = |name: &str| rig.jobs(name);
+    let begun = std::time::Instant::now();
+    // Until both have made ciphertexts that each of them reads.
+    while jobs("one") < 10.0 || jobs("two") < 10.0 {
+        assert!(begun.elapsed() < crate::daemon::LIMIT);
+        let items: Vec<Value> = (0..64).map(|_| json!({"plaintext": "eA=="})).collect();
+        let made = rig.daemon.write("transit/encrypt/same", json!({"batch_input": items})).await;
+        let made = made["batch_results"].as_array().unwrap().clone();
+        let read = rig.daemon.write("transit/decrypt/same", json!({"batch_input": made})).await;
+        assert!(read["batch_results"].as_array().unwrap().iter().all(|item| item["plaintext"] == "eA=="), "{read}");
+    }
+    rig.write("", "sys/managed-keys/pkcs11/two", pooled("two")).await;
+    let asked = json!({"type": "managed_key", "managed_key_name": "two"});
+    let (status, told) = rig.daemon.refused("transit/keys/two", asked).await;
+    assert!(status == 500 && told.contains("hold different keys under its label"), "{status} {told}");
 }
 
 #[tokio::test]

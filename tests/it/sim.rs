@@ -127,6 +127,14 @@ impl Softhsm {
         }
     }
 
+    /// Puts an AES key of this value into a token. The tool takes text only.
+    pub(crate) fn import_aes(&self, token: &str, label: &str, id: &str, value: &[u8]) {
+        let file = self.folder.join(format!("{token}.{label}"));
+        std::fs::write(&file, value).unwrap();
+        let file = file.to_str().unwrap();
+        self.run(&["--import", file, "--aes", "--token", token, "--label", label, "--id", id, "--pin", PIN]);
+    }
+
     fn run(&self, arguments: &[&str]) {
         let done = Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", self.configuration()).output();
         let done = done.unwrap_or_else(|error| panic!("softhsm2-util, which tests/run installs: {error}"));

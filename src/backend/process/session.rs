@@ -131,7 +131,7 @@ impl ProcessSession {
 fn fitting(jobs: &[BatchJob<'_>]) -> usize {
     let mut bytes = 0;
     let fits = |job: &&BatchJob<'_>| {
-        bytes += job.operation.input().len();
+        bytes += job.operation.size();
         bytes <= BATCH_BYTES
     };
     jobs.iter().take_while(fits).count().max(1)
@@ -170,7 +170,7 @@ impl Session for ProcessSession {
         let mut told = 0;
         while told < jobs.len() {
             let rest = &jobs[told..];
-            if rest[0].operation.input().len() > INPUT_MAX {
+            if rest[0].operation.size() > INPUT_MAX {
                 let what = format!("a worker process takes inputs of up to {} MiB", INPUT_MAX >> 20);
                 each(told, Err(BackendError::keep(Fault::TooLarge { what })));
                 told += 1;
@@ -183,5 +183,31 @@ impl Session for ProcessSession {
             }
         }
         told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Cipher, SecretBytes};
+
+    #[test]
+    fn a_frame_is_cut_by_all_that_its_jobs_carry() {
+        let operation = |plaintext: usize, associated_data: usize| KeyOperation::Encrypt {
+            cipher: Cipher::AesGcm { iv: [0; 12], associated_data: vec![0; associated_data].into() },
+            plaintext: SecretBytes::new(vec![0; plaintext]),
+        };
+        let kind = KeyKind::Aes { bits: 256 };
+        for (plaintext, associated_data, fit) in [
+            (1, 0, 9),
+            (BATCH_BYTES / 4, 0, 4),
+            (1, BATCH_BYTES / 2 - 1, 2),
+            (1, BATCH_BYTES, 1),
+            (BATCH_BYTES + 1, 0, 1),
+        ] {
+            let operation = operation(plaintext, associated_data);
+            let jobs = vec![BatchJob { handle: 0, kind, operation: &operation }; 9];
+            assert_eq!(fitting(&jobs), fit, "{plaintext} {associated_data}");
+        }
     }
 }

@@ -130,7 +130,7 @@ impl Engine for Transit {
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
-        let mut writes = Vec::new();
+        let mut writes = vec![Write::Delete { key: self.records.keys_config() }];
         for (name, key) in self.table.load().iter() {
             writes.extend(self.key_removal(mount, name, key));
         }

@@ -138,11 +138,7 @@ impl Pki {
         let records = Records::new(mount);
         upgrade::run(mount, &keys, &store, &records)?;
         let authority = Authority::load(&store, &records)?;
-        let crls = Crls::default();
-        crls.load_revocations(&store, &records)?;
-        for issuer in authority.issuers.values() {
-            crls.load_crl(issuer.signer(), &store, &records)?;
-        }
+        let crls = Crls::load(&store, &records)?;
         let pki = Pki {
             records,
             store,

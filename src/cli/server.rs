@@ -26,7 +26,8 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     log::init(loaded.log_level, loaded.log_format);
-    let start = Start { final_pin_try: args.force_final_pin_try, ..Start::default() };
+    let start =
+        Start { configuration: Some(path.clone()), final_pin_try: args.force_final_pin_try, ..Start::default() };
     serve(&loaded, start, |daemon| {
         for address in daemon.addresses() {
             tracing::info!(address = %address.display(), "listening");

@@ -167,6 +167,42 @@ impl Limits {
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 
+    /// Every bound by its name, as people write it.
+    pub(super) fn shown(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("lane_jobs", self.lane_jobs.to_string()),
+            ("lane_jobs_per_namespace", self.lane_jobs_per_namespace.to_string()),
+            ("lane_bytes", self.lane_bytes.to_string()),
+            ("lane_bytes_per_namespace", self.lane_bytes_per_namespace.to_string()),
+            ("batch_max", self.batch_max.to_string()),
+            ("batch_time", format!("{:?}", self.batch_time)),
+            ("attempts", self.attempts.to_string()),
+            ("retry_percent", self.retry_percent.to_string()),
+            ("retry_burst", self.retry_burst.to_string()),
+            ("deadline", format!("{:?}", self.deadline)),
+            ("deadline_max", format!("{:?}", self.deadline_max)),
+            ("call_sign", self.call_sign.map_or("the profile's".into(), |call_sign| format!("{call_sign:?}"))),
+            ("call_generate", format!("{:?}", self.call_generate)),
+            ("call_open", format!("{:?}", self.call_open)),
+            ("drain", format!("{:?}", self.drain)),
+            ("connections", self.connections.to_string()),
+            ("connections_per_uid", self.connections_per_uid.to_string()),
+            ("frame_bytes", self.frame_bytes.to_string()),
+            ("http_body_bytes", self.http_body_bytes.to_string()),
+            ("http_body_values", self.http_body_values.to_string()),
+            ("http_bodies_bytes", self.http_bodies_bytes.to_string()),
+            ("http_head_bytes", self.http_head_bytes.to_string()),
+            ("requests_per_connection", self.requests_per_connection.to_string()),
+            ("batch_items", self.batch_items.to_string()),
+            ("client_io", format!("{:?}", self.client_io)),
+            ("probe_min", format!("{:?}", self.probe_min)),
+            ("probe_max", format!("{:?}", self.probe_max)),
+            ("tokens_per_namespace", self.tokens_per_namespace.to_string()),
+            ("key_generations", self.key_generations.to_string()),
+            ("workers", self.workers.to_string()),
+        ]
+    }
+
     /// What is earned by the one is saved up to the other: with only one of them 0, the other would be of no effect.
     fn check_retries(&self, stanza: &mut Reader<'_>) {
         let Limits { retry_percent, retry_burst, .. } = self;

@@ -3,6 +3,7 @@
 //!
 //! This room must not know: what any setting does. It opens no socket, store or library.
 
+mod changes;
 mod document;
 mod limits;
 mod load;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use crate::model::{Namespace, Secret, TokenSelector};
 
+pub use changes::{Changes, LibraryChange};
 pub use document::{Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
@@ -174,6 +176,16 @@ pub struct PoolMember {
     pub pin: Option<Secret>,
     /// Sessions of this token; `None` takes the library's.
     pub max_sessions: Option<usize>,
+}
+
+impl PoolMember {
+    /// Whether both are the same member, by the same settings.
+    pub fn is_same(&self, other: &PoolMember) -> bool {
+        self.library.eq_ignore_ascii_case(&other.library)
+            && self.token == other.token
+            && changes::same_pin(self.pin.as_ref(), other.pin.as_ref())
+            && self.max_sessions == other.max_sessions
+    }
 }
 
 /// `namespace "team-a" { weight = 3 }`. Such a stanza makes the namespace at start, and every namespace above it that has

@@ -2,12 +2,13 @@
 
 use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, PqdsaKeyPair};
 use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode, Sequence};
 
-use super::{ec_spki, ed25519_spki, parse_spki};
-use crate::model::{Curve, Fault, KeyKind, PublicKey, Secret};
+use super::software::ml_dsa_signing;
+use super::{ec_spki, ed25519_spki, ml_dsa_spki, parse_spki};
+use crate::model::{Curve, Fault, KeyKind, MlDsa, PublicKey, Secret};
 
 /// PrivateKeyInfo (RFC 5208, 5), as far as it wraps a key.
 #[derive(Sequence)]
@@ -23,7 +24,8 @@ pub struct GeneratedKey {
     pub public: PublicKey,
     /// DER of the PKCS#8 PrivateKeyInfo.
     pub pkcs8: Secret,
-    /// DER of the form of its kind: RSAPrivateKey (RFC 8017, A.1.2), ECPrivateKey (RFC 5915); Ed25519 has none but PKCS#8.
+    /// DER of the form of its kind: RSAPrivateKey (RFC 8017, A.1.2), ECPrivateKey (RFC 5915); Ed25519 and ML-DSA have
+    /// none but PKCS#8.
     pub traditional: Secret,
     /// The PEM label of `traditional`.
     pub traditional_label: &'static str,
@@ -39,6 +41,7 @@ impl GeneratedKey {
             KeyKind::Rsa { bits } => rsa(bits),
             KeyKind::Ec(curve) => ec(curve),
             KeyKind::Ed25519 => ed25519(),
+            KeyKind::MlDsa(set) => ml_dsa(set),
             KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
                 Err(Fault::NotSupported { what: format!("key pairs of kind {kind}") })
             }
@@ -96,6 +99,17 @@ fn ed25519() -> Result<GeneratedKey, Fault> {
     })
 }
 
+fn ml_dsa(set: MlDsa) -> Result<GeneratedKey, Fault> {
+    let pair = PqdsaKeyPair::generate(ml_dsa_signing(set)).map_err(failed)?;
+    let pkcs8 = pair.to_pkcs8v1().map_err(failed)?;
+    Ok(GeneratedKey {
+        public: ml_dsa_spki(pair.public_key().as_ref())?,
+        pkcs8: Secret::new(pkcs8.as_ref()),
+        traditional: Secret::new(pkcs8.as_ref()),
+        traditional_label: PKCS8_LABEL,
+    })
+}
+
 fn failed(_: aws_lc_rs::error::Unspecified) -> Fault {
     Fault::internal("a key pair could not be made")
 }
@@ -112,6 +126,8 @@ mod tests {
             KeyKind::Ec(Curve::P384),
             KeyKind::Ec(Curve::P521),
             KeyKind::Ed25519,
+            KeyKind::MlDsa(MlDsa::MlDsa44),
+            KeyKind::MlDsa(MlDsa::MlDsa87),
         ] {
             let (one, other) = (GeneratedKey::generate(kind).unwrap(), GeneratedKey::generate(kind).unwrap());
             assert_eq!(one.public.kind, kind);

@@ -6,12 +6,14 @@ use aws_lc_rs::rsa::{
     KeyPair as RsaKeyPair, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384,
     OAEP_SHA512_MGF1SHA512, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey, PrivateDecryptingKey,
 };
-use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, PqdsaKeyPair};
 use bytes::Bytes;
 
 use super::signature::ecdsa_der_from_raw;
-use super::{ec_spki, ed25519_spki, parse_spki};
-use crate::model::{Cipher, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme, wiped};
+use super::{ec_spki, ed25519_spki, ml_dsa_spki, parse_spki};
+use crate::model::{
+    Cipher, Curve, Fault, Hash, KeyKind, KeyOperation, MlDsa, PublicKey, SignInput, SignatureScheme, wiped,
+};
 
 /// A key pair in memory.
 pub struct SoftwareKey {
@@ -23,6 +25,16 @@ enum Pair {
     Rsa(Box<RsaKeyPair>),
     Ec(Box<EcdsaKeyPair>, Curve),
     Ed25519(Box<Ed25519KeyPair>),
+    MlDsa(Box<PqdsaKeyPair>, MlDsa),
+}
+
+/// How a parameter set of ML-DSA is signed with.
+pub(super) fn ml_dsa_signing(set: MlDsa) -> &'static sig::PqdsaSigningAlgorithm {
+    match set {
+        MlDsa::MlDsa44 => &sig::ML_DSA_44_SIGNING,
+        MlDsa::MlDsa65 => &sig::ML_DSA_65_SIGNING,
+        MlDsa::MlDsa87 => &sig::ML_DSA_87_SIGNING,
+    }
 }
 
 fn failed<E: std::fmt::Debug>(what: &'static str) -> impl FnOnce(E) -> Fault {
@@ -60,6 +72,11 @@ impl SoftwareKey {
                     public: ed25519_spki(pair.public_key().as_ref())?,
                     pair: Pair::Ed25519(Box::new(pair)),
                 })
+            }
+            KeyKind::MlDsa(set) => {
+                let pair = PqdsaKeyPair::generate(ml_dsa_signing(set)).map_err(failed("generate"))?;
+                let public = ml_dsa_spki(pair.public_key().as_ref())?;
+                Ok(SoftwareKey { public, pair: Pair::MlDsa(Box::new(pair), set) })
             }
             KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
                 Err(Fault::internal(format!("a key of kind {kind} is no key pair")))
@@ -115,6 +132,11 @@ impl SoftwareKey {
             (Pair::Ed25519(pair), SignatureScheme::Ed25519) => {
                 Ok(Bytes::copy_from_slice(pair.sign(input.as_bytes()).as_ref()))
             }
+            (Pair::MlDsa(pair, set), SignatureScheme::MlDsa) => {
+                let mut signature = vec![0; set.signature_bytes()];
+                pair.sign(input.as_bytes(), &mut signature).map_err(failed("sign"))?;
+                Ok(Bytes::from(signature))
+            }
             (Pair::Ec(pair, curve), SignatureScheme::Ecdsa) => {
                 let (algorithm, width) = match curve {
                     Curve::P256 => (&lc::SHA256, 32),
@@ -164,11 +186,14 @@ mod tests {
             (KeyKind::Ec(Curve::P384), SignatureScheme::Ecdsa),
             (KeyKind::Ec(Curve::P521), SignatureScheme::Ecdsa),
             (KeyKind::Ed25519, SignatureScheme::Ed25519),
+            (KeyKind::MlDsa(MlDsa::MlDsa44), SignatureScheme::MlDsa),
+            (KeyKind::MlDsa(MlDsa::MlDsa65), SignatureScheme::MlDsa),
+            (KeyKind::MlDsa(MlDsa::MlDsa87), SignatureScheme::MlDsa),
         ];
         for (kind, scheme) in kinds {
             let key = SoftwareKey::generate(kind).unwrap();
             let sign = |message: &[u8]| match scheme {
-                SignatureScheme::Ed25519 => (Hash::None, SignInput::Message(Bytes::copy_from_slice(message))),
+                _ if scheme.takes_message() => (Hash::None, SignInput::Message(Bytes::copy_from_slice(message))),
                 _ => (Hash::Sha2_256, SignInput::Digest(digest(Hash::Sha2_256, message).unwrap())),
             };
             let (hash, input) = sign(b"message");

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use const_oid::ObjectIdentifier;
+use const_oid::db::fips204::{ID_ML_DSA_44, ID_ML_DSA_65, ID_ML_DSA_87};
 use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
 use const_oid::db::rfc8410::ID_ED_25519;
 use der::asn1::{AnyRef, BitStringRef, UintRef};
 use der::{Decode, Encode, Sequence};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
-use crate::model::{Curve, Fault, KeyKind, PublicKey};
+use crate::model::{Curve, Fault, KeyKind, MlDsa, PublicKey};
 
 /// RSAPublicKey (RFC 8017, A.1.1).
 #[derive(Sequence)]
@@ -53,6 +54,22 @@ pub fn ed25519_spki(key: &[u8]) -> Result<PublicKey, Fault> {
     build(ID_ED_25519, None, key)
 }
 
+/// An ML-DSA key from its bytes (FIPS 204, 7.2; RFC 9881, 4): their number tells the parameter set.
+pub fn ml_dsa_spki(key: &[u8]) -> Result<PublicKey, Fault> {
+    let set = MlDsa::ALL.into_iter().find(|set| set.public_bytes() == key.len());
+    let odd = || Fault::invalid(format!("an ML-DSA public key of {} bytes is none", key.len()));
+    build(ml_dsa_oid(set.ok_or_else(odd)?), None, key)
+}
+
+/// The object identifier of a parameter set, of keys and of signatures (RFC 9881, 2).
+pub const fn ml_dsa_oid(set: MlDsa) -> ObjectIdentifier {
+    match set {
+        MlDsa::MlDsa44 => ID_ML_DSA_44,
+        MlDsa::MlDsa65 => ID_ML_DSA_65,
+        MlDsa::MlDsa87 => ID_ML_DSA_87,
+    }
+}
+
 fn build(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<PublicKey, Fault> {
     let algorithm = AlgorithmIdentifierRef { oid, parameters };
     let subject_public_key = BitStringRef::from_bytes(key).map_err(malformed)?;
@@ -81,7 +98,13 @@ pub fn parse_spki(der: &[u8]) -> Result<PublicKey, Fault> {
             KeyKind::Ec(curve)
         }
         ID_ED_25519 if key.len() == 32 && spki.algorithm.parameters.is_none() => KeyKind::Ed25519,
-        other => return Err(Fault::invalid(format!("public key algorithm {other} is not supported"))),
+        other => {
+            let known = MlDsa::ALL.into_iter().find(|set| {
+                ml_dsa_oid(*set) == other && set.public_bytes() == key.len() && spki.algorithm.parameters.is_none()
+            });
+            let unknown = || Fault::invalid(format!("public key algorithm {other} is not supported"));
+            KeyKind::MlDsa(known.ok_or_else(unknown)?)
+        }
     };
     Ok(PublicKey { kind, spki: Bytes::copy_from_slice(der) })
 }
@@ -125,6 +148,12 @@ mod tests {
         let ed = ed25519_spki(&[9; 32]).unwrap();
         assert_eq!(parse_spki(&ed.spki).unwrap(), ed);
         assert_eq!(subject_public_key(&ed).unwrap(), [9; 32]);
+        for set in MlDsa::ALL {
+            let key = ml_dsa_spki(&vec![7; set.public_bytes()]).unwrap();
+            assert_eq!(key.kind, KeyKind::MlDsa(set));
+            assert_eq!(parse_spki(&key.spki).unwrap(), key);
+        }
+        assert!(ml_dsa_spki(&[7; 1000]).is_err());
         assert!(pem("PUBLIC KEY", &ed.spki).starts_with("-----BEGIN PUBLIC KEY-----\n"));
     }
 

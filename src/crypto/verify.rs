@@ -7,7 +7,7 @@ use spki::DecodePublicKey;
 
 use super::signature::digest_info;
 use super::spki::subject_public_key;
-use crate::model::{Curve, Fault, Hash, KeyKind, PublicKey, SaltLength, SignInput, SignatureScheme};
+use crate::model::{Curve, Fault, Hash, KeyKind, MlDsa, PublicKey, SaltLength, SignInput, SignatureScheme};
 
 /// Whether `signature` is good: DER for ECDSA, the raw octets for RSA and Ed25519. The PSS salt length is `salt`'s; the one
 /// in `scheme` is of no account. A scheme that is not one of the key's kind is refused.
@@ -24,6 +24,14 @@ pub fn verify(
         (KeyKind::Ec(curve), SignatureScheme::Ecdsa) => verify_ecdsa(key, curve, bytes, signature),
         (KeyKind::Ed25519, SignatureScheme::Ed25519) => {
             Ok(UnparsedPublicKey::new(&sig::ED25519, subject_public_key(key)?).verify(bytes, signature).is_ok())
+        }
+        (KeyKind::MlDsa(set), SignatureScheme::MlDsa) => {
+            let algorithm = match set {
+                MlDsa::MlDsa44 => &sig::ML_DSA_44,
+                MlDsa::MlDsa65 => &sig::ML_DSA_65,
+                MlDsa::MlDsa87 => &sig::ML_DSA_87,
+            };
+            Ok(UnparsedPublicKey::new(algorithm, subject_public_key(key)?).verify(bytes, signature).is_ok())
         }
         (KeyKind::Rsa { .. }, SignatureScheme::RsaPkcs1) => verify_pkcs1(key, hash, bytes, signature),
         (KeyKind::Rsa { .. }, SignatureScheme::RsaPss { .. }) => verify_pss(key, salt, hash, bytes, signature),

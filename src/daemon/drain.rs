@@ -1,6 +1,8 @@
-//! Being asked to end, and how it went.
+//! Being asked to end or to read the configuration again, and how an end went.
 
-use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::signal::unix::{Signal, SignalKind, signal as listen};
+
+use crate::model::Fault;
 
 /// How the daemon ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,14 +22,67 @@ impl Ended {
     }
 }
 
-/// Waits for SIGTERM or SIGINT; answers its name.
-pub(super) async fn signal() -> &'static str {
-    match (listen(SignalKind::terminate()), listen(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
-        // Without handlers the signals' own effect ends the process.
-        _ => std::future::pending().await,
+/// What a signal asks.
+pub(super) enum Asked {
+    /// To end; the signal's name.
+    End(&'static str),
+    /// To read the configuration again.
+    Reload,
+}
+
+/// The signals the daemon heeds. Several of one kind that came since it was last asked are one.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// `None` where there is no file to be read: then it ends the process, as a terminal means it to.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Heeds them from now on.
+    pub(super) fn listen(reloads: bool) -> Result<Signals, Fault> {
+        let heed = |kind| {
+            let failed = |error| Fault::Unavailable { what: format!("cannot listen for signals: {error}") };
+            listen(kind).map_err(failed)
+        };
+        Ok(Signals {
+            terminate: heed(SignalKind::terminate())?,
+            interrupt: heed(SignalKind::interrupt())?,
+            hangup: reloads.then(|| heed(SignalKind::hangup())).transpose()?,
+        })
+    }
+
+    /// The next one. The end comes first.
+    pub(super) async fn next(&mut self) -> Asked {
+        let Signals { terminate, interrupt, hangup } = self;
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => Asked::End("SIGTERM"),
+            _ = interrupt.recv() => Asked::End("SIGINT"),
+            () = came(hangup) => Asked::Reload,
+        }
+    }
+
+    /// The next one that asks for the end; its name.
+    pub(super) async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Says of each SIGHUP that it comes too late.
+    pub(super) async fn ignore_reloads(mut self) {
+        loop {
+            came(&mut self.hangup).await;
+            tracing::warn!("draining: SIGHUP is ignored, the configuration is not read again");
+        }
+    }
+}
+
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }

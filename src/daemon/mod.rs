@@ -2,7 +2,9 @@
 //! front; signals; a drain under a clock that says how it ended.
 
 mod drain;
+mod notify;
 mod pins;
+mod reload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::backend::registry;
-use crate::config::{Config, Isolation, KmsLibrary};
+use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines};
 use crate::engine::{CpuPool, Services, registry as engines};
 use crate::front::Front;
@@ -25,7 +27,9 @@ use crate::system::{Load, Removal, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
+use drain::{Asked, Signals};
 use pins::StoredPins;
+use reload::Reload;
 
 /// How often engines are asked whether something is due by the clock.
 const MAINTENANCE: Duration = Duration::from_secs(60);
@@ -37,6 +41,8 @@ const STORE_FIGURES: Duration = Duration::from_secs(5);
 /// What a start needs beside the configuration.
 #[derive(Default)]
 pub struct Start {
+    /// The file or folder of the configuration, to be read again at SIGHUP; without one, that signal has its own effect.
+    pub configuration: Option<PathBuf>,
     /// The root token made at initialisation; a random one if there is none.
     pub root_token: Option<Secret>,
     /// Initialise at once, if that has not happened: for `-dev`.
@@ -51,7 +57,8 @@ pub struct Daemon {
     supervisor: Supervisor,
     front: Front,
     telemetry: Telemetry,
-    drain: Duration,
+    reload: Reload,
+    signals: Signals,
     stop: watch::Sender<bool>,
     metrics_address: Option<String>,
     root_token: Option<Secret>,
@@ -61,6 +68,8 @@ impl Daemon {
     /// Starts everything. Must run on an actix system.
     pub async fn start(config: &Config, start: Start) -> Result<Daemon, Fault> {
         let started = SystemTime::now();
+        // Before all else: one that comes while the daemon starts is heeded when it has.
+        let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
         let pins = Arc::new(StoredPins::new(store.clone()));
@@ -96,7 +105,7 @@ impl Daemon {
             engines: engines::types(),
             load,
             removal: removal(&engines),
-            root_token: start.root_token,
+            root_token: start.root_token.clone(),
             started,
         });
         let dispatch =
@@ -110,8 +119,8 @@ impl Daemon {
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
         tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
-        let drain = config.limits.drain;
-        Ok(Daemon { store, supervisor, front, telemetry, drain, stop, metrics_address, root_token })
+        let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone());
+        Ok(Daemon { store, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -134,10 +143,23 @@ impl Daemon {
         &self.telemetry
     }
 
-    /// Serves until a signal asks it to end; then drains, and says how that went.
-    pub async fn run(self) -> Ended {
-        let signal = drain::signal().await;
-        tracing::info!(signal, limit_s = self.drain.as_secs(), "draining");
+    /// Serves until a signal asks it to end; then drains, and says how that went. SIGHUP has the configuration read again.
+    pub async fn run(mut self) -> Ended {
+        notify::ready();
+        let signal = loop {
+            match self.signals.next().await {
+                Asked::End(signal) => break signal,
+                Asked::Reload => {
+                    // Those that come meanwhile are one more.
+                    tokio::select! {
+                        () = self.reload.run() => {}
+                        signal = self.signals.end() => break signal,
+                    }
+                }
+            }
+        };
+        notify::stopping();
+        tracing::info!(signal, limit_s = self.reload.drain().as_secs(), "draining");
         self.end().await
     }
 
@@ -146,7 +168,8 @@ impl Daemon {
         let begun = std::time::Instant::now();
         // Nobody listening has nothing to stop.
         let _ = self.stop.send(true);
-        let (front, limit) = (self.front, self.drain);
+        tokio::task::spawn_local(self.signals.ignore_reloads());
+        let (front, limit) = (self.front, self.reload.drain());
         // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
         let report = tokio::task::spawn_blocking(move || front.drain(limit)).await.unwrap_or_default();
         let jobs_cut = self.supervisor.shut_down(limit.saturating_sub(begun.elapsed())).await;
@@ -166,14 +189,15 @@ impl Daemon {
 
 fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {
     Plan {
-        libraries: config.kms_libraries.iter().map(|library| open_library(library, config, start, telemetry)).collect(),
+        libraries: config.kms_libraries.iter().map(|known| library(known, &config.limits, start, telemetry)).collect(),
         pools: config.kms_pools.clone(),
         namespaces: config.namespaces.clone(),
         limits: config.limits.clone(),
     }
 }
 
-fn open_library(library: &KmsLibrary, config: &Config, start: &Start, telemetry: &Telemetry) -> Library {
+/// A library as its members need it. Nothing is loaded yet.
+fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Telemetry) -> Library {
     if !library.library.exists() {
         tracing::warn!(
             library = library.name, path = %library.library.display(),
@@ -182,10 +206,10 @@ fn open_library(library: &KmsLibrary, config: &Config, start: &Start, telemetry:
     }
     Library {
         name: library.name.clone(),
-        backend: registry::open(library, config.limits.call_open, telemetry.library(&library.name)),
+        backend: registry::open(library, limits.call_open, telemetry.library(&library.name)),
         pin: library.pin.clone(),
         sessions: library.max_sessions,
-        call_sign: config.limits.call_sign,
+        call_sign: limits.call_sign,
         keep_alive: library.keep_alive,
         verify: library.verify_after_sign,
         workers: library.workers,

@@ -1,7 +1,7 @@
 //! What a PKCS#11 mechanism number means for a managed key: which key it works with, and what that key then does. One table
 //! says it; dispatch, errors, generation and the README follow it.
 
-use crate::model::{CipherScheme, Curve, Fault, Hash, KeyKind, KeyUsage, KeyUsages, SignatureScheme};
+use crate::model::{CipherScheme, Curve, Fault, Hash, KeyKind, KeyUsage, KeyUsages, MlDsa, SignatureScheme};
 
 /// The hash of OAEP where `rsa_oaep_hash` names none.
 const OAEP_HASH: Hash = Hash::Sha2_256;
@@ -12,6 +12,7 @@ enum Family {
     Rsa,
     Ec,
     Ed25519,
+    MlDsa,
     Aes,
     Hmac,
 }
@@ -23,6 +24,7 @@ impl Family {
             (Family::Rsa, KeyKind::Rsa { .. })
                 | (Family::Ec, KeyKind::Ec(_))
                 | (Family::Ed25519, KeyKind::Ed25519)
+                | (Family::MlDsa, KeyKind::MlDsa(_))
                 | (Family::Aes, KeyKind::Aes { .. })
                 | (Family::Hmac, KeyKind::Hmac { .. })
         )
@@ -63,6 +65,7 @@ const TABLE: &[Row] = &[
     },
     Row { encrypts: Some(CipherScheme::RsaOaep { hash: OAEP_HASH }), ..row(0x0009, "CKM_RSA_PKCS_OAEP", Family::Rsa) },
     Row { signs: Some(SignatureScheme::RsaPss { salt: 0 }), ..row(0x000d, "CKM_RSA_PKCS_PSS", Family::Rsa) },
+    Row { signs: Some(SignatureScheme::MlDsa), ..row(0x001d, "CKM_ML_DSA", Family::MlDsa) },
     hmac(0x0221, "CKM_SHA_1_HMAC", Hash::Sha1),
     hmac(0x0251, "CKM_SHA256_HMAC", Hash::Sha2_256),
     hmac(0x0256, "CKM_SHA224_HMAC", Hash::Sha2_224),
@@ -118,8 +121,13 @@ impl Mechanism {
         }
     }
 
-    /// The kind of key to generate for it, from `key_bits` and `curve`.
-    pub fn generated_kind(self, key_bits: u32, curve: Option<Curve>) -> Result<KeyKind, Fault> {
+    /// The kind of key to generate for it, from `key_bits`, `curve` and `parameter_set`.
+    pub fn generated_kind(
+        self,
+        key_bits: u32,
+        curve: Option<Curve>,
+        parameter_set: Option<MlDsa>,
+    ) -> Result<KeyKind, Fault> {
         let Some(row) = self.row() else {
             return Err(Fault::invalid(format!("cannot generate a key for mechanism {}", self.0)));
         };
@@ -133,6 +141,9 @@ impl Mechanism {
                 .map(KeyKind::Ec)
                 .ok_or_else(|| Fault::invalid("curve is required to generate an EC key: P256, P384 or P521")),
             Family::Ed25519 => Ok(KeyKind::Ed25519),
+            Family::MlDsa => parameter_set
+                .map(KeyKind::MlDsa)
+                .ok_or_else(|| Fault::invalid("parameter_set is required to generate an ML-DSA key: 44, 65 or 87")),
             Family::Aes if bits == 0 => {
                 Err(Fault::invalid("key_bits is required to generate an AES key: 128, 192 or 256"))
             }
@@ -176,6 +187,7 @@ impl Mechanism {
             SignatureScheme::RsaPss { .. } => "RSA PSS signatures",
             SignatureScheme::Ecdsa => "ECDSA signatures",
             SignatureScheme::Ed25519 => "Ed25519 signatures",
+            SignatureScheme::MlDsa => "ML-DSA signatures",
         };
         Err(Fault::invalid(format!("managed key {key:?} is registered for mechanism {self}, which makes no {asked}")))
     }

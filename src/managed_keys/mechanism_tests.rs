@@ -14,7 +14,7 @@ fn readme_rows() -> Vec<String> {
     let signs = |scheme| match scheme {
         SignatureScheme::RsaPkcs1 => "sign (PKCS#1 v1.5)",
         SignatureScheme::RsaPss { .. } => "sign (PSS)",
-        SignatureScheme::Ecdsa | SignatureScheme::Ed25519 => "sign",
+        SignatureScheme::Ecdsa | SignatureScheme::Ed25519 | SignatureScheme::MlDsa => "sign",
     };
     let encrypts = |scheme| match scheme {
         CipherScheme::RsaPkcs1 => "encrypt, decrypt (`padding_scheme=pkcs1v15`)",
@@ -28,6 +28,7 @@ fn readme_rows() -> Vec<String> {
             Family::Rsa => "RSA",
             Family::Ec => "EC",
             Family::Ed25519 => "Ed25519",
+            Family::MlDsa => "ML-DSA",
             Family::Aes => "AES",
             Family::Hmac => "generic or HMAC",
         };
@@ -37,6 +38,7 @@ fn readme_rows() -> Vec<String> {
             Family::Rsa => "`key_bits` 2048, 3072, 4096",
             Family::Ec => "`curve` P256, P384, P521",
             Family::Ed25519 => "yes",
+            Family::MlDsa => "`parameter_set` 44, 65, 87",
             Family::Aes => "`key_bits` 128, 192, 256",
             Family::Hmac => "`key_bits` 128 to 4096; else as long as the hash",
         };
@@ -97,7 +99,7 @@ fn a_mechanism_has_one_cipher_and_one_hash() {
 
 #[test]
 fn what_is_generated_follows_from_mechanism_size_and_curve() {
-    let kind = |number, bits, curve| Mechanism(number).generated_kind(bits, curve);
+    let kind = |number, bits, curve| Mechanism(number).generated_kind(bits, curve, None);
     assert_eq!(kind(RSA_PKCS, 3072, None), Ok(KeyKind::Rsa { bits: 3072 }));
     assert_eq!(kind(RSA_PKCS_PSS, 2048, Some(Curve::P256)), Ok(KeyKind::Rsa { bits: 2048 }));
     assert_eq!(kind(ECDSA, 0, Some(Curve::P521)), Ok(KeyKind::Ec(Curve::P521)));

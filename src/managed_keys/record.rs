@@ -6,7 +6,7 @@ use super::mechanism::Mechanism;
 use super::settings::{Settings, curve_name, oaep_hash_name, oaep_hash_named};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, Secret, TokenSelector,
+    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Secret, TokenSelector,
 };
 use crate::store::Versioned;
 
@@ -29,6 +29,8 @@ pub(super) struct KeyRecord {
     #[serde(with = "hex::serde")]
     pin: Vec<u8>,
     curve: Option<String>,
+    #[serde(default)]
+    parameter_set: Option<MlDsa>,
     key_bits: u32,
     allow_generate_key: bool,
     allow_replace_key: bool,
@@ -65,7 +67,7 @@ impl CheckRecord {
         let (aes, bits) = match value.kind {
             KeyKind::Aes { bits } => (true, bits),
             KeyKind::Hmac { bits } => (false, bits),
-            KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 => (false, 0),
+            KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::MlDsa(_) => (false, 0),
         };
         let hmac = match value.method {
             CheckMethod::Block => None,
@@ -116,6 +118,7 @@ impl KeyRecord {
             mechanism: settings.mechanism.0,
             pin: settings.pin.as_ref().map(|pin| pin.expose().to_vec()).unwrap_or_default(),
             curve: settings.curve.map(|curve| curve_name(curve).to_owned()),
+            parameter_set: settings.parameter_set,
             key_bits: settings.key_bits,
             allow_generate_key: settings.allow_generate_key,
             allow_replace_key: settings.allow_replace_key,
@@ -157,6 +160,7 @@ impl KeyRecord {
             mechanism: Mechanism(self.mechanism),
             pin: (!self.pin.is_empty()).then(|| Secret::new(self.pin.clone())),
             curve: curve.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            parameter_set: self.parameter_set,
             key_bits: self.key_bits,
             allow_generate_key: self.allow_generate_key,
             allow_replace_key: self.allow_replace_key,

@@ -123,7 +123,7 @@ impl ManagedKeys {
             name: &entry.name,
             library: &entry.settings.library,
             token: entry.settings.token.as_ref(),
-            route: entry.ready.as_ref().map(|(_, route)| route.as_ref()),
+            route: entry.ready.as_ref().map(|(_, route)| route),
         }));
         if !namespace.is_root() {
             return status;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::mechanism::Mechanism;
-use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, Secret, TokenSelector};
+use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, MlDsa, Secret, TokenSelector};
 use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
 
 /// What a secret reads as, and what may be sent back to keep it.
@@ -26,6 +26,8 @@ pub struct Settings {
     pub pin: Option<Secret>,
     /// The curve of a key to be generated.
     pub curve: Option<Curve>,
+    /// The parameter set of an ML-DSA key to be generated.
+    pub parameter_set: Option<MlDsa>,
     /// The size of an RSA, AES or HMAC key to be generated; 0 where it is not given.
     pub key_bits: u32,
     /// Whether an absent key is generated at first use.
@@ -88,6 +90,7 @@ impl Settings {
             token: if info.is_pool { no_token(fields, &library)? } else { Some(token(fields)?) },
             mechanism,
             curve: curve(fields)?,
+            parameter_set: parameter_set(fields)?,
             key_bits: mechanism.check_bits(fields.integer("key_bits")?.unwrap_or(0))?,
             rsa_oaep_hash: oaep_hash(fields, mechanism)?,
             allow_generate_key: fields.boolean("allow_generate_key")?.unwrap_or(false),
@@ -120,7 +123,7 @@ impl Settings {
         }
         match (&self.key_label, &self.key_id) {
             (Some(label), None) => {
-                let kind = self.mechanism.generated_kind(self.key_bits, self.curve)?;
+                let kind = self.mechanism.generated_kind(self.key_bits, self.curve, self.parameter_set)?;
                 let all = self.mechanism.uses();
                 // The token is told what the operator allows; where that is nothing of what the key can do, all of it.
                 let uses = Some(self.usages.and(all)).filter(|uses| !uses.is_empty()).unwrap_or(all);
@@ -178,6 +181,9 @@ impl Settings {
         put("any_mount", self.any_mount.into());
         put("force_rw_session", self.force_rw_session.into());
         put("usages", usages.into());
+        if let Some(set) = self.parameter_set {
+            put("parameter_set", set.number().to_string().into());
+        }
         if self.mechanism.takes_oaep_hash() {
             put("rsa_oaep_hash", self.rsa_oaep_hash.map(oaep_hash_name).unwrap_or_default().into());
         }
@@ -238,6 +244,14 @@ fn curve(fields: &mut Fields<'_>) -> Result<Option<Curve>, Fault> {
         Some("P521") => Ok(Some(Curve::P521)),
         Some(other) => Err(Fault::invalid(format!("curve {other:?} is not supported: use P256, P384 or P521"))),
     }
+}
+
+/// As Vault's Transit calls it.
+fn parameter_set(fields: &mut Fields<'_>) -> Result<Option<MlDsa>, Fault> {
+    let Some(number) = fields.filled("parameter_set")? else { return Ok(None) };
+    let found = MlDsa::ALL.into_iter().find(|set| set.number().to_string() == number);
+    let unknown = || Fault::invalid(format!("parameter_set {number:?} is not supported: use 44, 65 or 87"));
+    found.map(Some).ok_or_else(unknown)
 }
 
 /// The curve's name in this API.

@@ -1,5 +1,7 @@
 //! Keys and signature algorithms, by the names the field gives them.
 
+use serde::{Deserialize, Serialize};
+
 /// A NIST prime curve (FIPS 186-5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Curve {
@@ -40,6 +42,49 @@ impl Curve {
     }
 }
 
+/// A parameter set of ML-DSA (FIPS 204, 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MlDsa {
+    /// ML-DSA-44: security category 2.
+    MlDsa44,
+    /// ML-DSA-65: security category 3.
+    MlDsa65,
+    /// ML-DSA-87: security category 5.
+    MlDsa87,
+}
+
+impl MlDsa {
+    /// Every parameter set.
+    pub const ALL: [MlDsa; 3] = [MlDsa::MlDsa44, MlDsa::MlDsa65, MlDsa::MlDsa87];
+
+    /// The number in its name, by which Vault calls it: 44, 65 or 87.
+    pub const fn number(self) -> u32 {
+        match self {
+            MlDsa::MlDsa44 => 44,
+            MlDsa::MlDsa65 => 65,
+            MlDsa::MlDsa87 => 87,
+        }
+    }
+
+    /// Bytes of a public key.
+    pub const fn public_bytes(self) -> usize {
+        match self {
+            MlDsa::MlDsa44 => 1312,
+            MlDsa::MlDsa65 => 1952,
+            MlDsa::MlDsa87 => 2592,
+        }
+    }
+
+    /// Bytes of a signature.
+    pub const fn signature_bytes(self) -> usize {
+        match self {
+            MlDsa::MlDsa44 => 2420,
+            MlDsa::MlDsa65 => 3309,
+            MlDsa::MlDsa87 => 4627,
+        }
+    }
+}
+
 /// What a key is, apart from its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyKind {
@@ -52,6 +97,8 @@ pub enum KeyKind {
     Ec(Curve),
     /// Ed25519 (RFC 8032).
     Ed25519,
+    /// ML-DSA (FIPS 204).
+    MlDsa(MlDsa),
     /// A secret AES key (FIPS 197).
     Aes {
         /// Its length in bits: 128, 192 or 256.
@@ -78,6 +125,7 @@ impl std::fmt::Display for KeyKind {
             KeyKind::Rsa { bits } => write!(f, "rsa-{bits}"),
             KeyKind::Ec(curve) => f.write_str(curve.name()),
             KeyKind::Ed25519 => f.write_str("ed25519"),
+            KeyKind::MlDsa(set) => write!(f, "ml-dsa-{}", set.number()),
             KeyKind::Aes { bits } => write!(f, "aes-{bits}"),
             KeyKind::Hmac { bits: 0 } => f.write_str("hmac"),
             KeyKind::Hmac { bits } => write!(f, "hmac-{bits}"),
@@ -173,6 +221,15 @@ pub enum SignatureScheme {
     Ecdsa,
     /// Pure Ed25519 (RFC 8032): signs the message itself.
     Ed25519,
+    /// Pure ML-DSA (FIPS 204, 5.2), without a context: signs the message itself.
+    MlDsa,
+}
+
+impl SignatureScheme {
+    /// Whether it signs the message itself, and no digest of it.
+    pub const fn takes_message(self) -> bool {
+        matches!(self, SignatureScheme::Ed25519 | SignatureScheme::MlDsa)
+    }
 }
 
 /// How data is encrypted, apart from what is new with every message.

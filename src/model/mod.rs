@@ -20,7 +20,7 @@ mod secret;
 mod status;
 mod token;
 
-pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, RsaPadding, SaltLength, SignatureScheme};
+pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
 pub use class::Class;
 pub use deadline::Deadline;

@@ -31,7 +31,7 @@ pub(super) fn first(session: &mut dyn Session, found: &FoundKey) -> Result<Check
     let methods = match found.kind {
         KeyKind::Aes { .. } => AES,
         KeyKind::Hmac { .. } => HMAC,
-        KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 => &[],
+        KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::MlDsa(_) => &[],
     };
     let mut refused = String::new();
     for method in methods {

@@ -149,7 +149,10 @@ impl SlotActor {
 
     /// Has a key looked for once more that was being looked for when the member went down: now, or when it is up.
     pub(super) fn prepare_again(&mut self, spec: KeySpec, reply: Reply, fault: Fault, ctx: &mut Context<Self>) {
-        if self.is_ready() {
+        if self.leaving {
+            // Whoever asked asks who is there now.
+            drop(reply);
+        } else if self.is_ready() {
             self.prepare(spec, reply, ctx);
         } else if self.is_coming() {
             self.waiting.push((spec, reply));

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::login::{LoggedIn, back_off, others_come_up, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
-use super::presence::{Absence, Presence};
+use super::presence::{Before, Presence};
 use super::proof;
 use super::route::{KeySpec, MemberId, PreparedKey};
 use super::same_token::{Name, Sighting, Sightings};
@@ -38,8 +38,8 @@ pub(super) struct Reach {
     /// Whether to log in even where the token says that it allows one last try.
     pub(super) final_pin_try: bool,
     pub(super) metrics: Arc<MemberMetrics>,
-    /// Of the members its token had before: not until all of them are over is it opened.
-    pub(super) before: Vec<Absence>,
+    /// The members its token had before: not until they have gone is it opened.
+    pub(super) before: Vec<Before>,
     /// Held while one of the worker processes of its token comes up. They share what the token keeps on this host: one that
     /// opens SoftHSM2's files while another's login writes them finds them broken.
     pub(super) coming_up: Arc<Mutex<()>>,
@@ -223,14 +223,15 @@ impl Control {
         Ok(BroughtUp::Up(Opened { device, info, pin, guest }))
     }
 
-    /// Waits for the last session of the members this token had before: while one of them is logged in, a login says nothing
-    /// of our PIN.
+    /// Waits for the last session of the members this token had before: while one of them is logged in by the same code, a
+    /// login says nothing of our PIN.
     fn wait_for_those_before(&mut self, patience: Instant) -> Result<(), BackendError> {
-        while let Some(absence) = self.to.before.last() {
-            if !absence.wait(patience) {
-                let what = "a call into it that began before its last managed key was deleted has not returned; it is \
-                            brought up when it has: where it never does, restart Keyway"
-                    .into();
+        while let Some(before) = self.to.before.last() {
+            if !before.absence.wait(patience) && before.must_go {
+                let what =
+                    "a call into it that began before it was let go of has not returned; it is brought up when it \
+                            has: where it never does, restart Keyway"
+                        .into();
                 return Err(back_off(Fault::Unavailable { what }));
             }
             self.to.before.pop();

@@ -49,13 +49,14 @@ struct State {
     seats: Seats,
     /// Retries each tenant may still make, in hundredths.
     budgets: HashMap<TenantId, u32>,
+    wake: Wake,
     closed: bool,
 }
 
 impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
         let (schedule, seats, budgets) = (Schedule::new(), Seats::default(), HashMap::new());
-        let state = State { schedule, seats, budgets, closed: false };
+        let state = State { schedule, seats, budgets, wake: limits.wake, closed: false };
         let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
@@ -170,6 +171,18 @@ impl Lane {
         asleep.iter().for_each(|bell| ring(bell));
     }
 
+    /// A member is gone, and every session of it.
+    pub(super) fn forget(&self, member: MemberId) {
+        self.state.lock().seats.forget(member);
+    }
+
+    /// Its members are others now, which are better woken so.
+    pub(super) fn wake_by(&self, wake: Wake) {
+        let mut state = self.state.lock();
+        state.wake = wake;
+        self.wake(state);
+    }
+
     // === taking ===
 
     /// Waits for jobs this seat may take and moves them to `batch`: its share of them, `queued / serving`, and as many more
@@ -204,7 +217,7 @@ impl Lane {
                 return Pulled::End;
             }
             // Whoever was woken for a job that this session cannot do wakes one that can.
-            if let Some(bell) = state.next_bell(self.limits.wake) {
+            if let Some(bell) = state.next_bell() {
                 ring(&bell);
             }
             if !sleep(&mut state, seat, idle) {
@@ -306,15 +319,15 @@ impl Lane {
 
     /// Wakes who is needed for what is queued.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        match self.limits.wake {
+        match state.wake {
             Wake::Chain => {
-                let bell = state.next_bell(Wake::Chain);
+                let bell = state.next_bell();
                 drop(state);
                 bell.iter().for_each(|bell| ring(bell));
             }
             Wake::Each => {
                 let mut bells = Vec::new();
-                while let Some(bell) = state.next_bell(Wake::Each) {
+                while let Some(bell) = state.next_bell() {
                     bells.push(bell);
                 }
                 drop(state);
@@ -421,8 +434,8 @@ impl Lane {
 impl State {
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
-    fn next_bell(&mut self, wake: Wake) -> Option<Bell> {
-        let most = match wake {
+    fn next_bell(&mut self) -> Option<Bell> {
+        let most = match self.wake {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
         };

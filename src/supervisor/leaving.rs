@@ -1,5 +1,6 @@
-//! The end of a member whose token no managed key names any more, or whose keys are served by another's name: its sessions
-//! finish what they have in hand and close, and with the last of them its token logs out. Part of the slot actor.
+//! The end of a member whose token no managed key names any more, whose keys are served by another's name, or whose library
+//! is configured anew: its sessions finish what they have in hand and close, and with the last of them its token logs out. Part
+//! of the slot actor.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -7,7 +8,6 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::health::Event;
-use super::pool::Pool;
 use super::slot_actor::SlotActor;
 use crate::backend::Fate;
 use crate::model::Fault;
@@ -17,8 +17,10 @@ const PERIOD: Duration = Duration::from_millis(10);
 
 /// Ends the actor once its token is let go of.
 pub(super) struct Leave {
-    /// Who has its keys from now on, and so what still waits in its lane.
-    pub(super) heir: Option<Arc<Pool>>,
+    /// What an asker of its keys is told while nobody else holds them.
+    pub(super) why: Fault,
+    /// Whether its lane ends with it: what waits there goes where its keys are served now. Else others serve there.
+    pub(super) last: bool,
 }
 
 impl Message for Leave {
@@ -28,13 +30,12 @@ impl Message for Leave {
 impl Handler<Leave> for SlotActor {
     type Result = ();
 
-    fn handle(&mut self, Leave { heir }: Leave, ctx: &mut Self::Context) {
-        let gone = Fault::Unavailable { what: "no managed key is served by this name of its token any more".into() };
+    fn handle(&mut self, Leave { why, last }: Leave, ctx: &mut Self::Context) {
         // Nothing brings it up again.
         self.health.on(Event::StayedDown(Fate::Retire), Instant::now());
         (self.leaving, self.returns) = (true, false);
-        self.down = Some(gone.clone());
-        self.keys.let_go(&self.member, &gone, false);
+        self.keys.leave(&self.member, &why);
+        self.down = Some(why);
         // Whoever waits for a key here asks anew who may hold it.
         self.waiting.clear();
         self.epoch = u64::MAX;
@@ -44,7 +45,7 @@ impl Handler<Leave> for SlotActor {
         let limit = limits.call_open.max(call_sign);
         let closed = self.control.close(limit);
         ctx.spawn(closed.into_actor(self).map(move |_, actor, ctx| {
-            actor.wait_for_sessions(Instant::now() + limit, heir, ctx);
+            actor.wait_for_sessions(Instant::now() + limit, last, ctx);
         }));
     }
 }
@@ -52,15 +53,15 @@ impl Handler<Leave> for SlotActor {
 impl SlotActor {
     /// Ends when its sessions have; those whose call does not return are given up, and ended with their process if they have
     /// one.
-    fn wait_for_sessions(&mut self, until: Instant, heir: Option<Arc<Pool>>, ctx: &mut Context<Self>) {
+    fn wait_for_sessions(&mut self, until: Instant, last: bool, ctx: &mut Context<Self>) {
         // What its sessions have given back, too.
-        if let Some(heir) = &heir {
-            heir.take_over(&self.member.pool);
+        if last {
+            self.member.pool.hand_on();
         }
         let device = self.last_device.as_ref().and_then(Weak::upgrade);
         if device.is_some() && Instant::now() < until {
             drop(device);
-            ctx.run_later(PERIOD, move |actor, ctx| actor.wait_for_sessions(until, heir, ctx));
+            ctx.run_later(PERIOD, move |actor, ctx| actor.wait_for_sessions(until, last, ctx));
             return;
         }
         if let Some(device) = device {
@@ -74,9 +75,10 @@ impl SlotActor {
             self.take_back(thread.watch.give_up(), &Fault::Unavailable { what: "its token was let go of".into() });
         }
         let pool = &self.member.pool;
-        pool.lane.close();
-        heir.iter().for_each(|heir| heir.take_over(pool));
-        pool.lane.abandon();
+        pool.lane.forget(self.member.id);
+        if last {
+            pool.close();
+        }
         ctx.stop();
     }
 }

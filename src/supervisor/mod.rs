@@ -11,6 +11,7 @@
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
 //! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`;
 //!   one that has two names: `same_token.rs`
+//! - another configuration: `reconfigure.rs`, and what it makes of the table of pools: `regroup.rs`
 //! - PINs: `pins.rs`, `login.rs`
 //! - what is seen of it all from outside: `view.rs`
 //!
@@ -47,6 +48,10 @@ mod pools;
 mod pools_tests;
 mod presence;
 mod proof;
+mod reconfigure;
+mod regroup;
+#[cfg(test)]
+mod regroup_tests;
 mod route;
 mod same_token;
 mod schedule;
@@ -71,6 +76,6 @@ pub use crate::backend::{KeySelector, KeyTemplate};
 pub use job::Pending;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
-pub use supervisor::{Library, LibraryInfo, Plan, Supervisor};
+pub use supervisor::{Change, Library, LibraryInfo, Plan, Remade, Supervisor};
 pub use together::together;
 pub use view::KeyPlace;

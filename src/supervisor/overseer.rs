@@ -45,7 +45,7 @@ pub(super) struct Start {
 }
 
 /// A member whose actor could not be started.
-struct Unstarted {
+pub(super) struct Unstarted {
     back_off: BackOff,
     next_try: Instant,
     why: Fault,
@@ -78,19 +78,22 @@ impl Message for StopAll {
 
 /// The actor.
 pub(super) struct Overseer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: Addr<Overseer>,
-    libraries: HashMap<String, Library>,
-    limits: Limits,
+    /// By name, in lower case.
+    pub(super) libraries: HashMap<String, Library>,
+    pub(super) limits: Limits,
+    /// Whether the members of pools are brought up: the store is open.
+    pub(super) pools_wanted: bool,
     pins: Arc<dyn PinMemory>,
     logins: Arc<Logins>,
     sightings: Arc<Sightings>,
     begin: Begin,
-    slots: HashMap<MemberId, (Arc<Member>, Addr<SlotActor>)>,
+    pub(super) slots: HashMap<MemberId, (Arc<Member>, Addr<SlotActor>)>,
     /// Members whose actors could not be started.
-    unstarted: HashMap<MemberId, Unstarted>,
+    pub(super) unstarted: HashMap<MemberId, Unstarted>,
     /// What each key's members were told, to tell a new actor of such a member again.
-    adopted: HashMap<String, Adopt>,
+    pub(super) adopted: HashMap<String, Adopt>,
     generations: u64,
     telemetry: Telemetry,
 }
@@ -109,6 +112,7 @@ impl Overseer {
             address: ctx.address(),
             libraries: libraries.into_iter().map(|library| (library.name.to_lowercase(), library)).collect(),
             limits,
+            pools_wanted: false,
             pins,
             logins: Arc::default(),
             sightings: Arc::default(),
@@ -149,13 +153,16 @@ impl Overseer {
 
     fn start_slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
         let Some(library) = self.libraries.get(&member.library) else {
-            let what = format!("there is no kms_library {:?} in the configuration; add it and restart", member.library);
+            let what = format!(
+                "there is no kms_library {:?} in the configuration; add it and reload it (SIGHUP)",
+                member.library
+            );
             return Err(Fault::Unavailable { what });
         };
         let reach = Reach {
             backend: Arc::clone(&library.backend),
             name: Name::of(member),
-            process: if library.isolated { member.id.0 } else { 0 },
+            process: member.process,
             pins: Arc::clone(&self.pins),
             logins: Arc::clone(&self.logins),
             sightings: Arc::clone(&self.sightings),
@@ -201,7 +208,8 @@ impl Overseer {
         why
     }
 
-    fn bring_up_pools(&mut self) {
+    pub(super) fn bring_up_pools(&mut self) {
+        self.pools_wanted = true;
         for member in self.shared.pools.members() {
             // One that cannot be started is noted, and the others go on.
             let _ = self.slot(&member);
@@ -235,11 +243,14 @@ impl Overseer {
         }
     }
 
-    fn adopt(&mut self, mut adopt: Adopt) {
-        // Its token may have been found to have another name meanwhile.
-        if let Ok((pool, members)) = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
-            let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
-            adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+    pub(super) fn adopt(&mut self, mut adopt: Adopt) {
+        // Its token may have been found to have another name meanwhile, or its library may be gone.
+        match self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
+            Ok((pool, members)) => {
+                let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
+                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+            }
+            Err(fault) => adopt.route.nobody_holds(fault),
         }
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
         // Of a key without candidates was told when it came.
@@ -252,22 +263,22 @@ impl Overseer {
     }
 
     /// Ends the members of tokens that no managed key names any more, and of those whose keys another name's members have.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         for Retired { home: (pool, members), heir } in self.shared.pools.retired() {
             match &heir {
                 None => {
                     tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
                     // Nothing is left for it to do: no key leads here.
-                    pool.lane.close();
-                    pool.lane.abandon();
+                    pool.close();
                 }
                 Some(heir) => self.hand_over(&pool, &members, heir),
             }
-            let heir = heir.map(|(pool, _)| pool);
+            let what = "no managed key is served by this name of its token any more".to_owned();
+            let why = Fault::Unavailable { what };
             for member in members {
                 self.unstarted.remove(&member.id);
                 if let Some((_, address)) = self.slots.remove(&member.id) {
-                    address.do_send(Leave { heir: heir.clone() });
+                    address.do_send(Leave { why: why.clone(), last: true });
                 }
             }
         }
@@ -285,7 +296,7 @@ impl Overseer {
             );
         }
         keys.into_iter().for_each(|key| self.adopt(key));
-        heir.take_over(from);
+        from.hand_on();
     }
 
     /// Two names lead to one token.

@@ -94,8 +94,7 @@ impl Story {
         let shared = Arc::new(Shared {
             pools: Pools::new(&libraries, &pools, &[], &limits, &telemetry),
             routes: Arc::default(),
-            libraries: Vec::new(),
-            tokens_per_namespace: 1,
+            known: arc_swap::ArcSwap::default(),
         });
         let pins = Arc::new(NoMemory);
         let start = Start { shared: Arc::clone(&shared), libraries, limits, pins, telemetry };

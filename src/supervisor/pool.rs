@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::job::Job;
 use super::lane::{Lane, LaneLimits};
-use super::presence::{self, Absence, Presence};
+use super::presence::{self, Absence, Before, Presence};
 use super::route::MemberId;
 use crate::config::or_cores;
 use crate::model::{MemberState, MemberStatus, Namespace, Secret, TokenSelector};
@@ -40,12 +40,23 @@ impl Pool {
         Arc::clone(self.tenants.write().entry(namespace.clone()).or_insert_with(made))
     }
 
-    /// Takes over the jobs that wait in another's lane, whose keys are served here now.
-    pub(super) fn take_over(&self, from: &Pool) {
-        let mut jobs = from.lane.hand_over();
+    /// Hands the jobs that wait in its lane on to the lanes where their keys are served now. Those of keys that are served
+    /// nowhere else stay.
+    pub(super) fn hand_on(&self) {
+        let mut jobs = self.lane.hand_over();
         jobs.iter_mut().for_each(Job::follow);
-        // One whose key is gone is answered by being dropped.
-        self.lane.put_back(jobs.into_iter().filter(|job| job.key.leads_to(&self.lane)).collect::<Vec<_>>().into_iter());
+        while let Some(first) = jobs.first() {
+            let lane = Arc::clone(first.key.lane());
+            let of_it: Vec<Job> = jobs.extract_if(.., |job| job.key.leads_to(&lane)).collect();
+            lane.put_back(of_it.into_iter());
+        }
+    }
+
+    /// Nobody serves it any more: what still waits is answered so.
+    pub(super) fn close(&self) {
+        self.lane.close();
+        self.hand_on();
+        self.lane.abandon();
     }
 
     /// Shows how much is queued.
@@ -81,6 +92,8 @@ pub(super) struct Member {
     pub(super) token: TokenSelector,
     /// Which worker process, from 1; 0 is this process.
     pub(super) worker: u32,
+    /// In which process, and which code of it, it logs in: members share a login only within one.
+    pub(super) process: u32,
     /// The token's PIN, if a stanza gives it.
     pub(super) pin: Option<Secret>,
     /// Sessions wanted, if a stanza says.
@@ -93,8 +106,9 @@ pub(super) struct Member {
     pub(super) presence: Presence,
     /// Over when none does any more, nor anybody holds the member itself.
     pub(super) absence: Absence,
-    /// The same of the members before it, where its token was let go of and is named again.
-    pub(super) before: Vec<Absence>,
+    /// The same of the members before it, where its token was let go of and is named again, or its library was configured
+    /// anew.
+    pub(super) before: Vec<Before>,
     /// To be held while one of the members of its token comes up.
     pub(super) coming_up: Arc<Mutex<()>>,
 }
@@ -112,6 +126,7 @@ impl Member {
             library: library.to_owned(),
             token: token.clone(),
             worker,
+            process: 0,
             pin: None,
             sessions: None,
             metrics: Arc::new(pool.metrics.member(MemberLabels { library, token: &name, worker })),

@@ -1,5 +1,6 @@
-//! The table of every pool and member. Those of configured pools are made at start and stay; those of other tokens are made
-//! at the first managed key that names their token, and go with the last.
+//! The table of every pool and member. Those of configured pools are made at start; those of other tokens are made at the
+//! first managed key that names their token, and go with the last. What another configuration makes of it is in
+//! [`regroup`](super::regroup).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::lane::{Lane, LaneLimits, Wake};
 use super::pool::{Member, Pool};
-use super::presence::Absence;
+use super::presence::Before;
 use super::route::MemberId;
 use super::supervisor::Library;
 use crate::config::{KmsPool, Limits, NO_POOL, NamespaceSettings, PoolMember};
@@ -19,15 +20,28 @@ use crate::telemetry::Telemetry;
 const POOLS_MAX: usize = 4096;
 
 /// What of a library matters to its members.
-struct LibraryFacts {
+pub(super) struct LibraryFacts {
     pin: Option<Secret>,
     sessions: Option<usize>,
     workers: u32,
     isolated: bool,
     wake: Wake,
+    /// Where its members log in, if that is this process: another number for other code.
+    pub(super) process: u32,
 }
 
 impl LibraryFacts {
+    pub(super) fn of(library: &Library, process: u32) -> LibraryFacts {
+        LibraryFacts {
+            pin: library.pin.clone(),
+            sessions: library.sessions,
+            workers: if library.isolated { u32::try_from(library.workers.max(1)).unwrap_or(1) } else { 1 },
+            isolated: library.isolated,
+            wake: if library.computes_here { Wake::Chain } else { Wake::Each },
+            process,
+        }
+    }
+
     /// Worker processes of a token that may have so many sessions: one that has none would be of no use.
     fn workers_with(&self, sessions: Option<usize>) -> u32 {
         let most = sessions.and_then(|most| u32::try_from(most).ok()).unwrap_or(u32::MAX);
@@ -39,26 +53,27 @@ impl LibraryFacts {
 pub(super) type Home = (Arc<Pool>, Vec<Arc<Member>>);
 
 /// A library, in lower case, and how one of its tokens is named.
-type TokenName = (String, TokenSelector);
+pub(super) type TokenName = (String, TokenSelector);
 
 /// Every pool and member there is.
 pub(super) struct Pools {
     limits: Limits,
     weights: Arc<HashMap<Namespace, u32>>,
-    libraries: HashMap<String, LibraryFacts>,
     telemetry: Telemetry,
-    /// The pool without members, for keys whose library is configured no longer.
+    /// The pool without members, for keys whose library is not configured.
     nowhere: Arc<Pool>,
-    table: RwLock<Table>,
+    pub(super) table: RwLock<Table>,
 }
 
 /// A token that is in use, by one of its names. Others may have the same home.
-struct Token {
-    home: Home,
+pub(super) struct Token {
+    pub(super) home: Home,
     /// Whether the configuration names it: then it stays.
-    configured: bool,
+    pub(super) configured: bool,
+    /// What its members were made by.
+    pub(super) of: PoolMember,
     /// Managed keys that name it.
-    keys: usize,
+    pub(super) keys: usize,
 }
 
 /// What is let go of.
@@ -69,25 +84,29 @@ pub(super) struct Retired {
 }
 
 /// One member that was let go of, as long as a thread of it may live.
-struct Leaving {
-    token: TokenName,
-    worker: u32,
-    absence: Absence,
+pub(super) struct Leaving {
+    pub(super) token: TokenName,
+    /// The worker that waits for it; `None` where all of the token's do.
+    pub(super) worker: Option<u32>,
+    pub(super) before: Before,
 }
 
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     /// By name, in lower case.
-    configured: HashMap<String, Home>,
-    tokens: HashMap<TokenName, Token>,
+    pub(super) libraries: HashMap<String, LibraryFacts>,
+    /// By name, in lower case.
+    pub(super) configured: HashMap<String, Home>,
+    /// Those of libraries that are not configured have no members.
+    pub(super) tokens: HashMap<TokenName, Token>,
     /// The token that each managed key names, by its UUID.
     named: HashMap<String, TokenName>,
-    in_order: Vec<Arc<Member>>,
-    lanes: Vec<Arc<Pool>>,
-    members_made: u32,
+    pub(super) in_order: Vec<Arc<Member>>,
+    pub(super) lanes: Vec<Arc<Pool>>,
+    pub(super) members_made: u32,
     /// Let go of, and not yet taken to their end.
     retired: Vec<Retired>,
-    leaving: Vec<Leaving>,
+    pub(super) leaving: Vec<Leaving>,
 }
 
 impl Pools {
@@ -98,37 +117,47 @@ impl Pools {
         limits: &Limits,
         telemetry: &Telemetry,
     ) -> Pools {
-        let facts = |library: &Library| LibraryFacts {
-            pin: library.pin.clone(),
-            sessions: library.sessions,
-            workers: if library.isolated { u32::try_from(library.workers.max(1)).unwrap_or(1) } else { 1 },
-            isolated: library.isolated,
-            wake: if library.computes_here { Wake::Chain } else { Wake::Each },
-        };
         let weights = Arc::new(namespaces.iter().map(|known| (known.path.clone(), known.weight)).collect());
         let this = Pools {
             limits: limits.clone(),
             nowhere: pool(NO_POOL, Wake::Chain, limits, &weights, telemetry),
             weights,
-            libraries: libraries.iter().map(|library| (library.name.to_lowercase(), facts(library))).collect(),
             telemetry: telemetry.clone(),
             table: RwLock::default(),
         };
-        pools.iter().for_each(|pool| this.configure(pool));
+        {
+            let mut table = this.table.write();
+            let facts = |library: &Library| (library.name.to_lowercase(), LibraryFacts::of(library, 0));
+            table.libraries = libraries.iter().map(facts).collect();
+            pools.iter().for_each(|pool| this.configure(&mut table, pool, None));
+        }
         this
     }
 
-    fn configure(&self, configured: &KmsPool) {
-        let chain = configured.members.iter().all(|member| self.wake(&member.library) == Wake::Chain);
-        let pool = self.pool(&configured.name, if chain { Wake::Chain } else { Wake::Each });
-        let mut table = self.table.write();
-        let members: Vec<_> =
-            configured.members.iter().flat_map(|member| self.add(&mut table, &pool, member, true)).collect();
+    /// Has a pool serve as configured: with the lane that `was` its, if it had one, and those of its members that are there.
+    pub(super) fn configure(&self, table: &mut Table, configured: &KmsPool, was: Option<Arc<Pool>>) {
+        let chain = configured.members.iter().all(|member| table.wake(&member.library) == Wake::Chain);
+        let wake = if chain { Wake::Chain } else { Wake::Each };
+        let pool = was.unwrap_or_else(|| self.pool(&configured.name, wake));
+        pool.lane.wake_by(wake);
+        let mut members = Vec::new();
+        for member in &configured.members {
+            let name = (member.library.to_lowercase(), member.token.clone());
+            match table.tokens.get(&name) {
+                Some(token) => members.extend(token.home.1.iter().cloned()),
+                None => members.extend(self.add(table, &pool, member, true)),
+            }
+        }
         table.configured.insert(configured.name.to_lowercase(), (pool, members));
     }
 
-    fn wake(&self, library: &str) -> Wake {
-        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
+    /// A token by itself: its members are made, behind a lane of their own.
+    pub(super) fn begin_alone(&self, table: &mut Table, library: &str, token: &TokenName, was: Option<Arc<Pool>>) {
+        let wake = table.wake(&token.0);
+        let pool = was.unwrap_or_else(|| self.pool(&alone(library, &token.1), wake));
+        pool.lane.wake_by(wake);
+        let of = PoolMember { library: token.0.clone(), token: token.1.clone(), pin: None, max_sessions: None };
+        self.add(table, &pool, &of, false);
     }
 
     fn pool(&self, name: &str, wake: Wake) -> Arc<Pool> {
@@ -137,37 +166,21 @@ impl Pools {
 
     /// Makes the members of a token: one a worker process, or one.
     fn add(&self, table: &mut Table, pool: &Arc<Pool>, of: &PoolMember, configured: bool) -> Vec<Arc<Member>> {
-        let library = of.library.to_lowercase();
-        let Some(facts) = self.libraries.get(&library) else { return Vec::new() };
-        let token = (library, of.token.clone());
-        let sessions = of.max_sessions.or(facts.sessions);
-        let workers = facts.workers_with(sessions);
-        let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
-        let (mut kin, coming_up) = (None, Arc::default());
-        let members: Vec<Arc<Member>> = numbers
-            .map(|worker| {
-                table.members_made = table.members_made.saturating_add(1);
-                let mut member = Member::new(MemberId(table.members_made), pool, &token.0, &token.1, worker);
-                member.pin = of.pin.clone().or_else(|| facts.pin.clone());
-                member.sessions = sessions.map(|all| share(all, workers, worker));
-                let before = table.leaving.iter().filter(|left| left.token == token && left.worker == worker);
-                member.before = before.map(|left| left.absence.clone()).collect();
-                (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
-                member.coming_up = Arc::clone(&coming_up);
-                Arc::new(member)
-            })
-            .collect();
+        let token = (of.library.to_lowercase(), of.token.clone());
+        let members = table.make_members(pool, of, &token, configured);
         table.in_order.extend(members.iter().cloned());
         if table.lanes.iter().all(|known| !Arc::ptr_eq(known, pool)) {
             table.lanes.push(Arc::clone(pool));
             pool.show_limits();
         }
-        table.tokens.insert(token, Token { home: (Arc::clone(pool), members.clone()), configured, keys: 0 });
+        let home = (Arc::clone(pool), members.clone());
+        table.tokens.insert(token, Token { home, configured, of: of.clone(), keys: 0 });
         members
     }
 
     /// The pool and the members that may hold the managed key `uuid`: all of the pool `library` names, or those of one
-    /// token. From now on the key names that token, and none it named before.
+    /// token. From now on the key names that token, and none it named before; also where its library is not configured, and
+    /// is some day.
     pub(super) fn name(&self, uuid: &str, library: &str, token: Option<&TokenSelector>) -> Result<Home, Fault> {
         let name = library.to_lowercase();
         let mut table = self.table.write();
@@ -176,33 +189,17 @@ impl Pools {
             return table.pool(&name).ok_or_else(|| no_pool(library));
         };
         let token = (name, token.clone());
-        if table.named.get(uuid) == Some(&token)
-            && let Some(known) = table.tokens.get(&token)
-        {
-            return Ok(known.home.clone());
-        }
-        table.release(uuid);
-        if !self.libraries.contains_key(&token.0) {
-            return Err(no_library(library));
-        }
-        if !table.tokens.contains_key(&token) {
-            table.leaving.retain(|left| !left.absence.is_over());
-            if table.lanes.len() + table.leaving.len() >= POOLS_MAX {
-                let what = format!(
-                    "{POOLS_MAX} tokens are in use, which is the most allowed; delete the managed keys of those that are not \
-                     needed"
-                );
-                return Err(Fault::Unavailable { what });
+        if table.named.get(uuid) != Some(&token) || !table.tokens.contains_key(&token) {
+            table.release(uuid);
+            if !table.tokens.contains_key(&token) {
+                table.check_room()?;
+                self.begin_alone(&mut table, library, &token, None);
             }
-            let pool = self.pool(&format!("{library}/{}", token.1), self.wake(library));
-            let of = PoolMember { library: token.0.clone(), token: token.1.clone(), pin: None, max_sessions: None };
-            self.add(&mut table, &pool, &of, false);
+            let Some(known) = table.tokens.get_mut(&token) else { return Err(no_library(library)) };
+            known.keys += 1;
+            table.named.insert(uuid.to_owned(), token.clone());
         }
-        let Some(known) = table.tokens.get_mut(&token) else { return Err(no_library(library)) };
-        known.keys += 1;
-        let home = known.home.clone();
-        table.named.insert(uuid.to_owned(), token);
-        Ok(home)
+        table.home(library, &token)
     }
 
     /// The managed key `uuid` names no token any more. If it was the last of one that the configuration does not name, that
@@ -251,14 +248,7 @@ impl Pools {
         let name = library.to_lowercase();
         let table = self.table.read();
         let Some(token) = token else { return table.pool(&name).ok_or_else(|| no_pool(library)) };
-        if !self.libraries.contains_key(&name) {
-            return Err(no_library(library));
-        }
-        let known = table.tokens.get(&(name, token.clone()));
-        known.map(|token| token.home.clone()).ok_or_else(|| {
-            let what = format!("token {token} of kms_library {library:?} was let go of: no managed key names it");
-            Fault::Unavailable { what }
-        })
+        table.home(library, &(name, token.clone()))
     }
 
     /// Whether the configuration names this token.
@@ -285,6 +275,59 @@ impl Pools {
 impl Table {
     fn pool(&self, name: &str) -> Option<Home> {
         self.configured.get(name).cloned()
+    }
+
+    fn home(&self, library: &str, token: &TokenName) -> Result<Home, Fault> {
+        if !self.libraries.contains_key(&token.0) {
+            return Err(no_library(library));
+        }
+        self.tokens.get(token).map(|token| token.home.clone()).ok_or_else(|| {
+            let what = format!("token {} of kms_library {library:?} was let go of: no managed key names it", token.1);
+            Fault::Unavailable { what }
+        })
+    }
+
+    fn wake(&self, library: &str) -> Wake {
+        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
+    }
+
+    /// Refuses one token more than there may be.
+    fn check_room(&mut self) -> Result<(), Fault> {
+        self.leaving.retain(|left| !left.before.absence.is_over());
+        if self.lanes.len() + self.leaving.len() < POOLS_MAX {
+            return Ok(());
+        }
+        let what = format!(
+            "{POOLS_MAX} tokens are in use, which is the most allowed; delete the managed keys of those that are not needed"
+        );
+        Err(Fault::Unavailable { what })
+    }
+
+    fn make_members(
+        &mut self,
+        pool: &Arc<Pool>,
+        of: &PoolMember,
+        token: &TokenName,
+        configured: bool,
+    ) -> Vec<Arc<Member>> {
+        let Some(facts) = self.libraries.get(&token.0) else { return Vec::new() };
+        let sessions = of.max_sessions.or(facts.sessions);
+        let workers = facts.workers_with(sessions);
+        let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
+        let (mut kin, coming_up) = (None, Arc::default());
+        let made = numbers.map(|worker| {
+            self.members_made = self.members_made.saturating_add(1);
+            let mut member = Member::new(MemberId(self.members_made), pool, &token.0, &token.1, worker);
+            member.process = if facts.isolated { self.members_made } else { facts.process };
+            member.pin = of.pin.clone().or_else(|| facts.pin.clone());
+            member.sessions = sessions.map(|all| share(all, workers, worker));
+            let waits = |left: &&Leaving| left.token == *token && left.worker.is_none_or(|number| number == worker);
+            member.before = self.leaving.iter().filter(waits).map(|left| left.before.clone()).collect();
+            (member.kin, member.configured) = (*kin.get_or_insert(member.id), configured);
+            member.coming_up = Arc::clone(&coming_up);
+            Arc::new(member)
+        });
+        made.collect()
     }
 
     fn release(&mut self, uuid: &str) {
@@ -319,11 +362,11 @@ impl Table {
         let Some(home) = home else { return };
         self.in_order.retain(|member| home.1.iter().all(|gone| gone.id != member.id));
         self.lanes.retain(|known| !Arc::ptr_eq(known, pool));
-        self.leaving.retain(|left| !left.absence.is_over());
+        self.leaving.retain(|left| !left.before.absence.is_over());
         self.leaving.extend(home.1.iter().map(|member| Leaving {
             token: (member.library.clone(), member.token.clone()),
-            worker: member.worker,
-            absence: member.absence.clone(),
+            worker: Some(member.worker),
+            before: Before { absence: member.absence.clone(), must_go: true },
         }));
         pool.end();
         self.retired.push(Retired { home, heir });
@@ -342,11 +385,20 @@ fn pool(
 }
 
 fn no_pool(name: &str) -> Fault {
-    Fault::Unavailable { what: format!("there is no kms_pool {name:?} in the configuration; add it and restart") }
+    Fault::Unavailable {
+        what: format!("there is no kms_pool {name:?} in the configuration; add it and reload it (SIGHUP)"),
+    }
 }
 
 fn no_library(name: &str) -> Fault {
-    Fault::Unavailable { what: format!("there is no kms_library {name:?} in the configuration; add it and restart") }
+    Fault::Unavailable {
+        what: format!("there is no kms_library {name:?} in the configuration; add it and reload it (SIGHUP)"),
+    }
+}
+
+/// What the pool of a token by itself is called.
+pub(super) fn alone(library: &str, token: &TokenSelector) -> String {
+    format!("{library}/{token}")
 }
 
 /// A worker's part of the sessions of its token: of a token of one member, all.

@@ -91,14 +91,14 @@ fn a_token_is_in_use_while_a_key_names_it_and_a_configured_one_always() {
     assert!(retired(&pools).is_empty() && pools.find("hsm", Some(&label("one"))).is_ok());
     // What was let go of is made anew, and waits for the one before.
     let (_, again) = pools.name("a", "hsm", Some(&label("x"))).unwrap();
-    assert!(again[0].id != members[0].id && again[0].before.len() == 1 && !again[0].before[0].is_over());
+    assert!(again[0].id != members[0].id && again[0].before.len() == 1 && !again[0].before[0].absence.is_over());
     pools.leave("a", "hsm", Some(&label("y")));
     assert!(!pools.has_retired());
     pools.leave("a", "HSM", Some(&label("x")));
     assert_eq!(retired(&pools), ["x"]);
     drop((members, again));
     let (_, last) = pools.name("a", "hsm", Some(&label("x"))).unwrap();
-    assert!(last[0].before.iter().all(super::presence::Absence::is_over));
+    assert!(last[0].before.iter().all(|before| before.absence.is_over()));
 }
 
 #[test]

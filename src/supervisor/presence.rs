@@ -14,6 +14,15 @@ pub(super) struct Presence(#[expect(dead_code, reason = "it says something by be
 #[derive(Clone)]
 pub(super) struct Absence(Receiver<Infallible>);
 
+/// One that was there before a member.
+#[derive(Clone)]
+pub(super) struct Before {
+    pub(super) absence: Absence,
+    /// Whether it must have gone first, since it is logged in by the same state of the same code. One that runs elsewhere is
+    /// only waited for, so that the token need not bear both at once.
+    pub(super) must_go: bool,
+}
+
 /// Both ends, for a new member.
 pub(super) fn pair() -> (Presence, Absence) {
     let (present, absent) = bounded(0);

@@ -86,6 +86,7 @@ fn ways(kind: KeyKind) -> &'static [Way] {
         KeyKind::Rsa { .. } => RSA,
         KeyKind::Ec(_) => &[Way::Sign(SignatureScheme::Ecdsa)],
         KeyKind::Ed25519 => &[Way::Sign(SignatureScheme::Ed25519)],
+        KeyKind::MlDsa(_) => &[Way::Sign(SignatureScheme::MlDsa)],
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => &[],
     }
 }
@@ -116,7 +117,7 @@ fn sign_and_check(
     random: &[u8],
 ) -> Result<bool, BackendError> {
     let challenge = [DOMAIN, random].concat();
-    let (hash, input) = if scheme == SignatureScheme::Ed25519 {
+    let (hash, input) = if scheme.takes_message() {
         (Hash::None, SignInput::Message(Bytes::from(challenge)))
     } else {
         (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, &challenge).map_err(keep)?))

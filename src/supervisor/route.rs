@@ -269,8 +269,8 @@ impl KeyRoute {
     }
 
     /// The members that hold the key.
-    pub(super) fn holding(&self) -> Vec<MemberId> {
-        self.set.load().holders.iter().map(|holder| holder.member).collect()
+    pub(super) fn holding(self: &Arc<Self>) -> Vec<MemberId> {
+        self.latest().set.load().holders.iter().map(|holder| holder.member).collect()
     }
 
     /// How many members hold the key.
@@ -288,7 +288,7 @@ impl KeyRoute {
     }
 
     /// Has jobs wait for the proof of `member`, which is under way.
-    fn expect_holder(&self, member: MemberId) {
+    pub(super) fn expect_holder(&self, member: MemberId) {
         self.set.rcu(|set| {
             let mut set = KeySet::clone(set);
             if !set.returning.contains(&member) && set.holders.iter().all(|holder| holder.member != member) {
@@ -325,7 +325,15 @@ impl KeyRoute {
         self.set.rcu(|set| KeySet { absence: Some(why.clone()), ..set.without(member) });
     }
 
-    /// Says why nobody will ever hold it.
+    /// Takes `member`, which has left for good, out of the key set. It is the reason for the askers only where there is none.
+    pub(super) fn leave_holder(&self, member: MemberId, why: &Fault) {
+        self.set.rcu(|set| {
+            let absence = set.absence.clone().or_else(|| Some(why.clone()));
+            KeySet { absence, ..set.without(member) }
+        });
+    }
+
+    /// Says why nobody holds it.
     pub(super) fn nobody_holds(&self, why: Fault) {
         self.set.store(Arc::new(KeySet { absence: Some(why), ..KeySet::default() }));
     }

@@ -110,6 +110,11 @@ impl Seats {
         asleep
     }
 
+    /// Forgets a member whose sessions have all gone: many come and go while a lane stays.
+    pub(super) fn forget(&mut self, id: MemberId) {
+        self.members.retain(|(known, of)| *known != id || !of.seated.is_empty() || !of.asleep.is_empty());
+    }
+
     /// Whether somebody sleeps.
     pub(super) fn has_sleepers(&self) -> bool {
         self.members.iter().any(|(_, member)| !member.asleep.is_empty())

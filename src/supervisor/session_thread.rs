@@ -319,6 +319,16 @@ impl SessionThread {
             if result.is_ok() {
                 work.key.learn(&work.operation, took);
             }
+            if let Err(error) = result
+                && error.fate == Fate::Reopen
+                && matches!(work.operation, KeyOperation::Decrypt { .. })
+            {
+                let error = error.clone();
+                self.watch.begin_call(*now);
+                *result = decrypt_again(session.as_mut(), work, *handle, error);
+                self.watch.end_call();
+                *now = Instant::now();
+            }
             let class = work.terms.class;
             self.metrics.job_finished(took, class, result.is_ok());
             let tenant = work.key.metrics();
@@ -531,6 +541,28 @@ impl SessionThread {
                 Err(error)
             }
         }
+    }
+}
+
+/// What a failed decryption comes to. Many devices have but one word for bytes that do not decrypt and for trouble of their own;
+/// clients could have sessions closed by sending the former. Where the key is well in this session, and fails the same bytes in the
+/// same way again, they are at fault.
+fn decrypt_again(
+    session: &mut dyn Session,
+    work: &Work,
+    handle: u64,
+    error: BackendError,
+) -> Result<Bytes, BackendError> {
+    let identity = work.key.identity();
+    if !matches!(proof::is_key(session, handle, identity), Ok(true)) {
+        return Err(error);
+    }
+    match session.perform(handle, identity.kind(), &work.operation) {
+        Err(again) if again.cause == error.cause => {
+            let reason = format!("the token refuses the input twice, and nothing else: {}", again.fault);
+            Err(BackendError { fault: Fault::invalid(reason), fate: Fate::Keep, cause: again.cause })
+        }
+        result => result,
     }
 }
 

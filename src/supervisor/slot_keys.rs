@@ -143,6 +143,15 @@ impl SlotKeys {
         self.held = 0;
     }
 
+    /// The member leaves for good: it holds none of them any more.
+    pub(super) fn leave(&mut self, member: &Member, why: &Fault) {
+        for key in self.by_uuid.values_mut() {
+            key.route.leave_holder(member.id, &unavailable(&key.spec, why));
+            key.held = false;
+        }
+        self.held = 0;
+    }
+
     /// Has every key tried at the next look.
     pub(super) fn prove_soon(&mut self) {
         let now = Instant::now();

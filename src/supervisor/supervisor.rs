@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::overseer::{Overseer, Start, StopAll, ToMember};
 use super::pins::PinMemory;
 use super::pools::{Home, Pools};
+use super::reconfigure::Reconfigure;
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
@@ -64,8 +66,30 @@ pub struct Supervisor {
 pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) routes: Arc<Routes>,
-    pub(super) libraries: Vec<LibraryInfo>,
-    pub(super) tokens_per_namespace: usize,
+    pub(super) known: ArcSwap<Known>,
+}
+
+/// What is told of the configuration.
+#[derive(Default)]
+pub(super) struct Known {
+    libraries: Arc<[LibraryInfo]>,
+    tokens_per_namespace: usize,
+}
+
+impl Shared {
+    /// Tells of the configuration as it is now.
+    pub(super) fn know<'l>(&self, libraries: impl Iterator<Item = &'l Library>, pools: &[KmsPool], limits: &Limits) {
+        let library = |library: &Library| {
+            let (name, has_pin) = (library.name.clone(), library.pin.is_some());
+            LibraryInfo { name, has_pin, is_pool: false }
+        };
+        let pool = |pool: &KmsPool| LibraryInfo { name: pool.name.clone(), has_pin: true, is_pool: true };
+        let mut libraries: Vec<LibraryInfo> = libraries.map(library).collect();
+        libraries.sort_by(|a, b| a.name.cmp(&b.name));
+        libraries.extend(pools.iter().map(pool));
+        let known = Known { libraries: libraries.into(), tokens_per_namespace: limits.tokens_per_namespace };
+        self.known.store(Arc::new(known));
+    }
 }
 
 /// What a supervisor supervises.
@@ -80,28 +104,58 @@ pub struct Plan {
     pub limits: Limits,
 }
 
+/// What another configuration changes of a [`Plan`].
+pub struct Change {
+    /// The libraries that are new, and those whose members are to be made anew.
+    pub made: Vec<Remade>,
+    /// The names of those that are no more.
+    pub removed: Vec<String>,
+    /// Every pool there is now.
+    pub pools: Vec<KmsPool>,
+    /// The bounds by which members are made from now on. Those of lanes stay as they were at the start.
+    pub limits: Limits,
+}
+
+/// A library that is new, or configured anew.
+pub struct Remade {
+    /// As it is now.
+    pub library: Library,
+    /// Whether its code runs elsewhere than before: it is another file, or in another process.
+    pub elsewhere: bool,
+}
+
+impl Change {
+    /// Whether the members of this library, in lower case, cannot stay.
+    pub(super) fn touches(&self, library: &str) -> bool {
+        let made = self.made.iter().map(|made| made.library.name.as_str());
+        made.chain(self.removed.iter().map(String::as_str)).any(|name| name.eq_ignore_ascii_case(library))
+    }
+}
+
 impl Supervisor {
     /// Starts it on the running actix system.
     pub fn start(plan: Plan, pins: Arc<dyn PinMemory>, telemetry: Telemetry) -> Supervisor {
         let Plan { libraries, pools, namespaces, limits } = plan;
-        let library = |library: &Library| {
-            let (name, has_pin) = (library.name.clone(), library.pin.is_some());
-            LibraryInfo { name, has_pin, is_pool: false }
-        };
-        let pool = |pool: &KmsPool| LibraryInfo { name: pool.name.clone(), has_pin: true, is_pool: true };
         let shared = Arc::new(Shared {
             pools: Pools::new(&libraries, &pools, &namespaces, &limits, &telemetry),
             routes: Arc::default(),
-            libraries: libraries.iter().map(library).chain(pools.iter().map(pool)).collect(),
-            tokens_per_namespace: limits.tokens_per_namespace,
+            known: ArcSwap::default(),
         });
+        shared.know(libraries.iter(), &pools, &limits);
         let start = Start { shared: Arc::clone(&shared), libraries, limits, pins, telemetry };
         Supervisor { shared, address: Overseer::start(start) }
     }
 
     /// The libraries and pools configured.
-    pub fn libraries(&self) -> &[LibraryInfo] {
-        &self.shared.libraries
+    pub fn libraries(&self) -> Arc<[LibraryInfo]> {
+        Arc::clone(&self.shared.known.load().libraries)
+    }
+
+    /// Takes another configuration over. Members that do not fit it finish what they have in hand and go; others come in
+    /// their places, and what waits in the lanes waits for those, within its deadline.
+    pub async fn reconfigure(&self, change: Change) {
+        // A supervisor that is gone has nothing left to change.
+        let _ = self.address.send(Reconfigure(change)).await;
     }
 
     /// Brings up the members of configured pools, whether a key needs them yet or not: so a dead one is seen before. Not
@@ -112,7 +166,7 @@ impl Supervisor {
 
     /// Tokens that the managed keys of one namespace may name beside those that the configuration names.
     pub fn tokens_per_namespace(&self) -> usize {
-        self.shared.tokens_per_namespace
+        self.shared.known.load().tokens_per_namespace
     }
 
     /// Whether the configuration names this token of a library, as a member of a pool.

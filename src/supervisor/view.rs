@@ -1,6 +1,7 @@
 //! What is seen of the members from outside: all of them, or what concerns some keys. A tenant sees no more than that.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::pool::Member;
 use super::route::{KeyRoute, MemberId};
@@ -18,7 +19,7 @@ pub struct KeyPlace<'a> {
     /// Its token; `None` where `library` names a pool.
     pub token: Option<&'a TokenSelector>,
     /// Its route, once there was a first use.
-    pub route: Option<&'a KeyRoute>,
+    pub route: Option<&'a Arc<KeyRoute>>,
 }
 
 impl Supervisor {

@@ -61,7 +61,7 @@ impl System {
         let (handle, public) = handle.ready(call.deadline).await?;
         let mut message = vec![0; TEST_BYTES];
         SystemRandom::new().fill(&mut message).map_err(|_| Fault::internal("the system's random generator fails"))?;
-        let (hash, input) = if scheme == SignatureScheme::Ed25519 {
+        let (hash, input) = if scheme.takes_message() {
             (Hash::None, SignInput::Message(Bytes::from(message)))
         } else {
             (hash, SignInput::Digest(crypto::digest(hash, &message)?))

@@ -17,14 +17,14 @@ impl LibraryMetrics {
         self.count(list::WORKER_STARTS, Some(token), ok);
     }
 
-    /// Looked up by name: it is rare. What is counted of a token goes with its pool.
+    /// Looked up by name: it is rare. What is counted of a token goes with its members.
     fn count(&self, name: &'static str, token: Option<&str>, ok: bool) {
         let Some((telemetry, library)) = &self.0 else { return };
         let mut labels = vec![("library", library.as_str()), ("result", if ok { "ok" } else { "failed" })];
         labels.extend(token.map(|token| ("token", token)));
         match token.map(|token| telemetry.0.pools.of_token(library, token)) {
             None => counter(&telemetry.0.recorder, name, &labels).increment(1),
-            Some(pool) => pool.iter().for_each(|pool| counter(pool.recorder(), name, &labels).increment(1)),
+            Some(member) => member.iter().for_each(|of| counter(of.scope.recorder(), name, &labels).increment(1)),
         }
     }
 }

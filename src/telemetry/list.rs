@@ -67,6 +67,10 @@ pub(super) const STORE_GROUPS: &str = "keyway_store_groups";
 pub(super) const STORE_RECORDS: &str = "keyway_store_records_written";
 pub(super) const BUILD_INFO: &str = "keyway_build_info";
 pub(super) const START_TIME: &str = "keyway_start_time_seconds";
+pub(super) const RELOADS: &str = "keyway_config_reloads_total";
+pub(super) const RELOAD_OK: &str = "keyway_config_last_reload_ok";
+pub(super) const RELOADED_TIME: &str = "keyway_config_loaded_time_seconds";
+pub(super) const RESTART_NEEDED: &str = "keyway_config_restart_needed";
 pub(super) const PROCESS_MEMORY: &str = "keyway_resident_memory_bytes";
 pub(super) const PROCESS_FDS: &str = "keyway_open_fds";
 pub(super) const PROCESS_THREADS: &str = "keyway_threads";
@@ -204,6 +208,15 @@ pub const METRICS: &[MetricInfo] = &[
     metric(STORE_RECORDS, Gauge, &[], "Records those commits wrote."),
     metric(BUILD_INFO, Gauge, &["version"], "Always 1; the version is in the label."),
     metric(START_TIME, Gauge, &[], "When the daemon started, in Unix time."),
+    metric(RELOADS, Counter, &["result"], "Times the configuration was read again: taken over, or refused as a whole."),
+    metric(RELOAD_OK, Gauge, &[], "1 unless the configuration was refused when it was last read again."),
+    metric(RELOADED_TIME, Gauge, &[], "When the configuration in force was read, in Unix time."),
+    metric(
+        RESTART_NEEDED,
+        Gauge,
+        &[],
+        "Settings of the configuration that differ from those in force until a restart.",
+    ),
     metric(PROCESS_MEMORY, Gauge, &[], "Resident memory of the daemon."),
     metric(PROCESS_FDS, Gauge, &[], "File descriptors the daemon has open."),
     metric(PROCESS_THREADS, Gauge, &[], "Threads of the daemon."),

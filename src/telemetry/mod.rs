@@ -12,6 +12,7 @@ mod list;
 pub mod log;
 mod pools;
 mod process;
+mod reloads;
 mod scopes;
 
 use std::sync::{Arc, OnceLock};
@@ -49,6 +50,7 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
     pools: scopes::Pools,
@@ -72,6 +74,7 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),
             pools: scopes::Pools::default(),
@@ -294,6 +297,29 @@ mod tests {
         telemetry.library("dev").worker_started("one", true);
         let text = telemetry.render();
         assert!(!text.contains(r#""one""#) && text.contains(r#"token="two""#), "{text}");
+    }
+
+    #[test]
+    fn a_member_that_is_gone_leaves_its_pool_and_the_next_of_its_labels_begins_anew() {
+        let telemetry = Telemetry::new();
+        let pool = telemetry.pool("dev");
+        let counted = |telemetry: &Telemetry| {
+            let text = telemetry.render();
+            let lines =
+                text.lines().filter(|line| line.starts_with("keyway_logins_total{") && line.contains(r#""ok""#));
+            lines.filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let old = pool.member(MEMBER);
+        old.login(None, LoginLabel::Ok);
+        telemetry.library("dev").worker_started("keyway-dev", true);
+        assert_eq!(counted(&telemetry), ["1"]);
+        old.end();
+        old.login(None, LoginLabel::Ok);
+        assert!(counted(&telemetry).is_empty() && !telemetry.render().contains("keyway_worker_starts_total{"));
+        pool.tenant("root").refused();
+        let _new = pool.member(MEMBER);
+        assert_eq!(counted(&telemetry), ["0"]);
+        assert!(telemetry.render().contains(r#"keyway_lane_refused_total{pool="dev",namespace="root"} 1"#));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use super::histogram::{Buckets, Histogram};
+use super::scopes::MemberScope;
 use super::{LoginLabel, PoolMetrics, count, count_bytes, counter, gauge, list};
 use crate::model::{Class, MemberState};
 
@@ -95,6 +96,7 @@ pub struct SessionCounts {
 /// One member.
 pub struct MemberMetrics {
     pool: Arc<PoolMetrics>,
+    own: Arc<MemberScope>,
     labels: [String; 4],
     states: [Gauge; MemberState::ALL.len()],
     sessions: [Gauge; 3],
@@ -129,7 +131,7 @@ impl ByCause {
             let mut labels = of.labels().to_vec();
             labels.push(("cause", cause));
             labels.extend(result.map(|result| ("result", result)));
-            counter(of.pool.recorder(), self.name, &labels)
+            counter(of.own.scope.recorder(), self.name, &labels)
         });
         counted.increment(more);
     }
@@ -154,7 +156,7 @@ impl MemberMetrics {
         let seconds = cell.get_or_init(|| {
             let [pool, library, token, worker] = self.labels();
             let labels = [pool, library, token, worker, ("class", class.label())];
-            self.pool.histograms().get(list::JOB_DEVICE_SECONDS, Buckets::Fine, &labels)
+            self.own.scope.histograms().get(list::JOB_DEVICE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(took);
     }
@@ -205,6 +207,11 @@ impl MemberMetrics {
         self.key_mismatches.increment(1);
     }
 
+    /// The member is gone, and every series of it. Whoever still works for it counts for nobody.
+    pub fn end(&self) {
+        self.pool.end_scope(&self.own);
+    }
+
     /// So many of its sessions failed that it was taken down.
     pub fn breaker_opened(&self) {
         self.breaker.increment(1);
@@ -232,14 +239,15 @@ impl PoolMetrics {
 
     /// The handles of one member.
     pub fn member(self: &Arc<Self>, of: MemberLabels<'_>) -> MemberMetrics {
-        self.note_token(of.library, of.token);
-        let recorder = self.recorder();
+        let own = self.member_scope(of.library, of.token);
+        let recorder = own.scope.recorder();
         let worker = of.worker.to_string();
         let labels = [("pool", self.name()), ("library", of.library), ("token", of.token), ("worker", &*worker)];
         let with = |name, value| [labels[0], labels[1], labels[2], labels[3], (name, value)];
         let results = |name| ["ok", "failed"].map(|result| counter(recorder, name, &with("result", result)));
         let metrics = MemberMetrics {
             pool: Arc::clone(self),
+            own: Arc::clone(&own),
             labels: [self.name(), of.library, of.token, &worker].map(str::to_owned),
             states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
             sessions: ["serving", "opening", "stuck"]

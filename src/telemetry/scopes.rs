@@ -1,5 +1,5 @@
-//! Pools come and go, and what was counted of one goes with it. So each counts in a recorder of its own, and an exposition
-//! is made of them all.
+//! Pools and their members come and go, and what was counted of one goes with it. So each counts in a recorder of its own,
+//! and an exposition is made of them all.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -11,19 +11,18 @@ use parking_lot::Mutex;
 use super::histogram::Histograms;
 use super::{METRICS, MetricKind, Telemetry};
 
-/// One pool's own recorder. It is exposed until [`Telemetry::end_pool`]; whoever still counts in it then counts for nobody.
-pub struct PoolMetrics {
-    name: String,
+/// What counts apart from all else, and is shown until it is let go of.
+pub(super) struct Scope {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     histograms: Histograms,
-    /// The library and token of each member.
-    tokens: Mutex<Vec<(String, String)>>,
 }
 
-impl PoolMetrics {
-    pub(super) fn name(&self) -> &str {
-        &self.name
+impl Scope {
+    fn new() -> Scope {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        Scope { recorder, handle, histograms: Histograms::default() }
     }
 
     pub(super) fn recorder(&self) -> &PrometheusRecorder {
@@ -34,12 +33,58 @@ impl PoolMetrics {
         &self.histograms
     }
 
-    pub(super) fn note_token(&self, library: &str, token: &str) {
-        self.tokens.lock().push((library.to_owned(), token.to_owned()));
+    fn render(&self) -> [String; 2] {
+        [self.handle.render(), self.histograms.render()]
+    }
+}
+
+/// One member's own, since members come and go while their pool stays.
+pub(super) struct MemberScope {
+    library: String,
+    token: String,
+    pub(super) scope: Scope,
+}
+
+/// One pool's own recorder. It is exposed until [`Telemetry::end_pool`]; whoever still counts in it then counts for nobody.
+pub struct PoolMetrics {
+    name: String,
+    scope: Scope,
+    members: Mutex<Vec<Arc<MemberScope>>>,
+}
+
+impl PoolMetrics {
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
-    fn has_token(&self, library: &str, token: &str) -> bool {
-        self.tokens.lock().iter().any(|known| known.0 == library && known.1 == token)
+    pub(super) fn recorder(&self) -> &PrometheusRecorder {
+        self.scope.recorder()
+    }
+
+    pub(super) fn histograms(&self) -> &Histograms {
+        self.scope.histograms()
+    }
+
+    /// Where a member of this token counts; exposed until [`PoolMetrics::end_scope`].
+    pub(super) fn member_scope(&self, library: &str, token: &str) -> Arc<MemberScope> {
+        let (library, token, scope) = (library.to_owned(), token.to_owned(), Scope::new());
+        let member = Arc::new(MemberScope { library, token, scope });
+        self.members.lock().push(Arc::clone(&member));
+        member
+    }
+
+    pub(super) fn end_scope(&self, member: &Arc<MemberScope>) {
+        self.members.lock().retain(|known| !Arc::ptr_eq(known, member));
+    }
+
+    fn of_token(&self, library: &str, token: &str) -> Option<Arc<MemberScope>> {
+        self.members.lock().iter().find(|known| known.library == library && known.token == token).cloned()
+    }
+
+    fn render(&self) -> Vec<String> {
+        let members = self.members.lock().clone();
+        let members = members.iter().flat_map(|member| member.scope.render());
+        self.scope.render().into_iter().chain(members).collect()
     }
 }
 
@@ -51,22 +96,20 @@ impl Pools {
     /// Whoever makes or ends a pool holds up others, and does not wait until all are rendered.
     pub(super) fn render(&self) -> Vec<String> {
         let pools = self.0.lock().clone();
-        pools.iter().flat_map(|pool| [pool.handle.render(), pool.histograms.render()]).collect()
+        pools.iter().flat_map(|pool| pool.render()).collect()
     }
 
-    /// The pool with a member of this token.
-    pub(super) fn of_token(&self, library: &str, token: &str) -> Option<Arc<PoolMetrics>> {
-        self.0.lock().iter().find(|pool| pool.has_token(library, token)).cloned()
+    /// Where a member of this token counts; the first of them, if there are several.
+    pub(super) fn of_token(&self, library: &str, token: &str) -> Option<Arc<MemberScope>> {
+        self.0.lock().iter().find_map(|pool| pool.of_token(library, token))
     }
 }
 
 impl Telemetry {
     /// Where a pool of this name counts.
     pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        let (name, histograms, tokens) = (name.to_owned(), Histograms::default(), Mutex::default());
-        let pool = Arc::new(PoolMetrics { name, recorder, handle, histograms, tokens });
+        let pool = PoolMetrics { name: name.to_owned(), scope: Scope::new(), members: Mutex::default() };
+        let pool = Arc::new(pool);
         self.0.pools.0.lock().push(Arc::clone(&pool));
         pool
     }

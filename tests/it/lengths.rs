@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::daemon::{Daemon, Setup, wait_for};
 use crate::load::Load;
-use crate::rig::{Rig, probing};
+use crate::rig::{self, Rig, probing};
+use crate::sim::Sim;
+use crate::token::{self, Token};
 
 /// One token with two sessions, and two keys of which `doc` is in use.
 async fn alone(stanza: &'static str) -> Rig {
@@ -70,5 +72,34 @@ async fn a_signature_of_a_wrong_length_leaves_for_nobody() {
         load.until_done(20);
         load.stop().assert_none_lost();
         assert_eq!(rig.sum("keyway_wrong_signatures_total", &[]), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn what_was_encrypted_or_decrypted_at_a_wrong_length_is_done_again() {
+    for stanza in ["max_sessions = 1", "max_sessions = 1\n isolation = \"process\""] {
+        let token = Token::absent();
+        let sim = Sim::null_kinds(token::module(), &rig::module(&token), &["aes256", "hmac512"]);
+        let rig = Rig::on(token, sim, Setup { more: probing(""), stanza, ..Setup::default() }).await;
+        let usages = |mechanism: &str, usages: &str| json!({"mechanism": mechanism, "usages": usages, "token_label": "one", "allow_generate_key": false});
+        rig.daemon.transit_key("aes256", usages("0x1087", "encrypt,decrypt")).await;
+        rig.daemon.transit_key("hmac512", usages("0x0251", "mac")).await;
+        let ciphertext =
+            rig.daemon.write("transit/encrypt/aes256", json!({"plaintext": "eA=="})).await["ciphertext"].clone();
+        let mac = rig.daemon.write("transit/hmac/hmac512", json!({"input": "eA=="})).await["hmac"].clone();
+        for function in ["C_Encrypt", "C_Decrypt", "C_Sign"] {
+            let before = causes(&rig.daemon);
+            rig.sim.steer(&format!("wrong-length {function} nth 1"));
+            let made =
+                rig.daemon.write("transit/encrypt/aes256", json!({"plaintext": "eA=="})).await["ciphertext"].clone();
+            for ciphertext in [&ciphertext, &made] {
+                let read = rig.daemon.write("transit/decrypt/aes256", json!({"ciphertext": ciphertext})).await;
+                assert_eq!(read["plaintext"], "eA==", "{function}");
+            }
+            assert_eq!(rig.daemon.write("transit/hmac/hmac512", json!({"input": "eA=="})).await["hmac"], mac);
+            // A decryption is tried again in the same session first.
+            assert!(causes(&rig.daemon) > before || function == "C_Decrypt", "{function}");
+            rig.sim.steer("clear");
+        }
     }
 }

@@ -5,12 +5,15 @@
 mod authorities;
 mod bench;
 mod bulk;
+mod clients;
 mod codes;
 mod daemon;
 mod deaths;
+mod encryption;
 mod fairness;
 mod hardware;
 mod hostile;
+
 mod isolation;
 mod lengths;
 mod life;
@@ -23,7 +26,9 @@ mod openssl;
 mod outages;
 mod pins;
 mod pools;
+mod post_quantum;
 mod python;
+mod reload;
 mod rig;
 mod signing;
 mod sim;

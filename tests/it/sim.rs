@@ -38,6 +38,12 @@ impl Sim {
         Sim::new(built, module, &json!({"null": {"slots": slots}}))
     }
 
+    /// One token that is made up, `one`, with keys of these kinds (`aes256` and their like), each labelled as its kind.
+    pub(crate) fn null_kinds(built: &Path, module: &Path, kinds: &[&str]) -> Sim {
+        let keys: Vec<Value> = kinds.iter().map(|kind| json!({"label": kind, "kind": kind})).collect();
+        Sim::new(built, module, &json!({"null": {"slots": [{"label": "one", "pin": PIN, "keys": keys}]}}))
+    }
+
     /// Tokens of SoftHSM2, which are made in a folder beside the module. Only one of these can be in a process: SoftHSM2
     /// has one state, and one place for its tokens.
     pub(crate) fn softhsm(built: &Path, module: &Path, tokens: &[&str]) -> Sim {

@@ -10,6 +10,8 @@ use crate::sim::{self, client};
 
 pub(crate) const LABEL: &str = "keyway-test";
 const SO_PIN: &str = "12345678";
+/// What object a process of its own is to make: label, id and value.
+const OBJECT: &str = "KEYWAY_TEST_OBJECT";
 
 /// A token and the folder it lives in.
 pub(crate) struct Token {
@@ -66,15 +68,49 @@ impl Token {
         self.tool(&[&["--token-label", LABEL, "--login", "--pin", PIN], &key[..]].concat());
     }
 
-    fn tool(&self, arguments: &[&str]) {
-        let module = real_module().to_str().unwrap().to_owned();
-        self.run("pkcs11-tool", &[&["--module", &module], arguments].concat());
+    /// Puts a secret key of this value, and of a type such as `AES:32`, into it.
+    pub(crate) fn import_secret(&self, label: &str, id: &str, kind: &str, value: &[u8]) {
+        let file = self.path(&format!("{label}.value"));
+        std::fs::write(&file, value).unwrap();
+        let key =
+            ["--write-object", file.to_str().unwrap(), "--type", "secrkey", "--key-type", kind, "--usage-decrypt"];
+        let named = ["--label", label, "--id", id, "--private"];
+        self.tool(&[&["--token-label", LABEL, "--login", "--pin", PIN], &key[..], &named].concat());
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) {
+    /// Puts a secret key of no particular kind into it. No tool of Debian's does: a process of its own is this very program, told
+    /// to run [`a_process_of_its_own_makes_an_object`] alone, since a module has one state in a process.
+    pub(crate) fn import_generic(&self, label: &str, id: &[u8], value: &[u8]) {
+        let object = [label.to_owned(), hex::encode(id), hex::encode(value)].join(":");
+        let program = std::env::current_exe().unwrap();
+        let alone = ["--exact", "token::a_process_of_its_own_makes_an_object", "--ignored"];
+        let done = Command::new(program).args(alone).envs(self.environment()).env(OBJECT, object).output().unwrap();
+        let told = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && told.contains("1 passed"), "{told}");
+    }
+
+    /// Takes a secret key out of it.
+    pub(crate) fn remove_secret(&self, id: &str) {
+        let login = ["--token-label", LABEL, "--login", "--pin", PIN];
+        self.tool(&[&login[..], &["--delete-object", "--type", "secrkey", "--id", id]].concat());
+    }
+
+    /// What it says of its objects of a type such as `secrkey`.
+    pub(crate) fn listed(&self, kind: &str) -> String {
+        let login = ["--token-label", LABEL, "--login", "--pin", PIN];
+        self.tool(&[&login[..], &["--list-objects", "--type", kind]].concat())
+    }
+
+    fn tool(&self, arguments: &[&str]) -> String {
+        let module = real_module().to_str().unwrap().to_owned();
+        self.run("pkcs11-tool", &[&["--module", &module], arguments].concat())
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
         let done = Command::new(program).args(arguments).envs(self.environment()).output();
         let done = done.unwrap_or_else(|error| panic!("{program}, which tests/run installs: {error}"));
         assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     /// What a process needs to reach this token through the counting module.
@@ -96,6 +132,34 @@ impl Token {
     pub(crate) fn calls(&self, function: &str) -> u64 {
         client::calls(&self.path("sim"), function).unwrap()
     }
+}
+
+#[test]
+#[ignore = "the work of a process that another story starts"]
+fn a_process_of_its_own_makes_an_object() {
+    use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+    use cryptoki::object::{Attribute, KeyType, ObjectClass};
+    use cryptoki::session::UserType;
+    let object = std::env::var(OBJECT).unwrap();
+    let [label, id, value] = object.split(':').collect::<Vec<_>>().try_into().unwrap();
+    let module = Pkcs11::new(real_module()).unwrap();
+    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    let slots = module.get_slots_with_token().unwrap().into_iter();
+    let slot = slots.into_iter().find(|slot| module.get_token_info(*slot).is_ok_and(|info| info.label() == LABEL));
+    let session = module.open_rw_session(slot.unwrap()).unwrap();
+    session.login(UserType::User, Some(&cryptoki::types::AuthPin::new(PIN.into()))).unwrap();
+    let attributes = [
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::GENERIC_SECRET),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sign(true),
+        Attribute::Verify(true),
+        Attribute::Label(label.into()),
+        Attribute::Id(hex::decode(id).unwrap()),
+        Attribute::Value(hex::decode(value).unwrap()),
+    ];
+    session.create_object(&attributes).unwrap();
 }
 
 /// The profile a configuration gives this token.

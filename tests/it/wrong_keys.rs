@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::daemon::Setup;
 use crate::load::Load;
-use crate::rig::{Rig, TOKENS, pool, probing};
+use crate::rig::{self, Rig, TOKENS, pool, probing};
+use crate::sim::Sim;
+use crate::token::{self, Token};
 
 /// A pool that verifies every signature, with the keys `doc` and `other` in both tokens.
 async fn verifying(stanza: &'static str) -> Rig {
@@ -157,4 +159,33 @@ async fn a_wrong_keep_alive_refuses_a_member_before_a_client_asks() {
     Load::default().run(&rig, 50).await.assert_none_lost();
     assert_eq!(rig.jobs("two"), 0.0);
     assert!(rig.sum("keyway_wrong_signatures_total", &[("token", "two")]) > 0.0, "{}", rig.scrape());
+}
+
+#[tokio::test]
+async fn a_handle_that_names_another_secret_key_in_use_encrypts_for_nobody() {
+    let kinds = ["aes256", "hmac512"];
+    for command in ["swap slot one now aes256 other", "swap slot one now aes256 other use"] {
+        let token = Token::absent();
+        let sim = Sim::null_kinds(token::module(), &rig::module(&token), &kinds);
+        let stanza = "max_sessions = 2\n verify_after_sign = \"always\"";
+        let rig = Rig::on(token, sim, Setup { more: probing(""), stanza, ..Setup::default() }).await;
+        let generated = json!({
+            "mechanism": "0x1087", "key_bits": 256, "usages": "encrypt,decrypt", "token_label": "one", "key_label": "other",
+        });
+        rig.daemon.transit_key("other", generated.clone()).await;
+        let mut found = generated;
+        found["key_label"] = "aes256".into();
+        rig.daemon.transit_key("doc", found).await;
+        let made = rig.daemon.write("transit/encrypt/doc", json!({"plaintext": "eA=="})).await["ciphertext"].clone();
+        rig.sim.steer(command);
+        for (path, asked) in [
+            ("transit/encrypt/doc", json!({"plaintext": "eA=="})),
+            ("transit/decrypt/doc", json!({"ciphertext": made})),
+        ] {
+            let (status, told) = rig.daemon.refused(path, asked).await;
+            assert!(status >= 500, "{path}: {status} {told}");
+        }
+        let mismatches = rig.sum("keyway_key_mismatches_total", &[]) + rig.sum("keyway_wrong_signatures_total", &[]);
+        assert!(mismatches > 0.0, "{command}");
+    }
 }

@@ -4,7 +4,7 @@
 use cryptoki_sys::*;
 
 use crate::backend::Fate;
-use crate::config::Profile::{self, CloudHsm, Luna, NShield, YubiHsm};
+use crate::config::Profile::{self, CloudHsm, Kryoptic, Luna, NShield, YubiHsm};
 
 /// The calls whose errors are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,8 +171,9 @@ pub(super) static TABLE: &[Row] = &[
     ),
     // Its word for more sessions than there may be.
     row(&[CloudHsm], &[Function::OpenSession], These(&[CKR_ARGUMENTS_BAD]), Class::Busy, FEWER_SESSIONS),
-    // Its word for bytes that do not decrypt.
+    // Their words for bytes that do not decrypt.
     row(&[NShield], JUDGE, These(&[CKR_FUNCTION_FAILED]), Class::Input, ""),
+    row(&[Kryoptic], JUDGE, These(&[CKR_DEVICE_ERROR]), Class::Input, ""),
     // A high-availability group that lost all its members: only a new initialisation brings the login back.
     row(&[Luna], ANY, These(&[CKR_USER_NOT_LOGGED_IN]), Class::Module, ""),
     // One secure channel for all sessions of a slot. It dies when idle, and opening sessions does not renew it.

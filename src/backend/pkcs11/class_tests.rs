@@ -15,7 +15,7 @@ use crate::model::{Fault, FaultLabel};
 use Function::*;
 use Profile::*;
 
-const FUNCTIONS: [Function; 17] = [
+const FUNCTIONS: [Function; 18] = [
     Initialize,
     GetSlotList,
     GetTokenInfo,
@@ -24,6 +24,7 @@ const FUNCTIONS: [Function; 17] = [
     Login,
     FindObjects,
     GetAttributeValue,
+    GenerateKey,
     GenerateKeyPair,
     SignInit,
     Sign,
@@ -97,6 +98,8 @@ fn sessions_logins_and_operations_that_are_gone() {
         (CloudHsm, &[SignInit, Sign, Decrypt, GenerateKeyPair], &[CKR_FUNCTION_FAILED], Unavailable, Fate::BackOff),
         (NShield, &[Decrypt, Verify], &[CKR_FUNCTION_FAILED], InvalidRequest, Fate::Keep),
         (NShield, &[SignInit, Sign], &[CKR_FUNCTION_FAILED], DeviceError, Fate::Reopen),
+        (Kryoptic, &[Decrypt, Verify], &[CKR_DEVICE_ERROR], InvalidRequest, Fate::Keep),
+        (Kryoptic, &[DecryptInit, Encrypt, Sign], &[CKR_DEVICE_ERROR], DeviceError, Fate::Reopen),
         (YubiHsm, &[SignInit, Sign], &[CKR_FUNCTION_FAILED], DeviceError, Fate::Reinitialize),
         (YubiHsm, &[GetAttributeValue], &[CKR_FUNCTION_FAILED], DeviceError, Fate::Reopen),
         // Its secure channel is out of step.

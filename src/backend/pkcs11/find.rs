@@ -2,9 +2,9 @@
 
 use cryptoki_sys::{
     CK_KEY_TYPE, CK_OBJECT_HANDLE, CK_ULONG, CKA_CLASS, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL,
-    CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKA_VALUE_LEN, CKK_AES, CKK_EC, CKK_EC_EDWARDS,
-    CKK_GENERIC_SECRET, CKK_RSA, CKK_SHA_1_HMAC, CKK_SHA224_HMAC, CKK_SHA256_HMAC, CKK_SHA384_HMAC, CKK_SHA512_HMAC,
-    CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
+    CKA_MODULUS, CKA_PARAMETER_SET, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKA_VALUE, CKA_VALUE_LEN, CKK_AES,
+    CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_ML_DSA, CKK_RSA, CKK_SHA_1_HMAC, CKK_SHA224_HMAC, CKK_SHA256_HMAC,
+    CKK_SHA384_HMAC, CKK_SHA512_HMAC, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
 };
 
 use super::fault::{self, NativeError};
@@ -155,6 +155,8 @@ fn public_key(
     let (one, other) = match key_type {
         CKK_RSA => (CKA_MODULUS, CKA_PUBLIC_EXPONENT),
         CKK_EC | CKK_EC_EDWARDS => (CKA_EC_PARAMS, CKA_EC_POINT),
+        // Of a private object the value is secret, and not given out.
+        CKK_ML_DSA => (CKA_PARAMETER_SET, CKA_VALUE),
         other => return Err(no_public("", &format!("keys of type {other:#x} are not supported"))),
     };
     let info = read(CKA_PUBLIC_KEY_INFO)?;
@@ -168,6 +170,7 @@ fn public_key(
         _ if other.is_empty() => return Ok(None),
         CKK_RSA if one.is_empty() => return Ok(None),
         CKK_RSA => crypto::rsa_spki(&one, &other),
+        CKK_ML_DSA => crypto::ml_dsa_spki(&other),
         _ => ec_public(&one, &other),
     };
     built.map(Some).map_err(fault::keep)

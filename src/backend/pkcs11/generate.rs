@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::Attribute;
+use cryptoki::object::{Attribute, MlDsaParameterSetType};
 
 use super::class::Function;
 use super::fault::{self, NativeError};
@@ -10,7 +10,7 @@ use super::find::{self, ED25519, curve_params};
 use super::session::NativeSession;
 use crate::backend::{FoundKey, KeyTemplate};
 use crate::config::Profile;
-use crate::model::{Fault, KeyKind, KeyUsage};
+use crate::model::{Fault, KeyKind, KeyUsage, MlDsa};
 
 /// 65537.
 const PUBLIC_EXPONENT: &[u8] = &[1, 0, 1];
@@ -45,6 +45,15 @@ pub(super) fn generate(
         KeyKind::Ed25519 => {
             public.push(Attribute::EcParams(ED25519.to_vec()));
             Mechanism::EccEdwardsKeyPairGen
+        }
+        KeyKind::MlDsa(set) => {
+            let set = match set {
+                MlDsa::MlDsa44 => MlDsaParameterSetType::ML_DSA_44,
+                MlDsa::MlDsa65 => MlDsaParameterSetType::ML_DSA_65,
+                MlDsa::MlDsa87 => MlDsaParameterSetType::ML_DSA_87,
+            };
+            public.push(Attribute::ParameterSet(set.into()));
+            Mechanism::MlDsaKeyPairGen
         }
         KeyKind::Aes { bits } => {
             // Its check value is an encryption.

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use cryptoki_sys::{
     CK_GCM_PARAMS, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS,
     CK_RSA_PKCS_PSS_PARAMS, CK_ULONG, CKG_MGF1_SHA1, CKG_MGF1_SHA224, CKG_MGF1_SHA256, CKG_MGF1_SHA384,
-    CKG_MGF1_SHA512, CKM_AES_CBC, CKM_AES_CBC_PAD, CKM_AES_ECB, CKM_AES_GCM, CKM_ECDSA, CKM_EDDSA, CKM_RSA_PKCS,
-    CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA_1_HMAC, CKM_SHA224, CKM_SHA224_HMAC, CKM_SHA256,
-    CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
+    CKG_MGF1_SHA512, CKM_AES_CBC, CKM_AES_CBC_PAD, CKM_AES_ECB, CKM_AES_GCM, CKM_ECDSA, CKM_EDDSA, CKM_ML_DSA,
+    CKM_RSA_PKCS, CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA_1_HMAC, CKM_SHA224, CKM_SHA224_HMAC,
+    CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
 };
 
 use crate::crypto::digest_info;
@@ -69,6 +69,8 @@ impl<'d> Prepared<'d> {
                 Ok(plain(CKM_ECDSA, Cow::Borrowed(&input[..input.len().min(curve.field_bytes())])))
             }
             (SignatureScheme::Ed25519, KeyKind::Ed25519) => Ok(plain(CKM_EDDSA, Cow::Borrowed(input))),
+            // Without a parameter: no context, and hedged where the token can (PKCS#11 v3.2, 6.67).
+            (SignatureScheme::MlDsa, KeyKind::MlDsa(_)) => Ok(plain(CKM_ML_DSA, Cow::Borrowed(input))),
             (_, kind) => Err(Fault::invalid(format!("a key of kind {kind} makes no such signature"))),
         }
     }

@@ -235,6 +235,7 @@ fn can_be_signature(kind: KeyKind, bytes: usize) -> bool {
         KeyKind::Rsa { bits } => bytes == bits.div_ceil(8) as usize,
         KeyKind::Ec(curve) => bytes > 0 && bytes <= 2 * curve.field_bytes() && bytes.is_multiple_of(2),
         KeyKind::Ed25519 => bytes == 64,
+        KeyKind::MlDsa(set) => bytes == set.signature_bytes(),
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => false,
     }
 }

@@ -16,7 +16,7 @@ use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, 
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{
-    Cipher, Curve, Digest, Hash, KeyKind, KeyOperation, KeyUsage, KeyUsages, Secret, SecretBytes, SignInput,
+    Cipher, Curve, Digest, Hash, KeyKind, KeyOperation, KeyUsage, KeyUsages, MlDsa, Secret, SecretBytes, SignInput,
     SignatureScheme, TokenSelector, wiped,
 };
 
@@ -368,6 +368,7 @@ fn put_scheme(out: &mut Vec<u8>, scheme: SignatureScheme) {
         }
         SignatureScheme::Ecdsa => out.put_u8(2),
         SignatureScheme::Ed25519 => out.put_u8(3),
+        SignatureScheme::MlDsa => out.put_u8(4),
     }
 }
 
@@ -377,6 +378,7 @@ fn scheme(reader: &mut Reader<'_>) -> Result<SignatureScheme, Malformed> {
         1 => SignatureScheme::RsaPss { salt: reader.u16()? },
         2 => SignatureScheme::Ecdsa,
         3 => SignatureScheme::Ed25519,
+        4 => SignatureScheme::MlDsa,
         _ => return Err(Malformed),
     })
 }
@@ -399,6 +401,9 @@ fn put_kind(out: &mut Vec<u8>, kind: KeyKind) {
             out.put_u8(6);
             out.put_u32_le(bits);
         }
+        KeyKind::MlDsa(MlDsa::MlDsa44) => out.put_u8(7),
+        KeyKind::MlDsa(MlDsa::MlDsa65) => out.put_u8(8),
+        KeyKind::MlDsa(MlDsa::MlDsa87) => out.put_u8(9),
     }
 }
 
@@ -411,6 +416,9 @@ fn kind(reader: &mut Reader<'_>) -> Result<KeyKind, Malformed> {
         4 => KeyKind::Ed25519,
         5 => KeyKind::Aes { bits: reader.u32()? },
         6 => KeyKind::Hmac { bits: reader.u32()? },
+        7 => KeyKind::MlDsa(MlDsa::MlDsa44),
+        8 => KeyKind::MlDsa(MlDsa::MlDsa65),
+        9 => KeyKind::MlDsa(MlDsa::MlDsa87),
         _ => return Err(Malformed),
     })
 }

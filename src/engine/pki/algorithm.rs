@@ -8,7 +8,9 @@ use spki::AlgorithmIdentifierRef;
 
 use super::asn1::{encode, explicit, sequence};
 use crate::crypto;
-use crate::model::{Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SaltLength, SignInput, SignatureScheme};
+use crate::model::{
+    Curve, Fault, Hash, KeyKind, KeyOperation, MlDsa, PublicKey, SaltLength, SignInput, SignatureScheme,
+};
 
 /// `ecdsa-with-SHA1` (RFC 3279, 2.2.3).
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
@@ -55,6 +57,8 @@ pub(super) enum SignatureAlgorithm {
     Ecdsa(CertificateHash),
     /// `id-Ed25519` (RFC 8410, 3).
     Ed25519,
+    /// `id-ml-dsa-NN` (RFC 9881, 3).
+    MlDsa(MlDsa),
 }
 
 impl SignatureAlgorithm {
@@ -75,6 +79,7 @@ impl SignatureAlgorithm {
             KeyKind::Ec(Curve::P384) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha384),
             KeyKind::Ec(Curve::P521) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha512),
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
+            KeyKind::MlDsa(set) => SignatureAlgorithm::MlDsa(set),
             KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
                 return Err(Fault::NotSupported { what: format!("certificates by a key of kind {kind}") });
             }
@@ -88,25 +93,26 @@ impl SignatureAlgorithm {
             SignatureAlgorithm::RsaPss(hash) => SignatureScheme::RsaPss { salt: hash.hash().digest_bytes() as u16 },
             SignatureAlgorithm::Ecdsa(_) => SignatureScheme::Ecdsa,
             SignatureAlgorithm::Ed25519 => SignatureScheme::Ed25519,
+            SignatureAlgorithm::MlDsa(_) => SignatureScheme::MlDsa,
         }
     }
 
-    /// The hash of the message that is signed; none for Ed25519, which takes the message whole.
+    /// The hash of the message that is signed; none where the message is signed whole.
     pub(super) fn hash(self) -> Hash {
         match self {
             SignatureAlgorithm::RsaPkcs1(hash) | SignatureAlgorithm::RsaPss(hash) | SignatureAlgorithm::Ecdsa(hash) => {
                 hash.hash()
             }
-            SignatureAlgorithm::Ed25519 => Hash::None,
+            SignatureAlgorithm::Ed25519 | SignatureAlgorithm::MlDsa(_) => Hash::None,
         }
     }
 
-    /// What is signed for `message`: its digest, or itself for Ed25519.
+    /// What is signed for `message`: its digest, or itself.
     pub(super) fn input(self, message: &Bytes) -> Result<SignInput, Fault> {
-        match self {
-            SignatureAlgorithm::Ed25519 => Ok(SignInput::Message(message.clone())),
-            _ => Ok(SignInput::Digest(crypto::digest(self.hash(), message)?)),
+        if self.scheme().takes_message() {
+            return Ok(SignInput::Message(message.clone()));
         }
+        Ok(SignInput::Digest(crypto::digest(self.hash(), message)?))
     }
 
     /// The job that signs `message`.
@@ -126,7 +132,7 @@ impl SignatureAlgorithm {
             (SignatureAlgorithm::RsaPkcs1(_) | SignatureAlgorithm::RsaPss(_), KeyKind::Rsa { .. })
                 | (SignatureAlgorithm::Ecdsa(_), KeyKind::Ec(_))
                 | (SignatureAlgorithm::Ed25519, KeyKind::Ed25519)
-        );
+        ) || matches!((self, key.kind), (SignatureAlgorithm::MlDsa(own), KeyKind::MlDsa(set)) if own == set);
         if !fits {
             return Ok(false);
         }
@@ -158,6 +164,9 @@ impl SignatureAlgorithm {
             SignatureAlgorithm::Ed25519 => {
                 encode(&AlgorithmIdentifierRef { oid: rfc8410::ID_ED_25519, parameters: None })
             }
+            SignatureAlgorithm::MlDsa(set) => {
+                encode(&AlgorithmIdentifierRef { oid: crypto::ml_dsa_oid(set), parameters: None })
+            }
         }
     }
 
@@ -181,7 +190,9 @@ impl SignatureAlgorithm {
                 return Err(Fault::invalid("the signature uses a weak hash (MD5 or SHA-1): use SHA-256 or better"));
             }
             other => {
-                return Err(Fault::invalid(format!("the signature algorithm {other} is not supported")));
+                let set = MlDsa::ALL.into_iter().find(|set| bare && crypto::ml_dsa_oid(*set) == other);
+                let unknown = || Fault::invalid(format!("the signature algorithm {other} is not supported"));
+                SignatureAlgorithm::MlDsa(set.ok_or_else(unknown)?)
             }
         };
         Ok(known)
@@ -212,6 +223,7 @@ impl SignatureAlgorithm {
             SignatureAlgorithm::RsaPss(hash) => format!("SHA{}WithRSAPSS", hash.bits()),
             SignatureAlgorithm::Ecdsa(hash) => format!("ECDSAWithSHA{}", hash.bits()),
             SignatureAlgorithm::Ed25519 => "Ed25519".into(),
+            SignatureAlgorithm::MlDsa(set) => format!("ML-DSA-{}", set.number()),
         }
     }
 }
@@ -257,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [SignatureAlgorithm; 7] = [
+    const ALL: [SignatureAlgorithm; 10] = [
         SignatureAlgorithm::RsaPkcs1(CertificateHash::Sha256),
         SignatureAlgorithm::RsaPkcs1(CertificateHash::Sha512),
         SignatureAlgorithm::RsaPss(CertificateHash::Sha256),
@@ -265,6 +277,9 @@ mod tests {
         SignatureAlgorithm::Ecdsa(CertificateHash::Sha256),
         SignatureAlgorithm::Ecdsa(CertificateHash::Sha512),
         SignatureAlgorithm::Ed25519,
+        SignatureAlgorithm::MlDsa(MlDsa::MlDsa44),
+        SignatureAlgorithm::MlDsa(MlDsa::MlDsa65),
+        SignatureAlgorithm::MlDsa(MlDsa::MlDsa87),
     ];
 
     #[test]

@@ -62,6 +62,7 @@ pub(super) fn kind_name(kind: KeyKind) -> &'static str {
         KeyKind::Rsa { .. } => "rsa",
         KeyKind::Ec(_) => "ec",
         KeyKind::Ed25519 => "ed25519",
+        KeyKind::MlDsa(_) => "ml-dsa",
         // Has no public key, and so is none of these.
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "",
     }

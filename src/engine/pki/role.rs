@@ -7,7 +7,7 @@ use super::lint::Rules;
 use super::subject::SubjectFields;
 use super::{names, usage, validity};
 use crate::engine::name::is_name;
-use crate::model::{Curve, Data, Fault, Fields, KeyKind};
+use crate::model::{Curve, Data, Fault, Fields, KeyKind, MlDsa};
 use crate::store::Versioned;
 
 /// The most items of one list of a role.
@@ -72,6 +72,8 @@ pub(super) enum KeyType {
     Rsa,
     Ec,
     Ed25519,
+    #[serde(rename = "ml-dsa")]
+    MlDsa,
     Any,
 }
 
@@ -213,9 +215,12 @@ impl Role {
             None | Some("rsa") => KeyType::Rsa,
             Some("ec") => KeyType::Ec,
             Some("ed25519") => KeyType::Ed25519,
+            Some("ml-dsa") => KeyType::MlDsa,
             Some("any") => KeyType::Any,
             Some(other) => {
-                return Err(Fault::invalid(format!("unknown key type {other}: expected rsa, ec, ed25519 or any")));
+                return Err(Fault::invalid(format!(
+                    "unknown key type {other}: expected rsa, ec, ed25519, ml-dsa or any"
+                )));
             }
         };
         let bits = fields.integer("key_bits")?.unwrap_or(0);
@@ -227,6 +232,10 @@ impl Role {
             (KeyType::Rsa, 3072) => 3072,
             (KeyType::Rsa, 4096) => 4096,
             (KeyType::Rsa, 8192) => 8192,
+            (KeyType::MlDsa, 0) => 65,
+            (KeyType::MlDsa, 44) => 44,
+            (KeyType::MlDsa, 65) => 65,
+            (KeyType::MlDsa, 87) => 87,
             (KeyType::Ec, 256) => 256,
             (KeyType::Ec, 384) => 384,
             (KeyType::Ec, 521) => 521,
@@ -300,6 +309,9 @@ impl Role {
             (KeyType::Ec, 521) => KeyKind::Ec(Curve::P521),
             (KeyType::Ec, _) => KeyKind::Ec(Curve::P256),
             (KeyType::Ed25519, _) => KeyKind::Ed25519,
+            (KeyType::MlDsa, 44) => KeyKind::MlDsa(MlDsa::MlDsa44),
+            (KeyType::MlDsa, 87) => KeyKind::MlDsa(MlDsa::MlDsa87),
+            (KeyType::MlDsa, _) => KeyKind::MlDsa(MlDsa::MlDsa65),
         })
     }
 
@@ -314,6 +326,8 @@ impl Role {
             (KeyType::Ec, KeyKind::Ec(curve)) if curve.bits() >= self.key_bits => Ok(()),
             (KeyType::Ec, _) => refuse(format!("an EC key of at least {} bits", self.key_bits)),
             (KeyType::Ed25519, _) => refuse("an Ed25519 key".into()),
+            (KeyType::MlDsa, KeyKind::MlDsa(set)) if set.number() >= self.key_bits => Ok(()),
+            (KeyType::MlDsa, _) => refuse(format!("a key of ML-DSA-{} or stronger", self.key_bits)),
         }
     }
 }

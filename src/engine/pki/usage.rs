@@ -50,13 +50,14 @@ pub(super) fn key_usages(names: &[String]) -> Result<FlagSet<KeyUsages>, Fault> 
 }
 
 /// The usages that a key of this kind can be put to: RSA keys agree on nothing (RFC 3279, 2.3.1), EC keys encipher nothing
-/// (RFC 8813, 3), and Edwards keys only sign (RFC 8410, 5).
+/// (RFC 8813, 3), and Edwards and ML-DSA keys only sign (RFC 8410, 5;
+/// RFC 9881, 5).
 pub(super) fn fitting(kind: KeyKind) -> FlagSet<KeyUsages> {
     let signs = KeyUsages::DigitalSignature | KeyUsages::NonRepudiation | KeyUsages::KeyCertSign | KeyUsages::CRLSign;
     match kind {
         KeyKind::Rsa { .. } => signs | KeyUsages::KeyEncipherment | KeyUsages::DataEncipherment,
         KeyKind::Ec(_) => signs | KeyUsages::KeyAgreement | KeyUsages::EncipherOnly | KeyUsages::DecipherOnly,
-        KeyKind::Ed25519 => signs,
+        KeyKind::Ed25519 | KeyKind::MlDsa(_) => signs,
         // Nobody certifies a secret key.
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => FlagSet::default(),
     }

@@ -100,10 +100,10 @@ impl Options {
     pub(super) async fn prepare(&self, handle: &Handle, public: &PublicKey, input: Bytes) -> Result<Prepared, Fault> {
         let hash = self.hash.unwrap_or(Hash::Sha2_256);
         let scheme = self.scheme(handle, public.kind, hash)?;
-        if scheme == SignatureScheme::Ed25519 {
+        if scheme.takes_message() {
             if self.prehashed {
                 return Err(Fault::invalid(
-                    "prehashed is not supported for ed25519 keys: they sign the message itself",
+                    "prehashed is not supported for ed25519 and ml-dsa keys: they sign the message itself",
                 ));
             }
             return Ok(Prepared { scheme, hash: Hash::None, input: SignInput::Message(input) });

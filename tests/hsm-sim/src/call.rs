@@ -27,7 +27,7 @@ pub(crate) fn answer(rv: CK_RV) -> Answer {
 pub(crate) struct Call<'c> {
     pub(crate) module: &'static Module,
     pub(crate) session: &'c Session,
-    function: Function,
+    pub(crate) function: Function,
     /// Whether its signature is to be spoilt.
     pub(crate) wrong_signature: bool,
     /// Whether its lengths are to be told wrong.

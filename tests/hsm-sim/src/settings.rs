@@ -73,6 +73,28 @@ pub(crate) enum KeyKind {
     #[default]
     P256,
     Rsa2048,
+    /// A secret AES key.
+    Aes256,
+    /// A secret key of no particular kind, long enough for the HMACs of SHA-2.
+    Hmac512,
+}
+
+impl KeyKind {
+    pub(crate) const ALL: [KeyKind; 4] = [KeyKind::P256, KeyKind::Rsa2048, KeyKind::Aes256, KeyKind::Hmac512];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            KeyKind::P256 => "p256",
+            KeyKind::Rsa2048 => "rsa2048",
+            KeyKind::Aes256 => "aes256",
+            KeyKind::Hmac512 => "hmac512",
+        }
+    }
+
+    /// Whether it is one object, and no pair of two.
+    pub(crate) const fn is_secret(self) -> bool {
+        matches!(self, KeyKind::Aes256 | KeyKind::Hmac512)
+    }
 }
 
 impl Settings {

@@ -3,8 +3,8 @@
 use std::ptr;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_ULONG, CKA_CLASS, CKA_LABEL, CKF_SERIAL_SESSION,
-    CKO_PRIVATE_KEY,
+    CK_ATTRIBUTE, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_ULONG, CKA_CLASS, CKA_LABEL,
+    CKF_SERIAL_SESSION, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use crate::call::Answer;
@@ -31,7 +31,7 @@ pub(crate) fn swapped(
     object
 }
 
-/// The other key, if `object` is the private key that is swapped for it.
+/// The other key, if `object` is the private or secret key that is swapped for it.
 fn other_key(module: &Module, session: &Session, swap: &Swap, object: CK_OBJECT_HANDLE) -> Option<CK_OBJECT_HANDLE> {
     if let Some(token) = &session.slot.null {
         return token.is_private_key(object, &swap.label).then(|| token.private_key(&swap.other))?;
@@ -47,9 +47,17 @@ fn other_key(module: &Module, session: &Session, swap: &Swap, object: CK_OBJECT_
     found.ok()?.first().copied()
 }
 
-/// The private keys of this label.
+/// The private and secret keys of this label.
 fn private_keys(real: &Real, session: CK_SESSION_HANDLE, label: &str) -> Answer<Vec<CK_OBJECT_HANDLE>> {
-    let mut class = CKO_PRIVATE_KEY;
+    Ok([keys(real, session, CKO_PRIVATE_KEY, label)?, keys(real, session, CKO_SECRET_KEY, label)?].concat())
+}
+
+fn keys(
+    real: &Real,
+    session: CK_SESSION_HANDLE,
+    mut class: CK_OBJECT_CLASS,
+    label: &str,
+) -> Answer<Vec<CK_OBJECT_HANDLE>> {
     let mut template = [
         CK_ATTRIBUTE { type_: CKA_CLASS, pValue: (&raw mut class).cast(), ulValueLen: size_of_val(&class) as CK_ULONG },
         CK_ATTRIBUTE {

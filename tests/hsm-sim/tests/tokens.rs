@@ -103,3 +103,63 @@ fn rsa_keys_sign_with_both_paddings() {
     UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, info).verify(b"text", &signature).unwrap();
     assert_eq!(told(session.sign(&Mechanism::Ecdsa, key, hash.as_ref())), "KeyTypeInconsistent");
 }
+
+/// A made-up token `one` with these keys.
+fn with_keys(keys: serde_json::Value) -> Hsm {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = json!({"null": {"slots": [{"label": "one", "pin": PIN, "keys": keys}]}});
+    Hsm::of(Sim::new(&built(), &folder.path().join("hsm.so"), &settings), folder)
+}
+
+/// The secret key of this label.
+fn secret(session: &cryptoki::session::Session, label: &str) -> cryptoki::object::ObjectHandle {
+    let template = [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::Label(label.into())];
+    let found = session.find_objects(&template).unwrap();
+    assert_eq!(found.len(), 1, "{label}");
+    found[0]
+}
+
+#[test]
+fn secret_keys_encrypt_decrypt_and_make_macs() {
+    use cryptoki::mechanism::aead::GcmParams;
+    let hsm = with_keys(json!([{"label": "a", "kind": "aes256"}, {"label": "m", "kind": "hmac512"}]));
+    let session = hsm.logged_in("one");
+    // They have no second half.
+    assert_eq!(session.find_objects(&[]).unwrap().len(), 2);
+    let (aes, mac) = (secret(&session, "a"), secret(&session, "m"));
+    let length = session.get_attributes(aes, &[AttributeType::ValueLen]).unwrap();
+    assert_eq!(length, [Attribute::ValueLen(32.into())]);
+    for mechanism in [Mechanism::AesEcb, Mechanism::AesCbc([3; 16]), Mechanism::AesCbcPad([3; 16])] {
+        let made = session.encrypt(&mechanism, aes, &[7; 32]).unwrap();
+        assert_eq!(session.decrypt(&mechanism, aes, &made).unwrap(), [7; 32], "{mechanism:?}");
+    }
+    let mut ivs = [[4; 12]; 3];
+    let [one, two, three] = &mut ivs;
+    let gcm = |iv, aad| Mechanism::AesGcm(GcmParams::new(iv, aad, 128.into()).unwrap());
+    let made = session.encrypt(&gcm(&mut one[..], b"aad"), aes, b"text").unwrap();
+    assert_eq!(made.len(), 4 + 16);
+    assert_eq!(session.decrypt(&gcm(&mut two[..], b"aad"), aes, &made).unwrap(), b"text");
+    assert_eq!(told(session.decrypt(&gcm(&mut three[..], b"other"), aes, &made)), "EncryptedDataInvalid");
+    assert_eq!(told(session.encrypt(&Mechanism::AesEcb, aes, b"text")), "DataLenRange");
+    assert_eq!(told(session.encrypt(&Mechanism::AesEcb, mac, &[7; 16])), "KeyTypeInconsistent");
+    for (mechanism, bytes) in [(Mechanism::Sha256Hmac, 32), (Mechanism::Sha512Hmac, 64)] {
+        assert_eq!(session.sign(&mechanism, mac, b"text").unwrap().len(), bytes);
+    }
+    assert_eq!(told(session.sign(&Mechanism::Sha256Hmac, aes, b"text")), "KeyTypeInconsistent");
+}
+
+#[test]
+fn a_generated_secret_key_is_its_labels() {
+    let template = |bytes: u64| {
+        let named = [Attribute::Token(true), Attribute::Label(b"made".to_vec())];
+        [&named[..], &[Attribute::ValueLen(bytes.into())]].concat()
+    };
+    let made = [(); 2].map(|()| {
+        let hsm = with_keys(json!([]));
+        let session = hsm.logged_in("one");
+        assert_eq!(told(session.generate_key(&Mechanism::AesKeyGen, &template(16))), "KeySizeRange");
+        let key = session.generate_key(&Mechanism::AesKeyGen, &template(32)).unwrap();
+        session.encrypt(&Mechanism::AesEcb, key, &[0; 16]).unwrap()
+    });
+    assert_eq!(made[0], made[1]);
+}

@@ -32,6 +32,18 @@ unsafe fn spoil(call: &Call<'_>, signature: Bytes, len: Len) {
     call.stretch(len);
 }
 
+/// Tells the length of what was written wrong, if the rules say so.
+///
+/// # Safety
+///
+/// The places must be those of a call that has succeeded.
+unsafe fn stretch(call: &Call<'_>, out: Bytes, len: Len) {
+    if !out.is_null() {
+        // SAFETY: the call has succeeded, so that this is a valid place.
+        call.stretch(unsafe { &mut *len });
+    }
+}
+
 forwarded! {
     C_SignInit(mechanism: *mut CK_MECHANISM, key: Key) takes(key)
         // SAFETY: the caller passes a valid mechanism with its parameter.
@@ -59,12 +71,24 @@ forwarded! {
             null::operation::generate(call, mechanism, templates, (public_key, private_key))
         });
 
-    C_EncryptInit(mechanism: *mut CK_MECHANISM, key: Key) takes(key);
-    C_Encrypt(data: Bytes, data_len: CK_ULONG, out: Bytes, len: Len) query(out.is_null());
+    C_EncryptInit(mechanism: *mut CK_MECHANISM, key: Key) takes(key)
+        // SAFETY: the caller passes a valid mechanism with its parameter.
+        null(|call| unsafe { null::operation::cipher_init(call, mechanism, key) });
+    C_Encrypt(data: Bytes, data_len: CK_ULONG, out: Bytes, len: Len) query(out.is_null())
+        // SAFETY: the caller passes so much data, and null or so much room.
+        null(|call| unsafe { null::operation::cipher(call, data, data_len, out, len) })
+        // SAFETY: it has succeeded.
+        then(|call| unsafe { stretch(call, out, len) });
     C_EncryptUpdate(part: Bytes, part_len: CK_ULONG, out: Bytes, len: Len);
     C_EncryptFinal(out: Bytes, len: Len) query(out.is_null());
-    C_DecryptInit(mechanism: *mut CK_MECHANISM, key: Key) takes(key);
-    C_Decrypt(data: Bytes, data_len: CK_ULONG, out: Bytes, len: Len) query(out.is_null());
+    C_DecryptInit(mechanism: *mut CK_MECHANISM, key: Key) takes(key)
+        // SAFETY: the caller passes a valid mechanism with its parameter.
+        null(|call| unsafe { null::operation::cipher_init(call, mechanism, key) });
+    C_Decrypt(data: Bytes, data_len: CK_ULONG, out: Bytes, len: Len) query(out.is_null())
+        // SAFETY: the caller passes so much data, and null or so much room.
+        null(|call| unsafe { null::operation::cipher(call, data, data_len, out, len) })
+        // SAFETY: it has succeeded.
+        then(|call| unsafe { stretch(call, out, len) });
     C_DecryptUpdate(part: Bytes, part_len: CK_ULONG, out: Bytes, len: Len);
     C_DecryptFinal(out: Bytes, len: Len) query(out.is_null());
     C_DigestInit(mechanism: *mut CK_MECHANISM);
@@ -84,7 +108,9 @@ forwarded! {
     C_DecryptDigestUpdate(part: Bytes, part_len: CK_ULONG, out: Bytes, len: Len);
     C_SignEncryptUpdate(part: Bytes, part_len: CK_ULONG, out: Bytes, len: Len);
     C_DecryptVerifyUpdate(part: Bytes, part_len: CK_ULONG, out: Bytes, len: Len);
-    C_GenerateKey(mechanism: *mut CK_MECHANISM, template: *mut CK_ATTRIBUTE, len: CK_ULONG, key: *mut Key) gives(key);
+    C_GenerateKey(mechanism: *mut CK_MECHANISM, template: *mut CK_ATTRIBUTE, len: CK_ULONG, key: *mut Key) gives(key)
+        // SAFETY: the caller passes a mechanism, a template, and a place for the handle.
+        null(|call| unsafe { null::operation::generate_secret(call, mechanism, (template, len), key) });
     C_WrapKey(mechanism: *mut CK_MECHANISM, wrapping: Key, key: Key, out: Bytes, len: Len) takes(wrapping, key)
         query(out.is_null());
     C_UnwrapKey(

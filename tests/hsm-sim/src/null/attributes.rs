@@ -7,8 +7,9 @@ use cryptoki_sys::{
     CKA_DERIVE, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKA_LOCAL,
     CKA_MODIFIABLE, CKA_MODULUS, CKA_MODULUS_BITS, CKA_NEVER_EXTRACTABLE, CKA_PRIME_1, CKA_PRIME_2, CKA_PRIVATE,
     CKA_PRIVATE_EXPONENT, CKA_PUBLIC_EXPONENT, CKA_PUBLIC_KEY_INFO, CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER,
-    CKA_SUBJECT, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VERIFY, CKA_VERIFY_RECOVER, CKA_WRAP, CKK_EC, CKK_RSA,
-    CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL,
+    CKA_SUBJECT, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_VERIFY_RECOVER, CKA_WRAP, CKK_AES,
+    CKK_EC, CKK_GENERIC_SECRET, CKK_RSA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY, CKR_ATTRIBUTE_SENSITIVE,
+    CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL,
 };
 
 use super::key::Key;
@@ -22,7 +23,7 @@ const PUBLIC_EXPONENT: &[u8] = &[1, 0, 1];
 /// The length of an attribute that is not to be had.
 const UNAVAILABLE: CK_ULONG = CK_ULONG::MAX;
 
-/// The private or the public half of a key pair.
+/// The private or the public half of a key pair; or a secret key, which has no second half.
 #[derive(Clone, Copy)]
 pub(super) struct Object<'k> {
     pub(super) key: &'k Key,
@@ -35,6 +36,21 @@ impl Object<'_> {
         let (key, elliptic) = (self.key, self.key.kind == KeyKind::P256);
         let flag = |value: bool| vec![u8::from(value)];
         let number = |value: CK_ULONG| value.to_ne_bytes().to_vec();
+        if let Some(value) = key.secret() {
+            let aes = key.kind == KeyKind::Aes256;
+            match kind {
+                CKA_CLASS => return Ok(number(CKO_SECRET_KEY)),
+                CKA_KEY_TYPE => return Ok(number(if aes { CKK_AES } else { CKK_GENERIC_SECRET })),
+                CKA_VALUE_LEN => return Ok(number(value.len() as CK_ULONG)),
+                CKA_ENCRYPT | CKA_DECRYPT => return Ok(flag(aes)),
+                CKA_SIGN | CKA_VERIFY => return Ok(flag(!aes)),
+                CKA_PUBLIC_KEY_INFO | CKA_EC_PARAMS | CKA_MODULUS | CKA_PUBLIC_EXPONENT => {
+                    return Err(CKR_ATTRIBUTE_TYPE_INVALID);
+                }
+                // The rest is as of a private key.
+                _ => {}
+            }
+        }
         let material = || key.material().ok_or(CKR_ATTRIBUTE_TYPE_INVALID);
         Ok(match kind {
             CKA_CLASS => number(if self.private { CKO_PRIVATE_KEY } else { CKO_PUBLIC_KEY }),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
-use aws_lc_rs::digest::{Digest, SHA256, digest};
+use aws_lc_rs::digest::{Digest, SHA256, SHA512, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaEncoding};
@@ -80,14 +80,27 @@ impl Key {
         let made = || match self.kind {
             KeyKind::P256 => p256(&self.label),
             KeyKind::Rsa2048 => rsa(&self.label),
+            // They have no public half.
+            KeyKind::Aes256 | KeyKind::Hmac512 => None,
         };
         self.material.get_or_init(made).as_ref()
     }
 
+    /// The value of a secret key.
+    pub(super) fn secret(&self) -> Option<Vec<u8>> {
+        let value = || digest(&SHA512, format!("hsm-sim secret {}", self.label).as_bytes()).as_ref().to_vec();
+        match self.kind {
+            KeyKind::P256 | KeyKind::Rsa2048 => None,
+            KeyKind::Aes256 => Some(value()[..32].to_vec()),
+            KeyKind::Hmac512 => Some(value()),
+        }
+    }
+
+    /// Bytes of a key pair's signatures.
     pub(super) fn signature_bytes(&self) -> usize {
         match self.kind {
-            KeyKind::P256 => 64,
             KeyKind::Rsa2048 => MODULUS_BYTES,
+            _ => 64,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Null mode: tokens that are made up, for overhead and scale. Their signatures are genuine all the same.
 
 mod attributes;
+mod ciphering;
 mod key;
 pub(crate) mod operation;
 mod signing;

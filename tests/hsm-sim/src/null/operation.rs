@@ -5,25 +5,40 @@ use std::sync::Arc;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BYTE, CK_MECHANISM, CK_OBJECT_HANDLE, CK_ULONG, CK_USER_TYPE, CKA_EC_PARAMS,
-    CKA_ID, CKA_LABEL, CKA_MODULUS_BITS, CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKR_ARGUMENTS_BAD,
-    CKR_BUFFER_TOO_SMALL, CKR_DOMAIN_PARAMS_INVALID, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID,
-    CKR_KEY_SIZE_RANGE, CKR_MECHANISM_INVALID, CKR_OBJECT_HANDLE_INVALID, CKR_OPERATION_ACTIVE,
-    CKR_OPERATION_NOT_INITIALIZED, CKR_TEMPLATE_INCOMPLETE, CKR_USER_NOT_LOGGED_IN, CKR_USER_TYPE_INVALID, CKU_USER,
+    CKA_ID, CKA_LABEL, CKA_MODULUS_BITS, CKA_VALUE_LEN, CKM_AES_KEY_GEN, CKM_EC_KEY_PAIR_GEN,
+    CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL,
+    CKR_DOMAIN_PARAMS_INVALID, CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID, CKR_KEY_SIZE_RANGE,
+    CKR_MECHANISM_INVALID, CKR_OBJECT_HANDLE_INVALID, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED,
+    CKR_TEMPLATE_INCOMPLETE, CKR_USER_NOT_LOGGED_IN, CKR_USER_TYPE_INVALID, CKU_USER,
 };
 
 use super::attributes::{self, Object};
+use super::ciphering::Ciphering;
 use super::key::Key;
 use super::signing::Scheme;
 use super::token::NullToken;
 use crate::call::{Answer, Call};
+use crate::function::Function;
 use crate::settings::KeyKind;
 
 /// What goes on in a session.
 #[derive(Default)]
 pub(crate) struct Operations {
     pub(crate) sign: Option<Signing>,
+    pub(crate) encrypt: Option<Ciphering>,
+    pub(crate) decrypt: Option<Ciphering>,
     /// Objects that are found and not handed out yet, the last one first.
     find: Option<Vec<CK_OBJECT_HANDLE>>,
+}
+
+impl Operations {
+    /// The place of what this function begins or ends.
+    pub(crate) fn cipher(&mut self, function: Function) -> &mut Option<Ciphering> {
+        match function {
+            Function::C_EncryptInit | Function::C_Encrypt => &mut self.encrypt,
+            _ => &mut self.decrypt,
+        }
+    }
 }
 
 /// A signature that has begun.
@@ -209,7 +224,7 @@ pub(crate) unsafe fn sign(
 unsafe fn room<'r>(signing: &Signing, signature: *mut CK_BYTE, len: *mut CK_ULONG) -> Answer<Option<&'r mut [u8]>> {
     // SAFETY: as the caller says.
     let len = unsafe { len.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;
-    let needed = signing.key.signature_bytes();
+    let needed = signing.scheme.bytes(&signing.key);
     let given = std::mem::replace(len, needed as CK_ULONG);
     if signature.is_null() || given < *len {
         return Ok(None);
@@ -242,6 +257,95 @@ pub(crate) unsafe fn sign_final(call: &Call<'_>, signature: *mut CK_BYTE, len: *
         return if signature.is_null() { Ok(()) } else { Err(CKR_BUFFER_TOO_SMALL) };
     };
     signing.scheme.sign(&signing.key, signing.parts.as_deref().unwrap_or_default(), room)
+}
+
+/// What `C_EncryptInit` and `C_DecryptInit` begin.
+///
+/// # Safety
+///
+/// `mechanism` must be null or valid, with a parameter as long as it says.
+pub(crate) unsafe fn cipher_init(call: &Call<'_>, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE) -> Answer {
+    let token = token(call)?;
+    // SAFETY: as the caller says.
+    let mechanism = unsafe { mechanism.as_ref() }.ok_or(CKR_ARGUMENTS_BAD)?;
+    let mut operations = call.session.operations.lock();
+    let place = operations.cipher(call.function);
+    if place.is_some() {
+        return Err(CKR_OPERATION_ACTIVE);
+    }
+    if !token.is_logged_in() {
+        return Err(CKR_USER_NOT_LOGGED_IN);
+    }
+    let (key, _) = token.object(key).ok_or(CKR_KEY_HANDLE_INVALID)?;
+    // SAFETY: as the caller says.
+    *place = Some(unsafe { Ciphering::read(mechanism, &key) }?);
+    Ok(())
+}
+
+/// What `C_Encrypt` and `C_Decrypt` end.
+///
+/// # Safety
+///
+/// `data` must be null or point to so many bytes; `len` be null or valid; `out` be null or have room for `*len`.
+pub(crate) unsafe fn cipher(
+    call: &Call<'_>,
+    data: *mut CK_BYTE,
+    data_len: CK_ULONG,
+    out: *mut CK_BYTE,
+    len: *mut CK_ULONG,
+) -> Answer {
+    let mut operations = call.session.operations.lock();
+    let place = operations.cipher(call.function);
+    let Some(ciphering) = place.take() else { return Err(CKR_OPERATION_NOT_INITIALIZED) };
+    // SAFETY: as the caller says.
+    let (data, len) = unsafe { (bytes(data, data_len)?, len.as_mut().ok_or(CKR_ARGUMENTS_BAD)?) };
+    let made = match call.function {
+        Function::C_Encrypt => ciphering.encrypt(data),
+        _ => ciphering.decrypt(data),
+    }?;
+    let given = std::mem::replace(len, made.len() as CK_ULONG);
+    if out.is_null() || given < *len {
+        *place = Some(ciphering);
+        return if out.is_null() { Ok(()) } else { Err(CKR_BUFFER_TOO_SMALL) };
+    }
+    // SAFETY: not null, and as the caller says, there is room for `given` bytes, which are no fewer.
+    unsafe { out.copy_from_nonoverlapping(made.as_ptr(), made.len()) };
+    Ok(())
+}
+
+/// # Safety
+///
+/// `mechanism` must be null or valid, the template null or as long as it says, the place for the handle null or valid.
+pub(crate) unsafe fn generate_secret(
+    call: &Call<'_>,
+    mechanism: *mut CK_MECHANISM,
+    template: Template,
+    handle: *mut CK_OBJECT_HANDLE,
+) -> Answer {
+    let token = token(call)?;
+    if !token.is_logged_in() {
+        return Err(CKR_USER_NOT_LOGGED_IN);
+    }
+    // SAFETY: as the caller says.
+    let mechanism = unsafe { mechanism.as_ref() }.ok_or(CKR_ARGUMENTS_BAD)?;
+    // SAFETY: as the caller says.
+    let template = unsafe { attributes::read(template.0, template.1) };
+    let of = |kind| template.iter().find(|(known, _)| *known == kind).map(|(_, value)| value.clone());
+    let (kind, bytes) = match mechanism.mechanism {
+        CKM_AES_KEY_GEN => (KeyKind::Aes256, 32_u64),
+        CKM_GENERIC_SECRET_KEY_GEN => (KeyKind::Hmac512, 64),
+        _ => return Err(CKR_MECHANISM_INVALID),
+    };
+    match of(CKA_VALUE_LEN) {
+        Some(len) if len == bytes.to_ne_bytes() => {}
+        Some(_) => return Err(CKR_KEY_SIZE_RANGE),
+        None => return Err(CKR_TEMPLATE_INCOMPLETE),
+    }
+    let label = String::from_utf8_lossy(&of(CKA_LABEL).unwrap_or_default()).into_owned();
+    let made = token.add(kind, &label, of(CKA_ID))?;
+    // SAFETY: as the caller says.
+    *unsafe { handle.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)? = made;
+    Ok(())
 }
 
 /// # Safety

@@ -1,14 +1,15 @@
 //! The mechanisms of made-up tokens.
 
 use aws_lc_rs::digest::{Algorithm, Digest, SHA256, SHA384, SHA512, digest};
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{
     RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
 };
 use cryptoki_sys::{
     CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_PSS_PARAMS, CKM_ECDSA, CKM_ECDSA_SHA256, CKM_RSA_PKCS,
-    CKM_RSA_PKCS_PSS, CKM_SHA256, CKM_SHA256_RSA_PKCS, CKM_SHA384, CKM_SHA384_RSA_PKCS, CKM_SHA512,
-    CKM_SHA512_RSA_PKCS, CKR_DATA_INVALID, CKR_DATA_LEN_RANGE, CKR_FUNCTION_FAILED, CKR_KEY_TYPE_INCONSISTENT,
-    CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID,
+    CKM_RSA_PKCS_PSS, CKM_SHA224_HMAC, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA256_RSA_PKCS, CKM_SHA384, CKM_SHA384_HMAC,
+    CKM_SHA384_RSA_PKCS, CKM_SHA512, CKM_SHA512_HMAC, CKM_SHA512_RSA_PKCS, CKR_DATA_INVALID, CKR_DATA_LEN_RANGE,
+    CKR_FUNCTION_FAILED, CKR_KEY_TYPE_INCONSISTENT, CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID,
 };
 
 use super::key::Key;
@@ -24,7 +25,22 @@ pub(super) const MECHANISMS: &[CK_MECHANISM_TYPE] = &[
     CKM_SHA256_RSA_PKCS,
     CKM_SHA384_RSA_PKCS,
     CKM_SHA512_RSA_PKCS,
+    CKM_SHA224_HMAC,
+    CKM_SHA256_HMAC,
+    CKM_SHA384_HMAC,
+    CKM_SHA512_HMAC,
 ];
+
+/// The algorithm of an HMAC.
+fn hmac_of(mechanism: CK_MECHANISM_TYPE) -> Option<hmac::Algorithm> {
+    match mechanism {
+        CKM_SHA224_HMAC => Some(hmac::HMAC_SHA224),
+        CKM_SHA256_HMAC => Some(hmac::HMAC_SHA256),
+        CKM_SHA384_HMAC => Some(hmac::HMAC_SHA384),
+        CKM_SHA512_HMAC => Some(hmac::HMAC_SHA512),
+        _ => None,
+    }
+}
 
 /// DER of a DigestInfo up to its hash, with the last two bytes that differ.
 const DIGEST_INFO: [u8; 19] =
@@ -87,8 +103,12 @@ impl Scheme {
         if !MECHANISMS.contains(&number) {
             return Err(CKR_MECHANISM_INVALID);
         }
-        let elliptic = matches!(number, CKM_ECDSA | CKM_ECDSA_SHA256);
-        if elliptic != (key.kind == KeyKind::P256) {
+        let wanted = match number {
+            CKM_ECDSA | CKM_ECDSA_SHA256 => KeyKind::P256,
+            number if hmac_of(number).is_some() => KeyKind::Hmac512,
+            _ => KeyKind::Rsa2048,
+        };
+        if wanted != key.kind {
             return Err(CKR_KEY_TYPE_INCONSISTENT);
         }
         if number != CKM_RSA_PKCS_PSS {
@@ -108,13 +128,21 @@ impl Scheme {
         }
     }
 
-    /// Signs into `out`, which is as long as the key's signatures.
+    /// Bytes of the signature, or the MAC.
+    pub(super) fn bytes(self, key: &Key) -> usize {
+        hmac_of(self.mechanism).map_or_else(|| key.signature_bytes(), |algorithm| algorithm.tag_len())
+    }
+
+    /// Signs into `out`, which is as long as that.
     pub(super) fn sign(self, key: &Key, input: &[u8], out: &mut [u8]) -> Answer {
         let same = self.mechanism ^ ((self.pss.map_or(0, |hash| hash as u64 + 1)) << 32);
         key.sign(same, input, out, || self.make(key, input))
     }
 
     fn make(self, key: &Key, input: &[u8]) -> Answer<Vec<u8>> {
+        if let (Some(algorithm), Some(value)) = (hmac_of(self.mechanism), key.secret()) {
+            return Ok(hmac::sign(&hmac::Key::new(algorithm, &value), input).as_ref().to_vec());
+        }
         let material = key.material().ok_or(CKR_FUNCTION_FAILED)?;
         let signed = match self.mechanism {
             CKM_ECDSA => material.ecdsa(&shortened(input)?),

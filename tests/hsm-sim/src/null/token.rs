@@ -8,21 +8,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_SESSION_INFO, CK_SLOT_INFO, CK_TOKEN_INFO,
-    CK_ULONG, CKF_GENERATE_KEY_PAIR, CKF_HW, CKF_LOGIN_REQUIRED, CKF_REMOVABLE_DEVICE, CKF_RNG, CKF_RW_SESSION,
-    CKF_SIGN, CKF_TOKEN_INITIALIZED, CKF_TOKEN_PRESENT, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
-    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_ECDSA_SHA256,
-    CKM_RSA_PKCS_KEY_PAIR_GEN, CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL, CKR_DEVICE_MEMORY, CKR_MECHANISM_INVALID,
-    CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_USER_ALREADY_LOGGED_IN, CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS,
-    CKS_RW_PUBLIC_SESSION, CKS_RW_USER_FUNCTIONS,
+    CK_ULONG, CKF_DECRYPT, CKF_ENCRYPT, CKF_GENERATE, CKF_GENERATE_KEY_PAIR, CKF_HW, CKF_LOGIN_REQUIRED,
+    CKF_REMOVABLE_DEVICE, CKF_RNG, CKF_RW_SESSION, CKF_SIGN, CKF_TOKEN_INITIALIZED, CKF_TOKEN_PRESENT,
+    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKM_AES_KEY_GEN,
+    CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_ECDSA_SHA256, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN,
+    CKM_SHA224_HMAC, CKM_SHA256_HMAC, CKM_SHA384_HMAC, CKM_SHA512_HMAC, CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL,
+    CKR_DEVICE_MEMORY, CKR_MECHANISM_INVALID, CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_USER_ALREADY_LOGGED_IN,
+    CKS_RO_PUBLIC_SESSION, CKS_RO_USER_FUNCTIONS, CKS_RW_PUBLIC_SESSION, CKS_RW_USER_FUNCTIONS,
 };
 use parking_lot::RwLock;
 
 use super::attributes::Object;
 use super::key::Key;
-use super::{padded, signing};
+use super::{ciphering, padded, signing};
 use crate::call::Answer;
 use crate::settings::{KeyKind, NullSlot};
 use crate::slot::Slot;
+
+/// The mechanisms that make keys.
+const GENERATIONS: [CK_MECHANISM_TYPE; 4] =
+    [CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN];
 
 /// A token of null mode.
 pub(crate) struct NullToken {
@@ -127,13 +132,14 @@ impl NullToken {
         let mut found = Vec::new();
         for (handle, key) in (1..).step_by(2).zip(&keys) {
             let halves = [(handle, true), (handle + 1, false)];
-            let halves = halves.into_iter().filter(|(_, private)| !private || self.is_logged_in());
+            let halves = halves.into_iter().take(if key.kind.is_secret() { 1 } else { 2 });
+            let halves = halves.filter(|(_, private)| !private || self.is_logged_in());
             found.extend(halves.filter(|(_, private)| matches(Object { key, private: *private })).map(|half| half.0));
         }
         found
     }
 
-    /// The private key of this label.
+    /// The private or secret key of this label.
     pub(crate) fn private_key(&self, label: &str) -> Option<CK_OBJECT_HANDLE> {
         self.find(|object| object.private && object.key.label == label).first().copied()
     }
@@ -149,8 +155,7 @@ impl NullToken {
         let mut keys = self.keys.write();
         self.read_file(&mut keys);
         if let Some(path) = &self.file {
-            let kind = if kind == KeyKind::P256 { "p256" } else { "rsa2048" };
-            let line = format!("{kind} {} {}\n", hex(&key.id), hex(label.as_bytes()));
+            let line = format!("{} {} {}\n", kind.name(), hex(&key.id), hex(label.as_bytes()));
             let file = File::options().append(true).create(true).open(path);
             let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
             written.map_err(|_| CKR_DEVICE_MEMORY)?;
@@ -178,7 +183,7 @@ impl NullToken {
         for line in text[..whole].lines() {
             let mut words = line.split(' ');
             let (kind, id, label) = (words.next(), words.next(), words.next());
-            let kind = if kind == Some("p256") { KeyKind::P256 } else { KeyKind::Rsa2048 };
+            let Some(kind) = KeyKind::ALL.into_iter().find(|known| kind == Some(known.name())) else { continue };
             let label = label.and_then(unhex).and_then(|label| String::from_utf8(label).ok());
             keys.known.extend(label.map(|label| Key::new(kind, &label, id.and_then(unhex))));
         }
@@ -213,7 +218,7 @@ pub(crate) fn slot_info(label: &str) -> CK_SLOT_INFO {
 pub(crate) unsafe fn mechanism_list(list: *mut CK_MECHANISM_TYPE, len: *mut CK_ULONG) -> Answer {
     // SAFETY: as the caller says.
     let len = unsafe { len.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;
-    let all = [&[CKM_EC_KEY_PAIR_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN], signing::MECHANISMS].concat();
+    let all = [&GENERATIONS[..], signing::MECHANISMS, ciphering::MECHANISMS].concat();
     let room = std::mem::replace(len, all.len() as CK_ULONG);
     if list.is_null() {
         return Ok(());
@@ -227,11 +232,19 @@ pub(crate) unsafe fn mechanism_list(list: *mut CK_MECHANISM_TYPE, len: *mut CK_U
 }
 
 pub(crate) fn mechanism_info(mechanism: CK_MECHANISM_TYPE) -> Answer<CK_MECHANISM_INFO> {
-    let elliptic = matches!(mechanism, CKM_ECDSA | CKM_ECDSA_SHA256 | CKM_EC_KEY_PAIR_GEN);
-    let bits = if elliptic { 256 } else { 2048 };
+    let secret = ciphering::MECHANISMS.contains(&mechanism) || mechanism == CKM_AES_KEY_GEN;
+    // Of secret keys, in bytes.
+    let bits = match mechanism {
+        CKM_ECDSA | CKM_ECDSA_SHA256 | CKM_EC_KEY_PAIR_GEN => 256,
+        CKM_SHA224_HMAC | CKM_SHA256_HMAC | CKM_SHA384_HMAC | CKM_SHA512_HMAC | CKM_GENERIC_SECRET_KEY_GEN => 64,
+        _ if secret => 32,
+        _ => 2048,
+    };
     let use_flag = match mechanism {
         CKM_EC_KEY_PAIR_GEN | CKM_RSA_PKCS_KEY_PAIR_GEN => CKF_GENERATE_KEY_PAIR,
+        CKM_AES_KEY_GEN | CKM_GENERIC_SECRET_KEY_GEN => CKF_GENERATE,
         known if signing::MECHANISMS.contains(&known) => CKF_SIGN,
+        known if ciphering::MECHANISMS.contains(&known) => CKF_ENCRYPT | CKF_DECRYPT,
         _ => return Err(CKR_MECHANISM_INVALID),
     };
     Ok(CK_MECHANISM_INFO { ulMinKeySize: bits, ulMaxKeySize: bits, flags: CKF_HW | use_flag })

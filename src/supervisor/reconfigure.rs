@@ -1,0 +1,106 @@
+//! Another configuration while requests are served. Part of the overseer: the members that do not fit it leave, others come in
+//! their places, and what waits in the lanes waits for those.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use super::leaving::Leave;
+use super::overseer::Overseer;
+use super::regroup::Regrouped;
+use super::route::{KeyRoute, MemberId};
+use super::slot_actor::Adopt;
+use super::supervisor::{Change, Remade};
+use crate::model::Fault;
+
+/// Managed keys that are named when a library is gone: tenants may register very many.
+const LOST_SHOWN: usize = 32;
+
+/// Takes another configuration over. Answered when the members that go have been told, and those that come were started.
+pub(super) struct Reconfigure(pub(super) Change);
+
+impl Message for Reconfigure {
+    type Result = ();
+}
+
+impl Handler<Reconfigure> for Overseer {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(change): Reconfigure, _: &mut Self::Context) {
+        self.reconfigure(change);
+    }
+}
+
+impl Overseer {
+    fn reconfigure(&mut self, change: Change) {
+        // What was let go of before is none of this.
+        self.let_go();
+        let Regrouped { gone, left, fresh } = self.shared.pools.regroup(&change);
+        let Change { made, removed, pools, limits } = change;
+        for name in &removed {
+            self.libraries.remove(&name.to_lowercase());
+        }
+        for Remade { library, .. } in made {
+            self.libraries.insert(library.name.to_lowercase(), library);
+        }
+        self.limits = limits;
+        self.shared.know(self.libraries.values(), &pools, &self.limits);
+        // In this order: jobs wait for who comes before those who go are out of the key sets.
+        let lost = self.lead_anew(&fresh);
+        left.iter().for_each(|pool| pool.hand_on());
+        let why = Fault::Unavailable { what: "its library was configured anew; try again".into() };
+        for member in &gone {
+            self.unstarted.remove(&member.id);
+            if let Some((_, address)) = self.slots.remove(&member.id) {
+                let last = left.iter().any(|pool| Arc::ptr_eq(pool, &member.pool));
+                address.do_send(Leave { why: why.clone(), last });
+            }
+        }
+        let served = |pool: &Arc<_>| gone.iter().any(|member| Arc::ptr_eq(&member.pool, pool));
+        left.iter().filter(|pool| !served(pool)).for_each(|pool| pool.close());
+        lost.iter().for_each(|route| route.lane().sweep());
+        if self.pools_wanted {
+            self.bring_up_pools();
+        }
+    }
+
+    /// Has every managed key served where it is now to be, and by whom. Answers the routes of those that are served nowhere.
+    fn lead_anew(&mut self, fresh: &HashSet<MemberId>) -> Vec<Arc<KeyRoute>> {
+        let (mut lost, mut newly_lost) = (Vec::new(), 0);
+        let adopted: Vec<Adopt> = self.adopted.values().cloned().collect();
+        for Adopt { spec, route } in adopted {
+            match self.shared.pools.find(&spec.library, spec.token.as_ref()) {
+                Err(fault) => {
+                    if route.absence().as_ref() != Some(&fault) {
+                        newly_lost += 1;
+                        if newly_lost <= LOST_SHOWN {
+                            tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                        }
+                    }
+                    route.nobody_holds(fault);
+                    lost.push(route);
+                }
+                Ok((pool, members)) => {
+                    let come: Vec<MemberId> =
+                        members.iter().map(|member| member.id).filter(|id| fresh.contains(id)).collect();
+                    if come.is_empty() && route.leads_to(&pool.lane) {
+                        continue;
+                    }
+                    let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
+                    let route = self.shared.routes.lead_to(&spec, &route, &pool, up);
+                    // Also of a key that nobody held: what was in the way may be so no more.
+                    come.into_iter().for_each(|member| route.expect_holder(member));
+                    self.adopt(Adopt { spec, route });
+                }
+            }
+        }
+        if newly_lost > LOST_SHOWN {
+            tracing::error!(
+                more = newly_lost - LOST_SHOWN,
+                "and more managed keys are not served: keyway status shows them"
+            );
+        }
+        lost
+    }
+}

@@ -1,0 +1,200 @@
+"""What hvac offers that Keyway has, over Keyway's socket.
+
+Usage: hvac_story.py SOCKET TOKEN. The daemon has the managed keys `ca` and `next-ca` (P-256), `documents` (RSA-2048, PKCS#1 v1.5),
+`aes` and `next-aes` (AES-256, GCM) and `mac` (HMAC-SHA-256), which every mount may use.
+"""
+
+import base64
+import sys
+
+import hvac.exceptions as errors
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from vault import client as vault_client
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def refused(error, call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except error as found:
+        return str(found)
+    raise AssertionError(f"{call.__qualname__} was not refused with {error.__name__}")
+
+
+def request(name, san=True):
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if san:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def certificate(pem):
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def system(client, socket):
+    assert client.is_authenticated() and client.sys.is_initialized() and not client.sys.is_sealed()
+    assert client.sys.read_health_status(method="GET")["initialized"]
+    assert client.sys.read_seal_status()["sealed"] is False
+    assert client.auth.token.lookup_self()["data"]["policies"] == ["root"]
+    for engine in ("pki", "transit"):
+        client.sys.enable_secrets_engine(engine, path=engine, config={"max_lease_ttl": "87600h"})
+    client.sys.enable_secrets_engine("pki", path="lower", config={"max_lease_ttl": "87600h"})
+    mounts = client.sys.list_mounted_secrets_engines()["data"]
+    assert {"pki/", "lower/", "transit/"} <= set(mounts)
+    client.sys.tune_mount_configuration("pki", default_lease_ttl="24h", description="the root")
+    assert client.sys.read_mount_configuration("pki")["data"]["default_lease_ttl"] == 86400
+    refused(errors.InvalidRequest, client.sys.enable_secrets_engine, "pki", path="pki")
+    refused(errors.InvalidPath, client.secrets.transit.read_key, "nobody")
+    refused(errors.Forbidden, vault_client(socket, "wrong").sys.list_mounted_secrets_engines)
+    managed = client.list("sys/managed-keys/pkcs11")["data"]["keys"]
+    assert {"ca", "documents", "aes", "mac"} <= set(managed)
+    assert client.read("sys/managed-keys/pkcs11/ca")["data"]["pin"] in ("", "redacted")
+    assert client.read("sys/managed-keys/pkcs11/nobody") is None
+
+
+def authority(client):
+    pki = client.secrets.pki
+    root = pki.generate_root("kms", "hvac Root", {"managed_key_name": "ca", "ttl": "87600h"})["data"]
+    root_certificate = certificate(root["certificate"])
+    assert root_certificate.subject.rfc4514_string() == "CN=hvac Root"
+    refused(errors.InvalidRequest, pki.generate_root, "exported", "Nobody's")
+    assert certificate(pki.read_ca_certificate()) == root_certificate
+    assert certificate(pki.read_ca_certificate_chain()) == root_certificate
+    urls = {"issuing_certificates": ["http://ca.example/ca"], "crl_distribution_points": ["http://ca.example/crl"]}
+    pki.set_urls(urls)
+    assert pki.read_urls()["data"]["issuing_certificates"] == urls["issuing_certificates"]
+    issuers = pki.list_issuers()["data"]
+    assert issuers["keys"] == [root["issuer_id"]] and issuers["key_info"][root["issuer_id"]]["is_default"]
+    pki.update_issuer("default", {"issuer_name": "top"})
+    assert pki.read_issuer("top")["data"]["issuer_id"] == root["issuer_id"]
+    refused(errors.InvalidRequest, pki.read_issuer, "nobody")
+    return root_certificate
+
+
+def intermediate(client, root_certificate):
+    pki = client.secrets.pki
+    asked = pki.generate_intermediate("kms", "hvac Lower", {"managed_key_name": "next-ca"}, mount_point="lower")
+    signed = pki.sign_intermediate(asked["data"]["csr"], "hvac Lower", {"ttl": "8760h"})["data"]
+    lower = certificate(signed["certificate"])
+    lower.verify_directly_issued_by(root_certificate)
+    pki.set_signed_intermediate(signed["certificate"] + "\n" + signed["issuing_ca"], mount_point="lower")
+    role = {"allowed_domains": "example.com", "allow_subdomains": True, "key_type": "ec", "ttl": "72h"}
+    pki.create_or_update_role("web", role, mount_point="lower")
+    assert pki.list_roles(mount_point="lower")["data"]["keys"] == ["web"]
+    assert pki.read_role("web", mount_point="lower")["data"]["ttl"] == 72 * 3600
+    pki.sign_self_issued(root_certificate.public_bytes(serialization.Encoding.PEM).decode())
+    return lower
+
+
+def leaves(client, lower):
+    pki = client.secrets.pki
+    issued = pki.sign_certificate("web", request("a.example.com"), "a.example.com", mount_point="lower")["data"]
+    certificate(issued["certificate"]).verify_directly_issued_by(lower)
+    assert len(issued["ca_chain"]) == 2
+    refused(errors.InvalidRequest, pki.sign_certificate, "web", request("a.other.org"), "a.other.org", mount_point="lower")
+    refused(errors.InvalidRequest, pki.sign_certificate, "nobody", request("a.b"), "a.b", mount_point="lower")
+    verbatim = pki.sign_verbatim(request("anything.local"), mount_point="lower")["data"]
+    certificate(verbatim["certificate"]).verify_directly_issued_by(lower)
+    read = pki.read_certificate(issued["serial_number"], mount_point="lower")["data"]
+    assert certificate(read["certificate"]) == certificate(issued["certificate"]) and read["revocation_time"] == 0
+    assert issued["serial_number"] in pki.list_certificates(mount_point="lower")["data"]["keys"]
+    refused(errors.InvalidPath, pki.read_certificate, "7f:01", mount_point="lower")
+    return issued["serial_number"]
+
+
+def revocation(client, serial):
+    pki = client.secrets.pki
+    assert pki.revoke_certificate(serial, mount_point="lower")["data"]["revocation_time"] > 0
+    refused(errors.InvalidRequest, pki.revoke_certificate, "7f:01", mount_point="lower")
+    pki.rotate_crl(mount_point="lower")
+    revoked = x509.load_pem_x509_crl(pki.read_crl(mount_point="lower").encode())
+    assert revoked.get_revoked_certificate_by_serial_number(int(serial.replace(":", ""), 16)) is not None
+    pki.delete_role("web", mount_point="lower")
+    pki.delete_root(mount_point="lower")
+    assert refused(errors.InvalidPath, pki.list_roles, mount_point="lower") is not None
+
+
+def signing(client):
+    transit = client.secrets.transit
+    client.write("transit/keys/documents", type="managed_key", managed_key_name="documents")
+    refused(errors.InvalidRequest, transit.create_key, "nobody", key_type="chacha20-poly1305")
+    refused(errors.InvalidRequest, transit.sign_data, "nobody", b64(b"x"))
+    document = transit.read_key("documents")["data"]
+    assert document["type"] == "managed_key" and "documents" in transit.list_keys()["data"]["keys"]
+    public = document["keys"]["1"]["public_key"]
+    signed = transit.sign_data("documents", b64(b"a contract"), signature_algorithm="pkcs1v15")["data"]["signature"]
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    raw = base64.b64decode(signed.rsplit(":", 1)[1])
+    serialization.load_pem_public_key(public.encode()).verify(raw, b"a contract", padding.PKCS1v15(), hashes.SHA256())
+    verify = transit.verify_signed_data
+    options = {"signature": signed, "signature_algorithm": "pkcs1v15"}
+    assert verify("documents", b64(b"a contract"), **options)["data"]["valid"]
+    assert not verify("documents", b64(b"another"), **options)["data"]["valid"]
+    batch = [{"input": b64(b"one"), "reference": "1"}, {"input": "?"}]
+    results = transit.sign_data("documents", batch_input=batch, signature_algorithm="pkcs1v15")["data"]["batch_results"]
+    assert results[0]["reference"] == "1" and results[0]["signature"].startswith("vault:v1:") and results[1]["error"]
+
+
+def encryption(client):
+    transit = client.secrets.transit
+    client.write("transit/keys/vault", type="managed_key", managed_key_name="aes")
+    sealed = transit.encrypt_data("vault", b64(b"a secret"), associated_data=b64(b"about"))["data"]["ciphertext"]
+    opened = transit.decrypt_data("vault", sealed, associated_data=b64(b"about"))["data"]["plaintext"]
+    assert base64.b64decode(opened) == b"a secret"
+    refused(errors.InvalidRequest, transit.decrypt_data, "vault", sealed)
+    client.write("transit/keys/vault/rotate", managed_key_name="next-aes")
+    plain = transit.encrypt_data("vault", b64(b"more"))["data"]
+    assert plain["key_version"] == 2
+    first = transit.encrypt_data("vault", b64(b"old"), key_version=1)["data"]["ciphertext"]
+    again = transit.rewrap_data("vault", first)["data"]["ciphertext"]
+    assert again.startswith("vault:v2:") and transit.decrypt_data("vault", again)["data"]["plaintext"] == b64(b"old")
+    transit.update_key_configuration("vault", min_decryption_version=2)
+    client.write("transit/keys/vault/config", min_encryption_version=2)
+    refused(errors.InvalidRequest, transit.decrypt_data, "vault", first)
+    transit.trim_key("vault", min_version=2)
+    data_key = transit.generate_data_key("vault", "plaintext")["data"]
+    assert transit.decrypt_data("vault", data_key["ciphertext"])["data"]["plaintext"] == data_key["plaintext"]
+    batch = transit.encrypt_data("vault", batch_input=[{"plaintext": b64(b"1")}, {"plaintext": b64(b"2")}])
+    assert len(batch["data"]["batch_results"]) == 2
+    refused(errors.InvalidRequest, transit.delete_key, "vault")
+    transit.update_key_configuration("vault", deletion_allowed=True)
+    transit.delete_key("vault")
+    refused(errors.InvalidPath, transit.read_key, "vault")
+
+
+def macs(client):
+    transit = client.secrets.transit
+    client.write("transit/keys/mac", type="managed_key", managed_key_name="mac")
+    made = transit.generate_hmac("mac", b64(b"message"))["data"]["hmac"]
+    assert transit.verify_signed_data("mac", b64(b"message"), hmac=made)["data"]["valid"]
+    assert not transit.verify_signed_data("mac", b64(b"massage"), hmac=made)["data"]["valid"]
+    assert len(base64.b64decode(transit.generate_random_bytes(16)["data"]["random_bytes"])) == 16
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(b"x")
+    assert transit.hash_data(b64(b"x"), "sha2-256", "hex")["data"]["sum"] == digest.finalize().hex()
+
+
+def main(socket, token):
+    client = vault_client(socket, token)
+    system(client, socket)
+    root = authority(client)
+    lower = intermediate(client, root)
+    revocation(client, leaves(client, lower))
+    signing(client)
+    encryption(client)
+    macs(client)
+    client.sys.disable_secrets_engine("pki")
+
+
+main(*sys.argv[1:])

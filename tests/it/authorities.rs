@@ -120,6 +120,9 @@ async fn two_issuers_of_a_mount_sign_and_revoke_apart() {
     }
     let role = json!({"key_type": "any", "allow_any_name": true, "ttl": "72h", "issuer_ref": "two"});
     daemon.write("pki/roles/two", role).await;
+    // What a patch does not name stays.
+    let patched = daemon.ask(Verb::Patch, "pki/roles/two", json!({"ttl": "1h"})).await.json()["data"].clone();
+    assert_eq!((&patched["ttl"], &patched["issuer_ref"]), (&json!(3600), &json!("two")));
     request(folder, "www", P256, "DNS:www.example.com");
     let csr = std::fs::read_to_string(folder.join("www.csr")).unwrap();
     let mut serials = Vec::new();

@@ -1,8 +1,9 @@
 //! What a mount issues with, as one snapshot: its issuers ready to issue, its keys, the defaults and the URLs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ca_certificate::SignerId;
 use super::chain::Chains;
 use super::cluster::Cluster;
 use super::extensions;
@@ -101,13 +102,15 @@ impl Authority {
         self.default.iter().chain(self.issuers.values()).find(|issuer| issuer.certificate.is_named_in(certificate))
     }
 
-    /// Which signers there are, each with the issuer that signs its CRLs: the default before others.
-    pub(super) fn crl_issuers(&self) -> Vec<&Arc<Issuer>> {
-        let mut found: HashMap<_, &Arc<Issuer>> = HashMap::new();
-        for issuer in self.default.iter().chain(self.issuers.values()).filter(|issuer| issuer.signs_crls()) {
-            found.entry(issuer.signer()).or_insert(issuer);
-        }
-        found.into_values().collect()
+    /// The issuer that signs the CRLs of `signer`: of its issuers that may, the default before others.
+    pub(super) fn crl_issuer(&self, signer: &SignerId) -> Option<&Arc<Issuer>> {
+        let mut issuers = self.default.iter().chain(self.issuers.values());
+        issuers.find(|issuer| issuer.signer() == signer && issuer.signs_crls())
+    }
+
+    /// The signers that have CRLs made.
+    pub(super) fn crl_signers(&self) -> BTreeSet<&SignerId> {
+        self.issuers.values().filter(|issuer| issuer.signs_crls()).map(|issuer| issuer.signer()).collect()
     }
 }
 

@@ -18,6 +18,11 @@ use crate::model::{Fault, Hash, PublicKey};
 pub(super) struct SignerId(String);
 
 impl SignerId {
+    /// The signer whose records have this name.
+    pub(super) fn from_record_name(name: String) -> SignerId {
+        SignerId(name)
+    }
+
     /// The name its records have.
     pub(super) fn as_str(&self) -> &str {
         &self.0
@@ -79,7 +84,7 @@ impl CaCertificate {
     }
 
     /// Whether its key may be used so.
-    pub(super) fn allows(&self, usage: KeyUsages) -> bool {
+    pub(super) fn allows(&self, usage: FlagSet<KeyUsages>) -> bool {
         self.key_usage.is_none_or(|usages| usages.contains(usage))
     }
 

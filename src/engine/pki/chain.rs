@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::ca_certificate::CaCertificate;
 use crate::model::Fault;
 
-/// The longest chain that is looked for.
-const CHAIN_MAX: usize = 16;
+/// The most certificates of one name and key identifier that are tried as a certificate's issuer.
+const CANDIDATES_MAX: usize = 32;
 
 /// Who signed whom among the certificates of a mount.
 pub(super) struct Chains<'a> {
@@ -28,7 +28,11 @@ impl<'a> Chains<'a> {
             let mut found = Vec::new();
             // A root is the end of its chain, whoever signed its key as well.
             let candidates = if child.is_root() { None } else { by_subject.get(&child.x509.issuer[..]) };
-            for candidate in candidates.into_iter().flatten().copied().filter(|candidate| *candidate != index) {
+            let named = candidates.into_iter().flatten().copied().filter(|candidate| {
+                let other = certificates.get(*candidate).filter(|_| *candidate != index);
+                other.is_some_and(|other| other.is_named_in(&child.x509))
+            });
+            for candidate in named.take(CANDIDATES_MAX) {
                 if let Some(parent) = certificates.get(candidate)
                     && parent.signed(&child.x509)?
                 {
@@ -40,26 +44,29 @@ impl<'a> Chains<'a> {
         Ok(Chains { certificates, parents })
     }
 
-    /// The certificate at `index` and those above it, nearest first: the shortest way to a root, or else the longest way
-    /// there is.
+    /// The certificate at `index` and those above it, nearest first: the shortest way to a root, or else the longest of the
+    /// shortest ways there are.
     pub(super) fn of(&self, index: usize) -> Vec<Arc<CaCertificate>> {
-        let mut ways = VecDeque::from([vec![index]]);
-        let mut longest = vec![index];
-        while let Some(way) = ways.pop_front() {
-            let Some(end) = way.last().copied() else { continue };
-            if way.len() > longest.len() {
-                longest.clone_from(&way);
-            }
-            if self.certificates.get(end).is_some_and(|certificate| certificate.is_root()) {
-                longest = way;
+        // Each certificate is come to once, from below: cross-signed CAs may sign each other.
+        let mut from: HashMap<usize, usize> = HashMap::from([(index, index)]);
+        let mut to_visit = VecDeque::from([index]);
+        let mut end = index;
+        while let Some(next) = to_visit.pop_front() {
+            end = next;
+            if self.certificates.get(next).is_some_and(|certificate| certificate.is_root()) {
                 break;
             }
-            // Cross-signed CAs may sign each other: no certificate stands twice in a chain.
-            let above = self.parents.get(end).into_iter().flatten().filter(|parent| !way.contains(parent));
-            for parent in above.filter(|_| way.len() < CHAIN_MAX) {
-                ways.push_back(way.iter().copied().chain([*parent]).collect());
+            for parent in self.parents.get(next).into_iter().flatten() {
+                from.entry(*parent).or_insert_with(|| {
+                    to_visit.push_back(*parent);
+                    next
+                });
             }
         }
-        longest.into_iter().filter_map(|index| self.certificates.get(index).cloned()).collect()
+        let mut way = vec![end];
+        while let Some(below) = way.last().and_then(|last| from.get(last)).filter(|below| Some(*below) != way.last()) {
+            way.push(*below);
+        }
+        way.into_iter().rev().filter_map(|index| self.certificates.get(index).cloned()).collect()
     }
 }

@@ -8,6 +8,7 @@ use const_oid::db::rfc5280::ID_CE_CRL_NUMBER;
 
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
+use super::ca_certificate::SignerId;
 use super::certificate::wrong_signature;
 use super::crls::SignerCrl;
 use super::issuer::Issuer;
@@ -145,8 +146,11 @@ impl Unsigned {
 }
 
 impl Pki {
-    /// Makes, signs, stores and publishes the next CRL of an issuer's signer. One at a time: see `rebuild`.
-    pub(super) async fn make_crl(&self, call: &Call, issuer: &Arc<Issuer>, own: &SignerCrl) -> Result<(), Fault> {
+    /// Makes, signs, stores and publishes the next CRL of a signer. One at a time: see `rebuild`.
+    pub(super) async fn make_crl(&self, call: &Call, signer: &SignerId, own: &SignerCrl) -> Result<(), Fault> {
+        let authority = self.authority.load_full();
+        let gone = || Fault::invalid("no issuer of this signer has its key here and the usage crl-signing any more");
+        let issuer = authority.crl_issuer(signer).ok_or_else(gone)?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::CrlSigning)?;
         let (issuer, key) = (signatory.issuer, signatory.key);
         let algorithm = crl_algorithm(&issuer, &key)?;

@@ -20,6 +20,8 @@ use crate::store::Store;
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
+/// Signers whose CRLs are read: all that a mount can come to have in practice.
+const SIGNERS_MAX: usize = 100_000;
 
 /// What one signer revoked, and its CRL.
 #[derive(Debug, Default)]
@@ -74,8 +76,19 @@ impl Crls {
         self.0.load().values().map(|crl| crl.revoked.lock().len()).sum()
     }
 
-    /// Reads every revocation of the store.
-    pub(super) fn load_revocations(&self, store: &Store, records: &Records) -> Result<(), Fault> {
+    /// Reads every revocation and every signer's last CRL. Also those of signers whose issuer is gone: it may be imported
+    /// again, and numbers of CRLs never come twice.
+    pub(super) fn load(store: &Store, records: &Records) -> Result<Crls, Fault> {
+        let crls = Crls::default();
+        crls.load_revocations(store, records)?;
+        // A signer has had an issuer, so there are not many.
+        for name in store.list(records.namespace(), &records.collection("crls"), None, SIGNERS_MAX)? {
+            crls.load_crl(&SignerId::from_record_name(name), store, records)?;
+        }
+        Ok(crls)
+    }
+
+    fn load_revocations(&self, store: &Store, records: &Records) -> Result<(), Fault> {
         let collection = records.collection("revoked");
         let mut last: Option<String> = None;
         loop {
@@ -92,8 +105,7 @@ impl Crls {
         }
     }
 
-    /// Reads the last CRL of a signer.
-    pub(super) fn load_crl(&self, signer: &SignerId, store: &Store, records: &Records) -> Result<(), Fault> {
+    fn load_crl(&self, signer: &SignerId, store: &Store, records: &Records) -> Result<(), Fault> {
         let Some(record) = store.get(&records.crl(signer))? else { return Ok(()) };
         let crl = Crl::from_stored(&record)?;
         let entry = self.of(signer);

@@ -1,10 +1,10 @@
 //! `issue/:role`: a key pair made here, and a certificate for it. The private key is answered once and kept nowhere.
 
-use super::Pki;
 use super::issuer_usage::IssuerUsage;
 use super::leaf::SignAnswer;
 use super::private_key::PrivateKeyFormat;
 use super::request::SignFields;
+use super::{Pki, extensions};
 use crate::crypto::GeneratedKey;
 use crate::engine::Call;
 use crate::model::{Data, Fault, Response};
@@ -27,6 +27,7 @@ impl Pki {
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
         // Judged before a key is made, which takes long.
         let plan = compiled.plan(None, &fields, &call.mount.config, issuer)?;
+        extensions::leaf_key_usage(plan.key_usages, kind)?;
         let key = self.cpu.run(&call.mount.namespace, move || GeneratedKey::generate(kind)).await?;
         let certified = self.certify(call, &signatory, plan, &key.public, role).await?;
         let answer = SignAnswer::new(certified, issuer, fields.format, fields.remove_roots_from_chain);

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use der::flagset::FlagSet;
 use serde::{Deserialize, Serialize};
+use x509_cert::ext::pkix::KeyUsages;
 
+use super::ca_certificate::CaCertificate;
 use super::validity::Beyond;
 use crate::model::Fault;
 
@@ -24,6 +27,17 @@ pub(super) enum IssuerUsage {
 impl IssuerUsage {
     const ALL: [IssuerUsage; 4] =
         [IssuerUsage::ReadOnly, IssuerUsage::IssuingCertificates, IssuerUsage::CrlSigning, IssuerUsage::OcspSigning];
+
+    /// What the issuer's own certificate must say of its key (RFC 5280, 4.2.1.3).
+    fn key_usage(self) -> FlagSet<KeyUsages> {
+        match self {
+            IssuerUsage::ReadOnly => FlagSet::default(),
+            IssuerUsage::IssuingCertificates => KeyUsages::KeyCertSign.into(),
+            IssuerUsage::CrlSigning => KeyUsages::CRLSign.into(),
+            // RFC 6960 asks for none of the issuer itself, and few state digitalSignature.
+            IssuerUsage::OcspSigning => FlagSet::default(),
+        }
+    }
 
     /// Vault's name.
     pub(super) const fn name(self) -> &'static str {
@@ -67,9 +81,9 @@ impl IssuerUsages {
         self.0.contains(&usage)
     }
 
-    /// These without `usage`.
-    pub(super) fn without(mut self, usage: IssuerUsage) -> IssuerUsages {
-        self.0.remove(&usage);
+    /// These, as far as the key usage that a CA's own certificate states allows them.
+    pub(super) fn within(mut self, certificate: &CaCertificate) -> IssuerUsages {
+        self.0.retain(|usage| certificate.allows(usage.key_usage()));
         self
     }
 
@@ -151,7 +165,6 @@ mod tests {
         let parsed = IssuerUsages::parse(&["crl-signing".into()]).unwrap();
         assert_eq!(parsed.names(), "read-only,crl-signing");
         assert!(parsed.allow(IssuerUsage::CrlSigning) && !parsed.allow(IssuerUsage::IssuingCertificates));
-        assert!(!IssuerUsages::default().without(IssuerUsage::CrlSigning).allow(IssuerUsage::CrlSigning));
         assert!(IssuerUsages::parse(&["signing".into()]).is_err());
         let stored = serde_json::to_string(&parsed).unwrap();
         assert_eq!(stored, r#"["read-only","crl-signing"]"#);

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use x509_cert::ext::pkix::KeyUsages;
 
 use super::algorithm::SignatureAlgorithm;
 use super::fetch::{DER_CERTIFICATE, PEM_CHAIN};
 use super::issuer::{Issuer, IssuerSettings};
-use super::issuer_usage::{IssuerUsage, IssuerUsages, LeafNotAfterBehavior};
+use super::issuer_usage::{IssuerUsages, LeafNotAfterBehavior};
 use super::registry::{IssuerEntry, Registry};
 use super::urls::Urls;
 use super::{Pki, validity};
@@ -190,19 +189,18 @@ fn updated(
     if let Some(links) = fields.list("manual_chain")? {
         settings.manual_chain = manual_chain(&links, registry, id)?;
     }
-    let asked = fields.list("usage")?;
-    if let Some(names) = &asked {
-        settings.usage = IssuerUsages::parse(names)?;
-    }
-    if !entry.certificate.allows(KeyUsages::CRLSign) {
-        if asked.is_some() && settings.usage.allow(IssuerUsage::CrlSigning) {
-            return Err(Fault::invalid(
-                "This issuer's underlying certificate lacks the CRLSign KeyUsage value; unable to set crl-signing usage on \
-                 this issuer as a result.",
-            ));
+    if let Some(names) = fields.list("usage")? {
+        let asked = IssuerUsages::parse(&names)?;
+        if asked.clone().within(&entry.certificate) != asked {
+            return Err(Fault::invalid(format!(
+                "This issuer's underlying certificate lacks a KeyUsage value (CertSign, CRLSign) that usage {} needs; unable \
+                 to set it on this issuer as a result.",
+                asked.names()
+            )));
         }
-        settings.usage = settings.usage.without(IssuerUsage::CrlSigning);
+        settings.usage = asked;
     }
+    settings.usage = settings.usage.within(&entry.certificate);
     if let Some(name) = fields.text("revocation_signature_algorithm")? {
         settings.revocation_signature_algorithm = match name.as_str() {
             "" => None,

@@ -96,6 +96,14 @@ impl Pki {
         Ok(Response::with_warnings(object(shown), warnings))
     }
 
+    /// `POST keys/import`.
+    pub(super) fn import_key() -> Result<Response, Fault> {
+        Err(Fault::invalid(
+            "Keyway holds no long-lived private keys: import the key into a token, register it as a managed key, and add it with \
+             keys/generate/kms",
+        ))
+    }
+
     fn show_key(&self, mount: &Mount, key: &Key) -> Data {
         // A key the mount may no longer use has no name that concerns it.
         let managed = self.signing_key(mount, key).map(|key| key.name().to_owned()).unwrap_or_default();

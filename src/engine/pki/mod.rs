@@ -142,11 +142,7 @@ impl Pki {
         upgrade::run(mount, &keys, &store, &records)?;
         intents::settle(&store, &records, &mount.path)?;
         let authority = Authority::load(&store, &records)?;
-        let crls = Crls::default();
-        crls.load_revocations(&store, &records)?;
-        for issuer in authority.issuers.values() {
-            crls.load_crl(issuer.signer(), &store, &records)?;
-        }
+        let crls = Crls::load(&store, &records)?;
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,

@@ -5,11 +5,13 @@
 
 use std::net::IpAddr;
 
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc3280::EMAIL_ADDRESS;
 use const_oid::db::rfc4519::COMMON_NAME;
 use der::{Decode, Encode};
 use x509_cert::ext::pkix::NameConstraints;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
-use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
+use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
 use super::asn1::unencodable;
@@ -47,18 +49,26 @@ pub(super) fn check(
     candidates.extend(alternative.ips.iter().map(|address| Candidate::Ip(*address)));
     candidates.extend(alternative.uris.iter().map(|uri| Candidate::Uri(uri)));
     candidates.extend(alternative.others.iter().map(|other| Candidate::Other(&other.value)));
+    let addresses = texts(&subject, EMAIL_ADDRESS);
+    candidates.extend(addresses.iter().map(|address| Candidate::Email(address)));
     for candidate in candidates {
         candidate.check(constraints)?;
     }
     Ok(())
 }
 
+/// The values of an attribute of a subject that are text.
+fn texts(subject: &Name, kind: ObjectIdentifier) -> Vec<String> {
+    let values = subject.iter().filter(|attribute| attribute.oid == kind);
+    // Text of any type: email addresses are IA5String.
+    values.filter_map(|attribute| String::from_utf8(attribute.value.value().to_vec()).ok()).collect()
+}
+
 /// The common names that look like names of hosts.
 fn host_names(subject: &Name) -> Vec<String> {
-    let values = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME);
-    let texts =
-        values.filter_map(|attribute| Some(DirectoryString::try_from(&attribute.value).ok()?.value().into_owned()));
-    texts.filter(|text| text.contains('.') && names::is_hostname(text)).collect()
+    let mut found = texts(subject, COMMON_NAME);
+    found.retain(|text| text.contains('.') && names::is_hostname(text));
+    found
 }
 
 impl Candidate<'_> {

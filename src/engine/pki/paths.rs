@@ -82,6 +82,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "keys/generate/:", |pki, call, target| {
         to_the_end(async move { pki.generate_key(call, &target.name, &target.data).await })
     }),
+    row(Verb::Write, "keys/import", |_, _, _| now(Pki::import_key())),
     // Roots.
     row(Verb::Write, "root/generate/:", generate_root),
     row(Verb::Write, "issuers/generate/root/:", generate_root),

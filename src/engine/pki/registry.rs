@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use x509_cert::ext::pkix::KeyUsages;
 
 use super::ca_certificate::CaCertificate;
 use super::issuer::{IssuerRecord, IssuerSettings};
-use super::issuer_usage::IssuerUsage;
 use super::key::{Key, KeyRecord};
 use super::pem;
 use super::records::Records;
@@ -239,11 +237,7 @@ impl Registry {
         }
         let spki = &certificate.public_key.spki;
         let key = self.keys.values().find(|key| key.public_key.spki == *spki);
-        let usage = match certificate.allows(KeyUsages::CRLSign) {
-            true => settings.usage,
-            // Its own certificate forbids it.
-            false => settings.usage.without(IssuerUsage::CrlSigning),
-        };
+        let usage = settings.usage.within(certificate);
         let record = IssuerRecord {
             id: uuid::Uuid::new_v4().to_string(),
             key_id: key.map(|key| key.record.id.clone()).unwrap_or_default(),

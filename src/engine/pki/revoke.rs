@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::ca_certificate::SignerId;
 use super::issuer::Issuer;
 use super::registry::{DEFAULT, Registry};
 use super::revocation::Revocation;
@@ -141,8 +142,8 @@ impl Pki {
         if authority.issuers.is_empty() {
             authority.issuer(DEFAULT)?;
         }
-        for issuer in authority.crl_issuers() {
-            self.rebuild_crl(call, issuer).await?;
+        for signer in authority.crl_signers() {
+            self.rebuild_crl(call, signer).await?;
         }
         let mut data = Data::new();
         data.insert("success".into(), true.into());
@@ -153,27 +154,27 @@ impl Pki {
     pub(super) async fn rebuild_due_crls(self: &Arc<Self>, call: &Call) -> Result<(), Fault> {
         let authority = self.authority.load_full();
         let mut outcome = Ok(());
-        for issuer in authority.crl_issuers() {
-            if self.crls.of(issuer.signer()).is_due() {
-                outcome = outcome.and(self.rebuild_crl(call, issuer).await);
+        for signer in authority.crl_signers() {
+            if self.crls.of(signer).is_due() {
+                outcome = outcome.and(self.rebuild_crl(call, signer).await);
             }
         }
         outcome
     }
 
-    /// Has a CRL made that is begun from now on, together with all who ask at this time. It is made to its end even if
-    /// nobody waits any more.
-    pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Result<(), Fault> {
-        let own = self.crls.of(issuer.signer());
+    /// Has a CRL of a signer made that is begun from now on, together with all who ask at this time. It is made to its end
+    /// even if nobody waits any more.
+    pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call, signer: &SignerId) -> Result<(), Fault> {
+        let own = self.crls.of(signer);
         let joined = own.rebuild.join();
         if joined.must_start {
-            let (pki, call, issuer) = (Arc::clone(self), call.clone(), Arc::clone(issuer));
+            let (pki, call, signer) = (Arc::clone(self), call.clone(), signer.clone());
             tokio::spawn(async move {
                 while let Some(round) = own.rebuild.round() {
-                    let outcome = pki.make_crl(&call, &issuer, &own).await;
+                    let outcome = pki.make_crl(&call, &signer, &own).await;
                     if let Err(fault) = &outcome {
                         tracing::error!(
-                            issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
+                            ?signer, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
                             "the CRL could not be made; the last one is still served, and it is tried again within a minute"
                         );
                     }
@@ -194,15 +195,13 @@ impl Pki {
         if !self.crls.of(issuer.signer()).is_due() {
             return None;
         }
-        let authority = self.authority.load_full();
-        let signs = authority.crl_issuers().into_iter().find(|signs| signs.signer() == issuer.signer());
-        let Some(signs) = signs else {
+        if self.authority.load().crl_issuer(issuer.signer()).is_none() {
             return Some(format!(
                 "the certificate is revoked, but no CRL says so: issuer {} has no key here or not the usage crl-signing",
                 issuer.id()
             ));
-        };
-        let made = self.rebuild_crl(call, signs).await;
+        }
+        let made = self.rebuild_crl(call, issuer.signer()).await;
         made.err().map(|fault| {
             format!(
                 "the certificate is revoked, but the CRL could not be made yet ({fault}); it is tried again by itself"

@@ -159,7 +159,7 @@ impl Pki {
         if !issuer.signs_crls() {
             return None;
         }
-        let made = self.rebuild_crl(call, issuer).await;
+        let made = self.rebuild_crl(call, issuer.signer()).await;
         made.err().map(|fault| format!("the first CRL could not be made yet ({fault}); it is tried again by itself"))
     }
 

@@ -72,3 +72,35 @@ async fn an_issuer_deleted_and_imported_again_has_its_key_and_its_revocations() 
     let (leaf, _) = desk.leaf("a.example").await;
     desk.verify(&leaf).await.unwrap();
 }
+
+#[tokio::test]
+async fn crl_numbers_never_come_twice_whatever_comes_and_goes() {
+    let desk = Desk::with_root().await;
+    desk.read("crl/rotate").await.unwrap();
+    let before = desk.crl().crl.load().as_ref().unwrap().number;
+    let (_, root) = desk.raw("ca/pem").await;
+    desk.send(Verb::Delete, "issuer/default", json!({})).await.unwrap();
+    let after = desk.restarted();
+    let bundle = json!({"pem_bundle": String::from_utf8(root).unwrap()});
+    after.write("issuers/import/cert", bundle).await.unwrap();
+    assert!(after.crl().crl.load().as_ref().unwrap().number > before);
+}
+
+#[tokio::test]
+async fn an_issuer_does_only_what_its_certificate_allows() {
+    let desk = Desk::new(&[("sub", P256)]);
+    let asked = json!({"common_name": "Sub CA", "managed_key_name": "sub"});
+    let asked = desk.write("intermediate/generate/kms", asked).await.unwrap();
+    desk.put("sub.csr", &text(&asked["csr"]));
+    let (_, below) = desk.openssl_signs_with("sub.csr", "keyCertSign");
+    let imported = desk.write("intermediate/set-signed", json!({ "certificate": below })).await.unwrap();
+    let id = text(&imported["imported_issuers"][0]);
+    let issuer = desk.read(&format!("issuer/{id}")).await.unwrap();
+    assert_eq!(issuer["usage"], "read-only,issuing-certificates,ocsp-signing");
+    let refused = message(desk.write(&format!("issuer/{id}"), json!({"usage": "crl-signing"})).await);
+    assert!(refused.contains("underlying certificate lacks"), "{refused}");
+    assert_eq!(desk.write(&format!("issuer/{id}"), json!({})).await.unwrap()["usage"], issuer["usage"]);
+    assert!(
+        message(desk.write("keys/import", json!({"pem_bundle": "x"})).await).contains("no long-lived private keys")
+    );
+}

@@ -1,5 +1,6 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
+mod chaining;
 mod hostile;
 mod importing;
 mod intermediates;
@@ -174,6 +175,11 @@ impl Desk {
     /// Has openssl sign a request for a CA as a root of its own; answers both certificates, which are `root.pem` and
     /// `below.pem` too.
     fn openssl_signs(&self, csr: &str) -> (String, String) {
+        self.openssl_signs_with(csr, "keyCertSign,cRLSign")
+    }
+
+    /// The same, for a CA whose key may be used so.
+    fn openssl_signs_with(&self, csr: &str, key_usage: &str) -> (String, String) {
         let root =
             ["req", "-x509", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "3650"];
         let own = [
@@ -187,11 +193,9 @@ impl Desk {
             "keyUsage=critical,keyCertSign,cRLSign",
         ];
         self.openssl(&[&root[..], &own].concat());
-        self.put(
-            "ca.ext",
-            "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
-                            subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid",
-        );
+        let extensions =
+            ["basicConstraints=critical,CA:TRUE", "subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid"];
+        self.put("ca.ext", &format!("{}\nkeyUsage=critical,{key_usage}", extensions.join("\n")));
         let sign = ["x509", "-req", "-CA", "root.pem", "-CAkey", "root.key", "-CAcreateserial", "-days", "3000"];
         self.openssl(&[&sign[..], &["-in", csr, "-extfile", "ca.ext", "-out", "below.pem"]].concat());
         let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap();

@@ -240,3 +240,13 @@ async fn a_role_is_patched() {
     assert_eq!(desk.restarted().read("roles/any").await.unwrap()["max_ttl"], json!(3600));
     assert!(matches!(desk.send(Verb::Patch, "roles/none", json!({})).await, Err(Fault::NotFound { .. })));
 }
+
+#[tokio::test]
+async fn an_email_address_in_a_subject_is_bound_by_name_constraints() {
+    let desk = Desk::with_two_tiers(json!({}), json!({"permitted_email_addresses": "corp.example"})).await;
+    for (address, allowed) in [("me@corp.example", true), ("me@evil.org", false)] {
+        let csr = desk.p256_csr(&format!("/CN=Me/emailAddress={address}"), "");
+        let signed = desk.write("issuer/sub/sign-verbatim", json!({ "csr": csr })).await;
+        assert_eq!(signed.is_ok(), allowed, "{address}: {signed:?}");
+    }
+}

@@ -105,6 +105,9 @@ def leaves(client, lower):
     refused(errors.InvalidRequest, pki.sign_certificate, "nobody", request("a.b"), "a.b", mount_point="lower")
     verbatim = pki.sign_verbatim(request("anything.local"), mount_point="lower")["data"]
     certificate(verbatim["certificate"]).verify_directly_issued_by(lower)
+    made = pki.generate_certificate("web", "b.example.com", mount_point="lower")["data"]
+    key = serialization.load_pem_private_key(made["private_key"].encode(), None)
+    assert key.public_key() == certificate(made["certificate"]).public_key() and made["private_key_type"] == "ec"
     read = pki.read_certificate(issued["serial_number"], mount_point="lower")["data"]
     assert certificate(read["certificate"]) == certificate(issued["certificate"]) and read["revocation_time"] == 0
     assert issued["serial_number"] in pki.list_certificates(mount_point="lower")["data"]["keys"]

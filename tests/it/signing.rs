@@ -57,6 +57,51 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
 }
 
 #[tokio::test]
+async fn openssl_accepts_the_certificate_requests_of_every_kind_of_key() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let folder = tempfile::tempdir().unwrap();
+    crate::openssl::request(folder.path(), "template", crate::openssl::P256, "DNS:www.example.com");
+    let root = ["req", "-x509", "-key", "template.pem", "-subj", "/CN=ca", "-out", "ca.pem"];
+    openssl(folder.path(), &root).unwrap();
+    let template = std::fs::read_to_string(folder.path().join("template.csr")).unwrap();
+    for (name, settings) in [
+        ("p256", json!({"mechanism": "0x1041", "curve": "P256"})),
+        ("p521", json!({"mechanism": "0x1041", "curve": "P521"})),
+        ("rsa", json!({"mechanism": "0x0001", "key_bits": 2048})),
+        ("pss", json!({"mechanism": "0x000d", "key_bits": 2048})),
+        ("ed", json!({"mechanism": "0x1057"})),
+    ] {
+        daemon.transit_key(name, settings).await;
+        let path = format!("transit/keys/{name}/csr");
+        for (asked, subject) in [(json!({}), false), (json!({"csr": template, "version": 1}), true)] {
+            let made = daemon.write(&path, asked).await;
+            assert_eq!((&made["name"], &made["version"]), (&json!(name), &json!(1)));
+            std::fs::write(folder.path().join("made.csr"), made["csr"].as_str().unwrap()).unwrap();
+            // An issuer refuses one whose signature is wrong, which `req -verify` only remarks on.
+            let issue =
+                ["x509", "-req", "-in", "made.csr", "-CA", "ca.pem", "-CAkey", "template.pem", "-set_serial", "1"];
+            openssl(folder.path(), &issue).unwrap();
+            let text = openssl(folder.path(), &["req", "-in", "made.csr", "-noout", "-text"]).unwrap();
+            assert_eq!(text.contains("CN = template.example.com"), subject, "{name}: {text}");
+            assert_eq!(text.contains("DNS:www.example.com"), subject, "{name}: {text}");
+            let public = openssl(folder.path(), &["req", "-in", "made.csr", "-pubkey", "-noout"]).unwrap();
+            let exported = daemon.read(&format!("transit/export/public-key/{name}")).await;
+            let exported = exported["keys"]["1"].as_str().unwrap().to_owned();
+            assert!(name == "ed" || public == exported, "{name}: {public} {exported}");
+        }
+    }
+    for (name, asked, told) in [
+        ("none", json!({}), "key with provided name 'none' not found"),
+        ("p256", json!({"version": 2}), "requested version for signing is higher than the latest key version"),
+        ("p256", json!({"csr": "-----BEGIN X-----\n-----END X-----"}), "csr is no certificate request in PEM"),
+    ] {
+        let (status, found) = daemon.refused(&format!("transit/keys/{name}/csr"), asked).await;
+        assert!(status == 400 && found.contains(told), "{status} {found}");
+    }
+}
+
+#[tokio::test]
 async fn salts_and_raw_inputs_are_as_asked() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;

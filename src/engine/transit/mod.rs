@@ -6,6 +6,7 @@
 mod batch;
 mod cipher;
 mod config;
+mod csr;
 mod datakey;
 mod decrypt;
 mod encrypt;

@@ -15,6 +15,7 @@ pub(super) const TABLE: &[Row<Transit>] = &[
         answer(transit.rotate_key(call, target.name, target.data))
     }),
     row(Verb::Write, "keys/:/trim", |transit, call, target| answer(transit.trim_key(call, target.name, target.data))),
+    row(Verb::Write, "keys/:/csr", |transit, call, target| answer(transit.make_csr(call, target.name, target.data))),
     row(Verb::Read, "config/keys", |transit, _, _| answer(transit.read_keys_config())),
     row(Verb::Write, "config/keys", |transit, _, target| answer(transit.write_keys_config(target.data))),
     row(Verb::Write, "encrypt/:", |transit, call, target| {

@@ -125,7 +125,11 @@ fn limits_of_calls_make_every_library_anew() {
 fn what_cannot_change_is_named_a_line_each() {
     for (from, to, line) in [
         ("/run/k.sock", "/run/l.sock", "listener \"/run/l.sock\" added|listener \"/run/k.sock\" removed"),
-        ("\"/run/k.sock\" }", "\"/run/k.sock\"\n socket_mode = \"0660\"\n}", "listener \"/run/k.sock\" changed"),
+        (
+            "{ address = \"/run/k.sock\" }",
+            "{\n address = \"/run/k.sock\"\n socket_mode = \"0660\"\n}",
+            "listener \"/run/k.sock\" changed",
+        ),
         ("/var/k.redb", "/var/l.redb", "storage (\"/var/k.redb\", now \"/var/l.redb\")"),
         ("/var/seal", "/var/leal", "seal (\"/var/seal\", now \"/var/leal\")"),
         ("weight = 2", "weight = 3", "namespace \"team/\" changed"),

@@ -105,18 +105,14 @@ impl Reload {
     fn change(&self, changes: Changes) -> Change {
         let limits: &Limits = &self.now.limits;
         let open = |known: &KmsLibrary| library(known, limits, &self.start, &self.telemetry);
-        let mut removed = Vec::new();
-        let mut made = Vec::new();
-        for change in changes.libraries {
-            match change {
-                LibraryChange::Added(library) => made.push(Remade { library: open(&library), elsewhere: false }),
-                LibraryChange::Changed { library, elsewhere, .. } => {
-                    made.push(Remade { library: open(&library), elsewhere });
-                }
-                LibraryChange::Removed(name) => removed.push(name),
-            }
-        }
-        Change { made, removed, pools: self.now.kms_pools.clone(), limits: limits.clone() }
+        let remade = |change: LibraryChange| match change {
+            LibraryChange::Added(library) => Some(Remade { library: open(&library), elsewhere: false }),
+            LibraryChange::Changed { library, elsewhere, .. } => Some(Remade { library: open(&library), elsewhere }),
+            LibraryChange::Removed(_) => None,
+        };
+        let made = changes.libraries.into_iter().filter_map(remade).collect();
+        let libraries = self.now.kms_libraries.iter().map(|library| library.name.clone()).collect();
+        Change { made, libraries, pools: self.now.kms_pools.clone(), limits: limits.clone() }
     }
 }
 

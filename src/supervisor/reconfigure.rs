@@ -37,15 +37,14 @@ impl Overseer {
         // What was let go of before is none of this.
         self.let_go();
         let Regrouped { gone, left, fresh } = self.shared.pools.regroup(&change);
-        let Change { made, removed, pools, limits } = change;
-        for name in &removed {
-            self.libraries.remove(&name.to_lowercase());
-        }
+        self.libraries.retain(|name, _| change.has(name));
+        let Change { made, libraries, pools, limits } = change;
         for Remade { library, .. } in made {
             self.libraries.insert(library.name.to_lowercase(), library);
         }
         self.limits = limits;
-        self.shared.know(self.libraries.values(), &pools, &self.limits);
+        let in_order = libraries.iter().filter_map(|name| self.libraries.get(&name.to_lowercase()));
+        self.shared.know(in_order, &pools, &self.limits);
         // In this order: jobs wait for who comes before those who go are out of the key sets.
         let lost = self.lead_anew(&fresh);
         left.iter().for_each(|pool| pool.hand_on());

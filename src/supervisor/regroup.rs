@@ -85,9 +85,7 @@ impl Table {
     /// Takes note of the libraries as they are now. Answers those whose code runs elsewhere than before.
     fn take_libraries(&mut self, change: &Change) -> HashSet<String> {
         let mut elsewhere = HashSet::new();
-        for name in &change.removed {
-            self.libraries.remove(&name.to_lowercase());
-        }
+        self.libraries.retain(|name, _| change.has(name));
         for Remade { library, elsewhere: is_elsewhere } in &change.made {
             let name = library.name.to_lowercase();
             let before = self.libraries.get(&name).map(|known| known.process);

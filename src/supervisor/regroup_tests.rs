@@ -49,7 +49,7 @@ fn table() -> (Pools, Telemetry) {
 
 /// These are configured anew, with this pool.
 fn change(made: Vec<Remade>, pools: Vec<KmsPool>) -> Change {
-    Change { made, removed: Vec::new(), pools, limits: Limits::default() }
+    Change { made, libraries: vec!["A".into(), "b".into()], pools, limits: Limits::default() }
 }
 
 fn anew(name: &str, elsewhere: bool) -> Vec<Remade> {
@@ -133,7 +133,7 @@ fn workers_wait_for_all_those_before_them() {
 fn a_library_that_is_removed_leaves_its_tokens_names_and_comes_back_to_them() {
     let (pools, _) = table();
     let was = pools.name("k", "a", Some(&label("x"))).unwrap();
-    let removed = Change { removed: vec!["A".into()], ..change(vec![], vec![pool("both", &[("b", "two")])]) };
+    let removed = Change { libraries: vec!["b".into()], ..change(vec![], vec![pool("both", &[("b", "two")])]) };
     assert_eq!(names(&pools.regroup(&removed)), (vec!["a/one".into(), "a/x".into()], vec![], 0));
     let told = pools.find("a", Some(&label("x"))).map(drop).unwrap_err().to_string();
     assert!(told.contains("there is no kms_library \"a\"") && told.contains("SIGHUP"), "{told}");

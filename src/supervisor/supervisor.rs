@@ -84,10 +84,8 @@ impl Shared {
             LibraryInfo { name, has_pin, is_pool: false }
         };
         let pool = |pool: &KmsPool| LibraryInfo { name: pool.name.clone(), has_pin: true, is_pool: true };
-        let mut libraries: Vec<LibraryInfo> = libraries.map(library).collect();
-        libraries.sort_by(|a, b| a.name.cmp(&b.name));
-        libraries.extend(pools.iter().map(pool));
-        let known = Known { libraries: libraries.into(), tokens_per_namespace: limits.tokens_per_namespace };
+        let libraries = libraries.map(library).chain(pools.iter().map(pool)).collect();
+        let known = Known { libraries, tokens_per_namespace: limits.tokens_per_namespace };
         self.known.store(Arc::new(known));
     }
 }
@@ -108,8 +106,8 @@ pub struct Plan {
 pub struct Change {
     /// The libraries that are new, and those whose members are to be made anew.
     pub made: Vec<Remade>,
-    /// The names of those that are no more.
-    pub removed: Vec<String>,
+    /// The names of all libraries there are now, in their order.
+    pub libraries: Vec<String>,
     /// Every pool there is now.
     pub pools: Vec<KmsPool>,
     /// The bounds by which members are made from now on. Those of lanes stay as they were at the start.
@@ -127,8 +125,12 @@ pub struct Remade {
 impl Change {
     /// Whether the members of this library, in lower case, cannot stay.
     pub(super) fn touches(&self, library: &str) -> bool {
-        let made = self.made.iter().map(|made| made.library.name.as_str());
-        made.chain(self.removed.iter().map(String::as_str)).any(|name| name.eq_ignore_ascii_case(library))
+        self.made.iter().any(|made| made.library.name.eq_ignore_ascii_case(library)) || !self.has(library)
+    }
+
+    /// Whether there is this library now.
+    pub(super) fn has(&self, library: &str) -> bool {
+        self.libraries.iter().any(|name| name.eq_ignore_ascii_case(library))
     }
 }
 

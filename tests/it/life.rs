@@ -137,12 +137,22 @@ fn an_answer_that_cannot_be_written_is_an_error_and_no_panic() {
 fn the_example_configurations_are_good() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
     let examples: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let (examples, others): (Vec<_>, Vec<_>) =
+        examples.into_iter().partition(|path| path.extension().is_some_and(|extension| extension == "hcl"));
     assert!(examples.len() >= 2);
+    // What systemd hands to the daemon by the unit, which is beside them.
+    let [unit] = &others[..] else { panic!("{others:?}") };
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let credentials = tempfile::tempdir().unwrap();
+    for name in unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")?.split(':').next()) {
+        std::fs::write(credentials.path().join(name), "1234\n").unwrap();
+    }
+    assert!(unit.contains("ExecReload=/bin/kill -HUP $MAINPID\n") && unit.contains("production.hcl\n"), "{unit}");
     for example in examples {
         let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
             .args(["server", "-check", "-config", example.to_str().unwrap()])
             .envs([("KEYWAY_SOFTHSM_PIN", "1234"), ("KEYWAY_LUNA_PIN", "1234")])
-            .env("KEYWAY_LUNA_PIN", "1234")
+            .env("CREDENTIALS_DIRECTORY", credentials.path())
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,8 +1,9 @@
 //! Intents: before a certificate is signed, its serial number is durable. So whatever a key of this mount ever signed is
 //! known, also where the daemon was killed between the signature and its record.
 //!
-//! Those who issue at the same time share one record, which goes when the last of them is done. What is left of one at a
-//! start was under way at a crash: a certificate that is not stored may have been signed, and nobody was answered with it.
+//! Those who issue at the same time share one record. When the last of them is done it is of no more use, and goes with the
+//! commit of the next one: a commit of its own would cost more than what it removes. At a start, what is left is looked at: a
+//! certificate that is not stored was under way at a crash, may have been signed, and nobody was answered with it.
 
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ struct Inner {
     store: Store,
     records: Records,
     state: Mutex<State>,
+    /// Records that are of no more use.
+    finished: Mutex<Vec<RecordKey>>,
 }
 
 #[derive(Default)]
@@ -67,25 +70,25 @@ struct State {
     is_running: bool,
 }
 
-/// That an intent is durable. When the last of a record is dropped, the record goes.
+/// That an intent is durable. When the last of a record is dropped, the record is of no more use.
 #[derive(Clone)]
 pub(super) struct Recorded(#[expect(dead_code, reason = "what counts is that it is held")] Arc<Kept>);
 
 struct Kept {
-    store: Store,
+    of: Arc<Inner>,
     key: RecordKey,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Not awaited. One that stays is looked at when the mount starts next.
-        drop(self.store.commit(vec![Write::Delete { key: self.key.clone() }]));
+        self.of.finished.lock().push(self.key.clone());
     }
 }
 
 impl Intents {
     pub(super) fn new(store: &Store, records: &Records) -> Intents {
-        Intents(Arc::new(Inner { store: store.clone(), records: records.clone(), state: Mutex::default() }))
+        let (store, records) = (store.clone(), records.clone());
+        Intents(Arc::new(Inner { store, records, state: Mutex::default(), finished: Mutex::default() }))
     }
 
     /// Makes an intent durable.
@@ -128,10 +131,16 @@ impl Inner {
         }
     }
 
-    async fn write(&self, intents: Vec<Intent>) -> Result<Recorded, Fault> {
+    async fn write(self: &Arc<Inner>, intents: Vec<Intent>) -> Result<Recorded, Fault> {
         let key = self.records.intents(&uuid::Uuid::new_v4().to_string());
-        self.store.commit(vec![Write::create_record(key.clone(), &Batch { intents })?]).await?;
-        Ok(Recorded(Arc::new(Kept { store: self.store.clone(), key })))
+        let mut writes = vec![Write::create_record(key.clone(), &Batch { intents })?];
+        let finished = std::mem::take(&mut *self.finished.lock());
+        writes.extend(finished.iter().map(|key| Write::Delete { key: key.clone() }));
+        if let Err(fault) = self.store.commit(writes).await {
+            self.finished.lock().extend(finished);
+            return Err(fault);
+        }
+        Ok(Recorded(Arc::new(Kept { of: Arc::clone(self), key })))
     }
 }
 
@@ -219,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_goes_with_the_last_that_shares_it() {
+    async fn a_record_goes_once_the_last_that_shares_it_is_done() {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
         let serials: Vec<Serial> = (0..40).map(|_| Serial::random().unwrap()).collect();
@@ -230,12 +239,11 @@ mod tests {
         assert!((1..=3).contains(&shared), "{shared} records of 40 who came together");
         let last = recorded.pop().unwrap();
         drop(recorded);
-        assert!(count(&store, &records, "intents") >= 1);
+        let _one = intents.record(&serials[0], "i", 9).await.unwrap();
+        assert_eq!(count(&store, &records, "intents"), 2, "one that is held, and the new one");
         drop(last);
-        // Deletions are under way; what is committed after them is behind them.
-        store.commit(Vec::new()).await.unwrap();
-        store.commit_now(vec![Write::Delete { key: records.unfinished("x") }]).unwrap();
-        assert_eq!(count(&store, &records, "intents"), 0);
+        let _other = intents.record(&serials[1], "i", 9).await.unwrap();
+        assert_eq!(count(&store, &records, "intents"), 2, "two that are held");
     }
 
     #[tokio::test]

@@ -78,6 +78,9 @@ impl SlotActor {
         pool.lane.forget(self.member.id);
         if last {
             pool.close();
+        } else {
+            // What its sessions gave back may be nobody's now.
+            pool.lane.sweep();
         }
         ctx.stop();
     }

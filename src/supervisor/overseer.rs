@@ -322,7 +322,11 @@ impl Overseer {
                 let _ = self.slot(&member);
             }
         }
-        self.shared.pools.all().iter().for_each(|pool| pool.observe());
+        for pool in self.shared.pools.all() {
+            pool.observe();
+            // Where there is no member, nobody else looks: of a library that is gone, a job may come just behind the news.
+            pool.lane.sweep_if_idle();
+        }
         let mut sets: Vec<_> = self.adopted.values().map(|adopt| self.key_set(adopt)).collect();
         if sets.len() > KEY_SETS_MAX {
             // Those that lack a member are what somebody looks for.

@@ -350,7 +350,7 @@ async fn a_pool_gets_a_member_and_loses_one_while_requests_flow() {
 
 #[tokio::test]
 async fn a_call_that_hangs_does_not_keep_a_library_from_moving() {
-    let limits = "call_open = \"1s\"\n call_sign = \"300ms\"";
+    let limits = "call_open = \"4s\"\n call_sign = \"300ms\"";
     let setup = Setup { more: probing(limits), stanza: "max_sessions = 2", ..Setup::default() };
     let rig = Rig::null(&["one"], &["doc"], setup).await;
     rig.key("doc", json!({})).await;

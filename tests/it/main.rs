@@ -10,6 +10,7 @@ mod codes;
 mod daemon;
 mod deaths;
 mod encryption;
+mod endpoints;
 mod fairness;
 mod hardware;
 mod hostile;

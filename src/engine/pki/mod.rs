@@ -19,6 +19,7 @@ mod issuer;
 mod keys;
 mod lint;
 mod names;
+mod ocsp;
 mod paths;
 mod pem;
 mod publish;

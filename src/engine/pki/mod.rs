@@ -36,6 +36,7 @@ mod leaf;
 mod lint;
 mod name_constraints;
 mod names;
+mod ocsp;
 mod paths;
 mod pem;
 mod publish;

@@ -73,6 +73,10 @@ pub struct Limits {
     /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
     /// sessions and metrics of its own. Default 64, at most 4,096.
     pub tokens_per_namespace: usize,
+    /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
+    pub ocsp_cache_bytes: usize,
+    /// OCSP answers that one PKI mount signs at once; who asks beyond that is told to come later. Default 16, at most 4,096.
+    pub ocsp_signatures: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -108,6 +112,8 @@ impl Default for Limits {
             probe_min: Duration::from_secs(1),
             probe_max: Duration::from_secs(60),
             tokens_per_namespace: 64,
+            ocsp_cache_bytes: 64 << 20,
+            ocsp_signatures: 16,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -160,6 +166,8 @@ impl Limits {
         self.probe_max = self.probe_max.max(self.probe_min);
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
         stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
+        stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
+        stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 

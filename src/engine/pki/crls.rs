@@ -69,11 +69,6 @@ impl Crls {
         self.0.load().values().find_map(|crl| crl.revoked.lock().time(serial))
     }
 
-    /// How many are revoked in all.
-    pub(super) fn revoked(&self) -> usize {
-        self.0.load().values().map(|crl| crl.revoked.lock().len()).sum()
-    }
-
     /// Reads every revocation of the store.
     pub(super) fn load_revocations(&self, store: &Store, records: &Records) -> Result<(), Fault> {
         let collection = records.collection("revoked");

@@ -10,7 +10,7 @@ use super::super::serial::Serial;
 use crate::model::Hash;
 
 /// The largest request that is read, in bytes. One for a single certificate takes about 120.
-pub(in crate::engine::pki) const BYTES_MAX: usize = 4096;
+pub(super) const BYTES_MAX: usize = 4096;
 /// The most certificates one request asks for.
 const CERTIFICATES_MAX: usize = 16;
 /// The longest nonce (RFC 9654, 2.1).
@@ -105,14 +105,16 @@ impl CertId {
             rfc5912::ID_SHA_512 => Hash::Sha2_512,
             _ => return None,
         };
-        if id.serial.tag() != Tag::Integer {
+        if id.serial.tag() != Tag::Integer || id.algorithm.parameters.is_some_and(|parameters| !parameters.is_null()) {
             return None;
         }
-        // A leading zero octet only says that the number is positive.
         let digits = id.serial.value();
         let is_negative = digits.first().is_some_and(|first| first & 0x80 != 0);
-        let digits = digits.strip_prefix(&[0]).unwrap_or(digits);
         let serial = if is_negative { None } else { Serial::from_bytes(digits) };
+        // One serial number is written in one way: answers are kept by what the request says.
+        if serial.is_some_and(|serial| serial.der().get(2..) != Some(digits)) {
+            return None;
+        }
         let (name, key) = (id.name.as_bytes().to_vec(), id.key.as_bytes().to_vec());
         Some(CertId { hash, name, key, serial, der })
     }

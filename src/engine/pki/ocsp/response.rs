@@ -50,15 +50,15 @@ impl Refusal {
 }
 
 impl Unsigned {
-    /// Encodes the states of certificates of one issuer, true from `now` until `until` (Unix seconds). `nonce` is the value
-    /// of the request's extension.
+    /// Encodes the states of certificates of one issuer, true from `now` until `until` (Unix seconds; `None` does not say).
+    /// `nonce` is the value of the request's extension.
     pub(in crate::engine::pki) fn new(
         algorithm: SignatureAlgorithm,
         responder: &KeyIdentifier,
         states: &[(&CertId, Status)],
         nonce: Option<&[u8]>,
         now: u64,
-        until: u64,
+        until: Option<u64>,
     ) -> Result<Unsigned, Fault> {
         // byKey [2]
         let responder = explicit(2, &[&tlv(Tag::OctetString, &[responder])?])?;
@@ -83,7 +83,7 @@ impl Unsigned {
 }
 
 /// SingleResponse.
-fn single(id: &CertId, status: Status, now: u64, until: u64) -> Result<Vec<u8>, Fault> {
+fn single(id: &CertId, status: Status, now: u64, until: Option<u64>) -> Result<Vec<u8>, Fault> {
     let status = match status {
         // IMPLICIT NULL.
         Status::Good => vec![0x80, 0],
@@ -91,7 +91,8 @@ fn single(id: &CertId, status: Status, now: u64, until: u64) -> Result<Vec<u8>, 
         // IMPLICIT RevokedInfo, a SEQUENCE.
         Status::Revoked(at) => explicit(1, &[&time(at)?])?,
     };
-    sequence(&[&id.der, &status, &time(now)?, &explicit(0, &[&time(until)?])?])
+    let until = until.map(|until| explicit(0, &[&time(until)?])).transpose()?.unwrap_or_default();
+    sequence(&[&id.der, &status, &time(now)?, &until])
 }
 
 /// GeneralizedTime, in every year.

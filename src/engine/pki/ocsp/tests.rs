@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::algorithm::{CertificateHash, SignatureAlgorithm};
 use super::super::serial::Serial;
+use super::request::BYTES_MAX;
 use super::*;
 use crate::crypto;
 use crate::model::Hash;
@@ -47,7 +48,7 @@ fn openssl_reads_what_is_answered_and_is_told_each_state() {
     let now = super::super::validity::now();
     let algorithm = SignatureAlgorithm::Ecdsa(CertificateHash::Sha256);
     let nonce = request.nonce.as_deref();
-    let unsigned = Unsigned::new(algorithm, &identifier, &states, nonce, now, now + 3600).unwrap();
+    let unsigned = Unsigned::new(algorithm, &identifier, &states, nonce, now, Some(now + 3600)).unwrap();
     std::fs::write(folder.join("data"), &unsigned.data).unwrap();
     let signature = openssl_bytes(folder, &["dgst", "-sha256", "-sign", "ca.key", "data"]);
     std::fs::write(folder.join("response.der"), unsigned.signed(&signature).unwrap()).unwrap();

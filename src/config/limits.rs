@@ -75,6 +75,10 @@ pub struct Limits {
     pub tokens_per_namespace: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
+    /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
+    pub ocsp_cache_bytes: usize,
+    /// OCSP answers that one PKI mount signs at once; who asks beyond that is told to come later. Default 16, at most 4,096.
+    pub ocsp_signatures: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -111,6 +115,8 @@ impl Default for Limits {
             probe_max: Duration::from_secs(60),
             tokens_per_namespace: 64,
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
+            ocsp_cache_bytes: 64 << 20,
+            ocsp_signatures: 16,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -164,6 +170,8 @@ impl Limits {
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
         stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
+        stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
+        stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 
@@ -199,6 +207,8 @@ impl Limits {
             ("probe_max", format!("{:?}", self.probe_max)),
             ("tokens_per_namespace", self.tokens_per_namespace.to_string()),
             ("key_generations", self.key_generations.to_string()),
+            ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
+            ("ocsp_signatures", self.ocsp_signatures.to_string()),
             ("workers", self.workers.to_string()),
         ]
     }

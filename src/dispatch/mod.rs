@@ -142,11 +142,11 @@ impl Dispatch {
                 let call = system::Call { namespace, caller, deadline };
                 Ok(Arc::clone(&self.system).handle(call, request))
             }
-            Body::Request(Request { verb, path, data }) => {
+            Body::Request(Request { verb, path, data, raw }) => {
                 let no_route =
                     || Fault::NotFound { what: format!("no handler for route \"{path}\". route entry not found.") };
                 let (mount, rest) = self.namespaces.route(&namespace, &path).ok_or_else(no_route)?;
-                let request = Request { verb, path: rest.to_owned(), data };
+                let request = Request { verb, path: rest.to_owned(), data, raw };
                 Ok(self.engines.get(&mount)?.handle(call(mount), request))
             }
             Body::Sign(request) => {

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Answer, Call};
 use crate::model::{Data, Fault, Outcome, Request, Response, Verb};
 
@@ -11,6 +13,8 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) second: String,
     pub(super) data: Data,
+    /// A body that is no JSON.
+    pub(super) raw: Bytes,
 }
 
 type Handler<E> = fn(Arc<E>, Call, Target) -> Answer;
@@ -18,7 +22,7 @@ type Handler<E> = fn(Arc<E>, Call, Target) -> Answer;
 /// One row of the table of an engine `E`.
 pub(super) struct Row<E> {
     verb: Verb,
-    /// `:` stands for one part; there are at most two.
+    /// `:` stands for one part, and `*` at the end for all that is left; there are at most two of these.
     pattern: &'static str,
     /// Answered without a token.
     is_public: bool,
@@ -43,6 +47,11 @@ pub(super) const fn public<E>(pattern: &'static str, handler: Handler<E>) -> Row
     Row { verb: Verb::Read, pattern, is_public: true, handler }
 }
 
+/// What anyone may send and be answered.
+pub(super) const fn public_write<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
+    Row { verb: Verb::Write, pattern, is_public: true, handler }
+}
+
 /// What anyone may list.
 pub(super) const fn public_list<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
     Row { verb: Verb::List, pattern, is_public: true, handler }
@@ -50,13 +59,13 @@ pub(super) const fn public_list<E>(pattern: &'static str, handler: Handler<E>) -
 
 /// Answers a request by the first row that fits.
 pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: Request) -> Answer {
-    let path = request.path.trim_end_matches('/');
     let mut is_known = false;
     for row in table {
-        let Some((name, second)) = open_parts(row.pattern, path) else { continue };
+        let Some((name, second)) = open_parts(row.pattern, &request.path) else { continue };
         is_known = true;
         if row.verb == request.verb {
-            let target = Target { name: name.to_owned(), second: second.to_owned(), data: request.data };
+            let (name, second) = (name.to_owned(), second.to_owned());
+            let target = Target { name, second, data: request.data, raw: request.raw };
             return (row.handler)(engine, call, target);
         }
     }
@@ -65,12 +74,15 @@ pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: R
 
 /// Whether a path is answered without a token.
 pub(super) fn is_public<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
-    let path = path.trim_end_matches('/');
     table.iter().any(|row| row.is_public && row.verb == verb && open_parts(row.pattern, path).is_some())
 }
 
 /// The parts of `path` that `pattern` leaves open, if they fit.
 fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
+    if let Some(before) = pattern.strip_suffix('*') {
+        return path.strip_prefix(before).filter(|rest| !rest.is_empty()).map(|rest| (rest, ""));
+    }
+    let path = path.trim_end_matches('/');
     let mut found = ["", ""];
     let mut open = found.iter_mut();
     let mut parts = path.split('/');
@@ -124,5 +136,15 @@ mod tests {
         assert_eq!(open_parts("keys/:/config", "keys/doc/config"), Some(("doc", "")));
         assert_eq!(open_parts("sign/:/:", "sign/doc/sha2-512"), Some(("doc", "sha2-512")));
         assert_eq!(open_parts("sign/:/:", "sign/doc"), None);
+        assert_eq!(open_parts("sign/:", "sign/doc/"), Some(("doc", "")));
+    }
+
+    #[test]
+    fn a_star_takes_all_that_is_left() {
+        assert_eq!(open_parts("ocsp/*", "ocsp/MEI//w+/"), Some(("MEI//w+/", "")));
+        assert_eq!(open_parts("ocsp/*", "ocsp//a"), Some(("/a", "")));
+        for path in ["ocsp", "ocsp/", "ocspx/a", "x/ocsp/a"] {
+            assert_eq!(open_parts("ocsp/*", path), None, "{path}");
+        }
     }
 }

@@ -14,6 +14,8 @@ use crate::model::{Caller, Fault, Namespace};
 /// Bodies that weigh no more than this are read whoever sends them, and not counted: enough for `sys/init`, and for every
 /// request of a lone certificate or signature.
 const LIGHT: usize = 64 << 10;
+/// Bodies that are handed on as bytes, which anyone may send, are no longer than this: many times an OCSP request.
+const SMALL: usize = 4 << 10;
 /// What is reserved at a time.
 const STEP: usize = 256 << 10;
 
@@ -150,6 +152,19 @@ async fn collect(
         whole.extend_from_slice(&bytes);
     }
     Ok(Whole { text: whole.freeze(), is_form: scales.is_form(), held })
+}
+
+/// Reads a small body to its end, whoever sends it.
+pub(super) async fn read_small(body: Incoming, shared: &Shared) -> Result<Bytes, Fault> {
+    let collected = http_body_util::Limited::new(body, SMALL).collect();
+    match tokio::time::timeout(shared.limits.client_io, collected).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Fault::TooLarge { what: format!("the body is over the limit of {SMALL} bytes") })
+        }
+        Ok(Err(error)) => Err(Fault::invalid(format!("the body broke off: {error}"))),
+        Err(_) => Err(Fault::DeadlineExceeded { stage: "arriving" }),
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace")
 const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The media type of a form.
 const FORM: &str = "application/x-www-form-urlencoded";
+/// The media type of a request that is handed on as it is (RFC 6960, A.1).
+const OCSP_REQUEST: &str = "application/ocsp-request";
 /// Parameters of one query. No path has more than a few; each takes far more memory than its text.
 const PARAMETERS: usize = 256;
 /// Bodies beyond this are read on a thread of the blocking pool.
@@ -146,12 +148,15 @@ async fn operation(
     if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }
-    let (data, held) = match verb {
-        Verb::Read | Verb::List | Verb::Delete => (query, None),
+    let (data, raw, held) = match verb {
+        Verb::Read | Verb::List | Verb::Delete => (query, Bytes::new(), None),
+        Verb::Write if media_type(&head.headers) == Some(OCSP_REQUEST) => {
+            (Data::new(), bodies::read_small(body, shared).await?, None)
+        }
         Verb::Write | Verb::Patch => {
             let may_be_form = media_type(&head.headers) == Some(FORM);
             let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
-            (body_data(text, is_form).await?, Some(held))
+            (body_data(text, is_form).await?, Bytes::new(), Some(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -174,7 +179,7 @@ async fn operation(
         arrived,
         deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,
-        body: Body::Request(Request { verb, path: rest.to_owned(), data }),
+        body: Body::Request(Request { verb, path: rest.to_owned(), data, raw }),
     };
     Ok((operation, held))
 }

@@ -151,6 +151,8 @@ pub struct Request {
     pub path: String,
     /// Its data: the JSON body, or the query of a read.
     pub data: Data,
+    /// A body that is no JSON, as it came: an OCSP request. Empty on every other path.
+    pub raw: Bytes,
 }
 
 /// What a generic request does at its path.

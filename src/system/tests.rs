@@ -89,7 +89,7 @@ impl Client {
 
     async fn ask_in(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
         let data = data.as_object().unwrap().clone();
-        let request = Request { verb, path: path.into(), data };
+        let request = Request { verb, path: path.into(), data, raw: Default::default() };
         match Arc::clone(&self.system).handle(self.call(namespace), request).await? {
             Outcome::Response(response) => Ok(response),
             other => panic!("{other:?} is no response"),
@@ -236,7 +236,9 @@ fn seal_status_and_leader_are_what_clients_parse() {
 
 #[test]
 fn only_these_are_answered_without_a_token() {
-    let public = |verb, path: &str| System::is_public(&Request { verb, path: path.into(), data: Default::default() });
+    let public = |verb, path: &str| {
+        System::is_public(&Request { verb, path: path.into(), data: Default::default(), raw: Default::default() })
+    };
     for path in ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/internal/ui/mounts"] {
         assert!(public(Verb::Read, path), "{path}");
     }

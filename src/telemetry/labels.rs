@@ -114,6 +114,47 @@ impl OutcomeLabel {
     }
 }
 
+/// How an OCSP request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OcspLabel {
+    /// By a signature made for it.
+    Signed,
+    /// By one made before.
+    Kept,
+    /// It could not be read.
+    Malformed,
+    /// It asked for what is not answered for.
+    Unauthorized,
+    /// It was told to come later.
+    TryLater,
+    /// It failed.
+    Failed,
+}
+
+impl OcspLabel {
+    /// Every label.
+    pub const ALL: [OcspLabel; 6] = [
+        OcspLabel::Signed,
+        OcspLabel::Kept,
+        OcspLabel::Malformed,
+        OcspLabel::Unauthorized,
+        OcspLabel::TryLater,
+        OcspLabel::Failed,
+    ];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            OcspLabel::Signed => "signed",
+            OcspLabel::Kept => "kept",
+            OcspLabel::Malformed => "malformed",
+            OcspLabel::Unauthorized => "unauthorized",
+            OcspLabel::TryLater => "try_later",
+            OcspLabel::Failed => "failed",
+        }
+    }
+}
+
 /// Why a connection was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {

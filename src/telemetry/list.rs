@@ -58,6 +58,7 @@ pub(super) const WORKER_STARTS: &str = "keyway_worker_starts_total";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
 pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
 pub(super) const CRLS: &str = "keyway_crls_signed_total";
+pub(super) const OCSP: &str = "keyway_ocsp_responses_total";
 pub(super) const TOKENS_REFUSED: &str = "keyway_tokens_refused_total";
 pub(super) const CONNECTIONS: &str = "keyway_connections";
 pub(super) const CONNECTIONS_REFUSED: &str = "keyway_connections_refused_total";
@@ -199,6 +200,7 @@ pub const METRICS: &[MetricInfo] = &[
     metric(CERTIFICATES, Counter, &[], "Certificates issued."),
     metric(REVOCATIONS, Counter, &[], "Certificates revoked."),
     metric(CRLS, Counter, &[], "Certificate revocation lists signed."),
+    metric(OCSP, Counter, &["result"], "OCSP requests answered, by how: signed, kept from before, or refused."),
     metric(TOKENS_REFUSED, Counter, &[], "Requests refused for want of a good token."),
     metric(CONNECTIONS, Gauge, &["wire"], "Connections open."),
     metric(CONNECTIONS_REFUSED, Counter, &["reason"], "Connections turned away."),

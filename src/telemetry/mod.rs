@@ -27,7 +27,7 @@ use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
 pub use key_sets::KeySetFigures;
-pub use labels::{LoginLabel, OperationLabel, OutcomeLabel, Refusal};
+pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
@@ -45,6 +45,7 @@ struct Inner {
     certificates: Counter,
     revocations: Counter,
     crls: Counter,
+    ocsp: [Counter; OcspLabel::ALL.len()],
     tokens_refused: Counter,
     connections: [Gauge; 2],
     connections_refused: [Counter; Refusal::ALL.len()],
@@ -67,6 +68,7 @@ impl Telemetry {
             certificates: counter(&recorder, list::CERTIFICATES, &[]),
             revocations: counter(&recorder, list::REVOCATIONS, &[]),
             crls: counter(&recorder, list::CRLS, &[]),
+            ocsp: OcspLabel::ALL.map(|label| counter(&recorder, list::OCSP, &[("result", label.label())])),
             tokens_refused: counter(&recorder, list::TOKENS_REFUSED, &[]),
             connections: WIRES.map(|wire| gauge(&recorder, list::CONNECTIONS, &[("wire", wire.label())])),
             connections_refused: Refusal::ALL
@@ -129,6 +131,13 @@ impl Telemetry {
     /// A CRL was signed.
     pub fn crl_signed(&self) {
         self.0.crls.increment(1);
+    }
+
+    /// An OCSP request was answered.
+    pub fn ocsp_answered(&self, label: OcspLabel) {
+        if let Some(counter) = self.0.ocsp.get(label as usize) {
+            counter.increment(1);
+        }
     }
 
     /// A request came without a good token.

@@ -71,7 +71,7 @@ pub fn parse_call(operation: Option<proto::call::Operation>) -> Result<CallBody,
                 Err(_) => return Err(unknown("verb", request.verb)),
             };
             let data = data(&request.data)?;
-            Ok(CallBody::Operation(Body::Request(Request { verb, path: request.path, data })))
+            Ok(CallBody::Operation(Body::Request(Request { verb, path: request.path, data, raw: Bytes::new() })))
         }
     }
 }

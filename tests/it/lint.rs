@@ -1,9 +1,10 @@
 //! What Keyway issues breaks no rule of a linter that others wrote; what would is not issued.
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::openssl::{ED25519, P256, RSA, request};
+use crate::openssl::{ED25519, P256, RSA, openssl, request};
 use crate::python;
 use crate::token::Token;
 
@@ -65,6 +66,16 @@ async fn what_is_issued_breaks_no_rule_of_another_linter() {
                 daemon.write("pki/revoke", json!({"serial_number": issued["serial_number"]})).await;
             }
         }
+    }
+    for more in [["-sha256", "-no_nonce"], ["-sha1", "-nonce"]] {
+        let what = ["-issuer", "root.pem", "-cert", "plain-rsa.pem", "-cert", "full-rsa.pem", "-reqout", "request.der"];
+        openssl(folder.path(), &[&["ocsp"][..], &more, &what].concat()).unwrap();
+        let text =
+            base64::engine::general_purpose::STANDARD.encode(std::fs::read(folder.path().join("request.der")).unwrap());
+        let answer = daemon.ask(keyway::model::Verb::Read, &format!("pki/ocsp/{text}"), json!({})).await;
+        let path = folder.path().join(format!("answer{}.der", arguments.len()));
+        std::fs::write(&path, &answer.body).unwrap();
+        arguments.push(format!("ocsp:{}", path.display()));
     }
     let crl = daemon.read("pki/cert/crl").await;
     arguments.push(format!("crl:{}", write("crl.pem", crl["certificate"].as_str().unwrap())));

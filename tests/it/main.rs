@@ -23,6 +23,7 @@ mod load;
 mod losses;
 mod names;
 mod observed;
+mod ocsp;
 mod openssl;
 mod outages;
 mod pins;

@@ -8,6 +8,7 @@ use super::chain::Chains;
 use super::cluster::Cluster;
 use super::extensions;
 use super::issuer::Issuer;
+use super::ocsp::Responders;
 use super::records::Records;
 use super::registry::{IssuerEntry, Registry};
 use super::urls::Urls;
@@ -23,6 +24,8 @@ pub(super) struct Authority {
     pub(super) cluster: Cluster,
     /// By id.
     pub(super) issuers: BTreeMap<String, Arc<Issuer>>,
+    /// Those that answer OCSP requests.
+    pub(super) responders: Responders,
     default: Option<Arc<Issuer>>,
 }
 
@@ -54,7 +57,8 @@ impl Authority {
             issuers.insert(issuer.id().to_owned(), Arc::new(issuer));
         }
         let default = issuers.get(&registry.issuers_config.default).cloned();
-        Ok(Authority { registry, urls, cluster, issuers, default })
+        let responders = Responders::new(default.iter().chain(issuers.values()));
+        Ok(Authority { registry, urls, cluster, issuers, responders, default })
     }
 
     /// This with other URLs.

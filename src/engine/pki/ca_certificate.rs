@@ -45,6 +45,8 @@ pub(super) struct CaCertificate {
     pub(super) signer: SignerId,
     /// How the key is named in what it signs: the certificate's own SubjectKeyIdentifier, or else the key's digest.
     pub(super) key_identifier: Vec<u8>,
+    /// How OCSP requests name it: the digests of its name and of its key, one after the other, by each hash.
+    pub(super) ocsp_names: Vec<Vec<u8>>,
     /// How many CAs may follow below it; `None` is no limit.
     pub(super) path_length: Option<u8>,
     /// The names it may certify, if it says so.
@@ -74,6 +76,7 @@ impl CaCertificate {
         Ok(CaCertificate {
             pem: pem::encode_trimmed(pem::CERTIFICATE, der)?,
             signer: signer(&x509)?,
+            ocsp_names: ocsp_names(&x509, &public_key)?,
             name_constraints: single(&x509.parsed, what)?,
             key_usage: key_usage.map(|usage| usage.0),
             path_length: path_len_constraint,
@@ -109,4 +112,14 @@ impl CaCertificate {
 fn signer(x509: &X509) -> Result<SignerId, Fault> {
     let digest = crypto::digest(Hash::Sha2_256, &[&x509.subject[..], &x509.spki].concat())?;
     Ok(SignerId(hex::encode(digest.as_bytes())))
+}
+
+fn ocsp_names(x509: &X509, key: &PublicKey) -> Result<Vec<Vec<u8>>, Fault> {
+    let key = crypto::subject_public_key(key)?;
+    let hashes = [Hash::Sha1, Hash::Sha2_256, Hash::Sha2_384, Hash::Sha2_512];
+    let named = hashes.into_iter().map(|hash| {
+        let (name, key) = (crypto::digest(hash, &x509.subject)?, crypto::digest(hash, &key)?);
+        Ok([name.as_bytes(), key.as_bytes()].concat())
+    });
+    named.collect()
 }

@@ -192,8 +192,8 @@ impl Pki {
     }
 }
 
-/// How an issuer signs CRLs: as it says, or else as suits its key.
-fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<SignatureAlgorithm, Fault> {
+/// How an issuer signs CRLs and OCSP answers: as it says, or else as suits its key.
+pub(super) fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<SignatureAlgorithm, Fault> {
     match issuer.record.settings.revocation_signature_algorithm {
         Some(algorithm) => Ok(algorithm),
         None => SignatureAlgorithm::choose(issuer.certificate.public_key.kind, 0, key.prefers_pss()?),

@@ -64,5 +64,6 @@ impl Pki {
     /// Makes `authority` what requests see. Part of a change, or of the start.
     pub(super) fn publish_authority(&self, authority: Authority) {
         self.authority.store(Arc::new(authority));
+        self.responder.forget();
     }
 }

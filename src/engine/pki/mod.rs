@@ -18,6 +18,7 @@ mod chain;
 mod cluster;
 mod compiled_role;
 mod crl;
+mod crl_config;
 mod crls;
 mod csr;
 mod defaults;
@@ -38,6 +39,7 @@ mod leaf;
 mod lint;
 mod name_constraints;
 mod names;
+mod ocsp;
 mod paths;
 mod pem;
 mod private_key;
@@ -81,13 +83,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use super::{Answer, Call, CpuPool, Engine, Services, table};
+use crate::config::Limits;
 use crate::model::{CertificateRequest, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
 use compiled_role::CompiledRole;
+use crl_config::CrlConfig;
 use crls::Crls;
 use intents::Intents;
+use ocsp::Responder;
 use records::Records;
 use request::SignFields;
 use role::Role;
@@ -110,6 +115,8 @@ pub struct Pki {
     authority: ArcSwap<Authority>,
     roles: ArcSwap<HashMap<String, Arc<CompiledRole>>>,
     crls: Crls,
+    crl_config: ArcSwap<CrlConfig>,
+    responder: Responder,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
@@ -120,13 +127,19 @@ pub struct Pki {
 pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault> {
     let keys = KeySource::Managed(services.keys.clone());
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
-    Ok(Pki::load(mount, keys, store, telemetry, services.cpu.clone(), services.publish_dir.clone())?)
+    let (cpu, folder) = (services.cpu.clone(), services.publish_dir.clone());
+    Ok(Pki::load(mount, keys, store, telemetry, cpu, folder, &services.limits)?)
 }
 
 /// The key that a PKCS#10 request (DER) asks a certificate for, if this engine would take the request: well-formed, its
 /// key acceptable, its signature good.
 pub fn requested_key(csr: &[u8]) -> Result<PublicKey, Fault> {
     csr::Csr::parse(csr).map(|csr| csr.public_key)
+}
+
+/// Whether these bytes are an OCSP request (DER) that this engine would answer, if it has the issuer.
+pub fn is_ocsp_request(der: &[u8]) -> bool {
+    ocsp::Request::parse(der).is_some()
 }
 
 impl Pki {
@@ -137,12 +150,14 @@ impl Pki {
         telemetry: Telemetry,
         cpu: CpuPool,
         publish_dir: Option<PathBuf>,
+        limits: &Limits,
     ) -> Result<Arc<Pki>, Fault> {
         let records = Records::new(mount);
         upgrade::run(mount, &keys, &store, &records)?;
         intents::settle(&store, &records, &mount.path)?;
         let authority = Authority::load(&store, &records)?;
         let crls = Crls::load(&store, &records)?;
+        let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,
@@ -154,6 +169,8 @@ impl Pki {
             authority: ArcSwap::from_pointee(authority),
             roles: ArcSwap::default(),
             crls,
+            crl_config: ArcSwap::from_pointee(crl_config),
+            responder: Responder::new(limits),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fetch::Encoding;
 use super::issuers::Update;
 use super::{Pki, intents};
-use crate::engine::table::{Row, Target, answer, now, public, public_list, row, to_the_end};
+use crate::engine::table::{Row, Target, answer, now, public, public_list, public_write, row, to_the_end};
 use crate::engine::{Answer, Call};
 use crate::model::Verb;
 
@@ -35,6 +35,8 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "issuer/:/sign-verbatim/:", |pki, call, target| {
         answer(async move { pki.sign_verbatim(&call, Some(&target.name), Some(&target.second), &target.data).await })
     }),
+    public("ocsp/*", |pki, call, target| answer(pki.ocsp_in_path(call, target.name))),
+    public_write("ocsp", |pki, call, target| answer(pki.ocsp(call, target.raw))),
     public("crl", |pki, _, _| now(Ok(pki.crl_der()))),
     public("crl/pem", |pki, _, _| now(Ok(pki.crl_pem()))),
     public("ca", |pki, _, _| now(Ok(pki.ca()))),
@@ -113,6 +115,8 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     }),
     row(Verb::Write, "intermediate/set-signed", |pki, call, target| to_the_end(pki.set_signed(call, target.data))),
     // Configuration.
+    row(Verb::Read, "config/crl", |pki, _, _| now(Ok(pki.read_crl_config()))),
+    row(Verb::Write, "config/crl", |pki, _, target| answer(pki.write_crl_config(target.data))),
     row(Verb::Read, "config/urls", |pki, _, _| now(Ok(pki.read_urls()))),
     row(Verb::Write, "config/urls", |pki, _, target| answer(pki.write_urls(target.data))),
     row(Verb::Read, "config/issuers", |pki, _, _| now(Ok(pki.read_default_issuer()))),
@@ -146,7 +150,7 @@ mod tests {
 
     /// A path for which the pattern of a row stands.
     fn sample(pattern: &str) -> String {
-        pattern.split('/').map(|part| if part == ":" { "x" } else { part }).collect::<Vec<_>>().join("/")
+        pattern.split('/').map(|part| if [":", "*"].contains(&part) { "x" } else { part }).collect::<Vec<_>>().join("/")
     }
 
     #[test]
@@ -168,6 +172,7 @@ mod tests {
             "issuer/x/crl",
             "issuer/x/crl/der",
             "issuer/x/crl/pem",
+            "ocsp/MEIw//w=",
         ];
         for path in public_paths {
             assert!(is_public(TABLE, Verb::Read, path), "{path}");
@@ -179,6 +184,7 @@ mod tests {
             for verb in [Verb::Read, Verb::Write, Verb::Patch, Verb::Delete, Verb::List] {
                 let expected = match verb {
                     Verb::Read => public_paths.iter().any(|known| sample_fits(row.pattern(), known)),
+                    Verb::Write => path == "ocsp",
                     Verb::List => path == "issuers",
                     _ => false,
                 };
@@ -188,6 +194,9 @@ mod tests {
     }
 
     fn sample_fits(pattern: &str, path: &str) -> bool {
+        if let Some(before) = pattern.strip_suffix('*') {
+            return path.starts_with(before);
+        }
         let parts: Vec<&str> = path.split('/').collect();
         let fixed: Vec<&str> = pattern.split('/').collect();
         parts.len() == fixed.len() && fixed.iter().zip(&parts).all(|(fixed, part)| *fixed == ":" || fixed == part)

@@ -53,6 +53,11 @@ impl Records {
         self.key("config", "cluster")
     }
 
+    /// The settings of CRLs and OCSP.
+    pub(super) fn crl_config(&self) -> RecordKey {
+        self.key("config", "crl")
+    }
+
     /// The URLs of the mount.
     pub(super) fn urls(&self) -> RecordKey {
         self.key("config", "urls")

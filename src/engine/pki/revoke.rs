@@ -8,7 +8,6 @@ use super::ca_certificate::SignerId;
 use super::issuer::Issuer;
 use super::registry::{DEFAULT, Registry};
 use super::revocation::Revocation;
-use super::revoked::REVOKED_MAX;
 use super::serial::Serial;
 use super::x509::X509;
 use super::{Pki, pem, validity};
@@ -78,12 +77,15 @@ impl Pki {
 
     /// Stores a revocation; answers its time, which is an earlier one if another request was first.
     async fn store_revocation(&self, call: &Call, found: &Found) -> Result<u64, Fault> {
-        if self.crls.revoked() >= REVOKED_MAX {
+        let Found { certificate, is_stored, issuer } = found;
+        let entries_max = self.crl_config.load().entries_max();
+        if self.crls.of(issuer.signer()).revoked.lock().len() >= entries_max {
             return Err(Fault::invalid(format!(
-                "this mount has revoked {REVOKED_MAX} certificates, as many as a CRL holds: issue from a new mount"
+                "issuer {} has revoked {entries_max} certificates, as many as max_crl_entries allows: raise that with \
+                 config/crl, or take expired ones off with tidy",
+                issuer.id()
             )));
         }
-        let Found { certificate, is_stored, issuer } = found;
         let (serial, now) = (certificate.serial, validity::now());
         let revocation = Revocation { time: now, issuer: issuer.id().to_owned(), signer: issuer.signer().clone() };
         let mut writes = vec![Write::create_record(self.records.revocation(&serial), &revocation)?];

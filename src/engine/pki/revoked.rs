@@ -8,8 +8,6 @@ use super::serial::Serial;
 use super::validity::encode_time;
 use crate::model::Fault;
 
-/// The most certificates one mount revokes: what one CRL of about 20 MB holds.
-pub(super) const REVOKED_MAX: usize = 500_000;
 /// Entries of one chunk.
 const CHUNK: usize = 1024;
 

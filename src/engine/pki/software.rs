@@ -28,6 +28,7 @@ pub(super) struct TestKey {
 pub(super) struct Record {
     pub(super) signatures: AtomicUsize,
     pub(super) control: AtomicUsize,
+    pub(super) bulk: AtomicUsize,
     /// Answers a signature that is wrong.
     pub(super) lies: AtomicBool,
     /// Answers that the device is gone.
@@ -62,9 +63,11 @@ impl TestKey {
             return Err(Fault::KeyUnavailable { key: self.name.clone(), reason: "no member serves".into() });
         }
         self.record.signatures.fetch_add(1, Ordering::Relaxed);
-        if terms.class == Class::Control {
-            self.record.control.fetch_add(1, Ordering::Relaxed);
-        }
+        match terms.class {
+            Class::Control => self.record.control.fetch_add(1, Ordering::Relaxed),
+            Class::Bulk => self.record.bulk.fetch_add(1, Ordering::Relaxed),
+            Class::Interactive => 0,
+        };
         let mut signature = self.pair.perform(operation)?.to_vec();
         if self.record.lies.load(Ordering::Relaxed)
             && let Some(last) = signature.last_mut()

@@ -61,7 +61,8 @@ impl Desk {
     }
 
     async fn ask(&self, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
-        let request = Request { verb, path: path.into(), data: data.as_object().cloned().unwrap() };
+        let request =
+            Request { verb, path: path.into(), data: data.as_object().cloned().unwrap(), raw: Default::default() };
         match Arc::clone(&self.transit).handle(self.call(), request).await? {
             Outcome::Response(response) => Ok(response),
             other => panic!("{other:?}"),

@@ -7,6 +7,7 @@ mod intermediates;
 mod issuers;
 mod issuing;
 mod issuing_keys;
+mod ocsp;
 mod revoking;
 mod roots;
 mod signing_cas;
@@ -23,7 +24,7 @@ use super::Pki;
 use super::crls::SignerCrl;
 use super::signing_key::KeySource;
 use super::software::Keyring;
-use crate::config::{Pace, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::engine::{Call, CpuPool, Engine};
 use crate::model::{
     Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
@@ -69,7 +70,8 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let (mount, source) = (mount(), KeySource::Software(Arc::clone(&keys)));
         let published = Some(folder.path().join("published"));
-        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), CpuPool::new(1), published).unwrap();
+        let (cpu, limits) = (CpuPool::new(1), Limits::default());
+        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), cpu, published, &limits).unwrap();
         Desk { pki, mount: Arc::new(mount), keys, store, folder }
     }
 
@@ -100,7 +102,12 @@ impl Desk {
     }
 
     async fn send(&self, verb: Verb, path: &str, body: Value) -> Result<Response, Fault> {
-        let request = Request { verb, path: path.into(), data: body.as_object().cloned().unwrap_or_default() };
+        let request = Request {
+            verb,
+            path: path.into(),
+            data: body.as_object().cloned().unwrap_or_default(),
+            raw: Default::default(),
+        };
         match Arc::clone(&self.pki).handle(self.call(), request).await? {
             Outcome::Response(response) => Ok(response),
             other => panic!("not a response: {other:?}"),

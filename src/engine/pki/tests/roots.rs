@@ -181,7 +181,8 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
         keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();
 
         let source = KeySource::Managed(keys.clone());
-        let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), CpuPool::new(1), None).unwrap();
+        let (cpu, limits) = (CpuPool::new(1), Limits::default());
+        let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), cpu, None, &limits).unwrap();
         let ring = Arc::new(Keyring::new(&[]));
         let mut desk = Desk { pki, mount: Arc::new(mount()), keys: ring, store, folder: tempfile::tempdir().unwrap() };
         // The mount does not list the key.

@@ -1,6 +1,7 @@
 //! `revoke`, `issuer/:ref/revoke` and `crl/rotate`: revocations are stored first, then put on their issuer's CRL.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -146,9 +147,19 @@ impl Pki {
         for issuer in authority.crl_issuers() {
             self.rebuild_crl(call, issuer).await?;
         }
-        let mut data = Data::new();
-        data.insert("success".into(), true.into());
-        Ok(Response::data(data))
+        Ok(success())
+    }
+
+    /// `crl/rotate-delta`: a new delta CRL of every issuer that signs CRLs.
+    pub(super) async fn rotate_delta_crls(self: &Arc<Self>, call: &Call) -> Result<Response, Fault> {
+        if !self.crl_config.load().enable_delta {
+            return Err(Fault::invalid("this mount makes no delta CRLs: enable_delta is not set in config/crl"));
+        }
+        let authority = self.authority.load_full();
+        for issuer in authority.crl_issuers() {
+            self.make_delta_crl(call, issuer).await?;
+        }
+        Ok(success())
     }
 
     /// Has every CRL made that is due by the clock. One that cannot be made stops no other.
@@ -156,8 +167,11 @@ impl Pki {
         let authority = self.authority.load_full();
         let mut outcome = Ok(());
         for issuer in authority.crl_issuers() {
-            if self.crls.of(issuer.signer()).is_due() {
+            let (own, config) = (self.crls.of(issuer.signer()), self.crl_config.load_full());
+            if own.is_due(&config) {
                 outcome = outcome.and(self.rebuild_crl(call, issuer).await);
+            } else if own.is_delta_due(&config) {
+                outcome = outcome.and(self.make_delta_crl(call, issuer).await);
             }
         }
         outcome
@@ -166,13 +180,20 @@ impl Pki {
     /// Has a CRL made that is begun from now on, together with all who ask at this time. It is made to its end even if
     /// nobody waits any more.
     pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Result<(), Fault> {
+        // Before it joins: the round it waits for sees it.
+        self.crls.of(issuer.signer()).wants_complete.store(true, Ordering::Relaxed);
+        self.make_delta_crl(call, issuer).await
+    }
+
+    /// The same with a delta CRL alone, unless somebody wants more.
+    async fn make_delta_crl(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Result<(), Fault> {
         let own = self.crls.of(issuer.signer());
         let joined = own.rebuild.join();
         if joined.must_start {
             let (pki, call, issuer) = (Arc::clone(self), call.clone(), Arc::clone(issuer));
             tokio::spawn(async move {
                 while let Some(round) = own.rebuild.round() {
-                    let outcome = pki.make_crl(&call, &issuer, &own).await;
+                    let outcome = pki.make_crls(&call, &issuer, &own).await;
                     if let Err(fault) = &outcome {
                         tracing::error!(
                             issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
@@ -193,7 +214,7 @@ impl Pki {
 
     /// Has the CRL of `issuer`'s signer made if it is due. Answers a warning if it could not be.
     async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
-        if !self.crls.of(issuer.signer()).is_due() {
+        if !self.crls.of(issuer.signer()).is_due(&self.crl_config.load()) {
             return None;
         }
         let authority = self.authority.load_full();
@@ -269,4 +290,10 @@ impl Pki {
         let lost = || Fault::internal(format!("the revocation of {serial} is neither stored nor can it be"));
         stored.map(|revocation| revocation.time).ok_or_else(lost)
     }
+}
+
+fn success() -> Response {
+    let mut data = Data::new();
+    data.insert("success".into(), true.into());
+    Response::data(data)
 }

@@ -45,6 +45,9 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::List, "certs", |pki, _, target| answer(async move { pki.list_certificates(&target.data).await })),
     row(Verb::List, "certs/revoked", |pki, _, target| answer(async move { pki.list_revoked(&target.data).await })),
     row(Verb::Write, "revoke", |pki, call, target| to_the_end(async move { pki.revoke(&call, &target.data).await })),
+    row(Verb::Write, "revoke-with-key", |pki, call, target| {
+        to_the_end(async move { pki.revoke_with_key(&call, target.data).await })
+    }),
     row(Verb::Read, "crl/rotate", rotate_crls),
     row(Verb::Write, "crl/rotate", rotate_crls),
     row(Verb::Read, "crl/rotate-delta", rotate_delta_crls),

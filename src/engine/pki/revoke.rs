@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::issuer::Issuer;
 use super::registry::{DEFAULT, Registry};
@@ -11,8 +11,9 @@ use super::revocation::Revocation;
 use super::serial::Serial;
 use super::x509::X509;
 use super::{Pki, pem, validity};
+use crate::crypto;
 use crate::engine::Call;
-use crate::model::{Data, Deadline, Fault, Fields, Response};
+use crate::model::{Data, Deadline, Fault, Fields, Response, Secret};
 use crate::store::Write;
 
 /// What a client wants revoked.
@@ -43,6 +44,26 @@ impl Target {
     }
 }
 
+/// Longest PEM of a private key, in bytes: that of an RSA key of 16,384 bits takes 13,000.
+const PRIVATE_KEY_MAX: usize = 16 << 10;
+
+/// Takes `private_key` out of a request: DER.
+fn private_key(data: &mut Data) -> Result<Secret, Fault> {
+    let text = match data.remove("private_key") {
+        // Wiped when dropped, like what is read of it.
+        Some(Value::String(text)) => Secret::new(text),
+        _ => Secret::new(Vec::new()),
+    };
+    if text.is_empty() {
+        return Err(Fault::invalid("private_key is empty: expected the certificate's private key in PEM"));
+    }
+    let text = text.expose_str().filter(|text| text.len() <= PRIVATE_KEY_MAX);
+    let der = text.and_then(|text| pem::decode(text.trim(), &pem::PRIVATE_KEYS));
+    der.map(Secret::new).ok_or_else(|| {
+        Fault::invalid("private_key: expected one PEM block \"PRIVATE KEY\", \"RSA PRIVATE KEY\" or \"EC PRIVATE KEY\"")
+    })
+}
+
 /// A certificate to revoke, and who issued it.
 struct Found {
     certificate: X509,
@@ -55,6 +76,29 @@ impl Pki {
     pub(super) async fn revoke(self: &Arc<Self>, call: &Call, data: &Data) -> Result<Response, Fault> {
         let (target, warnings) = Target::parse(data)?;
         let found = self.find(target)?;
+        self.revoke_found(call, found, warnings).await
+    }
+
+    /// `POST revoke-with-key`: whoever shows a certificate's private key may have it revoked. The key is wiped.
+    pub(super) async fn revoke_with_key(self: &Arc<Self>, call: &Call, mut data: Data) -> Result<Response, Fault> {
+        let private = private_key(&mut data)?;
+        let (target, warnings) = Target::parse(&data)?;
+        let found = self.find(target)?;
+        if !crypto::is_private_half(&crypto::parse_spki(&found.certificate.spki)?, private.expose())? {
+            return Err(Fault::invalid(format!(
+                "private_key is not that of the certificate with serial {}",
+                found.certificate.serial
+            )));
+        }
+        self.revoke_found(call, found, warnings).await
+    }
+
+    async fn revoke_found(
+        self: &Arc<Self>,
+        call: &Call,
+        found: Found,
+        warnings: Vec<String>,
+    ) -> Result<Response, Fault> {
         let serial = found.certificate.serial;
         let authority = self.authority.load_full();
         let is_it = |issuer: &&Arc<Issuer>| issuer.certificate.x509.der == found.certificate.der;

@@ -6,6 +6,7 @@
 mod digest;
 mod encrypt;
 mod generated;
+mod possession;
 mod secret_key;
 mod signature;
 mod software;
@@ -15,6 +16,7 @@ mod verify;
 pub use digest::{Hasher, digest};
 pub use encrypt::{rsa_encrypt, rsa_plaintext_max};
 pub use generated::{GeneratedKey, PKCS8_LABEL};
+pub use possession::is_private_half;
 pub use secret_key::SecretKey;
 pub use signature::{digest_info, ecdsa_der_from_raw, ecdsa_raw_from_der, max_pss_salt};
 pub use software::SoftwareKey;

@@ -26,16 +26,21 @@ pub fn verify(
             Ok(UnparsedPublicKey::new(&sig::ED25519, subject_public_key(key)?).verify(bytes, signature).is_ok())
         }
         (KeyKind::MlDsa(set), SignatureScheme::MlDsa) => {
-            let algorithm = match set {
-                MlDsa::MlDsa44 => &sig::ML_DSA_44,
-                MlDsa::MlDsa65 => &sig::ML_DSA_65,
-                MlDsa::MlDsa87 => &sig::ML_DSA_87,
-            };
+            let algorithm = ml_dsa_verification(set);
             Ok(UnparsedPublicKey::new(algorithm, subject_public_key(key)?).verify(bytes, signature).is_ok())
         }
         (KeyKind::Rsa { .. }, SignatureScheme::RsaPkcs1) => verify_pkcs1(key, hash, bytes, signature),
         (KeyKind::Rsa { .. }, SignatureScheme::RsaPss { .. }) => verify_pss(key, salt, hash, bytes, signature),
         (kind, _) => Err(Fault::invalid(format!("a key of kind {kind} makes no such signature"))),
+    }
+}
+
+/// How signatures of a parameter set of ML-DSA are verified.
+pub(super) fn ml_dsa_verification(set: MlDsa) -> &'static sig::PqdsaVerificationAlgorithm {
+    match set {
+        MlDsa::MlDsa44 => &sig::ML_DSA_44,
+        MlDsa::MlDsa65 => &sig::ML_DSA_65,
+        MlDsa::MlDsa87 => &sig::ML_DSA_87,
     }
 }
 

@@ -39,6 +39,7 @@ async fn what_is_issued_breaks_no_rule_of_another_linter() {
     let daemon = Daemon::new(&token).await;
     let root = daemon.certificate_authority().await;
     let urls = json!({"issuing_certificates": "http://ca.acme.com/ca", "crl_distribution_points": "http://ca.acme.com/crl",
+        "delta_crl_distribution_points": "http://ca.acme.com/delta",
         "ocsp_servers": "http://ca.acme.com/ocsp"});
     daemon.write("pki/config/urls", urls).await;
     let folder = tempfile::tempdir().unwrap();
@@ -77,8 +78,19 @@ async fn what_is_issued_breaks_no_rule_of_another_linter() {
         std::fs::write(&path, &answer.body).unwrap();
         arguments.push(format!("ocsp:{}", path.display()));
     }
-    let crl = daemon.read("pki/cert/crl").await;
-    arguments.push(format!("crl:{}", write("crl.pem", crl["certificate"].as_str().unwrap())));
+    daemon.write("pki/config/crl", json!({"auto_rebuild": true, "enable_delta": true})).await;
+    daemon.read("pki/crl/rotate").await;
+    let csr = std::fs::read_to_string(folder.path().join("rsa.csr")).unwrap();
+    let issued = daemon.write("pki/sign/plain", json!({"csr": csr})).await;
+    for kind in ["crl", "delta-crl"] {
+        let crl = daemon.read(&format!("pki/cert/{kind}")).await;
+        let path = write(&format!("{kind}-before.pem"), crl["certificate"].as_str().unwrap());
+        arguments.push(format!("crl:{path}"));
+    }
+    daemon.write("pki/revoke", json!({"serial_number": issued["serial_number"]})).await;
+    daemon.read("pki/crl/rotate-delta").await;
+    let delta = daemon.read("pki/cert/delta-crl").await;
+    arguments.push(format!("crl:{}", write("delta.pem", delta["certificate"].as_str().unwrap())));
     assert_eq!(python::run(&python, "lint.py", &arguments), "");
 }
 

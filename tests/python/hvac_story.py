@@ -117,6 +117,8 @@ def leaves(client, lower):
 
 def revocation(client, serial):
     pki = client.secrets.pki
+    pki.set_crl_configuration(expiry="48h", mount_point="lower")
+    assert pki.read_crl_configuration(mount_point="lower")["data"]["expiry"] == "48h"
     assert pki.revoke_certificate(serial, mount_point="lower")["data"]["revocation_time"] > 0
     refused(errors.InvalidRequest, pki.revoke_certificate, "7f:01", mount_point="lower")
     pki.rotate_crl(mount_point="lower")

@@ -52,6 +52,7 @@ impl Authority {
                 key: registry.keys.get(&record.key_id).cloned(),
                 chain: if manual.is_empty() { chains.of(index) } else { manual },
                 leaf_extensions: leaf_extensions(entry, &urls, &cluster),
+                freshest_crl: freshest_crl(entry, &urls, &cluster),
                 record,
             };
             issuers.insert(issuer.id().to_owned(), Arc::new(issuer));
@@ -123,4 +124,14 @@ fn leaf_extensions(entry: &IssuerEntry, urls: &Urls, cluster: &Cluster) -> Resul
     let mut bytes = extensions::authority_key_identifier(&entry.certificate.key_identifier)?;
     bytes.extend(extensions::of_urls(&cluster.fill(urls, &entry.record.id)?)?);
     Ok(bytes)
+}
+
+fn freshest_crl(entry: &IssuerEntry, urls: &Urls, cluster: &Cluster) -> Result<Vec<u8>, Fault> {
+    let urls = entry.record.settings.urls.as_ref().unwrap_or(urls);
+    let delta = Urls {
+        delta_crl_distribution_points: urls.delta_crl_distribution_points.clone(),
+        enable_templating: urls.enable_templating,
+        ..Urls::default()
+    };
+    extensions::of_urls(&cluster.fill(&delta, &entry.record.id)?)
 }

@@ -1,10 +1,11 @@
-//! CRLs (RFC 5280, 5): full ones, one for each signer, numbered, made anew at each revocation, before they run out, and on
-//! demand.
+//! CRLs (RFC 5280, 5), one for each signer, numbered: complete ones, made anew at each revocation or by the clock, before they
+//! run out, and on demand; and delta CRLs, of what was revoked since the complete one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use const_oid::db::rfc5280::ID_CE_CRL_NUMBER;
+use const_oid::db::rfc5280::{ID_CE_CRL_NUMBER, ID_CE_DELTA_CRL_INDICATOR};
 
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
@@ -13,20 +14,24 @@ use super::certificate::wrong_signature;
 use super::crls::SignerCrl;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
-use super::revoked::Entries;
+use super::revoked::{Covered, Entries};
 use super::signing_key::SigningKey;
 use super::validity::{self, encode_time};
 use super::{Pki, extensions, pem};
 use crate::engine::Call;
 use crate::model::{Class, Deadline, Fault, KeyOperation, PublicKey, SignInput, Terms};
-use crate::store::{Record, Write};
+use crate::store::{Record, RecordKey, Write};
 
-/// How long a CRL is good for: 72 hours, as Vault's.
-const LIFETIME: u64 = 72 * 3600;
+/// How long a delta CRL is good for, in intervals of its making, and in seconds at least: clients hold on to it for so long.
+const DELTA_INTERVALS: u64 = 4;
+const DELTA_LIFETIME_MIN: u64 = 3600;
 /// CRLs of more entries are put together on another thread, so that no worker is held up.
 const ENTRIES_INLINE: usize = 2000;
 /// How long making one CRL may take.
 const BUILD_TIME: std::time::Duration = std::time::Duration::from_secs(60);
+/// What is logged and told of each kind.
+const COMPLETE: &str = "CRL";
+const DELTA: &str = "delta CRL";
 /// Version of the stored form: number, this update, next update, entries (big-endian, 8 bytes each), DER.
 const STORED_VERSION: u16 = 1;
 
@@ -39,8 +44,10 @@ pub(super) struct Crl {
     pub(super) this_update: u64,
     /// In Unix seconds.
     pub(super) next_update: u64,
-    /// How many revocations it covers.
+    /// How many revocations it lists.
     pub(super) entries: usize,
+    /// Up to which count of changes it lists them.
+    pub(super) changes: u64,
     pub(super) der: Bytes,
     /// PEM, without a last line feed.
     pub(super) pem: Bytes,
@@ -54,7 +61,7 @@ impl Crl {
 
     fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Result<Crl, Fault> {
         let pem = pem::encode_trimmed(pem::CRL, &der)?.into();
-        Ok(Crl { number, this_update, next_update, entries, der, pem })
+        Ok(Crl { number, this_update, next_update, entries, changes: 0, der, pem })
     }
 
     fn stored(&self) -> Vec<u8> {
@@ -86,10 +93,26 @@ impl Crl {
     }
 }
 
-/// A CRL about to be signed.
-struct Unsigned {
+/// Which revocations a CRL lists.
+#[derive(Clone, Copy)]
+enum Scope {
+    Complete,
+    /// Those since the complete CRL of this number.
+    Since(u64),
+}
+
+/// What a CRL will say, but for its entries.
+struct Head {
     number: u64,
     this_update: u64,
+    next_update: u64,
+    scope: Scope,
+}
+
+/// A CRL about to be signed.
+struct Unsigned {
+    head: Head,
+    covered: Covered,
     entries: usize,
     algorithm: SignatureAlgorithm,
     identifier: Vec<u8>,
@@ -99,33 +122,34 @@ struct Unsigned {
 
 impl Unsigned {
     /// Encodes the TBSCertList and makes its digest.
-    fn new(
-        number: u64,
-        issuer: &Issuer,
-        algorithm: SignatureAlgorithm,
-        entries: &Entries,
-        now: u64,
-    ) -> Result<Unsigned, Fault> {
+    fn new(head: Head, issuer: &Issuer, algorithm: SignatureAlgorithm, entries: &Entries) -> Result<Unsigned, Fault> {
         let identifier = algorithm.identifier()?;
         // RFC 5280, 5.1.2.6: an empty list is left out.
         let chunks: Vec<&[u8]> = entries.chunks.iter().map(AsRef::as_ref).collect();
         let revoked = if entries.count == 0 { Vec::new() } else { sequence(&chunks)? };
-        let number_extension = extension(ID_CE_CRL_NUMBER, false, &encode(&number)?)?;
+        let number = extension(ID_CE_CRL_NUMBER, false, &encode(&head.number)?)?;
         let authority = extensions::authority_key_identifier(&issuer.certificate.key_identifier)?;
-        let extensions = explicit(0, &[&sequence(&[&authority, &number_extension])?])?;
+        let scope = match head.scope {
+            // RFC 5280, 5.2.6: where its delta CRLs are.
+            Scope::Complete => issuer.freshest_crl.clone()?,
+            // RFC 5280, 5.2.4.
+            Scope::Since(base) => extension(ID_CE_DELTA_CRL_INDICATOR, true, &encode(&base)?)?,
+        };
+        let extensions = explicit(0, &[&sequence(&[&authority, &number, &scope])?])?;
         let tbs: Bytes = sequence(&[
             // version v2
             &[0x02, 0x01, 0x01],
             &identifier,
             &issuer.certificate.x509.subject,
-            &encode_time(now)?,
-            &encode_time(now + LIFETIME)?,
+            &encode_time(head.this_update)?,
+            &encode_time(head.next_update)?,
             &revoked,
             &extensions,
         ])?
         .into();
         let operation = algorithm.operation(&tbs)?;
-        Ok(Unsigned { number, this_update: now, entries: entries.count, algorithm, identifier, tbs, operation })
+        let (covered, entries) = (entries.covered(), entries.count);
+        Ok(Unsigned { head, covered, entries, algorithm, identifier, tbs, operation })
     }
 
     /// Checks the signature and puts the CRL together.
@@ -137,7 +161,9 @@ impl Unsigned {
             return Err(wrong_signature(key, "the CRL"));
         }
         let der = sequence(&[&self.tbs, &self.identifier, &bit_string(signature)?])?;
-        Crl::new(self.number, self.this_update, self.this_update + LIFETIME, self.entries, der.into())
+        let Head { number, this_update, next_update, .. } = self.head;
+        let crl = Crl::new(number, this_update, next_update, self.entries, der.into())?;
+        Ok(Crl { changes: self.covered.changes, ..crl })
     }
 
     fn verifies(&self, key: &PublicKey, input: &SignInput, signature: &[u8]) -> Result<bool, Fault> {
@@ -146,27 +172,91 @@ impl Unsigned {
 }
 
 impl Pki {
-    /// Makes, signs, stores and publishes the next CRL of a signer. One at a time: see `rebuild`.
-    pub(super) async fn make_crl(&self, call: &Call, signer: &SignerId, own: &SignerCrl) -> Result<(), Fault> {
+    /// Makes the next CRLs of a signer: a complete one if one is wanted, and a delta CRL where there are such. One at a time:
+    /// see `rebuild`.
+    pub(super) async fn make_crls(&self, call: &Call, signer: &SignerId, own: &SignerCrl) -> Result<(), Fault> {
+        let config = self.crl_config.load_full();
+        if config.disable {
+            return Err(Fault::invalid("this mount makes no CRLs: disable is set in config/crl"));
+        }
         let authority = self.authority.load_full();
         let gone = || Fault::invalid("no issuer of this signer has its key here and the usage crl-signing any more");
         let issuer = authority.crl_issuer(signer).ok_or_else(gone)?;
+        let base = own.crl.load().as_ref().map(|crl| crl.number);
+        if own.wants_complete.swap(false, Ordering::Relaxed) || base.is_none() {
+            let made = self.make_crl(call, issuer, own, Scope::Complete, config.expiry.seconds).await;
+            // Who comes next wants it no less.
+            made.inspect_err(|_| own.wants_complete.store(true, Ordering::Relaxed))?;
+        }
+        let base = own.crl.load().as_ref().map(|crl| crl.number);
+        if let Some(base) = base.filter(|_| config.enable_delta) {
+            let lifetime = (DELTA_INTERVALS * config.delta_rebuild_interval.seconds).max(DELTA_LIFETIME_MIN);
+            let lifetime = lifetime.min(config.expiry.seconds);
+            self.make_crl(call, issuer, own, Scope::Since(base), lifetime).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes, signs, stores and publishes one CRL.
+    async fn make_crl(
+        &self,
+        call: &Call,
+        issuer: &Arc<Issuer>,
+        own: &SignerCrl,
+        scope: Scope,
+        lifetime: u64,
+    ) -> Result<(), Fault> {
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::CrlSigning)?;
         let (issuer, key) = (signatory.issuer, signatory.key);
         let algorithm = crl_algorithm(&issuer, &key)?;
-        let entries = own.revoked.lock().entries();
+        let (entries, kind, record_key) = match scope {
+            Scope::Complete => (own.revoked.lock().entries(), COMPLETE, self.records.crl(issuer.signer())),
+            Scope::Since(_) => (own.revoked.lock().entries_since()?, DELTA, self.records.delta_crl(issuer.signer())),
+        };
+        let covered = entries.covered();
         let is_large = entries.count > ENTRIES_INLINE;
-        let (number, now) = (own.next_number(), validity::now());
+        let now = validity::now();
+        let head = Head { number: own.next_number(), this_update: now, next_update: now + lifetime, scope };
         let signer = Arc::clone(&issuer);
-        let unsigned = off_worker(is_large, move || Unsigned::new(number, &signer, algorithm, &entries, now)).await?;
+        let unsigned = off_worker(is_large, move || Unsigned::new(head, &signer, algorithm, &entries)).await?;
         let terms = Terms { class: Class::Control, deadline: Deadline::after(BUILD_TIME) };
         let signature = key.sign(unsigned.operation.clone(), terms).await?;
+        let crl = self.store_crl(unsigned, record_key, &key, &issuer, signature).await?;
+        tracing::info!(
+            kind, number = crl.number, entries = crl.entries, issuer = %issuer.id(), key = key.name(),
+            mount = %call.mount.path, namespace = %call.mount.namespace, "CRL signed"
+        );
+        match scope {
+            Scope::Complete => {
+                own.crl.store(Some(Arc::new(crl)));
+                own.revoked.lock().covered(&covered);
+            }
+            Scope::Since(_) => own.delta.store(Some(Arc::new(crl))),
+        }
+        self.telemetry.crl_signed();
+        // Those of the same signer serve the same CRL.
+        let authority = self.authority.load_full();
+        for same in authority.issuers.values().filter(|same| same.signer() == issuer.signer()) {
+            self.publish_crl(call, same).await;
+        }
+        Ok(())
+    }
+
+    /// Checks the signature, and stores the CRL: its number is durable before it leaves.
+    async fn store_crl(
+        &self,
+        unsigned: Unsigned,
+        record_key: RecordKey,
+        key: &SigningKey,
+        issuer: &Issuer,
+        signature: Bytes,
+    ) -> Result<Crl, Fault> {
+        let is_large = unsigned.entries > ENTRIES_INLINE;
         let (name, public_key) = (key.name().to_owned(), issuer.certificate.public_key.clone());
-        let (record_key, store) = (self.records.crl(issuer.signer()), self.store.clone());
+        let store = self.store.clone();
         let store_signed = move || -> Result<_, Fault> {
             let crl = unsigned.signed(&name, &public_key, &signature)?;
             let write = Write::Put { key: record_key, version: STORED_VERSION, value: crl.stored() };
-            // The number is durable before the CRL leaves: it is stored with it.
             if is_large {
                 store.commit_now(vec![write])?;
                 return Ok((crl, None));
@@ -177,18 +267,7 @@ impl Pki {
         if let Some(commit) = commit {
             commit.await?;
         }
-        tracing::info!(
-            number = crl.number, entries = crl.entries, issuer = %issuer.id(), key = key.name(),
-            mount = %call.mount.path, namespace = %call.mount.namespace, "CRL signed"
-        );
-        own.crl.store(Some(Arc::new(crl)));
-        self.telemetry.crl_signed();
-        // Those of the same signer serve the same CRL.
-        let authority = self.authority.load_full();
-        for same in authority.issuers.values().filter(|same| same.signer() == issuer.signer()) {
-            self.publish_crl(call, same).await;
-        }
-        Ok(())
+        Ok(crl)
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use super::ca_certificate::SignerId;
 use super::crl::Crl;
+use super::crl_config::CrlConfig;
 use super::rebuild::Rebuild;
 use super::records::Records;
 use super::revocation::Revocation;
@@ -29,6 +30,10 @@ pub(super) struct SignerCrl {
     pub(super) revoked: Mutex<Revoked>,
     /// The CRL served, once there is one.
     pub(super) crl: ArcSwapOption<Crl>,
+    /// The delta CRL served, once there is one.
+    pub(super) delta: ArcSwapOption<Crl>,
+    /// Whether the next round makes a complete CRL; else it makes a delta CRL alone.
+    pub(super) wants_complete: AtomicBool,
     /// The highest CRL number ever taken.
     number: AtomicU64,
     pub(super) rebuild: Rebuild,
@@ -40,10 +45,30 @@ impl SignerCrl {
         self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Whether the CRL served is old, or lacks a revocation, or there is none.
-    pub(super) fn is_due(&self) -> bool {
-        let revoked = self.revoked.lock().len();
-        self.crl.load().as_ref().is_none_or(|crl| crl.is_aging(validity::now()) || crl.entries < revoked)
+    /// Whether a complete CRL is due: there is none, or it is time, or it lacks a revocation that it need not wait with.
+    pub(super) fn is_due(&self, config: &CrlConfig) -> bool {
+        if config.disable {
+            return false;
+        }
+        let changes = self.revoked.lock().changes();
+        let (crl, now) = (self.crl.load(), validity::now());
+        crl.as_ref().is_none_or(|crl| match config.auto_rebuild {
+            true => now + config.auto_rebuild_grace_period.seconds >= crl.next_update,
+            false => crl.is_aging(now) || crl.changes != changes,
+        })
+    }
+
+    /// Whether a delta CRL is due: there is none for the complete one, or it is time, or revocations have waited long enough.
+    pub(super) fn is_delta_due(&self, config: &CrlConfig) -> bool {
+        if config.disable || !config.enable_delta {
+            return false;
+        }
+        let changes = self.revoked.lock().changes();
+        let (Some(crl), now) = (self.crl.load_full(), validity::now()) else { return true };
+        self.delta.load().as_ref().is_none_or(|delta| {
+            let has_waited = now >= delta.this_update + config.delta_rebuild_interval.seconds;
+            delta.number < crl.number || delta.is_aging(now) || (delta.changes != changes && has_waited)
+        })
     }
 }
 
@@ -99,11 +124,22 @@ impl Crls {
         }
     }
 
+    /// Reads the last CRLs of a signer. Revocations are read before.
     fn load_crl(&self, signer: &SignerId, store: &Store, records: &Records) -> Result<(), Fault> {
         let Some(record) = store.get(&records.crl(signer))? else { return Ok(()) };
-        let crl = Crl::from_stored(&record)?;
         let entry = self.of(signer);
-        entry.number.store(crl.number, Ordering::Relaxed);
+        let mut crl = Crl::from_stored(&record)?;
+        crl.changes = entry.revoked.lock().compare(crl.entries, crl.this_update);
+        let mut number = crl.number;
+        if let Some(record) = store.get(&records.delta_crl(signer))? {
+            let mut delta = Crl::from_stored(&record)?;
+            number = number.max(delta.number);
+            let revoked = entry.revoked.lock();
+            delta.changes = if delta.entries == revoked.since() { revoked.changes() } else { crl.changes };
+            drop(revoked);
+            entry.delta.store(Some(Arc::new(delta)));
+        }
+        entry.number.store(number, Ordering::Relaxed);
         entry.crl.store(Some(Arc::new(crl)));
         Ok(())
     }

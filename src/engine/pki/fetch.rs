@@ -29,6 +29,13 @@ pub(super) enum Encoding {
     Pem,
 }
 
+/// Which CRL.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    Complete,
+    Delta,
+}
+
 impl Pki {
     /// `GET ca`.
     pub(super) fn ca(&self) -> Response {
@@ -51,34 +58,32 @@ impl Pki {
         Response::Raw { content_type: PEM_CHAIN, body: body.unwrap_or_default() }
     }
 
-    /// `GET crl`: that of the default issuer.
-    pub(super) fn crl_der(&self) -> Response {
+    /// `GET crl` and `crl/delta`, `/pem`: that of the default issuer.
+    pub(super) fn default_crl(&self, which: Which, encoding: Encoding) -> Response {
         let authority = self.authority.load();
-        authority.default_issuer().map_or(raw_crl(None, Encoding::Der), |issuer| self.crl_of(issuer, Encoding::Der))
+        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding)
     }
 
-    /// `GET crl/pem`: that of the default issuer.
-    pub(super) fn crl_pem(&self) -> Response {
+    /// `GET issuer/:ref/crl/der` and `/pem`, `crl/delta/der` and `/pem`.
+    pub(super) fn issuer_crl(&self, reference: &str, which: Which, encoding: Encoding) -> Result<Response, Fault> {
         let authority = self.authority.load();
-        authority.default_issuer().map_or(raw_crl(None, Encoding::Pem), |issuer| self.crl_of(issuer, Encoding::Pem))
+        Ok(raw_crl(self.crl_of(authority.issuer(reference)?, which), encoding))
     }
 
-    /// `GET issuer/:ref/crl/der` and `/pem`.
-    pub(super) fn issuer_crl(&self, reference: &str, encoding: Encoding) -> Result<Response, Fault> {
+    /// `GET issuer/:ref/crl` and `crl/delta`.
+    pub(super) fn issuer_crl_json(&self, reference: &str, which: Which) -> Result<Response, Fault> {
         let authority = self.authority.load();
-        Ok(self.crl_of(authority.issuer(reference)?, encoding))
-    }
-
-    /// `GET issuer/:ref/crl`.
-    pub(super) fn issuer_crl_json(&self, reference: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let crl = self.crls.of(authority.issuer(reference)?.signer()).crl.load_full();
+        let crl = self.crl_of(authority.issuer(reference)?, which);
         let pem = crl.map(|crl| String::from_utf8_lossy(&crl.pem).into_owned()).unwrap_or_default();
         Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
     }
 
-    fn crl_of(&self, issuer: &Issuer, encoding: Encoding) -> Response {
-        raw_crl(self.crls.of(issuer.signer()).crl.load_full().as_ref(), encoding)
+    fn crl_of(&self, issuer: &Issuer, which: Which) -> Option<Arc<Crl>> {
+        let own = self.crls.of(issuer.signer());
+        match which {
+            Which::Complete => own.crl.load_full(),
+            Which::Delta => own.delta.load_full(),
+        }
     }
 
     /// `GET cert/:serial`, where `ca`, `ca_chain` and `crl` stand for serial numbers, too.
@@ -95,8 +100,9 @@ impl Pki {
                 data.insert("ca_chain".into(), chain.into());
                 Ok(Response::data(data))
             }
-            "crl" => {
-                let crl = self.crls.of(default()?.signer()).crl.load_full().ok_or_else(Fault::absent)?;
+            "crl" | "delta-crl" => {
+                let which = if name == "crl" { Which::Complete } else { Which::Delta };
+                let crl = self.crl_of(default()?, which).ok_or_else(Fault::absent)?;
                 Ok(shown(&String::from_utf8_lossy(&crl.pem), 0, default()?.id()))
             }
             text => {
@@ -130,6 +136,15 @@ impl Pki {
 
     /// `LIST certs`. `after` and `limit` take it in parts.
     pub(super) async fn list_certificates(&self, data: &Data) -> Result<Response, Fault> {
+        self.list_serials("certs", data).await
+    }
+
+    /// `LIST certs/revoked`, in parts like `certs`.
+    pub(super) async fn list_revoked(&self, data: &Data) -> Result<Response, Fault> {
+        self.list_serials("revoked", data).await
+    }
+
+    async fn list_serials(&self, kind: &str, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         // The query that made this a list.
         fields.value("list");
@@ -144,7 +159,7 @@ impl Pki {
             None | Some(..=0) => LIST_DEFAULT,
             Some(limit) => usize::try_from(limit).unwrap_or(LIST_DEFAULT).min(LIST_DEFAULT),
         };
-        let collection = self.records.collection("certs");
+        let collection = self.records.collection(kind);
         let mut keys = Vec::new();
         while keys.len() < limit {
             let step = LIST_STEP.min(limit - keys.len());
@@ -174,7 +189,7 @@ fn chain(issuer: &Issuer) -> String {
     issuer.chain.iter().map(|certificate| certificate.pem.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-fn raw_crl(crl: Option<&Arc<Crl>>, encoding: Encoding) -> Response {
+fn raw_crl(crl: Option<Arc<Crl>>, encoding: Encoding) -> Response {
     let (content_type, body) = match encoding {
         Encoding::Der => (DER_CRL, crl.map(|crl| crl.der.clone())),
         Encoding::Pem => (PEM_CRL, crl.map(|crl| crl.pem.clone())),

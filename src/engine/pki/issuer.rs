@@ -61,6 +61,8 @@ pub(super) struct Issuer {
     pub(super) chain: Vec<Arc<CaCertificate>>,
     /// AuthorityKeyIdentifier, AuthorityInfoAccess and CRL pointers of what it issues, encoded; or why it cannot issue.
     pub(super) leaf_extensions: Result<Vec<u8>, Fault>,
+    /// Where its CRLs say that delta CRLs are, encoded; nothing if nowhere.
+    pub(super) freshest_crl: Result<Vec<u8>, Fault>,
 }
 
 impl Issuer {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::fetch::Encoding;
+use super::fetch::Encoding::{Der, Pem};
+use super::fetch::Which::{Complete, Delta};
 use super::issuers::Update;
 use super::{Pki, intents};
 use crate::engine::table::{Row, Target, answer, now, public, public_list, public_write, row, to_the_end};
@@ -37,8 +38,10 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     }),
     public("ocsp/*", |pki, call, target| answer(pki.ocsp_in_path(call, target.name))),
     public_write("ocsp", |pki, call, target| answer(pki.ocsp(call, target.raw))),
-    public("crl", |pki, _, _| now(Ok(pki.crl_der()))),
-    public("crl/pem", |pki, _, _| now(Ok(pki.crl_pem()))),
+    public("crl", |pki, _, _| now(Ok(pki.default_crl(Complete, Der)))),
+    public("crl/pem", |pki, _, _| now(Ok(pki.default_crl(Complete, Pem)))),
+    public("crl/delta", |pki, _, _| now(Ok(pki.default_crl(Delta, Der)))),
+    public("crl/delta/pem", |pki, _, _| now(Ok(pki.default_crl(Delta, Pem)))),
     public("ca", |pki, _, _| now(Ok(pki.ca()))),
     public("ca/pem", |pki, _, _| now(Ok(pki.ca_pem()))),
     public("ca_chain", |pki, _, _| now(Ok(pki.ca_chain()))),
@@ -47,9 +50,15 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     public("cert/:/raw/pem", |pki, _, target| now(pki.raw_certificate_pem(&target.name))),
     row(Verb::List, "certs/unfinished", |pki, _, _| now(intents::list(&pki.store, &pki.records))),
     row(Verb::List, "certs", |pki, _, target| answer(async move { pki.list_certificates(&target.data).await })),
+    row(Verb::List, "certs/revoked", |pki, _, target| answer(async move { pki.list_revoked(&target.data).await })),
     row(Verb::Write, "revoke", |pki, call, target| to_the_end(async move { pki.revoke(&call, &target.data).await })),
+    row(Verb::Write, "revoke-with-key", |pki, call, target| {
+        to_the_end(async move { pki.revoke_with_key(&call, target.data).await })
+    }),
     row(Verb::Read, "crl/rotate", rotate_crls),
     row(Verb::Write, "crl/rotate", rotate_crls),
+    row(Verb::Read, "crl/rotate-delta", rotate_delta_crls),
+    row(Verb::Write, "crl/rotate-delta", rotate_delta_crls),
     // Roles.
     row(Verb::List, "roles", |pki, _, _| now(pki.list_roles())),
     row(Verb::Read, "roles/:", |pki, _, target| now(pki.read_role(&target.name))),
@@ -69,9 +78,12 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     public("issuer/:/json", |pki, _, target| now(pki.issuer_json(&target.name))),
     public("issuer/:/der", |pki, _, target| now(pki.issuer_der(&target.name))),
     public("issuer/:/pem", |pki, _, target| now(pki.issuer_pem(&target.name))),
-    public("issuer/:/crl", |pki, _, target| now(pki.issuer_crl_json(&target.name))),
-    public("issuer/:/crl/der", |pki, _, target| now(pki.issuer_crl(&target.name, Encoding::Der))),
-    public("issuer/:/crl/pem", |pki, _, target| now(pki.issuer_crl(&target.name, Encoding::Pem))),
+    public("issuer/:/crl", |pki, _, target| now(pki.issuer_crl_json(&target.name, Complete))),
+    public("issuer/:/crl/der", |pki, _, target| now(pki.issuer_crl(&target.name, Complete, Der))),
+    public("issuer/:/crl/pem", |pki, _, target| now(pki.issuer_crl(&target.name, Complete, Pem))),
+    public("issuer/:/crl/delta", |pki, _, target| now(pki.issuer_crl_json(&target.name, Delta))),
+    public("issuer/:/crl/delta/der", |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Der))),
+    public("issuer/:/crl/delta/pem", |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Pem))),
     row(Verb::Write, "issuer/:/revoke", |pki, call, target| to_the_end(pki.revoke_issuer(call, target.name))),
     row(Verb::Write, "issuers/import/bundle", import_bundle),
     row(Verb::Write, "issuers/import/cert", import_bundle),
@@ -131,6 +143,10 @@ fn rotate_crls(pki: Arc<Pki>, call: Call, _: Target) -> Answer {
     to_the_end(async move { pki.rotate_crls(&call).await })
 }
 
+fn rotate_delta_crls(pki: Arc<Pki>, call: Call, _: Target) -> Answer {
+    to_the_end(async move { pki.rotate_delta_crls(&call).await })
+}
+
 fn generate_root(pki: Arc<Pki>, call: Call, target: Target) -> Answer {
     to_the_end(async move { pki.generate_root(call, &target.name, &target.data).await })
 }
@@ -172,6 +188,11 @@ mod tests {
             "issuer/x/crl",
             "issuer/x/crl/der",
             "issuer/x/crl/pem",
+            "crl/delta",
+            "crl/delta/pem",
+            "issuer/x/crl/delta",
+            "issuer/x/crl/delta/der",
+            "issuer/x/crl/delta/pem",
             "ocsp/MEIw//w=",
         ];
         for path in public_paths {

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use der::pem::LineEnding;
+use zeroize::Zeroizing;
 
 use crate::model::Fault;
 
@@ -10,6 +11,8 @@ use crate::model::Fault;
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 /// The label of CRLs.
 pub(super) const CRL: &str = "X509 CRL";
+/// The labels of private keys in clear: PKCS#8, PKCS#1, SEC 1.
+pub(super) const PRIVATE_KEYS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 /// The labels of PKCS#10 requests; the second is an old one.
 pub(super) const REQUESTS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 
@@ -26,8 +29,10 @@ pub(super) fn decode(text: &str, labels: &[&str]) -> Option<Vec<u8>> {
     if end_label != label || rest.contains("-----BEGIN ") {
         return None;
     }
-    let body: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    STANDARD.decode(body).ok()
+    // It may be of a private key.
+    let mut digits = Zeroizing::new(Vec::with_capacity(body.len()));
+    digits.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    STANDARD.decode(digits.as_slice()).ok()
 }
 
 /// Every block of `text` with its label, in order. `None` if one is damaged.

@@ -42,12 +42,19 @@ impl Pki {
         self.publish(call, issuer, files).await;
     }
 
-    /// Writes `crl.der` and `crl.pem` of an issuer.
+    /// Writes `crl.der`, `crl.pem` and, where there are delta CRLs, `delta-crl.der` and `delta-crl.pem` of an issuer.
     pub(super) async fn publish_crl(&self, call: &Call, issuer: &Issuer) {
-        let Some(crl) = self.crls.of(issuer.signer()).crl.load_full() else { return };
-        let mut pem = crl.pem.to_vec();
-        pem.push(b'\n');
-        self.publish(call, issuer, [("crl.der", crl.der.clone()), ("crl.pem", pem.into())]).await;
+        let own = self.crls.of(issuer.signer());
+        let crls = [
+            (own.crl.load_full(), ["crl.der", "crl.pem"]),
+            (own.delta.load_full(), ["delta-crl.der", "delta-crl.pem"]),
+        ];
+        for (crl, [der_name, pem_name]) in crls {
+            let Some(crl) = crl else { continue };
+            let mut pem = crl.pem.to_vec();
+            pem.push(b'\n');
+            self.publish(call, issuer, [(der_name, crl.der.clone()), (pem_name, pem.into())]).await;
+        }
     }
 
     /// Those of the default issuer lie in the mount's folder, and those of each in one of its own below it.

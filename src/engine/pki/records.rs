@@ -103,6 +103,11 @@ impl Records {
         self.key("crls", signer.as_str())
     }
 
+    /// The last delta CRL of a signer.
+    pub(super) fn delta_crl(&self, signer: &SignerId) -> RecordKey {
+        self.key("crls", &format!("{}-delta", signer.as_str()))
+    }
+
     /// The last CRL of the only issuer, while a mount had one.
     pub(super) fn only_crl(&self, issuer: &str) -> RecordKey {
         self.key("crls", issuer)

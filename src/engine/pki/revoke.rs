@@ -1,8 +1,9 @@
 //! `revoke`, `issuer/:ref/revoke` and `crl/rotate`: revocations are stored first, then put on their issuer's CRL.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ca_certificate::SignerId;
 use super::issuer::Issuer;
@@ -11,8 +12,9 @@ use super::revocation::Revocation;
 use super::serial::Serial;
 use super::x509::X509;
 use super::{Pki, pem, validity};
+use crate::crypto;
 use crate::engine::Call;
-use crate::model::{Data, Deadline, Fault, Fields, Response};
+use crate::model::{Data, Deadline, Fault, Fields, Response, Secret};
 use crate::store::Write;
 
 /// What a client wants revoked.
@@ -43,6 +45,26 @@ impl Target {
     }
 }
 
+/// Longest PEM of a private key, in bytes: that of an RSA key of 16,384 bits takes 13,000.
+const PRIVATE_KEY_MAX: usize = 16 << 10;
+
+/// Takes `private_key` out of a request: DER.
+fn private_key(data: &mut Data) -> Result<Secret, Fault> {
+    let text = match data.remove("private_key") {
+        // Wiped when dropped, like what is read of it.
+        Some(Value::String(text)) => Secret::new(text),
+        _ => Secret::new(Vec::new()),
+    };
+    if text.is_empty() {
+        return Err(Fault::invalid("private_key is empty: expected the certificate's private key in PEM"));
+    }
+    let text = text.expose_str().filter(|text| text.len() <= PRIVATE_KEY_MAX);
+    let der = text.and_then(|text| pem::decode(text.trim(), &pem::PRIVATE_KEYS));
+    der.map(Secret::new).ok_or_else(|| {
+        Fault::invalid("private_key: expected one PEM block \"PRIVATE KEY\", \"RSA PRIVATE KEY\" or \"EC PRIVATE KEY\"")
+    })
+}
+
 /// A certificate to revoke, and who issued it.
 struct Found {
     certificate: X509,
@@ -55,6 +77,29 @@ impl Pki {
     pub(super) async fn revoke(self: &Arc<Self>, call: &Call, data: &Data) -> Result<Response, Fault> {
         let (target, warnings) = Target::parse(data)?;
         let found = self.find(target)?;
+        self.revoke_found(call, found, warnings).await
+    }
+
+    /// `POST revoke-with-key`: whoever shows a certificate's private key may have it revoked. The key is wiped.
+    pub(super) async fn revoke_with_key(self: &Arc<Self>, call: &Call, mut data: Data) -> Result<Response, Fault> {
+        let private = private_key(&mut data)?;
+        let (target, warnings) = Target::parse(&data)?;
+        let found = self.find(target)?;
+        if !crypto::is_private_half(&crypto::parse_spki(&found.certificate.spki)?, private.expose())? {
+            return Err(Fault::invalid(format!(
+                "private_key is not that of the certificate with serial {}",
+                found.certificate.serial
+            )));
+        }
+        self.revoke_found(call, found, warnings).await
+    }
+
+    async fn revoke_found(
+        self: &Arc<Self>,
+        call: &Call,
+        found: Found,
+        warnings: Vec<String>,
+    ) -> Result<Response, Fault> {
         let serial = found.certificate.serial;
         let authority = self.authority.load_full();
         let is_it = |issuer: &&Arc<Issuer>| issuer.certificate.x509.der == found.certificate.der;
@@ -82,7 +127,7 @@ impl Pki {
         if self.crls.of(issuer.signer()).revoked.lock().len() >= entries_max {
             return Err(Fault::invalid(format!(
                 "issuer {} has revoked {entries_max} certificates, as many as max_crl_entries allows: raise that with \
-                 config/crl, or take expired ones off with tidy",
+                 config/crl",
                 issuer.id()
             )));
         }
@@ -147,9 +192,19 @@ impl Pki {
         for signer in authority.crl_signers() {
             self.rebuild_crl(call, signer).await?;
         }
-        let mut data = Data::new();
-        data.insert("success".into(), true.into());
-        Ok(Response::data(data))
+        Ok(success())
+    }
+
+    /// `crl/rotate-delta`: a new delta CRL of every issuer that signs CRLs.
+    pub(super) async fn rotate_delta_crls(self: &Arc<Self>, call: &Call) -> Result<Response, Fault> {
+        if !self.crl_config.load().enable_delta {
+            return Err(Fault::invalid("this mount makes no delta CRLs: enable_delta is not set in config/crl"));
+        }
+        let authority = self.authority.load_full();
+        for signer in authority.crl_signers() {
+            self.make_delta_crl(call, signer).await?;
+        }
+        Ok(success())
     }
 
     /// Has every CRL made that is due by the clock. One that cannot be made stops no other.
@@ -157,8 +212,11 @@ impl Pki {
         let authority = self.authority.load_full();
         let mut outcome = Ok(());
         for signer in authority.crl_signers() {
-            if self.crls.of(signer).is_due() {
+            let (own, config) = (self.crls.of(signer), self.crl_config.load_full());
+            if own.is_due(&config) {
                 outcome = outcome.and(self.rebuild_crl(call, signer).await);
+            } else if own.is_delta_due(&config) {
+                outcome = outcome.and(self.make_delta_crl(call, signer).await);
             }
         }
         outcome
@@ -167,13 +225,20 @@ impl Pki {
     /// Has a CRL of a signer made that is begun from now on, together with all who ask at this time. It is made to its end
     /// even if nobody waits any more.
     pub(super) async fn rebuild_crl(self: &Arc<Self>, call: &Call, signer: &SignerId) -> Result<(), Fault> {
+        // Before it joins: the round it waits for sees it.
+        self.crls.of(signer).wants_complete.store(true, Ordering::Relaxed);
+        self.make_delta_crl(call, signer).await
+    }
+
+    /// The same with a delta CRL alone, unless somebody wants more.
+    async fn make_delta_crl(self: &Arc<Self>, call: &Call, signer: &SignerId) -> Result<(), Fault> {
         let own = self.crls.of(signer);
         let joined = own.rebuild.join();
         if joined.must_start {
             let (pki, call, signer) = (Arc::clone(self), call.clone(), signer.clone());
             tokio::spawn(async move {
                 while let Some(round) = own.rebuild.round() {
-                    let outcome = pki.make_crl(&call, &signer, &own).await;
+                    let outcome = pki.make_crls(&call, &signer, &own).await;
                     if let Err(fault) = &outcome {
                         tracing::error!(
                             ?signer, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
@@ -194,7 +259,7 @@ impl Pki {
 
     /// Has the CRL of `issuer`'s signer made if it is due. Answers a warning if it could not be.
     async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
-        if !self.crls.of(issuer.signer()).is_due() {
+        if !self.crls.of(issuer.signer()).is_due(&self.crl_config.load()) {
             return None;
         }
         if self.authority.load().crl_issuer(issuer.signer()).is_none() {
@@ -268,4 +333,10 @@ impl Pki {
         let lost = || Fault::internal(format!("the revocation of {serial} is neither stored nor can it be"));
         stored.map(|revocation| revocation.time).ok_or_else(lost)
     }
+}
+
+fn success() -> Response {
+    let mut data = Data::new();
+    data.insert("success".into(), true.into());
+    Response::data(data)
 }

@@ -156,7 +156,7 @@ impl Pki {
     /// Publishes a new issuer and has its first CRL made. Answers a warning if that failed.
     pub(super) async fn introduce(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
         self.publish_certificate(call, issuer).await;
-        if !issuer.signs_crls() {
+        if !issuer.signs_crls() || self.crl_config.load().disable {
             return None;
         }
         let made = self.rebuild_crl(call, issuer.signer()).await;

@@ -1,6 +1,7 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
 mod chaining;
+mod deltas;
 mod hostile;
 mod importing;
 mod intermediates;

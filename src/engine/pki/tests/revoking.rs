@@ -178,3 +178,34 @@ async fn a_long_crl_is_made_off_the_worker_and_verifies() {
     let shown = crl_text(&desk).await;
     assert_eq!(shown.matches("Serial Number:").count(), 5000);
 }
+
+#[tokio::test]
+async fn whoever_shows_the_private_key_may_have_its_certificate_revoked() {
+    let desk = Desk::with_root().await;
+    let kinds: [(&[&str], &str); 4] = [
+        (&["rsa:2048"], "rsa"),
+        (&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "ec"),
+        (&["ec", "-pkeyopt", "ec_paramgen_curve:P-521"], "ec"),
+        (&["ed25519"], "pkey"),
+    ];
+    let mut other = desk.openssl(&["genpkey", "-algorithm", "ed25519"]);
+    for (kind, older) in kinds {
+        for form in ["pkey", older] {
+            let csr = desk.csr(kind, "/CN=a.example", "");
+            let issued = desk.write("sign/any", json!({ "csr": csr })).await.unwrap();
+            let mut serial = json!({"serial_number": issued["serial_number"]});
+            let older: &[&str] = if form == "rsa" { &["-traditional"] } else { &[] };
+            let key = desk.openssl(&[&[form, "-in", "key.pem"][..], older].concat());
+            for (wrong, expected) in
+                [(other.as_str(), "is not that of"), ("", "is empty"), ("-----BEGIN PRIVATE KEY-----", "one PEM block")]
+            {
+                serial["private_key"] = wrong.into();
+                assert!(message(desk.write("revoke-with-key", serial.clone()).await).contains(expected), "{expected}");
+            }
+            serial["private_key"] = key.as_str().into();
+            let answer = desk.write("revoke-with-key", serial).await.unwrap();
+            assert_eq!((&answer["state"], &answer["warnings"]), (&json!("revoked"), &json!([])), "{kind:?} {form}");
+            other = key;
+        }
+    }
+}

@@ -24,6 +24,7 @@ mod names;
 mod observed;
 mod openssl;
 mod outages;
+mod own_keys;
 mod pins;
 mod pools;
 mod post_quantum;

@@ -56,6 +56,11 @@ impl ManagedKeys {
         self.place(options).map(|_| ())
     }
 
+    /// Whether the mount's options name a place where keys can be made.
+    pub fn makes_keys_for(&self, mount: &Mount) -> bool {
+        matches!(self.place(&mount.options), Ok(Some(_)))
+    }
+
     /// Makes a key of this kind for `mount`, where its options say: registers it, for this mount alone, has it generated and
     /// proven, and records it.
     ///

@@ -86,6 +86,28 @@ fn what_no_key_in_a_token_can_be_is_refused_before_one_is_made() {
 }
 
 #[test]
+fn encrypting_makes_the_key_that_is_not_there_unless_that_is_forbidden() {
+    with_token(|desk, token| async move {
+        let asked = json!({"plaintext": STANDARD.encode("a secret")});
+        let sealed = desk.write("encrypt/new", asked.clone()).await.unwrap().0;
+        let read = desk.write("decrypt/new", json!({"ciphertext": sealed["ciphertext"]})).await.unwrap().0;
+        assert_eq!(read["plaintext"], asked["plaintext"]);
+        let batch = json!({"batch_input": [asked, asked], "type": "aes128-gcm96"});
+        desk.write("encrypt/several", batch).await.unwrap();
+        let Response::Data { data, .. } = desk.ask(Verb::Read, "keys/several", json!({})).await.unwrap() else {
+            panic!("no document")
+        };
+        assert_eq!((text(&data, "type"), token.generated()), ("aes128-gcm96", 2));
+        let mut curve = asked.clone();
+        curve["type"] = json!("ecdsa-p256");
+        assert!(desk.refused("encrypt/curve", curve).await.contains("no key of type ecdsa-p256 encrypts"));
+        desk.write("config/keys", json!({"disable_upsert": true})).await.unwrap();
+        assert_eq!(desk.refused("encrypt/another", asked).await, "encryption key not found");
+        assert_eq!((token.generated(), registered(&desk)), (2, 2));
+    });
+}
+
+#[test]
 fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
     with_token(|desk, token| async move {
         desk.write("keys/doc", json!({"type": "aes256-gcm96"})).await.unwrap();

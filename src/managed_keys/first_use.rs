@@ -114,14 +114,14 @@ impl ManagedKeys {
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
         let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&identity));
         self.store().commit_now(vec![Write::put_record(key, &record)?])?;
-        self.publish(self.entry(
+        self.publish(Arc::new(self.entry(
             entry.uuid.clone(),
             entry.name.clone(),
             entry.namespace.clone(),
             entry.settings.clone(),
             Some(identity),
             Arc::clone(&entry.first_use),
-        ));
+        )));
         Ok(())
     }
 }

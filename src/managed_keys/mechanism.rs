@@ -83,6 +83,18 @@ const TABLE: &[Row] = &[
 pub struct Mechanism(pub u64);
 
 impl Mechanism {
+    /// What a key of this kind is registered for that no operator registers.
+    pub(super) fn of_kind(kind: KeyKind) -> Mechanism {
+        Mechanism(match kind {
+            KeyKind::Rsa { .. } => 0x0001,
+            KeyKind::Ec(_) => 0x1041,
+            KeyKind::Ed25519 => 0x1057,
+            KeyKind::MlDsa(_) => 0x001d,
+            KeyKind::Aes { .. } => 0x1087,
+            KeyKind::Hmac { .. } => 0x0251,
+        })
+    }
+
     fn row(self) -> Option<&'static Row> {
         TABLE.iter().find(|row| row.number == self.0)
     }

@@ -7,6 +7,7 @@ mod claims;
 mod first_use;
 mod handle;
 mod mechanism;
+mod own;
 mod record;
 mod registry;
 mod settings;
@@ -17,6 +18,7 @@ mod uses;
 
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
+pub use own::{OwnKey, Registration};
 pub use registry::ManagedKeys;
 pub use settings::Settings;
 

@@ -42,6 +42,9 @@ pub(super) struct KeyRecord {
     usages: Vec<String>,
     #[serde(default)]
     rsa_oaep_hash: Option<String>,
+    /// The UUID of the mount that it was made for.
+    #[serde(default)]
+    owner: Option<String>,
     /// DER of the public key recorded at first use.
     #[serde(with = "hex::serde")]
     public_key: Vec<u8>,
@@ -129,6 +132,7 @@ impl KeyRecord {
             max_parallel: settings.max_parallel,
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
             rsa_oaep_hash: settings.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned()),
+            owner: settings.owner.clone(),
             public_key: identity.and_then(KeyIdentity::public).map(|public| public.spki.to_vec()).unwrap_or_default(),
             check_value: match identity {
                 Some(KeyIdentity::Secret(value)) => Some(CheckRecord::of(value)),
@@ -171,6 +175,7 @@ impl KeyRecord {
             hmac_key_label: self.hmac_key_label.clone(),
             max_parallel: self.max_parallel,
             usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
+            owner: self.owner.clone(),
         };
         Ok((self.uuid.clone(), settings, identity))
     }

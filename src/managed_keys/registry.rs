@@ -71,11 +71,11 @@ impl ManagedKeys {
             }
         }
         self.0.table.store(Arc::new(table));
-        Ok(())
+        namespaces.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
     /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
-    /// `allowed_managed_keys`. Looks at snapshots only.
+    /// `allowed_managed_keys`; a key made for a mount is for that alone. Looks at snapshots only.
     pub fn resolve(&self, mount: &Mount, key: KeyRef<'_>) -> Result<Handle, Fault> {
         let table = self.0.table.load();
         let entry = match key {
@@ -88,6 +88,15 @@ impl ManagedKeys {
                 KeyRef::Uuid(uuid) => format!("no managed key found with uuid {uuid:?}"),
             }));
         };
+        if let Some(owner) = &entry.settings.owner {
+            if *owner == mount.uuid {
+                return Ok(Handle { keys: self.clone(), entry: Arc::clone(entry) });
+            }
+            return Err(Fault::invalid(format!(
+                "mount {:?} may not use managed key {:?}, which was made for another mount",
+                mount.path, entry.name
+            )));
+        }
         if entry.settings.any_mount || mount.config.allowed_managed_keys.contains(&entry.name) {
             return Ok(Handle { keys: self.clone(), entry: Arc::clone(entry) });
         }
@@ -153,7 +162,25 @@ impl ManagedKeys {
         let settings = Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(library))?;
         if let Some(old) = old {
             check_change(old, &settings)?;
-        } else if table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
+        }
+        let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
+        let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
+        let warnings = warnings.chain(settings.usage_warning()).collect();
+        self.put_now(namespace, name, uuid, settings, old)?;
+        Ok(warnings)
+    }
+
+    /// Stores and publishes a managed key, in the place of `old`. Part of a change.
+    pub(super) fn put_now(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+        uuid: String,
+        settings: Settings,
+        old: Option<&Arc<Entry>>,
+    ) -> Result<Arc<Entry>, Fault> {
+        let table = self.0.table.load_full();
+        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
             return Err(Fault::invalid(format!(
                 "the namespace has {KEYS_MAX} managed keys, which is the most allowed"
             )));
@@ -162,7 +189,6 @@ impl ManagedKeys {
             let others = table.by_name.get(namespace).into_iter().flatten().filter(|(known, _)| *known != name);
             tokens::check(&self.0.supervisor, namespace, &settings, others.map(|(_, entry)| &entry.settings))?;
         }
-        let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let identity = old.and_then(|old| old.ready.as_ref()).map(|(identity, _)| identity.clone());
         let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
         let record = KeyRecord::of(&uuid, &settings, identity.as_ref());
@@ -174,13 +200,12 @@ impl ManagedKeys {
             return Err(Fault::TooLarge { what });
         }
         self.0.store.commit_now(vec![write])?;
-        let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
-        let warnings = warnings.chain(settings.usage_warning()).collect();
-        self.publish(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
+        let entry = Arc::new(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
+        self.publish(Arc::clone(&entry));
         if let Some(old) = old {
             self.let_go(old);
         }
-        Ok(warnings)
+        Ok(entry)
     }
 
     /// Deletes the entry; the key in the backend stays. Absent is fine. Refused while one of `mounts` lists it or something
@@ -201,14 +226,30 @@ impl ManagedKeys {
     ) -> Result<(), Fault> {
         let table = self.0.table.load_full();
         let Some(entry) = table.get(namespace, name) else { return Ok(()) };
-        let mut writes = uses::removal(&self.0.store, namespace, name, &entry.uuid, mounts)?;
+        let mut writes =
+            uses::removal(&self.0.store, namespace, name, &entry.uuid, entry.settings.owner.as_ref(), mounts)?;
         writes.push(Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) });
         self.0.store.commit_now(writes)?;
-        let mut table = Table::clone(&table);
-        table.remove(entry);
-        self.0.table.store(Arc::new(table));
-        self.let_go(entry);
+        self.unpublish(entry);
         Ok(())
+    }
+
+    /// Takes an entry that is not stored any more from the table. Part of a change.
+    pub(super) fn unpublish(&self, entry: &Entry) {
+        self.0.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            table.remove(entry);
+            table
+        });
+        self.let_go(entry);
+    }
+
+    /// The UUIDs of the keys of a namespace that were made for a mount whose UUID is one of `owners`.
+    pub(super) fn owned(&self, namespace: &Namespace, owners: impl Fn(&str) -> bool) -> Vec<String> {
+        let table = self.0.table.load();
+        let entries = table.by_name.get(namespace).into_iter().flat_map(HashMap::values);
+        let owned = entries.filter(|entry| entry.settings.owner.as_deref().is_some_and(&owners));
+        owned.map(|entry| entry.uuid.clone()).collect()
     }
 
     /// Lets go of the token that this entry named, unless the key it stands for names it still. To be called once the table
@@ -263,7 +304,7 @@ impl ManagedKeys {
         &self.0.changes
     }
 
-    fn look_up(&self, library: &str) -> Result<LibraryInfo, Fault> {
+    pub(super) fn look_up(&self, library: &str) -> Result<LibraryInfo, Fault> {
         let libraries = self.0.supervisor.libraries();
         let found = libraries.iter().find(|known| known.name.eq_ignore_ascii_case(library));
         found.cloned().ok_or_else(|| {
@@ -291,8 +332,7 @@ impl ManagedKeys {
         entry
     }
 
-    pub(super) fn publish(&self, entry: Entry) {
-        let entry = Arc::new(entry);
+    pub(super) fn publish(&self, entry: Arc<Entry>) {
         self.0.table.rcu(|table| {
             let mut table = Table::clone(table);
             table.insert(Arc::clone(&entry));

@@ -48,6 +48,8 @@ pub struct Settings {
     pub max_parallel: Option<u32>,
     /// What it may be used for.
     pub usages: KeyUsages,
+    /// The UUID of the mount that it was made for, which alone may use it; `None` where an operator registered it.
+    pub owner: Option<String>,
 }
 
 impl Settings {
@@ -101,6 +103,7 @@ impl Settings {
             hmac_key_label: fields.filled("hmac_key_label")?,
             max_parallel: max_parallel(fields)?,
             usages: usages(fields)?,
+            owner: owner(fields, old)?,
             library,
             key_label,
             key_id,
@@ -192,6 +195,9 @@ impl Settings {
         put("any_mount", self.any_mount.into());
         put("force_rw_session", self.force_rw_session.into());
         put("usages", usages.into());
+        if let Some(owner) = &self.owner {
+            put("owner", owner.as_str().into());
+        }
         if let Some(set) = self.parameter_set {
             put("parameter_set", set.number().to_string().into());
         }
@@ -304,6 +310,18 @@ fn oaep_hash(fields: &mut Fields<'_>, mechanism: Mechanism) -> Result<Option<Has
         let known: Vec<&str> = OAEP_HASHES.into_iter().map(|(name, _)| name).collect();
         Fault::invalid(format!("rsa_oaep_hash {name:?} is not supported: use {}", known.join(", ")))
     })
+}
+
+/// A key has the owner that it was made for, or none: no request changes that, or lets other mounts use such a key.
+fn owner(fields: &mut Fields<'_>, old: Option<&Settings>) -> Result<Option<String>, Fault> {
+    let owner = old.and_then(|old| old.owner.clone());
+    if fields.filled("owner")?.is_some_and(|asked| Some(&asked) != owner.as_ref()) {
+        return Err(Fault::invalid("owner cannot be set: it is the mount that a key was made for"));
+    }
+    if owner.is_some() && fields.boolean("any_mount")?.unwrap_or(false) {
+        return Err(Fault::invalid("any_mount cannot be set: the key was made for one mount, which alone may use it"));
+    }
+    Ok(owner)
 }
 
 fn max_parallel(fields: &mut Fields<'_>) -> Result<Option<u32>, Fault> {

@@ -17,7 +17,8 @@ pub(super) fn key(mount: &Mount, uuid: &str, user: &str) -> RecordKey {
     RecordKey::new(&mount.namespace, collection(uuid), format!("{}/{user}", mount.uuid))
 }
 
-/// The changes that remove the notes on a key. Refused while one of `mounts` lists the key, or something in one uses it.
+/// The changes that remove the notes on a key. Refused while one of `mounts` is its owner or lists the key, or something in one
+/// uses it.
 ///
 /// A note of a mount that was disabled is stale: an engine's request that was under way then may have written it late.
 /// `mounts` is asked after the notes were read, so that a mount made meanwhile is not taken for one that is gone.
@@ -26,12 +27,16 @@ pub(super) fn removal(
     namespace: &Namespace,
     name: &str,
     uuid: &str,
+    owner: Option<&String>,
     mounts: impl FnOnce() -> Vec<Arc<Mount>>,
 ) -> Result<Vec<Write>, Fault> {
     let in_use = |by: String| Err(Fault::invalid(format!("managed key {name:?} is in use by {by}: end that first")));
     let collection = collection(uuid);
     let notes = store.list(namespace, &collection, None, USERS_MAX)?;
     let mounts = mounts();
+    if let Some(mount) = mounts.iter().find(|mount| Some(&mount.uuid) == owner) {
+        return in_use(format!("mount {:?}, which it was made for: it goes with what uses it there", mount.path));
+    }
     if let Some(mount) = mounts.iter().find(|mount| mount.config.allowed_managed_keys.iter().any(|key| key == name)) {
         return in_use(format!("mount {:?}, which lists it in allowed_managed_keys", mount.path));
     }
@@ -45,6 +50,11 @@ pub(super) fn removal(
     }
     let delete = |note| Write::Delete { key: RecordKey::new(namespace, collection.clone(), note) };
     Ok(notes.into_iter().take(STALE_MAX).map(delete).collect())
+}
+
+/// Whether anything is noted to use the key.
+pub(super) fn any(store: &Store, namespace: &Namespace, uuid: &str) -> Result<bool, Fault> {
+    Ok(!store.list(namespace, &collection(uuid), None, 1)?.is_empty())
 }
 
 fn collection(uuid: &str) -> String {

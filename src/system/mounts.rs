@@ -43,6 +43,7 @@ impl System {
         }
         let description = fields.text("description")?.unwrap_or_default();
         let options = options(&mut fields)?.unwrap_or_default();
+        self.keys.check_options(&options)?;
         fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
         fields.text("plugin_name")?;
         let empty = Data::new();
@@ -70,6 +71,7 @@ impl System {
         let removal = Arc::clone(&self.removal);
         if let Some(mount) = self.namespaces.disable(&call.namespace, path, move |mount| removal(mount)).await? {
             tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine disabled");
+            self.keys.end_mount(&mount).await;
         }
         Ok(Response::Empty)
     }
@@ -91,6 +93,9 @@ impl System {
         let (mut tune, mut warnings) = tuning(&mut fields)?;
         tune.description = fields.text("description")?;
         tune.options = options(&mut fields)?;
+        if let Some(options) = &tune.options {
+            self.keys.check_options(options)?;
+        }
         // Said of auth mounts only; clients send it empty for others.
         fields.refuse(&["token_type"])?;
         warnings.extend(fields.warnings());

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::python;
-use crate::token::Token;
+use crate::token::{LABEL, Token};
 
 #[tokio::test]
 async fn hvac_finds_what_it_knows_of_vault() {
@@ -23,7 +23,7 @@ async fn hvac_finds_what_it_knows_of_vault() {
     ] {
         daemon.managed_key(name, fields.clone()).await;
     }
-    let arguments = [daemon.socket().display().to_string(), daemon.root_token.clone()];
+    let arguments = [daemon.socket().display().to_string(), daemon.root_token.clone(), LABEL.to_owned()];
     python::run(&python, "hvac_story.py", &arguments);
 }
 

@@ -26,6 +26,7 @@ mod observed;
 mod ocsp;
 mod openssl;
 mod outages;
+mod own_keys;
 mod pins;
 mod pools;
 mod post_quantum;

@@ -1,6 +1,6 @@
 """What hvac offers that Keyway has, over Keyway's socket.
 
-Usage: hvac_story.py SOCKET TOKEN. The daemon has the managed keys `ca` and `next-ca` (P-256), `documents` (RSA-2048, PKCS#1 v1.5),
+Usage: hvac_story.py SOCKET TOKEN LABEL. The daemon has a token of this label in the library `hsm`, and the managed keys `ca` and `next-ca` (P-256), `documents` (RSA-2048, PKCS#1 v1.5),
 `aes` and `next-aes` (AES-256, GCM) and `mac` (HMAC-SHA-256), which every mount may use.
 """
 
@@ -190,7 +190,37 @@ def macs(client):
     assert transit.hash_data(b64(b"x"), "sha2-256", "hex")["data"]["sum"] == digest.finalize().hex()
 
 
-def main(socket, token):
+def keys_of_its_own(client, token_label):
+    """What clients write that never heard of managed keys, on mounts whose options name a token."""
+    transit, pki = client.secrets.transit, client.secrets.pki
+    options = {"kms_library": "hsm", "token_label": token_label}
+    message = "has no token in which it could make keys of its own"
+    assert message in refused(errors.InvalidRequest, transit.create_key, "doc", key_type="ecdsa-p256")
+    for engine in ("pki", "transit"):
+        client.sys.enable_secrets_engine(engine, path=f"own-{engine}", options=options)
+    at = {"mount_point": "own-transit"}
+    transit.create_key("doc", key_type="ecdsa-p256", **at)
+    assert transit.read_key("doc", **at)["data"]["type"] == "ecdsa-p256"
+    signed = transit.sign_data("doc", b64(b"a contract"), **at)["data"]["signature"]
+    assert transit.verify_signed_data("doc", b64(b"a contract"), signature=signed, **at)["data"]["valid"]
+    transit.create_key("vault", **at)
+    document = transit.read_key("vault", **at)["data"]
+    assert document["type"] == "aes256-gcm96" and isinstance(document["keys"]["1"], int)
+    first = transit.encrypt_data("vault", b64(b"a secret"), **at)["data"]["ciphertext"]
+    transit.rotate_key("vault", **at)
+    again = transit.rewrap_data("vault", first, **at)["data"]["ciphertext"]
+    assert again.startswith("vault:v2:")
+    assert transit.decrypt_data("vault", first, **at)["data"]["plaintext"] == b64(b"a secret")
+    refused(errors.InvalidRequest, transit.create_key, "out", exportable=True, **at)
+    transit.update_key_configuration("vault", deletion_allowed=True, **at)
+    transit.delete_key("vault", **at)
+    refused(errors.InvalidPath, transit.read_key, "vault", **at)
+    root = pki.generate_root("internal", "hvac Own", {"key_type": "ec"}, mount_point="own-pki")["data"]
+    assert certificate(root["certificate"]).subject.rfc4514_string() == "CN=hvac Own" and "private_key" not in root
+    refused(errors.InvalidRequest, pki.generate_root, "exported", "Nobody's", mount_point="own-pki")
+
+
+def main(socket, token, token_label):
     client = vault_client(socket, token)
     system(client, socket)
     root = authority(client)
@@ -199,6 +229,7 @@ def main(socket, token):
     signing(client)
     encryption(client)
     macs(client)
+    keys_of_its_own(client, token_label)
     client.sys.disable_secrets_engine("pki")
 
 

@@ -23,7 +23,9 @@ impl Pki {
             true => Ok(()),
             false => pki.store.commit_now(writes),
         };
-        Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await.map(|(edited, ())| edited)
+        let (edited, (), freed) = Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await?;
+        self.keys.end_unused(&call.mount.namespace, freed).await;
+        Ok(edited)
     }
 
     /// The same, and stores a certificate in the same commit.
@@ -35,15 +37,18 @@ impl Pki {
     ) -> Result<(T, Issued), Fault> {
         let mount = Arc::clone(&call.mount);
         let commit = |pki: &Pki, writes: Vec<Write>| signed.store_now(&pki.store, &pki.records, writes);
-        Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await
+        let (edited, issued, freed) = Arc::clone(self).change(move |pki| pki.edit_now(&mount, edit, commit)).await?;
+        self.keys.end_unused(&call.mount.namespace, freed).await;
+        Ok((edited, issued))
     }
 
+    /// Answers beside both results the managed keys that stopped being the mount's.
     fn edit_now<T, C>(
         &self,
         mount: &Mount,
         edit: impl FnOnce(&mut Registry) -> Result<T, Fault>,
         commit: impl FnOnce(&Pki, Vec<Write>) -> Result<C, Fault>,
-    ) -> Result<(T, C), Fault> {
+    ) -> Result<(T, C, Vec<String>), Fault> {
         let before = self.authority.load_full();
         let mut registry = before.registry.clone();
         let edited = edit(&mut registry)?;
@@ -51,14 +56,16 @@ impl Pki {
         for (id, key) in registry.keys.iter().filter(|(id, _)| !before.registry.keys.contains_key(*id)) {
             writes.extend(self.keys.note_use(mount, &key.record.managed_key, &key::user(id)));
         }
+        let mut freed = Vec::new();
         for (id, key) in before.registry.keys.iter().filter(|(id, _)| !registry.keys.contains_key(*id)) {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));
+            freed.push(key.record.managed_key.clone());
         }
         // Made before the commit: what cannot be made ready must not be stored.
         let after = before.with_registry(registry)?;
         let committed = commit(self, writes)?;
         self.publish_authority(after);
-        Ok((edited, committed))
+        Ok((edited, committed, freed))
     }
 
     /// Makes `authority` what requests see. Part of a change, or of the start.

@@ -104,10 +104,13 @@ impl Pki {
         data: &Data,
     ) -> Result<Response, Fault> {
         let request = IntermediateRequest::parse(kind, data)?;
+        request.key.check_algorithm(request.signature_bits, request.use_pss)?;
         let key = self.ca_key(&call, &request.key, request.key_name.clone()).await?;
         let csr = request.sign(&key, call.terms()).await?;
         let managed_key = key.key.name().to_owned();
-        let id = self.edit(&call, move |registry| key.add_to(registry).map(|added| added.id().to_owned())).await?;
+        // The key comes back, so that one just made is held until it is stored.
+        let add = self.edit(&call, move |registry| Ok((key.add_to(registry)?.id().to_owned(), key)));
+        let (id, _) = add.await?;
         tracing::info!(
             key_id = id, key = managed_key, mount = %call.mount.path, namespace = %call.mount.namespace,
             uid = call.caller.peer.uid, pid = call.caller.peer.pid, "certificate request made"

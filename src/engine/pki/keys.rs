@@ -73,7 +73,8 @@ impl Pki {
         })
     }
 
-    /// `POST keys/generate/:type`: the key of a managed key, generated on its token if that is allowed and it is not there.
+    /// `POST keys/generate/:type`: the key of a managed key, generated on its token if that is allowed and it is not there; or
+    /// a key that the mount makes.
     pub(super) async fn generate_key(self: Arc<Self>, call: Call, kind: &str, data: &Data) -> Result<Response, Fault> {
         if kind == "existing" {
             return Err(Fault::NotFound { what: "unsupported path".into() });
@@ -85,9 +86,10 @@ impl Pki {
         let key = self.ca_key(&call, &choice, name).await?;
         let add = self.edit(&call, move |registry| {
             let added = key.add_to(registry)?;
-            registry.key(added.id()).cloned()
+            // The key comes back, so that one just made is held until it is stored.
+            Ok((registry.key(added.id()).cloned()?, key))
         });
-        let key = add.await?;
+        let (key, _) = add.await?;
         tracing::info!(
             key = key.record.id, mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
             pid = call.caller.peer.pid, "key added to the mount"

@@ -114,6 +114,7 @@ impl Pki {
     async fn make_root(self: &Arc<Self>, call: &Call, request: RootRequest) -> Result<Response, Fault> {
         // Before the token is asked; and again when it is stored.
         self.authority.load().registry.check_issuer_name(&request.issuer_name, "")?;
+        request.key.check_algorithm(request.signature_bits, request.use_pss)?;
         let key = self.ca_key(call, &request.key, request.key_name.clone()).await?;
         let (algorithm, prepared) = request.prepare(&key)?;
         let signed =
@@ -129,9 +130,10 @@ impl Pki {
             key.add_to(registry)?;
             let id = registry.add_issuer(&certificate, settings)?.id().to_owned();
             registry.choose_default(std::slice::from_ref(&id));
-            Ok(id)
+            // The key comes back, so that one just made is held until it is stored.
+            Ok((id, key))
         };
-        let (id, issued) = self.edit_with(call, signed, add).await?;
+        let ((id, _), issued) = self.edit_with(call, signed, add).await?;
         let authority = self.authority.load_full();
         let issuer = authority.issuer(&id)?;
         self.telemetry.certificate_issued();

@@ -1,7 +1,7 @@
 //! The keys that sign: managed keys, and in tests keys in memory.
 
-use crate::managed_keys::{Handle, KeyRef, ManagedKeys};
-use crate::model::{Fault, KeyOperation, KeyUsage, Mount, PublicKey, SignatureScheme, Terms};
+use crate::managed_keys::{Handle, KeyRef, ManagedKeys, OwnKey, Registration};
+use crate::model::{Fault, KeyKind, KeyOperation, KeyUsage, Mount, Namespace, PublicKey, SignatureScheme, Terms};
 use crate::store::Write;
 
 #[cfg(test)]
@@ -37,6 +37,34 @@ impl KeySource {
             KeySource::Managed(keys) => keys.resolve(mount, key).map(SigningKey::Managed),
             #[cfg(test)]
             KeySource::Software(keys) => keys.resolve(key).map(SigningKey::Software),
+        }
+    }
+
+    /// Makes a key pair of this kind for `mount` in its token. The registration is to be held until its use is noted.
+    pub(super) async fn make_for(
+        &self,
+        mount: &Mount,
+        kind: KeyKind,
+        terms: Terms,
+    ) -> Result<(SigningKey, PublicKey, Registration), Fault> {
+        match self {
+            KeySource::Managed(keys) => {
+                let OwnKey { handle, identity, registration } = keys.make_for(mount, kind, terms.deadline).await?;
+                let public = identity.public().cloned();
+                let public = public.ok_or_else(|| Fault::internal("a key pair was recorded without its public key"))?;
+                Ok((SigningKey::Managed(handle), public, registration))
+            }
+            #[cfg(test)]
+            KeySource::Software(_) => Err(Fault::invalid("there is no token here")),
+        }
+    }
+
+    /// Unregisters those of these keys that a mount of the namespace made and that nothing uses any more.
+    pub(super) async fn end_unused(&self, namespace: &Namespace, uuids: Vec<String>) {
+        match self {
+            KeySource::Managed(keys) => keys.end_unused(namespace, uuids).await,
+            #[cfg(test)]
+            KeySource::Software(_) => {}
         }
     }
 

@@ -31,8 +31,8 @@ impl Transit {
     }
 }
 
-/// What `config/keys` says, as it is stored. No key is ever made by encrypting here: every key is a managed key, which only its
-/// creation names. The setting is kept for Vault's clients.
+/// What `config/keys` says, as it is stored: whether encrypting with a key that is not there makes it, on a mount that makes
+/// keys.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct KeysConfig {
     disable_upsert: bool,
@@ -46,14 +46,22 @@ impl Transit {
     /// `GET config/keys`.
     pub(super) async fn read_keys_config(self: Arc<Self>) -> Result<Response, Fault> {
         self.change(|transit| {
-            let key = transit.records.keys_config();
-            let record = transit.store.get(&key)?;
-            let config = record.map(|record| record.decode::<KeysConfig>(&key)).transpose()?.unwrap_or_default();
             let mut data = Data::new();
-            data.insert("disable_upsert".into(), config.disable_upsert.into());
+            data.insert("disable_upsert".into(), transit.keys_config()?.disable_upsert.into());
             Ok(Response::data(data))
         })
         .await
+    }
+
+    /// Whether encrypting never makes a key.
+    pub(super) async fn upsert_disabled(self: Arc<Self>) -> Result<bool, Fault> {
+        self.change(|transit| Ok(transit.keys_config()?.disable_upsert)).await
+    }
+
+    fn keys_config(&self) -> Result<KeysConfig, Fault> {
+        let key = self.records.keys_config();
+        let record = self.store.get(&key)?;
+        Ok(record.map(|record| record.decode::<KeysConfig>(&key)).transpose()?.unwrap_or_default())
     }
 
     /// `POST config/keys`.

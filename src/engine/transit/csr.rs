@@ -12,7 +12,6 @@ use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, Version};
 
 use super::Transit;
-use super::key::TYPE;
 use crate::crypto;
 use crate::engine::Call;
 use crate::managed_keys::KeyRef;
@@ -55,7 +54,7 @@ impl Transit {
         let request = CertReq { info, algorithm, signature }.to_der().map_err(odd)?;
         let mut shown = Data::new();
         shown.insert("name".into(), name.into());
-        shown.insert("type".into(), TYPE.into());
+        shown.insert("type".into(), key.record.type_name().into());
         shown.insert("version".into(), version.number.into());
         shown.insert("csr".into(), crypto::pem(LABELS[0], &request).into());
         Ok(Response::with_warnings(shown, fields.warnings()))

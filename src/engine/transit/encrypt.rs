@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::Transit;
 use super::batch::{self, Batch, Failures};
 use super::cipher::{self, Encrypted, Extras};
+use super::key::TransitKey;
+use super::own_type::OwnType;
 use super::text;
 use crate::engine::Call;
 use crate::model::{Data, Fault, Fields, Response};
@@ -20,8 +22,9 @@ impl Transit {
         let mut fields = Fields::below(&data, &["name"]);
         let padding = cipher::padding(&mut fields, "padding_scheme")?;
         let failures = Failures::parse(&mut fields)?;
-        // For keys that encrypting makes, of which there are none here; and for derived ones.
-        for ignored in ["type", "convergent_encryption", "context"] {
+        let kind = fields.filled("type")?;
+        // For derived keys, of which there are none here.
+        for ignored in ["convergent_encryption", "context"] {
             fields.value(ignored);
         }
         let batch = Batch::parse(&mut fields, self.batch_items)?;
@@ -31,13 +34,13 @@ impl Transit {
         let Some(batch) = batch else {
             let plaintext = plaintext.ok_or_else(|| Fault::invalid("missing plaintext to encrypt"))?;
             let plaintext = text::plaintext(&plaintext)?;
-            let key = self.encryption_key(&name)?;
+            let key = self.key_or_new(&call, &name, kind).await?;
             let encrypted = self.encrypt_one(&call, &key, padding, &extras?, plaintext).await?;
             return Ok(Response::with_warnings(encrypted.show(), warnings));
         };
         batch.require("plaintext", "plaintext to encrypt")?;
         batch.check_contexts()?;
-        let key = self.encryption_key(&name)?;
+        let key = self.key_or_new(&call, &name, kind).await?;
         call.class = batch::class(call.class);
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
@@ -48,6 +51,31 @@ impl Transit {
             })
             .await;
         Ok(batch.response_by(results, &failures, show, warnings))
+    }
+
+    /// The key to encrypt with. Where there is none, the mount makes one, as Vault does, if it has a token for it and
+    /// `config/keys` does not forbid it.
+    async fn key_or_new(
+        self: &Arc<Self>,
+        call: &Call,
+        name: &str,
+        kind: Option<String>,
+    ) -> Result<Arc<TransitKey>, Fault> {
+        let found = self.encryption_key(name);
+        if found.is_ok() || !self.keys.makes_keys_for(&call.mount) || Arc::clone(self).upsert_disabled().await? {
+            return found;
+        }
+        let own = OwnType::parse(kind, &mut Fields::new(&Data::new()))?;
+        if !own.supports().0 {
+            return Err(Fault::invalid(format!(
+                "no key of type {} encrypts: create the key first, or name another type",
+                own.name()
+            )));
+        }
+        let mut data = Data::new();
+        data.insert("type".into(), own.name().into());
+        Arc::clone(self).create_key(call.clone(), name.to_owned(), data).await?;
+        self.encryption_key(name)
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Transit;
-use super::key::{TYPE, TransitKey, Version, public_text};
+use super::key::{TransitKey, Version, public_text};
 use crate::crypto;
 use crate::model::{Data, Fault, Fields, KeyKind, Response};
 
@@ -35,7 +35,7 @@ impl Transit {
         }
         let mut data = Data::new();
         data.insert("name".into(), name.into());
-        data.insert("type".into(), TYPE.into());
+        data.insert("type".into(), key.record.type_name().into());
         data.insert("keys".into(), keys.into());
         Ok(Response::with_warnings(data, fields.warnings()))
     }

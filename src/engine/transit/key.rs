@@ -7,11 +7,12 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::own_type::OwnType;
 use crate::crypto;
 use crate::model::{Data, Fault, KeyIdentity, KeyKind, PublicKey};
 use crate::store::Versioned;
 
-/// The type all keys here have.
+/// The type of the keys whose managed keys an operator registers.
 pub(super) const TYPE: &str = "managed_key";
 
 /// A key as it is stored.
@@ -25,6 +26,9 @@ pub(super) struct KeyRecord {
     /// Versions below are gone; 0 where none was ever trimmed.
     #[serde(default)]
     pub(super) min_available_version: u32,
+    /// The type of a key whose versions the mount makes itself; `None` where each is a managed key that a request named.
+    #[serde(default)]
+    pub(super) own: Option<OwnType>,
 }
 
 /// One version of a key as it is stored.
@@ -54,6 +58,11 @@ impl KeyRecord {
     /// The number of the oldest version there is.
     pub(super) fn oldest(&self) -> u32 {
         self.min_available_version.max(1)
+    }
+
+    /// The type, by Vault's name.
+    pub(super) fn type_name(&self) -> &str {
+        self.own.as_ref().map_or(TYPE, OwnType::name)
     }
 
     /// Each version with its number.
@@ -116,13 +125,14 @@ impl<'k> Version<'k> {
 
 impl TransitKey {
     /// A new key with its first version.
-    pub(super) fn new(managed_key: &str, identity: &KeyIdentity) -> Result<TransitKey, Fault> {
+    pub(super) fn new(managed_key: &str, identity: &KeyIdentity, own: Option<OwnType>) -> Result<TransitKey, Fault> {
         TransitKey::open(KeyRecord {
             versions: vec![VersionRecord::new(managed_key, identity)],
             min_decryption_version: 1,
             min_encryption_version: 0,
             deletion_allowed: false,
             min_available_version: 0,
+            own,
         })
     }
 
@@ -172,12 +182,17 @@ impl TransitKey {
         self.version(number).ok_or_else(|| Fault::invalid(format!("invalid {value}: there is no version {number}")))
     }
 
-    /// Vault's key document. The `supports_*` members are the same for every managed key, as in Vault.
+    /// Vault's key document. The `supports_*` members are the same for every key of type `managed_key`, as in Vault. A secret key
+    /// that the mount made is told by its time alone, as clients expect it of their type.
     pub(super) fn show(&self, name: &str) -> Result<Data, Fault> {
         let record = &self.record;
         let mut keys = Data::new();
         for ((number, version), public) in record.numbered().zip(&self.public_keys) {
             let created = OffsetDateTime::from_unix_timestamp(version.created).ok();
+            if record.own.is_some() && public.is_none() {
+                keys.insert(u32::to_string(&number), version.created.into());
+                continue;
+            }
             let name = public.as_ref().map(|public| public.kind.to_string());
             let entry = json!({
                 "name": name.or_else(|| version.secret.clone()).unwrap_or_default(),
@@ -189,9 +204,10 @@ impl TransitKey {
             });
             keys.insert(u32::to_string(&number), entry);
         }
+        let (encrypts, signs) = record.own.as_ref().map_or((true, true), OwnType::supports);
         let document = json!({
             "name": name,
-            "type": TYPE,
+            "type": record.type_name(),
             "derived": false,
             "exportable": false,
             "allow_plaintext_backup": false,
@@ -202,13 +218,18 @@ impl TransitKey {
             "min_encryption_version": record.min_encryption_version,
             "auto_rotate_period": 0,
             "imported_key": false,
-            "supports_encryption": true,
-            "supports_decryption": true,
-            "supports_signing": true,
+            "supports_encryption": encrypts,
+            "supports_decryption": encrypts,
+            "supports_signing": signs,
             "supports_derivation": false,
             "keys": keys,
         });
-        document.as_object().cloned().ok_or_else(|| Fault::internal("a key document is no object"))
+        let mut document =
+            document.as_object().cloned().ok_or_else(|| Fault::internal("a key document is no object"))?;
+        if let Some(own) = &record.own {
+            own.add_to(&mut document);
+        }
+        Ok(document)
     }
 }
 

@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use super::Transit;
 use super::key::{TYPE, TransitKey, VersionRecord};
+use super::own_type::{DEFAULT, OwnType};
 use crate::engine::Call;
 use crate::engine::name::{NAME_MAX, is_name};
-use crate::managed_keys::KeyRef;
-use crate::model::{Data, Fault, Fields, Mount, Response};
+use crate::managed_keys::{Handle, KeyRef, OwnKey, Registration};
+use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Response};
 use crate::store::Write;
 
 /// The most keys of one mount.
 const KEYS_MAX: usize = 100_000;
-/// Fields of Vault's that mean nothing for a managed key; refused when they are set.
-const OTHER_TYPES: [&str; 6] =
-    ["key_size", "parameter_set", "hybrid_key_type_pqc", "hybrid_key_type_ec", "exportable", "allow_plaintext_backup"];
+/// Fields of Vault's that mean nothing for a key in a token; refused when they are set.
+const OTHER_TYPES: [&str; 4] = ["hybrid_key_type_pqc", "hybrid_key_type_ec", "exportable", "allow_plaintext_backup"];
 
 /// What `POST keys/:name` and `POST keys/:name/rotate` say.
 pub(super) struct Wish {
+    /// The type of a key that the mount makes itself.
+    own: Option<OwnType>,
     managed_key_name: Option<String>,
     managed_key_id: Option<String>,
     pub(super) warnings: Vec<String>,
@@ -27,31 +29,41 @@ pub(super) struct Wish {
 impl Wish {
     fn parse(data: &Data) -> Result<Wish, Fault> {
         let mut fields = Fields::below(data, &["name"]);
-        let kind = fields.filled("type")?.unwrap_or_else(|| "aes256-gcm96".into());
-        if kind != TYPE {
-            return Err(Fault::invalid(format!(
-                "key type {kind:?} is not offered: Keyway holds no keys itself; use type={TYPE} with managed_key_name"
-            )));
-        }
+        let kind = fields.filled("type")?;
         let derived = fields.boolean("derived")?.unwrap_or(false);
         if fields.boolean("convergent_encryption")?.unwrap_or(false) || derived {
             return Err(Fault::invalid(format!(
-                "key derivation and convergent encryption not supported for keys of type {TYPE}"
+                "key derivation and convergent encryption not supported for keys of type {}",
+                kind.as_deref().unwrap_or(DEFAULT)
             )));
         }
         refuse_auto_rotation(&mut fields)?;
         fields.refuse(&OTHER_TYPES)?;
-        Wish::of_managed_key(fields)
+        if kind.as_deref() == Some(TYPE) {
+            fields.refuse(&["key_size", "parameter_set"])?;
+            return Wish::of_version(None, fields);
+        }
+        let own = OwnType::parse(kind, &mut fields)?;
+        Wish::of_version(Some(own), fields)
     }
 
-    /// The managed key named, with the fields that name it the last to be read.
-    pub(super) fn of_managed_key(mut fields: Fields<'_>) -> Result<Wish, Fault> {
+    /// What a request says of the next version of a key, with the fields that name a managed key the last to be read. A key of
+    /// an `own` type takes none.
+    pub(super) fn of_version(own: Option<OwnType>, mut fields: Fields<'_>) -> Result<Wish, Fault> {
         let managed_key_name = fields.filled("managed_key_name")?;
         let managed_key_id = fields.filled("managed_key_id")?;
-        Ok(Wish { managed_key_name, managed_key_id, warnings: fields.warnings() })
+        if let Some(own) = &own
+            && (managed_key_name.is_some() || managed_key_id.is_some())
+        {
+            return Err(Fault::invalid(format!(
+                "managed_key_name and managed_key_id are for keys of type {TYPE}, and this one's is {}",
+                own.name()
+            )));
+        }
+        Ok(Wish { own, managed_key_name, managed_key_id, warnings: fields.warnings() })
     }
 
-    pub(super) fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
+    fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
         match (self.managed_key_name.as_deref(), self.managed_key_id.as_deref()) {
             (Some(name), None) => Ok(KeyRef::Name(name)),
             (None, Some(id)) => Ok(KeyRef::Uuid(id)),
@@ -76,7 +88,27 @@ pub(super) fn user(name: &str, version: u32) -> String {
     format!("transit key {name} version {version}")
 }
 
+/// The managed key of a new version.
+pub(super) struct NewVersion {
+    pub(super) handle: Handle,
+    pub(super) identity: KeyIdentity,
+    /// Of a key that was made for this; to be held until its use is noted.
+    pub(super) _registration: Option<Registration>,
+}
+
 impl Transit {
+    /// Finds the managed key of a new version, or makes it.
+    pub(super) async fn new_version(&self, call: &Call, wish: &Wish) -> Result<NewVersion, Fault> {
+        if let Some(own) = &wish.own {
+            let made = self.keys.make_for(&call.mount, own.kind()?, call.deadline).await?;
+            let OwnKey { handle, identity, registration } = made;
+            return Ok(NewVersion { handle, identity, _registration: Some(registration) });
+        }
+        let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
+        let (handle, identity) = handle.identified(call.deadline).await?;
+        Ok(NewVersion { handle, identity, _registration: None })
+    }
+
     /// `POST keys/:name`. The managed key is found, or generated where that is allowed, before the answer.
     pub(super) async fn create_key(self: Arc<Self>, call: Call, name: String, data: Data) -> Result<Response, Fault> {
         if !is_name(&name) {
@@ -89,11 +121,9 @@ impl Transit {
             return already_there(&name, &key);
         }
         let wish = Wish::parse(&data)?;
-        let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
-        let (handle, identity) = handle.identified(call.deadline).await?;
-        let key = Arc::new(TransitKey::new(handle.uuid(), &identity)?);
+        let new = self.new_version(&call, &wish).await?;
+        let key = Arc::new(TransitKey::new(new.handle.uuid(), &new.identity, wish.own)?);
         let mount = Arc::clone(&call.mount);
-        let managed_key = handle.name().to_owned();
         let this = Arc::clone(&self);
         self.change(move |transit| {
             if let Some(key) = transit.key(&name) {
@@ -103,11 +133,12 @@ impl Transit {
             if table.len() >= KEYS_MAX {
                 return Err(Fault::invalid(format!("this mount has {KEYS_MAX} keys, as many as there may be")));
             }
+            let NewVersion { handle, .. } = &new;
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, 1));
             transit.store.commit_now(vec![Write::create_record(transit.records.key(&name), &key.record)?, uses])?;
             tracing::info!(
-                namespace = %mount.namespace, mount = mount.path, key = name, managed_key, uid = call.caller.peer.uid,
-                "transit key created"
+                namespace = %mount.namespace, mount = mount.path, key = name, managed_key = handle.name(),
+                uid = call.caller.peer.uid, "transit key created"
             );
             let shown = key.show(&name)?;
             table.insert(name, key);
@@ -130,10 +161,11 @@ impl Transit {
         if names.is_empty() { Err(Fault::absent()) } else { Ok(Response::keys(names)) }
     }
 
-    /// `DELETE keys/:name`. The managed key stays.
+    /// `DELETE keys/:name`. The managed keys stay registered, but for those that the mount made.
     pub(super) async fn delete_key(self: Arc<Self>, call: Call, name: String) -> Result<Response, Fault> {
         let refused = |name: &str, why: &str| Err(Fault::invalid(format!("error deleting policy {name}: {why}")));
-        self.change(move |transit| {
+        let (this, namespace) = (Arc::clone(&self), call.mount.namespace.clone());
+        let freed = self.change(move |transit| {
             let mut table = HashMap::clone(&transit.table.load());
             let Some(key) = table.remove(&name) else { return refused(&name, "could not delete key; not found") };
             if !key.record.deletion_allowed {
@@ -145,9 +177,10 @@ impl Transit {
                 namespace = %call.mount.namespace, mount = call.mount.path, key = name, uid = call.caller.peer.uid,
                 "transit key deleted"
             );
-            Ok(Response::Empty)
-        })
-        .await
+            Ok(key.record.versions.iter().map(|version| version.managed_key.clone()).collect())
+        });
+        this.keys.end_unused(&namespace, freed.await?).await;
+        Ok(Response::Empty)
     }
 
     /// The changes that remove a key.

@@ -16,6 +16,7 @@ mod hmac;
 mod key;
 mod keys;
 mod options;
+mod own_type;
 mod paths;
 mod random;
 mod records;

@@ -1,11 +1,11 @@
-//! `keys/:name/rotate` names the managed key of the next version; `keys/:name/trim` lets go of the oldest ones.
+//! `keys/:name/rotate` names the managed key of the next version, or has the mount make it; `keys/:name/trim` lets go of the oldest ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Transit;
-use super::key::{TransitKey, VersionRecord};
-use super::keys::{Wish, user};
+use super::key::{KeyRecord, TransitKey, VersionRecord};
+use super::keys::{NewVersion, Wish, user};
 use crate::engine::Call;
 use crate::model::{Data, Fault, Fields, Response};
 use crate::store::Write;
@@ -17,27 +17,27 @@ impl Transit {
     /// `POST keys/:name/rotate`. The managed key is found, or generated where that is allowed, before the answer.
     pub(super) async fn rotate_key(self: Arc<Self>, call: Call, name: String, data: Data) -> Result<Response, Fault> {
         let absent = || Fault::invalid("key not found");
-        self.key(&name).ok_or_else(absent)?;
-        let wish = Wish::of_managed_key(Fields::below(&data, &["name"]))?;
-        let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
-        let (handle, identity) = handle.identified(call.deadline).await?;
+        let own = {
+            let key = self.key(&name).ok_or_else(absent)?;
+            check_versions(&key.record)?;
+            key.record.own.clone()
+        };
+        let wish = Wish::of_version(own, Fields::below(&data, &["name"]))?;
+        let new = self.new_version(&call, &wish).await?;
         let mount = Arc::clone(&call.mount);
         let this = Arc::clone(&self);
         self.change(move |transit| {
             let mut table = HashMap::clone(&transit.table.load());
             let mut record = table.get(&name).ok_or_else(absent)?.record.clone();
+            let NewVersion { handle, identity, .. } = &new;
             if record.versions.last().is_some_and(|latest| latest.managed_key == handle.uuid()) {
                 let managed = handle.name();
                 return Err(Fault::invalid(format!(
                     "managed key {managed:?} is the latest version of the key already"
                 )));
             }
-            if record.versions.len() >= VERSIONS_MAX {
-                return Err(Fault::invalid(format!(
-                    "the key has {VERSIONS_MAX} versions, the most there may be: trim it"
-                )));
-            }
-            record.versions.push(VersionRecord::new(handle.uuid(), &identity));
+            check_versions(&record)?;
+            record.versions.push(VersionRecord::new(handle.uuid(), identity));
             let version = record.latest();
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, version));
             transit.store.commit_now(vec![Write::put_record(transit.records.key(&name), &record)?, uses])?;
@@ -54,12 +54,14 @@ impl Transit {
         .await
     }
 
-    /// `POST keys/:name/trim`. What only the versions trimmed can decrypt or verify is lost; the managed keys stay.
+    /// `POST keys/:name/trim`. What only the versions trimmed can decrypt or verify is lost; the managed keys stay
+    /// registered, but for those that the mount made.
     pub(super) async fn trim_key(self: Arc<Self>, call: Call, name: String, data: Data) -> Result<Response, Fault> {
         let mut fields = Fields::below(&data, &["name"]);
         let asked = fields.integer("min_available_version")?;
         let warnings = fields.warnings();
-        self.change(move |transit| {
+        let (this, namespace) = (Arc::clone(&self), call.mount.namespace.clone());
+        let trim = self.change(move |transit| {
             let mut table = HashMap::clone(&transit.table.load());
             let key = table.get(&name).ok_or_else(|| Fault::invalid("invalid key name"))?;
             let least = least_to_keep(key, asked.ok_or_else(|| Fault::invalid("missing min_available_version"))?)?;
@@ -69,7 +71,7 @@ impl Transit {
             for (number, version) in record.numbered().take(gone) {
                 writes.push(transit.keys.drop_use(&call.mount, &version.managed_key, &user(&name, number)));
             }
-            record.versions.drain(..gone);
+            let freed = record.versions.drain(..gone).map(|version| version.managed_key).collect();
             record.min_available_version = least;
             writes.push(Write::put_record(transit.records.key(&name), &record)?);
             transit.store.commit_now(writes)?;
@@ -81,10 +83,19 @@ impl Transit {
             let shown = key.show(&name)?;
             table.insert(name, Arc::new(key));
             transit.table.store(Arc::new(table));
-            Ok(Response::with_warnings(shown, warnings))
-        })
-        .await
+            Ok((Response::with_warnings(shown, warnings), freed))
+        });
+        let (response, freed) = trim.await?;
+        this.keys.end_unused(&namespace, freed).await;
+        Ok(response)
     }
+}
+
+fn check_versions(record: &KeyRecord) -> Result<(), Fault> {
+    if record.versions.len() < VERSIONS_MAX {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!("the key has {VERSIONS_MAX} versions, the most there may be: trim it")))
 }
 
 /// The oldest version to be kept; refused where one in use would go.

@@ -18,6 +18,7 @@ use crate::model::{
 use crate::telemetry::Telemetry;
 
 mod ciphers;
+mod own;
 mod versions;
 
 /// One mount whose managed keys are its own to use.
@@ -218,7 +219,7 @@ fn mistakes_are_answered_in_vaults_words() {
             ),
             ("sign/doc", json!({"key_version": -1}), "requested version for signing is negative"),
             ("sign/rsa", json!({"signature_algorithm": "pss"}), "which makes no RSA PSS signatures"),
-            ("keys/new", json!({}), "key type \"aes256-gcm96\" is not offered"),
+            ("keys/new", json!({}), "has no token in which it could make keys of its own"),
             ("keys/new", json!({"type": "managed_key"}), "missing argument managed_key_name or managed_key_id"),
             (
                 "keys/new",

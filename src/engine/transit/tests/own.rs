@@ -1,0 +1,139 @@
+//! Keys that a mount makes for itself, by Vault's own types.
+
+use super::*;
+use crate::managed_keys::KeyRef;
+
+/// A mount whose options name a token.
+fn with_token<F: Future<Output = ()>>(run: impl FnOnce(Desk, SoftwareToken) -> F) {
+    desk(|desk, token| {
+        let mut mount = Mount::clone(&desk.mount);
+        for (name, value) in [("kms_library", "hsm"), ("token_label", "t")] {
+            mount.options.insert(name.into(), value.into());
+        }
+        run(Desk { mount: Arc::new(mount), ..desk }, token)
+    });
+}
+
+fn registered(desk: &Desk) -> usize {
+    desk.services.keys.names(&Namespace::root()).len()
+}
+
+#[test]
+fn each_type_is_told_and_does_as_in_vault() {
+    with_token(|desk, token| async move {
+        let input = STANDARD.encode("a contract");
+        for (kind, more, named, signs) in [
+            ("ecdsa-p256", json!({}), "P-256", true),
+            ("ecdsa-p384", json!({}), "P-384", true),
+            ("ecdsa-p521", json!({}), "P-521", true),
+            ("ed25519", json!({}), "ed25519", true),
+            ("aes128-gcm96", json!({}), "", false),
+            ("aes256-gcm96", json!({}), "", false),
+        ] {
+            let mut asked = more;
+            asked.as_object_mut().unwrap().insert("type".into(), kind.into());
+            let path = format!("keys/{kind}");
+            let (document, warnings) = desk.write(&path, asked).await.unwrap();
+            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!((&document["type"], &document["latest_version"]), (&json!(kind), &json!(1)));
+            assert_eq!(document["supports_signing"], signs, "{kind}");
+            assert_eq!(document["supports_encryption"], !signs, "{kind}");
+            if signs {
+                assert_eq!(document["keys"]["1"]["name"], named);
+                let signed = desk.write(&format!("sign/{kind}"), json!({"input": input})).await.unwrap().0;
+                let asked = json!({"input": input, "signature": signed["signature"]});
+                assert_eq!(desk.write(&format!("verify/{kind}"), asked).await.unwrap().0["valid"], true, "{kind}");
+            } else {
+                assert!(document["keys"]["1"].as_i64().is_some_and(|created| created > 1_600_000_000), "{document:?}");
+                let sealed = desk.write(&format!("encrypt/{kind}"), json!({"plaintext": input})).await.unwrap().0;
+                let asked = json!({"ciphertext": sealed["ciphertext"]});
+                assert_eq!(desk.write(&format!("decrypt/{kind}"), asked).await.unwrap().0["plaintext"], *input);
+            }
+        }
+        assert_eq!((token.generated(), registered(&desk)), (6, 6));
+        let (document, _) = desk.write("keys/default", json!({})).await.unwrap();
+        assert_eq!(document["type"], "aes256-gcm96");
+        let (document, _) = desk.write("keys/mac", json!({"type": "hmac", "key_size": 48})).await.unwrap();
+        assert_eq!((&document["type"], &document["key_size"]), (&json!("hmac"), &json!(48)));
+        assert!(
+            text(&desk.write("hmac/mac", json!({"input": input})).await.unwrap().0, "hmac").starts_with("vault:v1:")
+        );
+    });
+}
+
+#[test]
+fn what_no_key_in_a_token_can_be_is_refused_before_one_is_made() {
+    with_token(|desk, token| async move {
+        for (asked, expected) in [
+            (json!({"type": "rsa-2048"}), "register one, and use type managed_key"),
+            (json!({"type": "chacha20-poly1305"}), "is not offered"),
+            (json!({"type": "hmac", "key_size": 16}), "use 32 to 512 bytes"),
+            (json!({"type": "ed25519", "key_size": 32}), "key_size is for keys of type hmac"),
+            (json!({"type": "ml-dsa"}), "takes 44, 65 or 87"),
+            (json!({"type": "ed25519", "parameter_set": "65"}), "parameter_set is for keys of type ml-dsa"),
+            (json!({"type": "ed25519", "derived": true}), "not supported for keys of type ed25519"),
+            (json!({"convergent_encryption": true}), "not supported for keys of type aes256-gcm96"),
+            (json!({"exportable": true}), "exportable is not supported here"),
+            (json!({"allow_plaintext_backup": true}), "allow_plaintext_backup is not supported here"),
+            (json!({"auto_rotate_period": "24h"}), "Auto rotation can not be set"),
+            (json!({"type": "ed25519", "managed_key_name": "x"}), "are for keys of type managed_key"),
+        ] {
+            let told = desk.refused("keys/new", asked.clone()).await;
+            assert!(told.contains(expected), "{asked}: {told}");
+        }
+        assert_eq!((token.generated(), registered(&desk)), (0, 0));
+    });
+}
+
+#[test]
+fn encrypting_makes_the_key_that_is_not_there_unless_that_is_forbidden() {
+    with_token(|desk, token| async move {
+        let asked = json!({"plaintext": STANDARD.encode("a secret")});
+        let sealed = desk.write("encrypt/new", asked.clone()).await.unwrap().0;
+        let read = desk.write("decrypt/new", json!({"ciphertext": sealed["ciphertext"]})).await.unwrap().0;
+        assert_eq!(read["plaintext"], asked["plaintext"]);
+        let batch = json!({"batch_input": [asked, asked], "type": "aes128-gcm96"});
+        desk.write("encrypt/several", batch).await.unwrap();
+        let Response::Data { data, .. } = desk.ask(Verb::Read, "keys/several", json!({})).await.unwrap() else {
+            panic!("no document")
+        };
+        assert_eq!((text(&data, "type"), token.generated()), ("aes128-gcm96", 2));
+        let mut curve = asked.clone();
+        curve["type"] = json!("ecdsa-p256");
+        assert!(desk.refused("encrypt/curve", curve).await.contains("no key of type ecdsa-p256 encrypts"));
+        desk.write("config/keys", json!({"disable_upsert": true})).await.unwrap();
+        assert_eq!(desk.refused("encrypt/another", asked).await, "encryption key not found");
+        assert_eq!((token.generated(), registered(&desk)), (2, 2));
+    });
+}
+
+#[test]
+fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
+    with_token(|desk, token| async move {
+        desk.write("keys/doc", json!({"type": "aes256-gcm96"})).await.unwrap();
+        let old = desk.write("encrypt/doc", json!({"plaintext": STANDARD.encode("old")})).await.unwrap().0;
+        let told = desk.refused("keys/doc/rotate", json!({"managed_key_name": "x"})).await;
+        assert!(told.contains("are for keys of type managed_key"), "{told}");
+        let (document, _) = desk.write("keys/doc/rotate", json!({})).await.unwrap();
+        assert_eq!((&document["latest_version"], &document["type"]), (&json!(2), &json!("aes256-gcm96")));
+        let new = desk.write("encrypt/doc", json!({"plaintext": STANDARD.encode("new")})).await.unwrap().0;
+        assert!(text(&new, "ciphertext").starts_with("vault:v2:"));
+        // And so after a restart.
+        let desk = Desk { transit: Transit::load(&desk.mount, &desk.services).unwrap(), ..desk };
+        for (sealed, expected) in [(&old, "old"), (&new, "new")] {
+            let read = desk.write("decrypt/doc", json!({"ciphertext": sealed["ciphertext"]})).await.unwrap().0;
+            assert_eq!(read["plaintext"], *STANDARD.encode(expected));
+        }
+        assert_eq!((token.generated(), registered(&desk)), (2, 2));
+        desk.write("keys/doc/config", json!({"min_decryption_version": 2, "min_encryption_version": 2})).await.unwrap();
+        desk.write("keys/doc/trim", json!({"min_available_version": 2})).await.unwrap();
+        assert_eq!(registered(&desk), 1);
+        let key = desk.transit.key("doc").unwrap();
+        let uuid = key.version(2).unwrap().managed_key.to_owned();
+        assert!(desk.services.keys.resolve(&desk.mount, KeyRef::Uuid(&uuid)).is_ok());
+        desk.write("keys/doc/config", json!({"deletion_allowed": true})).await.unwrap();
+        assert_eq!(desk.ask(Verb::Delete, "keys/doc", json!({})).await, Ok(Response::Empty));
+        assert_eq!(registered(&desk), 0);
+        assert!(desk.services.keys.resolve(&desk.mount, KeyRef::Uuid(&uuid)).is_err());
+    });
+}

@@ -1,0 +1,198 @@
+//! Keys of a mount's own, for clients that never heard of managed keys: each is registered for one mount, generated at once
+//! where the mount's options say, and unregistered once nothing of the mount uses it. The key on the token always stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::handle::Handle;
+use super::mechanism::Mechanism;
+use super::record::COLLECTION;
+use super::registry::{Entry, ManagedKeys};
+use super::settings::Settings;
+use super::uses;
+use crate::model::{Curve, Deadline, Fault, KeyIdentity, KeyKind, MlDsa, Mount, Namespace, TokenSelector};
+use crate::store::{RecordKey, Write};
+
+/// The option that names a library that carries its PIN.
+const LIBRARY: &str = "kms_library";
+/// The option that names a pool.
+const POOL: &str = "kms_pool";
+/// The option that names the library's token.
+const TOKEN: &str = "token_label";
+
+/// Where a mount makes keys of its own.
+struct Place {
+    library: String,
+    token: Option<TokenSelector>,
+}
+
+/// A key just made for a mount.
+pub struct OwnKey {
+    /// The key, ready for use.
+    pub handle: Handle,
+    /// What was recorded of it.
+    pub identity: KeyIdentity,
+    /// To be held until the use of the key is noted in the store.
+    pub registration: Registration,
+}
+
+/// The registration of a key just made. Dropped, it is taken back unless a use of the key was noted: so it does not outlive
+/// a request that failed, or whose asker left.
+pub struct Registration(ManagedKeys, Arc<Entry>);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Without a runtime the daemon is going down, and its next start does the same.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (keys, namespace, uuid) = (self.0.clone(), self.1.namespace.clone(), self.1.uuid.clone());
+        runtime.spawn(async move { keys.end_unused(&namespace, vec![uuid]).await });
+    }
+}
+
+impl ManagedKeys {
+    /// Refuses options of a mount that name no place where keys can be made. Those that name none at all are fine, and
+    /// options of other names are not looked at.
+    pub fn check_options(&self, options: &BTreeMap<String, String>) -> Result<(), Fault> {
+        self.place(options).map(|_| ())
+    }
+
+    /// Whether the mount's options name a place where keys can be made.
+    pub fn makes_keys_for(&self, mount: &Mount) -> bool {
+        matches!(self.place(&mount.options), Ok(Some(_)))
+    }
+
+    /// Makes a key of this kind for `mount`, where its options say: registers it, for this mount alone, has it generated and
+    /// proven, and records it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::InvalidRequest`] where the options name no place; else those of a first use. Nothing stays registered then.
+    pub async fn make_for(&self, mount: &Mount, kind: KeyKind, deadline: Deadline) -> Result<OwnKey, Fault> {
+        let place = self.place(&mount.options)?.ok_or_else(|| no_place(mount))?;
+        let uuid = uuid::Uuid::new_v4().to_string();
+        let name = format!("mount-{}-{uuid}", mount.uuid.get(..8).unwrap_or(&mount.uuid));
+        let settings = settings(place, &name, kind, mount);
+        let (this, namespace) = (self.clone(), mount.namespace.clone());
+        let register = move || {
+            let entry = this.put_now(&namespace, &name, uuid, settings, None)?;
+            Ok(Registration(this, entry))
+        };
+        let registration = self.changes().run(&mount.namespace, register).await?;
+        let (entry, identity) = self.ready(&registration.1, deadline).await?;
+        Ok(OwnKey { handle: Handle { keys: self.clone(), entry }, identity, registration })
+    }
+
+    /// Unregisters those of the keys `uuids` that are a mount's own and that nothing uses any more. What fails is logged: the
+    /// next start does it.
+    pub async fn end_unused(&self, namespace: &Namespace, uuids: Vec<String>) {
+        let (this, own) = (self.clone(), namespace.clone());
+        let end = move || uuids.iter().try_for_each(|uuid| this.end_unused_now(uuid));
+        if let Err(fault) = self.changes().run(namespace, end).await {
+            tracing::warn!(
+                namespace = %own, %fault,
+                "keys that nothing of their mount uses stay registered: the next start unregisters them"
+            );
+        }
+    }
+
+    /// The same for all keys of a mount that was disabled.
+    pub async fn end_mount(&self, mount: &Mount) {
+        let owned = self.owned(&mount.namespace, |owner| owner == mount.uuid);
+        if !owned.is_empty() {
+            self.end_unused(&mount.namespace, owned).await;
+        }
+    }
+
+    /// The same for every mount of a namespace, at the start: nothing is being made then.
+    pub(super) fn end_leftovers(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.owned(namespace, |_| true).iter().try_for_each(|uuid| self.end_unused_now(uuid))
+    }
+
+    fn end_unused_now(&self, uuid: &str) -> Result<(), Fault> {
+        let Some(entry) = self.by_uuid(uuid).filter(|entry| entry.settings.owner.is_some()) else { return Ok(()) };
+        if uses::any(self.store(), &entry.namespace, uuid)? {
+            return Ok(());
+        }
+        let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
+        self.store().commit_now(vec![Write::Delete { key }])?;
+        self.unpublish(&entry);
+        tracing::warn!(
+            key = entry.name, namespace = %entry.namespace, library = entry.settings.library,
+            "a key made for a mount, which nothing there uses, is not registered any more; what was generated on its \
+             token under that label stays there"
+        );
+        Ok(())
+    }
+
+    fn place(&self, options: &BTreeMap<String, String>) -> Result<Option<Place>, Fault> {
+        let given = |name: &str| options.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let refused = |why: String| Err(Fault::invalid(format!("the mount's options: {why}")));
+        let (name, label) = match (given(LIBRARY), given(POOL), given(TOKEN)) {
+            (None, None, None) => return Ok(None),
+            (None, None, Some(_)) => return refused(format!("{TOKEN} says nothing without {LIBRARY}")),
+            (Some(_), Some(_), _) => return refused(format!("only one of {LIBRARY} and {POOL} may be given")),
+            (Some(_), None, None) => return refused(format!("{LIBRARY} takes a {TOKEN}, which is missing")),
+            (None, Some(_), Some(_)) => {
+                return refused(format!("{TOKEN} cannot be given with {POOL}, whose members name their tokens"));
+            }
+            (Some(library), None, label) => (library, label),
+            (None, Some(pool), None) => (pool, None),
+        };
+        let info = self.look_up(name)?;
+        match label {
+            Some(_) if info.is_pool => refused(format!("{name:?} is a kms_pool: name it as {POOL}, without {TOKEN}")),
+            None if !info.is_pool => refused(format!("{name:?} is a kms_library: name it as {LIBRARY}, with {TOKEN}")),
+            Some(_) if !info.has_pin => refused(format!(
+                "kms_library {name:?} carries no pin in the configuration, so no keys can be made with it"
+            )),
+            label => {
+                let token = label.map(|label| TokenSelector::Label(label.to_owned()));
+                Ok(Some(Place { library: info.name, token }))
+            }
+        }
+    }
+}
+
+fn no_place(mount: &Mount) -> Fault {
+    Fault::invalid(format!(
+        "mount {path:?} has no token in which it could make keys of its own, and Keyway holds no private keys itself: name \
+         one in the mount's options (sys/mounts/{path}tune with options {{\"{LIBRARY}\": …, \"{TOKEN}\": …}} or \
+         {{\"{POOL}\": …}}), or name a managed key in the request",
+        path = mount.path
+    ))
+}
+
+fn settings(place: Place, name: &str, kind: KeyKind, mount: &Mount) -> Settings {
+    let (curve, parameter_set, key_bits): (Option<Curve>, Option<MlDsa>, u32) = match kind {
+        KeyKind::Ec(curve) => (Some(curve), None, 0),
+        KeyKind::MlDsa(set) => (None, Some(set), 0),
+        KeyKind::Ed25519 => (None, None, 0),
+        KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => (None, None, bits),
+    };
+    let mechanism = Mechanism::of_kind(kind);
+    Settings {
+        library: place.library,
+        token: place.token,
+        key_label: Some(name.to_owned()),
+        key_id: None,
+        mechanism,
+        pin: None,
+        curve,
+        parameter_set,
+        key_bits,
+        allow_generate_key: true,
+        allow_replace_key: false,
+        allow_store_key: false,
+        any_mount: false,
+        force_rw_session: false,
+        rsa_oaep_hash: None,
+        hmac_key_label: None,
+        max_parallel: None,
+        usages: mechanism.uses(),
+        owner: Some(mount.uuid.clone()),
+    }
+}
+
+#[cfg(test)]
+#[path = "own_tests.rs"]
+mod tests;

@@ -1,0 +1,143 @@
+//! Keys of a mount's own, on a token of software keys behind the real supervisor.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::*;
+use crate::managed_keys::KeyRef;
+use crate::managed_keys::software_token::{SoftwareToken, story};
+use crate::model::MountConfig;
+
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+
+fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn mount(uuid: &str) -> Mount {
+    Mount {
+        namespace: Namespace::root(),
+        path: "transit/".into(),
+        engine: "transit".into(),
+        uuid: uuid.into(),
+        accessor: "transit_1".into(),
+        description: String::new(),
+        options: options(&[("kms_library", "hsm"), ("token_label", "t")]),
+        config: MountConfig::default(),
+    }
+}
+
+async fn made(keys: &ManagedKeys, mount: &Mount) -> OwnKey {
+    keys.make_for(mount, P256, Deadline::after(Duration::from_secs(30))).await.expect("a key")
+}
+
+async fn until_gone(keys: &ManagedKeys, name: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while keys.find(&Namespace::root(), name).is_some() {
+        assert!(Instant::now() < end, "{name} is still registered");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn options_name_a_library_that_carries_its_pin_with_a_token_or_a_pool() {
+    story(|keys, _| async move {
+        for (pairs, expected) in [
+            (&[("kms_library", "none"), ("token_label", "t")][..], "there is no kms_library or kms_pool \"none\""),
+            (&[("kms_pool", "none")], "there is no kms_library or kms_pool \"none\""),
+            (&[("kms_pool", "hsm")], "\"hsm\" is a kms_library"),
+            (&[("kms_library", "bare"), ("token_label", "t")], "carries no pin"),
+            (&[("kms_library", "hsm")], "takes a token_label"),
+            (&[("kms_library", "hsm"), ("kms_pool", "hsm"), ("token_label", "t")], "only one of"),
+            (&[("kms_pool", "hsm"), ("token_label", "t")], "cannot be given with kms_pool"),
+            (&[("token_label", "t")], "says nothing without kms_library"),
+        ] {
+            let told = keys.check_options(&options(pairs)).unwrap_err();
+            assert!(matches!(told, Fault::InvalidRequest { .. }), "{told:?}");
+            assert!(told.to_string().contains(expected), "{pairs:?}: {told}");
+        }
+        for fine in [&[][..], &[("version", "2")], &[("kms_library", "HSM"), ("token_label", "t"), ("kms_pool", "")]] {
+            keys.check_options(&options(fine)).unwrap();
+        }
+        let bare = Mount { options: BTreeMap::new(), ..mount("a") };
+        let told = keys.make_for(&bare, P256, Deadline::after(Duration::from_secs(30))).await.err().unwrap();
+        assert!(told.to_string().contains("sys/mounts/transit/tune"), "{told}");
+        assert!(keys.names(&Namespace::root()).is_empty());
+    });
+}
+
+#[test]
+fn a_key_of_a_mounts_own_is_for_that_mount_alone() {
+    story(|keys, token: SoftwareToken| async move {
+        let (own, other) = (mount("11111111-2222"), mount("99999999-2222"));
+        let root = Namespace::root();
+        let key = made(&keys, &own).await;
+        let (name, uuid) = (key.handle.name().to_owned(), key.handle.uuid().to_owned());
+        assert_eq!((token.generated(), key.identity.kind()), (1, P256));
+        assert_eq!(name, format!("mount-11111111-{uuid}"));
+        keys.store_for_tests().commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
+        let shown = keys.show(&root, &name).unwrap();
+        assert_eq!((&shown["owner"], &shown["key_label"]), (&json!(own.uuid), &json!(name)));
+        assert!(keys.resolve(&own, KeyRef::Uuid(&uuid)).is_ok());
+        let listing = Mount {
+            config: MountConfig { allowed_managed_keys: vec![name.clone()], ..MountConfig::default() },
+            ..other.clone()
+        };
+        for stranger in [&other, &listing] {
+            let told = keys.resolve(stranger, KeyRef::Uuid(&uuid)).err().unwrap().to_string();
+            assert!(told.contains("made for another mount"), "{told}");
+        }
+        // What a read shows may be sent back; other mounts are not let in by that.
+        keys.write(&root, &name, &shown).await.unwrap();
+        for (field, value) in [("owner", json!("99999999-2222")), ("any_mount", json!(true))] {
+            let mut data = shown.clone();
+            data.insert(field.into(), value);
+            let told = keys.write(&root, &name, &data).await.unwrap_err().to_string();
+            assert!(told.contains("cannot be set"), "{told}");
+        }
+        let owner = Arc::new(own.clone());
+        let told = keys.delete(&root, &name, move || vec![owner]).await.unwrap_err().to_string();
+        assert!(told.contains("which it was made for"), "{told}");
+        drop(key);
+        keys.load(std::slice::from_ref(&root)).unwrap();
+        assert_eq!(keys.show(&root, &name).unwrap()["owner"], json!(own.uuid));
+        keys.delete(&root, &name, Vec::new).await.unwrap();
+        assert!(keys.find(&root, &name).is_none());
+    });
+}
+
+#[test]
+fn a_registration_goes_when_nothing_uses_the_key() {
+    story(|keys, token: SoftwareToken| async move {
+        let own = mount("11111111-2222");
+        let root = Namespace::root();
+        // The engine could not store its own record.
+        let key = made(&keys, &own).await;
+        let name = key.handle.name().to_owned();
+        drop(key);
+        until_gone(&keys, &name).await;
+        // The token failed.
+        token.fail_next_for_good(Fault::internal("the device is on fire"));
+        assert!(keys.make_for(&own, P256, Deadline::after(Duration::from_secs(30))).await.is_err());
+        let end = Instant::now() + Duration::from_secs(30);
+        while !keys.names(&root).is_empty() {
+            assert!(Instant::now() < end);
+            tokio::task::yield_now().await;
+        }
+        // The mount is disabled, with all that used keys.
+        let key = made(&keys, &own).await;
+        let uuid = key.handle.uuid().to_owned();
+        let store = keys.store_for_tests();
+        store.commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
+        keys.end_mount(&own).await;
+        assert_eq!(keys.names(&root).len(), 1);
+        store.commit_now(vec![keys.drop_use(&own, &uuid, "key doc")]).unwrap();
+        keys.end_mount(&own).await;
+        assert!(keys.names(&root).is_empty());
+        // The daemon ended in between.
+        let key = made(&keys, &own).await;
+        keys.load(std::slice::from_ref(&root)).unwrap();
+        assert!(keys.names(&root).is_empty(), "{}", key.handle.name());
+    });
+}

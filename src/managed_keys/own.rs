@@ -20,6 +20,9 @@ const POOL: &str = "kms_pool";
 /// The option that names the library's token.
 const TOKEN: &str = "token_label";
 
+/// Keys unregistered by one commit.
+const ENDED_AT_ONCE: usize = 1000;
+
 /// Where a mount makes keys of its own.
 struct Place {
     library: String,
@@ -86,7 +89,7 @@ impl ManagedKeys {
     /// next start does it.
     pub async fn end_unused(&self, namespace: &Namespace, uuids: Vec<String>) {
         let (this, own) = (self.clone(), namespace.clone());
-        let end = move || uuids.iter().try_for_each(|uuid| this.end_unused_now(uuid));
+        let end = move || this.end_unused_now(&uuids);
         if let Err(fault) = self.changes().run(namespace, end).await {
             tracing::warn!(
                 namespace = %own, %fault,
@@ -105,22 +108,33 @@ impl ManagedKeys {
 
     /// The same for every mount of a namespace, at the start: nothing is being made then.
     pub(super) fn end_leftovers(&self, namespace: &Namespace) -> Result<(), Fault> {
-        self.owned(namespace, |_| true).iter().try_for_each(|uuid| self.end_unused_now(uuid))
+        self.end_unused_now(&self.owned(namespace, |_| true))
     }
 
-    fn end_unused_now(&self, uuid: &str) -> Result<(), Fault> {
-        let Some(entry) = self.by_uuid(uuid).filter(|entry| entry.settings.owner.is_some()) else { return Ok(()) };
-        if uses::any(self.store(), &entry.namespace, uuid)? {
+    fn end_unused_now(&self, uuids: &[String]) -> Result<(), Fault> {
+        uuids.chunks(ENDED_AT_ONCE).try_for_each(|uuids| self.end_some(uuids))
+    }
+
+    fn end_some(&self, uuids: &[String]) -> Result<(), Fault> {
+        let mut ended = Vec::new();
+        for entry in uuids.iter().filter_map(|uuid| self.by_uuid(uuid)) {
+            if entry.settings.owner.is_some() && !uses::any(self.store(), &entry.namespace, &entry.uuid)? {
+                ended.push(entry);
+            }
+        }
+        if ended.is_empty() {
             return Ok(());
         }
-        let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
-        self.store().commit_now(vec![Write::Delete { key }])?;
-        self.unpublish(&entry);
-        tracing::warn!(
-            key = entry.name, namespace = %entry.namespace, library = entry.settings.library,
-            "a key made for a mount, which nothing there uses, is not registered any more; what was generated on its \
-             token under that label stays there"
-        );
+        let record = |entry: &Arc<Entry>| RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
+        self.store().commit_now(ended.iter().map(|entry| Write::Delete { key: record(entry) }).collect())?;
+        self.unpublish(&ended);
+        for entry in ended {
+            tracing::warn!(
+                key = entry.name, namespace = %entry.namespace, library = entry.settings.library,
+                "a key made for a mount, which nothing there uses, is not registered any more; what was generated on its \
+                 token under that label stays there"
+            );
+        }
         Ok(())
     }
 

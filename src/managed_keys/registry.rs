@@ -230,18 +230,18 @@ impl ManagedKeys {
             uses::removal(&self.0.store, namespace, name, &entry.uuid, entry.settings.owner.as_ref(), mounts)?;
         writes.push(Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) });
         self.0.store.commit_now(writes)?;
-        self.unpublish(entry);
+        self.unpublish(std::slice::from_ref(entry));
         Ok(())
     }
 
-    /// Takes an entry that is not stored any more from the table. Part of a change.
-    pub(super) fn unpublish(&self, entry: &Entry) {
+    /// Takes entries that are not stored any more from the table. Part of a change.
+    pub(super) fn unpublish(&self, entries: &[Arc<Entry>]) {
         self.0.table.rcu(|table| {
             let mut table = Table::clone(table);
-            table.remove(entry);
+            entries.iter().for_each(|entry| table.remove(entry));
             table
         });
-        self.let_go(entry);
+        entries.iter().for_each(|entry| self.let_go(entry));
     }
 
     /// The UUIDs of the keys of a namespace that were made for a mount whose UUID is one of `owners`.

@@ -93,7 +93,7 @@ fn a_name_is_lowercase_and_a_library_is_configured() {
         let unknown = write(&keys, "ca", json!({"library": "luna"})).await.unwrap_err();
         assert_eq!(
             unknown,
-            refused("there is no kms_library or kms_pool \"luna\" in the configuration; there are: bare, hsm")
+            refused("there is no kms_library or kms_pool \"luna\" in the configuration; there are: hsm, bare")
         );
         let no_pin = write(&keys, "ca", json!({"library": "bare"})).await.unwrap_err();
         assert_eq!(no_pin, refused("pin is required: kms_library \"bare\" has none"));

@@ -567,7 +567,7 @@ fn a_pin_never_comes_back_and_status_tells_where_it_was_refused() {
         let fault = client.ask(Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", json!({})).await.unwrap_err();
         assert!(!fault.to_string().contains("0000"), "{fault}");
         let status = client.read("sys/keyway/status").await;
-        assert_eq!(status["kms_libraries"], json!(["bare", "hsm"]));
+        assert_eq!(status["kms_libraries"], json!(["hsm", "bare"]));
         let member = &status["members"][0];
         assert_eq!(
             (&member["library"], &member["token"], &member["state"]),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Setup};
 use crate::openssl::openssl;
+use crate::rig::Rig;
 use crate::token::{LABEL, Token};
 
 fn options() -> Value {
@@ -145,4 +146,20 @@ async fn authorities_of_type_internal_have_their_keys_in_the_token() {
     assert_eq!(registered(&daemon).await.len(), 3);
     assert!(daemon.ask(Verb::Delete, "lower/root", json!({})).await.status < 300);
     assert_eq!(registered(&daemon).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_mount_makes_its_keys_in_a_pool() {
+    let rig = Rig::real_pool("", &["doc"]).await;
+    let daemon = &rig.daemon;
+    let told = daemon.refused("sys/mounts/own", json!({"type": "transit", "options": {"kms_library": "both"}})).await.1;
+    assert!(told.contains("takes a token_label"), "{told}");
+    let told = json!({"type": "transit", "options": {"kms_library": "both", "token_label": "one"}});
+    let told = daemon.refused("sys/mounts/own", told).await.1;
+    assert!(told.contains("is a kms_pool"), "{told}");
+    daemon.write("sys/mounts/own", json!({"type": "transit", "options": {"kms_pool": "both"}})).await;
+    daemon.write("own/keys/letters", json!({"type": "ecdsa-p256"})).await;
+    let signed = daemon.write("own/sign/letters", json!({"input": ""})).await;
+    let asked = json!({"input": "", "signature": signed["signature"]});
+    assert_eq!(daemon.write("own/verify/letters", asked).await["valid"], true);
 }

@@ -35,10 +35,11 @@ impl System {
         let mut fields = Fields::below(data, &["path"]);
         let engine =
             fields.filled("type")?.ok_or_else(|| Fault::invalid("backend type must be specified as a string"))?;
-        if !self.engines.contains(&engine.as_str()) {
+        let known: Vec<&str> = self.engines.iter().map(|known| known.name).collect();
+        if !known.contains(&engine.as_str()) {
             return Err(Fault::invalid(format!(
                 "plugin not found in the catalog: {engine}; there are: {}",
-                self.engines.join(", ")
+                known.join(", ")
             )));
         }
         let description = fields.text("description")?.unwrap_or_default();

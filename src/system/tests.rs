@@ -11,7 +11,8 @@ use super::*;
 use crate::config::{Pace, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
-use crate::model::{Curve, KeyKind, PeerCredentials, Wire};
+use crate::model::endpoint::{list, write};
+use crate::model::{Curve, Field, KeyKind, PeerCredentials, Verb, Wire};
 use crate::store::{Ephemeral, RecordKey};
 use crate::supervisor::Supervisor;
 
@@ -46,6 +47,14 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
     });
 }
 
+/// An engine of this name, with one path.
+fn engine(name: &'static str) -> EngineType {
+    const PARTS: &[Field] = &[Field::text("name", "A name.")];
+    const FIELDS: &[&[Field]] = &[&[Field::text("csr", "A request.").required(), Field::duration("ttl", "How long.")]];
+    let endpoints = vec![write("sign/:name", "Signs.").takes(FIELDS), list("roles", "Lists.")];
+    EngineType { name, endpoints, parts: PARTS }
+}
+
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
     let identity = Identity::new(store.clone());
@@ -57,7 +66,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         namespaces,
         identity,
         keys,
-        engines: vec!["pki", "transit"],
+        engines: vec![engine("pki"), engine("transit")],
         load: Arc::new(move || {
             rooms.0.load()?;
             rooms.1.load()?;

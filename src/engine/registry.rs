@@ -3,16 +3,24 @@
 use super::{Factory, pki, transit};
 use crate::model::EngineType;
 
-/// Each engine's type, how to make one, and what can be asked of one.
-const ENGINES: &[(&str, Factory, fn(&'static str) -> EngineType)] =
-    &[("pki", pki::new, pki::describe), ("transit", transit::new, transit::describe)];
+/// An engine there is.
+struct Known {
+    name: &'static str,
+    make: Factory,
+    describe: fn(&'static str) -> EngineType,
+}
+
+const ENGINES: &[Known] = &[
+    Known { name: "pki", make: pki::new, describe: pki::describe },
+    Known { name: "transit", make: transit::new, describe: transit::describe },
+];
 
 /// The types a mount may have.
 pub fn types() -> Vec<EngineType> {
-    ENGINES.iter().map(|(name, _, describe)| describe(name)).collect()
+    ENGINES.iter().map(|known| (known.describe)(known.name)).collect()
 }
 
 /// How to make an engine of this type.
 pub fn factory(engine: &str) -> Option<Factory> {
-    ENGINES.iter().find(|(name, ..)| *name == engine).map(|(_, factory, _)| *factory)
+    ENGINES.iter().find(|known| known.name == engine).map(|known| known.make)
 }

@@ -51,6 +51,13 @@ pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: R
     now(Err(if is_known { Fault::UnsupportedOperation } else { Fault::NotFound { what: "unsupported path".into() } }))
 }
 
+/// The endpoint that answers this request.
+#[cfg(test)]
+pub(super) fn endpoint<E>(table: &[Row<E>], verb: Verb, path: &str) -> Option<Endpoint> {
+    let endpoints = table.iter().map(|row| row.endpoint);
+    endpoints.into_iter().find(|endpoint| endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
+}
+
 /// Whether a path is answered without a token.
 pub(super) fn is_public<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
     table

@@ -17,6 +17,8 @@ mod mount;
 mod namespace;
 mod operation;
 mod outcome;
+#[cfg(test)]
+pub(crate) mod recorder;
 mod secret;
 mod status;
 mod token;

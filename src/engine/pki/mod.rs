@@ -224,7 +224,7 @@ impl Engine for Pki {
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
-            let fields = SignFields::parse(&request.data, None)?;
+            let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;
             let answer = self.sign_request(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })

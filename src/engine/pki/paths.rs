@@ -7,42 +7,93 @@ use super::fetch::Which::{Complete, Delta};
 use super::fetch::{DER_CERTIFICATE, DER_CRL, PEM_CHAIN, PEM_CRL};
 use super::issuers::Update;
 use super::ocsp::CONTENT_TYPE as OCSP;
-use super::{Pki, intents};
+use super::{Pki, fields, intents};
 use crate::engine::table::{Row, Target, answer, now, row, to_the_end};
 use crate::engine::{Answer, Call};
 use crate::model::endpoint::{delete, list, patch, read, write};
 
 /// The first row that fits counts. What is asked most comes first.
 pub(super) const TABLE: &[Row<Pki>] = &[
-    row(write("sign/:role", "Signs a request by a role."), |pki, call, target| {
-        answer(async move { pki.sign_by_role(&call, None, &target.name, &target.data).await })
-    }),
-    row(write("issuer/:issuer_ref/sign/:role", "Signs a request by a role and an issuer."), |pki, call, target| {
-        answer(async move { pki.sign_by_role(&call, Some(&target.name), &target.second, &target.data).await })
-    }),
-    row(write("issue/:role", "Makes a key and its certificate by a role."), |pki, call, target| {
-        answer(async move { pki.issue_by_role(&call, None, &target.name, &target.data).await })
-    }),
     row(
-        write("issuer/:issuer_ref/issue/:role", "Makes a key and its certificate by a role and an issuer."),
+        write("sign/:role", "Signs a request by a role.").takes(&[
+            fields::CSR,
+            fields::NAMES,
+            fields::LEAF,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| answer(async move { pki.sign_by_role(&call, None, &target.name, &target.data).await }),
+    ),
+    row(
+        write("issuer/:issuer_ref/sign/:role", "Signs a request by a role and an issuer.").takes(&[
+            fields::CSR,
+            fields::NAMES,
+            fields::LEAF,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| {
+            answer(async move { pki.sign_by_role(&call, Some(&target.name), &target.second, &target.data).await })
+        },
+    ),
+    row(
+        write("issue/:role", "Makes a key and its certificate by a role.").takes(&[
+            fields::NAMES,
+            fields::LEAF,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| answer(async move { pki.issue_by_role(&call, None, &target.name, &target.data).await }),
+    ),
+    row(
+        write("issuer/:issuer_ref/issue/:role", "Makes a key and its certificate by a role and an issuer.").takes(&[
+            fields::NAMES,
+            fields::LEAF,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
         |pki, call, target| {
             answer(async move { pki.issue_by_role(&call, Some(&target.name), &target.second, &target.data).await })
         },
     ),
-    row(write("sign-verbatim", "Signs a request as it stands."), |pki, call, target| {
-        answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await })
-    }),
-    row(write("sign-verbatim/:role", "Signs a request as it stands, within a role."), |pki, call, target| {
-        answer(async move { pki.sign_verbatim(&call, None, Some(&target.name), &target.data).await })
-    }),
     row(
-        write("issuer/:issuer_ref/sign-verbatim", "Signs a request as it stands, by an issuer."),
+        write("sign-verbatim", "Signs a request as it stands.").takes(&[
+            fields::CSR,
+            fields::VERBATIM,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await }),
+    ),
+    row(
+        write("sign-verbatim/:role", "Signs a request as it stands, within a role.").takes(&[
+            fields::CSR,
+            fields::VERBATIM,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| {
+            answer(async move { pki.sign_verbatim(&call, None, Some(&target.name), &target.data).await })
+        },
+    ),
+    row(
+        write("issuer/:issuer_ref/sign-verbatim", "Signs a request as it stands, by an issuer.").takes(&[
+            fields::CSR,
+            fields::VERBATIM,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
         |pki, call, target| {
             answer(async move { pki.sign_verbatim(&call, Some(&target.name), None, &target.data).await })
         },
     ),
     row(
-        write("issuer/:issuer_ref/sign-verbatim/:role", "Signs a request as it stands, by an issuer."),
+        write("issuer/:issuer_ref/sign-verbatim/:role", "Signs a request as it stands, by an issuer.").takes(&[
+            fields::CSR,
+            fields::VERBATIM,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
         |pki, call, target| {
             answer(
                 async move { pki.sign_verbatim(&call, Some(&target.name), Some(&target.second), &target.data).await },
@@ -88,18 +139,21 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(list("certs/unfinished", "Lists serial numbers begun with and not ended."), |pki, _, _| {
         now(intents::list(&pki.store, &pki.records))
     }),
-    row(list("certs", "Lists the serial numbers of certificates."), |pki, _, target| {
+    row(list("certs", "Lists the serial numbers of certificates.").takes(&[fields::PAGE]), |pki, _, target| {
         answer(async move { pki.list_certificates(&target.data).await })
     }),
-    row(list("certs/revoked", "Lists the serial numbers of revoked certificates."), |pki, _, target| {
-        answer(async move { pki.list_revoked(&target.data).await })
-    }),
-    row(write("revoke", "Revokes a certificate."), |pki, call, target| {
+    row(
+        list("certs/revoked", "Lists the serial numbers of revoked certificates.").takes(&[fields::PAGE]),
+        |pki, _, target| answer(async move { pki.list_revoked(&target.data).await }),
+    ),
+    row(write("revoke", "Revokes a certificate.").takes(&[fields::REVOKE]), |pki, call, target| {
         to_the_end(async move { pki.revoke(&call, &target.data).await })
     }),
-    row(write("revoke-with-key", "Revokes a certificate for who holds its key."), |pki, call, target| {
-        to_the_end(async move { pki.revoke_with_key(&call, target.data).await })
-    }),
+    row(
+        write("revoke-with-key", "Revokes a certificate for who holds its key.")
+            .takes(&[fields::REVOKE, fields::PRIVATE_KEY]),
+        |pki, call, target| to_the_end(async move { pki.revoke_with_key(&call, target.data).await }),
+    ),
     row(read("crl/rotate", "Makes every CRL anew."), rotate_crls),
     row(write("crl/rotate", "Makes every CRL anew."), rotate_crls),
     row(read("crl/rotate-delta", "Makes every delta CRL anew."), rotate_delta_crls),
@@ -107,22 +161,26 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     // Roles.
     row(list("roles", "Lists the roles."), |pki, _, _| now(pki.list_roles())),
     row(read("roles/:name", "Reads a role."), |pki, _, target| now(pki.read_role(&target.name))),
-    row(write("roles/:name", "Writes a whole role."), |pki, _, target| {
+    row(write("roles/:name", "Writes a whole role.").takes(&[fields::ROLE, fields::SUBJECT]), |pki, _, target| {
         answer(pki.write_role(target.name, target.data))
     }),
-    row(patch("roles/:name", "Changes a role in part."), |pki, _, target| {
+    row(patch("roles/:name", "Changes a role in part.").takes(&[fields::ROLE, fields::SUBJECT]), |pki, _, target| {
         answer(pki.patch_role(target.name, target.data))
     }),
     row(delete("roles/:name", "Deletes a role."), |pki, _, target| answer(pki.delete_role(target.name))),
     // Issuers.
     row(list("issuers", "Lists the issuers.").public(), |pki, _, _| now(pki.list_issuers())),
     row(read("issuer/:issuer_ref", "Reads an issuer."), |pki, _, target| now(pki.read_issuer(&target.name))),
-    row(write("issuer/:issuer_ref", "Writes the settings of an issuer."), |pki, call, target| {
-        answer(pki.write_issuer(call, target.name, target.data, Update::Replace))
-    }),
-    row(patch("issuer/:issuer_ref", "Changes some settings of an issuer."), |pki, call, target| {
-        answer(pki.write_issuer(call, target.name, target.data, Update::Patch))
-    }),
+    row(
+        write("issuer/:issuer_ref", "Writes the settings of an issuer.")
+            .takes(&[fields::ISSUER_SETTINGS, fields::URLS]),
+        |pki, call, target| answer(pki.write_issuer(call, target.name, target.data, Update::Replace)),
+    ),
+    row(
+        patch("issuer/:issuer_ref", "Changes some settings of an issuer.")
+            .takes(&[fields::ISSUER_SETTINGS, fields::URLS]),
+        |pki, call, target| answer(pki.write_issuer(call, target.name, target.data, Update::Patch)),
+    ),
     row(delete("issuer/:issuer_ref", "Deletes an issuer."), |pki, call, target| {
         answer(pki.delete_issuer(call, target.name))
     }),
@@ -161,83 +219,187 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs."),
         |pki, call, target| to_the_end(pki.revoke_issuer(call, target.name)),
     ),
-    row(write("issuers/import/bundle", "Adds the certificates of a bundle as issuers."), import_bundle),
-    row(write("issuers/import/cert", "Adds the certificates of a bundle as issuers."), import_bundle),
-    row(write("config/ca", "Adds the certificates of a bundle as issuers."), import_bundle),
+    row(
+        write("issuers/import/bundle", "Adds the certificates of a bundle as issuers.").takes(&[fields::BUNDLE]),
+        import_bundle,
+    ),
+    row(
+        write("issuers/import/cert", "Adds the certificates of a bundle as issuers.").takes(&[fields::BUNDLE]),
+        import_bundle,
+    ),
+    row(write("config/ca", "Adds the certificates of a bundle as issuers.").takes(&[fields::BUNDLE]), import_bundle),
     // Keys.
     row(list("keys", "Lists the keys of the mount."), |pki, _, _| now(pki.list_keys())),
     row(read("key/:key_ref", "Reads a key of the mount."), |pki, call, target| {
         now(pki.read_key(&call.mount, &target.name))
     }),
-    row(write("key/:key_ref", "Names a key of the mount."), |pki, call, target| {
+    row(write("key/:key_ref", "Names a key of the mount.").takes(&[fields::KEY]), |pki, call, target| {
         answer(pki.write_key(call, target.name, target.data))
     }),
     row(delete("key/:key_ref", "Deletes a key of the mount."), |pki, call, target| {
         answer(pki.delete_key(call, target.name))
     }),
-    row(write("keys/generate/:exported", "Adds the key of a managed key, or makes a key."), |pki, call, target| {
-        to_the_end(async move { pki.generate_key(call, &target.name, &target.data).await })
-    }),
+    row(
+        write("keys/generate/:exported", "Adds the key of a managed key, or makes a key.").takes(&[fields::CA_KEY]),
+        |pki, call, target| to_the_end(async move { pki.generate_key(call, &target.name, &target.data).await }),
+    ),
     row(write("keys/import", "Refused: Keyway holds no long-lived private keys."), |_, _, _| now(Pki::import_key())),
     // Roots.
-    row(write("root/generate/:exported", "Makes a root."), generate_root),
-    row(write("issuers/generate/root/:exported", "Makes a root."), generate_root),
-    row(write("root/rotate/:exported", "Makes a root that is to take over."), |pki, call, target| {
-        to_the_end(async move { pki.rotate_root(call, &target.name, &target.data).await })
-    }),
-    row(write("root/replace", "Has another issuer take over as the default."), |pki, call, target| {
-        to_the_end(async move { pki.replace_root(call, &target.data).await })
-    }),
+    row(
+        write("root/generate/:exported", "Makes a root.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::CA_REACH,
+            fields::ROOT,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        generate_root,
+    ),
+    row(
+        write("issuers/generate/root/:exported", "Makes a root.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::CA_REACH,
+            fields::ROOT,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        generate_root,
+    ),
+    row(
+        write("root/rotate/:exported", "Makes a root that is to take over.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::CA_REACH,
+            fields::ROOT,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| to_the_end(async move { pki.rotate_root(call, &target.name, &target.data).await }),
+    ),
+    row(
+        write("root/replace", "Has another issuer take over as the default.").takes(&[fields::REPLACE]),
+        |pki, call, target| to_the_end(async move { pki.replace_root(call, &target.data).await }),
+    ),
     row(delete("root", "Deletes every issuer and every key of the mount."), |pki, call, _| {
         answer(pki.delete_root(call))
     }),
     // Intermediates.
-    row(write("root/sign-intermediate", "Signs a certificate authority's request."), |pki, call, target| {
-        answer(async move { pki.sign_intermediate(&call, None, &target.data).await })
-    }),
     row(
-        write("issuer/:issuer_ref/sign-intermediate", "Signs a certificate authority's request, by an issuer."),
+        write("root/sign-intermediate", "Signs a certificate authority's request.").takes(&[
+            fields::ISSUER,
+            fields::CSR,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::CA_REACH,
+            fields::SIGN_INTERMEDIATE,
+            fields::FORMAT,
+        ]),
+        |pki, call, target| answer(async move { pki.sign_intermediate(&call, None, &target.data).await }),
+    ),
+    row(
+        write("issuer/:issuer_ref/sign-intermediate", "Signs a certificate authority's request, by an issuer.").takes(
+            &[
+                fields::CSR,
+                fields::NAMES,
+                fields::SUBJECT,
+                fields::CA_SIGNATURE,
+                fields::CA_REACH,
+                fields::SIGN_INTERMEDIATE,
+                fields::FORMAT,
+            ],
+        ),
         |pki, call, target| answer(async move { pki.sign_intermediate(&call, Some(&target.name), &target.data).await }),
     ),
-    row(write("root/sign-self-issued", "Signs a self-issued certificate."), |pki, call, target| {
-        answer(async move { pki.sign_self_issued(&call, None, &target.data).await })
-    }),
     row(
-        write("issuer/:issuer_ref/sign-self-issued", "Signs a self-issued certificate, by an issuer."),
+        write("root/sign-self-issued", "Signs a self-issued certificate.")
+            .takes(&[fields::ISSUER, fields::SELF_ISSUED]),
+        |pki, call, target| answer(async move { pki.sign_self_issued(&call, None, &target.data).await }),
+    ),
+    row(
+        write("issuer/:issuer_ref/sign-self-issued", "Signs a self-issued certificate, by an issuer.")
+            .takes(&[fields::SELF_ISSUED]),
         |pki, call, target| answer(async move { pki.sign_self_issued(&call, Some(&target.name), &target.data).await }),
     ),
-    row(write("intermediate/generate/:exported", "Makes a request for an intermediate."), generate_intermediate),
     row(
-        write("issuers/generate/intermediate/:exported", "Makes a request for an intermediate."),
+        write("intermediate/generate/:exported", "Makes a request for an intermediate.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::INTERMEDIATE,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
         generate_intermediate,
     ),
-    row(write("intermediate/cross-sign", "Makes a request for an issuer whose key is there."), |pki, call, target| {
-        to_the_end(async move { pki.generate_intermediate(call, "existing", &target.data).await })
-    }),
-    row(write("intermediate/set-signed", "Adds the certificate that came back for a request."), |pki, call, target| {
-        to_the_end(pki.set_signed(call, target.data))
-    }),
+    row(
+        write("issuers/generate/intermediate/:exported", "Makes a request for an intermediate.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::INTERMEDIATE,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        generate_intermediate,
+    ),
+    row(
+        write("intermediate/cross-sign", "Makes a request for an issuer whose key is there.").takes(&[
+            fields::CA_KEY,
+            fields::KEY_REF,
+            fields::NAMES,
+            fields::SUBJECT,
+            fields::CA_SIGNATURE,
+            fields::INTERMEDIATE,
+            fields::FORMAT,
+            fields::PRIVATE_KEY_FORMAT,
+        ]),
+        |pki, call, target| to_the_end(async move { pki.generate_intermediate(call, "existing", &target.data).await }),
+    ),
+    row(
+        write("intermediate/set-signed", "Adds the certificate that came back for a request.").takes(&[fields::SIGNED]),
+        |pki, call, target| to_the_end(pki.set_signed(call, target.data)),
+    ),
     // Configuration.
     row(read("config/crl", "Reads how CRLs and OCSP responses are made."), |pki, _, _| now(Ok(pki.read_crl_config()))),
-    row(write("config/crl", "Changes how CRLs and OCSP responses are made."), |pki, _, target| {
-        answer(pki.write_crl_config(target.data))
-    }),
+    row(
+        write("config/crl", "Changes how CRLs and OCSP responses are made.").takes(&[fields::CRL]),
+        |pki, _, target| answer(pki.write_crl_config(target.data)),
+    ),
     row(read("config/urls", "Reads the URLs that certificates name."), |pki, _, _| now(Ok(pki.read_urls()))),
-    row(write("config/urls", "Changes the URLs that certificates name."), |pki, _, target| {
-        answer(pki.write_urls(target.data))
-    }),
+    row(
+        write("config/urls", "Changes the URLs that certificates name.").takes(&[fields::URLS, fields::TEMPLATING]),
+        |pki, _, target| answer(pki.write_urls(target.data)),
+    ),
     row(read("config/issuers", "Reads which issuer is the default."), |pki, _, _| now(Ok(pki.read_default_issuer()))),
-    row(write("config/issuers", "Chooses the default issuer."), |pki, call, target| {
-        answer(pki.write_default_issuer(call, target.data))
-    }),
+    row(
+        write("config/issuers", "Chooses the default issuer.").takes(&[fields::DEFAULT_ISSUER]),
+        |pki, call, target| answer(pki.write_default_issuer(call, target.data)),
+    ),
     row(read("config/keys", "Reads which key is the default."), |pki, _, _| now(Ok(pki.read_default_key()))),
-    row(write("config/keys", "Chooses the default key."), |pki, call, target| {
+    row(write("config/keys", "Chooses the default key.").takes(&[fields::DEFAULT_KEY]), |pki, call, target| {
         answer(pki.write_default_key(call, target.data))
     }),
     row(read("config/cluster", "Reads where clients find this mount."), |pki, _, _| now(Ok(pki.read_cluster()))),
-    row(write("config/cluster", "Changes where clients find this mount."), |pki, _, target| {
-        answer(pki.write_cluster(target.data))
-    }),
+    row(
+        write("config/cluster", "Changes where clients find this mount.").takes(&[fields::CLUSTER]),
+        |pki, _, target| answer(pki.write_cluster(target.data)),
+    ),
 ];
 
 fn rotate_crls(pki: Arc<Pki>, call: Call, _: Target) -> Answer {

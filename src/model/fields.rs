@@ -161,6 +161,11 @@ impl<'d> Fields<'d> {
             .transpose()
     }
 
+    /// Whether a field is there that the request must not have.
+    pub fn is_given(&mut self, name: &'static str) -> bool {
+        self.get(name, Read::Refused).is_some()
+    }
+
     /// Refuses fields of Vault's that are not built here, unless they are absent or say what they would by default.
     pub fn refuse(&mut self, names: &[&'static str]) -> Result<(), Fault> {
         for name in names {

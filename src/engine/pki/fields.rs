@@ -125,14 +125,13 @@ pub(super) const ROLE: &[Field] = &[
     Field::text("lint", "What certificates are held to.").one_of(&["rfc5280", "cabf-serverauth"]),
 ];
 
-/// The key of a certificate authority, where a path says where it comes from.
+/// A key that is new to the mount, where a path says where it comes from.
 pub(super) const CA_KEY: &[Field] = &[
     Field::text("managed_key_name", "The managed key of type kms, by its name."),
     Field::text("managed_key_id", "The managed key of type kms, by its UUID."),
     Field::text("key_type", "The kind of a key of type internal.").or(Text("rsa")).one_of(KEY_TYPES),
     Field::integer("key_bits", "The size of a key of type internal, or its ML-DSA parameter set; 0 suits it.")
         .or(Number(0)),
-    KEY_NAME,
 ];
 
 /// The key of a certificate authority that is in the mount already.

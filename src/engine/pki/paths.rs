@@ -240,7 +240,8 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         answer(pki.delete_key(call, target.name))
     }),
     row(
-        write("keys/generate/:exported", "Adds the key of a managed key, or makes a key.").takes(&[fields::CA_KEY]),
+        write("keys/generate/:exported", "Adds the key of a managed key, or makes a key.")
+            .takes(&[fields::CA_KEY, fields::KEY]),
         |pki, call, target| to_the_end(async move { pki.generate_key(call, &target.name, &target.data).await }),
     ),
     row(write("keys/import", "Refused: Keyway holds no long-lived private keys."), |_, _, _| now(Pki::import_key())),
@@ -248,6 +249,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("root/generate/:exported", "Makes a root.").takes(&[
             fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,
@@ -262,6 +264,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("issuers/generate/root/:exported", "Makes a root.").takes(&[
             fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,
@@ -276,6 +279,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("root/rotate/:exported", "Makes a root that is to take over.").takes(&[
             fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,
@@ -335,6 +339,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("intermediate/generate/:exported", "Makes a request for an intermediate.").takes(&[
             fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,
@@ -348,6 +353,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("issuers/generate/intermediate/:exported", "Makes a request for an intermediate.").takes(&[
             fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,
@@ -360,7 +366,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     ),
     row(
         write("intermediate/cross-sign", "Makes a request for an issuer whose key is there.").takes(&[
-            fields::CA_KEY,
+            fields::KEY,
             fields::KEY_REF,
             fields::NAMES,
             fields::SUBJECT,

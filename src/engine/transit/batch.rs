@@ -99,7 +99,9 @@ impl Batch {
 
     /// Refuses where only some of the items have a `context`, which only derived keys have a use for.
     pub(super) fn check_contexts(&self) -> Result<(), Fault> {
-        let has = |item: &Data| item.get("context").is_some_and(|context| context.as_str() != Some(""));
+        let has = |item: &Data| {
+            Fields::inside(FIELD, item).value("context").is_some_and(|context| context.as_str() != Some(""))
+        };
         let with = self.items.iter().filter(|item| has(item)).count();
         if with == 0 || with == self.items.len() {
             return Ok(());
@@ -140,7 +142,7 @@ impl Batch {
 
     fn data(&self, results: impl Iterator<Item = Data>) -> Data {
         let with_reference = |(item, mut result): (&Data, Data)| {
-            let reference = item.get("reference").and_then(Value::as_str).unwrap_or_default();
+            let reference = Fields::inside(FIELD, item).value("reference").and_then(Value::as_str).unwrap_or_default();
             result.insert("reference".into(), reference.into());
             Value::Object(result)
         };

@@ -16,9 +16,11 @@ const OTHERWISE: [&str; 1] = [
 async fn every_field_that_is_listed_is_read() {
     let desk = Desk::with_root().await;
     let csr = json!({"csr": desk.p256_csr("/CN=a.example", ""), "common_name": "a.example"});
+    let private_key = std::fs::read_to_string(desk.folder.path().join("key.pem")).unwrap();
     let (key, none) = (json!({"common_name": "Another", "managed_key_name": "ca"}), json!({}));
     let existing = json!({"common_name": "Another"});
     let own = json!({"common_name": "Another"});
+    let root = json!({"certificate": text(&desk.read("cert/ca").await.unwrap()["certificate"])});
     for (verb, path, data) in [
         (Verb::Write, "sign/any", &csr),
         (Verb::Write, "issuer/default/sign/any", &csr),
@@ -31,7 +33,7 @@ async fn every_field_that_is_listed_is_read() {
         (Verb::List, "certs", &none),
         (Verb::List, "certs/revoked", &none),
         (Verb::Write, "revoke", &none),
-        (Verb::Write, "revoke-with-key", &json!({"private_key": "x"})),
+        (Verb::Write, "revoke-with-key", &json!({"private_key": private_key, "serial_number": "01"})),
         (Verb::Write, "roles/new", &none),
         (Verb::Patch, "roles/any", &none),
         (Verb::Write, "issuer/default", &none),
@@ -54,16 +56,8 @@ async fn every_field_that_is_listed_is_read() {
         (Verb::Write, "root/replace", &none),
         (Verb::Write, "root/sign-intermediate", &csr),
         (Verb::Write, "issuer/default/sign-intermediate", &csr),
-        (
-            Verb::Write,
-            "root/sign-self-issued",
-            &json!({"certificate": text(&desk.read("cert/ca").await.unwrap()["certificate"])}),
-        ),
-        (
-            Verb::Write,
-            "issuer/default/sign-self-issued",
-            &json!({"certificate": text(&desk.read("cert/ca").await.unwrap()["certificate"])}),
-        ),
+        (Verb::Write, "root/sign-self-issued", &root),
+        (Verb::Write, "issuer/default/sign-self-issued", &root),
         (Verb::Write, "intermediate/generate/kms", &key),
         (Verb::Write, "intermediate/generate/existing", &existing),
         (Verb::Write, "intermediate/generate/internal", &own),
@@ -74,7 +68,7 @@ async fn every_field_that_is_listed_is_read() {
         (Verb::Write, "intermediate/set-signed", &none),
         (Verb::Write, "config/crl", &none),
         (Verb::Write, "config/urls", &none),
-        (Verb::Write, "config/issuers", &none),
+        (Verb::Write, "config/issuers", &json!({"default": "default-root"})),
         (Verb::Write, "config/keys", &none),
         (Verb::Write, "config/cluster", &none),
     ] {

@@ -16,6 +16,10 @@ pub struct Endpoint {
     pub is_public: bool,
     /// What the request may say beside its path, in groups that several endpoints share.
     pub fields: &'static [&'static [Field]],
+    /// Whether a write may make what is not there.
+    pub creates: bool,
+    /// The media type of a request that is no JSON.
+    pub sent: Option<&'static str>,
     /// What comes back.
     pub answer: AnswerKind,
 }
@@ -27,7 +31,7 @@ pub enum AnswerKind {
     Envelope,
     /// JSON without an envelope.
     Bare,
-    /// Bytes of this media type, or nothing at all (HTTP 204). What is sent to such a path may be bytes, too.
+    /// Bytes of this media type, or nothing at all (HTTP 204).
     Raw(&'static str),
 }
 
@@ -118,7 +122,8 @@ pub const fn delete(pattern: &'static str, about: &'static str) -> Endpoint {
 
 impl Endpoint {
     const fn new(verb: Verb, pattern: &'static str, about: &'static str) -> Endpoint {
-        Endpoint { verb, pattern, about, is_public: false, fields: &[], answer: AnswerKind::Envelope }
+        let answer = AnswerKind::Envelope;
+        Endpoint { verb, pattern, about, is_public: false, fields: &[], creates: false, sent: None, answer }
     }
 
     /// This, answered without a token.
@@ -130,6 +135,18 @@ impl Endpoint {
     /// This, of requests that may say these fields beside their path.
     pub const fn takes(mut self, fields: &'static [&'static [Field]]) -> Endpoint {
         self.fields = fields;
+        self
+    }
+
+    /// This, which may make what is not there.
+    pub const fn creating(mut self) -> Endpoint {
+        self.creates = true;
+        self
+    }
+
+    /// This, of requests whose body is of a media type.
+    pub const fn sent_as(mut self, media_type: &'static str) -> Endpoint {
+        self.sent = Some(media_type);
         self
     }
 

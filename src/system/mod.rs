@@ -2,10 +2,12 @@
 //!
 //! This room must not know: any wire, or what an engine does; the types of engine there are reach it as data.
 
+mod fields;
 mod health;
 mod keys;
 mod mounts;
 mod namespaces;
+mod openapi;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,7 @@ impl System {
             Deed::Disable => self.disable(&call, name(0)).await,
             Deed::ShowMounts => Ok(self.ui_mounts(&call)),
             Deed::ShowMount => self.ui_mount(&call, name(0)),
+            Deed::Describe => self.describe(&call, data).await,
             Deed::ListKeys => self.list_keys(&call, name(0)),
             Deed::ReadKey => self.read_key(&call, name(0), name(1)),
             Deed::WriteKey => self.write_key(&call, name(0), name(1), data).await,

@@ -48,7 +48,7 @@ impl System {
         fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
         fields.text("plugin_name")?;
         let empty = Data::new();
-        let mut config = Fields::new(fields.object("config")?.unwrap_or(&empty));
+        let mut config = Fields::inside("config", fields.object("config")?.unwrap_or(&empty));
         let (tune, mut warnings) = tuning(&mut config)?;
         warnings.extend(config.warnings());
         warnings.extend(fields.warnings());

@@ -1,5 +1,7 @@
 //! The table of the system's paths.
 
+use super::fields;
+use crate::managed_keys;
 use crate::model::endpoint::{delete, list, read, write};
 use crate::model::{Endpoint, Verb};
 
@@ -21,6 +23,7 @@ pub(super) enum Deed {
     Disable,
     ShowMounts,
     ShowMount,
+    Describe,
     ListKeys,
     ReadKey,
     WriteKey,
@@ -50,27 +53,46 @@ const fn of_the_daemon(endpoint: Endpoint, deed: Deed) -> Row {
 
 /// The first pattern that fits counts.
 const TABLE: &[Row] = &[
-    of_the_daemon(read("sys/health", "Whether the daemon serves."), Deed::ReadHealth),
+    of_the_daemon(read("sys/health", "Whether the daemon serves.").takes(&[fields::HEALTH]), Deed::ReadHealth),
     of_the_daemon(read("sys/seal-status", "Whether the store is open."), Deed::ReadSealStatus),
     of_the_daemon(read("sys/leader", "Who leads: this daemon, always."), Deed::ReadLeader),
     of_the_daemon(read("sys/init", "Whether the daemon is initialised."), Deed::ReadInit),
     // Asks for the daemon's own uid instead of a token.
-    of_the_daemon(write("sys/init", "Initialises the daemon, once."), Deed::Initialize),
+    of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
     row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
     row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
     row(read("sys/mounts", "Reads every mount."), Deed::ListMounts),
     row(read("sys/mounts/*path/tune", "Reads the settings of a mount."), Deed::ReadTuning),
-    row(write("sys/mounts/*path/tune", "Changes the settings of a mount."), Deed::Tune),
+    row(
+        write("sys/mounts/*path/tune", "Changes the settings of a mount.").takes(&[fields::TUNING, fields::TUNED]),
+        Deed::Tune,
+    ),
     row(read("sys/mounts/*path", "Reads a mount."), Deed::ReadMount),
-    row(write("sys/mounts/*path", "Mounts an engine."), Deed::Enable),
+    row(write("sys/mounts/*path", "Mounts an engine.").creating().takes(&[fields::MOUNT]), Deed::Enable),
     row(delete("sys/mounts/*path", "Unmounts an engine and deletes its records."), Deed::Disable),
     row(read("sys/internal/ui/mounts", "The mounts the caller may see.").public(), Deed::ShowMounts),
     row(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    row(
+        read("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
+        Deed::Describe,
+    ),
+    row(
+        write("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
+        Deed::Describe,
+    ),
     row(list("sys/managed-keys/:type", "Lists the managed keys."), Deed::ListKeys),
     row(read("sys/managed-keys/:type/:name", "Reads a managed key."), Deed::ReadKey),
-    row(write("sys/managed-keys/:type/:name", "Registers a managed key, or changes one."), Deed::WriteKey),
+    row(
+        write("sys/managed-keys/:type/:name", "Registers a managed key, or changes one.")
+            .creating()
+            .takes(&[managed_keys::FIELDS]),
+        Deed::WriteKey,
+    ),
     row(delete("sys/managed-keys/:type/:name", "Forgets a managed key."), Deed::DeleteKey),
-    row(write("sys/managed-keys/:type/:name/test/sign", "Signs by a managed key, to try it."), Deed::TestSign),
+    row(
+        write("sys/managed-keys/:type/:name/test/sign", "Signs by a managed key, to try it.").takes(&[fields::TEST]),
+        Deed::TestSign,
+    ),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
 ];
 
@@ -101,6 +123,11 @@ pub(super) fn find(verb: Verb, path: &str) -> Found {
         pattern = Some(row.endpoint.pattern);
     }
     if pattern.is_some() { Found::OtherVerbs } else { Found::Nothing }
+}
+
+/// What can be asked on the system's paths.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    TABLE.iter().map(|row| row.endpoint).collect()
 }
 
 fn fit(pattern: &[&str], parts: &[&str]) -> Option<Vec<String>> {
@@ -161,8 +188,7 @@ mod tests {
 
     #[test]
     fn only_the_daemons_own_state_and_the_mounts_of_a_ui_are_public() {
-        let public: Vec<&str> =
-            TABLE.iter().map(|row| &row.endpoint).filter(|row| row.is_public).map(|row| row.pattern).collect();
+        let public: Vec<&str> = endpoints().iter().filter(|row| row.is_public).map(|row| row.pattern).collect();
         let expected =
             ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/init", "sys/internal/ui/mounts"];
         assert_eq!(public, expected);

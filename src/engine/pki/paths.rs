@@ -103,9 +103,10 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(read("ocsp/*req", "Answers an OCSP request in the path.").public().answers(OCSP), |pki, call, target| {
         answer(pki.ocsp_in_path(call, target.name))
     }),
-    row(write("ocsp", "Answers an OCSP request.").public().answers(OCSP), |pki, call, target| {
-        answer(pki.ocsp(call, target.raw))
-    }),
+    row(
+        write("ocsp", "Answers an OCSP request.").public().sent_as("application/ocsp-request").answers(OCSP),
+        |pki, call, target| answer(pki.ocsp(call, target.raw)),
+    ),
     row(read("crl", "The default issuer's CRL in DER.").public().answers(DER_CRL), |pki, _, _| {
         now(Ok(pki.default_crl(Complete, Der)))
     }),
@@ -161,9 +162,10 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     // Roles.
     row(list("roles", "Lists the roles."), |pki, _, _| now(pki.list_roles())),
     row(read("roles/:name", "Reads a role."), |pki, _, target| now(pki.read_role(&target.name))),
-    row(write("roles/:name", "Writes a whole role.").takes(&[fields::ROLE, fields::SUBJECT]), |pki, _, target| {
-        answer(pki.write_role(target.name, target.data))
-    }),
+    row(
+        write("roles/:name", "Writes a whole role.").creating().takes(&[fields::ROLE, fields::SUBJECT]),
+        |pki, _, target| answer(pki.write_role(target.name, target.data)),
+    ),
     row(patch("roles/:name", "Changes a role in part.").takes(&[fields::ROLE, fields::SUBJECT]), |pki, _, target| {
         answer(pki.patch_role(target.name, target.data))
     }),

@@ -8,9 +8,10 @@ use crate::model::endpoint::{delete, list, read, write};
 pub(super) const TABLE: &[Row<Transit>] = &[
     row(list("keys", "Lists the keys."), |transit, _, _| now(transit.list_keys())),
     row(read("keys/:name", "Reads a key and its versions."), |transit, _, target| now(transit.read_key(&target.name))),
-    row(write("keys/:name", "Makes a key.").takes(&[fields::KEY, fields::MANAGED]), |transit, call, target| {
-        answer(transit.create_key(call, target.name, target.data))
-    }),
+    row(
+        write("keys/:name", "Makes a key.").creating().takes(&[fields::KEY, fields::MANAGED]),
+        |transit, call, target| answer(transit.create_key(call, target.name, target.data)),
+    ),
     row(delete("keys/:name", "Deletes a key."), |transit, call, target| answer(transit.delete_key(call, target.name))),
     row(write("keys/:name/config", "Changes the settings of a key.").takes(&[fields::CONFIG]), |transit, _, target| {
         answer(transit.configure_key(target.name, target.data))
@@ -34,7 +35,7 @@ pub(super) const TABLE: &[Row<Transit>] = &[
         |transit, _, target| answer(transit.write_keys_config(target.data)),
     ),
     row(
-        write("encrypt/:name", "Encrypts with a key.").takes(&[fields::ENCRYPT, fields::EXTRAS]),
+        write("encrypt/:name", "Encrypts with a key.").creating().takes(&[fields::ENCRYPT, fields::EXTRAS]),
         |transit, call, target| answer(transit.encrypt_by_path(call, target.name, target.data)),
     ),
     row(

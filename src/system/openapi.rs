@@ -180,12 +180,13 @@ impl<'c> Document<'c> {
         let (first, words) = words(endpoint);
         let first = if place.id.is_empty() { first } else { format!("{}-{first}", place.id) };
         let context = if self.context.is_empty() { String::new() } else { format!("-{}", self.context) };
-        let mut id = format!("{first}{words}{context}");
-        if self.ids.contains(&id)
-            && let Some(part) = endpoint.open_parts().last()
-        {
-            id = format!("{first}{words}-with-{}{context}", part.replace('_', "-"));
-        }
+        let open: Vec<String> = endpoint.open_parts().map(|part| part.replace('_', "-")).collect();
+        let with = [open.last().cloned().unwrap_or_default(), open.join("-and-")];
+        let told = with.iter().filter(|parts| !parts.is_empty()).map(|parts| format!("-with-{parts}"));
+        let mut candidates =
+            std::iter::once(String::new()).chain(told).map(|with| format!("{first}{words}{with}{context}"));
+        let free = candidates.find(|id| !self.ids.contains(id));
+        let id = free.unwrap_or_else(|| format!("{first}{words}{context}"));
         let mut unique = id.clone();
         let mut count = 1;
         while !self.ids.insert(unique.clone()) {

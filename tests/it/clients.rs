@@ -1,4 +1,5 @@
-//! Clients in Python: Vault's own, which drives Keyway as it drives Vault, and the README's of the framed API.
+//! Clients in Python: Vault's own, which drives Keyway as it drives Vault, the README's of the framed API, and one that reads the
+//! description of the API and asks whatever fits it, and what does not.
 
 use serde_json::json;
 
@@ -43,4 +44,20 @@ async fn the_python_client_of_the_readme_works_as_it_stands_there() {
         generated.path().display().to_string(),
     ];
     python::run(&python, "framed_story.py", &arguments);
+}
+
+#[tokio::test]
+async fn whatever_is_asked_the_answer_is_as_described_and_no_error_of_the_servers() {
+    let Some(python) = python::python() else { return };
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let arguments =
+        [daemon.socket().display().to_string(), daemon.root_token.clone(), "hsm".to_owned(), LABEL.to_owned()];
+    let told = python::run(&python, "openapi_story.py", &arguments);
+    println!("{told}");
+    // Nor did one hide behind an answer that was right.
+    let log = daemon.log();
+    let odd: Vec<&str> =
+        log.lines().filter(|line| line.contains("panicked") || line.contains("this is a bug")).collect();
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
 }

@@ -18,6 +18,8 @@ pub(in crate::cli) struct Bench {
     pub(super) rounds: Rounds,
     #[command(flatten)]
     pub(super) streams: Streams,
+    #[command(flatten)]
+    pub(super) stored: Stored,
     /// Keep the CPUs from sleeping, with a process of lowest priority on each: what is left of the latency is Keyway's.
     #[arg(long, help_heading = "How it is measured")]
     pub(super) keep_awake: bool,
@@ -110,6 +112,18 @@ pub(super) struct Streams {
     pub(super) verify: bool,
 }
 
+/// Very many certificates.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Very many certificates: -what stored")]
+pub(super) struct Stored {
+    /// Certificates in the store, about 1 KiB of disk each.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(super) certificates: u64,
+    /// How many of them are revoked, and on the CRL.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    pub(super) revoked: u64,
+}
+
 /// A kind of key the bench makes for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum OwnKey {
@@ -132,6 +146,8 @@ pub(in crate::cli) enum What {
     Overhead,
     /// Start-up time, and memory idle and with 1,000 connections.
     Footprint,
+    /// Start, memory and issuance with very many certificates stored, and the making of a CRL of very many entries.
+    Stored,
     /// Latency and shares of streams of requests, by rate or load, alone and together.
     Streams,
 }

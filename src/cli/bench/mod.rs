@@ -22,6 +22,8 @@ mod settings;
 mod side;
 mod spec;
 mod statistics;
+mod stored;
+mod stored_report;
 mod stream_report;
 mod streams;
 mod tally;
@@ -59,6 +61,7 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     let _awake = Awake::keep(args.keep_awake)?;
     let measured = match what {
         What::Streams => return streams::run(args, format, &home),
+        What::Stored => return stored::run(args, format, &home),
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
         What::Overhead => paired::run_fake(args, what, &home)?,
         What::Echo if own => paired::run_fake(args, what, &home)?,

@@ -137,7 +137,7 @@ pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measur
             What::Certificates => "certificates",
             What::Echo => "echo",
             What::Overhead => "overhead",
-            What::Sign | What::Footprint | What::Streams => "sign",
+            What::Sign | What::Footprint | What::Stored | What::Streams => "sign",
         };
         let body = json!({
             "what": name, "rounds": rounds, "round_ms": round_ms,

@@ -72,8 +72,9 @@ pub(super) struct Tokens {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ratios: two sides in turns")]
 pub(super) struct Rounds {
-    /// Clients and requests each keeps in flight, as CLIENTSxDEPTH.
-    #[arg(long, value_delimiter = ',', default_value = "1x1,8x1,32x1,8x16", value_parser = Load::parse)]
+    /// Clients and requests each keeps in flight, as CLIENTSxDEPTH; by default 1x1,8x1,32x1 and, over the framed wire,
+    /// 8x16. A connection of the HTTP wire carries one request at a time.
+    #[arg(long, value_delimiter = ',', value_parser = Load::parse)]
     pub(super) loads: Vec<Load>,
     /// Paired rounds of each measurement.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(3..=1000))]
@@ -81,6 +82,9 @@ pub(super) struct Rounds {
     /// Length of one side of a round, in milliseconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=60_000))]
     pub(super) round_ms: u64,
+    /// Items of one request, for -what batches.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(super) items: u16,
 }
 
 /// Streams: latency and shares.
@@ -140,6 +144,14 @@ pub(in crate::cli) enum What {
     Sign,
     /// Certificates, stored before they are answered, against bare signatures.
     Certificates,
+    /// Certificates over the HTTP wire, whose P-256 keys the daemon makes, against bare signatures.
+    Issue,
+    /// OCSP answers over the HTTP wire, to requests without a nonce, against answers to sys/health.
+    Ocsp,
+    /// OCSP answers to requests with a nonce, each of which takes a signature, against bare signatures.
+    OcspNonce,
+    /// Signatures over the HTTP wire, -items to a request, against bare signatures; and AES-GCM against single requests.
+    Batches,
     /// Signatures over the framed wire, against a server that only echoes; keys in memory, if no library is given.
     Echo,
     /// The daemon's own cost of a framed signature, on keys in its memory.

@@ -13,6 +13,7 @@ mod closed;
 mod echo;
 mod footprint;
 mod open;
+mod over_http;
 mod paired;
 mod prepare;
 mod random;
@@ -65,7 +66,7 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
         What::Overhead => paired::run_fake(args, what, &home)?,
         What::Echo if own => paired::run_fake(args, what, &home)?,
-        What::Sign | What::Certificates | What::Echo => {
+        What::Sign | What::Certificates | What::Echo | What::Issue | What::Ocsp | What::OcspNonce | What::Batches => {
             paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?
         }
     };

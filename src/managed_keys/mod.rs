@@ -4,6 +4,7 @@
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
 mod claims;
+mod fields;
 mod first_use;
 mod handle;
 mod mechanism;
@@ -16,6 +17,7 @@ pub(crate) mod software_token;
 mod tokens;
 mod uses;
 
+pub use fields::FIELDS;
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
 pub use own::{OwnKey, Registration};

@@ -13,9 +13,9 @@ use super::{Pki, pem, validity};
 use crate::model::{Data, Fault, Fields, Response};
 
 pub(super) const DER_CERTIFICATE: &str = "application/pkix-cert";
-const DER_CRL: &str = "application/pkix-crl";
+pub(super) const DER_CRL: &str = "application/pkix-crl";
 pub(super) const PEM_CHAIN: &str = "application/pem-certificate-chain";
-const PEM_CRL: &str = "application/x-pem-file";
+pub(super) const PEM_CRL: &str = "application/x-pem-file";
 
 /// Serial numbers listed at once, where a client names no limit.
 const LIST_DEFAULT: usize = 100_000;

@@ -25,6 +25,7 @@ mod defaults;
 mod edit;
 mod extensions;
 mod fetch;
+mod fields;
 mod format;
 mod import;
 mod intents;
@@ -85,7 +86,7 @@ use arc_swap::ArcSwap;
 
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
-use crate::model::{CertificateRequest, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
+use crate::model::{CertificateRequest, EngineType, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
@@ -122,6 +123,11 @@ pub struct Pki {
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
+}
+
+/// What can be asked of an engine of this type.
+pub fn describe(name: &'static str) -> EngineType {
+    EngineType { name, endpoints: table::endpoints(paths::TABLE), parts: fields::PARTS }
 }
 
 /// Makes the engine of a mount, as its records in the store have it.
@@ -219,7 +225,7 @@ impl Engine for Pki {
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
-            let fields = SignFields::parse(&request.data, None)?;
+            let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;
             let answer = self.sign_request(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })

@@ -11,6 +11,7 @@ mod datakey;
 mod decrypt;
 mod encrypt;
 mod export;
+mod fields;
 mod hash;
 mod hmac;
 mod key;
@@ -37,7 +38,8 @@ use arc_swap::ArcSwap;
 use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome, Request, SecretBytes, SignRequest, VerifyRequest,
+    DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, SecretBytes, SignRequest,
+    VerifyRequest,
 };
 use crate::store::{Changes, Store, Write};
 use cipher::Encrypted;
@@ -56,6 +58,11 @@ pub struct Transit {
     batch_items: usize,
     /// Items of one batch that are under way at once.
     batch_window: usize,
+}
+
+/// What can be asked of an engine of this type.
+pub fn describe(name: &'static str) -> EngineType {
+    EngineType { name, endpoints: table::endpoints(paths::TABLE), parts: fields::PARTS }
 }
 
 /// Makes the engine of a mount, as its records in the store have it.

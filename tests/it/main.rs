@@ -27,6 +27,7 @@ mod ocsp;
 mod openssl;
 mod outages;
 mod own_keys;
+mod own_rsa;
 mod pins;
 mod pools;
 mod post_quantum;

@@ -15,6 +15,7 @@ mod hash;
 mod hmac;
 mod key;
 mod keys;
+mod making;
 mod options;
 mod own_type;
 mod paths;
@@ -31,6 +32,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -43,6 +45,7 @@ use crate::store::{Changes, Store, Write};
 use cipher::Encrypted;
 use hmac::Made;
 use key::TransitKey;
+use making::Making;
 use records::Records;
 
 /// One mount of the Transit engine.
@@ -52,6 +55,10 @@ pub struct Transit {
     records: Records,
     table: ArcSwap<HashMap<String, Arc<TransitKey>>>,
     changes: Changes,
+    /// Keys that are being made in the mount's token.
+    making: Making,
+    /// How long a token may take to make one: its turn, and the making itself.
+    making_span: Duration,
     /// The most items of one batch.
     batch_items: usize,
     /// Items of one batch that are under way at once.
@@ -73,6 +80,8 @@ impl Transit {
             keys: services.keys.clone(),
             records,
             changes: Changes::default(),
+            making: Making::default(),
+            making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
             // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
             batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),

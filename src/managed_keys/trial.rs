@@ -26,7 +26,7 @@ pub(super) async fn shown(
     let mut shown: Vec<&'static Own> = Vec::new();
     for own in abilities::of_own(identity.kind()) {
         let stands_for = |other: &&Own| other.default && discriminant(&other.deed) == discriminant(&own.deed);
-        if own.default && shown.iter().any(|other| stands_for(other)) {
+        if own.default && shown.iter().any(stands_for) {
             continue;
         }
         match does(route, identity, own.deed, terms).await {

@@ -41,4 +41,5 @@ mod tenants;
 mod tidy;
 mod token;
 mod tokens;
+mod transit_certificates;
 mod wrong_keys;

@@ -7,6 +7,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::certificate::chain_text;
 use super::own_type::OwnType;
 use crate::crypto;
 use crate::managed_keys::Handle;
@@ -47,6 +48,9 @@ pub(super) struct VersionRecord {
     /// The hash of OAEP with this version, by the name that managed keys have for it: what was encrypted decrypts with no other.
     #[serde(default)]
     pub(super) oaep_hash: Option<String>,
+    /// The certificate of its public key and those above it: DER, in base64.
+    #[serde(default)]
+    pub(super) certificate_chain: Vec<String>,
 }
 
 impl Versioned for KeyRecord {
@@ -84,6 +88,7 @@ impl VersionRecord {
             public_key: identity.public().map(|public| STANDARD.encode(&public.spki)).unwrap_or_default(),
             secret: identity.kind().is_secret().then(|| identity.kind().to_string()),
             oaep_hash: managed_key.oaep_hash().map(str::to_owned),
+            certificate_chain: Vec::new(),
         }
     }
 
@@ -202,7 +207,7 @@ impl TransitKey {
             let mut entry = json!({
                 "name": name.or_else(|| version.secret.clone()).unwrap_or_default(),
                 "public_key": public.as_ref().map(public_text).transpose()?.unwrap_or_default(),
-                "certificate_chain": "",
+                "certificate_chain": chain_text(&version.certificate_chain)?,
                 "hybrid_public_key": "",
                 "creation_time": created.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default(),
                 "managed_key_id": version.managed_key,

@@ -4,6 +4,7 @@
 //! `sign.rs`, `verify.rs`, `cipher.rs` and `hmac.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
 
 mod batch;
+mod certificate;
 mod cipher;
 mod config;
 mod csr;
@@ -141,7 +142,8 @@ impl Engine for Transit {
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
-        let mut writes = vec![Write::Delete { key: self.records.keys_config() }];
+        let mut writes =
+            vec![Write::Delete { key: self.records.keys_config() }, Write::Delete { key: self.records.cache_config() }];
         for (name, key) in self.table.load().iter() {
             writes.extend(self.key_removal(mount, name, key));
         }

@@ -16,6 +16,11 @@ pub(super) const TABLE: &[Row<Transit>] = &[
     }),
     row(Verb::Write, "keys/:/trim", |transit, call, target| answer(transit.trim_key(call, target.name, target.data))),
     row(Verb::Write, "keys/:/csr", |transit, call, target| answer(transit.make_csr(call, target.name, target.data))),
+    row(Verb::Write, "keys/:/set-certificate", |transit, call, target| {
+        answer(transit.set_certificate(call, target.name, target.data))
+    }),
+    row(Verb::Read, "cache-config", |transit, _, _| answer(transit.read_cache_config())),
+    row(Verb::Write, "cache-config", |transit, _, target| answer(transit.write_cache_config(target.data))),
     row(Verb::Read, "config/keys", |transit, _, _| answer(transit.read_keys_config())),
     row(Verb::Write, "config/keys", |transit, _, target| answer(transit.write_keys_config(target.data))),
     row(Verb::Write, "encrypt/:", |transit, call, target| {
@@ -51,6 +56,12 @@ pub(super) const TABLE: &[Row<Transit>] = &[
     }),
     row(Verb::Read, "export/public-key/:/:", |transit, _, target| {
         now(transit.export_public(&target.name, &target.second, &target.data))
+    }),
+    row(Verb::Read, "export/certificate-chain/:", |transit, _, target| {
+        now(transit.export_chain(&target.name, "", &target.data))
+    }),
+    row(Verb::Read, "export/certificate-chain/:/:", |transit, _, target| {
+        now(transit.export_chain(&target.name, &target.second, &target.data))
     }),
     row(Verb::Read, "export/:/:", |transit, _, target| now(transit.refuse_export(&target.name, &target.second))),
     row(Verb::Write, "sign/:", |transit, call, target| {

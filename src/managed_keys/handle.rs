@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::registry::{Entry, ManagedKeys};
+use super::settings::oaep_hash_name;
 use crate::model::{
-    CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, SignatureScheme, Terms,
+    CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding, SignatureScheme,
+    Terms,
 };
 use crate::supervisor::Pending;
 
@@ -69,43 +71,54 @@ impl Handle {
         Err(Fault::invalid(format!("managed key {name:?} does not allow usage {usage:?}: add it to the key's usages")))
     }
 
-    /// The scheme used when the client names none: what the key's mechanism says. `salt` is the PSS salt length to use.
+    /// The scheme used when the client names none. `salt` is the PSS salt length to use.
     pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
-        self.entry.settings.mechanism.default_scheme(&self.entry.name, salt)
+        self.entry.abilities.default_scheme(&self.entry.name, salt)
     }
 
-    /// Refuses where the key's mechanism does not allow `scheme`.
+    /// Refuses where the key makes no signatures of `scheme`.
     pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
-        self.entry.settings.mechanism.require_scheme(&self.entry.name, scheme)
+        self.entry.abilities.require_scheme(&self.entry.name, scheme)
     }
 
-    /// How the key encrypts and decrypts; refuses where its mechanism does not.
-    pub fn cipher(&self) -> Result<CipherScheme, Fault> {
-        let settings = &self.entry.settings;
-        settings.mechanism.cipher(&self.entry.name, settings.rsa_oaep_hash)
+    /// How the key encrypts and decrypts, with the padding that a client asks for; refuses where it does not.
+    pub fn cipher(&self, asked: Option<RsaPadding>) -> Result<CipherScheme, Fault> {
+        self.entry.abilities.cipher(&self.entry.name, asked)
     }
 
-    /// The hash of the HMACs the key makes; refuses where its mechanism makes none.
-    pub fn mac_hash(&self) -> Result<Hash, Fault> {
-        self.entry.settings.mechanism.mac_hash(&self.entry.name)
+    /// The hash of the HMACs the key makes: the one that a client asks for, or its own. Refuses where it makes none such.
+    pub fn mac_hash(&self, asked: Option<Hash>) -> Result<Hash, Fault> {
+        self.entry.abilities.mac_hash(&self.entry.name, asked)
     }
 
-    /// Refuses what `usages` or the mechanism forbid.
+    /// The hash of OAEP, of a key that does that, by its name in this API.
+    pub fn oaep_hash(&self) -> Option<&'static str> {
+        self.entry.abilities.oaep_hash().map(oaep_hash_name)
+    }
+
+    /// What is otherwise than with a key that Vault holds itself, for who had a mount make it.
+    pub fn warnings(&self) -> Vec<String> {
+        let kind = self.entry.ready.as_ref().map(|(identity, _)| identity.kind());
+        kind.map(|kind| self.entry.abilities.warnings(kind)).unwrap_or_default()
+    }
+
+    /// Refuses what `usages` or the key's abilities forbid.
     fn allow(&self, operation: &KeyOperation) -> Result<(), Fault> {
-        let (usage, fits) = match operation {
-            KeyOperation::Sign { scheme, .. } => {
-                self.require(KeyUsage::Sign)?;
-                return self.require_scheme(*scheme);
-            }
-            KeyOperation::Encrypt { cipher, .. } => (KeyUsage::Encrypt, cipher.scheme() == Some(self.cipher()?)),
-            KeyOperation::Decrypt { cipher, .. } => (KeyUsage::Decrypt, cipher.scheme() == Some(self.cipher()?)),
-            KeyOperation::Mac { hash, .. } => (KeyUsage::Mac, *hash == self.mac_hash()?),
+        let usage = match operation {
+            KeyOperation::Sign { .. } => KeyUsage::Sign,
+            KeyOperation::Encrypt { .. } => KeyUsage::Encrypt,
+            KeyOperation::Decrypt { .. } => KeyUsage::Decrypt,
+            KeyOperation::Mac { .. } => KeyUsage::Mac,
         };
+        let does = self.entry.abilities.does(&self.entry.name, operation)?;
         self.require(usage)?;
-        if fits { Ok(()) } else { Err(Fault::internal("an operation does not fit the mechanism of its managed key")) }
+        if does {
+            return Ok(());
+        }
+        Err(Fault::internal("an operation does not fit the mechanism of its managed key"))
     }
 
-    /// Queues one operation. Refuses at once where `usages` or the mechanism forbid it, or the lane is full.
+    /// Queues one operation. Refuses at once where `usages` or the key's abilities forbid it, or the lane is full.
     pub fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         self.allow(&operation)?;
         let Some((_, route)) = &self.entry.ready else {

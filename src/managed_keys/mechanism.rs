@@ -1,6 +1,7 @@
 //! What a PKCS#11 mechanism number means for a managed key: which key it works with, and what that key then does. One table
 //! says it; dispatch, errors, generation and the README follow it.
 
+use super::abilities::Abilities;
 use crate::model::{CipherScheme, Curve, Fault, Hash, KeyKind, KeyUsage, KeyUsages, MlDsa, SignatureScheme};
 
 /// The hash of OAEP where `rsa_oaep_hash` names none.
@@ -179,46 +180,17 @@ impl Mechanism {
         )))
     }
 
-    /// The scheme used when the client names none. `salt` is the PSS salt length to use.
-    pub fn default_scheme(self, key: &str, salt: u16) -> Result<SignatureScheme, Fault> {
-        match self.row().and_then(|row| row.signs) {
-            Some(SignatureScheme::RsaPss { .. }) => Ok(SignatureScheme::RsaPss { salt }),
-            Some(scheme) => Ok(scheme),
-            None => Err(self.cannot("signing", key)),
-        }
+    /// What a key does with it; with `oaep_hash`, where that is the managed key's to say.
+    pub(super) fn abilities(self, oaep_hash: Option<Hash>) -> Abilities {
+        let row = self.row();
+        let cipher = row.and_then(|row| row.encrypts).map(|scheme| match scheme {
+            CipherScheme::RsaOaep { hash } => CipherScheme::RsaOaep { hash: oaep_hash.unwrap_or(hash) },
+            scheme => scheme,
+        });
+        Abilities::of_mechanism(self, row.and_then(|row| row.signs), cipher, row.and_then(|row| row.macs))
     }
 
-    /// Refuses a scheme the mechanism is not for; as [`Fault::NotSupported`], if it makes no signatures at all.
-    pub fn require_scheme(self, key: &str, scheme: SignatureScheme) -> Result<(), Fault> {
-        // Alike but for the salt, which is the client's.
-        if std::mem::discriminant(&self.default_scheme(key, 0)?) == std::mem::discriminant(&scheme) {
-            return Ok(());
-        }
-        let asked = match scheme {
-            SignatureScheme::RsaPkcs1 => "RSA PKCS#1 v1.5 signatures",
-            SignatureScheme::RsaPss { .. } => "RSA PSS signatures",
-            SignatureScheme::Ecdsa => "ECDSA signatures",
-            SignatureScheme::Ed25519 => "Ed25519 signatures",
-            SignatureScheme::MlDsa => "ML-DSA signatures",
-        };
-        Err(Fault::invalid(format!("managed key {key:?} is registered for mechanism {self}, which makes no {asked}")))
-    }
-
-    /// How it encrypts and decrypts; with `oaep_hash`, where that is the managed key's to say.
-    pub fn cipher(self, key: &str, oaep_hash: Option<Hash>) -> Result<CipherScheme, Fault> {
-        match self.row().and_then(|row| row.encrypts) {
-            Some(CipherScheme::RsaOaep { hash }) => Ok(CipherScheme::RsaOaep { hash: oaep_hash.unwrap_or(hash) }),
-            Some(scheme) => Ok(scheme),
-            None => Err(self.cannot("encryption", key)),
-        }
-    }
-
-    /// The hash of the HMACs it makes.
-    pub fn mac_hash(self, key: &str) -> Result<Hash, Fault> {
-        self.row().and_then(|row| row.macs).ok_or_else(|| self.cannot("making HMACs", key))
-    }
-
-    fn cannot(self, what: &str, key: &str) -> Fault {
+    pub(super) fn cannot(self, what: &str, key: &str) -> Fault {
         Fault::NotSupported { what: format!("{what} with managed key {key:?}, whose mechanism is {self}") }
     }
 }

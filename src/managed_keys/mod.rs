@@ -3,6 +3,7 @@
 //!
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
+mod abilities;
 mod claims;
 mod fields;
 mod first_use;
@@ -15,6 +16,7 @@ mod settings;
 #[cfg(test)]
 pub(crate) mod software_token;
 mod tokens;
+mod trial;
 mod uses;
 
 pub use fields::FIELDS;

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::abilities::{self, Own};
 use super::handle::Handle;
 use super::mechanism::Mechanism;
 use super::record::COLLECTION;
-use super::registry::{Entry, ManagedKeys};
+use super::registry::{Entry, ManagedKeys, gone};
 use super::settings::Settings;
-use super::uses;
-use crate::model::{Curve, Deadline, Fault, KeyIdentity, KeyKind, MlDsa, Mount, Namespace, TokenSelector};
+use super::{trial, uses};
+use crate::model::{
+    Class, Curve, Deadline, Fault, KeyIdentity, KeyKind, MlDsa, Mount, Namespace, Terms, TokenSelector,
+};
 use crate::store::{RecordKey, Write};
 
 /// The option that names a library that carries its PIN.
@@ -65,7 +68,7 @@ impl ManagedKeys {
     }
 
     /// Makes a key of this kind for `mount`, where its options say: registers it, for this mount alone, has it generated and
-    /// proven, and records it.
+    /// proven, and records it. It does the one thing that the mechanism of its kind does.
     ///
     /// # Errors
     ///
@@ -81,8 +84,31 @@ impl ManagedKeys {
             Ok(Registration(this, entry))
         };
         let registration = self.changes().run(&mount.namespace, register).await?;
-        let (entry, identity) = self.ready(&registration.1, deadline).await?;
+        let (entry, identity) = self.ready(&registration.1, deadline).await.map_err(|fault| not_made(kind, fault))?;
         Ok(OwnKey { handle: Handle { keys: self.clone(), entry }, identity, registration })
+    }
+
+    /// The same, of a key that does all that its kind does in Vault and its token can: it is tried here.
+    pub async fn make_able_for(&self, mount: &Mount, kind: KeyKind, deadline: Deadline) -> Result<OwnKey, Fault> {
+        let mut made = self.make_for(mount, kind, deadline).await?;
+        if abilities::of_own(kind).is_empty() {
+            return Ok(made);
+        }
+        let Some((_, route)) = &made.handle.entry.ready else {
+            return Err(Fault::internal("a key is not ready after its first use"));
+        };
+        let terms = Terms { class: Class::Interactive, deadline };
+        let shown = trial::shown(route, &made.identity, terms).await?;
+        let (this, uuid) = (self.clone(), made.handle.entry.uuid.clone());
+        let note = move || this.note_shown_now(&uuid, shown);
+        made.handle.entry = self.changes().run(&mount.namespace, note).await?;
+        Ok(made)
+    }
+
+    fn note_shown_now(&self, uuid: &str, shown: Vec<&'static Own>) -> Result<Arc<Entry>, Fault> {
+        let entry = self.by_uuid(uuid).ok_or_else(|| gone(uuid))?;
+        let settings = Settings { shown: Some(shown), ..entry.settings.clone() };
+        self.put_now(&entry.namespace, &entry.name, entry.uuid.clone(), settings, Some(&entry))
     }
 
     /// Unregisters those of the keys `uuids` that are a mount's own and that nothing uses any more. What fails is logged: the
@@ -176,6 +202,16 @@ fn no_place(mount: &Mount) -> Fault {
     ))
 }
 
+/// Says which key it was that a token refuses to make: what a token says of its own accord is seldom that.
+fn not_made(kind: KeyKind, fault: Fault) -> Fault {
+    match fault {
+        Fault::NotSupported { what } => {
+            Fault::NotSupported { what: format!("a key of kind {kind} in the mount's token: {what}") }
+        }
+        fault => fault,
+    }
+}
+
 fn settings(place: Place, name: &str, kind: KeyKind, mount: &Mount) -> Settings {
     let (curve, parameter_set, key_bits): (Option<Curve>, Option<MlDsa>, u32) = match kind {
         KeyKind::Ec(curve) => (Some(curve), None, 0),
@@ -204,6 +240,7 @@ fn settings(place: Place, name: &str, kind: KeyKind, mount: &Mount) -> Settings 
         max_parallel: None,
         usages: mechanism.uses(),
         owner: Some(mount.uuid.clone()),
+        shown: None,
     }
 }
 

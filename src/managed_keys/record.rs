@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::abilities::own_named;
 use super::mechanism::Mechanism;
-use super::settings::{Settings, curve_name, oaep_hash_name, oaep_hash_named};
+use super::settings::{Settings, curve_name, names, oaep_hash_name, oaep_hash_named};
 use crate::crypto;
 use crate::model::{
     CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Secret, TokenSelector,
@@ -45,6 +46,9 @@ pub(super) struct KeyRecord {
     /// The UUID of the mount that it was made for.
     #[serde(default)]
     owner: Option<String>,
+    /// The names of what its token showed that it does.
+    #[serde(default)]
+    shown: Option<Vec<String>>,
     /// DER of the public key recorded at first use.
     #[serde(with = "hex::serde")]
     public_key: Vec<u8>,
@@ -133,6 +137,7 @@ impl KeyRecord {
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
             rsa_oaep_hash: settings.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned()),
             owner: settings.owner.clone(),
+            shown: settings.shown.as_deref().map(|shown| names(shown).into_iter().map(str::to_owned).collect()),
             public_key: identity.and_then(KeyIdentity::public).map(|public| public.spki.to_vec()).unwrap_or_default(),
             check_value: match identity {
                 Some(KeyIdentity::Secret(value)) => Some(CheckRecord::of(value)),
@@ -176,6 +181,7 @@ impl KeyRecord {
             max_parallel: self.max_parallel,
             usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
             owner: self.owner.clone(),
+            shown: self.shown.as_ref().map(|names| names.iter().filter_map(|name| own_named(name)).collect()),
         };
         Ok((self.uuid.clone(), settings, identity))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
+use super::abilities::Abilities;
 use super::claims::{self, Unserved};
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
@@ -47,6 +48,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) namespace: Namespace,
     pub(super) settings: Settings,
+    /// What it does, as the settings have it.
+    pub(super) abilities: Abilities,
     /// What was recorded of it, and the way of its jobs, once there was a first use.
     pub(super) ready: Option<(KeyIdentity, Arc<KeyRoute>)>,
     /// The attempt at a first use under way, shared by all who ask, so that two first users do not generate two keys.
@@ -324,7 +327,8 @@ impl ManagedKeys {
         identity: Option<KeyIdentity>,
         first_use: Arc<FirstUse>,
     ) -> Entry {
-        let mut entry = Entry { uuid, name, namespace, settings, ready: None, first_use };
+        let abilities = settings.abilities();
+        let mut entry = Entry { uuid, name, namespace, settings, abilities, ready: None, first_use };
         if let Some(identity) = identity {
             let route = self.0.supervisor.adopt(spec(&entry, Some(&identity)), &identity);
             entry.ready = Some((identity, route));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::abilities::{Abilities, Own};
 use super::mechanism::Mechanism;
 use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, MlDsa, Secret, TokenSelector};
 use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
@@ -50,6 +51,8 @@ pub struct Settings {
     pub usages: KeyUsages,
     /// The UUID of the mount that it was made for, which alone may use it; `None` where an operator registered it.
     pub owner: Option<String>,
+    /// What its token showed that such a key does; `None` where it does what its mechanism does.
+    pub(super) shown: Option<Vec<&'static Own>>,
 }
 
 impl Settings {
@@ -104,6 +107,7 @@ impl Settings {
             max_parallel: max_parallel(fields)?,
             usages: usages(fields)?,
             owner: owner(fields, old)?,
+            shown: shown(fields, old)?,
             library,
             key_label,
             key_id,
@@ -162,9 +166,15 @@ impl Settings {
 
     /// Whether `other` names the same key in the same place.
     pub fn same_key(&self, other: &Settings) -> bool {
-        let cipher = |settings: &Settings| settings.mechanism.cipher("", settings.rsa_oaep_hash);
-        let same_use = self.mechanism == other.mechanism && cipher(self) == cipher(other);
-        self.same_token(other) && self.selector() == other.selector() && same_use
+        self.same_token(other) && self.selector() == other.selector() && self.abilities() == other.abilities()
+    }
+
+    /// What the key does.
+    pub(super) fn abilities(&self) -> Abilities {
+        match &self.shown {
+            Some(shown) => Abilities::shown(self.mechanism, shown),
+            None => self.mechanism.abilities(self.rsa_oaep_hash),
+        }
     }
 
     /// The fields as a read shows them, secrets redacted.
@@ -197,6 +207,9 @@ impl Settings {
         put("usages", usages.into());
         if let Some(owner) = &self.owner {
             put("owner", owner.as_str().into());
+        }
+        if let Some(shown) = &self.shown {
+            put("abilities", names(shown).into());
         }
         if let Some(set) = self.parameter_set {
             put("parameter_set", set.number().to_string().into());
@@ -322,6 +335,20 @@ fn owner(fields: &mut Fields<'_>, old: Option<&Settings>) -> Result<Option<Strin
         return Err(Fault::invalid("any_mount cannot be set: the key was made for one mount, which alone may use it"));
     }
     Ok(owner)
+}
+
+/// The names of what a token has shown.
+pub(super) fn names(shown: &[&'static Own]) -> Vec<&'static str> {
+    shown.iter().map(|own| own.name).collect()
+}
+
+/// No request changes what a token has shown.
+fn shown(fields: &mut Fields<'_>, old: Option<&Settings>) -> Result<Option<Vec<&'static Own>>, Fault> {
+    let shown = old.and_then(|old| old.shown.clone());
+    if fields.list("abilities")?.is_some_and(|asked| shown.as_deref().map(names).unwrap_or_default() != asked) {
+        return Err(Fault::invalid("abilities cannot be set: they are what the token showed when the key was made"));
+    }
+    Ok(shown)
 }
 
 fn max_parallel(fields: &mut Fields<'_>) -> Result<Option<u32>, Fault> {

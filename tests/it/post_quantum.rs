@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::python;
-use crate::token::{self, Token};
+use crate::token::{self, LABEL, Token};
 
 #[tokio::test]
 async fn ml_dsa_keys_certify_and_sign() {
@@ -17,6 +17,8 @@ async fn ml_dsa_keys_certify_and_sign() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;
     daemon.write("sys/mounts/pki", json!({"type": "pki", "config": {"max_lease_ttl": "87600h"}})).await;
+    let options = json!({"kms_library": "hsm", "token_label": LABEL});
+    daemon.write("sys/mounts/own", json!({"type": "transit", "options": options})).await;
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     for set in ["44", "65", "87"] {
@@ -43,6 +45,33 @@ async fn ml_dsa_keys_certify_and_sign() {
         let check = json!({"input": input, "signature": signed["signature"]});
         assert_eq!(daemon.write(&format!("transit/verify/{doc}"), check).await["valid"], true);
         write(&format!("signature-{set}"), signed["signature"].as_str().unwrap());
+        of_a_mounts_own(&daemon, set, &write).await;
     }
     python::run(&python, "post_quantum.py", &[folder.path().display().to_string()]);
+}
+
+/// A key that a mount makes for itself, by the type that Vault has for it.
+async fn of_a_mounts_own(daemon: &Daemon, set: &str, write: impl Fn(&str, &str)) {
+    let path = |deed: &str| format!("own/{deed}/doc-{set}");
+    let made = daemon.write(&path("keys"), json!({"type": "ml-dsa", "parameter_set": set})).await;
+    assert_eq!((&made["type"], &made["parameter_set"]), (&json!("ml-dsa"), &json!(set)));
+    assert_eq!((&made["supports_signing"], &made["supports_encryption"]), (&json!(true), &json!(false)));
+    assert_eq!(made["keys"]["1"]["name"], format!("ml-dsa-{set}"));
+    let input = STANDARD.encode(format!("a message to own {set}"));
+    let old = daemon.write(&path("sign"), json!({"input": input})).await;
+    assert_eq!(daemon.write(&format!("own/keys/doc-{set}/rotate"), json!({})).await["latest_version"], 2);
+    let new = daemon.write(&path("sign"), json!({"input": input})).await;
+    for signed in [&old, &new] {
+        let check = json!({"input": input, "signature": signed["signature"]});
+        assert_eq!(daemon.write(&path("verify"), check.clone()).await["valid"], true);
+        let mut other = check;
+        other["input"] = json!(STANDARD.encode("another message"));
+        assert_eq!(daemon.write(&path("verify"), other).await["valid"], false);
+    }
+    // Judged outside, by the public key that the document shows.
+    write(&format!("own-{set}.pem"), made["keys"]["1"]["public_key"].as_str().unwrap());
+    write(&format!("own-signature-{set}"), old["signature"].as_str().unwrap());
+    let told = daemon.refused(&path("sign"), json!({"input": input, "prehashed": true})).await.1;
+    assert!(told.contains("prehashed is not supported"), "{told}");
+    assert_eq!(daemon.refused(&path("encrypt"), json!({"plaintext": input})).await.0, 400);
 }

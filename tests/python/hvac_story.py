@@ -10,7 +10,7 @@ import sys
 import hvac.exceptions as errors
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.x509.oid import NameOID
 
 from vault import client as vault_client
@@ -138,8 +138,6 @@ def signing(client):
     assert document["type"] == "managed_key" and "documents" in transit.list_keys()["data"]["keys"]
     public = document["keys"]["1"]["public_key"]
     signed = transit.sign_data("documents", b64(b"a contract"), signature_algorithm="pkcs1v15")["data"]["signature"]
-    from cryptography.hazmat.primitives.asymmetric import padding
-
     raw = base64.b64decode(signed.rsplit(":", 1)[1])
     serialization.load_pem_public_key(public.encode()).verify(raw, b"a contract", padding.PKCS1v15(), hashes.SHA256())
     verify = transit.verify_signed_data
@@ -215,9 +213,49 @@ def keys_of_its_own(client, token_label):
     transit.update_key_configuration("vault", deletion_allowed=True, **at)
     transit.delete_key("vault", **at)
     refused(errors.InvalidPath, transit.read_key, "vault", **at)
+    rsa_of_its_own(client, at)
     root = pki.generate_root("internal", "hvac Own", {"key_type": "ec"}, mount_point="own-pki")["data"]
     assert certificate(root["certificate"]).subject.rfc4514_string() == "CN=hvac Own" and "private_key" not in root
     refused(errors.InvalidRequest, pki.generate_root, "exported", "Nobody's", mount_point="own-pki")
+
+
+def rsa_of_its_own(client, at):
+    """One RSA key signs and decrypts, by each of Vault's ways; and an HMAC key makes each of the HMACs."""
+    transit = client.secrets.transit
+    transit.create_key("rsa", key_type="rsa-2048", **at)
+    document = transit.read_key("rsa", **at)["data"]
+    assert document["type"] == "rsa-2048" and document["supports_signing"] and document["supports_decryption"]
+    version = document["keys"]["1"]
+    public = serialization.load_pem_public_key(version["public_key"].encode())
+    exported = client.read("own-transit/export/public-key/rsa")["data"]["keys"]
+    assert exported == {"1": version["public_key"]}
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.AUTO)
+    for algorithm, scheme in ((None, pss), ("pss", pss), ("pkcs1v15", padding.PKCS1v15())):
+        options = {"signature_algorithm": algorithm} if algorithm else {}
+        signed = transit.sign_data("rsa", b64(b"a contract"), **options, **at)["data"]["signature"]
+        public.verify(base64.b64decode(signed.rsplit(":", 1)[1]), b"a contract", scheme, hashes.SHA256())
+        verified = transit.verify_signed_data("rsa", b64(b"a contract"), signature=signed, **options, **at)
+        assert verified["data"]["valid"]
+    oaep_hash = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[version["rsa_oaep_hash"]]
+    oaep = padding.OAEP(padding.MGF1(oaep_hash()), oaep_hash(), None)
+    outside = "vault:v1:" + b64(public.encrypt(b"a secret", oaep))
+    here = transit.encrypt_data("rsa", b64(b"a secret"), **at)["data"]["ciphertext"]
+    for sealed in (outside, here):
+        assert transit.decrypt_data("rsa", sealed, **at)["data"]["plaintext"] == b64(b"a secret")
+    old = {"plaintext": b64(b"old"), "padding_scheme": "pkcs1v15"}
+    old = client.write_data("own-transit/encrypt/rsa", data=old)["data"]["ciphertext"]
+    read = client.write_data("own-transit/decrypt/rsa", data={"ciphertext": old, "padding_scheme": "pkcs1v15"})
+    assert read["data"]["plaintext"] == b64(b"old")
+    refused(errors.InvalidRequest, transit.decrypt_data, "rsa", old, **at)
+    data_key = transit.generate_data_key("rsa", "plaintext", **at)["data"]
+    assert transit.decrypt_data("rsa", data_key["ciphertext"], **at)["data"]["plaintext"] == data_key["plaintext"]
+    transit.rotate_key("rsa", **at)
+    assert transit.rewrap_data("rsa", here, **at)["data"]["ciphertext"].startswith("vault:v2:")
+    client.write_data("own-transit/keys/mac", data={"type": "hmac"})
+    for algorithm in ("sha2-224", "sha2-256", "sha2-384", "sha2-512"):
+        made = transit.generate_hmac("mac", b64(b"message"), algorithm=algorithm, **at)["data"]["hmac"]
+        checked = transit.verify_signed_data("mac", b64(b"message"), hmac=made, hash_algorithm=algorithm, **at)
+        assert checked["data"]["valid"]
 
 
 def main(socket, token, token_label):

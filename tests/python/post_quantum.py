@@ -1,6 +1,7 @@
 """Checks certificates, CRLs and signatures by ML-DSA keys with another implementation of it.
 
-Usage: post_quantum.py FOLDER, with root-N.pem, leaf-N.pem, crl-N.pem and signature-N (Transit's, on "a message to N" by the leaf's key).
+Usage: post_quantum.py FOLDER, with root-N.pem, leaf-N.pem, crl-N.pem and signature-N (Transit's, on "a message to N" by the leaf's key), own-N.pem (a public key)
+and own-signature-N (on "a message to own N").
 """
 
 import base64
@@ -9,6 +10,7 @@ import sys
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 
 folder = pathlib.Path(sys.argv[1])
 OIDS = {"44": "2.16.840.1.101.3.4.3.17", "65": "2.16.840.1.101.3.4.3.18", "87": "2.16.840.1.101.3.4.3.19"}
@@ -30,3 +32,6 @@ for number, oid in OIDS.items():
         raise AssertionError("a wrong message verified")
     except InvalidSignature:
         pass
+    own = serialization.load_pem_public_key((folder / f"own-{number}.pem").read_bytes())
+    signature = base64.b64decode((folder / f"own-signature-{number}").read_text().rsplit(":", 1)[1])
+    own.verify(signature, f"a message to own {number}".encode())

@@ -75,6 +75,8 @@ struct State {
     final_try: bool,
     /// What the next operations are answered with, last first.
     ordered: Vec<BackendError>,
+    /// What it has no mechanism for.
+    lacks: Option<fn(&KeyOperation) -> bool>,
 }
 
 /// A token: whatever its name, there is one. Cheap to clone; clones are the same token.
@@ -117,6 +119,11 @@ impl FakeBackend {
     /// How many operations it was asked for.
     pub fn performed(&self) -> usize {
         self.0.lock().performed
+    }
+
+    /// Refuses such operations from now on, as a token does that has no mechanism for them.
+    pub fn lack(&self, lacks: fn(&KeyOperation) -> bool) {
+        self.0.lock().lacks = Some(lacks);
     }
 
     /// Answers the next operation with `error`.
@@ -210,6 +217,9 @@ impl Session for FakeSession {
             state.performed += 1;
             if let Some(error) = state.ordered.pop() {
                 return Err(error);
+            }
+            if state.lacks.is_some_and(|lacks| lacks(operation)) {
+                return Err(keep(Fault::NotSupported { what: "CKR_MECHANISM_PARAM_INVALID".into() }));
             }
             let object = usize::try_from(handle).ok().and_then(|handle| state.objects.get(handle));
             Arc::clone(object.ok_or_else(|| keep(Fault::internal("no such handle")))?)

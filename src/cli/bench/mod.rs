@@ -13,6 +13,7 @@ mod closed;
 mod echo;
 mod footprint;
 mod open;
+mod over_http;
 mod paired;
 mod prepare;
 mod random;
@@ -22,6 +23,8 @@ mod settings;
 mod side;
 mod spec;
 mod statistics;
+mod stored;
+mod stored_report;
 mod stream_report;
 mod streams;
 mod tally;
@@ -59,10 +62,11 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     let _awake = Awake::keep(args.keep_awake)?;
     let measured = match what {
         What::Streams => return streams::run(args, format, &home),
+        What::Stored => return stored::run(args, format, &home),
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
         What::Overhead => paired::run_fake(args, what, &home)?,
         What::Echo if own => paired::run_fake(args, what, &home)?,
-        What::Sign | What::Certificates | What::Echo => {
+        What::Sign | What::Certificates | What::Echo | What::Issue | What::Ocsp | What::OcspNonce | What::Batches => {
             paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?
         }
     };

@@ -67,13 +67,19 @@ impl Work {
                 let answer = client.sign(sign).await?;
                 Ok(check.is_good(&digest, &answer.signature))
             }
-            Work::Certify { mount, role, requests } => {
-                let place = usize::try_from(number).unwrap_or(0) % requests.len().max(1);
-                let csr = requests.get(place).cloned().unwrap_or_default();
-                let (mount, role, data) = (mount.clone(), role.clone(), Bytes::new());
-                client.sign_certificate(proto::SignCertificate { mount, role, csr, data }).await.map(|_| true)
-            }
+            Work::Certify { .. } => self.certificate(client, number).await.map(|_| true),
         }
+    }
+
+    /// Asks for the `number`th certificate.
+    pub(super) async fn certificate(&self, client: &Framed, number: u64) -> Result<proto::Certificate, ClientError> {
+        let Work::Certify { mount, role, requests } = self else {
+            return Err(ClientError::Broken { what: "certificates are not this work".into() });
+        };
+        let place = usize::try_from(number).unwrap_or(0) % requests.len().max(1);
+        let csr = requests.get(place).cloned().unwrap_or_default();
+        let (mount, role, data) = (mount.clone(), role.clone(), Bytes::new());
+        client.sign_certificate(proto::SignCertificate { mount, role, csr, data }).await
     }
 }
 

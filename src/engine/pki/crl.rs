@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use const_oid::db::rfc5280::{ID_CE_CRL_NUMBER, ID_CE_DELTA_CRL_INDICATOR};
+use tokio::sync::OnceCell;
 
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
@@ -49,8 +50,8 @@ pub(super) struct Crl {
     /// Up to which count of changes it lists them.
     pub(super) changes: u64,
     pub(super) der: Bytes,
-    /// PEM, without a last line feed.
-    pub(super) pem: Bytes,
+    /// Made when it is first asked for: of a large CRL it is many megabytes that few want.
+    pub(super) pem: OnceCell<Bytes>,
 }
 
 impl Crl {
@@ -59,9 +60,15 @@ impl Crl {
         now >= self.this_update + (self.next_update - self.this_update) / 2
     }
 
-    fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Result<Crl, Fault> {
-        let pem = pem::encode_trimmed(pem::CRL, &der)?.into();
-        Ok(Crl { number, this_update, next_update, entries, changes: 0, der, pem })
+    fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Crl {
+        Crl { number, this_update, next_update, entries, changes: 0, der, pem: OnceCell::new() }
+    }
+
+    /// PEM, without a last line feed. Those who come together wait for one making.
+    pub(super) async fn pem(&self) -> Result<Bytes, Fault> {
+        let der = self.der.clone();
+        let make = || off_worker(self.entries > ENTRIES_INLINE, move || pem::encode_trimmed(pem::CRL, &der));
+        Ok(self.pem.get_or_try_init(async || make().await.map(Bytes::from)).await?.clone())
     }
 
     fn stored(&self) -> Vec<u8> {
@@ -89,7 +96,7 @@ impl Crl {
             return Err(damaged());
         }
         let der = record.value.get(32..).unwrap_or_default().to_vec();
-        Crl::new(crl_number, this_update, next_update, entries, der.into())
+        Ok(Crl::new(crl_number, this_update, next_update, entries, der.into()))
     }
 }
 
@@ -162,7 +169,7 @@ impl Unsigned {
         }
         let der = sequence(&[&self.tbs, &self.identifier, &bit_string(signature)?])?;
         let Head { number, this_update, next_update, .. } = self.head;
-        let crl = Crl::new(number, this_update, next_update, self.entries, der.into())?;
+        let crl = Crl::new(number, this_update, next_update, self.entries, der.into());
         Ok(Crl { changes: self.covered.changes, ..crl })
     }
 

@@ -59,22 +59,30 @@ impl Pki {
     }
 
     /// `GET crl` and `crl/delta`, `/pem`: that of the default issuer.
-    pub(super) fn default_crl(&self, which: Which, encoding: Encoding) -> Response {
-        let authority = self.authority.load();
-        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding)
+    pub(super) async fn default_crl(self: Arc<Self>, which: Which, encoding: Encoding) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding).await
     }
 
     /// `GET issuer/:ref/crl/der` and `/pem`, `crl/delta/der` and `/pem`.
-    pub(super) fn issuer_crl(&self, reference: &str, which: Which, encoding: Encoding) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        Ok(raw_crl(self.crl_of(authority.issuer(reference)?, which), encoding))
+    pub(super) async fn issuer_crl(
+        self: Arc<Self>,
+        reference: String,
+        which: Which,
+        encoding: Encoding,
+    ) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        raw_crl(self.crl_of(authority.issuer(&reference)?, which), encoding).await
     }
 
     /// `GET issuer/:ref/crl` and `crl/delta`.
-    pub(super) fn issuer_crl_json(&self, reference: &str, which: Which) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let crl = self.crl_of(authority.issuer(reference)?, which);
-        let pem = crl.map(|crl| String::from_utf8_lossy(&crl.pem).into_owned()).unwrap_or_default();
+    pub(super) async fn issuer_crl_json(self: Arc<Self>, reference: String, which: Which) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let pem = match self.crl_of(authority.issuer(&reference)?, which) {
+            Some(crl) => crl.pem().await?,
+            None => Bytes::new(),
+        };
+        let pem = String::from_utf8_lossy(&pem);
         Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
     }
 
@@ -87,10 +95,10 @@ impl Pki {
     }
 
     /// `GET cert/:serial`, where `ca`, `ca_chain` and `crl` stand for serial numbers, too.
-    pub(super) fn read_certificate(&self, name: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
+    pub(super) async fn read_certificate(self: Arc<Self>, name: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
         let default = || authority.default_issuer().ok_or_else(Fault::absent);
-        match name {
+        match name.as_str() {
             "ca" => Ok(shown(&default()?.certificate.pem, 0, default()?.id())),
             "ca_chain" => {
                 let chain = chain(default()?);
@@ -103,7 +111,7 @@ impl Pki {
             "crl" | "delta-crl" => {
                 let which = if name == "crl" { Which::Complete } else { Which::Delta };
                 let crl = self.crl_of(default()?, which).ok_or_else(Fault::absent)?;
-                Ok(shown(&String::from_utf8_lossy(&crl.pem), 0, default()?.id()))
+                Ok(shown(&String::from_utf8_lossy(&crl.pem().await?), 0, default()?.id()))
             }
             text => {
                 let (serial, der) = self.stored(text)?;
@@ -189,12 +197,13 @@ fn chain(issuer: &Issuer) -> String {
     issuer.chain.iter().map(|certificate| certificate.pem.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-fn raw_crl(crl: Option<Arc<Crl>>, encoding: Encoding) -> Response {
-    let (content_type, body) = match encoding {
-        Encoding::Der => (DER_CRL, crl.map(|crl| crl.der.clone())),
-        Encoding::Pem => (PEM_CRL, crl.map(|crl| crl.pem.clone())),
+async fn raw_crl(crl: Option<Arc<Crl>>, encoding: Encoding) -> Result<Response, Fault> {
+    let (content_type, body) = match (encoding, crl) {
+        (Encoding::Der, crl) => (DER_CRL, crl.map(|crl| crl.der.clone()).unwrap_or_default()),
+        (Encoding::Pem, None) => (PEM_CRL, Bytes::new()),
+        (Encoding::Pem, Some(crl)) => (PEM_CRL, crl.pem().await?),
     };
-    Response::Raw { content_type, body: body.unwrap_or_default() }
+    Ok(Response::Raw { content_type, body })
 }
 
 fn shown(pem: &str, revoked: u64, issuer: &str) -> Response {

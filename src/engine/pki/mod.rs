@@ -38,6 +38,7 @@ mod key;
 mod keys;
 mod leaf;
 mod lint;
+pub mod measure;
 mod name_constraints;
 mod names;
 mod ocsp;

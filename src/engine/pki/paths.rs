@@ -108,16 +108,16 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         |pki, call, target| answer(pki.ocsp(call, target.raw)),
     ),
     row(read("crl", "The default issuer's CRL in DER.").public().answers(DER_CRL), |pki, _, _| {
-        now(Ok(pki.default_crl(Complete, Der)))
+        answer(pki.default_crl(Complete, Der))
     }),
     row(read("crl/pem", "The default issuer's CRL in PEM.").public().answers(PEM_CRL), |pki, _, _| {
-        now(Ok(pki.default_crl(Complete, Pem)))
+        answer(pki.default_crl(Complete, Pem))
     }),
     row(read("crl/delta", "The default issuer's delta CRL in DER.").public().answers(DER_CRL), |pki, _, _| {
-        now(Ok(pki.default_crl(Delta, Der)))
+        answer(pki.default_crl(Delta, Der))
     }),
     row(read("crl/delta/pem", "The default issuer's delta CRL in PEM.").public().answers(PEM_CRL), |pki, _, _| {
-        now(Ok(pki.default_crl(Delta, Pem)))
+        answer(pki.default_crl(Delta, Pem))
     }),
     row(read("ca", "The default issuer's certificate in DER.").public().answers(DER_CERTIFICATE), |pki, _, _| {
         now(Ok(pki.ca()))
@@ -129,7 +129,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         now(Ok(pki.ca_chain()))
     }),
     row(read("cert/:serial", "Reads a certificate, or ca, ca_chain, crl or delta-crl.").public(), |pki, _, target| {
-        now(pki.read_certificate(&target.name))
+        answer(pki.read_certificate(target.name))
     }),
     row(read("cert/:serial/raw", "A certificate in DER.").public().answers(DER_CERTIFICATE), |pki, _, target| {
         now(pki.raw_certificate(&target.name))
@@ -198,24 +198,24 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         |pki, _, target| now(pki.issuer_pem(&target.name)),
     ),
     row(read("issuer/:issuer_ref/crl", "An issuer's CRL.").public(), |pki, _, target| {
-        now(pki.issuer_crl_json(&target.name, Complete))
+        answer(pki.issuer_crl_json(target.name, Complete))
     }),
     row(read("issuer/:issuer_ref/crl/der", "An issuer's CRL in DER.").public().answers(DER_CRL), |pki, _, target| {
-        now(pki.issuer_crl(&target.name, Complete, Der))
+        answer(pki.issuer_crl(target.name, Complete, Der))
     }),
     row(read("issuer/:issuer_ref/crl/pem", "An issuer's CRL in PEM.").public().answers(PEM_CRL), |pki, _, target| {
-        now(pki.issuer_crl(&target.name, Complete, Pem))
+        answer(pki.issuer_crl(target.name, Complete, Pem))
     }),
     row(read("issuer/:issuer_ref/crl/delta", "An issuer's delta CRL.").public(), |pki, _, target| {
-        now(pki.issuer_crl_json(&target.name, Delta))
+        answer(pki.issuer_crl_json(target.name, Delta))
     }),
     row(
         read("issuer/:issuer_ref/crl/delta/der", "An issuer's delta CRL in DER.").public().answers(DER_CRL),
-        |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Der)),
+        |pki, _, target| answer(pki.issuer_crl(target.name, Delta, Der)),
     ),
     row(
         read("issuer/:issuer_ref/crl/delta/pem", "An issuer's delta CRL in PEM.").public().answers(PEM_CRL),
-        |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Pem)),
+        |pki, _, target| answer(pki.issuer_crl(target.name, Delta, Pem)),
     ),
     row(
         write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs."),

@@ -20,7 +20,12 @@ pub(super) struct Records {
 impl Records {
     /// Those of `mount`.
     pub(super) fn new(mount: &Mount) -> Records {
-        Records { namespace: mount.namespace.clone(), prefix: format!("pki/{}", mount.uuid) }
+        Records::of(&mount.namespace, &mount.uuid)
+    }
+
+    /// Those of the mount with this UUID.
+    pub(super) fn of(namespace: &Namespace, uuid: &str) -> Records {
+        Records { namespace: namespace.clone(), prefix: format!("pki/{uuid}") }
     }
 
     /// The namespace they are in.

@@ -2,6 +2,8 @@
 //! its tag, so that it says all that decrypting it takes but the associated data. RSA encrypts here, with the public key on
 //! record; everything else is the token's work.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 
@@ -10,7 +12,7 @@ use super::key::{TransitKey, Version};
 use super::text;
 use crate::crypto;
 use crate::engine::Call;
-use crate::managed_keys::{Handle, KeyRef};
+use crate::managed_keys::KeyRef;
 use crate::model::{
     BLOCK_BYTES, Cipher, CipherScheme, DecryptRequest, EncryptRequest, Fault, Fields, GCM_IV_BYTES, GCM_TAG_BYTES,
     KeyKind, KeyOperation, KeyUsage, RsaPadding, SecretBytes,
@@ -100,25 +102,6 @@ pub(super) fn padding(fields: &mut Fields<'_>, name: &'static str) -> Result<Opt
     }
 }
 
-/// What the mechanism of a key does, unless the client asks for something else.
-fn scheme(handle: &Handle, asked: Option<RsaPadding>) -> Result<CipherScheme, Fault> {
-    let scheme = handle.cipher()?;
-    let told = |does: &str| {
-        Err(Fault::invalid(format!(
-            "managed key {:?} is registered for {does}: leave padding_scheme out",
-            handle.name()
-        )))
-    };
-    match (asked, scheme) {
-        (None, _)
-        | (Some(RsaPadding::Oaep), CipherScheme::RsaOaep { .. })
-        | (Some(RsaPadding::Pkcs1v15), CipherScheme::RsaPkcs1) => Ok(scheme),
-        (Some(_), CipherScheme::RsaOaep { .. }) => told("OAEP"),
-        (Some(_), CipherScheme::RsaPkcs1) => told("PKCS#1 v1.5"),
-        (Some(_), CipherScheme::AesGcm | CipherScheme::AesCbc { .. }) => told("AES, which has no such padding"),
-    }
-}
-
 /// A message encrypted.
 pub(super) struct Encrypted {
     pub(super) ciphertext: Bytes,
@@ -126,9 +109,13 @@ pub(super) struct Encrypted {
 }
 
 impl Transit {
-    /// The hot operation.
-    pub(super) async fn encrypt_typed(&self, call: &Call, request: EncryptRequest) -> Result<Encrypted, Fault> {
-        let key = self.encryption_key(&request.key)?;
+    /// The hot operation. It makes a key that is missing, as HTTP's path does.
+    pub(super) async fn encrypt_typed(
+        self: &Arc<Self>,
+        call: &Call,
+        request: EncryptRequest,
+    ) -> Result<Encrypted, Fault> {
+        let (key, _) = self.key_or_new(call, &request.key, None).await?;
         let EncryptRequest { key_version, plaintext, associated_data, padding, .. } = request;
         let extras = Extras { key_version: key_version.into(), associated_data, iv: None };
         self.encrypt_one(call, &key, padding, &extras, plaintext).await
@@ -154,7 +141,7 @@ impl Transit {
         let version = key.version_to_make(extras.key_version, "encryption")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Encrypt)?;
-        let cipher = match scheme(&handle, padding)? {
+        let cipher = match handle.cipher(padding)? {
             scheme @ (CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. }) => {
                 let public = version.public_key()?;
                 extras.refuse_all(&public.kind.to_string())?;
@@ -196,16 +183,29 @@ impl Transit {
         let version = key.version_to_read(version, "ciphertext")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Decrypt)?;
-        let scheme = scheme(&handle, padding)?;
+        let scheme = handle.cipher(padding)?;
         let (cipher, ciphertext) = opened(version, scheme, extras, ciphertext)?;
         // In memory of its own while it waits, and not with all that was read beside it: a lane counts its bytes.
         let ciphertext = Bytes::copy_from_slice(&ciphertext);
-        handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await
+        let is_rsa = matches!(scheme, CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. });
+        let opened = handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await;
+        opened.map_err(|fault| if is_rsa { refused_alike(fault) } else { fault })
     }
 
     /// The key of a request that encrypts, decrypts or makes MACs.
-    pub(super) fn encryption_key(&self, name: &str) -> Result<std::sync::Arc<TransitKey>, Fault> {
+    pub(super) fn encryption_key(&self, name: &str) -> Result<Arc<TransitKey>, Fault> {
         self.key(name).ok_or_else(|| Fault::invalid("encryption key not found"))
+    }
+}
+
+/// What a token says of RSA ciphertexts that do not decrypt, in one form: whoever is told where they fail, and sends enough of
+/// them, decrypts others, or signs (RFC 8017, 7.1.2 and 7.2.2).
+fn refused_alike(fault: Fault) -> Fault {
+    match fault {
+        Fault::InvalidRequest { .. } => {
+            Fault::invalid("the token refuses the input: the ciphertext does not decrypt with this key and padding")
+        }
+        fault => fault,
     }
 }
 

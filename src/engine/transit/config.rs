@@ -1,5 +1,5 @@
 //! `keys/:name/config`: which versions are in use, and whether the key may be deleted. `config/keys`: whether encryption
-//! makes keys.
+//! makes keys. `cache-config`: kept for Vault's clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,6 +75,56 @@ impl Transit {
             let mut data = Data::new();
             data.insert("disable_upsert".into(), disable_upsert.into());
             Ok(Response::with_warnings(data, warnings))
+        })
+        .await
+    }
+}
+
+/// The fewest keys of a cache that has a bound, in Vault.
+const CACHE_MIN: u64 = 10;
+
+/// What `cache-config` says, as it is stored.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct CacheConfig {
+    size: u64,
+}
+
+impl Versioned for CacheConfig {
+    const VERSION: u16 = 1;
+}
+
+impl CacheConfig {
+    fn show(&self) -> Data {
+        let mut data = Data::new();
+        data.insert("size".into(), self.size.into());
+        data
+    }
+}
+
+impl Transit {
+    /// `GET cache-config`.
+    pub(super) async fn read_cache_config(self: Arc<Self>) -> Result<Response, Fault> {
+        self.change(|transit| {
+            let key = transit.records.cache_config();
+            let record = transit.store.get(&key)?;
+            let config = record.map(|record| record.decode::<CacheConfig>(&key)).transpose()?.unwrap_or_default();
+            Ok(Response::data(config.show()))
+        })
+        .await
+    }
+
+    /// `POST cache-config`.
+    pub(super) async fn write_cache_config(self: Arc<Self>, data: Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(&data);
+        let asked = fields.integer("size")?.unwrap_or(0);
+        let size = u64::try_from(asked).ok().filter(|size| *size == 0 || *size >= CACHE_MIN);
+        let too_small = || Fault::invalid(format!("size must be 0 or a value greater or equal to {CACHE_MIN}"));
+        let config = CacheConfig { size: size.ok_or_else(too_small)? };
+        let mut warnings = fields.warnings();
+        warnings.push("nothing is cached, whatever the size: keys are in their tokens, and never leave them".into());
+        self.change(move |transit| {
+            transit.store.commit_now(vec![Write::put_record(transit.records.cache_config(), &config)?])?;
+            Ok(Response::with_warnings(config.show(), warnings))
         })
         .await
     }

@@ -14,7 +14,7 @@ use x509_cert::request::{CertReq, CertReqInfo, Version};
 use super::Transit;
 use crate::crypto;
 use crate::engine::Call;
-use crate::managed_keys::KeyRef;
+use crate::managed_keys::{Handle, KeyRef};
 use crate::model::{
     Curve, Data, Fault, Fields, Hash, KeyKind, KeyOperation, KeyUsage, Response, SignInput, SignatureScheme,
 };
@@ -41,7 +41,7 @@ impl Transit {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Sign)?;
         let public = version.public_key()?;
-        let (scheme, hash, algorithm) = algorithm(handle.default_scheme(SALT)?, public.kind)?;
+        let (scheme, hash, algorithm) = algorithm(scheme(&handle)?, public.kind)?;
         let public_key = SubjectPublicKeyInfoOwned::from_der(&public.spki).map_err(odd)?;
         let info = CertReqInfo { version: Version::V1, subject, public_key, attributes };
         let signed = info.to_der().map_err(odd)?;
@@ -76,6 +76,12 @@ fn template(pem: Option<&str>) -> Result<(Name, Attributes), Fault> {
     }
     let request = CertReq::from_der(&der).map_err(|error| wrong(error.to_string()))?;
     Ok((request.info.subject, request.info.attributes))
+}
+
+/// PKCS#1 v1.5 where the key makes such signatures, as Vault has it and every CA takes it.
+fn scheme(handle: &Handle) -> Result<SignatureScheme, Fault> {
+    let pkcs1 = SignatureScheme::RsaPkcs1;
+    if handle.require_scheme(pkcs1).is_ok() { Ok(pkcs1) } else { handle.default_scheme(SALT) }
 }
 
 /// How a key of this kind signs a request, and how X.509 names that.

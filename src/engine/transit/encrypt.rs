@@ -34,13 +34,14 @@ impl Transit {
         let Some(batch) = batch else {
             let plaintext = plaintext.ok_or_else(|| Fault::invalid("missing plaintext to encrypt"))?;
             let plaintext = text::plaintext(&plaintext)?;
-            let key = self.key_or_new(&call, &name, kind).await?;
+            let (key, made) = self.key_or_new(&call, &name, kind).await?;
             let encrypted = self.encrypt_one(&call, &key, padding, &extras?, plaintext).await?;
-            return Ok(Response::with_warnings(encrypted.show(), warnings));
+            return Ok(Response::with_warnings(encrypted.show(), [warnings, made].concat()));
         };
         batch.require("plaintext", "plaintext to encrypt")?;
         batch.check_contexts()?;
-        let key = self.key_or_new(&call, &name, kind).await?;
+        let (key, made) = self.key_or_new(&call, &name, kind).await?;
+        let warnings = [warnings, made].concat();
         call.class = batch::class(call.class);
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
@@ -54,14 +55,14 @@ impl Transit {
     }
 
     /// The key to encrypt with. Where there is none, the mount makes one, as Vault does, if it has a token for it and
-    /// `config/keys` does not forbid it.
-    async fn key_or_new(
+    /// `config/keys` does not forbid it; then with what is to be said of it.
+    pub(super) async fn key_or_new(
         self: &Arc<Self>,
         call: &Call,
         name: &str,
         kind: Option<String>,
-    ) -> Result<Arc<TransitKey>, Fault> {
-        let found = self.encryption_key(name);
+    ) -> Result<(Arc<TransitKey>, Vec<String>), Fault> {
+        let found = self.encryption_key(name).map(|key| (key, Vec::new()));
         if found.is_ok() || !self.keys.makes_keys_for(&call.mount) || Arc::clone(self).upsert_disabled().await? {
             return found;
         }
@@ -74,8 +75,12 @@ impl Transit {
         }
         let mut data = Data::new();
         data.insert("type".into(), own.name().into());
-        Arc::clone(self).create_key(call.clone(), name.to_owned(), data).await?;
-        self.encryption_key(name)
+        let made = Arc::clone(self).create_key(call.clone(), name.to_owned(), data).await?;
+        let warnings = match made {
+            Response::Data { warnings, .. } => warnings,
+            _ => Vec::new(),
+        };
+        self.encryption_key(name).map(|key| (key, warnings))
     }
 }
 

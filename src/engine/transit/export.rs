@@ -1,18 +1,19 @@
-//! `export/:type/:name(/:version)`: public keys. Nothing else leaves a token.
+//! `export/:type/:name(/:version)`: public keys, and the certificates set for them. Nothing else leaves a token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Transit;
+use super::certificate::chain_text;
 use super::key::{TransitKey, Version, public_text};
 use crate::crypto;
 use crate::model::{Data, Fault, Fields, KeyKind, Response};
 
 /// What Vault exports of keys that it holds itself.
-const KINDS: [&str; 6] = ["encryption-key", "signing-key", "hmac-key", "cmac-key", "public-key", "certificate-chain"];
+const KINDS: [&str; 4] = ["encryption-key", "signing-key", "hmac-key", "cmac-key"];
 
 impl Transit {
-    /// `GET export/:type/:name`, where the type is no public key.
+    /// `GET export/:type/:name`, where the type is one of private keys.
     pub(super) fn refuse_export(&self, kind: &str, name: &str) -> Result<Response, Fault> {
         if !KINDS.contains(&kind) {
             return Err(Fault::invalid(format!("invalid export type: {kind}")));
@@ -33,12 +34,33 @@ impl Transit {
         for version in versions(&key, version)? {
             keys.insert(version.number.to_string(), shown(version, &format)?.into());
         }
-        let mut data = Data::new();
-        data.insert("name".into(), name.into());
-        data.insert("type".into(), key.record.type_name().into());
-        data.insert("keys".into(), keys.into());
-        Ok(Response::with_warnings(data, fields.warnings()))
+        Ok(Response::with_warnings(exported(name, &key, keys), fields.warnings()))
     }
+
+    /// `GET export/certificate-chain/:name(/:version)`; no version is every version that has a chain.
+    pub(super) fn export_chain(&self, name: &str, version: &str, data: &Data) -> Result<Response, Fault> {
+        let fields = Fields::below(data, &["name", "type", "version"]);
+        let key = self.key(name).ok_or_else(Fault::absent)?;
+        let asked: Vec<u32> = versions(&key, version)?.into_iter().map(|version| version.number).collect();
+        let mut keys = Data::new();
+        for (number, record) in key.record.numbered() {
+            if asked.contains(&number) && !record.certificate_chain.is_empty() {
+                keys.insert(number.to_string(), chain_text(&record.certificate_chain)?.into());
+            }
+        }
+        if keys.is_empty() {
+            return Err(Fault::invalid("selected key version does not have a certificate chain available"));
+        }
+        Ok(Response::with_warnings(exported(name, &key, keys), fields.warnings()))
+    }
+}
+
+fn exported(name: &str, key: &TransitKey, keys: Data) -> Data {
+    let mut data = Data::new();
+    data.insert("name".into(), name.into());
+    data.insert("type".into(), key.record.type_name().into());
+    data.insert("keys".into(), keys.into());
+    data
 }
 
 /// The versions asked for: all that have a public key, or one.

@@ -67,6 +67,15 @@ pub(super) const KEYS_CONFIG: &[Field] =
 /// The versions to delete.
 pub(super) const TRIM: &[Field] = &[Field::integer("min_available_version", "The oldest version to keep.").required()];
 
+/// A certificate of a version's key.
+pub(super) const CHAIN: &[Field] = &[
+    Field::integer("version", "The version of the key; 0 is the latest.").or(Number(0)),
+    Field::text("certificate_chain", "The certificate in PEM, and those above it.").required(),
+];
+
+/// The cache of keys, of which there is none.
+pub(super) const CACHE_CONFIG: &[Field] = &[Field::integer("size", "Keys in it; 0 is no bound.").or(Number(0))];
+
 /// A certificate request to make.
 pub(super) const CSR: &[Field] = &[
     Field::integer("version", "The version of the key; 0 is the latest.").or(Number(0)),

@@ -20,7 +20,7 @@ pub(super) struct Made {
     pub(super) key_version: u32,
 }
 
-/// The hash that a request names; `None` takes that of the key's mechanism.
+/// The hash that a request names; `None` takes the key's own.
 pub(super) fn algorithm(fields: &mut Fields<'_>, in_path: &str) -> Result<Option<Hash>, Fault> {
     let named = fields.filled("algorithm")?;
     let named = Some(in_path.to_owned()).filter(|name| !name.is_empty()).or(named);
@@ -83,16 +83,8 @@ impl Transit {
         message: SecretBytes,
     ) -> Result<Made, Fault> {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
-        let own = handle.mac_hash()?;
-        if let Some(hash) = hash.filter(|hash| *hash != own) {
-            return Err(Fault::invalid(format!(
-                "managed key {:?} makes HMACs with {}, and not with {}: leave the algorithm out",
-                handle.name(),
-                own.name(),
-                hash.name()
-            )));
-        }
-        let mac = handle.submit(KeyOperation::Mac { hash: own, message }, call.terms())?.await?;
+        let hash = handle.mac_hash(hash)?;
+        let mac = handle.submit(KeyOperation::Mac { hash, message }, call.terms())?.await?;
         Ok(Made { mac, key_version: version.number })
     }
 

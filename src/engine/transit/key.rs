@@ -7,8 +7,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::certificate::chain_text;
 use super::own_type::OwnType;
 use crate::crypto;
+use crate::managed_keys::Handle;
 use crate::model::{Data, Fault, KeyIdentity, KeyKind, PublicKey};
 use crate::store::Versioned;
 
@@ -43,6 +45,12 @@ pub(super) struct VersionRecord {
     /// What a secret key is, for the key document.
     #[serde(default)]
     pub(super) secret: Option<String>,
+    /// The hash of OAEP with this version, by the name that managed keys have for it: what was encrypted decrypts with no other.
+    #[serde(default)]
+    pub(super) oaep_hash: Option<String>,
+    /// The certificate of its public key and those above it: DER, in base64.
+    #[serde(default)]
+    pub(super) certificate_chain: Vec<String>,
 }
 
 impl Versioned for KeyRecord {
@@ -73,12 +81,14 @@ impl KeyRecord {
 
 impl VersionRecord {
     /// A new version, of this managed key.
-    pub(super) fn new(managed_key: &str, identity: &KeyIdentity) -> VersionRecord {
+    pub(super) fn new(managed_key: &Handle, identity: &KeyIdentity) -> VersionRecord {
         VersionRecord {
-            managed_key: managed_key.to_owned(),
+            managed_key: managed_key.uuid().to_owned(),
             created: OffsetDateTime::now_utc().unix_timestamp(),
             public_key: identity.public().map(|public| STANDARD.encode(&public.spki)).unwrap_or_default(),
             secret: identity.kind().is_secret().then(|| identity.kind().to_string()),
+            oaep_hash: managed_key.oaep_hash().map(str::to_owned),
+            certificate_chain: Vec::new(),
         }
     }
 
@@ -125,7 +135,7 @@ impl<'k> Version<'k> {
 
 impl TransitKey {
     /// A new key with its first version.
-    pub(super) fn new(managed_key: &str, identity: &KeyIdentity, own: Option<OwnType>) -> Result<TransitKey, Fault> {
+    pub(super) fn new(managed_key: &Handle, identity: &KeyIdentity, own: Option<OwnType>) -> Result<TransitKey, Fault> {
         TransitKey::open(KeyRecord {
             versions: vec![VersionRecord::new(managed_key, identity)],
             min_decryption_version: 1,
@@ -194,14 +204,17 @@ impl TransitKey {
                 continue;
             }
             let name = public.as_ref().map(|public| public.kind.to_string());
-            let entry = json!({
+            let mut entry = json!({
                 "name": name.or_else(|| version.secret.clone()).unwrap_or_default(),
                 "public_key": public.as_ref().map(public_text).transpose()?.unwrap_or_default(),
-                "certificate_chain": "",
+                "certificate_chain": chain_text(&version.certificate_chain)?,
                 "hybrid_public_key": "",
                 "creation_time": created.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default(),
                 "managed_key_id": version.managed_key,
             });
+            if let (Some(hash), Some(entry)) = (&version.oaep_hash, entry.as_object_mut()) {
+                entry.insert("rsa_oaep_hash".into(), hash.as_str().into());
+            }
             keys.insert(u32::to_string(&number), entry);
         }
         let (encrypts, signs) = record.own.as_ref().map_or((true, true), OwnType::supports);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::Transit;
 use super::key::{TYPE, TransitKey, VersionRecord};
+use super::making::Turn;
 use super::own_type::{DEFAULT, OwnType};
 use crate::engine::Call;
 use crate::engine::name::{NAME_MAX, is_name};
 use crate::managed_keys::{Handle, KeyRef, OwnKey, Registration};
-use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Response};
+use crate::model::{Data, Deadline, Fault, Fields, KeyIdentity, Mount, Response};
 use crate::store::Write;
 
 /// The most keys of one mount.
@@ -18,6 +19,7 @@ const KEYS_MAX: usize = 100_000;
 const OTHER_TYPES: [&str; 4] = ["hybrid_key_type_pqc", "hybrid_key_type_ec", "exportable", "allow_plaintext_backup"];
 
 /// What `POST keys/:name` and `POST keys/:name/rotate` say.
+#[derive(Clone)]
 pub(super) struct Wish {
     /// The type of a key that the mount makes itself.
     own: Option<OwnType>,
@@ -63,6 +65,11 @@ impl Wish {
         Ok(Wish { own, managed_key_name, managed_key_id, warnings: fields.warnings() })
     }
 
+    /// Whether it names a managed key, and has none made.
+    pub(super) fn is_managed(&self) -> bool {
+        self.own.is_none()
+    }
+
     fn managed_key(&self) -> Result<KeyRef<'_>, Fault> {
         match (self.managed_key_name.as_deref(), self.managed_key_id.as_deref()) {
             (Some(name), None) => Ok(KeyRef::Name(name)),
@@ -96,11 +103,18 @@ pub(super) struct NewVersion {
     pub(super) _registration: Option<Registration>,
 }
 
+impl NewVersion {
+    /// What is said of it, and `more`.
+    pub(super) fn warnings(&self, more: Vec<String>) -> Vec<String> {
+        more.into_iter().chain(self.handle.warnings()).collect()
+    }
+}
+
 impl Transit {
     /// Finds the managed key of a new version, or makes it.
     pub(super) async fn new_version(&self, call: &Call, wish: &Wish) -> Result<NewVersion, Fault> {
         if let Some(own) = &wish.own {
-            let made = self.keys.make_for(&call.mount, own.kind()?, call.deadline).await?;
+            let made = self.keys.make_able_for(&call.mount, own.kind()?, call.deadline).await?;
             let OwnKey { handle, identity, registration } = made;
             return Ok(NewVersion { handle, identity, _registration: Some(registration) });
         }
@@ -121,18 +135,47 @@ impl Transit {
             return already_there(&name, &key);
         }
         let wish = Wish::parse(&data)?;
+        if wish.is_managed() {
+            return self.create(call, name, wish).await;
+        }
+        self.check_room()?;
+        let begin = || Arc::clone(&self).create(self.making_call(&call), name.clone(), wish);
+        match self.making.turn(&name, begin)? {
+            Turn::Mine(attempt) => attempt.await,
+            Turn::Others(attempt) => {
+                attempt.await?;
+                let key = self.key(&name).ok_or_else(|| Fault::Unavailable {
+                    what: format!("key {name} was deleted while it was waited for; try again"),
+                })?;
+                already_there(&name, &key)
+            }
+        }
+    }
+
+    fn check_room(&self) -> Result<(), Fault> {
+        if self.table.load().len() < KEYS_MAX {
+            return Ok(());
+        }
+        Err(Fault::invalid(format!("this mount has {KEYS_MAX} keys, as many as there may be")))
+    }
+
+    /// A call that has all the time which a token may take to make a key.
+    pub(super) fn making_call(&self, call: &Call) -> Call {
+        Call { deadline: Deadline::after(self.making_span), ..call.clone() }
+    }
+
+    async fn create(self: Arc<Self>, call: Call, name: String, wish: Wish) -> Result<Response, Fault> {
         let new = self.new_version(&call, &wish).await?;
-        let key = Arc::new(TransitKey::new(new.handle.uuid(), &new.identity, wish.own)?);
+        let warnings = new.warnings(wish.warnings);
+        let key = Arc::new(TransitKey::new(&new.handle, &new.identity, wish.own)?);
         let mount = Arc::clone(&call.mount);
         let this = Arc::clone(&self);
         self.change(move |transit| {
             if let Some(key) = transit.key(&name) {
                 return already_there(&name, &key);
             }
+            transit.check_room()?;
             let mut table = HashMap::clone(&transit.table.load());
-            if table.len() >= KEYS_MAX {
-                return Err(Fault::invalid(format!("this mount has {KEYS_MAX} keys, as many as there may be")));
-            }
             let NewVersion { handle, .. } = &new;
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, 1));
             transit.store.commit_now(vec![Write::create_record(transit.records.key(&name), &key.record)?, uses])?;
@@ -143,7 +186,7 @@ impl Transit {
             let shown = key.show(&name)?;
             table.insert(name, key);
             transit.table.store(Arc::new(table));
-            Ok(Response::with_warnings(shown, wish.warnings))
+            Ok(Response::with_warnings(shown, warnings))
         })
         .await
     }

@@ -4,6 +4,7 @@
 //! `sign.rs`, `verify.rs`, `cipher.rs` and `hmac.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
 
 mod batch;
+mod certificate;
 mod cipher;
 mod config;
 mod csr;
@@ -16,6 +17,7 @@ mod hash;
 mod hmac;
 mod key;
 mod keys;
+mod making;
 mod options;
 mod own_type;
 mod paths;
@@ -32,6 +34,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -45,6 +48,7 @@ use crate::store::{Changes, Store, Write};
 use cipher::Encrypted;
 use hmac::Made;
 use key::TransitKey;
+use making::Making;
 use records::Records;
 
 /// One mount of the Transit engine.
@@ -54,6 +58,10 @@ pub struct Transit {
     records: Records,
     table: ArcSwap<HashMap<String, Arc<TransitKey>>>,
     changes: Changes,
+    /// Keys that are being made in the mount's token.
+    making: Making,
+    /// How long a token may take to make one: its turn, and the making itself.
+    making_span: Duration,
     /// The most items of one batch.
     batch_items: usize,
     /// Items of one batch that are under way at once.
@@ -80,6 +88,8 @@ impl Transit {
             keys: services.keys.clone(),
             records,
             changes: Changes::default(),
+            making: Making::default(),
+            making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
             // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
             batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),
@@ -139,7 +149,8 @@ impl Engine for Transit {
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
-        let mut writes = vec![Write::Delete { key: self.records.keys_config() }];
+        let mut writes =
+            vec![Write::Delete { key: self.records.keys_config() }, Write::Delete { key: self.records.cache_config() }];
         for (name, key) in self.table.load().iter() {
             writes.extend(self.key_removal(mount, name, key));
         }

@@ -7,8 +7,9 @@ use crate::model::{Curve, Data, Fault, Fields, KeyKind, MlDsa};
 
 /// The type of a key whose request names none.
 pub(super) const DEFAULT: &str = "aes256-gcm96";
-/// Bytes of an HMAC key whose request says nothing of it.
-const HMAC_BYTES: u32 = 32;
+/// Bytes of an HMAC key whose request says nothing of it: as many as the longest HMAC has, since tokens make none that is longer
+/// than its key.
+const HMAC_BYTES: u32 = 64;
 
 /// A type as a request gives it, and as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,17 +63,13 @@ impl OwnType {
                     ))
                 })?)
             }
-            "rsa-2048" | "rsa-3072" | "rsa-4096" => {
-                return Err(Fault::invalid(format!(
-                    "keys of type {} are not made by a mount, since a managed key has one RSA mechanism: register one, and use \
-                     type managed_key with managed_key_name",
-                    self.name
-                )));
-            }
+            "rsa-2048" => KeyKind::Rsa { bits: 2048 },
+            "rsa-3072" => KeyKind::Rsa { bits: 3072 },
+            "rsa-4096" => KeyKind::Rsa { bits: 4096 },
             other => {
                 return Err(Fault::invalid(format!(
-                    "key type {other:?} is not offered: use ecdsa-p256, ecdsa-p384, ecdsa-p521, ed25519, ml-dsa, aes128-gcm96, \
-                     aes256-gcm96, hmac, or managed_key with managed_key_name"
+                    "key type {other:?} is not offered: use rsa-2048, rsa-3072, rsa-4096, ecdsa-p256, ecdsa-p384, ecdsa-p521, \
+                     ed25519, ml-dsa, aes128-gcm96, aes256-gcm96, hmac, or managed_key with managed_key_name"
                 )));
             }
         })
@@ -85,8 +82,8 @@ impl OwnType {
 
     /// Whether keys of this type encrypt and decrypt, and whether they sign.
     pub(super) fn supports(&self) -> (bool, bool) {
-        let encrypts = self.name.starts_with("aes");
-        (encrypts, !encrypts && self.name != "hmac")
+        let (is_aes, is_rsa) = (self.name.starts_with("aes"), self.name.starts_with("rsa"));
+        (is_aes || is_rsa, !is_aes && self.name != "hmac")
     }
 
     /// What the key document says of this type alone.

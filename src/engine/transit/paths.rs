@@ -27,6 +27,18 @@ pub(super) const TABLE: &[Row<Transit>] = &[
         write("keys/:name/csr", "Makes a certificate request by a key.").takes(&[fields::CSR]),
         |transit, call, target| answer(transit.make_csr(call, target.name, target.data)),
     ),
+    row(
+        write("keys/:name/set-certificate", "Keeps a certificate chain with a version of a key.")
+            .takes(&[fields::CHAIN]),
+        |transit, call, target| answer(transit.set_certificate(call, target.name, target.data)),
+    ),
+    row(read("cache-config", "Reads the size of the cache of keys."), |transit, _, _| {
+        answer(transit.read_cache_config())
+    }),
+    row(
+        write("cache-config", "Changes the size of the cache of keys.").takes(&[fields::CACHE_CONFIG]),
+        |transit, _, target| answer(transit.write_cache_config(target.data)),
+    ),
     row(read("config/keys", "Reads the settings of every key to come."), |transit, _, _| {
         answer(transit.read_keys_config())
     }),

@@ -40,6 +40,11 @@ impl Records {
         RecordKey::new(&self.namespace, self.config.as_str(), "keys")
     }
 
+    /// The size of a cache that there is not.
+    pub(super) fn cache_config(&self) -> RecordKey {
+        RecordKey::new(&self.namespace, self.config.as_str(), "cache")
+    }
+
     /// Every key of the mount.
     pub(super) fn load(&self, store: &Store) -> Result<HashMap<String, Arc<TransitKey>>, Fault> {
         let mut keys = HashMap::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Transit;
 use super::key::{KeyRecord, TransitKey, VersionRecord};
 use super::keys::{NewVersion, Wish, user};
+use super::making::Turn;
 use crate::engine::Call;
 use crate::model::{Data, Fault, Fields, Response};
 use crate::store::Write;
@@ -23,7 +24,23 @@ impl Transit {
             key.record.own.clone()
         };
         let wish = Wish::of_version(own, Fields::below(&data, &["name"]))?;
+        if wish.is_managed() {
+            return self.rotate(call, name, wish).await;
+        }
+        loop {
+            let begin = || Arc::clone(&self).rotate(self.making_call(&call), name.clone(), wish.clone());
+            match self.making.turn(&name, begin)? {
+                Turn::Mine(attempt) => return attempt.await,
+                // Each rotation that is asked for is one; how the one before ended is its asker's to know.
+                Turn::Others(attempt) => drop(attempt.await),
+            }
+        }
+    }
+
+    async fn rotate(self: Arc<Self>, call: Call, name: String, wish: Wish) -> Result<Response, Fault> {
+        let absent = || Fault::invalid("key not found");
         let new = self.new_version(&call, &wish).await?;
+        let warnings = new.warnings(wish.warnings);
         let mount = Arc::clone(&call.mount);
         let this = Arc::clone(&self);
         self.change(move |transit| {
@@ -37,7 +54,7 @@ impl Transit {
                 )));
             }
             check_versions(&record)?;
-            record.versions.push(VersionRecord::new(handle.uuid(), identity));
+            record.versions.push(VersionRecord::new(handle, identity));
             let version = record.latest();
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, version));
             transit.store.commit_now(vec![Write::put_record(transit.records.key(&name), &record)?, uses])?;
@@ -49,7 +66,7 @@ impl Transit {
             let shown = key.show(&name)?;
             table.insert(name, Arc::new(key));
             transit.table.store(Arc::new(table));
-            Ok(Response::with_warnings(shown, wish.warnings))
+            Ok(Response::with_warnings(shown, warnings))
         })
         .await
     }

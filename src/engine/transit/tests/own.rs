@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::managed_keys::KeyRef;
+use crate::model::{Cipher, KeyOperation};
 
 /// A mount whose options name a token.
 fn with_token<F: Future<Output = ()>>(run: impl FnOnce(Desk, SoftwareToken) -> F) {
@@ -65,7 +66,7 @@ fn each_type_is_told_and_does_as_in_vault() {
 fn what_no_key_in_a_token_can_be_is_refused_before_one_is_made() {
     with_token(|desk, token| async move {
         for (asked, expected) in [
-            (json!({"type": "rsa-2048"}), "register one, and use type managed_key"),
+            (json!({"type": "rsa-1024"}), "is not offered: use rsa-2048, rsa-3072, rsa-4096"),
             (json!({"type": "chacha20-poly1305"}), "is not offered"),
             (json!({"type": "hmac", "key_size": 16}), "use 32 to 512 bytes"),
             (json!({"type": "ed25519", "key_size": 32}), "key_size is for keys of type hmac"),
@@ -135,5 +136,115 @@ fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
         assert_eq!(desk.ask(Verb::Delete, "keys/doc", json!({})).await, Ok(Response::Empty));
         assert_eq!(registered(&desk), 0);
         assert!(desk.services.keys.resolve(&desk.mount, KeyRef::Uuid(&uuid)).is_err());
+    });
+}
+
+/// What the token of these stories does not do.
+fn sha_256_oaep(operation: &KeyOperation) -> bool {
+    matches!(operation, KeyOperation::Decrypt { cipher: Cipher::RsaOaep { hash: Hash::Sha2_256 }, .. })
+}
+
+async fn decrypted(desk: &Desk, name: &str, asked: Value) -> Value {
+    desk.write(&format!("decrypt/{name}"), asked).await.unwrap().0["plaintext"].clone()
+}
+
+#[test]
+fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
+    with_token(|desk, token| async move {
+        let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!((&document["supports_signing"], &document["supports_encryption"]), (&json!(true), &json!(true)));
+        let version = &document["keys"]["1"];
+        assert_eq!((&version["name"], &version["rsa_oaep_hash"]), (&json!("rsa-2048"), &json!("sha256")));
+        let input = STANDARD.encode("a contract");
+        let (pss, pkcs1) = (json!({"signature_algorithm": "pss"}), json!({"signature_algorithm": "pkcs1v15"}));
+        for (signing, others) in [(json!({}), &pkcs1), (pss.clone(), &pkcs1), (pkcs1.clone(), &pss)] {
+            let with = |options: &Value, more: Value| {
+                let mut all = options.clone();
+                all.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+                all
+            };
+            let signed = desk.write("sign/doc/sha2-512", with(&signing, json!({"input": input}))).await.unwrap().0;
+            let check = json!({"input": input, "signature": signed["signature"]});
+            for (options, valid) in [(&signing, true), (others, false)] {
+                let asked = with(options, check.clone());
+                assert_eq!(desk.write("verify/doc/sha2-512", asked).await.unwrap().0["valid"], valid, "{signing}");
+            }
+        }
+        for (padding, other) in [("", "pkcs1v15"), ("oaep", "pkcs1v15"), ("pkcs1v15", "oaep")] {
+            let sealed = desk.write("encrypt/doc", json!({"plaintext": input, "padding_scheme": padding})).await;
+            let sealed = sealed.unwrap().0["ciphertext"].clone();
+            let asked = json!({"ciphertext": sealed, "padding_scheme": padding});
+            assert_eq!(decrypted(&desk, "doc", asked).await, *input, "{padding}");
+            let told = desk.refused("decrypt/doc", json!({"ciphertext": sealed, "padding_scheme": other})).await;
+            assert_eq!(told, "the token refuses the input: the ciphertext does not decrypt with this key and padding");
+            let asked = json!({
+                "ciphertext": sealed, "decrypt_padding_scheme": padding, "encrypt_padding_scheme": other,
+            });
+            let again = desk.write("rewrap/doc", asked).await.unwrap().0["ciphertext"].clone();
+            let asked = json!({"ciphertext": again, "padding_scheme": other});
+            assert_eq!(decrypted(&desk, "doc", asked).await, *input, "{padding}");
+        }
+        let made = desk.write("datakey/plaintext/doc", json!({"bits": 512})).await.unwrap().0;
+        assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": made["ciphertext"]})).await, made["plaintext"]);
+        let asked = json!({"plaintext": input, "associated_data": input});
+        assert!(desk.refused("encrypt/doc", asked).await.contains("non-AEAD cipher suite rsa-2048"));
+        assert!(desk.refused("hmac/doc", json!({"input": input})).await.contains("making HMACs"));
+        assert_eq!(token.generated(), 1);
+    });
+}
+
+#[test]
+fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
+    with_token(|desk, token| async move {
+        token.backend().lack(sha_256_oaep);
+        let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
+        assert_eq!(document["keys"]["1"]["rsa_oaep_hash"], "sha1");
+        let secret = STANDARD.encode("a secret");
+        let old = desk.write("encrypt/doc", json!({"plaintext": secret})).await.unwrap().0["ciphertext"].clone();
+        assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": old})).await, *secret);
+        // Encrypting makes such a key, too, and says so.
+        let (_, warnings) = desk.write("encrypt/new", json!({"plaintext": secret, "type": "rsa-2048"})).await.unwrap();
+        assert!(warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
+        // The module was renewed: what was made before stays as it was.
+        token.backend().lack(|_| false);
+        let (document, warnings) = desk.write("keys/doc/rotate", json!({})).await.unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let hashes = ["1", "2"].map(|version| document["keys"][version]["rsa_oaep_hash"].clone());
+        assert_eq!(hashes, ["sha1", "sha256"]);
+        // And so after a restart.
+        desk.services.keys.load(&[Namespace::root()]).unwrap();
+        let desk = Desk { transit: Transit::load(&desk.mount, &desk.services).unwrap(), ..desk };
+        let new = desk.write("encrypt/doc", json!({"plaintext": secret})).await.unwrap().0["ciphertext"].clone();
+        let again = desk.write("encrypt/doc", json!({"plaintext": secret, "key_version": 1})).await.unwrap().0;
+        assert!(new.as_str().unwrap().starts_with("vault:v2:"));
+        for sealed in [&old, &new, &again["ciphertext"]] {
+            assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": sealed})).await, *secret);
+        }
+    });
+}
+
+#[test]
+fn a_key_whose_token_fails_in_a_trial_is_not_made() {
+    with_token(|desk, token| async move {
+        token.backend().lack(|operation| !matches!(operation, KeyOperation::Sign { .. }));
+        let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("only signs"), "{warnings:?}");
+        assert_eq!(document["keys"]["1"].get("rsa_oaep_hash"), None);
+        let told = desk.refused("encrypt/doc", json!({"plaintext": ""})).await;
+        assert!(told.contains("not supported: encryption"), "{told}");
+        // Fewer hashes than there are for HMACs.
+        token
+            .backend()
+            .lack(|operation| matches!(operation, KeyOperation::Mac { hash: Hash::Sha2_384 | Hash::Sha2_512, .. }));
+        let (_, warnings) = desk.write("keys/mac", json!({"type": "hmac"})).await.unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains("sha2-384, sha2-512"), "{warnings:?}");
+        let made = desk.write("hmac/mac/sha2-224", json!({"input": ""})).await.unwrap().0;
+        let asked = json!({"input": "", "hmac": made["hmac"]});
+        assert_eq!(desk.write("verify/mac/sha2-224", asked.clone()).await.unwrap().0["valid"], true);
+        assert_eq!(desk.write("verify/mac", asked).await.unwrap().0["valid"], false);
+        let told = desk.refused("hmac/mac/sha2-512", json!({"input": ""})).await;
+        assert!(told.contains("makes HMACs with sha2-256, sha2-224, and not with sha2-512"), "{told}");
     });
 }

@@ -137,10 +137,34 @@ fn public_keys_are_exported_and_nothing_else() {
             ("public-key/doc/x", json!({}), "invalid key version"),
             ("public-key/doc", json!({"format": "x"}), "invalid format: x"),
             ("signing-key/doc", json!({}), "private key material is not exportable"),
+            ("certificate-chain/none", json!({}), "not found"),
+            ("certificate-chain/doc", json!({}), "selected key version does not have a certificate chain available"),
             ("soul/doc", json!({}), "invalid export type: soul"),
         ] {
             assert_eq!(export(path, data).await, Err(told.to_owned()), "{path}");
         }
+    });
+}
+
+#[test]
+fn the_size_of_a_cache_is_told_back_and_means_nothing() {
+    desk(|desk, _| async move {
+        let read = async |desk: &Desk| match desk.ask(Verb::Read, "cache-config", json!({})).await.unwrap() {
+            Response::Data { data, .. } => data["size"].clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(&desk).await, 0);
+        let (data, warnings) = desk.write("cache-config", json!({"size": 500})).await.unwrap();
+        assert_eq!(data["size"], 500);
+        assert!(warnings[0].contains("nothing is cached"), "{warnings:?}");
+        for size in [json!(9), json!(-1)] {
+            let told = desk.refused("cache-config", json!({"size": size})).await;
+            assert_eq!(told, "size must be 0 or a value greater or equal to 10");
+        }
+        let desk = Desk { transit: Transit::load(&desk.mount, &desk.services).unwrap(), ..desk };
+        assert_eq!(read(&desk).await, 500);
+        desk.write("cache-config", json!({})).await.unwrap();
+        assert_eq!(read(&desk).await, 0);
     });
 }
 

@@ -13,8 +13,8 @@ pub(super) struct Batch {
 
 /// The field that a batch stands in.
 pub(super) const FIELD: &str = "batch_input";
-/// What `partial_failure_response_code` may be.
-const STATUSES: std::ops::RangeInclusive<i64> = 1..=599;
+/// What `partial_failure_response_code` may be. Below are no statuses that end an answer: a client would wait for another.
+const STATUSES: std::ops::RangeInclusive<i64> = 200..=599;
 
 /// Which of Vault's status rules for batches holds where items fail: as for encryption and decryption.
 pub(super) struct Failures {

@@ -184,7 +184,7 @@ fn batches_answer_each_item_and_a_status_for_all() {
         assert_eq!(status, 400);
         assert_eq!(mixed[1], json!({"error": "illegal base64 data at input byte 0", "reference": "b"}));
         assert!(mixed[0]["ciphertext"].is_string());
-        for (code, status) in [(207, 207), (600, 400)] {
+        for (code, status) in [(207, 207), (600, 400), (101, 400), (1, 400), (-1, 400)] {
             let asked = json!({"batch_input": [good, bad], "partial_failure_response_code": code});
             assert_eq!(desk.batch("encrypt/gcm", asked).await.0, status);
             let asked = json!({"batch_input": [bad], "partial_failure_response_code": code});

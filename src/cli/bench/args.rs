@@ -79,6 +79,9 @@ pub(super) struct Rounds {
     /// Length of one side of a round, in milliseconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=60_000))]
     pub(super) round_ms: u64,
+    /// With -what certificates: so many requests in each call, answered together. The latency is that of a call.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) batch: u16,
 }
 
 /// Streams: latency and shares.

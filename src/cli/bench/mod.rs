@@ -52,6 +52,9 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     if streams && what != What::Streams {
         return Err(Failure::usage("-stream and -rate are for -what streams alone"));
     }
+    if args.rounds.batch > 1 && what != What::Certificates {
+        return Err(Failure::usage("-batch is for -what certificates alone"));
+    }
     let own = args.token.library.is_none() && args.token.members.is_empty();
     let claimed = if own { dev::Home::claim(HOME, PREFIX)? } else { private_folder()? };
     let home = claimed.0.clone();

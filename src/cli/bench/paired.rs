@@ -34,7 +34,10 @@ pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) ->
         let work = runtime()?.block_on(async {
             prepared.key("", key).await?;
             child.settle().await?;
-            if what == What::Certificates { prepared.authority("", key, home).await } else { Ok(Work::sign(key)) }
+            if what != What::Certificates {
+                return Ok(Work::sign(key));
+            }
+            prepared.authority("", key, home).await.map(|work| work.batched(args.rounds.batch))
         })?;
         if what == What::Echo {
             measured.extend(against_echo(args, &child, key, &work, home)?);
@@ -107,7 +110,8 @@ fn loads(
     let mut measured = Vec::new();
     for &load in &args.rounds.loads {
         let clients = runtime.block_on(child.clients("", proto::Class::Interactive, load.clients))?;
-        let through = || Side::measure(&daemon, || Ran::of(runtime.block_on(ask(load, &clients, work, span))?));
+        let ask = || Ok(Ran::of(runtime.block_on(ask(load, &clients, work, span))?)?.times(work.each()));
+        let through = || Side::measure(&daemon, ask);
         let name = reference.as_ref().map(|(name, _)| *name);
         let mut measurement = Measurement::new(&key.shown, load, name);
         for round in 0..args.rounds.rounds + WARM_UP {

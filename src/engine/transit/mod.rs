@@ -23,6 +23,7 @@ mod records;
 mod rewrap;
 mod rotate;
 mod sign;
+mod strangers;
 mod text;
 mod verify;
 
@@ -44,6 +45,7 @@ use cipher::Encrypted;
 use hmac::Made;
 use key::TransitKey;
 use records::Records;
+pub use strangers::{ReadText, read_batch, read_ciphertext, read_hmac, read_signature, write_text};
 
 /// One mount of the Transit engine.
 pub struct Transit {
@@ -74,8 +76,7 @@ impl Transit {
             records,
             changes: Changes::default(),
             batch_items: limits.batch_items,
-            // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
-            batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),
+            batch_window: limits.batch_window(),
         }))
     }
 

@@ -173,6 +173,10 @@ impl Dispatch {
                 let mount = self.mount(&namespace, &request.mount)?;
                 Ok(self.engines.get(&mount)?.sign_certificate(call(mount), request))
             }
+            Body::SignCertificates(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.sign_certificates(call(mount), request))
+            }
         }
     }
 

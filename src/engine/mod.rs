@@ -19,8 +19,8 @@ use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
-    Caller, CertificateRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome,
-    Request, SignRequest, Terms, Verb, VerifyRequest,
+    Caller, CertificateRequest, CertificatesRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault,
+    MacRequest, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -104,6 +104,11 @@ pub trait Engine: Send + Sync {
     /// The hot operation sign certificate.
     fn sign_certificate(self: Arc<Self>, _call: Call, _request: CertificateRequest) -> Answer {
         unsupported("sign certificate")
+    }
+
+    /// The hot operation sign certificate, for many requests at once.
+    fn sign_certificates(self: Arc<Self>, _call: Call, _request: CertificatesRequest) -> Answer {
+        unsupported("sign certificates")
     }
 
     /// Does what is due by the clock (a CRL that runs out). Called about once a minute, and once at start.

@@ -36,6 +36,13 @@ pub(super) struct Intent {
     pub(super) time: u64,
 }
 
+impl Intent {
+    /// That `issuer` is about to sign a certificate with this serial number, now.
+    pub(super) fn new(serial: &Serial, issuer: &str, not_after: u64) -> Intent {
+        Intent { serial: serial.record_name(), issuer: issuer.to_owned(), not_after, time: validity::now() }
+    }
+}
+
 impl Versioned for Intent {
     const VERSION: u16 = 1;
 }
@@ -91,14 +98,12 @@ impl Intents {
         Intents(Arc::new(Inner { store, records, state: Mutex::default(), finished: Mutex::default() }))
     }
 
-    /// Makes an intent durable.
-    pub(super) async fn record(&self, serial: &Serial, issuer: &str, not_after: u64) -> Result<Recorded, Fault> {
-        let intent =
-            Intent { serial: serial.record_name(), issuer: issuer.to_owned(), not_after, time: validity::now() };
+    /// Makes intents durable, all of them in one record.
+    pub(super) async fn record(&self, intents: impl IntoIterator<Item = Intent>) -> Result<Recorded, Fault> {
         let (sender, answer) = oneshot::channel();
         let must_start = {
             let mut state = self.0.state.lock();
-            state.intents.push(intent);
+            state.intents.extend(intents);
             state.waiting.push(sender);
             !std::mem::replace(&mut state.is_running, true)
         };
@@ -232,17 +237,17 @@ mod tests {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
         let serials: Vec<Serial> = (0..40).map(|_| Serial::random().unwrap()).collect();
-        let recorded = serials.iter().map(|serial| intents.record(serial, "i", 9));
+        let recorded = serials.iter().map(|serial| intents.record([Intent::new(serial, "i", 9)]));
         let mut recorded: Vec<Recorded> =
             futures_util::future::join_all(recorded).await.into_iter().collect::<Result<_, _>>().unwrap();
         let shared = count(&store, &records, "intents");
         assert!((1..=3).contains(&shared), "{shared} records of 40 who came together");
         let last = recorded.pop().unwrap();
         drop(recorded);
-        let _one = intents.record(&serials[0], "i", 9).await.unwrap();
+        let _one = intents.record([Intent::new(&serials[0], "i", 9)]).await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "one that is held, and the new one");
         drop(last);
-        let _other = intents.record(&serials[1], "i", 9).await.unwrap();
+        let _other = intents.record([Intent::new(&serials[1], "i", 9)]).await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "two that are held");
     }
 
@@ -251,9 +256,9 @@ mod tests {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
         let [lost, kept] = [Serial::random().unwrap(), Serial::random().unwrap()];
-        for serial in [&lost, &kept] {
-            std::mem::forget(intents.record(serial, "i", 9).await.unwrap());
-        }
+        let two = [&lost, &kept].map(|serial| Intent::new(serial, "i", 9));
+        std::mem::forget(intents.record(two).await.unwrap());
+        assert_eq!(count(&store, &records, "intents"), 1);
         let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
         store.commit(vec![certificate]).await.unwrap();
         assert!(list(&store, &records).is_err());

@@ -10,6 +10,7 @@ mod algorithm;
 mod allowed;
 mod asn1;
 mod authority;
+mod batch;
 mod ca_certificate;
 mod ca_fields;
 mod ca_key;
@@ -64,6 +65,7 @@ mod sign;
 mod sign_intermediate;
 mod signatory;
 mod signing_key;
+mod strangers;
 mod subject;
 mod upgrade;
 mod urls;
@@ -86,7 +88,9 @@ use arc_swap::ArcSwap;
 
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
-use crate::model::{CertificateRequest, EngineType, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
+use crate::model::{
+    CertificateRequest, CertificatesRequest, EngineType, Fault, Mount, Outcome, Request, Response, Verb,
+};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
@@ -99,6 +103,7 @@ use records::Records;
 use request::SignFields;
 use role::Role;
 use signing_key::KeySource;
+pub use strangers::{holds_key_of, imported_certificates, is_ocsp_request, pem_request, requested_key};
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -123,6 +128,10 @@ pub struct Pki {
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
+    /// The most requests of one batch.
+    batch_items: usize,
+    /// Those of one batch that are signed at once.
+    batch_window: usize,
 }
 
 /// What can be asked of an engine of this type.
@@ -136,17 +145,6 @@ pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault>
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
     let (cpu, folder) = (services.cpu.clone(), services.publish_dir.clone());
     Ok(Pki::load(mount, keys, store, telemetry, cpu, folder, &services.limits)?)
-}
-
-/// The key that a PKCS#10 request (DER) asks a certificate for, if this engine would take the request: well-formed, its
-/// key acceptable, its signature good.
-pub fn requested_key(csr: &[u8]) -> Result<PublicKey, Fault> {
-    csr::Csr::parse(csr).map(|csr| csr.public_key)
-}
-
-/// Whether these bytes are an OCSP request (DER) that this engine would answer, if it has the issuer.
-pub fn is_ocsp_request(der: &[u8]) -> bool {
-    ocsp::Request::parse(der).is_some()
 }
 
 impl Pki {
@@ -180,6 +178,8 @@ impl Pki {
             responder: Responder::new(limits),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
+            batch_items: limits.batch_items,
+            batch_window: limits.batch_window(),
         };
         pki.load_roles()?;
         Ok(Arc::new(pki))
@@ -229,6 +229,10 @@ impl Engine for Pki {
             let answer = self.sign_request(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })
+    }
+
+    fn sign_certificates(self: Arc<Self>, call: Call, request: CertificatesRequest) -> Answer {
+        Box::pin(self.sign_requests(call, request))
     }
 
     fn maintain(self: Arc<Self>, call: Call) -> Answer {

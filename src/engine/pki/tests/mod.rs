@@ -1,5 +1,6 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
+mod batching;
 mod chaining;
 mod deltas;
 mod described;

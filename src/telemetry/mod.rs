@@ -27,7 +27,7 @@ use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
 pub use key_sets::KeySetFigures;
-pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal};
+pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal, TidyLabel};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
@@ -46,6 +46,8 @@ struct Inner {
     revocations: Counter,
     crls: Counter,
     ocsp: [Counter; OcspLabel::ALL.len()],
+    tidies: [Counter; TidyLabel::ALL.len()],
+    tidied: [Counter; 2],
     tokens_refused: Counter,
     connections: [Gauge; 2],
     connections_refused: [Counter; Refusal::ALL.len()],
@@ -69,6 +71,8 @@ impl Telemetry {
             revocations: counter(&recorder, list::REVOCATIONS, &[]),
             crls: counter(&recorder, list::CRLS, &[]),
             ocsp: OcspLabel::ALL.map(|label| counter(&recorder, list::OCSP, &[("result", label.label())])),
+            tidies: TidyLabel::ALL.map(|label| counter(&recorder, list::TIDIES, &[("result", label.label())])),
+            tidied: [list::CERTIFICATES_TIDIED, list::REVOCATIONS_TIDIED].map(|name| counter(&recorder, name, &[])),
             tokens_refused: counter(&recorder, list::TOKENS_REFUSED, &[]),
             connections: WIRES.map(|wire| gauge(&recorder, list::CONNECTIONS, &[("wire", wire.label())])),
             connections_refused: Refusal::ALL
@@ -136,6 +140,20 @@ impl Telemetry {
     /// An OCSP request was answered.
     pub fn ocsp_answered(&self, label: OcspLabel) {
         if let Some(counter) = self.0.ocsp.get(label as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Tidy removed so many certificates and revocations.
+    pub fn tidied(&self, certificates: u64, revocations: u64) {
+        let [of_certificates, of_revocations] = &self.0.tidied;
+        of_certificates.increment(certificates);
+        of_revocations.increment(revocations);
+    }
+
+    /// Tidy ended on a mount.
+    pub fn tidy_ended(&self, label: TidyLabel) {
+        if let Some(counter) = self.0.tidies.get(label as usize) {
             counter.increment(1);
         }
     }

@@ -38,6 +38,7 @@ mod sim;
 mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
+mod tidying;
 mod token;
 mod tokens;
 mod wrong_keys;

@@ -279,7 +279,8 @@ pub(super) fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<Signatu
     }
 }
 
-/// Runs `work` here, or on a thread that may block if it is long. At most two at a time for a mount: its CRL and files.
+/// Runs `work` here, or on a thread that may block if it is long. At most three at a time for a mount: its CRL, its files, and
+/// a step of tidying.
 pub(super) async fn off_worker<T: Send + 'static>(
     is_long: bool,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,

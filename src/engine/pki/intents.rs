@@ -179,6 +179,23 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
     Ok(())
 }
 
+/// Removes those of the next `step` unfinished certificates that ended before `ends_before` (Unix seconds): whoever might have
+/// one could do nothing with it. Answers the name of the last one looked at and how many went. Blocks for the disk.
+pub(super) fn tidy(
+    store: &Store,
+    records: &Records,
+    after: Option<&str>,
+    step: usize,
+    ends_before: u64,
+) -> Result<(Option<String>, usize), Fault> {
+    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), after, step)?;
+    let ended = found.iter().filter(|(_, intent)| intent.not_after < ends_before);
+    let writes: Vec<Write> = ended.map(|(name, _)| Write::Delete { key: records.unfinished(name) }).collect();
+    let removed = writes.len();
+    store.commit_now(writes)?;
+    Ok((found.into_iter().next_back().map(|(name, _)| name), removed))
+}
+
 /// `LIST certs/unfinished`.
 pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> {
     let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), None, LISTED)?;

@@ -63,6 +63,7 @@ mod sign_intermediate;
 mod signatory;
 mod signing_key;
 mod subject;
+mod tidy;
 mod upgrade;
 mod urls;
 mod usage;
@@ -97,6 +98,7 @@ use records::Records;
 use request::SignFields;
 use role::Role;
 use signing_key::KeySource;
+use tidy::{LastTidy, Tidy};
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -117,6 +119,7 @@ pub struct Pki {
     crls: Crls,
     crl_config: ArcSwap<CrlConfig>,
     responder: Responder,
+    tidy: Tidy,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
@@ -158,6 +161,7 @@ impl Pki {
         let authority = Authority::load(&store, &records)?;
         let crls = Crls::load(&store, &records)?;
         let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
+        let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,
@@ -171,6 +175,7 @@ impl Pki {
             crls,
             crl_config: ArcSwap::from_pointee(crl_config),
             responder: Responder::new(limits),
+            tidy: Tidy::new(last_tidy.time),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
         };
@@ -234,7 +239,12 @@ impl Engine for Pki {
         })
     }
 
+    fn stop(&self) {
+        self.tidy.stop();
+    }
+
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.stop();
         let mut writes = self.records.removal(&self.store)?;
         for (id, key) in &self.authority.load().registry.keys {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));

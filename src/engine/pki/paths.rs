@@ -55,6 +55,9 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "revoke-with-key", |pki, call, target| {
         to_the_end(async move { pki.revoke_with_key(&call, target.data).await })
     }),
+    row(Verb::Write, "tidy", |pki, call, target| to_the_end(pki.tidy(call, target.data))),
+    row(Verb::Read, "tidy-status", |pki, call, _| now(Ok(pki.tidy_status(&call)))),
+    row(Verb::Write, "tidy-cancel", |pki, call, _| now(Ok(pki.cancel_tidy(&call)))),
     row(Verb::Read, "crl/rotate", rotate_crls),
     row(Verb::Write, "crl/rotate", rotate_crls),
     row(Verb::Read, "crl/rotate-delta", rotate_delta_crls),

@@ -58,6 +58,11 @@ impl Records {
         self.key("config", "crl")
     }
 
+    /// When the mount was last tidied.
+    pub(super) fn last_tidy(&self) -> RecordKey {
+        self.key("config", "tidy")
+    }
+
     /// The URLs of the mount.
     pub(super) fn urls(&self) -> RecordKey {
         self.key("config", "urls")

@@ -132,7 +132,12 @@ impl Pki {
             )));
         }
         let (serial, now) = (certificate.serial, validity::now());
-        let revocation = Revocation { time: now, issuer: issuer.id().to_owned(), signer: issuer.signer().clone() };
+        let revocation = Revocation {
+            time: now,
+            issuer: issuer.id().to_owned(),
+            signer: issuer.signer().clone(),
+            not_after: Some(certificate.not_after),
+        };
         let mut writes = vec![Write::create_record(self.records.revocation(&serial), &revocation)?];
         if !is_stored {
             let value = certificate.der.to_vec();

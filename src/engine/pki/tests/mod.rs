@@ -12,6 +12,7 @@ mod ocsp;
 mod revoking;
 mod roots;
 mod signing_cas;
+mod tidying;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

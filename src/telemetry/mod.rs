@@ -14,6 +14,7 @@ mod pools;
 mod process;
 mod reloads;
 mod scopes;
+mod stored;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -56,6 +57,7 @@ struct Inner {
     reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
+    stored: stored::Stored,
     pools: scopes::Pools,
 }
 
@@ -83,6 +85,7 @@ impl Telemetry {
             reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),
+            stored: stored::Stored::default(),
             pools: scopes::Pools::default(),
             handle,
             recorder,
@@ -106,6 +109,7 @@ impl Telemetry {
         expositions.push(self.0.handle.render());
         expositions.push(self.0.histograms.render());
         expositions.push(self.0.key_sets.render());
+        expositions.push(self.0.stored.render());
         scopes::merge(&expositions)
     }
 
@@ -302,6 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_says_no_longer_what_it_has_leaves_no_line_behind() {
+        let telemetry = Telemetry::new();
+        telemetry.stored("root", "pki/", Some((7, 2)));
+        telemetry.stored("root", "old/", Some((1, 0)));
+        telemetry.stored("root", "old/", None);
+        let text = telemetry.render();
+        assert!(text.contains(r#"keyway_certificates_stored{namespace="root",mount="pki/"} 7"#), "{text}");
+        assert!(text.contains(r#"keyway_revocations_stored{namespace="root",mount="pki/"} 2"#), "{text}");
+        assert!(!text.contains("old/"), "{text}");
+    }
+
+    #[test]
     fn a_pool_that_is_gone_leaves_no_series_behind_and_the_others_stand_under_one_head() {
         let telemetry = Telemetry::new();
         let pools = ["one", "two"].map(|name| {
@@ -356,6 +372,7 @@ mod tests {
         pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
         pool.tenant("root").depth([1, 2, 3], 4);
         telemetry.key_sets(vec![key_set("k")]);
+        telemetry.stored("root", "pki/", Some((1, 1)));
         pool.lane_limits(4096, 1024);
         pool.lane_bytes_limits(1 << 27, 1 << 25);
         telemetry.library("dev").worker_started("keyway-dev", true);

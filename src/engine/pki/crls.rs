@@ -103,6 +103,12 @@ impl Crls {
     pub(super) fn time(&self, serial: &Serial) -> Option<u64> {
         self.0.load().values().find_map(|crl| crl.revoked.lock().time(serial))
     }
+
+    /// How many certificates are revoked.
+    pub(super) fn len(&self) -> usize {
+        self.0.load().values().map(|crl| crl.revoked.lock().len()).sum()
+    }
+
     /// Reads every revocation and every signer's last CRL. Also those of signers whose issuer is gone: it may be imported
     /// again, and numbers of CRLs never come twice.
     pub(super) fn load(store: &Store, records: &Records) -> Result<Crls, Fault> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::fetch::Page;
 use super::records::Records;
 use super::serial::Serial;
 use super::{LOAD_STEP, validity};
@@ -196,9 +197,11 @@ pub(super) fn tidy(
     Ok((found.into_iter().next_back().map(|(name, _)| name), removed))
 }
 
-/// `LIST certs/unfinished`.
-pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> {
-    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), None, LISTED)?;
+/// `LIST certs/unfinished`. `after` and `limit` take it in parts. Blocks for the disk.
+pub(super) fn list(store: &Store, records: &Records, data: &Data) -> Result<Response, Fault> {
+    let Page { after, limit } = Page::parse(data, LISTED)?;
+    let collection = records.collection("unfinished");
+    let found = store.read_all::<Intent>(records.namespace(), &collection, after.as_deref(), limit)?;
     if found.is_empty() {
         return Err(Fault::absent());
     }
@@ -214,11 +217,14 @@ pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> 
     let mut data = Data::new();
     data.insert("keys".into(), keys.into());
     data.insert("key_info".into(), info.into());
-    Ok(Response::data(data))
+    let warnings = if found.len() == limit { vec![Page::warning(limit)] } else { Vec::new() };
+    Ok(Response::with_warnings(data, warnings))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::config::{Pace, Storage};
     use crate::model::{Mount, MountConfig, Namespace};
@@ -273,13 +279,20 @@ mod tests {
         }
         let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
         store.commit(vec![certificate]).await.unwrap();
-        assert!(list(&store, &records).is_err());
+        let listed = |data: Value| list(&store, &records, data.as_object().unwrap());
+        assert!(listed(json!({})).is_err());
         settle(&store, &records, "pki/").unwrap();
         assert_eq!((count(&store, &records, "intents"), count(&store, &records, "unfinished")), (0, 1));
-        let Response::Data { data, .. } = list(&store, &records).unwrap() else { panic!("a list") };
+        let Response::Data { data, warnings, .. } = listed(json!({"list": "true"})).unwrap() else { panic!("a list") };
+        assert!(warnings.is_empty());
         assert_eq!(data["keys"], json!([lost.to_string()]));
         assert_eq!(data["key_info"][lost.to_string()]["issuer_id"], "i");
         settle(&store, &records, "pki/").unwrap();
         assert_eq!(count(&store, &records, "unfinished"), 1);
+        // A part that is full says so; behind the last there is nothing.
+        let Response::Data { warnings, .. } = listed(json!({"limit": 1})).unwrap() else { panic!("a list") };
+        assert!(warnings[0].contains("only 1 serial numbers"), "{warnings:?}");
+        assert!(listed(json!({"after": lost.to_string()})).is_err());
+        assert!(listed(json!({"after": "x"})).is_err_and(|fault| fault.to_string().contains("not a serial number")));
     }
 }

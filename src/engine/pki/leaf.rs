@@ -101,6 +101,9 @@ impl Pki {
             true => signed.store(&self.store, &self.records, Vec::new()).await?,
             false => signed.unstored(),
         };
+        if plan.is_stored {
+            self.counts.stored(&issued.serial());
+        }
         self.telemetry.certificate_issued();
         tracing::info!(
             serial = %issued.serial(), issuer = %issuer.id(), role, key = key.name(), mount = %call.mount.path,

@@ -25,6 +25,7 @@ mod defaults;
 mod edit;
 mod extensions;
 mod fetch;
+mod foreign_crl;
 mod format;
 mod import;
 mod intents;
@@ -59,6 +60,7 @@ mod san;
 mod self_issued;
 mod serial;
 mod sign;
+mod sign_crl;
 mod sign_intermediate;
 mod signatory;
 mod signing_key;
@@ -98,7 +100,7 @@ use records::Records;
 use request::SignFields;
 use role::Role;
 use signing_key::KeySource;
-use tidy::{LastTidy, Tidy};
+use tidy::{AutoTidy, Counts, LastTidy, Tidy};
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -120,6 +122,8 @@ pub struct Pki {
     crl_config: ArcSwap<CrlConfig>,
     responder: Responder,
     tidy: Tidy,
+    auto_tidy: ArcSwap<AutoTidy>,
+    counts: Counts,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
@@ -162,6 +166,7 @@ impl Pki {
         let crls = Crls::load(&store, &records)?;
         let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
         let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
+        let auto_tidy = store.read::<AutoTidy>(&records.auto_tidy())?.unwrap_or_default();
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,
@@ -176,6 +181,8 @@ impl Pki {
             crl_config: ArcSwap::from_pointee(crl_config),
             responder: Responder::new(limits),
             tidy: Tidy::new(last_tidy.time),
+            counts: Counts::new(&auto_tidy),
+            auto_tidy: ArcSwap::from_pointee(auto_tidy),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
         };
@@ -234,7 +241,9 @@ impl Engine for Pki {
             if self.publish_due.swap(false, Ordering::Relaxed) {
                 self.publish_all(&call).await;
             }
-            self.rebuild_due_crls(&call).await?;
+            self.keep_counts(&call);
+            let begun = self.tidy_if_due(&call).await;
+            self.rebuild_due_crls(&call).await.and(begun)?;
             Ok(Response::Empty.into())
         })
     }
@@ -245,6 +254,7 @@ impl Engine for Pki {
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
         self.stop();
+        self.telemetry.stored(&mount.namespace.to_string(), &mount.path, None);
         let mut writes = self.records.removal(&self.store)?;
         for (id, key) in &self.authority.load().registry.keys {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));

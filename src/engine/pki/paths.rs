@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::crl::off_worker;
 use super::fetch::Encoding::{Der, Pem};
 use super::fetch::Which::{Complete, Delta};
 use super::issuers::Update;
@@ -48,7 +49,9 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     public("cert/:", |pki, _, target| now(pki.read_certificate(&target.name))),
     public("cert/:/raw", |pki, _, target| now(pki.raw_certificate(&target.name))),
     public("cert/:/raw/pem", |pki, _, target| now(pki.raw_certificate_pem(&target.name))),
-    row(Verb::List, "certs/unfinished", |pki, _, _| now(intents::list(&pki.store, &pki.records))),
+    row(Verb::List, "certs/unfinished", |pki, _, target| {
+        answer(off_worker(true, move || intents::list(&pki.store, &pki.records, &target.data)))
+    }),
     row(Verb::List, "certs", |pki, _, target| answer(async move { pki.list_certificates(&target.data).await })),
     row(Verb::List, "certs/revoked", |pki, _, target| answer(async move { pki.list_revoked(&target.data).await })),
     row(Verb::Write, "revoke", |pki, call, target| to_the_end(async move { pki.revoke(&call, &target.data).await })),
@@ -88,6 +91,12 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     public("issuer/:/crl/delta/der", |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Der))),
     public("issuer/:/crl/delta/pem", |pki, _, target| now(pki.issuer_crl(&target.name, Delta, Pem))),
     row(Verb::Write, "issuer/:/revoke", |pki, call, target| to_the_end(pki.revoke_issuer(call, target.name))),
+    row(Verb::Write, "issuer/:/resign-crls", |pki, call, target| {
+        answer(async move { pki.resign_crls(&call, &target.name, &target.data).await })
+    }),
+    row(Verb::Write, "issuer/:/sign-revocation-list", |pki, call, target| {
+        answer(async move { pki.sign_revocation_list(&call, &target.name, target.data).await })
+    }),
     row(Verb::Write, "issuers/import/bundle", import_bundle),
     row(Verb::Write, "issuers/import/cert", import_bundle),
     row(Verb::Write, "config/ca", import_bundle),
@@ -138,6 +147,8 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(Verb::Write, "config/issuers", |pki, call, target| answer(pki.write_default_issuer(call, target.data))),
     row(Verb::Read, "config/keys", |pki, _, _| now(Ok(pki.read_default_key()))),
     row(Verb::Write, "config/keys", |pki, call, target| answer(pki.write_default_key(call, target.data))),
+    row(Verb::Read, "config/auto-tidy", |pki, _, _| now(Ok(pki.read_auto_tidy()))),
+    row(Verb::Write, "config/auto-tidy", |pki, _, target| answer(pki.write_auto_tidy(target.data))),
     row(Verb::Read, "config/cluster", |pki, _, _| now(Ok(pki.read_cluster()))),
     row(Verb::Write, "config/cluster", |pki, _, target| answer(pki.write_cluster(target.data))),
 ];

@@ -144,7 +144,12 @@ impl Pki {
             writes.push(Write::Put { key: self.records.certificate(&serial), version: 1, value });
         }
         let time = match self.store.commit(writes).await {
-            Ok(()) => now,
+            Ok(()) => {
+                if !is_stored {
+                    self.counts.stored(&serial);
+                }
+                now
+            }
             Err(Fault::InvalidRequest { .. }) => self.stored_time(&serial)?,
             Err(fault) => return Err(fault),
         };

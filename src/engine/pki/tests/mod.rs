@@ -1,6 +1,7 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
 mod chaining;
+mod combining;
 mod deltas;
 mod hostile;
 mod importing;

@@ -364,3 +364,89 @@ async fn what_cannot_be_asked_is_refused_and_what_is_not_here_does_nothing() {
     let status = desk.tidy(elsewhere).await;
     assert_eq!((&status["state"], &status["tidy_acme"]), (&json!("Finished"), &json!(true)));
 }
+
+async fn maintain(desk: &Desk) {
+    Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_comes_by_the_clock_and_restarts_neither_hasten_nor_postpone_it() {
+    let desk = Desk::with_root().await;
+    desk.plant(0..3, 73 * HOUR).await;
+    assert!(message(desk.write("config/auto-tidy", json!({"enabled": true})).await).contains("no tidy operations"));
+    let config = json!({"enabled": true, "tidy_cert_store": true, "interval_duration": "12h"});
+    let answer = desk.write("config/auto-tidy", config).await.unwrap();
+    assert_eq!((&answer["enabled"], &answer["interval_duration"]), (&json!(true), &json!(43_200)));
+    // The interval begins now.
+    maintain(&desk).await;
+    assert_eq!(desk.read("tidy-status").await.unwrap()["state"], "Inactive");
+    desk.pki.tidy.age(11 * HOUR);
+    maintain(&desk).await;
+    assert_eq!(desk.read("tidy-status").await.unwrap()["state"], "Inactive");
+    desk.pki.tidy.age(HOUR + 1);
+    maintain(&desk).await;
+    let status = desk.tidied().await;
+    assert_eq!((&status["state"], &status["cert_store_deleted_count"]), (&json!("Finished"), &json!(3)));
+    // It ran, so the next one waits again, also after a restart; a new mount waits a while whatever is due.
+    desk.plant(0..3, 73 * HOUR).await;
+    maintain(&desk).await;
+    assert_eq!(desk.tidied().await["time_started"], status["time_started"]);
+    let after = desk.restarted();
+    assert_eq!(after.read("config/auto-tidy").await.unwrap()["tidy_cert_store"], json!(true));
+    maintain(&after).await;
+    assert_eq!(after.read("tidy-status").await.unwrap()["state"], "Inactive");
+    let last = super::super::tidy::LastTidy { time: validity::now() - 13 * HOUR };
+    after.store.commit_now(vec![Write::put_record(after.pki.records.last_tidy(), &last).unwrap()]).unwrap();
+    let again = after.restarted();
+    maintain(&again).await;
+    assert_eq!(again.read("tidy-status").await.unwrap()["state"], "Inactive");
+    again.pki.tidy.age(900);
+    maintain(&again).await;
+    assert_eq!(again.tidied().await["cert_store_deleted_count"], json!(3));
+    let last = again.store.read::<super::super::tidy::LastTidy>(&again.pki.records.last_tidy()).unwrap().unwrap();
+    assert!(last.time + HOUR > validity::now());
+}
+
+/// Waits until the counts are whole; the status.
+async fn counted(desk: &Desk) -> Value {
+    let begun = Instant::now();
+    loop {
+        maintain(desk).await;
+        let status = desk.read("tidy-status").await.unwrap();
+        if status["warnings"] == json!([]) {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{status}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_counted_where_that_is_asked() {
+    let desk = Desk::with_root().await;
+    desk.plant(0..10, 73 * HOUR).await;
+    let of =
+        |status: &Value| [&status["current_cert_store_count"], &status["current_revoked_cert_count"]].map(Value::clone);
+    assert_eq!(of(&counted(&desk).await), [Value::Null, Value::Null]);
+    let refused = desk.write("config/auto-tidy", json!({"publish_stored_certificate_count_metrics": true})).await;
+    assert!(message(refused).contains("without first maintaining"));
+    let both = json!({"maintain_stored_certificate_counts": true, "publish_stored_certificate_count_metrics": true});
+    desk.write("config/auto-tidy", both).await.unwrap();
+    let before = desk.count("certs") as u64;
+    assert_eq!(of(&counted(&desk).await), [json!(before), json!(0)]);
+    let (_, serial) = desk.leaf("a.example").await;
+    desk.write("revoke", json!({ "serial_number": serial })).await.unwrap();
+    assert_eq!(of(&counted(&desk).await), [json!(before + 1), json!(1)]);
+    desk.revoke_planted(0..2);
+    desk.tidy(json!({"tidy_revoked_certs": true})).await;
+    desk.tidy(json!({"tidy_cert_store": true})).await;
+    assert_eq!(of(&counted(&desk).await), [json!(desk.count("certs")), json!(1)]);
+    assert_eq!(desk.count("certs") as u64, before + 1 - 10);
+    let shown = format!("keyway_certificates_stored{{namespace=\"root\",mount=\"pki/\"}} {}", desk.count("certs"));
+    assert!(desk.pki.telemetry.render().contains(&shown), "{}", desk.pki.telemetry.render());
+    let after = desk.restarted();
+    assert_eq!(of(&counted(&after).await), [json!(desk.count("certs")), json!(1)]);
+    after.write("config/auto-tidy", json!({"publish_stored_certificate_count_metrics": false})).await.unwrap();
+    maintain(&after).await;
+    assert!(!after.pki.telemetry.render().contains("keyway_certificates_stored{"));
+}

@@ -1,8 +1,10 @@
 //! Tidying: what has ended is removed from the store, from memory and from CRLs. `tidy`, `tidy-status`, `tidy-cancel`.
 //!
 //! It runs behind requests, one at a time for a mount: `run` is the work, `status` what is told of it, `targets` what it is to
-//! remove. It must not know who asks, or what a request under way needs: it removes nothing that anyone could still use.
+//! remove, `auto` when it comes by itself; `counts` is how much there is. It must not know who asks, or what a request under way needs: it removes nothing that anyone could still use.
 
+mod auto;
+mod counts;
 mod run;
 mod status;
 mod targets;
@@ -16,6 +18,8 @@ use crate::engine::Call;
 use crate::model::{Data, Fault, Fields, Response};
 use crate::store::{Versioned, Write};
 use crate::telemetry::TidyLabel;
+pub(super) use auto::AutoTidy;
+pub(super) use counts::Counts;
 use run::Run;
 use status::Halt;
 pub(super) use status::Tidy;
@@ -64,7 +68,8 @@ impl Pki {
     pub(super) fn tidy_status(&self, call: &Call) -> Response {
         let mut data = self.tidy.show();
         data.insert("internal_backend_uuid".into(), call.mount.uuid.as_str().into());
-        Response::data(data)
+        let warnings = self.show_counts(&mut data);
+        Response::with_warnings(data, warnings)
     }
 
     /// `POST tidy-cancel`.

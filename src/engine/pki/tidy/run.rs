@@ -265,7 +265,7 @@ impl Pki {
 
     fn tidy_certificates(&self, after: Option<&str>, ends_before: u64) -> Result<Step, Fault> {
         let page = self.store.scan(self.records.namespace(), &self.records.collection("certs"), after, STEP)?;
-        let (mut step, mut writes) = (Step::default(), Vec::new());
+        let (mut step, mut writes, mut gone) = (Step::default(), Vec::new(), Vec::new());
         for (name, record) in &page {
             let found = Serial::parse(name).zip(x509::not_after(&record.value));
             let Some((serial, end)) = found else {
@@ -275,10 +275,12 @@ impl Pki {
             if end < ends_before {
                 writes.extend(self.keep_end(&serial, end)?);
                 writes.push(Write::Delete { key: self.records.certificate(&serial) });
-                step.tally.certificates += 1;
+                gone.push(serial);
             }
         }
         self.store.commit_now(writes)?;
+        gone.iter().for_each(|serial| self.counts.removed(serial));
+        step.tally.certificates = gone.len() as u64;
         step.last = last_of(page);
         Ok(step)
     }
@@ -302,11 +304,15 @@ impl Pki {
         let page = self.store.read_all::<Revocation>(namespace, &collection, after, STEP)?;
         let (mut step, mut writes) = (Step::default(), Vec::new());
         let mut gone: BTreeMap<SignerId, Vec<Serial>> = BTreeMap::new();
+        let mut uncounted = Vec::new();
         for (name, revocation) in &page {
             let end = if targets.tidy_revoked_certs { self.end_of(name, revocation)? } else { None };
             let found = Serial::parse(name).zip(end);
             if let Some((serial, end)) = found.filter(|(_, end)| *end < ends_before) {
                 if !self.makes_crls(&revocation.signer) || self.crls.of(&revocation.signer).has_listed(&serial, end) {
+                    if self.counts.are_kept() && self.store.get(&self.records.certificate(&serial))?.is_some() {
+                        uncounted.push(serial);
+                    }
                     writes.push(Write::Delete { key: self.records.revocation(&serial) });
                     writes.push(Write::Delete { key: self.records.certificate(&serial) });
                     gone.entry(revocation.signer.clone()).or_default().push(serial);
@@ -321,6 +327,7 @@ impl Pki {
             }
         }
         self.store.commit_now(writes)?;
+        uncounted.iter().for_each(|serial| self.counts.removed(serial));
         for (signer, serials) in gone {
             let own = self.crls.of(&signer);
             let mut revoked = own.revoked.lock();

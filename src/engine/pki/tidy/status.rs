@@ -106,12 +106,17 @@ struct State {
     is_over: bool,
     /// When the last one began or ended well, in Unix seconds; 0 if that never was.
     last: u64,
+    /// When the mount was loaded, in Unix seconds.
+    started: u64,
+    /// Before this time none comes by itself; once it was asked for.
+    not_before: Option<u64>,
 }
 
 impl Tidy {
     /// None was under way yet; the last one that the store knows of began or ended then.
     pub(in crate::engine::pki) fn new(last: u64) -> Tidy {
-        Tidy(Mutex::new(State { status: None, cancel: None, is_over: false, last }))
+        let started = validity::now();
+        Tidy(Mutex::new(State { status: None, cancel: None, is_over: false, last, started, not_before: None }))
     }
 
     /// Begins one; its receiver tells when it is to stop. `None` while there is another.
@@ -170,6 +175,31 @@ impl Tidy {
     pub(in crate::engine::pki) fn stop(&self) {
         self.0.lock().is_over = true;
         self.cancel();
+    }
+
+    /// When the last one began or ended well, in Unix seconds; 0 if that never was.
+    pub(super) fn last(&self) -> u64 {
+        self.0.lock().last
+    }
+
+    /// Whether the mount was loaded long enough before `now`: past the time that `choose` makes, once, of when it was.
+    pub(super) fn has_settled(&self, now: u64, choose: impl FnOnce(u64) -> Result<u64, Fault>) -> Result<bool, Fault> {
+        let mut state = self.0.lock();
+        let not_before = match state.not_before {
+            Some(time) => time,
+            None => choose(state.started)?,
+        };
+        state.not_before = Some(not_before);
+        Ok(now >= not_before)
+    }
+
+    /// For tests: as if the mount had been loaded, and last tidied, so much earlier.
+    #[cfg(test)]
+    pub(in crate::engine::pki) fn age(&self, seconds: u64) {
+        let mut state = self.0.lock();
+        state.last = state.last.saturating_sub(seconds);
+        state.started = state.started.saturating_sub(seconds);
+        state.not_before = state.not_before.map(|time| time.saturating_sub(seconds));
     }
 
     /// Notes when one began or ended well, in Unix seconds.

@@ -158,7 +158,7 @@ fn pause(fields: &mut Fields<'_>) -> Result<Option<Duration>, Fault> {
 }
 
 /// A span as Go writes it, and so Vault: `0s`, `1.5ms`, `1m40s`.
-fn go_text(span: Duration) -> String {
+pub(super) fn go_text(span: Duration) -> String {
     let fraction = |whole: u128, part: u128, digits: usize, unit: &str| {
         let text = format!("{whole}.{part:0digits$}");
         format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))

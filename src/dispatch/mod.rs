@@ -87,6 +87,11 @@ impl Dispatch {
         }
     }
 
+    /// Stops what engines do behind requests: the daemon drains.
+    pub fn stop(&self) {
+        self.engines.stop();
+    }
+
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         self.authorize(&operation)?;

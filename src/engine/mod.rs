@@ -116,6 +116,9 @@ pub trait Engine: Send + Sync {
         Box::pin(async { Ok(crate::model::Response::Empty.into()) })
     }
 
+    /// Stops what it does behind requests, and begins no more of it: the daemon drains.
+    fn stop(&self) {}
+
     /// The changes that remove this mount's records, made once nothing leads to the mount any more.
     fn removal(&self, mount: &Mount) -> Result<Vec<crate::store::Write>, Fault>;
 }

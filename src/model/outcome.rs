@@ -75,6 +75,11 @@ pub enum Response {
         /// Whether Vault repeats each member of `data` at the top level on this path.
         mirrored: bool,
     },
+    /// Begun, and going on behind the answer (HTTP 202): Vault's envelope without data.
+    Accepted {
+        /// What is to be known of it.
+        warnings: Vec<String>,
+    },
     /// Data in Vault's envelope, of a request that failed in part: a batch.
     Failed {
         /// HTTP status.

@@ -160,6 +160,31 @@ impl OcspLabel {
     }
 }
 
+/// How a tidying ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TidyLabel {
+    /// It came to its end.
+    Finished,
+    /// It was told to stop, by a client or by the daemon's or the mount's end.
+    Cancelled,
+    /// It failed.
+    Failed,
+}
+
+impl TidyLabel {
+    /// Every label.
+    pub const ALL: [TidyLabel; 3] = [TidyLabel::Finished, TidyLabel::Cancelled, TidyLabel::Failed];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            TidyLabel::Finished => "finished",
+            TidyLabel::Cancelled => "cancelled",
+            TidyLabel::Failed => "failed",
+        }
+    }
+}
+
 /// Why a connection was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {

@@ -41,6 +41,7 @@ mod sim;
 mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
+mod tidying;
 mod token;
 mod tokens;
 mod transit_certificates;

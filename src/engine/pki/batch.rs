@@ -109,7 +109,7 @@ impl Desk {
                 false => Ok(all.into_iter().map(Signed::unstored).collect()),
             }
         });
-        let tell = |issued| pki.certified(&self.call, signatory, &self.role, issued, Vec::new());
+        let tell = |issued| pki.certified(&self.call, signatory, &self.role, issued, is_stored, Vec::new());
         issued.await.into_iter().map(|issued| issued.map(tell)).collect()
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::fetch::Page;
 use super::records::Records;
 use super::serial::Serial;
 use super::{LOAD_STEP, validity};
@@ -184,9 +185,28 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
     Ok(())
 }
 
-/// `LIST certs/unfinished`.
-pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> {
-    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), None, LISTED)?;
+/// Removes those of the next `step` unfinished certificates that ended before `ends_before` (Unix seconds): whoever might have
+/// one could do nothing with it. Answers the name of the last one looked at and how many went. Blocks for the disk.
+pub(super) fn tidy(
+    store: &Store,
+    records: &Records,
+    after: Option<&str>,
+    step: usize,
+    ends_before: u64,
+) -> Result<(Option<String>, usize), Fault> {
+    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), after, step)?;
+    let ended = found.iter().filter(|(_, intent)| intent.not_after < ends_before);
+    let writes: Vec<Write> = ended.map(|(name, _)| Write::Delete { key: records.unfinished(name) }).collect();
+    let removed = writes.len();
+    store.commit_now(writes)?;
+    Ok((found.into_iter().next_back().map(|(name, _)| name), removed))
+}
+
+/// `LIST certs/unfinished`. `after` and `limit` take it in parts. Blocks for the disk.
+pub(super) fn list(store: &Store, records: &Records, data: &Data) -> Result<Response, Fault> {
+    let Page { after, limit } = Page::parse(data, LISTED)?;
+    let collection = records.collection("unfinished");
+    let found = store.read_all::<Intent>(records.namespace(), &collection, after.as_deref(), limit)?;
     if found.is_empty() {
         return Err(Fault::absent());
     }
@@ -202,11 +222,14 @@ pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> 
     let mut data = Data::new();
     data.insert("keys".into(), keys.into());
     data.insert("key_info".into(), info.into());
-    Ok(Response::data(data))
+    let warnings = if found.len() == limit { vec![Page::warning(limit)] } else { Vec::new() };
+    Ok(Response::with_warnings(data, warnings))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::config::{Pace, Storage};
     use crate::model::{Mount, MountConfig, Namespace};
@@ -261,13 +284,20 @@ mod tests {
         assert_eq!(count(&store, &records, "intents"), 1);
         let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
         store.commit(vec![certificate]).await.unwrap();
-        assert!(list(&store, &records).is_err());
+        let listed = |data: Value| list(&store, &records, data.as_object().unwrap());
+        assert!(listed(json!({})).is_err());
         settle(&store, &records, "pki/").unwrap();
         assert_eq!((count(&store, &records, "intents"), count(&store, &records, "unfinished")), (0, 1));
-        let Response::Data { data, .. } = list(&store, &records).unwrap() else { panic!("a list") };
+        let Response::Data { data, warnings, .. } = listed(json!({"list": "true"})).unwrap() else { panic!("a list") };
+        assert!(warnings.is_empty());
         assert_eq!(data["keys"], json!([lost.to_string()]));
         assert_eq!(data["key_info"][lost.to_string()]["issuer_id"], "i");
         settle(&store, &records, "pki/").unwrap();
         assert_eq!(count(&store, &records, "unfinished"), 1);
+        // A part that is full says so; behind the last there is nothing.
+        let Response::Data { warnings, .. } = listed(json!({"limit": 1})).unwrap() else { panic!("a list") };
+        assert!(warnings[0].contains("only 1 serial numbers"), "{warnings:?}");
+        assert!(listed(json!({"after": lost.to_string()})).is_err());
+        assert!(listed(json!({"after": "x"})).is_err_and(|fault| fault.to_string().contains("not a serial number")));
     }
 }

@@ -130,7 +130,7 @@ impl Pki {
             true => signed.store(&self.store, &self.records, Vec::new()).await?,
             false => signed.unstored(),
         };
-        Ok(self.certified(call, signatory, role, issued, warnings))
+        Ok(self.certified(call, signatory, role, issued, is_stored, warnings))
     }
 
     /// Counts a certificate that may be answered, and tells of it.
@@ -140,8 +140,12 @@ impl Pki {
         signatory: &Signatory,
         role: &str,
         issued: Issued,
+        is_stored: bool,
         warnings: Vec<String>,
     ) -> Certified {
+        if is_stored {
+            self.counts.stored(&issued.serial());
+        }
         self.telemetry.certificate_issued();
         tracing::info!(
             serial = %issued.serial(), issuer = %signatory.issuer.id(), role, key = signatory.key.name(),

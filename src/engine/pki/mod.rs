@@ -27,6 +27,7 @@ mod edit;
 mod extensions;
 mod fetch;
 mod fields;
+mod foreign_crl;
 mod format;
 mod import;
 mod intents;
@@ -62,11 +63,13 @@ mod san;
 mod self_issued;
 mod serial;
 mod sign;
+mod sign_crl;
 mod sign_intermediate;
 mod signatory;
 mod signing_key;
 mod strangers;
 mod subject;
+mod tidy;
 mod upgrade;
 mod urls;
 mod usage;
@@ -104,6 +107,7 @@ use request::SignFields;
 use role::Role;
 use signing_key::KeySource;
 pub use strangers::{holds_key_of, imported_certificates, is_ocsp_request, pem_request, requested_key};
+use tidy::{AutoTidy, Counts, LastTidy, Tidy};
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -124,6 +128,9 @@ pub struct Pki {
     crls: Crls,
     crl_config: ArcSwap<CrlConfig>,
     responder: Responder,
+    tidy: Tidy,
+    auto_tidy: ArcSwap<AutoTidy>,
+    counts: Counts,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
@@ -163,6 +170,8 @@ impl Pki {
         let authority = Authority::load(&store, &records)?;
         let crls = Crls::load(&store, &records)?;
         let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
+        let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
+        let auto_tidy = store.read::<AutoTidy>(&records.auto_tidy())?.unwrap_or_default();
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,
@@ -176,6 +185,9 @@ impl Pki {
             crls,
             crl_config: ArcSwap::from_pointee(crl_config),
             responder: Responder::new(limits),
+            tidy: Tidy::new(last_tidy.time),
+            counts: Counts::new(&auto_tidy),
+            auto_tidy: ArcSwap::from_pointee(auto_tidy),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
             batch_items: limits.batch_items,
@@ -240,12 +252,20 @@ impl Engine for Pki {
             if self.publish_due.swap(false, Ordering::Relaxed) {
                 self.publish_all(&call).await;
             }
-            self.rebuild_due_crls(&call).await?;
+            self.keep_counts(&call);
+            let begun = self.tidy_if_due(&call).await;
+            self.rebuild_due_crls(&call).await.and(begun)?;
             Ok(Response::Empty.into())
         })
     }
 
+    fn stop(&self) {
+        self.tidy.stop();
+    }
+
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.stop();
+        self.telemetry.stored(&mount.namespace.to_string(), &mount.path, None);
         let mut writes = self.records.removal(&self.store)?;
         for (id, key) in &self.authority.load().registry.keys {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));

@@ -146,14 +146,24 @@ impl Pki {
             )));
         }
         let (serial, now) = (certificate.serial, validity::now());
-        let revocation = Revocation { time: now, issuer: issuer.id().to_owned(), signer: issuer.signer().clone() };
+        let revocation = Revocation {
+            time: now,
+            issuer: issuer.id().to_owned(),
+            signer: issuer.signer().clone(),
+            not_after: Some(certificate.not_after),
+        };
         let mut writes = vec![Write::create_record(self.records.revocation(&serial), &revocation)?];
         if !is_stored {
             let value = certificate.der.to_vec();
             writes.push(Write::Put { key: self.records.certificate(&serial), version: 1, value });
         }
         let time = match self.store.commit(writes).await {
-            Ok(()) => now,
+            Ok(()) => {
+                if !is_stored {
+                    self.counts.stored(&serial);
+                }
+                now
+            }
             Err(Fault::InvalidRequest { .. }) => self.stored_time(&serial)?,
             Err(fault) => return Err(fault),
         };

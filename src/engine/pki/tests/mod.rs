@@ -2,6 +2,7 @@
 
 mod batching;
 mod chaining;
+mod combining;
 mod deltas;
 mod described;
 mod hostile;
@@ -14,6 +15,7 @@ mod ocsp;
 mod revoking;
 mod roots;
 mod signing_cas;
+mod tidying;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

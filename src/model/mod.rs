@@ -35,8 +35,8 @@ pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicK
 pub use mount::{Mount, MountConfig};
 pub use namespace::Namespace;
 pub use operation::{
-    Body, Capability, CertificateRequest, Data, DecryptRequest, EncryptRequest, MacRequest, Operation, Request,
-    SignRequest, Verb, VerifyRequest,
+    Body, Capability, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest,
+    Operation, Request, SignRequest, Verb, VerifyRequest,
 };
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::{Secret, SecretBytes, wiped};

@@ -82,9 +82,10 @@ pub(super) struct Rounds {
     /// Length of one side of a round, in milliseconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=60_000))]
     pub(super) round_ms: u64,
-    /// Items of one request, for -what batches.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub(super) items: u16,
+    /// With -what certificates and batches: so many in each call, answered together; by default 1 and 1000. The latency is that
+    /// of a call.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(super) batch: Option<u16>,
 }
 
 /// Streams: latency and shares.

@@ -55,6 +55,9 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     if streams && what != What::Streams {
         return Err(Failure::usage("-stream and -rate are for -what streams alone"));
     }
+    if args.rounds.batch.is_some() && !matches!(what, What::Certificates | What::Batches) {
+        return Err(Failure::usage("-batch is for -what certificates and batches alone"));
+    }
     let own = args.token.library.is_none() && args.token.members.is_empty();
     let claimed = if own { dev::Home::claim(HOME, PREFIX)? } else { private_folder()? };
     let home = claimed.0.clone();

@@ -17,7 +17,7 @@ const OCSP_BYTES_MIN: usize = 100;
 pub(super) struct HttpWork {
     asks: Vec<Ask>,
     /// What one answer counts for.
-    pub(super) pieces: u64,
+    pub(super) pieces: u16,
     is_good: fn(&Answer) -> bool,
 }
 
@@ -79,7 +79,7 @@ impl HttpWork {
 
     fn batch(path: String, data: &Value, items: u16) -> HttpWork {
         let asks = vec![Ask::new(Verb::Write, path, data)];
-        HttpWork { asks, pieces: items.into(), is_good: |answer| !has(&answer.body, b"\"error\"") }
+        HttpWork { asks, pieces: items, is_good: |answer| !has(&answer.body, b"\"error\"") }
     }
 
     /// Asks for the `number`th; answers whether what came is good.

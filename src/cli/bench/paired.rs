@@ -24,6 +24,8 @@ use crate::wire::proto;
 
 /// Rounds that are run before those that count.
 const WARM_UP: u16 = 2;
+/// Items of a batch of Transit, where the arguments do not say.
+const BATCH: u16 = 1000;
 
 /// Keyway and the bare token, or the echo, in turns.
 pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) -> Result<Vec<Measurement>, Failure> {
@@ -53,7 +55,7 @@ pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) ->
     }
     if what == What::Batches && target.may_generate() {
         let name = runtime()?.block_on(prepared.cipher())?;
-        let asked = Asked::Http(HttpWork::encrypt(name, args.rounds.items));
+        let asked = Asked::Http(HttpWork::encrypt(name, args.rounds.batch.unwrap_or(BATCH)));
         measured.extend(against_http(args, &child, "aes256", &asked, ("single", HttpWork::encrypt(name, 1)))?);
     }
     Ok(measured)
@@ -94,7 +96,9 @@ impl Asked {
 
     async fn run(&self, load: Load, connected: &Connected, span: Duration) -> Result<Ran, Failure> {
         match (self, connected) {
-            (Asked::Framed(work), Connected::Framed(clients)) => Ran::of(ask(load, clients, work, span).await?),
+            (Asked::Framed(work), Connected::Framed(clients)) => {
+                Ok(Ran::of(ask(load, clients, work, span).await?)?.times(work.each()))
+            }
             (Asked::Http(work), Connected::Http(clients)) => {
                 let tally = closed::run(load, span, |client, number| work.ask(&clients[client], number)).await?;
                 Ok(Ran::of(tally)?.times(work.pieces))
@@ -113,11 +117,14 @@ async fn asked(
     home: &Path,
 ) -> Result<Asked, Failure> {
     Ok(match what {
-        What::Certificates => Asked::Framed(prepared.authority("", key, home).await?),
+        What::Certificates => {
+            let work = prepared.authority("", key, home).await?;
+            Asked::Framed(work.batched(args.rounds.batch.unwrap_or(1)))
+        }
         What::Issue => Asked::Http(prepared.issuing(key, home).await?),
         What::Ocsp => Asked::Http(prepared.ocsp(key, Nonce::None, home).await?),
         What::OcspNonce => Asked::Http(prepared.ocsp(key, Nonce::Each, home).await?),
-        What::Batches => Asked::Http(HttpWork::sign(key, args.rounds.items)),
+        What::Batches => Asked::Http(HttpWork::sign(key, args.rounds.batch.unwrap_or(BATCH))),
         What::Sign | What::Echo | What::Overhead | What::Footprint | What::Stored | What::Streams => {
             Asked::Framed(Work::sign(key))
         }

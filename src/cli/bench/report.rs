@@ -144,7 +144,7 @@ pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measur
             What::Sign | What::Footprint | What::Stored | What::Streams => "sign",
         };
         let body = json!({
-            "what": name, "rounds": rounds, "round_ms": round_ms,
+            "what": name, "rounds": rounds, "round_ms": round_ms, "batch": args.rounds.batch,
             "measured": measured.iter().map(Measurement::value).collect::<Vec<_>>(),
         });
         return output::print(format, &body);

@@ -31,11 +31,9 @@ impl Ran {
         Ok(Ran { done: tally.done, per_second: tally.per_second(), latency: tally.latency })
     }
 
-    /// Counts each answer for so many.
-    pub(super) fn times(self, pieces: u64) -> Ran {
-        #[expect(clippy::cast_precision_loss, reason = "a rate, for people")]
-        let per_second = self.per_second * pieces as f64;
-        Ran { done: self.done * pieces, per_second, ..self }
+    /// The same, where each request was for so many things.
+    pub(super) fn times(self, each: u16) -> Ran {
+        Ran { done: self.done * u64::from(each), per_second: self.per_second * f64::from(each), ..self }
     }
 }
 

@@ -22,6 +22,34 @@ const LIST_DEFAULT: usize = 100_000;
 /// Serial numbers read from the store before others get their turn.
 const LIST_STEP: usize = 500;
 
+/// Which part of a list of serial numbers is asked for.
+pub(super) struct Page {
+    /// The record it begins behind.
+    pub(super) after: Option<String>,
+    /// How many there are at most.
+    pub(super) limit: usize,
+}
+
+impl Page {
+    /// Reads `after` and `limit`, which is `most` where it is not named, and never more.
+    pub(super) fn parse(data: &Data, most: usize) -> Result<Page, Fault> {
+        let mut fields = Fields::new(data);
+        let after = fields.filled("after")?;
+        let no_serial = || Fault::invalid("after is not a serial number");
+        let after = after.map(|text| Serial::parse(&text).ok_or_else(no_serial)).transpose()?;
+        let limit = match fields.integer("limit")? {
+            None | Some(..=0) => most,
+            Some(limit) => usize::try_from(limit).unwrap_or(most).min(most),
+        };
+        Ok(Page { after: after.map(|serial| serial.record_name()), limit })
+    }
+
+    /// What to say where there may be more than the `listed` ones.
+    pub(super) fn warning(listed: usize) -> String {
+        format!("only {listed} serial numbers are listed; ask again with \"after\" set to the last of them")
+    }
+}
+
 /// How a CRL is written outside JSON.
 #[derive(Clone, Copy)]
 pub(super) enum Encoding {
@@ -153,20 +181,7 @@ impl Pki {
     }
 
     async fn list_serials(&self, kind: &str, data: &Data) -> Result<Response, Fault> {
-        let mut fields = Fields::new(data);
-        // The query that made this a list.
-        fields.value("list");
-        let after = fields.filled("after")?;
-        let mut last = after
-            .map(|text| {
-                let serial = Serial::parse(&text);
-                serial.map(|serial| serial.record_name()).ok_or_else(|| Fault::invalid("after is not a serial number"))
-            })
-            .transpose()?;
-        let limit = match fields.integer("limit")? {
-            None | Some(..=0) => LIST_DEFAULT,
-            Some(limit) => usize::try_from(limit).unwrap_or(LIST_DEFAULT).min(LIST_DEFAULT),
-        };
+        let Page { after: mut last, limit } = Page::parse(data, LIST_DEFAULT)?;
         let collection = self.records.collection(kind);
         let mut keys = Vec::new();
         while keys.len() < limit {
@@ -183,9 +198,7 @@ impl Pki {
         if keys.is_empty() {
             return Err(Fault::absent());
         }
-        let warnings = last.map(|_| {
-            format!("only {} serial numbers are listed; ask again with \"after\" set to the last of them", keys.len())
-        });
+        let warnings = last.map(|_| Page::warning(keys.len()));
         let mut data = Data::new();
         data.insert("keys".into(), keys.into());
         Ok(Response::with_warnings(data, warnings.into_iter().collect()))

@@ -258,3 +258,62 @@ pub(super) const CLUSTER: &[Field] = &[
     Field::text("path", "The URL of the mount."),
     Field::text("aia_path", "The URL of the mount for certificates to name."),
 ];
+
+/// A CRL that is not the mount's own.
+pub(super) const CRL_WISH: &[Field] = &[
+    Field::integer("crl_number", "Its number.").or(Number(0)),
+    Field::integer("delta_crl_base_number", "The number of the CRL it is a delta to; -1 for a complete one.")
+        .or(Number(-1)),
+    Field::duration("next_update", "How long it is good for.").or(Text("72h")),
+    Field::text("format", "How it is written.").or(Text("pem")).one_of(&["pem", "der"]),
+];
+
+/// CRLs to put together.
+pub(super) const CRLS: &[Field] = &[Field::list("crls", "CRLs in PEM.").required()];
+
+/// What a CRL is to list.
+pub(super) const CRL_ENTRIES: &[Field] = &[
+    Field::objects("revoked_certs", REVOKED_CERTIFICATE, "The entries."),
+    Field::objects("extensions", CRL_EXTENSION, "Extensions of the CRL."),
+];
+const REVOKED_CERTIFICATE: &[Field] = &[
+    Field::text("serial_number", "The certificate's serial number."),
+    Field::text("revocation_time", "When it was revoked, as RFC 3339 has it or in Unix seconds."),
+    Field::objects("extensions", CRL_EXTENSION, "Extensions of the entry."),
+];
+const CRL_EXTENSION: &[Field] = &[
+    Field::text("id", "The extension's OID."),
+    Field::boolean("critical", "Whether it is critical.").or(Boolean(false)),
+    Field::text("value", "DER of its value, in base64."),
+];
+
+/// What is tidied.
+pub(super) const TIDY: &[Field] = &[
+    Field::boolean("tidy_cert_store", "Expired certificates."),
+    Field::boolean("tidy_revoked_certs", "Revocations of expired certificates."),
+    Field::boolean("tidy_revoked_cert_issuer_associations", "Revocations whose issuer is not known."),
+    Field::boolean("tidy_expired_issuers", "Expired issuers, but for the default one."),
+    Field::boolean("tidy_move_legacy_ca_bundle", "Of no account here."),
+    Field::boolean("tidy_revocation_queue", "Of no account here."),
+    Field::boolean("tidy_cross_cluster_revoked_certs", "Of no account here."),
+    Field::boolean("tidy_acme", "Of no account here."),
+    Field::boolean("tidy_cmpv2_nonce_store", "Of no account here."),
+    Field::boolean("tidy_cert_metadata", "Not possible."),
+    Field::duration("safety_buffer", "How long after its end a certificate stays.").or(Text("72h")),
+    Field::duration("issuer_safety_buffer", "How long after its end an issuer stays.").or(Text("8760h")),
+    Field::duration("revocation_queue_safety_buffer", "Of no account here.").or(Text("48h")),
+    Field::duration("acme_account_safety_buffer", "Of no account here.").or(Text("720h")),
+    Field::duration("pause_duration", "A pause between certificates.").or(Text("0s")),
+];
+/// An older name of `tidy_revoked_certs`.
+pub(super) const TIDY_OLD: &[Field] = &[Field::boolean("tidy_revocation_list", "As tidy_revoked_certs.")];
+
+/// Tidying by the clock.
+pub(super) const AUTO_TIDY: &[Field] = &[
+    Field::boolean("enabled", "Whether it is done."),
+    Field::duration("interval_duration", "How often.").or(Text("12h")),
+    Field::duration("min_startup_backoff_duration", "How long after a start at least.").or(Text("5m")),
+    Field::duration("max_startup_backoff_duration", "How long after a start at most.").or(Text("15m")),
+    Field::boolean("maintain_stored_certificate_counts", "Counts certificates."),
+    Field::boolean("publish_stored_certificate_count_metrics", "Shows the counts as metrics."),
+];

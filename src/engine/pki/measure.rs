@@ -36,7 +36,8 @@ impl Filling {
         certificate: &[u8],
         issuer: &[u8],
     ) -> Result<Filling, Fault> {
-        let own = X509::parse(certificate, "the certificate")?.serial.bytes().to_vec();
+        let parsed = X509::parse(certificate, "the certificate")?;
+        let (own, not_after) = (parsed.serial.bytes().to_vec(), Some(parsed.not_after));
         let start = certificate.windows(own.len()).position(|window| window == own);
         let start = start.filter(|_| own.len() == SERIAL);
         let start = start.ok_or_else(|| Fault::internal("the serial number of the certificate is too short"))?;
@@ -46,7 +47,7 @@ impl Filling {
             records: Records::of(namespace, uuid),
             certificate: certificate.to_vec(),
             serial: start..start + own.len(),
-            revocation: Revocation { time: validity::now(), issuer: String::new(), signer },
+            revocation: Revocation { time: validity::now(), issuer: String::new(), signer, not_after },
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::crl::off_worker;
 use super::fetch::Encoding::{Der, Pem};
 use super::fetch::Which::{Complete, Delta};
 use super::fetch::{DER_CERTIFICATE, DER_CRL, PEM_CHAIN, PEM_CRL};
@@ -137,9 +138,10 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(read("cert/:serial/raw/pem", "A certificate in PEM.").public().answers(PEM_CHAIN), |pki, _, target| {
         now(pki.raw_certificate_pem(&target.name))
     }),
-    row(list("certs/unfinished", "Lists serial numbers begun with and not ended."), |pki, _, _| {
-        now(intents::list(&pki.store, &pki.records))
-    }),
+    row(
+        list("certs/unfinished", "Lists serial numbers begun with and not ended.").takes(&[fields::PAGE]),
+        |pki, _, target| answer(off_worker(true, move || intents::list(&pki.store, &pki.records, &target.data))),
+    ),
     row(list("certs", "Lists the serial numbers of certificates.").takes(&[fields::PAGE]), |pki, _, target| {
         answer(async move { pki.list_certificates(&target.data).await })
     }),
@@ -220,6 +222,16 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(
         write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs."),
         |pki, call, target| to_the_end(pki.revoke_issuer(call, target.name)),
+    ),
+    row(
+        write("issuer/:issuer_ref/resign-crls", "Makes one CRL of the entries of several of the issuer's.")
+            .takes(&[fields::CRL_WISH, fields::CRLS]),
+        |pki, call, target| answer(async move { pki.resign_crls(&call, &target.name, &target.data).await }),
+    ),
+    row(
+        write("issuer/:issuer_ref/sign-revocation-list", "Makes a CRL of what the request lists.")
+            .takes(&[fields::CRL_WISH, fields::CRL_ENTRIES]),
+        |pki, call, target| answer(async move { pki.sign_revocation_list(&call, &target.name, target.data).await }),
     ),
     row(
         write("issuers/import/bundle", "Adds the certificates of a bundle as issuers.").takes(&[fields::BUNDLE]),
@@ -383,7 +395,18 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         write("intermediate/set-signed", "Adds the certificate that came back for a request.").takes(&[fields::SIGNED]),
         |pki, call, target| to_the_end(pki.set_signed(call, target.data)),
     ),
+    row(
+        write("tidy", "Begins to remove what has ended.").takes(&[fields::TIDY, fields::TIDY_OLD]),
+        |pki, call, target| to_the_end(pki.tidy(call, target.data)),
+    ),
+    row(read("tidy-status", "How the last tidy went, or goes."), |pki, call, _| now(Ok(pki.tidy_status(&call)))),
+    row(write("tidy-cancel", "Ends the tidy that runs."), |pki, call, _| now(Ok(pki.cancel_tidy(&call)))),
     // Configuration.
+    row(read("config/auto-tidy", "Reads what is tidied by the clock."), |pki, _, _| now(Ok(pki.read_auto_tidy()))),
+    row(
+        write("config/auto-tidy", "Changes what is tidied by the clock.").takes(&[fields::AUTO_TIDY, fields::TIDY]),
+        |pki, _, target| answer(pki.write_auto_tidy(target.data)),
+    ),
     row(read("config/crl", "Reads how CRLs and OCSP responses are made."), |pki, _, _| now(Ok(pki.read_crl_config()))),
     row(
         write("config/crl", "Changes how CRLs and OCSP responses are made.").takes(&[fields::CRL]),

@@ -63,6 +63,16 @@ impl Records {
         self.key("config", "crl")
     }
 
+    /// When it is tidied by the clock.
+    pub(super) fn auto_tidy(&self) -> RecordKey {
+        self.key("config", "auto-tidy")
+    }
+
+    /// When the mount was last tidied.
+    pub(super) fn last_tidy(&self) -> RecordKey {
+        self.key("config", "tidy")
+    }
+
     /// The URLs of the mount.
     pub(super) fn urls(&self) -> RecordKey {
         self.key("config", "urls")

@@ -26,6 +26,7 @@ mod records;
 mod rewrap;
 mod rotate;
 mod sign;
+mod strangers;
 mod text;
 mod verify;
 
@@ -50,6 +51,7 @@ use hmac::Made;
 use key::TransitKey;
 use making::Making;
 use records::Records;
+pub use strangers::{ReadText, read_batch, read_ciphertext, read_hmac, read_signature, write_text};
 
 /// One mount of the Transit engine.
 pub struct Transit {
@@ -91,8 +93,7 @@ impl Transit {
             making: Making::default(),
             making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
-            // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
-            batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),
+            batch_window: limits.batch_window(),
         }))
     }
 

@@ -1,6 +1,8 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
+mod batching;
 mod chaining;
+mod combining;
 mod deltas;
 mod described;
 mod hostile;
@@ -13,6 +15,7 @@ mod ocsp;
 mod revoking;
 mod roots;
 mod signing_cas;
+mod tidying;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

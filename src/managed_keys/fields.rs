@@ -27,5 +27,6 @@ pub const FIELDS: &[Field] = &[
         "usages",
         "What it may be used for, sign and verify if absent; all: encrypt, decrypt, wrap, unwrap, mac, generate_random.",
     ),
+    Field::list("abilities", "What the token showed when the key was made, as it is read back."),
     Field::text("owner", "The mount that made it, as it is read back."),
 ];

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::fields::Read;
-use super::{Data, Endpoint, Field, FieldKind, Verb};
+use super::{Data, Endpoint, Field, FieldDefault, FieldKind, Verb};
 
 /// The member of data that is its mark.
 pub(super) const MARK: &str = "#mark";
@@ -91,6 +91,21 @@ pub(crate) fn unread(endpoints: &[Endpoint], readings: &[(Verb, &'static str, Re
         found.extend(lacking.map(|path| format!("{:?} {} does not read {path}", endpoint.verb, endpoint.pattern)));
     }
     found
+}
+
+/// Panics where what a field is when absent is no value that it could have.
+pub(crate) fn check_defaults(endpoint: &Endpoint) {
+    for field in endpoint.fields.iter().copied().flatten() {
+        let fits = match field.default {
+            None => true,
+            Some(FieldDefault::Text(text)) => {
+                matches!(field.kind, FieldKind::Text) && (field.one_of.is_empty() || field.one_of.contains(&text))
+            }
+            Some(FieldDefault::Boolean(_)) => matches!(field.kind, FieldKind::Boolean),
+            Some(FieldDefault::Number(_)) => matches!(field.kind, FieldKind::Integer | FieldKind::Duration),
+        };
+        assert!(fits, "{:?} {}: {:?}", endpoint.verb, endpoint.pattern, field);
+    }
 }
 
 fn listed(endpoint: &Endpoint) -> Vec<(String, FieldKind)> {

@@ -264,7 +264,7 @@ pub(super) const CRL_WISH: &[Field] = &[
     Field::integer("crl_number", "Its number.").or(Number(0)),
     Field::integer("delta_crl_base_number", "The number of the CRL it is a delta to; -1 for a complete one.")
         .or(Number(-1)),
-    Field::duration("next_update", "How long it is good for.").or(Text("72h")),
+    Field::text("next_update", "How long it is good for.").or(Text("72h")),
     Field::text("format", "How it is written.").or(Text("pem")).one_of(&["pem", "der"]),
 ];
 
@@ -299,11 +299,11 @@ pub(super) const TIDY: &[Field] = &[
     Field::boolean("tidy_acme", "Of no account here."),
     Field::boolean("tidy_cmpv2_nonce_store", "Of no account here."),
     Field::boolean("tidy_cert_metadata", "Not possible."),
-    Field::duration("safety_buffer", "How long after its end a certificate stays.").or(Text("72h")),
-    Field::duration("issuer_safety_buffer", "How long after its end an issuer stays.").or(Text("8760h")),
-    Field::duration("revocation_queue_safety_buffer", "Of no account here.").or(Text("48h")),
-    Field::duration("acme_account_safety_buffer", "Of no account here.").or(Text("720h")),
-    Field::duration("pause_duration", "A pause between certificates.").or(Text("0s")),
+    Field::duration("safety_buffer", "How long after its end a certificate stays.").or(Number(259200)),
+    Field::duration("issuer_safety_buffer", "How long after its end an issuer stays.").or(Number(31536000)),
+    Field::duration("revocation_queue_safety_buffer", "Of no account here.").or(Number(172800)),
+    Field::duration("acme_account_safety_buffer", "Of no account here.").or(Number(2592000)),
+    Field::text("pause_duration", "A pause between certificates.").or(Text("0s")),
 ];
 /// An older name of `tidy_revoked_certs`.
 pub(super) const TIDY_OLD: &[Field] = &[Field::boolean("tidy_revocation_list", "As tidy_revoked_certs.")];
@@ -311,9 +311,9 @@ pub(super) const TIDY_OLD: &[Field] = &[Field::boolean("tidy_revocation_list", "
 /// Tidying by the clock.
 pub(super) const AUTO_TIDY: &[Field] = &[
     Field::boolean("enabled", "Whether it is done."),
-    Field::duration("interval_duration", "How often.").or(Text("12h")),
-    Field::duration("min_startup_backoff_duration", "How long after a start at least.").or(Text("5m")),
-    Field::duration("max_startup_backoff_duration", "How long after a start at most.").or(Text("15m")),
+    Field::duration("interval_duration", "How often.").or(Number(43200)),
+    Field::duration("min_startup_backoff_duration", "How long after a start at least.").or(Number(300)),
+    Field::duration("max_startup_backoff_duration", "How long after a start at most.").or(Number(900)),
     Field::boolean("maintain_stored_certificate_counts", "Counts certificates."),
     Field::boolean("publish_stored_certificate_count_metrics", "Shows the counts as metrics."),
 ];

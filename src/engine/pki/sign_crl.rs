@@ -225,15 +225,16 @@ fn listed(entries: &[Value]) -> Result<Entries, Fault> {
         let Some(entry) = entry.as_object() else {
             return Err(Fault::invalid(format!("revoked_certs: entry {index} is not a map")));
         };
-        let serial = serial(entry.get("serial_number")).map_err(|why| failed("serial_number", why))?;
+        let mut entry = Fields::inside("revoked_certs", entry);
+        let serial = serial(entry.value("serial_number")).map_err(|why| failed("serial_number", why))?;
         if let Some(first) = seen.insert(serial, index) {
             return Err(Fault::invalid(format!(
                 "duplicate serial number: {serial}, original entry {first} and {index}"
             )));
         }
-        let time = time(entry.get("revocation_time")).map_err(|why| failed("revocation_time", why))?;
-        let own = match entry.get("extensions") {
-            None | Some(Value::Null) => Vec::new(),
+        let time = time(entry.value("revocation_time")).map_err(|why| failed("revocation_time", why))?;
+        let own = match entry.value("extensions") {
+            None => Vec::new(),
             Some(Value::String(text)) if text.is_empty() => Vec::new(),
             Some(Value::Array(items)) => extensions(items).map_err(|fault| failed("extensions", fault.to_string()))?,
             Some(_) => return Err(failed("extensions", "'extensions' field did not contain a slice".into())),
@@ -274,7 +275,8 @@ fn extensions(items: &[Value]) -> Result<Vec<u8>, Fault> {
         let Some(item) = item.as_object() else {
             return Err(Fault::invalid(format!("extension entry {index} not a map")));
         };
-        let id = match item.get("id") {
+        let mut item = Fields::inside("extensions", item);
+        let id = match item.value("id") {
             None => return Err(failed("missing id field".into())),
             Some(id) => id.as_str().and_then(|text| ObjectIdentifier::new(text).ok()),
         };
@@ -282,8 +284,8 @@ fn extensions(items: &[Value]) -> Result<Vec<u8>, Fault> {
         if let Some((_, name)) = RESERVED.iter().find(|(reserved, _)| *reserved == id) {
             return Err(failed(format!("{name} object identifier ({id}) is reserved")));
         }
-        let critical = Fields::new(item).boolean("critical").map_err(|fault| failed(fault.to_string()))?;
-        let value = match item.get("value") {
+        let critical = item.boolean("critical").map_err(|fault| failed(fault.to_string()))?;
+        let value = match item.value("value") {
             None => return Err(failed("missing 'value' field".into())),
             Some(value) => value.as_str().and_then(|text| STANDARD.decode(text).ok()),
         };

@@ -55,8 +55,9 @@ fn every_field_that_is_listed_is_read() {
 }
 
 #[test]
-fn every_part_of_a_path_is_described() {
+fn every_part_of_a_path_is_described_and_every_default_is_a_value() {
     for endpoint in endpoints() {
+        recorder::check_defaults(&endpoint);
         for part in endpoint.open_parts() {
             assert!(fields::PARTS.iter().any(|field| field.name == part), "{}: {part}", endpoint.pattern);
         }

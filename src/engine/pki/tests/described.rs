@@ -7,9 +7,11 @@ use super::*;
 use crate::engine::pki::fields;
 
 /// What is listed and not read as other fields are, and why.
-const OTHERWISE: [&str; 1] = [
-    // Taken out of the data, so that nothing keeps it.
+const OTHERWISE: [&str; 3] = [
+    // Taken out of the data: a secret, so that nothing keeps it, and what may be long.
     "Write revoke-with-key does not read private_key",
+    "Write issuer/:issuer_ref/sign-revocation-list does not read revoked_certs",
+    "Write issuer/:issuer_ref/sign-revocation-list does not read extensions",
 ];
 
 #[tokio::test]
@@ -21,6 +23,9 @@ async fn every_field_that_is_listed_is_read() {
     let existing = json!({"common_name": "Another"});
     let own = json!({"common_name": "Another"});
     let root = json!({"certificate": text(&desk.read("cert/ca").await.unwrap()["certificate"])});
+    let list = json!({
+        "revoked_certs": [{"serial_number": "01", "revocation_time": "0"}], "extensions": [{"id": "1.2.3", "value": ""}],
+    });
     for (verb, path, data) in [
         (Verb::Write, "sign/any", &csr),
         (Verb::Write, "issuer/default/sign/any", &csr),
@@ -30,6 +35,7 @@ async fn every_field_that_is_listed_is_read() {
         (Verb::Write, "sign-verbatim/any", &csr),
         (Verb::Write, "issuer/default/sign-verbatim", &csr),
         (Verb::Write, "issuer/default/sign-verbatim/any", &csr),
+        (Verb::List, "certs/unfinished", &none),
         (Verb::List, "certs", &none),
         (Verb::List, "certs/revoked", &none),
         (Verb::Write, "revoke", &none),
@@ -66,6 +72,10 @@ async fn every_field_that_is_listed_is_read() {
         (Verb::Write, "issuers/generate/intermediate/internal", &own),
         (Verb::Write, "intermediate/cross-sign", &existing),
         (Verb::Write, "intermediate/set-signed", &none),
+        (Verb::Write, "issuer/default/resign-crls", &none),
+        (Verb::Write, "issuer/default/sign-revocation-list", &list),
+        (Verb::Write, "tidy", &none),
+        (Verb::Write, "config/auto-tidy", &none),
         (Verb::Write, "config/crl", &none),
         (Verb::Write, "config/urls", &none),
         (Verb::Write, "config/issuers", &json!({"default": "default-root"})),
@@ -82,8 +92,9 @@ async fn every_field_that_is_listed_is_read() {
 }
 
 #[test]
-fn every_part_of_a_path_is_described() {
+fn every_part_of_a_path_is_described_and_every_default_is_a_value() {
     for endpoint in table::endpoints(TABLE) {
+        recorder::check_defaults(&endpoint);
         for part in endpoint.open_parts() {
             assert!(fields::PARTS.iter().any(|field| field.name == part), "{}: {part}", endpoint.pattern);
         }

@@ -19,6 +19,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "keys/doc/rotate", none.clone()),
             (Verb::Write, "keys/doc/trim", none.clone()),
             (Verb::Write, "keys/doc/csr", none.clone()),
+            (Verb::Write, "keys/doc/set-certificate", none.clone()),
+            (Verb::Write, "cache-config", none.clone()),
             (Verb::Write, "config/keys", none.clone()),
             (Verb::Write, "encrypt/aes", json!({"batch_input": [{"plaintext": one}]})),
             (Verb::Write, "decrypt/aes", json!({"batch_input": sealed})),
@@ -34,6 +36,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "hash/sha2-512", json!({"input": one})),
             (Verb::Read, "export/public-key/doc", none.clone()),
             (Verb::Read, "export/public-key/doc/1", none.clone()),
+            (Verb::Read, "export/certificate-chain/doc", none.clone()),
+            (Verb::Read, "export/certificate-chain/doc/1", none.clone()),
             (Verb::Write, "sign/doc", json!({"batch_input": [{"input": one}]})),
             (Verb::Write, "sign/doc/sha2-512", json!({"batch_input": [{"input": one}]})),
             (Verb::Write, "verify/doc", json!({"batch_input": [{"input": one, "signature": "x"}]})),
@@ -51,8 +55,9 @@ fn every_field_that_is_listed_is_read() {
 }
 
 #[test]
-fn every_part_of_a_path_is_described() {
+fn every_part_of_a_path_is_described_and_every_default_is_a_value() {
     for endpoint in table::endpoints(paths::TABLE) {
+        recorder::check_defaults(&endpoint);
         for part in endpoint.open_parts() {
             assert!(fields::PARTS.iter().any(|field| field.name == part), "{}: {part}", endpoint.pattern);
         }

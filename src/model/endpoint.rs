@@ -29,6 +29,8 @@ pub struct Endpoint {
 pub enum AnswerKind {
     /// JSON in Vault's envelope, or nothing at all (HTTP 204).
     Envelope,
+    /// The same, with the status of what was only begun (HTTP 202).
+    Begun,
     /// JSON without an envelope.
     Bare,
     /// Bytes of this media type, or nothing at all (HTTP 204).
@@ -153,6 +155,12 @@ impl Endpoint {
     /// This, answered with bytes of a media type.
     pub const fn answers(mut self, media_type: &'static str) -> Endpoint {
         self.answer = AnswerKind::Raw(media_type);
+        self
+    }
+
+    /// This, answered when it has begun.
+    pub const fn begun(mut self) -> Endpoint {
+        self.answer = AnswerKind::Begun;
         self
     }
 

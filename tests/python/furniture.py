@@ -64,9 +64,15 @@ def _transit(client):
         client.write(f"transit/keys/{name}", type="managed_key", managed_key_name=name)
     for name in ("old", "long"):
         client.write(f"transit/keys/{name}", type="ecdsa-p256")
+    client.write("transit/keys/certified", type="ecdsa-p256")
+    csr = client.write("transit/keys/certified/csr")["csr"]
+    signed = client.write("pki/sign/any", csr=csr, common_name="a.example.com")
+    chain = signed["certificate"] + "\n" + signed["issuing_ca"]
+    client.write("transit/keys/certified/set-certificate", certificate_chain=chain)
     client.write("transit/keys/old/config", deletion_allowed=True)
     client.write("transit/keys/long/rotate")
     client.write("transit/keys/long/config", min_decryption_version=2, min_encryption_version=2)
+    return chain
 
 
 def furnish(client, library, label):
@@ -86,12 +92,13 @@ def furnish(client, library, label):
     client.write("sys/mounts/pki", type="pki", config={"max_lease_ttl": "87600h"}, options=options)
     client.write("sys/mounts/transit", type="transit", options=options)
     _authority(client)
-    _transit(client)
+    chain = _transit(client)
     csr, private_key = _csr_and_key("a.example.com")
     signed, revoked, revocable = [client.write("pki/sign/any", csr=csr) for _ in range(3)]
     client.write("pki/revoke", serial_number=revoked["serial_number"])
     root = signed["issuing_ca"]
     certificates = [x509.load_pem_x509_certificate(pem.encode()) for pem in (signed["certificate"], root)]
+    crl = client.session.get(f"{BASE}/v1/pki/crl/pem").text
     asked = ocsp.OCSPRequestBuilder().add_certificate(*certificates, hashes.SHA1()).build()
     asked = asked.public_bytes(serialization.Encoding.DER)
     message = base64.b64encode(b"a message").decode()
@@ -146,6 +153,8 @@ def furnish(client, library, label):
         "pki-write-issuer-revoke": {"issuer_ref": ["default"]},
         "pki-write-issuer-sign": {"common_name": ["a.example.com"]},
         "pki-write-issuer-sign-self-issued": {"certificate": [root]},
+        "pki-write-issuer-resign-crls": {"crls": [[crl]]},
+        "pki-write-issuer-sign-revocation-list": {"revoked_certs": [[{"serial_number": "01", "revocation_time": "0"}]]},
         "pki-write-issuers-generate-intermediate": {"common_name": ["Below"], **by_managed_key},
         "pki-write-issuers-generate-root": {"common_name": ["Another"], **by_managed_key},
         "pki-write-issuers-import": {"pem_bundle": [root]},
@@ -188,6 +197,9 @@ def furnish(client, library, label):
         "transit-write-keys-rotate": {"name": ["old"]},
         "transit-write-keys-trim": {"name": ["long"], "min_available_version": [1, 2]},
         "transit-write-rewrap": {"name": ["aes"], "ciphertext": [ciphertext]},
+        "transit-write-keys-set-certificate": {"name": ["certified"], "certificate_chain": [chain]},
+        "transit-read-export-certificate-chain": {"name": ["certified"], "version": ["1", "latest"]},
+        "transit-write-cache-config": {"size": [0, 500]},
         "transit-write-sign": {"name": ["doc"], "input": [message]},
         "transit-write-verify": {"name": ["doc"], "input": [message], "signature": [signature]},
     }

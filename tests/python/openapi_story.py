@@ -170,8 +170,10 @@ class Story:
         except hypothesis.errors.Unsatisfiable:
             # There is nothing to get wrong in a request that says nothing.
             assert mode is GenerationMode.NEGATIVE, id
-        except (Exception, ExceptionGroup) as wrong:
-            self.wrong.append(f"{id}, {mode.value}: {wrong}")
+        except (Exception, BaseExceptionGroup) as wrong:
+            each = "\n".join(str(one) for one in getattr(wrong, "exceptions", []))
+            self.wrong.append(f"{id}, {mode.value}: {wrong}\n{each}")
+            print(self.wrong[-1], flush=True)
 
 
 def id_of(operation):

@@ -396,7 +396,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         |pki, call, target| to_the_end(pki.set_signed(call, target.data)),
     ),
     row(
-        write("tidy", "Begins to remove what has ended.").takes(&[fields::TIDY, fields::TIDY_OLD]),
+        write("tidy", "Begins to remove what has ended.").begun().takes(&[fields::TIDY, fields::TIDY_OLD]),
         |pki, call, target| to_the_end(pki.tidy(call, target.data)),
     ),
     row(read("tidy-status", "How the last tidy went, or goes."), |pki, call, _| now(Ok(pki.tidy_status(&call)))),

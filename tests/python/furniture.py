@@ -11,6 +11,8 @@ from cryptography.x509 import ocsp
 from vault import UnixAdapter
 
 BASE = "http://keyway"
+# In seconds: a busy machine takes its time for an RSA key, and that is no error.
+TIMEOUT = 60
 
 
 class _Adapter(UnixAdapter):
@@ -32,10 +34,11 @@ class Client:
         self.session = requests.Session()
         self.session.mount(BASE, _Adapter(socket))
         self.session.headers["X-Vault-Token"] = token
+        self.session.headers["Keyway-Deadline-Ms"] = str(TIMEOUT * 1000)
 
     def ask(self, method, path, **data):
         where = {"params": data} if method == "GET" else {"json": data}
-        answer = self.session.request(method, f"{BASE}/v1/{path}", **where)
+        answer = self.session.request(method, f"{BASE}/v1/{path}", timeout=TIMEOUT, **where)
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else {"data": None}
 

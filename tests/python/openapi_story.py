@@ -19,7 +19,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from furniture import BASE, Client, furnish
+from furniture import BASE, TIMEOUT, Client, furnish
 
 PATH = "sys/internal/specs/openapi"
 CHECKS = [
@@ -158,7 +158,7 @@ class Story:
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         def asked(case):
             begun = time.monotonic()
-            answer = case.call(base_url=f"{BASE}/v1", session=self.client.session)
+            answer = case.call(base_url=f"{BASE}/v1", session=self.client.session, timeout=TIMEOUT)
             self.slowest[id] = max(self.slowest[id], time.monotonic() - begun)
             self.statuses[id][answer.status_code] += 1
             self.told[id] = answer.content[:300]

@@ -40,7 +40,6 @@ REFUSED = {
 STATUSES = {"activecode", "uninitcode", "partial_failure_response_code"}
 # Asked when all others were, in this order: what they do, the others need undone.
 LAST = [
-    "sys-write-mounts-tune",
     "transit-write-config-keys",
     "transit-write-keys-config",
     "transit-write-keys-rotate",
@@ -64,6 +63,7 @@ LAST = [
     "pki-delete-issuer",
     "pki-delete-root",
     "sys-delete-managed-keys",
+    "sys-write-mounts-tune",
     "sys-delete-mounts",
 ]
 

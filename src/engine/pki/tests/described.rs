@@ -14,6 +14,10 @@ const OTHERWISE: [&str; 3] = [
     "Write issuer/:issuer_ref/sign-revocation-list does not read extensions",
 ];
 
+/// Paths below which a part says where a key comes from.
+const MAKERS: [&str; 5] =
+    ["root/generate", "root/rotate", "issuers/generate/root", "intermediate/generate", "issuers/generate/intermediate"];
+
 #[tokio::test]
 async fn every_field_that_is_listed_is_read() {
     let desk = Desk::with_root().await;
@@ -69,15 +73,8 @@ async fn every_field_that_is_listed_is_read() {
         // Whether it goes well is of no account here.
         let _ = desk.send(verb, path, data.clone()).await;
     }
-    let makers = [
-        "root/generate",
-        "root/rotate",
-        "issuers/generate/root",
-        "intermediate/generate",
-        "issuers/generate/intermediate",
-    ];
     for (kind, data) in [("kms", &key), ("existing", &existing), ("internal", &existing)] {
-        for path in makers {
+        for path in MAKERS {
             let _ = desk.write(&format!("{path}/{kind}"), data.clone()).await;
         }
     }

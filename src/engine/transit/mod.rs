@@ -155,6 +155,7 @@ impl Engine for Transit {
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.making.close();
         let mut writes =
             vec![Write::Delete { key: self.records.keys_config() }, Write::Delete { key: self.records.cache_config() }];
         for (name, key) in self.table.load().iter() {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::super::making::Turn;
 use super::*;
 use crate::managed_keys::KeyRef;
+use crate::managed_keys::software_token::no_mechanism;
 use crate::model::{Cipher, KeyOperation};
 use crate::store::Write;
 
@@ -145,8 +146,9 @@ fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
 }
 
 /// What the token of these stories does not do.
-fn sha_256_oaep(operation: &KeyOperation) -> bool {
+fn sha_256_oaep(operation: &KeyOperation) -> Option<Fault> {
     matches!(operation, KeyOperation::Decrypt { cipher: Cipher::RsaOaep { hash: Hash::Sha2_256 }, .. })
+        .then(no_mechanism)
 }
 
 async fn decrypted(desk: &Desk, name: &str, asked: Value) -> Value {
@@ -194,7 +196,10 @@ fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
         assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": made["ciphertext"]})).await, made["plaintext"]);
         let asked = json!({"plaintext": input, "associated_data": input});
         assert!(desk.refused("encrypt/doc", asked).await.contains("non-AEAD cipher suite rsa-2048"));
-        assert!(desk.refused("hmac/doc", json!({"input": input})).await.contains("making HMACs"));
+        let told = desk.refused("hmac/doc", json!({"input": input})).await;
+        assert!(told.contains("HMACs with a key of type rsa-2048") && told.contains("of type hmac"), "{told}");
+        let told = desk.refused("verify/doc", json!({"input": input, "hmac": "vault:v1:AA=="})).await;
+        assert!(told.contains("HMACs with a key of type rsa-2048"), "{told}");
         assert_eq!(token.generated(), 1);
     });
 }
@@ -202,7 +207,7 @@ fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
 #[test]
 fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
     with_token(|desk, token| async move {
-        token.backend().lack(sha_256_oaep);
+        token.backend().refuse(sha_256_oaep);
         let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
         assert_eq!(document["keys"]["1"]["rsa_oaep_hash"], "sha1");
@@ -213,7 +218,7 @@ fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
         let (_, warnings) = desk.write("encrypt/new", json!({"plaintext": secret, "type": "rsa-2048"})).await.unwrap();
         assert!(warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
         // The module was renewed: what was made before stays as it was.
-        token.backend().lack(|_| false);
+        token.backend().refuse(|_| None);
         let (document, warnings) = desk.write("keys/doc/rotate", json!({})).await.unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         let hashes = ["1", "2"].map(|version| document["keys"][version]["rsa_oaep_hash"].clone());
@@ -231,18 +236,18 @@ fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
 }
 
 #[test]
-fn a_key_whose_token_fails_in_a_trial_is_not_made() {
+fn a_key_does_what_its_token_has_mechanisms_for() {
     with_token(|desk, token| async move {
-        token.backend().lack(|operation| !matches!(operation, KeyOperation::Sign { .. }));
+        token.backend().refuse(|operation| (!matches!(operation, KeyOperation::Sign { .. })).then(no_mechanism));
         let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("only signs"), "{warnings:?}");
         assert_eq!(document["keys"]["1"].get("rsa_oaep_hash"), None);
         let told = desk.refused("encrypt/doc", json!({"plaintext": ""})).await;
         assert!(told.contains("not supported: encryption"), "{told}");
         // Fewer hashes than there are for HMACs.
-        token
-            .backend()
-            .lack(|operation| matches!(operation, KeyOperation::Mac { hash: Hash::Sha2_384 | Hash::Sha2_512, .. }));
+        token.backend().refuse(|operation| {
+            matches!(operation, KeyOperation::Mac { hash: Hash::Sha2_384 | Hash::Sha2_512, .. }).then(no_mechanism)
+        });
         let (_, warnings) = desk.write("keys/mac", json!({"type": "hmac"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("sha2-384, sha2-512"), "{warnings:?}");
         let made = desk.write("hmac/mac/sha2-224", json!({"input": ""})).await.unwrap().0;

@@ -192,6 +192,12 @@ fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
             let asked = json!({"ciphertext": again, "padding_scheme": other});
             assert_eq!(decrypted(&desk, "doc", asked).await, *input, "{padding}");
         }
+        // A rewrapping that does not fit tells nothing of the plaintext.
+        let long = json!({"plaintext": STANDARD.encode([7; 245]), "padding_scheme": "pkcs1v15"});
+        let sealed = desk.write("encrypt/doc", long).await.unwrap().0["ciphertext"].clone();
+        let asked = json!({"ciphertext": sealed, "decrypt_padding_scheme": "pkcs1v15"});
+        let told = desk.refused("rewrap/doc", asked).await;
+        assert_eq!(told, "plaintext is too long: a key of kind rsa-2048 encrypts at most 190 bytes so");
         let made = desk.write("datakey/plaintext/doc", json!({"bits": 512})).await.unwrap().0;
         assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": made["ciphertext"]})).await, made["plaintext"]);
         let asked = json!({"plaintext": input, "associated_data": input});

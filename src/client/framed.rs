@@ -173,6 +173,14 @@ impl Framed {
         }
     }
 
+    /// Has certificates issued for many DER requests at once. One that is refused is a fault among the results.
+    pub async fn sign_certificates(&self, batch: proto::SignCertificates) -> Result<proto::Certificates, ClientError> {
+        match self.call(Operation::SignCertificates(batch)).await? {
+            Answer::Certificates(certificates) => Ok(certificates),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Runs any operation of the HTTP API.
     pub async fn request(&self, request: proto::Request) -> Result<proto::Response, ClientError> {
         match self.call(Operation::Request(request)).await? {
@@ -218,6 +226,7 @@ fn unexpected(answer: &Answer) -> ClientError {
         Answer::Plaintext(_) => "Plaintext",
         Answer::Mac(_) => "Mac",
         Answer::Certificate(_) => "Certificate",
+        Answer::Certificates(_) => "Certificates",
         Answer::Response(_) => "Response",
         Answer::Fault(_) => "Fault",
     };

@@ -62,7 +62,7 @@ pub struct Limits {
     pub http_head_bytes: usize,
     /// Requests in flight on one framed connection. Default 256, at most 65,536.
     pub requests_per_connection: usize,
-    /// Items of one `batch_input`. Default 10,000, at most 1,000,000.
+    /// Items of one `batch_input`, or certificate requests of one framed call. Default 10,000, at most 1,000,000.
     pub batch_items: usize,
     /// How long a client may take to send a request it began, or to read an answer. Default 30 s, at most 600 s.
     pub client_io: Duration,
@@ -123,6 +123,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Items of one batch that are with a token at once: enough to keep every session busy, and never more than a quarter of
+    /// what the namespace may queue.
+    pub fn batch_window(&self) -> usize {
+        (self.lane_jobs_per_namespace / 4).clamp(1, 256)
+    }
+
     /// Takes over what the stanza says.
     pub(super) fn read(&mut self, stanza: &mut Reader<'_>) {
         const MILLISECOND: Duration = Duration::from_millis(1);

@@ -263,7 +263,7 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
     let mut figures = tokio::time::interval(STORE_FIGURES);
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return dispatch.stop(),
             _ = maintenance.tick() => dispatch.maintain().await,
             _ = figures.tick() => {
                 let stats = store.stats();

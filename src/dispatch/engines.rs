@@ -44,6 +44,11 @@ impl Engines {
         Ok(engine)
     }
 
+    /// Stops what engines do behind requests.
+    pub fn stop(&self) {
+        self.made.load().values().for_each(|engine| engine.stop());
+    }
+
     /// Forgets the engine of a mount that is being disabled.
     pub fn remove(&self, mount: &Mount) {
         let _making = self.making.lock();

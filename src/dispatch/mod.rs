@@ -87,6 +87,11 @@ impl Dispatch {
         }
     }
 
+    /// Stops what engines do behind requests: the daemon drains.
+    pub fn stop(&self) {
+        self.engines.stop();
+    }
+
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         self.authorize(&operation)?;
@@ -172,6 +177,10 @@ impl Dispatch {
             Body::SignCertificate(request) => {
                 let mount = self.mount(&namespace, &request.mount)?;
                 Ok(self.engines.get(&mount)?.sign_certificate(call(mount), request))
+            }
+            Body::SignCertificates(request) => {
+                let mount = self.mount(&namespace, &request.mount)?;
+                Ok(self.engines.get(&mount)?.sign_certificates(call(mount), request))
             }
         }
     }

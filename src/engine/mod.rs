@@ -19,8 +19,8 @@ use crate::config::Limits;
 use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
-    Caller, CertificateRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome,
-    Request, SignRequest, Terms, Verb, VerifyRequest,
+    Caller, CertificateRequest, CertificatesRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault,
+    MacRequest, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -106,10 +106,18 @@ pub trait Engine: Send + Sync {
         unsupported("sign certificate")
     }
 
+    /// The hot operation sign certificate, for many requests at once.
+    fn sign_certificates(self: Arc<Self>, _call: Call, _request: CertificatesRequest) -> Answer {
+        unsupported("sign certificates")
+    }
+
     /// Does what is due by the clock (a CRL that runs out). Called about once a minute, and once at start.
     fn maintain(self: Arc<Self>, _call: Call) -> Answer {
         Box::pin(async { Ok(crate::model::Response::Empty.into()) })
     }
+
+    /// Stops what it does behind requests, and begins no more of it: the daemon drains.
+    fn stop(&self) {}
 
     /// The changes that remove this mount's records, made once nothing leads to the mount any more.
     fn removal(&self, mount: &Mount) -> Result<Vec<crate::store::Write>, Fault>;

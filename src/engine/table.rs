@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Answer, Call};
-use crate::model::{Data, Fault, Outcome, Request, Response, Verb};
+use crate::model::{Data, Endpoint, Fault, Outcome, Request, Response, Verb};
 
 /// What is asked at a path: the parts its pattern leaves open (empty where it leaves none), and the data.
 pub(super) struct Target {
@@ -19,51 +19,30 @@ pub(super) struct Target {
 
 type Handler<E> = fn(Arc<E>, Call, Target) -> Answer;
 
-/// One row of the table of an engine `E`.
+/// One row of the table of an engine `E`: what can be asked, and who answers it. Of its pattern, at most two parts are open,
+/// and `*name` can only be the last.
 pub(super) struct Row<E> {
-    verb: Verb,
-    /// `:` stands for one part, and `*` at the end for all that is left; there are at most two of these.
-    pattern: &'static str,
-    /// Answered without a token.
-    is_public: bool,
+    endpoint: Endpoint,
     handler: Handler<E>,
 }
 
-#[cfg(test)]
-impl<E> Row<E> {
-    /// Its pattern.
-    pub(super) fn pattern(&self) -> &'static str {
-        self.pattern
-    }
+/// What is asked, and who answers it.
+pub(super) const fn row<E>(endpoint: Endpoint, handler: Handler<E>) -> Row<E> {
+    Row { endpoint, handler }
 }
 
-/// What only those with a token may ask.
-pub(super) const fn row<E>(verb: Verb, pattern: &'static str, handler: Handler<E>) -> Row<E> {
-    Row { verb, pattern, is_public: false, handler }
-}
-
-/// What anyone may read.
-pub(super) const fn public<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
-    Row { verb: Verb::Read, pattern, is_public: true, handler }
-}
-
-/// What anyone may send and be answered.
-pub(super) const fn public_write<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
-    Row { verb: Verb::Write, pattern, is_public: true, handler }
-}
-
-/// What anyone may list.
-pub(super) const fn public_list<E>(pattern: &'static str, handler: Handler<E>) -> Row<E> {
-    Row { verb: Verb::List, pattern, is_public: true, handler }
+/// What can be asked by this table.
+pub(super) fn endpoints<E>(table: &[Row<E>]) -> Vec<Endpoint> {
+    table.iter().map(|row| row.endpoint).collect()
 }
 
 /// Answers a request by the first row that fits.
 pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: Request) -> Answer {
     let mut is_known = false;
     for row in table {
-        let Some((name, second)) = open_parts(row.pattern, &request.path) else { continue };
+        let Some((name, second)) = open_parts(row.endpoint.pattern, &request.path) else { continue };
         is_known = true;
-        if row.verb == request.verb {
+        if row.endpoint.verb == request.verb {
             let (name, second) = (name.to_owned(), second.to_owned());
             let target = Target { name, second, data: request.data, raw: request.raw };
             return (row.handler)(engine, call, target);
@@ -72,14 +51,24 @@ pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: R
     now(Err(if is_known { Fault::UnsupportedOperation } else { Fault::NotFound { what: "unsupported path".into() } }))
 }
 
+/// The endpoint that answers this request.
+#[cfg(test)]
+pub(super) fn endpoint<E>(table: &[Row<E>], verb: Verb, path: &str) -> Option<Endpoint> {
+    let endpoints = table.iter().map(|row| row.endpoint);
+    endpoints.into_iter().find(|endpoint| endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
+}
+
 /// Whether a path is answered without a token.
 pub(super) fn is_public<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
-    table.iter().any(|row| row.is_public && row.verb == verb && open_parts(row.pattern, path).is_some())
+    table
+        .iter()
+        .map(|row| &row.endpoint)
+        .any(|endpoint| endpoint.is_public && endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
 }
 
 /// The parts of `path` that `pattern` leaves open, if they fit.
 fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
-    if let Some(before) = pattern.strip_suffix('*') {
+    if let Some((before, _)) = pattern.split_once('*') {
         return path.strip_prefix(before).filter(|rest| !rest.is_empty()).map(|rest| (rest, ""));
     }
     let path = path.trim_end_matches('/');
@@ -88,7 +77,7 @@ fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
     let mut parts = path.split('/');
     for fixed in pattern.split('/') {
         let part = parts.next()?;
-        if fixed == ":" {
+        if fixed.starts_with(':') {
             // Vault: a parameter that ends in a period fits nothing.
             if part.is_empty() || part.ends_with('.') {
                 return None;
@@ -126,25 +115,25 @@ mod tests {
 
     #[test]
     fn paths_fit_whole_or_not_at_all() {
-        assert_eq!(open_parts("roles/:", "roles/web"), Some(("web", "")));
-        assert_eq!(open_parts("roles/:", "roles/web/x"), None);
-        assert_eq!(open_parts("roles/:", "roles/"), None);
-        assert_eq!(open_parts("roles/:", "roles"), None);
-        assert_eq!(open_parts("roles/:", "roles/web."), None);
+        assert_eq!(open_parts("roles/:name", "roles/web"), Some(("web", "")));
+        assert_eq!(open_parts("roles/:name", "roles/web/x"), None);
+        assert_eq!(open_parts("roles/:name", "roles/"), None);
+        assert_eq!(open_parts("roles/:name", "roles"), None);
+        assert_eq!(open_parts("roles/:name", "roles/web."), None);
         assert_eq!(open_parts("crl/pem", "crl/pem"), Some(("", "")));
         assert_eq!(open_parts("crl", "crl/pem"), None);
-        assert_eq!(open_parts("keys/:/config", "keys/doc/config"), Some(("doc", "")));
-        assert_eq!(open_parts("sign/:/:", "sign/doc/sha2-512"), Some(("doc", "sha2-512")));
-        assert_eq!(open_parts("sign/:/:", "sign/doc"), None);
-        assert_eq!(open_parts("sign/:", "sign/doc/"), Some(("doc", "")));
+        assert_eq!(open_parts("keys/:name/config", "keys/doc/config"), Some(("doc", "")));
+        assert_eq!(open_parts("sign/:name/:hash", "sign/doc/sha2-512"), Some(("doc", "sha2-512")));
+        assert_eq!(open_parts("sign/:name/:hash", "sign/doc"), None);
+        assert_eq!(open_parts("sign/:name", "sign/doc/"), Some(("doc", "")));
     }
 
     #[test]
     fn a_star_takes_all_that_is_left() {
-        assert_eq!(open_parts("ocsp/*", "ocsp/MEI//w+/"), Some(("MEI//w+/", "")));
-        assert_eq!(open_parts("ocsp/*", "ocsp//a"), Some(("/a", "")));
+        assert_eq!(open_parts("ocsp/*req", "ocsp/MEI//w+/"), Some(("MEI//w+/", "")));
+        assert_eq!(open_parts("ocsp/*req", "ocsp//a"), Some(("/a", "")));
         for path in ["ocsp", "ocsp/", "ocspx/a", "x/ocsp/a"] {
-            assert_eq!(open_parts("ocsp/*", path), None, "{path}");
+            assert_eq!(open_parts("ocsp/*req", path), None, "{path}");
         }
     }
 }

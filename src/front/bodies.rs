@@ -88,13 +88,14 @@ pub(super) struct Whole {
     pub(super) held: Held,
 }
 
-/// Takes room for what the data of a framed request takes once it is read.
-pub(super) fn hold(data: &[u8], shared: &Shared) -> Result<Held, Fault> {
+/// Takes room for what the data of a framed call takes once it is read, and for so many bytes `more`.
+pub(super) fn hold(data: &[u8], more: usize, shared: &Shared) -> Result<Held, Fault> {
     let (mut held, mut scales) = (shared.bodies.hold(), Scales::new(false));
     scales.add(data);
     check_values(&scales, shared.limits.http_body_values)?;
-    if scales.bytes() > LIGHT {
-        held.grow(scales.bytes())?;
+    let bytes = scales.bytes().saturating_add(more);
+    if bytes > LIGHT {
+        held.grow(bytes)?;
     }
     Ok(held)
 }

@@ -37,6 +37,8 @@ const LOOK: usize = 8;
 /// Calls that are started before those that can go on do, and before another look at the clock: what they compute before
 /// they have a key to wait for is not interrupted, and their jobs are pushed together.
 const CALLS_AT_ONCE: usize = 16;
+/// What one of many requests in a call takes, beside its own bytes, until all are answered: what is made of it, and its answer.
+const PART_BYTES: usize = 4 << 10;
 /// Frames in a row that are no message, before the connection is closed.
 const GARBAGE_MAX: u32 = 16;
 
@@ -298,12 +300,9 @@ impl<'s> Connection<'s> {
     fn start_call(&mut self, call: proto::Call) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
-        let held = match &call.operation {
-            Some(proto::call::Operation::Request(request)) => match bodies::hold(&request.data, self.shared) {
-                Ok(held) => Some(held),
-                Err(fault) => return self.answer(id, Err(fault)),
-            },
-            _ => None,
+        let held = match self.hold(call.operation.as_ref()) {
+            Ok(held) => held,
+            Err(fault) => return self.answer(id, Err(fault)),
         };
         match wire::parse_call(call.operation) {
             Ok(CallBody::Hello(hello)) => {
@@ -327,6 +326,21 @@ impl<'s> Connection<'s> {
             },
             Err(fault) => self.answer(id, Err(fault)),
         }
+    }
+
+    /// The room that a call takes until it is answered, beside its frame: for what is JSON, and for many answers at once.
+    fn hold(&self, operation: Option<&proto::call::Operation>) -> Result<Option<Held>, Fault> {
+        use proto::call::Operation;
+        let (data, answers) = match operation {
+            Some(Operation::Request(request)) => (&request.data, 0),
+            Some(Operation::SignCertificate(request)) => (&request.data, 0),
+            Some(Operation::SignCertificates(request)) => {
+                let bytes: usize = request.csrs.iter().map(|csr| csr.len() + PART_BYTES).sum();
+                (&request.data, bytes)
+            }
+            _ => return Ok(None),
+        };
+        bodies::hold(data, answers, self.shared).map(Some)
     }
 
     /// Notes who asks from now on. A Hello that fails leaves the connection without a token.
@@ -377,6 +391,7 @@ impl<'s> Connection<'s> {
             Body::Decrypt(request) => &mut request.mount,
             Body::Mac(request) => &mut request.mount,
             Body::SignCertificate(request) => &mut request.mount,
+            Body::SignCertificates(request) => &mut request.mount,
             Body::Request(request) => {
                 request.path = request.path.trim_matches('/').to_owned();
                 path::check(&request.path)?;

@@ -223,7 +223,7 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
     Some(value.split(';').next().unwrap_or(value).trim())
 }
 
-fn parameters(text: Option<&str>) -> Result<Data, Fault> {
+pub(super) fn parameters(text: Option<&str>) -> Result<Data, Fault> {
     if text.is_some_and(|text| text.split('&').count() > PARAMETERS) {
         return Err(Fault::invalid(format!("the query has more than {PARAMETERS} parameters")));
     }
@@ -244,7 +244,7 @@ async fn body_data(body: Bytes, is_form: bool) -> Result<Data, Fault> {
     parsed.unwrap_or_else(|_| Err(Fault::internal("reading a body panicked")))
 }
 
-fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
+pub(super) fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Data::new());
     }

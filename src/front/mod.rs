@@ -11,6 +11,7 @@ mod framed;
 mod http;
 mod listener;
 mod path;
+mod strangers;
 mod wakeups;
 mod weight;
 mod worker;
@@ -30,6 +31,7 @@ use acceptor::Acceptor;
 use accounts::Accounts;
 use bodies::Bodies;
 use listener::BoundListener;
+pub use strangers::{Body, read_body, read_path, read_query};
 use worker::Worker;
 
 /// What every connection works with.

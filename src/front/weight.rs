@@ -41,10 +41,7 @@ impl Scales {
             self.reading = match self.reading {
                 Reading::Blanks if byte.is_ascii_whitespace() => Reading::Blanks,
                 Reading::Blanks => self.begin(byte),
-                Reading::Form => {
-                    self.values += usize::from(byte == b'&');
-                    Reading::Form
-                }
+                Reading::Form => self.form(byte),
                 Reading::Json => self.json(byte),
                 Reading::Text => match byte {
                     b'"' => Reading::Json,
@@ -58,7 +55,13 @@ impl Scales {
 
     fn begin(&mut self, first: u8) -> Reading {
         self.values = 1;
-        if self.may_be_form && !begins_json(first) { Reading::Form } else { self.json(first) }
+        if self.may_be_form && !begins_json(first) { self.form(first) } else { self.json(first) }
+    }
+
+    /// Whatever follows an ampersand is one field more; what is before the first, be it nothing, counts as one.
+    fn form(&mut self, byte: u8) -> Reading {
+        self.values += usize::from(byte == b'&');
+        Reading::Form
     }
 
     /// Whatever follows a comma is one value more, and so is the first in an object or a list.
@@ -136,6 +139,7 @@ mod tests {
             (scales.is_form(), scales.values())
         };
         assert_eq!(scales("a=\"&b=[,&c"), (true, 3));
+        assert_eq!(scales(" &a=1"), (true, 2));
         assert_eq!(scales(" {\"a\":\"&&\"}"), (false, 2));
         assert_eq!(scales(""), (false, 0));
     }

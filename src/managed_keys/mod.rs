@@ -5,6 +5,7 @@
 
 mod abilities;
 mod claims;
+mod fields;
 mod first_use;
 mod handle;
 mod mechanism;
@@ -18,6 +19,7 @@ mod tokens;
 mod trial;
 mod uses;
 
+pub use fields::FIELDS;
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;
 pub use own::{OwnKey, Registration};

@@ -7,11 +7,27 @@ use serde_json::Value;
 
 use super::{Data, Fault};
 
+/// How a field is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Read {
+    Value,
+    Text,
+    Boolean,
+    Integer,
+    List,
+    Duration,
+    Object,
+    Refused,
+}
+
 /// A reader of one request's data. It remembers which fields were asked for, so that the rest can be named.
 pub struct Fields<'d> {
     data: &'d Data,
     known: Vec<&'static str>,
     in_path: &'static [&'static str],
+    /// The field of the request that `data` is the value of; empty if it is the request's own.
+    #[cfg(test)]
+    within: &'static str,
 }
 
 impl<'d> Fields<'d> {
@@ -22,18 +38,39 @@ impl<'d> Fields<'d> {
 
     /// A reader of `data` sent to a path that says the fields `in_path` itself.
     pub fn below(data: &'d Data, in_path: &'static [&'static str]) -> Fields<'d> {
-        Fields { data, known: in_path.to_vec(), in_path }
+        Fields {
+            data,
+            known: in_path.to_vec(),
+            in_path,
+            #[cfg(test)]
+            within: "",
+        }
+    }
+
+    /// A reader of an object that stands in the request's field `within`.
+    pub fn inside(_within: &'static str, data: &'d Data) -> Fields<'d> {
+        Fields {
+            #[cfg(test)]
+            within: _within,
+            ..Fields::new(data)
+        }
     }
 
     /// The field's value as it came; `None` if it is absent or null.
     pub fn value(&mut self, name: &'static str) -> Option<&'d Value> {
+        self.get(name, Read::Value)
+    }
+
+    fn get(&mut self, name: &'static str, _how: Read) -> Option<&'d Value> {
+        #[cfg(test)]
+        super::recorder::note(self.data, self.within, name, _how);
         self.known.push(name);
         self.data.get(name).filter(|value| !value.is_null())
     }
 
     /// A string. Numbers and booleans are taken as their text.
     pub fn text(&mut self, name: &'static str) -> Result<Option<String>, Fault> {
-        self.value(name)
+        self.get(name, Read::Text)
             .map(|value| match value {
                 Value::String(text) => Ok(text.clone()),
                 Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
@@ -49,7 +86,7 @@ impl<'d> Fields<'d> {
 
     /// A boolean: `true`, `"true"`, `1` and their like.
     pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Fault> {
-        self.value(name)
+        self.get(name, Read::Boolean)
             .map(|value| match value {
                 Value::Bool(value) => Ok(*value),
                 Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
@@ -66,7 +103,7 @@ impl<'d> Fields<'d> {
 
     /// A whole number. The empty string means none.
     pub fn integer(&mut self, name: &'static str) -> Result<Option<i64>, Fault> {
-        match self.value(name) {
+        match self.get(name, Read::Integer) {
             None => Ok(None),
             Some(Value::Number(number)) => number.as_i64().map(Some).ok_or_else(|| expected(name, "a whole number")),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
@@ -80,7 +117,7 @@ impl<'d> Fields<'d> {
         let split = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
         };
-        match self.value(name) {
+        match self.get(name, Read::List) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(split(text))),
             Some(Value::Array(items)) => items
@@ -102,7 +139,7 @@ impl<'d> Fields<'d> {
     pub fn duration(&mut self, name: &'static str) -> Result<Option<Duration>, Fault> {
         let whole =
             |span: Duration| Duration::from_secs(span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)));
-        match self.value(name) {
+        match self.get(name, Read::Duration) {
             None => Ok(None),
             Some(Value::Number(number)) => match number.as_u64() {
                 Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
@@ -119,13 +156,20 @@ impl<'d> Fields<'d> {
 
     /// An object.
     pub fn object(&mut self, name: &'static str) -> Result<Option<&'d Data>, Fault> {
-        self.value(name).map(|value| value.as_object().ok_or_else(|| expected(name, "an object"))).transpose()
+        self.get(name, Read::Object)
+            .map(|value| value.as_object().ok_or_else(|| expected(name, "an object")))
+            .transpose()
+    }
+
+    /// Whether a field is there that the request must not have.
+    pub fn is_given(&mut self, name: &'static str) -> bool {
+        self.get(name, Read::Refused).is_some()
     }
 
     /// Refuses fields of Vault's that are not built here, unless they are absent or say what they would by default.
     pub fn refuse(&mut self, names: &[&'static str]) -> Result<(), Fault> {
         for name in names {
-            let harmless = self.value(name).is_none_or(|value| match value {
+            let harmless = self.get(name, Read::Refused).is_none_or(|value| match value {
                 Value::Bool(value) => !value,
                 Value::String(text) => matches!(text.as_str(), "" | "false" | "0" | "0s"),
                 Value::Number(number) => number.as_u64() == Some(0),
@@ -142,8 +186,10 @@ impl<'d> Fields<'d> {
 
     /// Vault's warnings on the fields nobody asked for, and on those the path says already.
     pub fn warnings(&self) -> Vec<String> {
-        let ignored: Vec<&str> =
-            self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name)).collect();
+        let ignored = self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name));
+        #[cfg(test)]
+        let ignored = ignored.filter(|name| *name != super::recorder::MARK);
+        let ignored: Vec<&str> = ignored.collect();
         let replaced: Vec<&str> = self.in_path.iter().copied().filter(|name| self.data.contains_key(*name)).collect();
         let told = [
             ("Endpoint ignored these unrecognized parameters", ignored),

@@ -8,6 +8,7 @@ mod algorithm;
 mod caller;
 mod class;
 mod deadline;
+pub mod endpoint;
 mod fault;
 mod fields;
 mod job;
@@ -16,6 +17,8 @@ mod mount;
 mod namespace;
 mod operation;
 mod outcome;
+#[cfg(test)]
+pub(crate) mod recorder;
 mod secret;
 mod status;
 mod token;
@@ -24,6 +27,7 @@ pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPa
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
 pub use class::Class;
 pub use deadline::Deadline;
+pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};
 pub use fault::{Fault, FaultLabel};
 pub use fields::{Fields, parse_duration};
 pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOperation, SignInput, Terms};
@@ -31,8 +35,8 @@ pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicK
 pub use mount::{Mount, MountConfig};
 pub use namespace::Namespace;
 pub use operation::{
-    Body, Capability, CertificateRequest, Data, DecryptRequest, EncryptRequest, MacRequest, Operation, Request,
-    SignRequest, Verb, VerifyRequest,
+    Body, Capability, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest,
+    Operation, Request, SignRequest, Verb, VerifyRequest,
 };
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::{Secret, SecretBytes, wiped};

@@ -44,6 +44,8 @@ pub enum Body {
     Mac(MacRequest),
     /// PKI's `sign/:role`, with a DER request.
     SignCertificate(CertificateRequest),
+    /// The same for many of them.
+    SignCertificates(CertificatesRequest),
     /// Anything else.
     Request(Request),
 }
@@ -142,6 +144,19 @@ pub struct CertificateRequest {
     pub data: Data,
 }
 
+/// The PKI operation `sign/:role` for many requests at once.
+#[derive(Clone, Debug)]
+pub struct CertificatesRequest {
+    /// The mount's path, with or without its final `/`.
+    pub mount: String,
+    /// The role's name.
+    pub role: String,
+    /// DER of the PKCS#10 requests (RFC 2986).
+    pub csrs: Vec<Bytes>,
+    /// The other fields of `sign/:role`, by Vault's names, alike for all.
+    pub data: Data,
+}
+
 /// A generic request: Vault's logical request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -212,6 +227,7 @@ impl Operation {
             Body::Decrypt(request) => join(&request.mount, "decrypt", &request.key),
             Body::Mac(request) => join(&request.mount, "hmac", &request.key),
             Body::SignCertificate(request) => join(&request.mount, "sign", &request.role),
+            Body::SignCertificates(request) => join(&request.mount, "sign", &request.role),
             Body::Request(request) => Cow::Borrowed(&request.path),
         }
     }
@@ -224,7 +240,8 @@ impl Operation {
             | Body::Encrypt(_)
             | Body::Decrypt(_)
             | Body::Mac(_)
-            | Body::SignCertificate(_) => Capability::Update,
+            | Body::SignCertificate(_)
+            | Body::SignCertificates(_) => Capability::Update,
             Body::Request(request) => match request.verb {
                 Verb::Read => Capability::Read,
                 Verb::Write => Capability::Update,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Data, SecretBytes};
+use super::{Data, Fault, SecretBytes};
 
 /// The answer to an [`super::Operation`].
 #[derive(Clone, Debug)]
@@ -37,6 +37,13 @@ pub enum Outcome {
     },
     /// A certificate, stored before it was answered.
     Certificate(IssuedCertificate),
+    /// What came of many requests for certificates, in their order.
+    Certificates {
+        /// Each with a fault of its own, or with a certificate, which leaves its chain empty.
+        results: Vec<Result<IssuedCertificate, Fault>>,
+        /// The chain of all of them, as in [`IssuedCertificate`].
+        chain: Vec<Bytes>,
+    },
     /// The answer to a generic request.
     Response(Response),
 }
@@ -67,6 +74,11 @@ pub enum Response {
         warnings: Vec<String>,
         /// Whether Vault repeats each member of `data` at the top level on this path.
         mirrored: bool,
+    },
+    /// Begun, and going on behind the answer (HTTP 202): Vault's envelope without data.
+    Accepted {
+        /// What is to be known of it.
+        warnings: Vec<String>,
     },
     /// Data in Vault's envelope, of a request that failed in part: a batch.
     Failed {

@@ -20,8 +20,8 @@ use super::{Record, RecordKey, Write};
 use crate::config;
 use crate::model::{Fault, Namespace, Secret};
 
-/// The largest value of a record, in bytes.
-pub const VALUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest value of a record, in bytes: a CRL of six million entries.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// The most writes of one commit.
 pub const COMMIT_WRITES_MAX: usize = 10_000;

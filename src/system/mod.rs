@@ -2,10 +2,12 @@
 //!
 //! This room must not know: any wire, or what an engine does; the types of engine there are reach it as data.
 
+mod fields;
 mod health;
 mod keys;
 mod mounts;
 mod namespaces;
+mod openapi;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -20,12 +22,12 @@ use arc_swap::ArcSwap;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, ConfigurationStatus, Deadline, Fault, Mount, Namespace, Outcome, Request, Response, Secret, Verb,
+    Caller, ConfigurationStatus, Deadline, EngineType, Fault, Mount, Namespace, Outcome, Request, Response, Secret,
 };
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
 
-use paths::{Endpoint, find};
+use paths::{Deed, Found, find};
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -50,7 +52,7 @@ pub struct System {
     /// The managed keys.
     pub keys: ManagedKeys,
     /// The engine types a mount may have.
-    pub engines: Vec<&'static str>,
+    pub engines: Vec<EngineType>,
     /// Run after initialisation.
     pub load: Load,
     /// Asked when a mount is disabled.
@@ -82,7 +84,7 @@ impl System {
 
     /// Whether the request is answered without a token, even before initialisation.
     pub fn is_public(request: &Request) -> bool {
-        find(&request.path).is_some_and(|(endpoint, _)| endpoint.is_public(request.verb))
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
     }
 
     /// Answers a request on one of the system's paths.
@@ -91,36 +93,39 @@ impl System {
     }
 
     async fn answer(&self, call: Call, request: Request) -> Result<Response, Fault> {
-        let Some((endpoint, names)) = find(&request.path) else {
-            return Err(Fault::NotFound { what: "unsupported path".into() });
+        let (row, names) = match find(request.verb, &request.path) {
+            Found::Row(row, names) => (row, names),
+            Found::OtherVerbs => return Err(Fault::UnsupportedOperation),
+            Found::Nothing => return Err(Fault::NotFound { what: "unsupported path".into() }),
         };
-        if endpoint.is_in_a_namespace() {
+        if row.is_in_a_namespace {
             self.namespaces.require(&call.namespace)?;
         }
         let name = |index: usize| names.get(index).map(String::as_str).unwrap_or_default();
-        match (endpoint, request.verb) {
-            (Endpoint::Health, Verb::Read) => Ok(self.health(&request.data)),
-            (Endpoint::SealStatus, Verb::Read) => Ok(self.seal_status()),
-            (Endpoint::Leader, Verb::Read) => Ok(self.leader()),
-            (Endpoint::Init, Verb::Read) => Ok(self.init_status()),
-            (Endpoint::Init, Verb::Write) => self.init(&call, &request.data).await,
-            (Endpoint::Status, Verb::Read) => self.status(&call).await,
-            (Endpoint::Namespaces, Verb::List) => self.list_namespaces(&call),
-            (Endpoint::Mounts, Verb::Read) => Ok(self.list_mounts(&call)),
-            (Endpoint::Mount, Verb::Read) => self.read_mount(&call, name(0)),
-            (Endpoint::Mount, Verb::Write) => self.enable(&call, name(0), &request.data).await,
-            (Endpoint::Mount, Verb::Delete) => self.disable(&call, name(0)).await,
-            (Endpoint::Tune, Verb::Read) => self.read_tuning(&call, name(0)),
-            (Endpoint::Tune, Verb::Write) => self.tune(&call, name(0), &request.data).await,
-            (Endpoint::UiMounts, Verb::Read) => Ok(self.ui_mounts(&call)),
-            (Endpoint::UiMount, Verb::Read) => self.ui_mount(&call, name(0)),
-            (Endpoint::ManagedKeys, Verb::List) => self.list_keys(&call, name(0)),
-            (Endpoint::ManagedKey, Verb::Read) => self.read_key(&call, name(0), name(1)),
-            (Endpoint::ManagedKey, Verb::Write) => self.write_key(&call, name(0), name(1), &request.data).await,
-            (Endpoint::ManagedKey, Verb::Delete) => self.delete_key(&call, name(0), name(1)).await,
-            (Endpoint::TestSign, Verb::Write) => self.test_sign(&call, name(0), name(1), &request.data).await,
-            (Endpoint::LookupSelf, Verb::Read) => self.lookup_self(&call),
-            _ => Err(Fault::UnsupportedOperation),
+        let data = &request.data;
+        match row.deed {
+            Deed::ReadHealth => Ok(self.health(data)),
+            Deed::ReadSealStatus => Ok(self.seal_status()),
+            Deed::ReadLeader => Ok(self.leader()),
+            Deed::ReadInit => Ok(self.init_status()),
+            Deed::Initialize => self.init(&call, data).await,
+            Deed::ReadStatus => self.status(&call).await,
+            Deed::ListNamespaces => self.list_namespaces(&call),
+            Deed::ListMounts => Ok(self.list_mounts(&call)),
+            Deed::ReadTuning => self.read_tuning(&call, name(0)),
+            Deed::Tune => self.tune(&call, name(0), data).await,
+            Deed::ReadMount => self.read_mount(&call, name(0)),
+            Deed::Enable => self.enable(&call, name(0), data).await,
+            Deed::Disable => self.disable(&call, name(0)).await,
+            Deed::ShowMounts => Ok(self.ui_mounts(&call)),
+            Deed::ShowMount => self.ui_mount(&call, name(0)),
+            Deed::Describe => self.describe(&call, data).await,
+            Deed::ListKeys => self.list_keys(&call, name(0)),
+            Deed::ReadKey => self.read_key(&call, name(0), name(1)),
+            Deed::WriteKey => self.write_key(&call, name(0), name(1), data).await,
+            Deed::DeleteKey => self.delete_key(&call, name(0), name(1)).await,
+            Deed::TestSign => self.test_sign(&call, name(0), name(1), data).await,
+            Deed::LookupSelf => self.lookup_self(&call),
         }
     }
 }

@@ -35,10 +35,11 @@ impl System {
         let mut fields = Fields::below(data, &["path"]);
         let engine =
             fields.filled("type")?.ok_or_else(|| Fault::invalid("backend type must be specified as a string"))?;
-        if !self.engines.contains(&engine.as_str()) {
+        let known: Vec<&str> = self.engines.iter().map(|known| known.name).collect();
+        if !known.contains(&engine.as_str()) {
             return Err(Fault::invalid(format!(
                 "plugin not found in the catalog: {engine}; there are: {}",
-                self.engines.join(", ")
+                known.join(", ")
             )));
         }
         let description = fields.text("description")?.unwrap_or_default();
@@ -47,7 +48,7 @@ impl System {
         fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
         fields.text("plugin_name")?;
         let empty = Data::new();
-        let mut config = Fields::new(fields.object("config")?.unwrap_or(&empty));
+        let mut config = Fields::inside("config", fields.object("config")?.unwrap_or(&empty));
         let (tune, mut warnings) = tuning(&mut config)?;
         warnings.extend(config.warnings());
         warnings.extend(fields.warnings());

@@ -1,84 +1,146 @@
 //! The table of the system's paths.
 
-use crate::model::Verb;
+use super::fields;
+use crate::managed_keys;
+use crate::model::endpoint::{delete, list, read, write};
+use crate::model::{Endpoint, Verb};
 
-/// What is at a path.
+/// What a request on one of the system's paths asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Health,
-    SealStatus,
-    Leader,
-    Init,
-    Status,
-    Namespaces,
-    Mounts,
-    Mount,
+pub(super) enum Deed {
+    ReadHealth,
+    ReadSealStatus,
+    ReadLeader,
+    ReadInit,
+    Initialize,
+    ReadStatus,
+    ListNamespaces,
+    ListMounts,
+    ReadTuning,
     Tune,
-    UiMounts,
-    UiMount,
-    ManagedKeys,
-    ManagedKey,
+    ReadMount,
+    Enable,
+    Disable,
+    ShowMounts,
+    ShowMount,
+    Describe,
+    ListKeys,
+    ReadKey,
+    WriteKey,
+    DeleteKey,
     TestSign,
     LookupSelf,
 }
 
-impl Endpoint {
-    /// Whether it is answered without a token.
-    pub(super) fn is_public(self, verb: Verb) -> bool {
-        match self {
-            Endpoint::Health | Endpoint::SealStatus | Endpoint::Leader | Endpoint::UiMounts => verb == Verb::Read,
-            // Initialisation asks for the daemon's own uid instead.
-            Endpoint::Init => true,
-            _ => false,
-        }
-    }
-
-    /// Whether its answer depends on the namespace addressed. The others tell of the whole daemon, whatever namespace a
+/// One row of the table: what can be asked, and what it asks for.
+pub(super) struct Row {
+    pub(super) endpoint: Endpoint,
+    pub(super) deed: Deed,
+    /// Whether the answer depends on the namespace addressed. The others tell of the whole daemon, whatever namespace a
     /// client has set.
-    pub(super) fn is_in_a_namespace(self) -> bool {
-        !matches!(self, Endpoint::Health | Endpoint::SealStatus | Endpoint::Leader | Endpoint::Init)
-    }
+    pub(super) is_in_a_namespace: bool,
 }
 
-/// Patterns: `:` is one part, `*` one or more. The first that fits counts.
-const TABLE: &[(&str, Endpoint)] = &[
-    ("sys/health", Endpoint::Health),
-    ("sys/seal-status", Endpoint::SealStatus),
-    ("sys/leader", Endpoint::Leader),
-    ("sys/init", Endpoint::Init),
-    ("sys/keyway/status", Endpoint::Status),
-    ("sys/namespaces", Endpoint::Namespaces),
-    ("sys/mounts", Endpoint::Mounts),
-    ("sys/mounts/*/tune", Endpoint::Tune),
-    ("sys/mounts/*", Endpoint::Mount),
-    ("sys/internal/ui/mounts", Endpoint::UiMounts),
-    ("sys/internal/ui/mounts/*", Endpoint::UiMount),
-    ("sys/managed-keys/:", Endpoint::ManagedKeys),
-    ("sys/managed-keys/:/:", Endpoint::ManagedKey),
-    ("sys/managed-keys/:/:/test/sign", Endpoint::TestSign),
-    ("auth/token/lookup-self", Endpoint::LookupSelf),
+/// What depends on the namespace addressed.
+const fn row(endpoint: Endpoint, deed: Deed) -> Row {
+    Row { endpoint, deed, is_in_a_namespace: true }
+}
+
+/// What anyone may ask of the whole daemon, and has no envelope.
+const fn of_the_daemon(endpoint: Endpoint, deed: Deed) -> Row {
+    Row { endpoint: endpoint.public().bare(), deed, is_in_a_namespace: false }
+}
+
+/// The first pattern that fits counts.
+const TABLE: &[Row] = &[
+    of_the_daemon(read("sys/health", "Whether the daemon serves.").takes(&[fields::HEALTH]), Deed::ReadHealth),
+    of_the_daemon(read("sys/seal-status", "Whether the store is open."), Deed::ReadSealStatus),
+    of_the_daemon(read("sys/leader", "Who leads: this daemon, always."), Deed::ReadLeader),
+    of_the_daemon(read("sys/init", "Whether the daemon is initialised."), Deed::ReadInit),
+    // Asks for the daemon's own uid instead of a token.
+    of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
+    row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
+    row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
+    row(read("sys/mounts", "Reads every mount."), Deed::ListMounts),
+    row(read("sys/mounts/*path/tune", "Reads the settings of a mount."), Deed::ReadTuning),
+    row(
+        write("sys/mounts/*path/tune", "Changes the settings of a mount.").takes(&[fields::TUNING, fields::TUNED]),
+        Deed::Tune,
+    ),
+    row(read("sys/mounts/*path", "Reads a mount."), Deed::ReadMount),
+    row(write("sys/mounts/*path", "Mounts an engine.").creating().takes(&[fields::MOUNT]), Deed::Enable),
+    row(delete("sys/mounts/*path", "Unmounts an engine and deletes its records."), Deed::Disable),
+    row(read("sys/internal/ui/mounts", "The mounts the caller may see.").public(), Deed::ShowMounts),
+    row(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    row(
+        read("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
+        Deed::Describe,
+    ),
+    row(
+        write("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
+        Deed::Describe,
+    ),
+    row(list("sys/managed-keys/:type", "Lists the managed keys."), Deed::ListKeys),
+    row(read("sys/managed-keys/:type/:name", "Reads a managed key."), Deed::ReadKey),
+    row(
+        write("sys/managed-keys/:type/:name", "Registers a managed key, or changes one.")
+            .creating()
+            .takes(&[managed_keys::FIELDS]),
+        Deed::WriteKey,
+    ),
+    row(delete("sys/managed-keys/:type/:name", "Forgets a managed key."), Deed::DeleteKey),
+    row(
+        write("sys/managed-keys/:type/:name/test/sign", "Signs by a managed key, to try it.").takes(&[fields::TEST]),
+        Deed::TestSign,
+    ),
+    row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
 ];
 
-/// What is at `path`, and the parts its pattern leaves open.
-pub(super) fn find(path: &str) -> Option<(Endpoint, Vec<String>)> {
+/// What is asked by `verb` at a path.
+pub(super) enum Found {
+    /// A row of the table, and the parts its pattern leaves open.
+    Row(&'static Row, Vec<String>),
+    /// There is such a path, but not for this verb.
+    OtherVerbs,
+    /// There is no such path.
+    Nothing,
+}
+
+/// What is asked by `verb` at `path`.
+pub(super) fn find(verb: Verb, path: &str) -> Found {
     let parts: Vec<&str> = path.split('/').collect();
-    TABLE.iter().find_map(|(pattern, endpoint)| {
-        let pattern: Vec<&str> = pattern.split('/').collect();
-        fit(&pattern, &parts).map(|names| (*endpoint, names))
-    })
+    let mut pattern = None;
+    for row in TABLE {
+        // A pattern that fits hides those that would fit after it, whatever their verbs.
+        if pattern.is_some_and(|known| known != row.endpoint.pattern) {
+            continue;
+        }
+        let fixed: Vec<&str> = row.endpoint.pattern.split('/').collect();
+        let Some(names) = fit(&fixed, &parts) else { continue };
+        if row.endpoint.verb == verb {
+            return Found::Row(row, names);
+        }
+        pattern = Some(row.endpoint.pattern);
+    }
+    if pattern.is_some() { Found::OtherVerbs } else { Found::Nothing }
+}
+
+/// What can be asked on the system's paths.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    TABLE.iter().map(|row| row.endpoint).collect()
 }
 
 fn fit(pattern: &[&str], parts: &[&str]) -> Option<Vec<String>> {
     match pattern.split_first() {
         None => parts.is_empty().then(Vec::new),
-        Some((&"*", rest)) => {
+        Some((open, rest)) if open.starts_with('*') => {
             let taken = parts.len().checked_sub(rest.len()).filter(|taken| *taken > 0)?;
             let (many, tail) = parts.split_at(taken);
             let mut names = fit(rest, tail)?;
             names.insert(0, many.join("/"));
             Some(names)
         }
-        Some((&":", rest)) => {
+        Some((open, rest)) if open.starts_with(':') => {
             let (one, tail) = parts.split_first()?;
             let mut names = fit(rest, tail)?;
             names.insert(0, (*one).to_owned());
@@ -95,14 +157,40 @@ fn fit(pattern: &[&str], parts: &[&str]) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
+    fn found(verb: Verb, path: &str) -> Option<(Deed, String)> {
+        match find(verb, path) {
+            Found::Row(row, names) => Some((row.deed, names.join("|"))),
+            Found::OtherVerbs | Found::Nothing => None,
+        }
+    }
+
     #[test]
-    fn each_path_leads_to_its_endpoint() {
-        let found = |path: &str| find(path).map(|(endpoint, names)| (endpoint, names.join("|")));
-        assert_eq!(found("sys/mounts/teams/ca/tune"), Some((Endpoint::Tune, "teams/ca".into())));
-        assert_eq!(found("sys/mounts/teams/ca"), Some((Endpoint::Mount, "teams/ca".into())));
-        assert_eq!(found("sys/managed-keys/pkcs11/ca/test/sign"), Some((Endpoint::TestSign, "pkcs11|ca".into())));
-        assert_eq!(found("sys/managed-keys/pkcs11"), Some((Endpoint::ManagedKeys, "pkcs11".into())));
-        assert_eq!(found("sys/unheard-of"), None);
-        assert_eq!(found("sys"), None);
+    fn each_path_leads_to_its_deed() {
+        for (verb, path, deed, names) in [
+            (Verb::Write, "sys/mounts/teams/ca/tune", Deed::Tune, "teams/ca"),
+            (Verb::Read, "sys/mounts/teams/ca", Deed::ReadMount, "teams/ca"),
+            (Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", Deed::TestSign, "pkcs11|ca"),
+            (Verb::List, "sys/managed-keys/pkcs11", Deed::ListKeys, "pkcs11"),
+        ] {
+            assert_eq!(found(verb, path), Some((deed, names.to_owned())), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_verb_that_is_not_there_is_told_from_a_path_that_is_not() {
+        for path in ["sys/unheard-of", "sys", "sys/managed-keys"] {
+            assert!(matches!(find(Verb::Delete, path), Found::Nothing), "{path}");
+        }
+        assert!(matches!(find(Verb::Delete, "sys/health"), Found::OtherVerbs));
+        // Nobody unmounts what is called `pki/tune` by mistake for a setting.
+        assert!(matches!(find(Verb::Delete, "sys/mounts/pki/tune"), Found::OtherVerbs));
+    }
+
+    #[test]
+    fn only_the_daemons_own_state_and_the_mounts_of_a_ui_are_public() {
+        let public: Vec<&str> = endpoints().iter().filter(|row| row.is_public).map(|row| row.pattern).collect();
+        let expected =
+            ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/init", "sys/internal/ui/mounts"];
+        assert_eq!(public, expected);
     }
 }

@@ -1,6 +1,7 @@
 //! Stories about the system's paths, as a client tells them: what is asked, and the body of the answer.
 
 mod namespaces;
+mod openapi;
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::*;
 use crate::config::{Pace, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
-use crate::model::{Curve, KeyKind, PeerCredentials, Wire};
+use crate::model::recorder::{self, Reading};
+use crate::model::{Curve, KeyKind, PeerCredentials, Verb, Wire};
 use crate::store::{Ephemeral, RecordKey};
 use crate::supervisor::Supervisor;
 
@@ -24,6 +26,8 @@ struct Client {
     root: Mutex<Option<Secret>>,
     /// Whose process it is.
     uid: u32,
+    /// Every field that was read, with the verb and the pattern it was read for.
+    readings: Mutex<Vec<(Verb, &'static str, Reading)>>,
 }
 
 /// Runs a story on a daemon that is not initialised yet.
@@ -33,7 +37,7 @@ fn uninitialized<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
         let token = SoftwareToken::default();
         let system = system(store, token.supervisor());
         let uid = rustix::process::geteuid().as_raw();
-        run(Client { system, token, root: Mutex::default(), uid }).await;
+        run(Client { system, token, root: Mutex::default(), uid, readings: Mutex::default() }).await;
     });
 }
 
@@ -57,7 +61,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         namespaces,
         identity,
         keys,
-        engines: vec!["pki", "transit"],
+        engines: vec![openapi::engine("pki"), openapi::engine("transit")],
         load: Arc::new(move || {
             rooms.0.load()?;
             rooms.1.load()?;
@@ -88,9 +92,12 @@ impl Client {
     }
 
     async fn ask_in(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
-        let data = data.as_object().unwrap().clone();
+        let mut data = data.as_object().unwrap().clone();
+        let asked = openapi::mark(verb, path, &mut data);
         let request = Request { verb, path: path.into(), data, raw: Default::default() };
-        match Arc::clone(&self.system).handle(self.call(namespace), request).await? {
+        let answer = Arc::clone(&self.system).handle(self.call(namespace), request).await;
+        self.readings.lock().extend(asked.into_iter().flat_map(openapi::readings));
+        match answer? {
             Outcome::Response(response) => Ok(response),
             other => panic!("{other:?} is no response"),
         }

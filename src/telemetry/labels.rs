@@ -17,6 +17,8 @@ pub enum OperationLabel {
     Mac,
     /// The hot operation sign certificate.
     SignCertificate,
+    /// The same for many requests at once.
+    SignCertificates,
     /// A generic read.
     Read,
     /// A generic write.
@@ -31,13 +33,14 @@ pub enum OperationLabel {
 
 impl OperationLabel {
     /// Every label.
-    pub const ALL: [OperationLabel; 11] = [
+    pub const ALL: [OperationLabel; 12] = [
         OperationLabel::Sign,
         OperationLabel::Verify,
         OperationLabel::Encrypt,
         OperationLabel::Decrypt,
         OperationLabel::Mac,
         OperationLabel::SignCertificate,
+        OperationLabel::SignCertificates,
         OperationLabel::Read,
         OperationLabel::Write,
         OperationLabel::Patch,
@@ -54,6 +57,7 @@ impl OperationLabel {
             Body::Decrypt(_) => OperationLabel::Decrypt,
             Body::Mac(_) => OperationLabel::Mac,
             Body::SignCertificate(_) => OperationLabel::SignCertificate,
+            Body::SignCertificates(_) => OperationLabel::SignCertificates,
             Body::Request(request) => match request.verb {
                 Verb::Read => OperationLabel::Read,
                 Verb::Write => OperationLabel::Write,
@@ -77,6 +81,7 @@ impl OperationLabel {
             OperationLabel::Decrypt => "decrypt",
             OperationLabel::Mac => "mac",
             OperationLabel::SignCertificate => "sign_certificate",
+            OperationLabel::SignCertificates => "sign_certificates",
             OperationLabel::Read => "read",
             OperationLabel::Write => "write",
             OperationLabel::Patch => "patch",
@@ -151,6 +156,31 @@ impl OcspLabel {
             OcspLabel::Unauthorized => "unauthorized",
             OcspLabel::TryLater => "try_later",
             OcspLabel::Failed => "failed",
+        }
+    }
+}
+
+/// How a tidying ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TidyLabel {
+    /// It came to its end.
+    Finished,
+    /// It was told to stop, by a client or by the daemon's or the mount's end.
+    Cancelled,
+    /// It failed.
+    Failed,
+}
+
+impl TidyLabel {
+    /// Every label.
+    pub const ALL: [TidyLabel; 3] = [TidyLabel::Finished, TidyLabel::Cancelled, TidyLabel::Failed];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            TidyLabel::Finished => "finished",
+            TidyLabel::Cancelled => "cancelled",
+            TidyLabel::Failed => "failed",
         }
     }
 }

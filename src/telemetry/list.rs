@@ -59,6 +59,11 @@ pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
 pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
 pub(super) const CRLS: &str = "keyway_crls_signed_total";
 pub(super) const OCSP: &str = "keyway_ocsp_responses_total";
+pub(super) const TIDIES: &str = "keyway_tidy_runs_total";
+pub(super) const CERTIFICATES_TIDIED: &str = "keyway_certificates_tidied_total";
+pub(super) const REVOCATIONS_TIDIED: &str = "keyway_revocations_tidied_total";
+pub(super) const CERTIFICATES_STORED: &str = "keyway_certificates_stored";
+pub(super) const REVOCATIONS_STORED: &str = "keyway_revocations_stored";
 pub(super) const TOKENS_REFUSED: &str = "keyway_tokens_refused_total";
 pub(super) const CONNECTIONS: &str = "keyway_connections";
 pub(super) const CONNECTIONS_REFUSED: &str = "keyway_connections_refused_total";
@@ -201,6 +206,16 @@ pub const METRICS: &[MetricInfo] = &[
     metric(REVOCATIONS, Counter, &[], "Certificates revoked."),
     metric(CRLS, Counter, &[], "Certificate revocation lists signed."),
     metric(OCSP, Counter, &["result"], "OCSP requests answered, by how: signed, kept from before, or refused."),
+    metric(TIDIES, Counter, &["result"], "Times tidy ran on a mount, by how it ended."),
+    metric(CERTIFICATES_TIDIED, Counter, &[], "Certificates that had ended, removed from the store by tidy."),
+    metric(REVOCATIONS_TIDIED, Counter, &[], "Revocations of certificates that had ended, removed by tidy."),
+    metric(
+        CERTIFICATES_STORED,
+        Gauge,
+        &["namespace", "mount"],
+        "Certificates stored, of mounts that are to publish it (config/auto-tidy).",
+    ),
+    metric(REVOCATIONS_STORED, Gauge, &["namespace", "mount"], "Revocations stored, of the same mounts."),
     metric(TOKENS_REFUSED, Counter, &[], "Requests refused for want of a good token."),
     metric(CONNECTIONS, Gauge, &["wire"], "Connections open."),
     metric(CONNECTIONS_REFUSED, Counter, &["reason"], "Connections turned away."),

@@ -14,6 +14,7 @@ mod pools;
 mod process;
 mod reloads;
 mod scopes;
+mod stored;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
 pub use key_sets::KeySetFigures;
-pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal};
+pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal, TidyLabel};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
@@ -46,6 +47,8 @@ struct Inner {
     revocations: Counter,
     crls: Counter,
     ocsp: [Counter; OcspLabel::ALL.len()],
+    tidies: [Counter; TidyLabel::ALL.len()],
+    tidied: [Counter; 2],
     tokens_refused: Counter,
     connections: [Gauge; 2],
     connections_refused: [Counter; Refusal::ALL.len()],
@@ -54,6 +57,7 @@ struct Inner {
     reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
+    stored: stored::Stored,
     pools: scopes::Pools,
 }
 
@@ -69,6 +73,8 @@ impl Telemetry {
             revocations: counter(&recorder, list::REVOCATIONS, &[]),
             crls: counter(&recorder, list::CRLS, &[]),
             ocsp: OcspLabel::ALL.map(|label| counter(&recorder, list::OCSP, &[("result", label.label())])),
+            tidies: TidyLabel::ALL.map(|label| counter(&recorder, list::TIDIES, &[("result", label.label())])),
+            tidied: [list::CERTIFICATES_TIDIED, list::REVOCATIONS_TIDIED].map(|name| counter(&recorder, name, &[])),
             tokens_refused: counter(&recorder, list::TOKENS_REFUSED, &[]),
             connections: WIRES.map(|wire| gauge(&recorder, list::CONNECTIONS, &[("wire", wire.label())])),
             connections_refused: Refusal::ALL
@@ -79,6 +85,7 @@ impl Telemetry {
             reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),
+            stored: stored::Stored::default(),
             pools: scopes::Pools::default(),
             handle,
             recorder,
@@ -102,6 +109,7 @@ impl Telemetry {
         expositions.push(self.0.handle.render());
         expositions.push(self.0.histograms.render());
         expositions.push(self.0.key_sets.render());
+        expositions.push(self.0.stored.render());
         scopes::merge(&expositions)
     }
 
@@ -136,6 +144,20 @@ impl Telemetry {
     /// An OCSP request was answered.
     pub fn ocsp_answered(&self, label: OcspLabel) {
         if let Some(counter) = self.0.ocsp.get(label as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Tidy removed so many certificates and revocations.
+    pub fn tidied(&self, certificates: u64, revocations: u64) {
+        let [of_certificates, of_revocations] = &self.0.tidied;
+        of_certificates.increment(certificates);
+        of_revocations.increment(revocations);
+    }
+
+    /// Tidy ended on a mount.
+    pub fn tidy_ended(&self, label: TidyLabel) {
+        if let Some(counter) = self.0.tidies.get(label as usize) {
             counter.increment(1);
         }
     }
@@ -284,6 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_says_no_longer_what_it_has_leaves_no_line_behind() {
+        let telemetry = Telemetry::new();
+        telemetry.stored("root", "pki/", Some((7, 2)));
+        telemetry.stored("root", "old/", Some((1, 0)));
+        telemetry.stored("root", "old/", None);
+        let text = telemetry.render();
+        assert!(text.contains(r#"keyway_certificates_stored{namespace="root",mount="pki/"} 7"#), "{text}");
+        assert!(text.contains(r#"keyway_revocations_stored{namespace="root",mount="pki/"} 2"#), "{text}");
+        assert!(!text.contains("old/"), "{text}");
+    }
+
+    #[test]
     fn a_pool_that_is_gone_leaves_no_series_behind_and_the_others_stand_under_one_head() {
         let telemetry = Telemetry::new();
         let pools = ["one", "two"].map(|name| {
@@ -338,6 +372,7 @@ mod tests {
         pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
         pool.tenant("root").depth([1, 2, 3], 4);
         telemetry.key_sets(vec![key_set("k")]);
+        telemetry.stored("root", "pki/", Some((1, 1)));
         pool.lane_limits(4096, 1024);
         pool.lane_bytes_limits(1 << 27, 1 << 25);
         telemetry.library("dev").worker_started("keyway-dev", true);

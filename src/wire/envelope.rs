@@ -37,6 +37,10 @@ pub fn render(response: Response) -> Rendered {
             envelope["data"] = Value::Object(data);
             Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
+        Response::Accepted { warnings } => {
+            let body = to_bytes(&envelope(warnings));
+            Rendered { status: 202, content_type: JSON, body, retry_after: None }
+        }
         Response::Failed { status, data, warnings } => {
             let mut envelope = envelope(warnings);
             envelope["data"] = Value::Object(data);
@@ -139,6 +143,11 @@ mod tests {
     #[test]
     fn nothing_to_say_is_no_content() {
         assert_eq!(render(Response::Empty).status, 204);
+        let begun = render(Response::Accepted { warnings: vec!["w".into()] });
+        assert_eq!(
+            (begun.status, &body(&begun)["data"], &body(&begun)["warnings"]),
+            (202, &Value::Null, &json!(["w"]))
+        );
         assert_eq!(render(Response::Raw { content_type: "application/pkix-crl", body: Bytes::new() }).status, 204);
     }
 }

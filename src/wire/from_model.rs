@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::envelope;
 use super::proto;
-use crate::model::{Fault, Outcome};
+use crate::model::{Fault, IssuedCertificate, Outcome};
 
 /// The reply to the call `id`.
 pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
@@ -19,12 +19,10 @@ pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
         }
         Ok(Outcome::Plaintext(plaintext)) => Answer::Plaintext(proto::Plaintext { plaintext: plaintext.into_bytes() }),
         Ok(Outcome::Mac { mac, key_version }) => Answer::Mac(proto::MacValue { mac, key_version }),
-        Ok(Outcome::Certificate(issued)) => Answer::Certificate(proto::Certificate {
-            certificate: issued.certificate,
-            chain: issued.chain,
-            serial: issued.serial,
-            expiration: issued.expiration,
-        }),
+        Ok(Outcome::Certificate(issued)) => Answer::Certificate(certificate(issued)),
+        Ok(Outcome::Certificates { results, chain }) => {
+            Answer::Certificates(proto::Certificates { results: results.into_iter().map(part).collect(), chain })
+        }
         Ok(Outcome::Response(response)) => {
             let rendered = envelope::render(response);
             Answer::Response(proto::Response {
@@ -36,6 +34,25 @@ pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
         Err(fault) => Answer::Fault(fault_message(&fault)),
     };
     proto::Reply { id, result: Some(answer) }
+}
+
+fn certificate(issued: IssuedCertificate) -> proto::Certificate {
+    proto::Certificate {
+        certificate: issued.certificate,
+        chain: issued.chain,
+        serial: issued.serial,
+        expiration: issued.expiration,
+    }
+}
+
+/// One of the answers to many requests.
+fn part(result: Result<IssuedCertificate, Fault>) -> proto::CertificateResult {
+    use proto::certificate_result::Result as Part;
+    let part = match result {
+        Ok(issued) => Part::Certificate(certificate(issued)),
+        Err(fault) => Part::Fault(fault_message(&fault)),
+    };
+    proto::CertificateResult { result: Some(part) }
 }
 
 /// A fault on the framed wire: the one place that turns it into an answer there.

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::proto;
 use crate::model::{
-    Body, CertificateRequest, Data, DecryptRequest, EncryptRequest, Fault, Hash, MacRequest, Marshaling, Request,
-    RsaPadding, SaltLength, SecretBytes, SignRequest, SignatureScheme, Verb, VerifyRequest,
+    Body, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, Fault, Hash, MacRequest,
+    Marshaling, Request, RsaPadding, SaltLength, SecretBytes, SignRequest, SignatureScheme, Verb, VerifyRequest,
 };
 
 /// What a call asks for.
@@ -61,6 +61,14 @@ pub fn parse_call(operation: Option<proto::call::Operation>) -> Result<CallBody,
             csr: sign.csr,
             data: data(&sign.data)?,
         }))),
+        Some(Operation::SignCertificates(sign)) => {
+            Ok(CallBody::Operation(Body::SignCertificates(CertificatesRequest {
+                mount: sign.mount,
+                role: sign.role,
+                csrs: sign.csrs,
+                data: data(&sign.data)?,
+            })))
+        }
         Some(Operation::Request(request)) => {
             let verb = match proto::Verb::try_from(request.verb) {
                 Ok(proto::Verb::Read) => Verb::Read,

@@ -88,6 +88,36 @@ fn check_run(run: &Value) {
 }
 
 #[test]
+fn what_goes_over_http_is_measured_beside_what_it_is_compared_with() {
+    let token = Token::new();
+    let rounds = ["-generate-keys", "-keys=p256", "-loads=2x1", "-rounds=3", "-round-ms=100"];
+    let measured = |what: &str| json(&bench(&token, &[&rounds[..], &[what]].concat()))["measured"].clone();
+    for (what, reference) in
+        [("-what=issue", "bare"), ("-what=ocsp", "health"), ("-what=ocsp-nonce", "bare"), ("-what=batches", "bare")]
+    {
+        let measured = measured(what);
+        assert_eq!((&measured[0]["key"], &measured[0]["reference"]), (&Value::from("p256"), &Value::from(reference)));
+        assert!(measured[0]["ratio"]["low"].as_f64().unwrap() > 0.0, "{what}: {measured}");
+    }
+    let refused = bench(&token, &["-what=issue", "-generate-keys", "-keys=p256", "-loads=1x2"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("one request at a time"));
+}
+
+#[test]
+fn very_many_certificates_are_stored_and_revoked_and_told_of() {
+    let token = Token::new();
+    let many = ["-what=stored", "-generate-keys", "-keys=p256", "-certificates=3000", "-revoked=1000"];
+    let results = json(&bench(&token, &[&many[..], &["-rounds=3", "-round-ms=200"]].concat()));
+    let [empty, full] = results["seen"].as_array().unwrap().as_slice() else { panic!("{results}") };
+    assert_eq!((&empty["certificates"], &full["certificates"]), (&Value::from(0), &Value::from(3000)));
+    assert!(full["per_second"][0].as_f64().unwrap() > 0.0, "{results}");
+    // Each entry takes 39 bytes: all of them are on the CRL.
+    let (entries, bytes) = (&results["crl"]["entries"], results["crl"]["bytes"].as_u64().unwrap());
+    assert_eq!(entries, &Value::from(1000));
+    assert!((39_000..40_000).contains(&bytes), "{results}");
+}
+
+#[test]
 fn ratios_are_of_the_operators_own_key_which_stays_as_it_is() {
     let token = Token::new();
     token.generate_rsa("My CA", "0a");

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say so")]
 
 mod authorities;
+mod batches;
 mod bench;
 mod bulk;
 mod clients;
 mod codes;
+mod corpus;
 mod daemon;
 mod deaths;
 mod encryption;
@@ -39,6 +41,7 @@ mod sim;
 mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;
+mod tidying;
 mod token;
 mod tokens;
 mod transit_certificates;

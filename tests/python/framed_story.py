@@ -43,6 +43,14 @@ for identity, csr in room["asked"].items():
     certificate = x509.load_der_x509_certificate(answer.certificate)
     certificate.verify_directly_issued_by(x509.load_der_x509_certificate(answer.chain[0]))
     assert certificate.public_key() == x509.load_der_x509_csr(csr).public_key()
+chain = room["batch"].chain
+for csr, result in zip(csrs, room["batch"].results, strict=True):
+    certificate = x509.load_der_x509_certificate(result.certificate.certificate)
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(chain[0]))
+    assert certificate.public_key() == x509.load_der_x509_csr(csr).public_key()
+assert client.call(
+    sign_certificates=keyway.SignCertificates(mount="pki", role="servers", csrs=[b"junk"])
+).results[0].fault.label == "invalid_request"
 try:
     client.call(sign=keyway.Sign(mount="transit", key="nobody", input=b""))
     raise AssertionError("a key that is not there signed")

@@ -18,6 +18,8 @@ pub(in crate::cli) struct Bench {
     pub(super) rounds: Rounds,
     #[command(flatten)]
     pub(super) streams: Streams,
+    #[command(flatten)]
+    pub(super) stored: Stored,
     /// Keep the CPUs from sleeping, with a process of lowest priority on each: what is left of the latency is Keyway's.
     #[arg(long, help_heading = "How it is measured")]
     pub(super) keep_awake: bool,
@@ -70,8 +72,9 @@ pub(super) struct Tokens {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Ratios: two sides in turns")]
 pub(super) struct Rounds {
-    /// Clients and requests each keeps in flight, as CLIENTSxDEPTH.
-    #[arg(long, value_delimiter = ',', default_value = "1x1,8x1,32x1,8x16", value_parser = Load::parse)]
+    /// Clients and requests each keeps in flight, as CLIENTSxDEPTH; by default 1x1,8x1,32x1 and, over the framed wire,
+    /// 8x16. A connection of the HTTP wire carries one request at a time.
+    #[arg(long, value_delimiter = ',', value_parser = Load::parse)]
     pub(super) loads: Vec<Load>,
     /// Paired rounds of each measurement.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(3..=1000))]
@@ -79,6 +82,10 @@ pub(super) struct Rounds {
     /// Length of one side of a round, in milliseconds.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=60_000))]
     pub(super) round_ms: u64,
+    /// With -what certificates and batches: so many in each call, answered together; by default 1 and 1000. The latency is that
+    /// of a call.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(super) batch: Option<u16>,
 }
 
 /// Streams: latency and shares.
@@ -110,6 +117,18 @@ pub(super) struct Streams {
     pub(super) verify: bool,
 }
 
+/// Very many certificates.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Very many certificates: -what stored")]
+pub(super) struct Stored {
+    /// Certificates in the store, about 1 KiB of disk each.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(super) certificates: u64,
+    /// How many of them are revoked, and on the CRL.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
+    pub(super) revoked: u64,
+}
+
 /// A kind of key the bench makes for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum OwnKey {
@@ -126,12 +145,22 @@ pub(in crate::cli) enum What {
     Sign,
     /// Certificates, stored before they are answered, against bare signatures.
     Certificates,
+    /// Certificates over the HTTP wire, whose P-256 keys the daemon makes, against bare signatures.
+    Issue,
+    /// OCSP answers over the HTTP wire, to requests without a nonce, against answers to sys/health.
+    Ocsp,
+    /// OCSP answers to requests with a nonce, each of which takes a signature, against bare signatures.
+    OcspNonce,
+    /// Signatures over the HTTP wire, -items to a request, against bare signatures; and AES-GCM against single requests.
+    Batches,
     /// Signatures over the framed wire, against a server that only echoes; keys in memory, if no library is given.
     Echo,
     /// The daemon's own cost of a framed signature, on keys in its memory.
     Overhead,
     /// Start-up time, and memory idle and with 1,000 connections.
     Footprint,
+    /// Start, memory and issuance with very many certificates stored, and the making of a CRL of very many entries.
+    Stored,
     /// Latency and shares of streams of requests, by rate or load, alone and together.
     Streams,
 }

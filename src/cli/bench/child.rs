@@ -50,14 +50,20 @@ pub(super) struct Child {
 impl Child {
     /// Starts a daemon with its store in `home`, and initialises it.
     pub(super) fn start(home: &Path, settings: &Settings) -> Result<Child, Failure> {
+        let mut child = Child::start_again(home, settings, "")?;
+        let data = runtime()?.block_on(child.ask("", Verb::Write, "sys/init", json!({})))?;
+        data["root_token"].as_str().unwrap_or_default().clone_into(&mut child.token);
+        runtime()?.block_on(child.settle())?;
+        Ok(child)
+    }
+
+    /// Starts a daemon with its store in `home`, which was initialised before; `token` is its root token.
+    pub(super) fn start_again(home: &Path, settings: &Settings, token: &str) -> Result<Child, Failure> {
         let (config, _) = settings.write(home)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["server", "-config"]).arg(config);
         let mut child = Child::spawn(command, home)?;
-        child.token.clear();
-        let data = runtime()?.block_on(child.ask("", Verb::Write, "sys/init", json!({})))?;
-        data["root_token"].as_str().unwrap_or_default().clone_into(&mut child.token);
-        runtime()?.block_on(child.settle())?;
+        token.clone_into(&mut child.token);
         Ok(child)
     }
 
@@ -100,6 +106,11 @@ impl Child {
         self.process.id()
     }
 
+    /// The root token.
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// So many connections to a namespace.
     pub(super) async fn clients(
         &self,
@@ -128,12 +139,23 @@ impl Child {
         }
     }
 
-    /// Asks for one thing in a namespace; again, while the daemon says that it may succeed later.
-    pub(super) async fn ask(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Value, Failure> {
+    /// What is at a path, as it is.
+    pub(super) async fn read_raw(&self, path: &str) -> Result<bytes::Bytes, Failure> {
+        Ok(self.http("").request(Verb::Read, path, &Data::new()).await?.success()?.body)
+    }
+
+    /// A connection of the HTTP wire to a namespace.
+    pub(super) fn http(&self, namespace: &str) -> Http {
         let mut http = Http::new(&self.socket);
         http.token = (!self.token.is_empty()).then(|| Secret::from(self.token.as_str()));
         http.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
         http.deadline = Some(READY_MAX);
+        http
+    }
+
+    /// Asks for one thing in a namespace; again, while the daemon says that it may succeed later.
+    pub(super) async fn ask(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Value, Failure> {
+        let mut http = self.http(namespace);
         let data: Data = data.as_object().cloned().unwrap_or_default();
         let begun = Instant::now();
         loop {

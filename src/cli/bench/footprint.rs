@@ -48,9 +48,23 @@ pub(super) fn run(format: Format, settings: &Settings, home: &Path) -> Result<Ex
 }
 
 /// Resident memory in KiB.
-fn memory(pid: u32) -> Result<u64, Failure> {
+pub(super) fn memory(pid: u32) -> Result<u64, Failure> {
+    of_status(pid, "VmRSS:")
+}
+
+/// The largest resident memory since [`reset_peak`], in KiB.
+pub(super) fn peak(pid: u32) -> Result<u64, Failure> {
+    of_status(pid, "VmHWM:")
+}
+
+/// Forgets the largest resident memory so far (proc(5), clear_refs).
+pub(super) fn reset_peak(pid: u32) -> Result<(), Failure> {
+    Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
+fn of_status(pid: u32, field: &str) -> Result<u64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
     kib.ok_or_else(|| Failure::new("the daemon's memory cannot be read"))
 }

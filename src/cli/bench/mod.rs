@@ -13,6 +13,7 @@ mod closed;
 mod echo;
 mod footprint;
 mod open;
+mod over_http;
 mod paired;
 mod prepare;
 mod random;
@@ -22,6 +23,8 @@ mod settings;
 mod side;
 mod spec;
 mod statistics;
+mod stored;
+mod stored_report;
 mod stream_report;
 mod streams;
 mod tally;
@@ -52,6 +55,9 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     if streams && what != What::Streams {
         return Err(Failure::usage("-stream and -rate are for -what streams alone"));
     }
+    if args.rounds.batch.is_some() && !matches!(what, What::Certificates | What::Batches) {
+        return Err(Failure::usage("-batch is for -what certificates and batches alone"));
+    }
     let own = args.token.library.is_none() && args.token.members.is_empty();
     let claimed = if own { dev::Home::claim(HOME, PREFIX)? } else { private_folder()? };
     let home = claimed.0.clone();
@@ -59,10 +65,11 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     let _awake = Awake::keep(args.keep_awake)?;
     let measured = match what {
         What::Streams => return streams::run(args, format, &home),
+        What::Stored => return stored::run(args, format, &home),
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
         What::Overhead => paired::run_fake(args, what, &home)?,
         What::Echo if own => paired::run_fake(args, what, &home)?,
-        What::Sign | What::Certificates | What::Echo => {
+        What::Sign | What::Certificates | What::Echo | What::Issue | What::Ocsp | What::OcspNonce | What::Batches => {
             paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?
         }
     };

@@ -1,6 +1,7 @@
 //! What is set up in the daemon before anything is measured: mounts, keys, CAs, and requests for certificates.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,12 +9,24 @@ use serde_json::json;
 
 use super::Failure;
 use super::child::Child;
+use super::over_http::HttpWork;
 use super::target::Key;
 use super::work::Work;
 use crate::model::Verb;
+use crate::wire::proto;
 
 /// Requests certificates are issued for.
 const REQUESTS: usize = 20;
+
+/// The secret key of the bench's own.
+const CIPHER: &str = "keyway-bench-aes256";
+
+/// Whether OCSP requests have a nonce.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nonce {
+    None,
+    Each,
+}
 
 /// What the keys of one daemon are made with.
 pub(super) struct Preparation<'a> {
@@ -68,20 +81,78 @@ impl<'a> Preparation<'a> {
         let requests = (0..REQUESTS).map(|number| request(home, number)).collect::<Result<_, _>>()?;
         Ok(Work::certify(path, "bench".into(), requests))
     }
+
+    /// A CA as [`Preparation::authority`] makes it, with a role for which the daemon makes the keys.
+    pub(super) async fn issuing(&mut self, key: &Key, home: &Path) -> Result<HttpWork, Failure> {
+        let mount = self.mount_of_authority(key, home).await?;
+        let role = json!({"key_type": "ec", "key_bits": 256, "allow_any_name": true, "ttl": "24h"});
+        self.child.ask("", Verb::Write, &format!("{mount}/roles/issue"), role).await?;
+        Ok(HttpWork::issue(&mount))
+    }
+
+    /// A CA as [`Preparation::authority`] makes it, certificates of it, and OCSP requests for these.
+    pub(super) async fn ocsp(&mut self, key: &Key, nonce: Nonce, home: &Path) -> Result<HttpWork, Failure> {
+        let work = self.authority("", key, home).await?;
+        let mount = self.mount_of_authority(key, home).await?;
+        let clients = self.child.clients("", proto::Class::Interactive, 1).await?;
+        let client = clients.first().ok_or_else(|| Failure::new("there is no connection"))?;
+        let (leaf, issuer, out) = (home.join("leaf.der"), home.join("issuer.der"), home.join("ocsp.der"));
+        let mut requests = Vec::new();
+        for number in 0..REQUESTS {
+            let answer = work.certificate(client, number as u64).await?;
+            std::fs::write(&leaf, &answer.certificate)?;
+            std::fs::write(&issuer, answer.chain.first().cloned().unwrap_or_default())?;
+            let nonce = if nonce == Nonce::Each { "-nonce" } else { "-no_nonce" };
+            let path = |path: &'_ Path| path.as_os_str().to_owned();
+            let (issuer, leaf, out) = (path(&issuer), path(&leaf), path(&out));
+            let words = ["ocsp", nonce, "-issuer", "-cert", "-reqout"].map(OsStr::new);
+            openssl(&[words[0], words[1], words[2], &issuer, words[3], &leaf, words[4], &out])?;
+            requests.push(std::fs::read(&out)?.into());
+        }
+        Ok(HttpWork::ocsp(&mount, &requests))
+    }
+
+    async fn mount_of_authority(&mut self, key: &Key, home: &Path) -> Result<String, Failure> {
+        match self.authority("", key, home).await? {
+            Work::Certify { mount, .. } => Ok(mount),
+            Work::Sign { .. } => Err(Failure::new("a CA that only signs digests")),
+        }
+    }
+
+    /// A Transit key that encrypts: AES-GCM, made in the token.
+    pub(super) async fn cipher(&mut self) -> Result<&'static str, Failure> {
+        let mut settings = json!({
+            "library": self.library, "key_label": CIPHER, "any_mount": true, "mechanism": "0x1087", "key_bits": 256,
+            "usages": "encrypt,decrypt", "allow_generate_key": true,
+        });
+        if let Some(token) = self.token {
+            settings["token_label"] = token.into();
+        }
+        self.child.ask("", Verb::Write, &format!("sys/managed-keys/pkcs11/{CIPHER}"), settings).await?;
+        let data = json!({"type": "managed_key", "managed_key_name": CIPHER});
+        self.child.ask("", Verb::Write, &format!("transit/keys/{CIPHER}"), data).await?;
+        Ok(CIPHER)
+    }
+}
+
+/// What `openssl` answers, or why it did not.
+fn openssl(arguments: &[&OsStr]) -> Result<(), Failure> {
+    let made = Command::new("openssl").args(arguments).output();
+    let made = made.map_err(|error| Failure::new(format!("openssl: {error}; it makes the requests of the bench")))?;
+    if !made.status.success() {
+        return Err(Failure::new(format!("openssl: {}", String::from_utf8_lossy(&made.stderr).trim())));
+    }
+    Ok(())
 }
 
 /// A PKCS#10 request (DER), made by openssl.
 fn request(home: &Path, number: usize) -> Result<bytes::Bytes, Failure> {
     let (name, out) = (format!("host-{number}.example.com"), home.join("request.der"));
-    let made = Command::new("openssl")
-        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-outform", "DER"])
-        .args(["-keyout", "/dev/null", "-subj", &format!("/CN={name}")])
-        .args(["-addext", &format!("subjectAltName=DNS:{name}"), "-out"])
-        .arg(&out)
-        .output()
-        .map_err(|error| Failure::new(format!("openssl: {error}; it makes the requests to be signed")))?;
-    if !made.status.success() {
-        return Err(Failure::new(format!("openssl: {}", String::from_utf8_lossy(&made.stderr).trim())));
-    }
+    let made = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-outform", "DER"];
+    let (subject, names) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
+    let named = ["-keyout", "/dev/null", "-subj", &subject, "-addext", &names, "-out"];
+    let mut arguments: Vec<&OsStr> = made.iter().chain(&named).map(OsStr::new).collect();
+    arguments.push(out.as_os_str());
+    openssl(&arguments)?;
     Ok(std::fs::read(out)?.into())
 }

@@ -135,20 +135,24 @@ pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measur
     if format == Format::Json {
         let name = match what {
             What::Certificates => "certificates",
+            What::Issue => "issue",
+            What::Ocsp => "ocsp",
+            What::OcspNonce => "ocsp-nonce",
+            What::Batches => "batches",
             What::Echo => "echo",
             What::Overhead => "overhead",
-            What::Sign | What::Footprint | What::Streams => "sign",
+            What::Sign | What::Footprint | What::Stored | What::Streams => "sign",
         };
         let body = json!({
-            "what": name, "rounds": rounds, "round_ms": round_ms,
+            "what": name, "rounds": rounds, "round_ms": round_ms, "batch": args.rounds.batch,
             "measured": measured.iter().map(Measurement::value).collect::<Vec<_>>(),
         });
         return output::print(format, &body);
     }
     let place = match (what, args.token.isolation) {
-        (What::Sign | What::Certificates, IsolationArg::None) => ", the library in the daemon",
-        (What::Sign | What::Certificates, IsolationArg::Process) => ", the library in worker processes of the daemon",
-        _ => "",
+        (What::Echo | What::Overhead, _) => "",
+        (_, IsolationArg::None) => ", the library in the daemon",
+        (_, IsolationArg::Process) => ", the library in worker processes of the daemon",
     };
     say!("{rounds} rounds of {round_ms} ms a side{place}; medians, with 95 % intervals in brackets");
     measured.iter().for_each(|measurement| say!("{}", measurement.line()));

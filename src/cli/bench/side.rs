@@ -21,17 +21,19 @@ impl Ran {
     /// Of requests that must all have been answered well: a ratio that leaves some out would say nothing.
     pub(super) fn of(tally: Tally) -> Result<Ran, Failure> {
         if tally.done == 0 || tally.done != tally.asked {
-            let labels: Vec<&str> = tally.failed.keys().map(String::as_str).collect();
+            let first = tally.first_refusal.as_deref().unwrap_or("no refusal");
             let (refused, lost) = (tally.refused(), tally.lost());
             return Err(Failure::new(format!(
                 "of {} requests {} were answered well, {} wrongly, {refused} refused ({}), {lost} lost",
-                tally.asked,
-                tally.done,
-                tally.wrong,
-                labels.join(", ")
+                tally.asked, tally.done, tally.wrong, first
             )));
         }
         Ok(Ran { done: tally.done, per_second: tally.per_second(), latency: tally.latency })
+    }
+
+    /// The same, where each request was for so many things.
+    pub(super) fn times(self, each: u16) -> Ran {
+        Ran { done: self.done * u64::from(each), per_second: self.per_second * f64::from(each), ..self }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Tally {
     pub(super) wrong: u64,
     /// Refusals, by the fault's label.
     pub(super) failed: BTreeMap<String, u64>,
+    /// What the first refusal said.
+    pub(super) first_refusal: Option<String>,
     /// Of good answers, in microseconds: from when the request was due, where it was due at a time, else from its sending.
     pub(super) latency: Histogram<u64>,
     /// From when requests were due to their sending, in microseconds; empty where they were not due at a time.
@@ -41,6 +43,7 @@ impl Tally {
             done: 0,
             wrong: 0,
             failed: BTreeMap::new(),
+            first_refusal: None,
             latency: histogram()?,
             lag: histogram()?,
             late: 0,
@@ -56,7 +59,10 @@ impl Tally {
                 self.latency.saturating_record(microseconds(took));
             }
             Ok(false) => self.wrong += 1,
-            Err(error) => *self.failed.entry(label(error)).or_default() += 1,
+            Err(error) => {
+                self.first_refusal.get_or_insert_with(|| error.to_string());
+                *self.failed.entry(label(error)).or_default() += 1;
+            }
         }
     }
 

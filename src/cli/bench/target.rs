@@ -87,6 +87,11 @@ impl Target {
         Ok(Target { slots, generate: own || tokens.generate_keys, own })
     }
 
+    /// Whether keys of the bench's own may be made.
+    pub(super) fn may_generate(&self) -> bool {
+        self.generate
+    }
+
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }

@@ -20,8 +20,8 @@ pub(super) enum Work {
         /// Each signature is of a digest of its own, and checked.
         check: Option<Check>,
     },
-    /// Certificates for these requests (DER), one after the other.
-    Certify { mount: String, role: String, requests: Vec<Bytes> },
+    /// Certificates for these requests (DER), one after the other, so many in each call.
+    Certify { mount: String, role: String, requests: Vec<Bytes>, batch: u16 },
 }
 
 /// How a signature is checked.
@@ -54,7 +54,20 @@ impl Work {
     }
 
     pub(super) fn certify(mount: String, role: String, requests: Vec<Bytes>) -> Work {
-        Work::Certify { mount, role, requests }
+        Work::Certify { mount, role, requests, batch: 1 }
+    }
+
+    /// The same with so many in each call, where it is certificates.
+    pub(super) fn batched(self, size: u16) -> Work {
+        match self {
+            Work::Certify { mount, role, requests, .. } => Work::Certify { mount, role, requests, batch: size },
+            other => other,
+        }
+    }
+
+    /// How many things each call is for.
+    pub(super) fn each(&self) -> u16 {
+        if let Work::Certify { batch, .. } = self { *batch } else { 1 }
     }
 
     /// Asks for the `number`th; answers whether what came is good.
@@ -67,13 +80,29 @@ impl Work {
                 let answer = client.sign(sign).await?;
                 Ok(check.is_good(&digest, &answer.signature))
             }
-            Work::Certify { mount, role, requests } => {
+            Work::Certify { batch: 1, .. } => self.certificate(client, number).await.map(|_| true),
+            Work::Certify { mount, role, requests, batch } => {
                 let place = usize::try_from(number).unwrap_or(0) % requests.len().max(1);
-                let csr = requests.get(place).cloned().unwrap_or_default();
+                let csrs = requests.iter().cycle().skip(place).take(usize::from(*batch)).cloned().collect();
                 let (mount, role, data) = (mount.clone(), role.clone(), Bytes::new());
-                client.sign_certificate(proto::SignCertificate { mount, role, csr, data }).await.map(|_| true)
+                let answer = client.sign_certificates(proto::SignCertificates { mount, role, csrs, data }).await?;
+                let is_certificate = |part: &proto::CertificateResult| {
+                    matches!(part.result, Some(proto::certificate_result::Result::Certificate(_)))
+                };
+                Ok(answer.results.len() == usize::from(*batch) && answer.results.iter().all(is_certificate))
             }
         }
+    }
+
+    /// Asks for the `number`th certificate.
+    pub(super) async fn certificate(&self, client: &Framed, number: u64) -> Result<proto::Certificate, ClientError> {
+        let Work::Certify { mount, role, requests, .. } = self else {
+            return Err(ClientError::Broken { what: "certificates are not this work".into() });
+        };
+        let place = usize::try_from(number).unwrap_or(0) % requests.len().max(1);
+        let csr = requests.get(place).cloned().unwrap_or_default();
+        let (mount, role, data) = (mount.clone(), role.clone(), Bytes::new());
+        client.sign_certificate(proto::SignCertificate { mount, role, csr, data }).await
     }
 }
 

@@ -79,7 +79,7 @@ impl CaKeyChoice {
 
 /// The kind of these keys is what they are.
 fn refuse_kind_of_key(fields: &mut Fields<'_>) -> Result<(), Fault> {
-    if fields.value("key_type").is_some() || fields.value("key_bits").is_some() {
+    if fields.is_given("key_type") || fields.is_given("key_bits") {
         return Err(Fault::invalid(
             "invalid parameter for the kms/existing path parameter, key_type nor key_bits arguments can be set in this mode",
         ));

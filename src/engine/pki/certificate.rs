@@ -7,7 +7,7 @@ use x509_cert::certificate::Version;
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, sequence};
 use super::extensions;
-use super::intents::{Intents, Recorded};
+use super::intents::{Intent, Intents, Recorded};
 use super::lint::{self, Rules};
 use super::records::Records;
 use super::serial::Serial;
@@ -86,8 +86,22 @@ impl Prepared {
 
     /// Makes durable that `issuer` is about to sign it.
     pub(super) async fn record(self, intents: &Intents, issuer: &str) -> Result<Intended, Fault> {
-        let recorded = Some(intents.record(&self.serial, issuer, self.validity.not_after).await?);
+        let recorded = Some(intents.record([self.intent(issuer)]).await?);
         Ok(Intended { prepared: self, recorded })
+    }
+
+    /// The same for many, in one record.
+    pub(super) async fn record_all(
+        all: Vec<Prepared>,
+        intents: &Intents,
+        issuer: &str,
+    ) -> Result<Vec<Intended>, Fault> {
+        let recorded = intents.record(all.iter().map(|prepared| prepared.intent(issuer)).collect::<Vec<_>>()).await?;
+        Ok(all.into_iter().map(|prepared| Intended { prepared, recorded: Some(recorded.clone()) }).collect())
+    }
+
+    fn intent(&self, issuer: &str) -> Intent {
+        Intent::new(&self.serial, issuer, self.validity.not_after)
     }
 
     /// Leaves no trace of it, for a role with `no_store`.
@@ -137,6 +151,12 @@ impl Signed {
         // What is stored needs no intent.
         drop(self.recorded);
         Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+    }
+
+    /// Stores many, all or none; resolves when that is durable.
+    pub(super) async fn store_all(all: Vec<Signed>, store: &Store, records: &Records) -> Result<Vec<Issued>, Fault> {
+        store.commit(all.iter().flat_map(|signed| signed.writes(records, Vec::new())).collect()).await?;
+        Ok(all.into_iter().map(Signed::unstored).collect())
     }
 
     /// The same, blocking: part of a change.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use const_oid::db::rfc5280::{ID_CE_CRL_NUMBER, ID_CE_DELTA_CRL_INDICATOR};
+use tokio::sync::OnceCell;
 
 use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
@@ -15,6 +16,7 @@ use super::crls::SignerCrl;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::revoked::{Covered, Entries};
+use super::signatory::Signatory;
 use super::signing_key::SigningKey;
 use super::validity::{self, encode_time};
 use super::{Pki, extensions, pem};
@@ -49,8 +51,8 @@ pub(super) struct Crl {
     /// Up to which count of changes it lists them.
     pub(super) changes: u64,
     pub(super) der: Bytes,
-    /// PEM, without a last line feed.
-    pub(super) pem: Bytes,
+    /// Made when it is first asked for: of a large CRL it is many megabytes that few want.
+    pub(super) pem: OnceCell<Bytes>,
 }
 
 impl Crl {
@@ -59,9 +61,15 @@ impl Crl {
         now >= self.this_update + (self.next_update - self.this_update) / 2
     }
 
-    fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Result<Crl, Fault> {
-        let pem = pem::encode_trimmed(pem::CRL, &der)?.into();
-        Ok(Crl { number, this_update, next_update, entries, changes: 0, der, pem })
+    fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Crl {
+        Crl { number, this_update, next_update, entries, changes: 0, der, pem: OnceCell::new() }
+    }
+
+    /// PEM, without a last line feed. Those who come together wait for one making.
+    pub(super) async fn pem(&self) -> Result<Bytes, Fault> {
+        let der = self.der.clone();
+        let make = || off_worker(self.entries > ENTRIES_INLINE, move || pem::encode_trimmed(pem::CRL, &der));
+        Ok(self.pem.get_or_try_init(async || make().await.map(Bytes::from)).await?.clone())
     }
 
     fn stored(&self) -> Vec<u8> {
@@ -89,7 +97,7 @@ impl Crl {
             return Err(damaged());
         }
         let der = record.value.get(32..).unwrap_or_default().to_vec();
-        Crl::new(crl_number, this_update, next_update, entries, der.into())
+        Ok(Crl::new(crl_number, this_update, next_update, entries, der.into()))
     }
 }
 
@@ -101,12 +109,27 @@ enum Scope {
     Since(u64),
 }
 
+impl Scope {
+    /// What such a CRL of `issuer` says of itself, encoded.
+    fn extension(self, issuer: &Issuer) -> Result<Vec<u8>, Fault> {
+        match self {
+            // RFC 5280, 5.2.6: where its delta CRLs are.
+            Scope::Complete => issuer.freshest_crl.clone(),
+            // RFC 5280, 5.2.4.
+            Scope::Since(base) => extension(ID_CE_DELTA_CRL_INDICATOR, true, &encode(&base)?),
+        }
+    }
+}
+
 /// What a CRL will say, but for its entries.
-struct Head {
-    number: u64,
-    this_update: u64,
-    next_update: u64,
-    scope: Scope,
+pub(super) struct Head {
+    pub(super) number: u64,
+    /// In Unix seconds.
+    pub(super) this_update: u64,
+    /// In Unix seconds.
+    pub(super) next_update: u64,
+    /// Extensions beside the issuer's key and the number, encoded.
+    pub(super) extensions: Vec<u8>,
 }
 
 /// A CRL about to be signed.
@@ -129,13 +152,7 @@ impl Unsigned {
         let revoked = if entries.count == 0 { Vec::new() } else { sequence(&chunks)? };
         let number = extension(ID_CE_CRL_NUMBER, false, &encode(&head.number)?)?;
         let authority = extensions::authority_key_identifier(&issuer.certificate.key_identifier)?;
-        let scope = match head.scope {
-            // RFC 5280, 5.2.6: where its delta CRLs are.
-            Scope::Complete => issuer.freshest_crl.clone()?,
-            // RFC 5280, 5.2.4.
-            Scope::Since(base) => extension(ID_CE_DELTA_CRL_INDICATOR, true, &encode(&base)?)?,
-        };
-        let extensions = explicit(0, &[&sequence(&[&authority, &number, &scope])?])?;
+        let extensions = explicit(0, &[&sequence(&[&authority, &number, &head.extensions])?])?;
         let tbs: Bytes = sequence(&[
             // version v2
             &[0x02, 0x01, 0x01],
@@ -162,7 +179,7 @@ impl Unsigned {
         }
         let der = sequence(&[&self.tbs, &self.identifier, &bit_string(signature)?])?;
         let Head { number, this_update, next_update, .. } = self.head;
-        let crl = Crl::new(number, this_update, next_update, self.entries, der.into())?;
+        let crl = Crl::new(number, this_update, next_update, self.entries, der.into());
         Ok(Crl { changes: self.covered.changes, ..crl })
     }
 
@@ -216,7 +233,8 @@ impl Pki {
         let covered = entries.covered();
         let is_large = entries.count > ENTRIES_INLINE;
         let now = validity::now();
-        let head = Head { number: own.next_number(), this_update: now, next_update: now + lifetime, scope };
+        let extensions = scope.extension(&issuer)?;
+        let head = Head { number: own.next_number(), this_update: now, next_update: now + lifetime, extensions };
         let signer = Arc::clone(&issuer);
         let unsigned = off_worker(is_large, move || Unsigned::new(head, &signer, algorithm, &entries)).await?;
         let terms = Terms { class: Class::Control, deadline: Deadline::after(BUILD_TIME) };
@@ -240,6 +258,25 @@ impl Pki {
             self.publish_crl(call, same).await;
         }
         Ok(())
+    }
+
+    /// Signs a CRL that is its asker's alone: neither stored nor served.
+    pub(super) async fn sign_crl(
+        &self,
+        call: &Call,
+        issuer: &Arc<Issuer>,
+        head: Head,
+        entries: Entries,
+    ) -> Result<Crl, Fault> {
+        let Signatory { issuer, key } = self.signatory(&call.mount, issuer, IssuerUsage::CrlSigning)?;
+        let (algorithm, is_large) = (crl_algorithm(&issuer, &key)?, entries.count > ENTRIES_INLINE);
+        let signer = Arc::clone(&issuer);
+        let unsigned = off_worker(is_large, move || Unsigned::new(head, &signer, algorithm, &entries)).await?;
+        let signature = key.sign(unsigned.operation.clone(), call.terms()).await?;
+        let (name, public_key) = (key.name().to_owned(), issuer.certificate.public_key.clone());
+        let crl = off_worker(is_large, move || unsigned.signed(&name, &public_key, &signature)).await?;
+        self.telemetry.crl_signed();
+        Ok(crl)
     }
 
     /// Checks the signature, and stores the CRL: its number is durable before it leaves.
@@ -279,7 +316,8 @@ pub(super) fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<Signatu
     }
 }
 
-/// Runs `work` here, or on a thread that may block if it is long. At most two at a time for a mount: its CRL and files.
+/// Runs `work` here, or on a thread that may block if it is long. At most three at a time for a mount: its CRL, its files, and
+/// a step of tidying.
 pub(super) async fn off_worker<T: Send + 'static>(
     is_long: bool,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,

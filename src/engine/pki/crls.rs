@@ -58,6 +58,14 @@ impl SignerCrl {
         })
     }
 
+    /// Whether a certificate that ended at `end` (Unix seconds) is on a complete CRL made after that. RFC 5280, 3.3 and 5.2.4:
+    /// before then its entry leaves neither complete nor delta CRLs.
+    pub(super) fn has_listed(&self, serial: &Serial, end: u64) -> bool {
+        // In this order: a CRL is served before its entries count as listed.
+        let is_listed = self.revoked.lock().is_listed(serial);
+        is_listed && self.crl.load().as_ref().is_some_and(|crl| crl.this_update > end)
+    }
+
     /// Whether a delta CRL is due: there is none for the complete one, or it is time, or revocations have waited long enough.
     pub(super) fn is_delta_due(&self, config: &CrlConfig) -> bool {
         if config.disable || !config.enable_delta {
@@ -95,6 +103,12 @@ impl Crls {
     pub(super) fn time(&self, serial: &Serial) -> Option<u64> {
         self.0.load().values().find_map(|crl| crl.revoked.lock().time(serial))
     }
+
+    /// How many certificates are revoked.
+    pub(super) fn len(&self) -> usize {
+        self.0.load().values().map(|crl| crl.revoked.lock().len()).sum()
+    }
+
     /// Reads every revocation and every signer's last CRL. Also those of signers whose issuer is gone: it may be imported
     /// again, and numbers of CRLs never come twice.
     pub(super) fn load(store: &Store, records: &Records) -> Result<Crls, Fault> {

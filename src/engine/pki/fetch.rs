@@ -13,14 +13,42 @@ use super::{Pki, pem, validity};
 use crate::model::{Data, Fault, Fields, Response};
 
 pub(super) const DER_CERTIFICATE: &str = "application/pkix-cert";
-const DER_CRL: &str = "application/pkix-crl";
+pub(super) const DER_CRL: &str = "application/pkix-crl";
 pub(super) const PEM_CHAIN: &str = "application/pem-certificate-chain";
-const PEM_CRL: &str = "application/x-pem-file";
+pub(super) const PEM_CRL: &str = "application/x-pem-file";
 
 /// Serial numbers listed at once, where a client names no limit.
 const LIST_DEFAULT: usize = 100_000;
 /// Serial numbers read from the store before others get their turn.
 const LIST_STEP: usize = 500;
+
+/// Which part of a list of serial numbers is asked for.
+pub(super) struct Page {
+    /// The record it begins behind.
+    pub(super) after: Option<String>,
+    /// How many there are at most.
+    pub(super) limit: usize,
+}
+
+impl Page {
+    /// Reads `after` and `limit`, which is `most` where it is not named, and never more.
+    pub(super) fn parse(data: &Data, most: usize) -> Result<Page, Fault> {
+        let mut fields = Fields::new(data);
+        let after = fields.filled("after")?;
+        let no_serial = || Fault::invalid("after is not a serial number");
+        let after = after.map(|text| Serial::parse(&text).ok_or_else(no_serial)).transpose()?;
+        let limit = match fields.integer("limit")? {
+            None | Some(..=0) => most,
+            Some(limit) => usize::try_from(limit).unwrap_or(most).min(most),
+        };
+        Ok(Page { after: after.map(|serial| serial.record_name()), limit })
+    }
+
+    /// What to say where there may be more than the `listed` ones.
+    pub(super) fn warning(listed: usize) -> String {
+        format!("only {listed} serial numbers are listed; ask again with \"after\" set to the last of them")
+    }
+}
 
 /// How a CRL is written outside JSON.
 #[derive(Clone, Copy)]
@@ -59,22 +87,30 @@ impl Pki {
     }
 
     /// `GET crl` and `crl/delta`, `/pem`: that of the default issuer.
-    pub(super) fn default_crl(&self, which: Which, encoding: Encoding) -> Response {
-        let authority = self.authority.load();
-        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding)
+    pub(super) async fn default_crl(self: Arc<Self>, which: Which, encoding: Encoding) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding).await
     }
 
     /// `GET issuer/:ref/crl/der` and `/pem`, `crl/delta/der` and `/pem`.
-    pub(super) fn issuer_crl(&self, reference: &str, which: Which, encoding: Encoding) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        Ok(raw_crl(self.crl_of(authority.issuer(reference)?, which), encoding))
+    pub(super) async fn issuer_crl(
+        self: Arc<Self>,
+        reference: String,
+        which: Which,
+        encoding: Encoding,
+    ) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        raw_crl(self.crl_of(authority.issuer(&reference)?, which), encoding).await
     }
 
     /// `GET issuer/:ref/crl` and `crl/delta`.
-    pub(super) fn issuer_crl_json(&self, reference: &str, which: Which) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let crl = self.crl_of(authority.issuer(reference)?, which);
-        let pem = crl.map(|crl| String::from_utf8_lossy(&crl.pem).into_owned()).unwrap_or_default();
+    pub(super) async fn issuer_crl_json(self: Arc<Self>, reference: String, which: Which) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let pem = match self.crl_of(authority.issuer(&reference)?, which) {
+            Some(crl) => crl.pem().await?,
+            None => Bytes::new(),
+        };
+        let pem = String::from_utf8_lossy(&pem);
         Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
     }
 
@@ -87,10 +123,10 @@ impl Pki {
     }
 
     /// `GET cert/:serial`, where `ca`, `ca_chain` and `crl` stand for serial numbers, too.
-    pub(super) fn read_certificate(&self, name: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
+    pub(super) async fn read_certificate(self: Arc<Self>, name: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
         let default = || authority.default_issuer().ok_or_else(Fault::absent);
-        match name {
+        match name.as_str() {
             "ca" => Ok(shown(&default()?.certificate.pem, 0, default()?.id())),
             "ca_chain" => {
                 let chain = chain(default()?);
@@ -103,7 +139,7 @@ impl Pki {
             "crl" | "delta-crl" => {
                 let which = if name == "crl" { Which::Complete } else { Which::Delta };
                 let crl = self.crl_of(default()?, which).ok_or_else(Fault::absent)?;
-                Ok(shown(&String::from_utf8_lossy(&crl.pem), 0, default()?.id()))
+                Ok(shown(&String::from_utf8_lossy(&crl.pem().await?), 0, default()?.id()))
             }
             text => {
                 let (serial, der) = self.stored(text)?;
@@ -145,20 +181,7 @@ impl Pki {
     }
 
     async fn list_serials(&self, kind: &str, data: &Data) -> Result<Response, Fault> {
-        let mut fields = Fields::new(data);
-        // The query that made this a list.
-        fields.value("list");
-        let after = fields.filled("after")?;
-        let mut last = after
-            .map(|text| {
-                let serial = Serial::parse(&text);
-                serial.map(|serial| serial.record_name()).ok_or_else(|| Fault::invalid("after is not a serial number"))
-            })
-            .transpose()?;
-        let limit = match fields.integer("limit")? {
-            None | Some(..=0) => LIST_DEFAULT,
-            Some(limit) => usize::try_from(limit).unwrap_or(LIST_DEFAULT).min(LIST_DEFAULT),
-        };
+        let Page { after: mut last, limit } = Page::parse(data, LIST_DEFAULT)?;
         let collection = self.records.collection(kind);
         let mut keys = Vec::new();
         while keys.len() < limit {
@@ -175,9 +198,7 @@ impl Pki {
         if keys.is_empty() {
             return Err(Fault::absent());
         }
-        let warnings = last.map(|_| {
-            format!("only {} serial numbers are listed; ask again with \"after\" set to the last of them", keys.len())
-        });
+        let warnings = last.map(|_| Page::warning(keys.len()));
         let mut data = Data::new();
         data.insert("keys".into(), keys.into());
         Ok(Response::with_warnings(data, warnings.into_iter().collect()))
@@ -189,12 +210,13 @@ fn chain(issuer: &Issuer) -> String {
     issuer.chain.iter().map(|certificate| certificate.pem.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-fn raw_crl(crl: Option<Arc<Crl>>, encoding: Encoding) -> Response {
-    let (content_type, body) = match encoding {
-        Encoding::Der => (DER_CRL, crl.map(|crl| crl.der.clone())),
-        Encoding::Pem => (PEM_CRL, crl.map(|crl| crl.pem.clone())),
+async fn raw_crl(crl: Option<Arc<Crl>>, encoding: Encoding) -> Result<Response, Fault> {
+    let (content_type, body) = match (encoding, crl) {
+        (Encoding::Der, crl) => (DER_CRL, crl.map(|crl| crl.der.clone()).unwrap_or_default()),
+        (Encoding::Pem, None) => (PEM_CRL, Bytes::new()),
+        (Encoding::Pem, Some(crl)) => (PEM_CRL, crl.pem().await?),
     };
-    Response::Raw { content_type, body: body.unwrap_or_default() }
+    Ok(Response::Raw { content_type, body })
 }
 
 fn shown(pem: &str, revoked: u64, issuer: &str) -> Response {

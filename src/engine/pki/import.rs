@@ -78,7 +78,7 @@ impl Pki {
 }
 
 /// Reads a bundle: CA certificates and nothing else.
-fn read(text: &str, field: &str) -> Result<Vec<Arc<CaCertificate>>, Fault> {
+pub(super) fn read(text: &str, field: &str) -> Result<Vec<Arc<CaCertificate>>, Fault> {
     // PEM is a third larger than DER, plus line ends and text around it.
     if text.len() > BUNDLE_MAX * 2 * CERTIFICATE_BYTES_MAX {
         return Err(Fault::TooLarge { what: format!("{field} has {} bytes of PEM", text.len()) });

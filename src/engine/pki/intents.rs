@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::fetch::Page;
 use super::records::Records;
 use super::serial::Serial;
 use super::{LOAD_STEP, validity};
@@ -34,6 +35,13 @@ pub(super) struct Intent {
     pub(super) not_after: u64,
     /// When it was recorded, in Unix seconds.
     pub(super) time: u64,
+}
+
+impl Intent {
+    /// That `issuer` is about to sign a certificate with this serial number, now.
+    pub(super) fn new(serial: &Serial, issuer: &str, not_after: u64) -> Intent {
+        Intent { serial: serial.record_name(), issuer: issuer.to_owned(), not_after, time: validity::now() }
+    }
 }
 
 impl Versioned for Intent {
@@ -91,14 +99,12 @@ impl Intents {
         Intents(Arc::new(Inner { store, records, state: Mutex::default(), finished: Mutex::default() }))
     }
 
-    /// Makes an intent durable.
-    pub(super) async fn record(&self, serial: &Serial, issuer: &str, not_after: u64) -> Result<Recorded, Fault> {
-        let intent =
-            Intent { serial: serial.record_name(), issuer: issuer.to_owned(), not_after, time: validity::now() };
+    /// Makes intents durable, all of them in one record.
+    pub(super) async fn record(&self, intents: impl IntoIterator<Item = Intent>) -> Result<Recorded, Fault> {
         let (sender, answer) = oneshot::channel();
         let must_start = {
             let mut state = self.0.state.lock();
-            state.intents.push(intent);
+            state.intents.extend(intents);
             state.waiting.push(sender);
             !std::mem::replace(&mut state.is_running, true)
         };
@@ -179,9 +185,28 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
     Ok(())
 }
 
-/// `LIST certs/unfinished`.
-pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> {
-    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), None, LISTED)?;
+/// Removes those of the next `step` unfinished certificates that ended before `ends_before` (Unix seconds): whoever might have
+/// one could do nothing with it. Answers the name of the last one looked at and how many went. Blocks for the disk.
+pub(super) fn tidy(
+    store: &Store,
+    records: &Records,
+    after: Option<&str>,
+    step: usize,
+    ends_before: u64,
+) -> Result<(Option<String>, usize), Fault> {
+    let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), after, step)?;
+    let ended = found.iter().filter(|(_, intent)| intent.not_after < ends_before);
+    let writes: Vec<Write> = ended.map(|(name, _)| Write::Delete { key: records.unfinished(name) }).collect();
+    let removed = writes.len();
+    store.commit_now(writes)?;
+    Ok((found.into_iter().next_back().map(|(name, _)| name), removed))
+}
+
+/// `LIST certs/unfinished`. `after` and `limit` take it in parts. Blocks for the disk.
+pub(super) fn list(store: &Store, records: &Records, data: &Data) -> Result<Response, Fault> {
+    let Page { after, limit } = Page::parse(data, LISTED)?;
+    let collection = records.collection("unfinished");
+    let found = store.read_all::<Intent>(records.namespace(), &collection, after.as_deref(), limit)?;
     if found.is_empty() {
         return Err(Fault::absent());
     }
@@ -197,11 +222,14 @@ pub(super) fn list(store: &Store, records: &Records) -> Result<Response, Fault> 
     let mut data = Data::new();
     data.insert("keys".into(), keys.into());
     data.insert("key_info".into(), info.into());
-    Ok(Response::data(data))
+    let warnings = if found.len() == limit { vec![Page::warning(limit)] } else { Vec::new() };
+    Ok(Response::with_warnings(data, warnings))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::config::{Pace, Storage};
     use crate::model::{Mount, MountConfig, Namespace};
@@ -232,17 +260,17 @@ mod tests {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
         let serials: Vec<Serial> = (0..40).map(|_| Serial::random().unwrap()).collect();
-        let recorded = serials.iter().map(|serial| intents.record(serial, "i", 9));
+        let recorded = serials.iter().map(|serial| intents.record([Intent::new(serial, "i", 9)]));
         let mut recorded: Vec<Recorded> =
             futures_util::future::join_all(recorded).await.into_iter().collect::<Result<_, _>>().unwrap();
         let shared = count(&store, &records, "intents");
         assert!((1..=3).contains(&shared), "{shared} records of 40 who came together");
         let last = recorded.pop().unwrap();
         drop(recorded);
-        let _one = intents.record(&serials[0], "i", 9).await.unwrap();
+        let _one = intents.record([Intent::new(&serials[0], "i", 9)]).await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "one that is held, and the new one");
         drop(last);
-        let _other = intents.record(&serials[1], "i", 9).await.unwrap();
+        let _other = intents.record([Intent::new(&serials[1], "i", 9)]).await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "two that are held");
     }
 
@@ -251,18 +279,25 @@ mod tests {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
         let [lost, kept] = [Serial::random().unwrap(), Serial::random().unwrap()];
-        for serial in [&lost, &kept] {
-            std::mem::forget(intents.record(serial, "i", 9).await.unwrap());
-        }
+        let two = [&lost, &kept].map(|serial| Intent::new(serial, "i", 9));
+        std::mem::forget(intents.record(two).await.unwrap());
+        assert_eq!(count(&store, &records, "intents"), 1);
         let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
         store.commit(vec![certificate]).await.unwrap();
-        assert!(list(&store, &records).is_err());
+        let listed = |data: Value| list(&store, &records, data.as_object().unwrap());
+        assert!(listed(json!({})).is_err());
         settle(&store, &records, "pki/").unwrap();
         assert_eq!((count(&store, &records, "intents"), count(&store, &records, "unfinished")), (0, 1));
-        let Response::Data { data, .. } = list(&store, &records).unwrap() else { panic!("a list") };
+        let Response::Data { data, warnings, .. } = listed(json!({"list": "true"})).unwrap() else { panic!("a list") };
+        assert!(warnings.is_empty());
         assert_eq!(data["keys"], json!([lost.to_string()]));
         assert_eq!(data["key_info"][lost.to_string()]["issuer_id"], "i");
         settle(&store, &records, "pki/").unwrap();
         assert_eq!(count(&store, &records, "unfinished"), 1);
+        // A part that is full says so; behind the last there is nothing.
+        let Response::Data { warnings, .. } = listed(json!({"limit": 1})).unwrap() else { panic!("a list") };
+        assert!(warnings[0].contains("only 1 serial numbers"), "{warnings:?}");
+        assert!(listed(json!({"after": lost.to_string()})).is_err());
+        assert!(listed(json!({"after": "x"})).is_err_and(|fault| fault.to_string().contains("not a serial number")));
     }
 }

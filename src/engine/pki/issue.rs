@@ -18,7 +18,7 @@ impl Pki {
         role: &str,
         data: &Data,
     ) -> Result<Response, Fault> {
-        let fields = SignFields::parse(data, issuer)?;
+        let fields = SignFields::parse(data, issuer, &["private_key_format"])?;
         let key_format = PrivateKeyFormat::parse(data)?;
         let compiled = self.role(role)?;
         let kind = compiled.role.generated_kind()?;

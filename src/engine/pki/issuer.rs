@@ -119,6 +119,11 @@ impl Issuer {
         constraints.try_for_each(|constraints| name_constraints::check(constraints, subject, names, is_leaf))
     }
 
+    /// Its certificate and those above it, nearest first, as they go with what it signs.
+    pub(super) fn chain_above(&self, without_roots: bool) -> impl Iterator<Item = &Arc<CaCertificate>> {
+        self.chain.iter().filter(move |link| !(without_roots && link.is_root()))
+    }
+
     /// Whether its certificate, or one above it, constrains names at all.
     pub(super) fn constrains_names(&self) -> bool {
         self.chain.iter().any(|link| link.name_constraints.is_some())

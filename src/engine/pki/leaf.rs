@@ -45,10 +45,32 @@ pub(super) struct Plan {
     pub(super) warnings: Vec<String>,
 }
 
+/// A planned certificate as its issuer is to sign it.
+pub(super) struct Draft {
+    pub(super) prepared: Prepared,
+    pub(super) is_stored: bool,
+    /// A CA's certificate: its signature is checked before anyone gets it.
+    is_ca: bool,
+    pub(super) warnings: Vec<String>,
+}
+
 /// A certificate issued, and what was noticed on the way.
 pub(super) struct Certified {
     issued: Issued,
     warnings: Vec<String>,
+}
+
+impl Certified {
+    /// As the hot operation answers it, without a chain.
+    pub(super) fn alone(&self) -> IssuedCertificate {
+        let issued = &self.issued;
+        IssuedCertificate {
+            certificate: issued.der().clone(),
+            chain: Vec::new(),
+            serial: issued.serial().to_string(),
+            expiration: issued.expiration(),
+        }
+    }
 }
 
 impl Plan {
@@ -57,6 +79,30 @@ impl Plan {
         issuer.check_names(&self.subject, &self.names, !self.is_ca)?;
         let (validity, warning) = self.validity.bounded(issuer.certificate.x509.not_after, beyond)?;
         Ok(Plan { validity, warnings: self.warnings.into_iter().chain(warning).collect(), ..self })
+    }
+
+    /// Makes of it what `signatory` is to sign for `public_key`.
+    pub(super) fn draft(self, signatory: &Signatory, public_key: &PublicKey) -> Result<Draft, Fault> {
+        let issuer = &signatory.issuer;
+        let identifier = match self.key_identifier {
+            Some(stated) => stated,
+            None => extensions::key_identifier(public_key)?.to_vec(),
+        };
+        let prepared = Prepared::new(&Parts {
+            algorithm: signatory.algorithm(self.signature_bits, self.use_pss)?,
+            issuer: &issuer.certificate.x509.subject,
+            validity: self.validity,
+            subject: &self.subject,
+            public_key,
+            rules: self.rules,
+            extensions: &[
+                &extensions::leaf_key_usage(self.key_usages, public_key.kind)?,
+                &self.extensions,
+                &extensions::subject_key_identifier(&identifier)?,
+                issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
+            ],
+        })?;
+        Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings: self.warnings })
     }
 }
 
@@ -70,44 +116,43 @@ impl Pki {
         public_key: &PublicKey,
         role: &str,
     ) -> Result<Certified, Fault> {
+        let Draft { prepared, is_stored, is_ca, warnings } = plan.draft(signatory, public_key)?;
         let Signatory { issuer, key } = signatory;
-        let identifier = match plan.key_identifier {
-            Some(stated) => stated,
-            None => extensions::key_identifier(public_key)?.to_vec(),
-        };
-        let prepared = Prepared::new(&Parts {
-            algorithm: signatory.algorithm(plan.signature_bits, plan.use_pss)?,
-            issuer: &issuer.certificate.x509.subject,
-            validity: plan.validity,
-            subject: &plan.subject,
-            public_key,
-            rules: plan.rules,
-            extensions: &[
-                &extensions::leaf_key_usage(plan.key_usages, public_key.kind)?,
-                &plan.extensions,
-                &extensions::subject_key_identifier(&identifier)?,
-                issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
-            ],
-        })?;
-        let intended = match plan.is_stored {
+        let intended = match is_stored {
             true => prepared.record(&self.intents, issuer.id()).await?,
             false => prepared.unrecorded(),
         };
-        let signed = match plan.is_ca {
+        let signed = match is_ca {
             true => intended.sign_and_verify(key, &issuer.certificate.public_key, call.terms()).await?,
             false => intended.sign(key, call.terms()).await?,
         };
-        let issued = match plan.is_stored {
+        let issued = match is_stored {
             true => signed.store(&self.store, &self.records, Vec::new()).await?,
             false => signed.unstored(),
         };
+        Ok(self.certified(call, signatory, role, issued, is_stored, warnings))
+    }
+
+    /// Counts a certificate that may be answered, and tells of it.
+    pub(super) fn certified(
+        &self,
+        call: &Call,
+        signatory: &Signatory,
+        role: &str,
+        issued: Issued,
+        is_stored: bool,
+        warnings: Vec<String>,
+    ) -> Certified {
+        if is_stored {
+            self.counts.stored(&issued.serial());
+        }
         self.telemetry.certificate_issued();
         tracing::info!(
-            serial = %issued.serial(), issuer = %issuer.id(), role, key = key.name(), mount = %call.mount.path,
-            namespace = %call.mount.namespace, uid = call.caller.peer.uid, pid = call.caller.peer.pid,
-            "certificate issued"
+            serial = %issued.serial(), issuer = %signatory.issuer.id(), role, key = signatory.key.name(),
+            mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
+            pid = call.caller.peer.pid, "certificate issued"
         );
-        Ok(Certified { issued, warnings: plan.warnings })
+        Certified { issued, warnings }
     }
 }
 
@@ -135,24 +180,14 @@ pub(super) struct SignAnswer {
 impl SignAnswer {
     /// A certificate in the form its request asks for.
     pub(super) fn new(certified: Certified, issuer: &Issuer, format: Format, without_roots: bool) -> SignAnswer {
-        let keep = |link: &&Arc<CaCertificate>| !(without_roots && link.is_root());
-        SignAnswer {
-            certified,
-            format,
-            issuing_ca: Arc::clone(&issuer.certificate),
-            chain: issuer.chain.iter().filter(keep).cloned().collect(),
-        }
+        let chain = issuer.chain_above(without_roots).cloned().collect();
+        SignAnswer { certified, format, issuing_ca: Arc::clone(&issuer.certificate), chain }
     }
 
     /// As the hot operation answers it.
     pub(super) fn certificate(self) -> IssuedCertificate {
-        let issued = &self.certified.issued;
-        IssuedCertificate {
-            certificate: issued.der().clone(),
-            chain: self.chain.iter().map(|link| Bytes::clone(&link.x509.der)).collect(),
-            serial: issued.serial().to_string(),
-            expiration: issued.expiration(),
-        }
+        let chain = self.chain.iter().map(|link| Bytes::clone(&link.x509.der)).collect();
+        IssuedCertificate { chain, ..self.certified.alone() }
     }
 
     /// As HTTP answers it, together with the key made for it.

@@ -10,6 +10,7 @@ mod algorithm;
 mod allowed;
 mod asn1;
 mod authority;
+mod batch;
 mod ca_certificate;
 mod ca_fields;
 mod ca_key;
@@ -25,6 +26,8 @@ mod defaults;
 mod edit;
 mod extensions;
 mod fetch;
+mod fields;
+mod foreign_crl;
 mod format;
 mod import;
 mod intents;
@@ -37,6 +40,7 @@ mod key;
 mod keys;
 mod leaf;
 mod lint;
+pub mod measure;
 mod name_constraints;
 mod names;
 mod ocsp;
@@ -59,10 +63,13 @@ mod san;
 mod self_issued;
 mod serial;
 mod sign;
+mod sign_crl;
 mod sign_intermediate;
 mod signatory;
 mod signing_key;
+mod strangers;
 mod subject;
+mod tidy;
 mod upgrade;
 mod urls;
 mod usage;
@@ -84,7 +91,9 @@ use arc_swap::ArcSwap;
 
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
-use crate::model::{CertificateRequest, Fault, Mount, Outcome, PublicKey, Request, Response, Verb};
+use crate::model::{
+    CertificateRequest, CertificatesRequest, EngineType, Fault, Mount, Outcome, Request, Response, Verb,
+};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
@@ -97,6 +106,8 @@ use records::Records;
 use request::SignFields;
 use role::Role;
 use signing_key::KeySource;
+pub use strangers::{holds_key_of, imported_certificates, is_ocsp_request, pem_request, requested_key};
+use tidy::{AutoTidy, Counts, LastTidy, Tidy};
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
@@ -117,10 +128,22 @@ pub struct Pki {
     crls: Crls,
     crl_config: ArcSwap<CrlConfig>,
     responder: Responder,
+    tidy: Tidy,
+    auto_tidy: ArcSwap<AutoTidy>,
+    counts: Counts,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
+    /// The most requests of one batch.
+    batch_items: usize,
+    /// Those of one batch that are signed at once.
+    batch_window: usize,
+}
+
+/// What can be asked of an engine of this type.
+pub fn describe(name: &'static str) -> EngineType {
+    EngineType { name, endpoints: table::endpoints(paths::TABLE), parts: fields::PARTS }
 }
 
 /// Makes the engine of a mount, as its records in the store have it.
@@ -129,17 +152,6 @@ pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault>
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
     let (cpu, folder) = (services.cpu.clone(), services.publish_dir.clone());
     Ok(Pki::load(mount, keys, store, telemetry, cpu, folder, &services.limits)?)
-}
-
-/// The key that a PKCS#10 request (DER) asks a certificate for, if this engine would take the request: well-formed, its
-/// key acceptable, its signature good.
-pub fn requested_key(csr: &[u8]) -> Result<PublicKey, Fault> {
-    csr::Csr::parse(csr).map(|csr| csr.public_key)
-}
-
-/// Whether these bytes are an OCSP request (DER) that this engine would answer, if it has the issuer.
-pub fn is_ocsp_request(der: &[u8]) -> bool {
-    ocsp::Request::parse(der).is_some()
 }
 
 impl Pki {
@@ -158,6 +170,8 @@ impl Pki {
         let authority = Authority::load(&store, &records)?;
         let crls = Crls::load(&store, &records)?;
         let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
+        let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
+        let auto_tidy = store.read::<AutoTidy>(&records.auto_tidy())?.unwrap_or_default();
         let pki = Pki {
             intents: Intents::new(&store, &records),
             records,
@@ -171,8 +185,13 @@ impl Pki {
             crls,
             crl_config: ArcSwap::from_pointee(crl_config),
             responder: Responder::new(limits),
+            tidy: Tidy::new(last_tidy.time),
+            counts: Counts::new(&auto_tidy),
+            auto_tidy: ArcSwap::from_pointee(auto_tidy),
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
+            batch_items: limits.batch_items,
+            batch_window: limits.batch_window(),
         };
         pki.load_roles()?;
         Ok(Arc::new(pki))
@@ -218,10 +237,14 @@ impl Engine for Pki {
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
-            let fields = SignFields::parse(&request.data, None)?;
+            let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;
             let answer = self.sign_request(&call, None, &request.role, &request.csr, fields).await?;
             Ok(Outcome::Certificate(answer.certificate()))
         })
+    }
+
+    fn sign_certificates(self: Arc<Self>, call: Call, request: CertificatesRequest) -> Answer {
+        Box::pin(self.sign_requests(call, request))
     }
 
     fn maintain(self: Arc<Self>, call: Call) -> Answer {
@@ -229,12 +252,20 @@ impl Engine for Pki {
             if self.publish_due.swap(false, Ordering::Relaxed) {
                 self.publish_all(&call).await;
             }
-            self.rebuild_due_crls(&call).await?;
+            self.keep_counts(&call);
+            let begun = self.tidy_if_due(&call).await;
+            self.rebuild_due_crls(&call).await.and(begun)?;
             Ok(Response::Empty.into())
         })
     }
 
+    fn stop(&self) {
+        self.tidy.stop();
+    }
+
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.stop();
+        self.telemetry.stored(&mount.namespace.to_string(), &mount.path, None);
         let mut writes = self.records.removal(&self.store)?;
         for (id, key) in &self.authority.load().registry.keys {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));

@@ -46,10 +46,10 @@ pub(super) fn decode_all(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
         if end_label != label {
             return None;
         }
-        // An encrypted key has headers, and is not read any further than that it is a key.
-        let body: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        // A key is not read any further than that it is one: an encrypted one has headers, and one in clear leaves no copy.
         let is_key = label.ends_with("PRIVATE KEY");
-        blocks.push((label.to_owned(), if is_key { Vec::new() } else { STANDARD.decode(body).ok()? }));
+        let digits = || body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<u8>>();
+        blocks.push((label.to_owned(), if is_key { Vec::new() } else { STANDARD.decode(digits()).ok()? }));
         left = rest;
     }
     Some(blocks)

@@ -44,6 +44,7 @@ impl Pki {
 
     /// Writes `crl.der`, `crl.pem` and, where there are delta CRLs, `delta-crl.der` and `delta-crl.pem` of an issuer.
     pub(super) async fn publish_crl(&self, call: &Call, issuer: &Issuer) {
+        let Some(root) = &self.publish_dir else { return };
         let own = self.crls.of(issuer.signer());
         let crls = [
             (own.crl.load_full(), ["crl.der", "crl.pem"]),
@@ -51,8 +52,10 @@ impl Pki {
         ];
         for (crl, [der_name, pem_name]) in crls {
             let Some(crl) = crl else { continue };
-            let mut pem = crl.pem.to_vec();
-            pem.push(b'\n');
+            let pem = match crl.pem().await {
+                Ok(pem) => [&pem[..], b"\n"].concat(),
+                Err(fault) => return self.publishing_failed(call, &root.display().to_string(), &fault),
+            };
             self.publish(call, issuer, [(der_name, crl.der.clone()), (pem_name, pem.into())]).await;
         }
     }
@@ -76,12 +79,16 @@ impl Pki {
             })
         });
         if let Err(fault) = outcome.await {
-            self.publish_due.store(true, std::sync::atomic::Ordering::Relaxed);
-            tracing::error!(
-                folder = shown, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
-                "cannot publish: check publish_dir, its permissions and its free space; it is tried again within a minute"
-            );
+            self.publishing_failed(call, &shown, &fault);
         }
+    }
+
+    fn publishing_failed(&self, call: &Call, folder: &str, fault: &Fault) {
+        self.publish_due.store(true, std::sync::atomic::Ordering::Relaxed);
+        tracing::error!(
+            folder, mount = %call.mount.path, namespace = %call.mount.namespace, %fault,
+            "cannot publish: check publish_dir, its permissions and its free space; it is tried again within a minute"
+        );
     }
 }
 

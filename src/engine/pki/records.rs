@@ -20,7 +20,12 @@ pub(super) struct Records {
 impl Records {
     /// Those of `mount`.
     pub(super) fn new(mount: &Mount) -> Records {
-        Records { namespace: mount.namespace.clone(), prefix: format!("pki/{}", mount.uuid) }
+        Records::of(&mount.namespace, &mount.uuid)
+    }
+
+    /// Those of the mount with this UUID.
+    pub(super) fn of(namespace: &Namespace, uuid: &str) -> Records {
+        Records { namespace: namespace.clone(), prefix: format!("pki/{uuid}") }
     }
 
     /// The namespace they are in.
@@ -56,6 +61,16 @@ impl Records {
     /// The settings of CRLs and OCSP.
     pub(super) fn crl_config(&self) -> RecordKey {
         self.key("config", "crl")
+    }
+
+    /// When it is tidied by the clock.
+    pub(super) fn auto_tidy(&self) -> RecordKey {
+        self.key("config", "auto-tidy")
+    }
+
+    /// When the mount was last tidied.
+    pub(super) fn last_tidy(&self) -> RecordKey {
+        self.key("config", "tidy")
     }
 
     /// The URLs of the mount.

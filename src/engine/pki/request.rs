@@ -25,12 +25,12 @@ pub(super) struct SignFields {
 }
 
 impl SignFields {
-    /// Reads them, of a request to a path that names a role and perhaps an issuer.
-    pub(super) fn parse(data: &Data, issuer: Option<&str>) -> Result<SignFields, Fault> {
+    /// Reads them, of a request to a path that names a role and perhaps an issuer. The fields `elsewhere` are read elsewhere,
+    /// or of no account where no private key is made.
+    pub(super) fn parse(data: &Data, issuer: Option<&str>, elsewhere: &[&'static str]) -> Result<SignFields, Fault> {
         let in_path: &[&str] = if issuer.is_some() { &["role", "issuer_ref"] } else { &["role"] };
         let mut fields = Fields::below(data, in_path);
-        // Read elsewhere, or of no account where no private key is made.
-        for name in ["csr", "private_key_format"] {
+        for name in elsewhere {
             fields.value(name);
         }
         fields.refuse(&["cert_metadata"])?;

@@ -15,6 +15,10 @@ pub(super) struct Revocation {
     pub(super) issuer: String,
     /// Who signed the certificate. Unlike the issuer's id it is the same again once a deleted issuer is imported anew.
     pub(super) signer: SignerId,
+    /// `notAfter` of the certificate, in Unix seconds: it may be tidied away before its revocation is. Those recorded by
+    /// earlier versions do not say, and are found by their certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) not_after: Option<u64>,
 }
 
 impl Versioned for Revocation {

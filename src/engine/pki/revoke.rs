@@ -65,6 +65,20 @@ fn private_key(data: &mut Data) -> Result<Secret, Fault> {
     })
 }
 
+/// Whether `private` (DER) is a certificate's private key.
+fn is_holder(certificate: &X509, private: &Secret) -> Result<bool, Fault> {
+    crypto::is_private_half(&crypto::parse_spki(&certificate.spki)?, private.expose())
+}
+
+/// Whether a request shows the private key of the certificate that it gives in full.
+pub(super) fn shows_key(mut data: Data) -> Result<bool, Fault> {
+    let private = private_key(&mut data)?;
+    match Target::parse(&data)?.0 {
+        Target::Certificate(der) => is_holder(&X509::parse(&der, "the certificate")?, &private),
+        Target::Serial(_) => Ok(false),
+    }
+}
+
 /// A certificate to revoke, and who issued it.
 struct Found {
     certificate: X509,
@@ -85,7 +99,7 @@ impl Pki {
         let private = private_key(&mut data)?;
         let (target, warnings) = Target::parse(&data)?;
         let found = self.find(target)?;
-        if !crypto::is_private_half(&crypto::parse_spki(&found.certificate.spki)?, private.expose())? {
+        if !is_holder(&found.certificate, &private)? {
             return Err(Fault::invalid(format!(
                 "private_key is not that of the certificate with serial {}",
                 found.certificate.serial
@@ -132,14 +146,24 @@ impl Pki {
             )));
         }
         let (serial, now) = (certificate.serial, validity::now());
-        let revocation = Revocation { time: now, issuer: issuer.id().to_owned(), signer: issuer.signer().clone() };
+        let revocation = Revocation {
+            time: now,
+            issuer: issuer.id().to_owned(),
+            signer: issuer.signer().clone(),
+            not_after: Some(certificate.not_after),
+        };
         let mut writes = vec![Write::create_record(self.records.revocation(&serial), &revocation)?];
         if !is_stored {
             let value = certificate.der.to_vec();
             writes.push(Write::Put { key: self.records.certificate(&serial), version: 1, value });
         }
         let time = match self.store.commit(writes).await {
-            Ok(()) => now,
+            Ok(()) => {
+                if !is_stored {
+                    self.counts.stored(&serial);
+                }
+                now
+            }
             Err(Fault::InvalidRequest { .. }) => self.stored_time(&serial)?,
             Err(fault) => return Err(fault),
         };

@@ -134,6 +134,7 @@ impl Pki {
             Ok((id, key))
         };
         let ((id, _), issued) = self.edit_with(call, signed, add).await?;
+        self.counts.stored(&issued.serial());
         let authority = self.authority.load_full();
         let issuer = authority.issuer(&id)?;
         self.telemetry.certificate_issued();

@@ -69,6 +69,7 @@ impl Pki {
         let intended = prepared.record(&self.intents, issuer.id()).await?;
         let signed = intended.sign_and_verify(&signatory.key, &issuer.certificate.public_key, call.terms()).await?;
         let issued = signed.store(&self.store, &self.records, Vec::new()).await?;
+        self.counts.stored(&issued.serial());
         self.telemetry.certificate_issued();
         tracing::info!(
             serial = %issued.serial(), issuer = %issuer.id(), key = signatory.key.name(), mount = %call.mount.path,

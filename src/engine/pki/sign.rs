@@ -11,6 +11,9 @@ use super::{Pki, pem};
 use crate::engine::Call;
 use crate::model::{Data, Fault, Response};
 
+/// The fields of a request to sign that are read here, or of no account where no private key is made.
+pub(super) const ELSEWHERE: [&str; 2] = ["csr", "private_key_format"];
+
 impl Pki {
     /// The role of this name.
     pub(super) fn role(&self, name: &str) -> Result<Arc<CompiledRole>, Fault> {
@@ -48,7 +51,7 @@ impl Pki {
         data: &Data,
     ) -> Result<Response, Fault> {
         let csr = csr_of(data)?;
-        self.sign_request(call, issuer, role, &csr, SignFields::parse(data, issuer)?).await?.response()
+        self.sign_request(call, issuer, role, &csr, SignFields::parse(data, issuer, &ELSEWHERE)?).await?.response()
     }
 }
 

@@ -101,7 +101,8 @@ fn revocations(issuer: &str, certificate: &CaCertificate, store: &Store, records
         for (name, record) in step.into_iter().filter(|(_, record)| record.version == 1) {
             let place = RecordKey::new(namespace, collection.clone(), name);
             let OnlyTime { time } = read(&place, &record.value)?;
-            let revocation = Revocation { time, issuer: issuer.to_owned(), signer: certificate.signer.clone() };
+            let (issuer, signer) = (issuer.to_owned(), certificate.signer.clone());
+            let revocation = Revocation { time, issuer, signer, not_after: None };
             writes.push(Write::put_record(place, &revocation)?);
         }
         if !writes.is_empty() {

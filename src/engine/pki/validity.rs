@@ -10,7 +10,7 @@ use super::asn1::{encode, sequence, unencodable};
 use crate::model::{Fault, MountConfig};
 
 /// 9999-12-31T23:59:59Z: the last moment X.509 can write, meaning "no end" (RFC 5280, 4.1.2.5).
-const LAST: u64 = 253_402_300_799;
+pub(super) const LAST: u64 = 253_402_300_799;
 /// 2050-01-01T00:00:00Z: from here on times are GeneralizedTime.
 const GENERALIZED_FROM: u64 = 2_524_608_000;
 /// How far back a certificate may begin: a year.

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use const_oid::AssociatedOid;
-use der::asn1::BitStringRef;
-use der::{Decode, Reader, SliceReader};
+use der::asn1::{AnyRef, BitStringRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use spki::AlgorithmIdentifierRef;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, SubjectKeyIdentifier};
+use x509_cert::time::Time;
 
 use super::algorithm::SignatureAlgorithm;
 use super::serial::Serial;
@@ -119,6 +120,23 @@ pub(super) fn split(der: &[u8]) -> der::Result<(&[u8], &[u8], &[u8])> {
     Ok(parts)
 }
 
+/// `notAfter` of a certificate in Unix seconds, with nothing else of it read. `None` if it is none.
+pub(super) fn not_after(der: &[u8]) -> Option<u64> {
+    let (tbs, _) = AnyRef::from_der_partial(AnyRef::from_der(der).ok()?.value()).ok()?;
+    let mut left = tbs.value();
+    let mut next = || {
+        let (value, rest) = AnyRef::from_der_partial(left).ok()?;
+        left = rest;
+        Some(value)
+    };
+    // The version, `[0] EXPLICIT`, is left out for v1; then the serial number, the algorithm and the issuer.
+    let first = next()?;
+    let others = if first.tag() == Tag::Integer { 2 } else { 3 };
+    (0..others).try_for_each(|_| next().map(drop))?;
+    let (_, after) = AnyRef::from_der_partial(next()?.value()).ok()?;
+    Some(Time::from_der(after).ok()?.to_unix_duration().as_secs())
+}
+
 struct RawNames<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],
@@ -142,4 +160,18 @@ fn raw_names(tbs: &[u8]) -> der::Result<RawNames<'_>> {
         }
         Ok(RawNames { issuer, subject, spki })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_an_end_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(not_after(&bytes), None);
+        }
+    }
 }

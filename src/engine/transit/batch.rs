@@ -11,6 +11,8 @@ pub(super) struct Batch {
     items: Vec<Data>,
 }
 
+/// The field that a batch stands in.
+pub(super) const FIELD: &str = "batch_input";
 /// What `partial_failure_response_code` may be.
 const STATUSES: std::ops::RangeInclusive<i64> = 1..=599;
 
@@ -53,7 +55,7 @@ pub(super) fn is_users(fault: &Fault) -> bool {
 impl Batch {
     /// The batch of a request, if it has one.
     pub(super) fn parse(fields: &mut Fields<'_>, most: usize) -> Result<Option<Batch>, Fault> {
-        let Some(value) = fields.value("batch_input") else { return Ok(None) };
+        let Some(value) = fields.value(FIELD) else { return Ok(None) };
         let wrong = || Fault::invalid("failed to parse batch input: expected a list of objects");
         let items = value.as_array().ok_or_else(wrong)?;
         if items.is_empty() {
@@ -79,9 +81,9 @@ impl Batch {
     }
 
     /// A string member of an item, if it is there.
-    pub(super) fn text(&self, item: usize, name: &str) -> Result<Option<&str>, Fault> {
-        match self.items.get(item).and_then(|item| item.get(name)) {
-            None | Some(Value::Null) => Ok(None),
+    pub(super) fn text(&self, item: usize, name: &'static str) -> Result<Option<&str>, Fault> {
+        match Fields::inside(FIELD, self.item(item)?).value(name) {
+            None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(Fault::invalid(format!("field {name:?}: expected a string"))),
         }
@@ -97,7 +99,9 @@ impl Batch {
 
     /// Refuses where only some of the items have a `context`, which only derived keys have a use for.
     pub(super) fn check_contexts(&self) -> Result<(), Fault> {
-        let has = |item: &Data| item.get("context").is_some_and(|context| context.as_str() != Some(""));
+        let has = |item: &Data| {
+            Fields::inside(FIELD, item).value("context").is_some_and(|context| context.as_str() != Some(""))
+        };
         let with = self.items.iter().filter(|item| has(item)).count();
         if with == 0 || with == self.items.len() {
             return Ok(());
@@ -138,7 +142,7 @@ impl Batch {
 
     fn data(&self, results: impl Iterator<Item = Data>) -> Data {
         let with_reference = |(item, mut result): (&Data, Data)| {
-            let reference = item.get("reference").and_then(Value::as_str).unwrap_or_default();
+            let reference = Fields::inside(FIELD, item).value("reference").and_then(Value::as_str).unwrap_or_default();
             result.insert("reference".into(), reference.into());
             Value::Object(result)
         };

@@ -46,7 +46,7 @@ impl Transit {
             .run(self.batch_window, |item| async move {
                 let ciphertext = batch.text(item, "ciphertext")?.filter(|text| !text.is_empty()).ok_or_else(missing)?;
                 let (version, ciphertext) = text::parse_ciphertext(ciphertext)?;
-                let extras = Extras::parse(&mut Fields::new(batch.item(item)?))?;
+                let extras = Extras::parse(&mut Fields::inside(batch::FIELD, batch.item(item)?))?;
                 this.decrypt_one(call, key, version, padding, &extras, ciphertext).await
             })
             .await;

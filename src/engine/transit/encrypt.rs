@@ -47,7 +47,7 @@ impl Transit {
         let results = batch
             .run(self.batch_window, |item| async move {
                 let plaintext = text::plaintext(batch.text(item, "plaintext")?.unwrap_or_default())?;
-                let extras = Extras::parse(&mut Fields::new(batch.item(item)?))?;
+                let extras = Extras::parse(&mut Fields::inside(batch::FIELD, batch.item(item)?))?;
                 this.encrypt_one(call, key, padding, &extras, plaintext).await
             })
             .await;

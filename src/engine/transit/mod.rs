@@ -13,6 +13,7 @@ mod datakey;
 mod decrypt;
 mod encrypt;
 mod export;
+mod fields;
 mod hash;
 mod hmac;
 mod key;
@@ -26,6 +27,7 @@ mod records;
 mod rewrap;
 mod rotate;
 mod sign;
+mod strangers;
 mod text;
 mod verify;
 
@@ -41,8 +43,8 @@ use arc_swap::ArcSwap;
 use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    DecryptRequest, EncryptRequest, Fault, MacRequest, Mount, Outcome, Request, Response, SecretBytes, SignRequest,
-    VerifyRequest,
+    DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, Response, SecretBytes,
+    SignRequest, VerifyRequest,
 };
 use crate::store::{Changes, Store, Write};
 use auto_rotate::AutoRotations;
@@ -51,6 +53,7 @@ use hmac::Made;
 use key::TransitKey;
 use making::Making;
 use records::Records;
+pub use strangers::{ReadText, read_batch, read_ciphertext, read_hmac, read_signature, write_text};
 
 /// One mount of the Transit engine.
 pub struct Transit {
@@ -69,6 +72,11 @@ pub struct Transit {
     batch_items: usize,
     /// Items of one batch that are under way at once.
     batch_window: usize,
+}
+
+/// What can be asked of an engine of this type.
+pub fn describe(name: &'static str) -> EngineType {
+    EngineType { name, endpoints: table::endpoints(paths::TABLE), parts: fields::PARTS }
 }
 
 /// Makes the engine of a mount, as its records in the store have it.
@@ -90,8 +98,7 @@ impl Transit {
             auto_rotations: AutoRotations::default(),
             making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
-            // Enough to keep every session busy, and never more than a quarter of what the namespace may queue.
-            batch_window: (limits.lane_jobs_per_namespace / 4).clamp(1, 256),
+            batch_window: limits.batch_window(),
         }))
     }
 

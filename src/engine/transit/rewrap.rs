@@ -50,7 +50,7 @@ impl Transit {
         let results = batch
             .run(self.batch_window, |item| async move {
                 let ciphertext = batch.text(item, "ciphertext")?.filter(|text| !text.is_empty()).ok_or_else(missing)?;
-                let extras = Extras::parse(&mut Fields::new(batch.item(item)?))?;
+                let extras = Extras::parse(&mut Fields::inside(batch::FIELD, batch.item(item)?))?;
                 this.rewrap_one(call, key, paddings, extras, ciphertext).await
             })
             .await;

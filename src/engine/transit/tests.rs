@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Limits;
 use crate::engine::CpuPool;
 use crate::managed_keys::software_token::{SoftwareToken, story};
+use crate::model::recorder::{self, Reading};
 use crate::model::{
     Caller, Class, Data, Deadline, Hash, Marshaling, MountConfig, Namespace, PeerCredentials, Response, SaltLength,
     Verb, Wire,
@@ -18,6 +20,7 @@ use crate::model::{
 use crate::telemetry::Telemetry;
 
 mod ciphers;
+mod described;
 mod own;
 mod versions;
 
@@ -26,6 +29,8 @@ struct Desk {
     transit: Arc<Transit>,
     mount: Arc<Mount>,
     services: Services,
+    /// Every field that a handler read, with the verb and the pattern it answered.
+    readings: Mutex<Vec<(Verb, &'static str, Reading)>>,
 }
 
 impl Desk {
@@ -48,7 +53,12 @@ impl Desk {
             cpu: CpuPool::new(1),
             publish_dir: None,
         };
-        Desk { transit: Transit::load(&mount, &services).unwrap(), mount: Arc::new(mount), services }
+        Desk {
+            transit: Transit::load(&mount, &services).unwrap(),
+            mount: Arc::new(mount),
+            services,
+            readings: Mutex::default(),
+        }
     }
 
     fn call(&self) -> Call {
@@ -62,9 +72,18 @@ impl Desk {
     }
 
     async fn ask(&self, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
-        let request =
-            Request { verb, path: path.into(), data: data.as_object().cloned().unwrap(), raw: Default::default() };
-        match Arc::clone(&self.transit).handle(self.call(), request).await? {
+        let mut data = data.as_object().cloned().unwrap();
+        let endpoint = table::endpoint(paths::TABLE, verb, path);
+        let mark = endpoint.map(|endpoint| recorder::mark(&endpoint, &mut data));
+        let request = Request { verb, path: path.into(), data, raw: Default::default() };
+        let answer = Arc::clone(&self.transit).handle(self.call(), request).await;
+        if let (Some(endpoint), Some(mark)) = (endpoint, mark) {
+            let readings = recorder::readings(mark);
+            let wrong = recorder::contradictions(&endpoint, &readings);
+            assert!(wrong.is_empty(), "{verb:?} {path}: {}", wrong.join("; "));
+            self.readings.lock().extend(readings.into_iter().map(|reading| (verb, endpoint.pattern, reading)));
+        }
+        match answer? {
             Outcome::Response(response) => Ok(response),
             other => panic!("{other:?}"),
         }

@@ -8,5 +8,5 @@ mod response;
 mod tests;
 
 pub(super) use request::{CertId, Request};
-pub(super) use responder::{Responder, Responders};
+pub(super) use responder::{CONTENT_TYPE, Responder, Responders};
 pub(super) use response::{Refusal, Status, Unsigned};

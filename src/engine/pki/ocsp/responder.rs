@@ -25,7 +25,8 @@ use crate::engine::Call;
 use crate::model::{Class, Fault, KeyOperation, Response, Terms};
 use crate::telemetry::OcspLabel;
 
-const CONTENT_TYPE: &str = "application/ocsp-response";
+/// The media type of every answer.
+pub(in crate::engine::pki) const CONTENT_TYPE: &str = "application/ocsp-response";
 /// The least time between two log lines on failures, in seconds: strangers cause them.
 const TOLD_EVERY: u64 = 60;
 

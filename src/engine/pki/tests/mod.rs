@@ -1,7 +1,10 @@
 //! The engine as a whole, on keys in memory, judged by openssl.
 
+mod batching;
 mod chaining;
+mod combining;
 mod deltas;
+mod described;
 mod hostile;
 mod importing;
 mod intermediates;
@@ -12,6 +15,7 @@ mod ocsp;
 mod revoking;
 mod roots;
 mod signing_cas;
+mod tidying;
 mod upgrading;
 
 use std::path::{Path, PathBuf};
@@ -19,14 +23,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Pki;
 use super::crls::SignerCrl;
+use super::paths::TABLE;
 use super::signing_key::KeySource;
 use super::software::Keyring;
 use crate::config::{Limits, Pace, Storage};
-use crate::engine::{Call, CpuPool, Engine};
+use crate::engine::{Call, CpuPool, Engine, table};
+use crate::model::recorder::{self, Reading};
 use crate::model::{
     Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
     Response, Verb, Wire,
@@ -43,6 +50,8 @@ struct Desk {
     keys: Arc<Keyring>,
     store: Store,
     folder: tempfile::TempDir,
+    /// Every field that a handler read, with the verb and the pattern it answered.
+    readings: Mutex<Vec<(Verb, &'static str, Reading)>>,
 }
 
 fn mount() -> Mount {
@@ -73,7 +82,7 @@ impl Desk {
         let published = Some(folder.path().join("published"));
         let (cpu, limits) = (CpuPool::new(1), Limits::default());
         let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), cpu, published, &limits).unwrap();
-        Desk { pki, mount: Arc::new(mount), keys, store, folder }
+        Desk { pki, mount: Arc::new(mount), keys, store, folder, readings: Mutex::default() }
     }
 
     fn restarted(&self) -> Desk {
@@ -103,13 +112,18 @@ impl Desk {
     }
 
     async fn send(&self, verb: Verb, path: &str, body: Value) -> Result<Response, Fault> {
-        let request = Request {
-            verb,
-            path: path.into(),
-            data: body.as_object().cloned().unwrap_or_default(),
-            raw: Default::default(),
-        };
-        match Arc::clone(&self.pki).handle(self.call(), request).await? {
+        let mut data = body.as_object().cloned().unwrap_or_default();
+        let endpoint = table::endpoint(TABLE, verb, path);
+        let mark = endpoint.map(|endpoint| recorder::mark(&endpoint, &mut data));
+        let request = Request { verb, path: path.into(), data, raw: Default::default() };
+        let answer = Arc::clone(&self.pki).handle(self.call(), request).await;
+        if let (Some(endpoint), Some(mark)) = (endpoint, mark) {
+            let readings = recorder::readings(mark);
+            let wrong = recorder::contradictions(&endpoint, &readings);
+            assert!(wrong.is_empty(), "{verb:?} {path}: {}", wrong.join("; "));
+            self.readings.lock().extend(readings.into_iter().map(|reading| (verb, endpoint.pattern, reading)));
+        }
+        match answer? {
             Outcome::Response(response) => Ok(response),
             other => panic!("not a response: {other:?}"),
         }

@@ -184,7 +184,14 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
         let (cpu, limits) = (CpuPool::new(1), Limits::default());
         let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), cpu, None, &limits).unwrap();
         let ring = Arc::new(Keyring::new(&[]));
-        let mut desk = Desk { pki, mount: Arc::new(mount()), keys: ring, store, folder: tempfile::tempdir().unwrap() };
+        let mut desk = Desk {
+            pki,
+            mount: Arc::new(mount()),
+            keys: ring,
+            store,
+            folder: tempfile::tempdir().unwrap(),
+            readings: Default::default(),
+        };
         // The mount does not list the key.
         assert!(desk.write("root/generate/kms", root("ca")).await.is_err());
         let mut allowed = mount();

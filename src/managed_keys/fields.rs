@@ -1,0 +1,31 @@
+//! What a registration of a managed key may say, for the description of the API. A test holds the list to what is read.
+
+use crate::model::Field;
+use crate::model::FieldDefault::{Boolean, Number};
+
+/// The fields of a managed key.
+pub const FIELDS: &[Field] = &[
+    Field::text("library", "The name of a kms_library or a kms_pool of the configuration.").required(),
+    Field::text("mechanism", "What the key does: the number of a PKCS#11 mechanism, such as 0x1041.").required(),
+    Field::text("key_label", "The key's label (CKA_LABEL) in its token."),
+    Field::text("key_id", "The key's id (CKA_ID) in its token, in hexadecimal."),
+    Field::text("token_label", "The label of the token."),
+    Field::text("slot", "The number of the token's slot, in the place of its label."),
+    Field::text("pin", "The PIN of the token, where the kms_library has none."),
+    Field::text("curve", "The curve of an EC key to generate.").one_of(&["P256", "P384", "P521"]),
+    Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),
+    Field::integer("key_bits", "The size of a key to generate.").or(Number(0)),
+    Field::text("rsa_oaep_hash", "The hash of OAEP.").one_of(&["sha1", "sha224", "sha256", "sha384", "sha512"]),
+    Field::boolean("allow_generate_key", "Generates the key at its first use, if it is not there.").or(Boolean(false)),
+    Field::boolean("allow_replace_key", "Kept, and of no account.").or(Boolean(false)),
+    Field::boolean("allow_store_key", "Kept, and of no account.").or(Boolean(false)),
+    Field::boolean("any_mount", "Whether every mount of the namespace may use it.").or(Boolean(false)),
+    Field::boolean("force_rw_session", "Kept, and of no account.").or(Boolean(false)),
+    Field::text("hmac_key_label", "Kept, and of no account."),
+    Field::integer("max_parallel", "The most of its jobs under way at once; absent or 0 is no limit of its own."),
+    Field::list(
+        "usages",
+        "What it may be used for, sign and verify if absent; all: encrypt, decrypt, wrap, unwrap, mac, generate_random.",
+    ),
+    Field::text("owner", "The mount that made it, as it is read back."),
+];

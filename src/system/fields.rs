@@ -1,0 +1,64 @@
+//! What requests on the system's paths may say, by path and beside it, for the description of the API. A test holds these
+//! lists to what the handlers read.
+
+use crate::model::Field;
+use crate::model::FieldDefault::{Boolean, Number, Text};
+
+/// The parts that the patterns of `paths` leave open.
+pub(super) const PARTS: &[Field] = &[
+    Field::text("path", "Where an engine is mounted."),
+    Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
+    Field::text("name", "The name of a managed key."),
+];
+
+/// How a client wants to be told of the daemon's state.
+pub(super) const HEALTH: &[Field] = &[
+    Field::integer("activecode", "The HTTP status of a daemon that serves.").or(Number(200)),
+    Field::integer("uninitcode", "The HTTP status of a daemon that is not initialised.").or(Number(501)),
+];
+
+/// How many shares of the root key to make. There are none: these are of no account.
+pub(super) const SHARES: &[Field] = &[
+    Field::integer("secret_shares", "Of no account: the root key has no shares."),
+    Field::integer("secret_threshold", "Of no account: the root key has no shares."),
+    Field::integer("stored_shares", "Of no account: the root key has no shares."),
+    Field::integer("recovery_shares", "Of no account: the root key has no shares."),
+    Field::integer("recovery_threshold", "Of no account: the root key has no shares."),
+];
+
+const DESCRIPTION: Field = Field::text("description", "A text for people.");
+const OPTIONS: Field = Field::map("options", "The engine's own settings, such as the token for keys of its own.");
+
+/// A mount to make.
+pub(super) const MOUNT: &[Field] = &[
+    Field::text("type", "The engine.").required().one_of(&["pki", "transit"]),
+    DESCRIPTION,
+    OPTIONS,
+    Field::object("config", TUNING, "The mount's settings."),
+    Field::text("plugin_name", "Of no account: type says it."),
+];
+
+/// The settings of every mount.
+pub(super) const TUNING: &[Field] = &[
+    Field::duration("default_lease_ttl", "How long certificates are valid, if nothing else is said."),
+    Field::duration("max_lease_ttl", "The longest a certificate may be valid."),
+    Field::list("allowed_managed_keys", "The managed keys that it may use, beside those that any mount may use."),
+];
+
+/// What else may be changed of a mount.
+pub(super) const TUNED: &[Field] = &[DESCRIPTION, OPTIONS];
+
+/// How a test signs.
+pub(super) const TEST: &[Field] = &[
+    Field::boolean("use_pss", "Whether an RSA key signs by PSS."),
+    Field::text("hash_algorithm", "The hash that is signed.").or(Text("sha2-256")).one_of(&[
+        "sha1", "sha2-224", "sha2-256", "sha2-384", "sha2-512", "sha3-224", "sha3-256", "sha3-384", "sha3-512",
+    ]),
+];
+
+/// What a description of the API is to be like.
+pub(super) const OPENAPI: &[Field] = &[
+    Field::boolean("generic_mount_paths", "Names mounts by a parameter, in the place of their paths.")
+        .or(Boolean(false)),
+    Field::text("context", "A word that is added to every operationId."),
+];

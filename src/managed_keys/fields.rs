@@ -28,4 +28,5 @@ pub const FIELDS: &[Field] = &[
         "What it may be used for, sign and verify if absent; all: encrypt, decrypt, wrap, unwrap, mac, generate_random.",
     ),
     Field::text("owner", "The mount that made it, as it is read back."),
+    Field::list("abilities", "What its token has shown that it can do with it, as it is read back."),
 ];

@@ -264,7 +264,7 @@ pub(super) const CRL_WISH: &[Field] = &[
     Field::integer("crl_number", "Its number.").or(Number(0)),
     Field::integer("delta_crl_base_number", "The number of the CRL it is a delta to; -1 for a complete one.")
         .or(Number(-1)),
-    Field::duration("next_update", "How long it is good for.").or(Text("72h")),
+    Field::text("next_update", "How long it is good for.").or(Text("72h")),
     Field::text("format", "How it is written.").or(Text("pem")).one_of(&["pem", "der"]),
 ];
 
@@ -303,7 +303,7 @@ pub(super) const TIDY: &[Field] = &[
     Field::duration("issuer_safety_buffer", "How long after its end an issuer stays.").or(Text("8760h")),
     Field::duration("revocation_queue_safety_buffer", "Of no account here.").or(Text("48h")),
     Field::duration("acme_account_safety_buffer", "Of no account here.").or(Text("720h")),
-    Field::duration("pause_duration", "A pause between certificates.").or(Text("0s")),
+    Field::text("pause_duration", "A pause between certificates.").or(Text("0s")),
 ];
 /// An older name of `tidy_revoked_certs`.
 pub(super) const TIDY_OLD: &[Field] = &[Field::boolean("tidy_revocation_list", "As tidy_revoked_certs.")];

@@ -263,6 +263,16 @@ fn time(value: Option<&Value>) -> Result<u64, String> {
     known.filter(|time| *time <= validity::LAST).ok_or_else(|| "it is neither Unix seconds nor RFC 3339".into())
 }
 
+/// True or false, false where it is not said.
+fn boolean(value: Option<&Value>) -> Option<bool> {
+    match value {
+        None | Some(Value::Null) => Some(false),
+        Some(Value::Bool(value)) => Some(*value),
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(_) => None,
+    }
+}
+
 /// Extensions that a request lists, encoded.
 fn extensions(items: &[Value]) -> Result<Vec<u8>, Fault> {
     if items.len() > EXTENSIONS_MAX {
@@ -282,7 +292,7 @@ fn extensions(items: &[Value]) -> Result<Vec<u8>, Fault> {
         if let Some((_, name)) = RESERVED.iter().find(|(reserved, _)| *reserved == id) {
             return Err(failed(format!("{name} object identifier ({id}) is reserved")));
         }
-        let critical = Fields::new(item).boolean("critical").map_err(|fault| failed(fault.to_string()))?;
+        let critical = boolean(item.get("critical")).ok_or_else(|| failed("'critical' is not true or false".into()))?;
         let value = match item.get("value") {
             None => return Err(failed("missing 'value' field".into())),
             Some(value) => value.as_str().and_then(|text| STANDARD.decode(text).ok()),
@@ -291,7 +301,7 @@ fn extensions(items: &[Value]) -> Result<Vec<u8>, Fault> {
         if !seen.insert(id) {
             return Err(Fault::invalid(format!("duplicate extension id: {id}")));
         }
-        bytes.extend(extension(id, critical.unwrap_or(false), &value)?);
+        bytes.extend(extension(id, critical, &value)?);
     }
     Ok(bytes)
 }

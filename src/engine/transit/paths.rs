@@ -102,13 +102,11 @@ pub(super) const TABLE: &[Row<Transit>] = &[
         read("export/public-key/:name/:version", "The public key of a version of a key.").takes(&[fields::EXPORT]),
         |transit, _, target| now(transit.export_public(&target.name, &target.second, &target.data)),
     ),
+    row(read("export/certificate-chain/:name", "The certificates of a key."), |transit, _, target| {
+        now(transit.export_chain(&target.name, "", &target.data))
+    }),
     row(
-        read("export/certificate-chain/:name", "The certificates of a key.").takes(&[fields::EXPORT]),
-        |transit, _, target| now(transit.export_chain(&target.name, "", &target.data)),
-    ),
-    row(
-        read("export/certificate-chain/:name/:version", "The certificates of a version of a key.")
-            .takes(&[fields::EXPORT]),
+        read("export/certificate-chain/:name/:version", "The certificates of a version of a key."),
         |transit, _, target| now(transit.export_chain(&target.name, &target.second, &target.data)),
     ),
     row(read("export/:type/:name", "Refused: no key leaves its token."), |transit, _, target| {

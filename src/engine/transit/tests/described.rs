@@ -19,6 +19,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "keys/doc/rotate", none.clone()),
             (Verb::Write, "keys/doc/trim", none.clone()),
             (Verb::Write, "keys/doc/csr", none.clone()),
+            (Verb::Write, "keys/doc/set-certificate", none.clone()),
+            (Verb::Write, "cache-config", none.clone()),
             (Verb::Write, "config/keys", none.clone()),
             (Verb::Write, "encrypt/aes", json!({"batch_input": [{"plaintext": one}]})),
             (Verb::Write, "decrypt/aes", json!({"batch_input": sealed})),

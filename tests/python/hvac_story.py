@@ -201,9 +201,10 @@ def keys_of_its_own(client, token_label):
     assert transit.read_key("doc", **at)["data"]["type"] == "ecdsa-p256"
     signed = transit.sign_data("doc", b64(b"a contract"), **at)["data"]["signature"]
     assert transit.verify_signed_data("doc", b64(b"a contract"), signature=signed, **at)["data"]["valid"]
-    transit.create_key("vault", **at)
+    transit.create_key("vault", auto_rotate_period="24h", **at)
     document = transit.read_key("vault", **at)["data"]
     assert document["type"] == "aes256-gcm96" and isinstance(document["keys"]["1"], int)
+    assert document["auto_rotate_period"] == 24 * 3600
     first = transit.encrypt_data("vault", b64(b"a secret"), **at)["data"]["ciphertext"]
     transit.rotate_key("vault", **at)
     again = transit.rewrap_data("vault", first, **at)["data"]["ciphertext"]

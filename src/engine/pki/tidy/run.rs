@@ -47,6 +47,8 @@ pub(super) struct Run {
 struct Step {
     /// The name of the last record it looked at; `None` at the end.
     last: Option<String>,
+    /// How many it looked at.
+    seen: usize,
     tally: Tally,
     /// Records that cannot be judged, and stay.
     odd: Vec<String>,
@@ -107,14 +109,14 @@ impl Run {
     async fn step(
         &mut self,
         what: &str,
-        seen: &mut u64,
+        seen: &mut usize,
         work: impl FnOnce(&Pki) -> Result<Step, Fault> + Send + 'static,
     ) -> Result<Step, Halt> {
         self.between_steps().await?;
         let pki = Arc::clone(&self.pki);
         let step = off_worker(true, move || work(&pki)).await?;
-        *seen += STEP as u64;
-        let (tally, message) = (step.tally.clone(), format!("Tidying {what}: checked up to entry {seen}"));
+        *seen += step.seen;
+        let (tally, message) = (step.tally.clone(), format!("Tidying {what}: checked {seen} entries"));
         self.pki.telemetry.tidied(tally.certificates, tally.revocations);
         self.pki.tidy.progress(message, |sum| {
             sum.certificates += tally.certificates;
@@ -151,8 +153,9 @@ impl Run {
         loop {
             let after: Option<String> = last.take();
             let work = move |pki: &Pki| {
-                let (last, removed) = intents::tidy(&pki.store, &pki.records, after.as_deref(), STEP, ends_before)?;
-                Ok(Step { last, tally: Tally { unfinished: removed as u64, ..Tally::default() }, ..Step::default() })
+                let found = intents::tidy(&pki.store, &pki.records, after.as_deref(), STEP, ends_before)?;
+                let tally = Tally { unfinished: found.removed as u64, ..Tally::default() };
+                Ok(Step { last: found.last, seen: found.seen, tally, ..Step::default() })
             };
             last = self.step("unfinished certificates", &mut seen, work).await?.last;
             if last.is_none() {
@@ -179,7 +182,7 @@ impl Run {
                 made.insert(signer);
             }
             if is_again {
-                seen -= STEP as u64;
+                seen -= step.seen;
                 continue;
             }
             waits |= !step.waiting.is_empty();
@@ -281,6 +284,7 @@ impl Pki {
         self.store.commit_now(writes)?;
         gone.iter().for_each(|serial| self.counts.removed(serial));
         step.tally.certificates = gone.len() as u64;
+        step.seen = page.len();
         step.last = last_of(page);
         Ok(step)
     }
@@ -334,6 +338,7 @@ impl Pki {
             step.tally.revocations += serials.iter().filter(|serial| revoked.remove(serial)).count() as u64;
             step.touched.insert(signer);
         }
+        step.seen = page.len();
         step.last = last_of(page);
         Ok(step)
     }

@@ -182,6 +182,11 @@ impl Tidy {
         self.0.lock().last
     }
 
+    /// Whether it was stopped for good.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.lock().is_over
+    }
+
     /// Whether the mount was loaded long enough before `now`: past the time that `choose` makes, once, of when it was.
     pub(super) fn has_settled(&self, now: u64, choose: impl FnOnce(u64) -> Result<u64, Fault>) -> Result<bool, Fault> {
         let mut state = self.0.lock();

@@ -176,6 +176,7 @@ impl Revoked {
                 place.is_listed = true;
             }
         }
+        self.since.shrink_to(2 * self.since.len());
     }
 
     /// Compares with a CRL made earlier, which had so many entries and was made at `time`: answers the count of changes it

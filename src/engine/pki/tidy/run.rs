@@ -25,6 +25,11 @@ use crate::store::Write;
 
 /// Records of one step.
 const STEP: usize = 512;
+/// Serial numbers that one log line names.
+const TOLD: usize = 20;
+/// How far the clock may have gone forward by itself, in seconds at least: what is longer than `safety_buffer` and this makes
+/// it one that nothing is removed by.
+const JUMP_MIN: u64 = 3600;
 /// How long a CRL is waited for.
 const CRL_TIME: Duration = Duration::from_secs(120);
 
@@ -67,6 +72,7 @@ impl Run {
 
     /// Tidies. What was removed before a failure or a cancellation stays removed.
     pub(super) async fn run(mut self) -> Result<(), Halt> {
+        self.check_clock()?;
         let removed = self.remove().await;
         let touched = std::mem::take(&mut self.touched);
         let compacted = self.compact(touched.clone()).await;
@@ -76,6 +82,21 @@ impl Run {
             if self.makes_crls_at_once(&signer) {
                 self.make_crl(&signer).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses to judge by a clock that went forward while the daemon ran, as a wrong time server has it do: whatever seems to
+    /// have ended may not have.
+    fn check_clock(&self) -> Result<(), Fault> {
+        let ahead = self.pki.tidy.clock_ahead(self.began);
+        if ahead > self.targets.safety_buffer.max(JUMP_MIN) {
+            return Err(Fault::Unavailable {
+                what: format!(
+                    "the system's clock went forward by {ahead} seconds since this mount was loaded, more than safety_buffer: \
+                     nothing was removed. If the clock is right now, restart the daemon and tidy again"
+                ),
+            });
         }
         Ok(())
     }
@@ -125,9 +146,11 @@ impl Run {
             sum.missing_issuers += tally.missing_issuers;
         });
         if !step.odd.is_empty() {
+            let told: Vec<&str> = step.odd.iter().take(TOLD).map(String::as_str).collect();
             tracing::warn!(
-                mount = %self.call.mount.path, namespace = %self.call.mount.namespace, serials = step.odd.join(" "),
-                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged"
+                mount = %self.call.mount.path, namespace = %self.call.mount.namespace, count = step.odd.len(),
+                serials = told.join(" "),
+                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged or gone"
             );
         }
         self.touched.extend(step.touched.iter().cloned());
@@ -237,6 +260,11 @@ impl Run {
             }
             Ok((ended, default))
         };
+        let authority = self.pki.authority.load_full();
+        if authority.issuers.values().all(|issuer| issuer.certificate.x509.not_after >= ends_before) {
+            // Nothing changes, and nobody need forget what it made of the issuers.
+            return Ok(());
+        }
         let (mount, namespace) = (&self.call.mount.path, &self.call.mount.namespace);
         let (ended, default) = self.pki.edit(&self.call, remove).await?;
         for issuer in &ended {

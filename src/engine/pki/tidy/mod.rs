@@ -1,7 +1,8 @@
 //! Tidying: what has ended is removed from the store, from memory and from CRLs. `tidy`, `tidy-status`, `tidy-cancel`.
 //!
 //! It runs behind requests, one at a time for a mount: `run` is the work, `status` what is told of it, `targets` what it is to
-//! remove, `auto` when it comes by itself; `counts` is how much there is. It must not know who asks, or what a request under way needs: it removes nothing that anyone could still use.
+//! remove, `auto` when it comes by itself; `counts` is how much there is. It must not know who asks, or what a request under
+//! way needs: it removes nothing that anyone could still use.
 
 mod auto;
 mod counts;

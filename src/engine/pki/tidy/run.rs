@@ -150,7 +150,8 @@ impl Run {
             tracing::warn!(
                 mount = %self.call.mount.path, namespace = %self.call.mount.namespace, count = step.odd.len(),
                 serials = told.join(" "),
-                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged or gone"
+                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged \
+                 or gone"
             );
         }
         self.touched.extend(step.touched.iter().cloned());

@@ -55,6 +55,7 @@ pub struct Start {
 pub struct Daemon {
     store: Store,
     supervisor: Supervisor,
+    dispatch: Arc<Dispatch>,
     front: Front,
     telemetry: Telemetry,
     reload: Reload,
@@ -120,9 +121,9 @@ impl Daemon {
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
-        tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
+        tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
         let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
-        Ok(Daemon { store, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        Ok(Daemon { store, supervisor, dispatch, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -170,6 +171,7 @@ impl Daemon {
         let begun = std::time::Instant::now();
         // Nobody listening has nothing to stop.
         let _ = self.stop.send(true);
+        self.dispatch.stop();
         tokio::task::spawn_local(self.signals.ignore_reloads());
         let (front, limit) = (self.front, self.reload.drain());
         // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
@@ -263,7 +265,7 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
     let mut figures = tokio::time::interval(STORE_FIGURES);
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return dispatch.stop(),
+            _ = stop.wait_for(|stop| *stop) => return,
             _ = maintenance.tick() => dispatch.maintain().await,
             _ = figures.tick() => {
                 let stats = store.stats();

@@ -122,6 +122,7 @@ def revocation(client, serial):
     assert pki.revoke_certificate(serial, mount_point="lower")["data"]["revocation_time"] > 0
     refused(errors.InvalidRequest, pki.revoke_certificate, "7f:01", mount_point="lower")
     pki.rotate_crl(mount_point="lower")
+    assert pki.tidy({"tidy_cert_store": True, "tidy_revoked_certs": True}, mount_point="lower").status_code == 202
     revoked = x509.load_pem_x509_crl(pki.read_crl(mount_point="lower").encode())
     assert revoked.get_revoked_certificate_by_serial_number(int(serial.replace(":", ""), 16)) is not None
     pki.delete_role("web", mount_point="lower")

@@ -4,6 +4,7 @@
 
 mod health;
 mod keys;
+mod leases;
 mod mounts;
 mod namespaces;
 mod paths;
@@ -20,7 +21,8 @@ use arc_swap::ArcSwap;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, ConfigurationStatus, Deadline, Fault, Mount, Namespace, Outcome, Request, Response, Secret, Verb,
+    Caller, ConfigurationStatus, Deadline, Fault, LeaseRequest, Mount, Namespace, Outcome, Request, Response, Secret,
+    Verb,
 };
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
@@ -39,6 +41,22 @@ pub type Load = Arc<dyn Fn() -> Result<(), Fault> + Send + Sync>;
 /// The changes that remove an engine's records when its mount is disabled.
 pub type Removal = Arc<dyn Fn(&Mount) -> Result<Vec<Write>, Fault> + Send + Sync>;
 
+/// Asks a mount's engine about leases; answered with [`Fault::absent`] where there is none.
+pub type Leases = Arc<dyn Fn(LeaseCall) -> Answer + Send + Sync>;
+
+/// What is asked of a mount about leases, and by whom.
+#[derive(Clone, Debug)]
+pub struct LeaseCall {
+    /// The mount.
+    pub mount: Arc<Mount>,
+    /// Who asks.
+    pub caller: Caller,
+    /// When the answer stops being of use.
+    pub deadline: Deadline,
+    /// What.
+    pub asked: LeaseRequest,
+}
+
 /// What the system operations work on.
 pub struct System {
     /// The store, for health and initialisation.
@@ -55,6 +73,8 @@ pub struct System {
     pub load: Load,
     /// Asked when a mount is disabled.
     pub removal: Removal,
+    /// Asked about leases.
+    pub leases: Leases,
     /// The root token to make at initialisation; a random one if there is none.
     pub root_token: Option<Secret>,
     /// When the daemon started.
@@ -119,6 +139,11 @@ impl System {
             (Endpoint::ManagedKey, Verb::Write) => self.write_key(&call, name(0), name(1), &request.data).await,
             (Endpoint::ManagedKey, Verb::Delete) => self.delete_key(&call, name(0), name(1)).await,
             (Endpoint::TestSign, Verb::Write) => self.test_sign(&call, name(0), name(1), &request.data).await,
+            (Endpoint::LeaseLookup, Verb::Write) => self.lookup_lease(&call, &request.data).await,
+            (Endpoint::LeasesBelow, Verb::List) => self.list_leases(&call, name(0)).await,
+            (Endpoint::LeaseRenewal, Verb::Write) => self.renew_lease(&call, name(0), &request.data).await,
+            (Endpoint::LeaseRevocation, Verb::Write) => self.revoke_lease(&call, name(0), &request.data).await,
+            (Endpoint::LeaseRevocations, Verb::Write) => self.revoke_leases(&call, name(0)).await,
             (Endpoint::LookupSelf, Verb::Read) => self.lookup_self(&call),
             _ => Err(Fault::UnsupportedOperation),
         }

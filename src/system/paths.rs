@@ -19,6 +19,11 @@ pub(super) enum Endpoint {
     ManagedKeys,
     ManagedKey,
     TestSign,
+    LeaseLookup,
+    LeasesBelow,
+    LeaseRenewal,
+    LeaseRevocation,
+    LeaseRevocations,
     LookupSelf,
 }
 
@@ -56,6 +61,13 @@ const TABLE: &[(&str, Endpoint)] = &[
     ("sys/managed-keys/:", Endpoint::ManagedKeys),
     ("sys/managed-keys/:/:", Endpoint::ManagedKey),
     ("sys/managed-keys/:/:/test/sign", Endpoint::TestSign),
+    ("sys/leases/lookup", Endpoint::LeaseLookup),
+    ("sys/leases/lookup/*", Endpoint::LeasesBelow),
+    ("sys/leases/renew", Endpoint::LeaseRenewal),
+    ("sys/leases/renew/*", Endpoint::LeaseRenewal),
+    ("sys/leases/revoke", Endpoint::LeaseRevocation),
+    ("sys/leases/revoke/*", Endpoint::LeaseRevocation),
+    ("sys/leases/revoke-prefix/*", Endpoint::LeaseRevocations),
     ("auth/token/lookup-self", Endpoint::LookupSelf),
 ];
 

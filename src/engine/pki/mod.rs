@@ -37,6 +37,7 @@ mod issuers;
 mod key;
 mod keys;
 mod leaf;
+mod lease;
 mod lint;
 mod name_constraints;
 mod names;
@@ -86,7 +87,9 @@ use arc_swap::ArcSwap;
 
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
-use crate::model::{CertificateRequest, CertificatesRequest, Fault, Mount, Outcome, Request, Response, Verb};
+use crate::model::{
+    CertificateRequest, CertificatesRequest, Fault, LeaseRequest, Mount, Outcome, Request, Response, Verb,
+};
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
 use authority::Authority;
@@ -226,12 +229,18 @@ impl Engine for Pki {
         Box::pin(self.sign_requests(call, request))
     }
 
+    fn lease(self: Arc<Self>, call: Call, asked: LeaseRequest) -> Answer {
+        table::to_the_end(self.answer_lease(call, asked))
+    }
+
     fn maintain(self: Arc<Self>, call: Call) -> Answer {
         Box::pin(async move {
             if self.publish_due.swap(false, Ordering::Relaxed) {
                 self.publish_all(&call).await;
             }
+            let dropped = self.drop_ended_leases().await;
             self.rebuild_due_crls(&call).await?;
+            dropped?;
             Ok(Response::Empty.into())
         })
     }

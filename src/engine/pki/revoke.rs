@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::ca_certificate::SignerId;
@@ -132,6 +133,40 @@ impl Pki {
         }
         let time = self.store_revocation(call, &found).await?;
         self.revoked_answer(call, &found.issuer, time, warnings).await
+    }
+
+    /// Revokes those of these that are stored, in force and not revoked, then has the CRLs made that are due. Answers warnings.
+    pub(super) async fn revoke_all(self: &Arc<Self>, call: &Call, serials: &[Serial]) -> Result<Vec<String>, Fault> {
+        let revoke = |serial: &Serial| {
+            let serial = *serial;
+            async move {
+                if self.crls.time(&serial).is_some() || self.store.get(&self.records.certificate(&serial))?.is_none() {
+                    return Ok(None);
+                }
+                let found = self.find(Target::Serial(serial))?;
+                if found.certificate.not_after < validity::now() {
+                    return Ok(None);
+                }
+                self.store_revocation(call, &found).await?;
+                Ok(Some(found.issuer))
+            }
+        };
+        let done: Vec<Result<Option<Arc<Issuer>>, Fault>> = join_all(serials.iter().map(revoke)).await;
+        let (mut issuers, mut failed) = (Vec::<Arc<Issuer>>::new(), None);
+        for result in done {
+            match result {
+                Ok(Some(issuer)) if issuers.iter().all(|known| known.signer() != issuer.signer()) => {
+                    issuers.push(issuer)
+                }
+                Ok(_) => {}
+                Err(fault) => failed = Some(fault),
+            }
+        }
+        let mut warnings = Vec::new();
+        for issuer in &issuers {
+            warnings.extend(self.crl_if_due(call, issuer).await);
+        }
+        failed.map_or(Ok(warnings), Err)
     }
 
     /// Stores a revocation; answers its time, which is an earlier one if another request was first.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::issuer::Issuer;
 use super::records::Records;
 use super::serial::Serial;
 use super::{Pki, validity};
@@ -79,12 +80,24 @@ impl Pki {
     pub(super) async fn answer_lease(self: Arc<Self>, call: Call, asked: LeaseRequest) -> Result<Response, Fault> {
         match asked {
             LeaseRequest::Lookup(path) => Ok(self.lease(&path)?.ok_or_else(Fault::absent)?.show(&call)),
-            LeaseRequest::List(path) => self.list_leases(&path),
+            LeaseRequest::List(path) => {
+                // It may be long.
+                let listed = tokio::task::spawn_blocking(move || self.list_leases(&path)).await;
+                listed.map_err(|_| Fault::internal("listing leases panicked"))?
+            }
             LeaseRequest::Revoke(path) => {
                 let found = self.lease(&path)?.ok_or_else(Fault::absent)?;
-                self.end_leases(&call, &[found]).await
+                let mut issuers = Vec::new();
+                let ended = self.end_leases(&call, &[found], &mut issuers).await;
+                self.tell_of_leases(&call, &issuers).await;
+                ended.map(|()| Response::Empty)
             }
-            LeaseRequest::RevokeBelow(path) => self.revoke_leases(&call, &path).await,
+            LeaseRequest::RevokeBelow(path) => {
+                let mut issuers = Vec::new();
+                let ended = self.end_leases_below(&call, &path, &mut issuers).await;
+                self.tell_of_leases(&call, &issuers).await;
+                ended.map(|()| Response::Empty)
+            }
         }
     }
 
@@ -98,19 +111,25 @@ impl Pki {
         Ok(found.map(|stored| Found { path: path.to_owned(), serial, stored }))
     }
 
-    /// The paths at and below `path` that have leases.
+    /// The paths at and below `path` that have leases, and no more than a list has. Blocks.
     fn leased_paths(&self, path: &str) -> Result<Vec<String>, Fault> {
-        let all = self.records.leases("");
-        let prefix = format!("{all}{path}");
-        let found = self.store.collections(self.records.namespace(), &prefix, LISTED)?;
-        let paths = found.iter().filter_map(|collection| collection.strip_prefix(&all));
-        let is_inside = |found: &&str| path.is_empty() || found.strip_prefix(path).is_some_and(begins_a_part);
-        Ok(paths.filter(is_inside).map(str::to_owned).collect())
+        let (all, namespace) = (self.records.leases(""), self.records.namespace());
+        let (mut paths, mut below) = (Vec::new(), all.clone());
+        if !path.is_empty() {
+            if !self.store.list(namespace, &self.records.leases(path), None, 1)?.is_empty() {
+                paths.push(path.to_owned());
+            }
+            below = format!("{all}{path}/");
+        }
+        let found = self.store.collections(namespace, &below, LISTED)?;
+        paths.extend(found.iter().filter_map(|collection| collection.strip_prefix(&all)).map(str::to_owned));
+        Ok(paths)
     }
 
     fn list_leases(&self, path: &str) -> Result<Response, Fault> {
-        let (mut names, mut is_cut) = (BTreeSet::new(), false);
-        for found in self.leased_paths(path)? {
+        let paths = self.leased_paths(path)?;
+        let (mut names, mut is_cut) = (BTreeSet::new(), paths.len() >= LISTED);
+        for found in paths {
             let below = found.strip_prefix(path).unwrap_or(&found).trim_start_matches('/');
             match below.split('/').next().filter(|part| !part.is_empty()) {
                 Some(part) => drop(names.insert(format!("{part}/"))),
@@ -126,40 +145,51 @@ impl Pki {
             return Err(Fault::absent());
         }
         let keys = json!({ "keys": names });
-        let warnings =
-            if is_cut { vec![format!("there may be more: at most {LISTED} are listed")] } else { Vec::new() };
-        Ok(Response::with_warnings(keys.as_object().cloned().unwrap_or_default(), warnings))
+        let told = is_cut.then(|| format!("there may be more: at most {LISTED} are listed"));
+        Ok(Response::with_warnings(keys.as_object().cloned().unwrap_or_default(), told.into_iter().collect()))
     }
 
-    /// Revokes what leases below a path are for, a step at a time.
-    async fn revoke_leases(self: &Arc<Self>, call: &Call, path: &str) -> Result<Response, Fault> {
-        for path in self.leased_paths(path)? {
-            loop {
+    /// Revokes what leases below a path are for, a step at a time. Notes the issuers that revoked something.
+    async fn end_leases_below(&self, call: &Call, path: &str, issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
+        loop {
+            let paths = self.leased_paths(path)?;
+            if paths.is_empty() {
+                return Ok(());
+            }
+            for path in paths {
                 let collection = self.records.leases(&path);
-                let step = self.store.read_all::<Stored>(self.records.namespace(), &collection, None, STEP)?;
-                let found = |(name, stored): (String, Stored)| {
-                    let serial = Serial::parse(&name)?;
-                    Some(Found { path: path.clone(), serial, stored })
-                };
-                let found: Vec<Found> = step.into_iter().filter_map(found).collect();
-                if found.is_empty() {
-                    break;
+                loop {
+                    let step = self.store.read_all::<Stored>(self.records.namespace(), &collection, None, STEP)?;
+                    if step.is_empty() {
+                        break;
+                    }
+                    let found = |(name, stored): (String, Stored)| {
+                        let serial = Serial::parse(&name);
+                        let serial = serial.ok_or_else(|| Fault::internal(format!("a lease is called {name:?}")))?;
+                        Ok(Found { path: path.clone(), serial, stored })
+                    };
+                    let found = step.into_iter().map(found).collect::<Result<Vec<_>, Fault>>()?;
+                    self.end_leases(call, &found, issuers).await?;
                 }
-                self.end_leases(call, &found).await?;
             }
         }
-        Ok(Response::Empty)
     }
 
     /// Revokes what these are for, then removes them: cut short, they are still there to be revoked.
-    async fn end_leases(self: &Arc<Self>, call: &Call, leases: &[Found]) -> Result<Response, Fault> {
+    async fn end_leases(&self, call: &Call, leases: &[Found], issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
         let serials: Vec<Serial> = leases.iter().map(|lease| lease.serial).collect();
-        let warnings = self.revoke_all(call, &serials).await?;
-        for warning in warnings {
-            tracing::warn!(mount = %call.mount.path, namespace = %call.mount.namespace, warning, "a lease was revoked");
+        self.revoke_all(call, &serials, issuers).await?;
+        self.store.commit(leases.iter().flat_map(|lease| lease.removal(&self.records)).collect()).await
+    }
+
+    /// Has the CRLs made that are due since leases ended.
+    async fn tell_of_leases(self: &Arc<Self>, call: &Call, issuers: &[Arc<Issuer>]) {
+        for issuer in issuers {
+            if let Some(warning) = self.crl_if_due(call, issuer).await {
+                let (mount, namespace) = (&call.mount.path, &call.mount.namespace);
+                tracing::warn!(%mount, %namespace, warning, "a lease was revoked");
+            }
         }
-        self.store.commit(leases.iter().flat_map(|lease| lease.removal(&self.records)).collect()).await?;
-        Ok(Response::Empty)
     }
 
     /// Removes the leases that are over.
@@ -200,9 +230,4 @@ impl Found {
         [records.lease(&self.path, &self.serial), records.lease_end(self.stored.expires, &self.serial)]
             .map(|key| Write::Delete { key })
     }
-}
-
-/// Whether what follows a path lies below it, or is nothing.
-fn begins_a_part(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with('/')
 }

@@ -42,7 +42,7 @@ impl Desk {
     fn lease_records(&self) -> (usize, usize) {
         let (store, records) = (&self.store, &self.pki.records);
         let collections = store.collections(records.namespace(), &records.leases(""), 100).unwrap();
-        let count = |collection: &str| store.list(records.namespace(), collection, None, 1000).unwrap().len();
+        let count = |collection: &str| store.list(records.namespace(), collection, None, 10_000).unwrap().len();
         (collections.iter().map(|collection| count(collection)).sum(), count(&records.lease_ends()))
     }
 }
@@ -132,6 +132,30 @@ async fn what_is_over_goes_by_itself_and_nothing_else() {
     assert_eq!(desk.lease_records(), (0, 0));
     let serial = Serial::parse(&text(&issued["serial_number"])).unwrap();
     assert!(desk.store.get(&records.revocation(&serial)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn many_end_step_by_step() {
+    let desk = Desk::leased_root().await;
+    let now = super::super::validity::now();
+    // Of certificates that are not there any more.
+    let add = async |path: &str, expires: u64| {
+        let mut writes = Vec::new();
+        for _ in 0..600 {
+            let serial = Serial::random().unwrap();
+            writes.extend(super::super::lease::records(&desk.pki.records, path, &serial, expires).unwrap());
+        }
+        desk.store.commit(writes).await.unwrap();
+    };
+    add("issue/leased", now - 1).await;
+    add("sign/leased", now + 1000).await;
+    add("sign/other", now + 1000).await;
+    assert_eq!(desk.lease_records(), (1800, 1800));
+    Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
+    assert_eq!(desk.lease_records(), (1200, 1200));
+    assert_eq!(desk.below("sign/other").await.len(), 600);
+    desk.ask(LeaseRequest::RevokeBelow("sign".into())).await.unwrap();
+    assert_eq!(desk.lease_records(), (0, 0));
 }
 
 #[tokio::test]

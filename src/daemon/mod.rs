@@ -15,15 +15,15 @@ use tokio::sync::watch;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines};
-use crate::engine::{CpuPool, Services, registry as engines};
+use crate::engine::{Call, CpuPool, Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Fault, Namespace, Secret};
+use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::Namespaces;
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{Load, Removal, System};
+use crate::system::{LeaseCall, Leases, Load, Removal, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
@@ -107,6 +107,7 @@ impl Daemon {
             engines: engines::types(),
             load,
             removal: removal(&engines),
+            leases: leases(&engines),
             root_token: start.root_token.clone(),
             started,
             configuration: Arc::clone(&configuration),
@@ -240,6 +241,17 @@ fn removal(engines: &Arc<Engines>) -> Removal {
         let writes = engines.get(mount)?.removal(mount)?;
         engines.remove(mount);
         Ok(writes)
+    })
+}
+
+fn leases(engines: &Arc<Engines>) -> Leases {
+    let engines = Arc::clone(engines);
+    Arc::new(move |LeaseCall { mount, caller, deadline, asked }| {
+        let engine = match engines.get(&mount) {
+            Ok(engine) => engine,
+            Err(fault) => return Box::pin(std::future::ready(Err(fault))),
+        };
+        engine.lease(Call { mount, caller, deadline, class: Class::Interactive }, asked)
     })
 }
 

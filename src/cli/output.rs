@@ -53,7 +53,8 @@ pub(super) fn print(format: Format, body: &Value) -> Result<(), Failure> {
     for warning in body["warnings"].as_array().into_iter().flatten() {
         eprintln!("warning: {}", plain(warning));
     }
-    let data = if body["data"].is_object() { &body["data"] } else { body };
+    // An answer that has no data at all is data itself: sys/health and its like.
+    let data = body.get("data").unwrap_or(body);
     let Some(data) = data.as_object().filter(|data| !data.is_empty()) else { return Ok(()) };
     let width = data.keys().map(String::len).max().unwrap_or(0).max(3);
     say!("{:width$}    Value\n{:width$}    -----", "Key", "---");

@@ -26,8 +26,11 @@ pub fn rsa_encrypt(key: &PublicKey, scheme: CipherScheme, plaintext: &[u8]) -> R
     let KeyKind::Rsa { bits } = key.kind else { return Err(wrong()) };
     let most = rsa_plaintext_max(bits, scheme).ok_or_else(wrong)?;
     if plaintext.len() > most {
-        let found = plaintext.len();
-        return Err(Fault::invalid(format!("plaintext has {found} bytes; a key of kind {} encrypts {most}", key.kind)));
+        // Not how long it is: whoever has a ciphertext rewrapped is not to learn of what is in it.
+        return Err(Fault::invalid(format!(
+            "plaintext is too long: a key of kind {} encrypts at most {most} bytes so",
+            key.kind
+        )));
     }
     let failed = |_| Fault::invalid(format!("encryption with the {} key fails: the key may be malformed", key.kind));
     let public = || PublicEncryptingKey::from_der(&key.spki).map_err(|_| Fault::invalid("the RSA key is malformed"));

@@ -15,15 +15,15 @@ use tokio::sync::watch;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines};
-use crate::engine::{CpuPool, Services, registry as engines};
+use crate::engine::{Call, CpuPool, Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
-use crate::model::{Fault, Namespace, Secret};
+use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::Namespaces;
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{Load, Removal, System};
+use crate::system::{LeaseCall, Leases, Load, Removal, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
@@ -55,6 +55,7 @@ pub struct Start {
 pub struct Daemon {
     store: Store,
     supervisor: Supervisor,
+    dispatch: Arc<Dispatch>,
     front: Front,
     telemetry: Telemetry,
     reload: Reload,
@@ -106,6 +107,7 @@ impl Daemon {
             engines: engines::types(),
             load,
             removal: removal(&engines),
+            leases: leases(&engines),
             root_token: start.root_token.clone(),
             started,
             configuration: Arc::clone(&configuration),
@@ -120,9 +122,9 @@ impl Daemon {
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
-        tokio::task::spawn_local(keep_up(dispatch, store.clone(), telemetry.clone(), stopped));
+        tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
         let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
-        Ok(Daemon { store, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        Ok(Daemon { store, supervisor, dispatch, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -170,6 +172,7 @@ impl Daemon {
         let begun = std::time::Instant::now();
         // Nobody listening has nothing to stop.
         let _ = self.stop.send(true);
+        self.dispatch.stop();
         tokio::task::spawn_local(self.signals.ignore_reloads());
         let (front, limit) = (self.front, self.reload.drain());
         // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
@@ -241,6 +244,17 @@ fn removal(engines: &Arc<Engines>) -> Removal {
     })
 }
 
+fn leases(engines: &Arc<Engines>) -> Leases {
+    let engines = Arc::clone(engines);
+    Arc::new(move |LeaseCall { mount, caller, deadline, asked }| {
+        let engine = match engines.get(&mount) {
+            Ok(engine) => engine,
+            Err(fault) => return Box::pin(std::future::ready(Err(fault))),
+        };
+        engine.lease(Call { mount, caller, deadline, class: Class::Interactive }, asked)
+    })
+}
+
 async fn expose(
     config: &Config,
     telemetry: &Telemetry,
@@ -263,7 +277,7 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
     let mut figures = tokio::time::interval(STORE_FIGURES);
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return dispatch.stop(),
+            _ = stop.wait_for(|stop| *stop) => return,
             _ = maintenance.tick() => dispatch.maintain().await,
             _ = figures.tick() => {
                 let stats = store.stats();

@@ -20,7 +20,7 @@ use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
     Caller, CertificateRequest, CertificatesRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault,
-    MacRequest, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
+    LeaseRequest, MacRequest, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -109,6 +109,11 @@ pub trait Engine: Send + Sync {
     /// The hot operation sign certificate, for many requests at once.
     fn sign_certificates(self: Arc<Self>, _call: Call, _request: CertificatesRequest) -> Answer {
         unsupported("sign certificates")
+    }
+
+    /// What is asked about leases of this mount; answered with [`Fault::absent`] where there is none.
+    fn lease(self: Arc<Self>, _call: Call, _asked: LeaseRequest) -> Answer {
+        Box::pin(async { Err(Fault::absent()) })
     }
 
     /// Does what is due by the clock (a CRL that runs out). Called about once a minute, and once at start.

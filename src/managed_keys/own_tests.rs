@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::managed_keys::KeyRef;
-use crate::managed_keys::software_token::{SoftwareToken, story};
-use crate::model::MountConfig;
+use crate::managed_keys::software_token::{SoftwareToken, no_mechanism, story};
+use crate::model::{Cipher, KeyOperation, MountConfig, SignatureScheme};
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -139,5 +139,69 @@ fn a_registration_goes_when_nothing_uses_the_key() {
         let key = made(&keys, &own).await;
         keys.load(std::slice::from_ref(&root)).unwrap();
         assert!(keys.names(&root).is_empty(), "{}", key.handle.name());
+    });
+}
+
+#[test]
+fn what_the_token_showed_of_a_key_is_kept_and_not_to_be_changed() {
+    story(|keys, token: SoftwareToken| async move {
+        let (own, root) = (mount("11111111-2222"), Namespace::root());
+        let soon = || Deadline::after(Duration::from_secs(30));
+        token.backend().refuse(|operation| {
+            matches!(operation, KeyOperation::Sign { scheme: SignatureScheme::RsaPss { .. }, .. }).then(no_mechanism)
+        });
+        let key = keys.make_able_for(&own, KeyKind::Rsa { bits: 2048 }, soon()).await.unwrap();
+        let (name, uuid) = (key.handle.name().to_owned(), key.handle.uuid().to_owned());
+        keys.store_for_tests().commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
+        let warnings = key.handle.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("no RSA PSS signatures"), "{warnings:?}");
+        let shown = keys.show(&root, &name).unwrap();
+        let expected = json!(["sign-pkcs1v15", "decrypt-oaep-sha256", "decrypt-pkcs1v15"]);
+        assert_eq!(shown["abilities"], expected);
+        // An operator may send back what was read, and narrow what the key is used for, and no more.
+        let mut signs_only = shown.clone();
+        signs_only.insert("usages".into(), json!("sign,verify"));
+        keys.write(&root, &name, &signs_only).await.unwrap();
+        for (field, value, told) in [
+            ("abilities", json!(["sign-pss"]), "abilities cannot be set"),
+            ("mechanism", json!("0x000d"), "cannot change"),
+        ] {
+            let mut data = shown.clone();
+            data.insert(field.into(), value);
+            let refused = keys.write(&root, &name, &data).await.unwrap_err().to_string();
+            assert!(refused.contains(told), "{refused}");
+        }
+        drop(key);
+        keys.load(std::slice::from_ref(&root)).unwrap();
+        assert_eq!(keys.show(&root, &name).unwrap()["abilities"], expected);
+        let handle = keys.resolve(&own, KeyRef::Uuid(&uuid)).unwrap();
+        assert!(handle.default_scheme(32).is_err() && handle.require_scheme(SignatureScheme::RsaPkcs1).is_ok());
+        let ciphertext = bytes::Bytes::from(vec![1; 256]);
+        let decrypt = KeyOperation::Decrypt { cipher: Cipher::RsaPkcs1, ciphertext };
+        let refused = handle.submit(decrypt, Terms { class: Class::Interactive, deadline: soon() }).err().unwrap();
+        assert!(refused.to_string().contains("does not allow usage \"decrypt\""), "{refused}");
+        // No operator registers a key with abilities of its own.
+        let mut data = shown.clone();
+        data.remove("owner");
+        let refused = keys.write(&root, "other", &data).await.unwrap_err().to_string();
+        assert!(refused.contains("abilities cannot be set"), "{refused}");
+    });
+}
+
+#[test]
+fn a_key_is_not_kept_whose_trial_ends_in_trouble() {
+    story(|keys, token: SoftwareToken| async move {
+        let own = mount("11111111-2222");
+        let deadline = Deadline::after(Duration::from_secs(30));
+        token.backend().refuse(|operation| {
+            matches!(operation, KeyOperation::Decrypt { .. }).then(|| Fault::internal("the device is on fire"))
+        });
+        let told = keys.make_able_for(&own, KeyKind::Rsa { bits: 2048 }, deadline).await.err().unwrap().to_string();
+        assert!(told.contains("on fire"), "{told}");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !keys.names(&Namespace::root()).is_empty() {
+            assert!(Instant::now() < end);
+            tokio::task::yield_now().await;
+        }
     });
 }

@@ -11,6 +11,8 @@ use crate::store::{Ephemeral, Store};
 use crate::supervisor::{Library, PinHash, PinMemory, Plan, Supervisor};
 use crate::telemetry::Telemetry;
 
+pub(crate) use crate::backend::fake::no_mechanism;
+
 /// The PIN of every token here.
 pub(crate) const PIN: &str = FAKE_PIN;
 

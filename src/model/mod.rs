@@ -13,6 +13,7 @@ mod fault;
 mod fields;
 mod job;
 mod key;
+mod lease;
 mod mount;
 mod namespace;
 mod operation;
@@ -32,6 +33,7 @@ pub use fault::{Fault, FaultLabel};
 pub use fields::{Fields, parse_duration};
 pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOperation, SignInput, Terms};
 pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicKey};
+pub use lease::{Lease, LeaseRequest};
 pub use mount::{Mount, MountConfig};
 pub use namespace::Namespace;
 pub use operation::{

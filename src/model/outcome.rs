@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Data, Fault, SecretBytes};
+use super::{Data, Fault, Lease, SecretBytes};
 
 /// The answer to an [`super::Operation`].
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct IssuedCertificate {
     pub serial: String,
     /// `notAfter`, in Unix seconds.
     pub expiration: i64,
+    /// The id of its lease, which ends with it; empty if it has none.
+    pub lease_id: String,
 }
 
 /// The answer to a generic request, before any envelope.
@@ -79,6 +81,15 @@ pub enum Response {
     Accepted {
         /// What is to be known of it.
         warnings: Vec<String>,
+    },
+    /// Data in Vault's envelope, with a lease.
+    Leased {
+        /// The `data` member.
+        data: Data,
+        /// What the operator should know all the same.
+        warnings: Vec<String>,
+        /// How it may be given back.
+        lease: Lease,
     },
     /// Data in Vault's envelope, of a request that failed in part: a batch.
     Failed {

@@ -9,7 +9,12 @@ pub(super) const PARTS: &[Field] = &[
     Field::text("path", "Where an engine is mounted."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
     Field::text("name", "The name of a managed key."),
+    Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
+    Field::text("url_lease_id", "A lease's id."),
 ];
+
+/// Which lease.
+pub(super) const LEASE: &[Field] = &[Field::text("lease_id", "The lease's id, as it was answered.").required()];
 
 /// How a client wants to be told of the daemon's state.
 pub(super) const HEALTH: &[Field] = &[

@@ -5,6 +5,7 @@
 mod fields;
 mod health;
 mod keys;
+mod leases;
 mod mounts;
 mod namespaces;
 mod openapi;
@@ -22,7 +23,8 @@ use arc_swap::ArcSwap;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, ConfigurationStatus, Deadline, EngineType, Fault, Mount, Namespace, Outcome, Request, Response, Secret,
+    Caller, ConfigurationStatus, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
+    Response, Secret,
 };
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
@@ -41,6 +43,22 @@ pub type Load = Arc<dyn Fn() -> Result<(), Fault> + Send + Sync>;
 /// The changes that remove an engine's records when its mount is disabled.
 pub type Removal = Arc<dyn Fn(&Mount) -> Result<Vec<Write>, Fault> + Send + Sync>;
 
+/// Asks a mount's engine about leases; answered with [`Fault::absent`] where there is none.
+pub type Leases = Arc<dyn Fn(LeaseCall) -> Answer + Send + Sync>;
+
+/// What is asked of a mount about leases, and by whom.
+#[derive(Clone, Debug)]
+pub struct LeaseCall {
+    /// The mount.
+    pub mount: Arc<Mount>,
+    /// Who asks.
+    pub caller: Caller,
+    /// When the answer stops being of use.
+    pub deadline: Deadline,
+    /// What.
+    pub asked: LeaseRequest,
+}
+
 /// What the system operations work on.
 pub struct System {
     /// The store, for health and initialisation.
@@ -57,6 +75,8 @@ pub struct System {
     pub load: Load,
     /// Asked when a mount is disabled.
     pub removal: Removal,
+    /// Asked about leases.
+    pub leases: Leases,
     /// The root token to make at initialisation; a random one if there is none.
     pub root_token: Option<Secret>,
     /// When the daemon started.
@@ -125,6 +145,11 @@ impl System {
             Deed::WriteKey => self.write_key(&call, name(0), name(1), data).await,
             Deed::DeleteKey => self.delete_key(&call, name(0), name(1)).await,
             Deed::TestSign => self.test_sign(&call, name(0), name(1), data).await,
+            Deed::LookUpLease => self.lookup_lease(&call, data).await,
+            Deed::ListLeases => self.list_leases(&call, name(0)).await,
+            Deed::RenewLease => self.renew_lease(&call, name(0), data).await,
+            Deed::RevokeLease => self.revoke_lease(&call, name(0), data).await,
+            Deed::RevokeLeases => self.revoke_leases(&call, name(0)).await,
             Deed::LookupSelf => self.lookup_self(&call),
         }
     }

@@ -29,6 +29,11 @@ pub(super) enum Deed {
     WriteKey,
     DeleteKey,
     TestSign,
+    LookUpLease,
+    ListLeases,
+    RenewLease,
+    RevokeLease,
+    RevokeLeases,
     LookupSelf,
 }
 
@@ -93,6 +98,13 @@ const TABLE: &[Row] = &[
         write("sys/managed-keys/:type/:name/test/sign", "Signs by a managed key, to try it.").takes(&[fields::TEST]),
         Deed::TestSign,
     ),
+    row(write("sys/leases/lookup", "Reads a lease.").takes(&[fields::LEASE]), Deed::LookUpLease),
+    row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path."), Deed::ListLeases),
+    row(write("sys/leases/renew", "Refused: no certificate is renewed.").takes(&[fields::LEASE]), Deed::RenewLease),
+    row(write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed."), Deed::RenewLease),
+    row(write("sys/leases/revoke", "Revokes a lease and its certificate.").takes(&[fields::LEASE]), Deed::RevokeLease),
+    row(write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate."), Deed::RevokeLease),
+    row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path."), Deed::RevokeLeases),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
 ];
 

@@ -73,6 +73,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
             let names = records.list(&mount.namespace, &collection, None, 100)?;
             Ok(names.into_iter().map(|name| Write::Delete { key: key(name) }).collect())
         }),
+        leases: Arc::new(|_| Box::pin(std::future::ready(Err(Fault::absent())))),
         root_token: None,
         started: SystemTime::now(),
         configuration: Arc::new(ArcSwap::from_pointee(ConfigurationStatus {

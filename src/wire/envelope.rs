@@ -41,6 +41,13 @@ pub fn render(response: Response) -> Rendered {
             let body = to_bytes(&envelope(warnings));
             Rendered { status: 202, content_type: JSON, body, retry_after: None }
         }
+        Response::Leased { data, warnings, lease } => {
+            let mut envelope = envelope(warnings);
+            envelope["lease_id"] = lease.id.into();
+            envelope["lease_duration"] = lease.duration.into();
+            envelope["data"] = Value::Object(data);
+            Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
+        }
         Response::Failed { status, data, warnings } => {
             let mut envelope = envelope(warnings);
             envelope["data"] = Value::Object(data);

@@ -42,6 +42,7 @@ fn certificate(issued: IssuedCertificate) -> proto::Certificate {
         chain: issued.chain,
         serial: issued.serial,
         expiration: issued.expiration,
+        lease_id: issued.lease_id,
     }
 }
 

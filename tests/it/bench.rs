@@ -164,6 +164,20 @@ fn the_loop_has_the_library_in_its_own_process_wherever_the_daemon_has_it() {
 }
 
 #[test]
+fn certificates_are_asked_for_in_batches_where_that_is_measured() {
+    let token = Token::new();
+    let refused = bench(&token, &["-batch=8"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("-what certificates"));
+
+    let short = ["-rounds=3", "-round-ms=20", "-loads=1x1", "-keys=p256", "-generate-keys"];
+    let results = json(&bench(&token, &[&["-what=certificates", "-batch=8"][..], &short].concat()));
+    assert_eq!((&results["what"], &results["batch"]), (&Value::from("certificates"), &Value::from(8)));
+    assert!(results["measured"][0]["keyway"]["per_second"][0].as_f64().unwrap() > 0.0, "{results}");
+    assert_eq!(left_behind(&token), 0);
+}
+
+#[test]
 fn a_pin_on_the_command_line_is_refused() {
     for arguments in [&["-token=a", "-pin=1234"][..], &["-member=token=a,pin=1234"], &["-member=token=a", "-pin=1234"]]
     {

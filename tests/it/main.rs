@@ -18,6 +18,7 @@ mod hardware;
 mod hostile;
 
 mod isolation;
+mod leases;
 mod lengths;
 mod life;
 mod lint;

@@ -162,4 +162,9 @@ async fn a_mount_makes_its_keys_in_a_pool() {
     let signed = daemon.write("own/sign/letters", json!({"input": ""})).await;
     let asked = json!({"input": "", "signature": signed["signature"]});
     assert_eq!(daemon.write("own/verify/letters", asked).await["valid"], true);
+    // One that does several things is tried by the member that made it.
+    daemon.write("own/keys/parcels", json!({"type": "rsa-2048"})).await;
+    let sealed = daemon.write("own/encrypt/parcels", json!({"plaintext": "eA=="})).await;
+    let read = daemon.write("own/decrypt/parcels", json!({"ciphertext": sealed["ciphertext"]})).await;
+    assert_eq!(read["plaintext"], "eA==");
 }

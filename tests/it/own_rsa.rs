@@ -258,6 +258,35 @@ async fn the_framed_protocol_encrypts_with_a_key_that_is_not_there_as_http_does(
     let text = format!("vault:v1:{}", STANDARD.encode(&made.ciphertext));
     let read = daemon.write("transit/decrypt/letters", json!({"ciphertext": text})).await;
     assert_eq!(read["plaintext"], STANDARD.encode(MESSAGE));
+    // An RSA key does all there that it does over HTTP.
+    daemon.write("transit/keys/doc", json!({"type": "rsa-2048"})).await;
+    for padding in
+        [proto::EncryptionPadding::Default, proto::EncryptionPadding::Oaep, proto::EncryptionPadding::Pkcs1v15]
+    {
+        let made = framed.encrypt(proto::Encrypt { padding: padding.into(), ..request("doc") }).await.unwrap();
+        let decrypt = proto::Decrypt {
+            mount: "transit".into(),
+            key: "doc".into(),
+            key_version: made.key_version,
+            ciphertext: made.ciphertext,
+            padding: padding.into(),
+            ..Default::default()
+        };
+        assert_eq!(framed.decrypt(decrypt).await.unwrap(), MESSAGE, "{padding:?}");
+    }
+    for padding in [proto::Padding::Default, proto::Padding::Pss, proto::Padding::Pkcs1v15] {
+        let sign = proto::Sign {
+            mount: "transit".into(),
+            key: "doc".into(),
+            input: MESSAGE.into(),
+            padding: padding.into(),
+            ..Default::default()
+        };
+        let made = framed.sign(sign.clone()).await.unwrap();
+        let signed = Some(proto::Sign { key_version: made.key_version, ..sign });
+        let verify = proto::Verify { signed, signature: made.signature };
+        assert!(framed.verify(verify).await.unwrap(), "{padding:?}");
+    }
     daemon.write("transit/config/keys", json!({"disable_upsert": true})).await;
     let told = framed.encrypt(request("others")).await.unwrap_err().to_string();
     assert!(told.contains("encryption key not found"), "{told}");

@@ -115,6 +115,35 @@ def leaves(client, lower):
     return issued["serial_number"]
 
 
+def leases(client):
+    pki, system = client.secrets.pki, client.sys
+    role = {"allowed_domains": "example.com", "allow_subdomains": True, "key_type": "ec", "generate_lease": True}
+    pki.create_or_update_role("leased", role, mount_point="lower")
+    made = [pki.generate_certificate("leased", f"{name}.example.com", mount_point="lower") for name in "abc"]
+    serials = [answer["data"]["serial_number"] for answer in made]
+    one = made[0]["lease_id"]
+    assert one == "lower/issue/leased/" + serials[0].replace(":", "")
+    assert made[0]["lease_duration"] > 86400 and made[0]["renewable"] is False
+    known = system.read_lease(one)["data"]
+    assert known["id"] == one and known["renewable"] is False and 0 < known["ttl"] <= made[0]["lease_duration"]
+    assert system.list_leases("lower/issue/")["data"]["keys"] == ["leased/"]
+    assert len(system.list_leases("lower/issue/leased")["data"]["keys"]) == 3
+    assert "not renewable" in refused(errors.InvalidRequest, system.renew_lease, one)
+    assert "lease not found" in refused(errors.InvalidRequest, system.renew_lease, "lower/issue/leased/00")
+    assert "invalid lease" in refused(errors.InvalidRequest, system.read_lease, "nowhere/issue/leased/00")
+    assert system.revoke_lease(one).status_code == 204 and system.revoke_lease(one).status_code == 204
+
+    def is_revoked(serial):
+        return pki.read_certificate(serial, mount_point="lower")["data"]["revocation_time"] > 0
+
+    assert [is_revoked(serial) for serial in serials] == [True, False, False]
+    refused(errors.InvalidRequest, system.read_lease, one)
+    assert system.revoke_prefix("lower/issue/").status_code == 204
+    assert all(is_revoked(serial) for serial in serials)
+    refused(errors.InvalidPath, system.list_leases, "lower/")
+    pki.delete_role("leased", mount_point="lower")
+
+
 def revocation(client, serial):
     pki = client.secrets.pki
     pki.set_crl_configuration(expiry="48h", mount_point="lower")
@@ -122,6 +151,7 @@ def revocation(client, serial):
     assert pki.revoke_certificate(serial, mount_point="lower")["data"]["revocation_time"] > 0
     refused(errors.InvalidRequest, pki.revoke_certificate, "7f:01", mount_point="lower")
     pki.rotate_crl(mount_point="lower")
+    assert pki.tidy({"tidy_cert_store": True, "tidy_revoked_certs": True}, mount_point="lower").status_code == 202
     revoked = x509.load_pem_x509_crl(pki.read_crl(mount_point="lower").encode())
     assert revoked.get_revoked_certificate_by_serial_number(int(serial.replace(":", ""), 16)) is not None
     pki.delete_role("web", mount_point="lower")
@@ -201,9 +231,10 @@ def keys_of_its_own(client, token_label):
     assert transit.read_key("doc", **at)["data"]["type"] == "ecdsa-p256"
     signed = transit.sign_data("doc", b64(b"a contract"), **at)["data"]["signature"]
     assert transit.verify_signed_data("doc", b64(b"a contract"), signature=signed, **at)["data"]["valid"]
-    transit.create_key("vault", **at)
+    transit.create_key("vault", auto_rotate_period="24h", **at)
     document = transit.read_key("vault", **at)["data"]
     assert document["type"] == "aes256-gcm96" and isinstance(document["keys"]["1"], int)
+    assert document["auto_rotate_period"] == 24 * 3600
     first = transit.encrypt_data("vault", b64(b"a secret"), **at)["data"]["ciphertext"]
     transit.rotate_key("vault", **at)
     again = transit.rewrap_data("vault", first, **at)["data"]["ciphertext"]
@@ -263,7 +294,9 @@ def main(socket, token, token_label):
     system(client, socket)
     root = authority(client)
     lower = intermediate(client, root)
-    revocation(client, leaves(client, lower))
+    serial = leaves(client, lower)
+    leases(client)
+    revocation(client, serial)
     signing(client)
     encryption(client)
     macs(client)

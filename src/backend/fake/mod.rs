@@ -19,6 +19,9 @@ use crate::model::{Fault, Hash, KeyKind, KeyOperation, PublicKey, Secret, Signat
 /// The one PIN there is.
 pub const PIN: &str = "1234";
 
+/// The error of an operation, if it has one.
+pub type Refuses = fn(&KeyOperation) -> Option<Fault>;
+
 struct Object {
     label: String,
     id: Vec<u8>,
@@ -75,8 +78,8 @@ struct State {
     final_try: bool,
     /// What the next operations are answered with, last first.
     ordered: Vec<BackendError>,
-    /// What it has no mechanism for.
-    lacks: Option<fn(&KeyOperation) -> bool>,
+    /// What it answers with an error, and which.
+    refuses: Option<Refuses>,
 }
 
 /// A token: whatever its name, there is one. Cheap to clone; clones are the same token.
@@ -121,15 +124,20 @@ impl FakeBackend {
         self.0.lock().performed
     }
 
-    /// Refuses such operations from now on, as a token does that has no mechanism for them.
-    pub fn lack(&self, lacks: fn(&KeyOperation) -> bool) {
-        self.0.lock().lacks = Some(lacks);
+    /// Answers the operations that `refuses` has an error for with that, from now on.
+    pub fn refuse(&self, refuses: Refuses) {
+        self.0.lock().refuses = Some(refuses);
     }
 
     /// Answers the next operation with `error`.
     pub fn fail_next(&self, error: BackendError) {
         self.0.lock().ordered.insert(0, error);
     }
+}
+
+/// What a token says that has no mechanism for it.
+pub fn no_mechanism() -> Fault {
+    Fault::NotSupported { what: "CKR_MECHANISM_INVALID".into() }
 }
 
 fn keep(fault: Fault) -> BackendError {
@@ -218,8 +226,8 @@ impl Session for FakeSession {
             if let Some(error) = state.ordered.pop() {
                 return Err(error);
             }
-            if state.lacks.is_some_and(|lacks| lacks(operation)) {
-                return Err(keep(Fault::NotSupported { what: "CKR_MECHANISM_PARAM_INVALID".into() }));
+            if let Some(fault) = state.refuses.and_then(|refuses| refuses(operation)) {
+                return Err(keep(fault));
             }
             let object = usize::try_from(handle).ok().and_then(|handle| state.objects.get(handle));
             Arc::clone(object.ok_or_else(|| keep(Fault::internal("no such handle")))?)

@@ -112,3 +112,21 @@ fn thread_cpu(folder: &Path) -> Duration {
     let text = std::fs::read_to_string(folder.join("schedstat")).unwrap_or_default();
     Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_is_for_counts_each_for_itself() {
+        let mut tally = Tally::new().unwrap();
+        for _ in 0..3 {
+            tally.asked += 1;
+            tally.answered(Ok(true), Duration::from_millis(2));
+        }
+        tally.took = Duration::from_secs(2);
+        let ran = Ran::of(tally).unwrap().times(8);
+        assert_eq!((ran.done, ran.latency.len()), (24, 3));
+        assert!((ran.per_second - 12.0).abs() < 1e-9);
+    }
+}

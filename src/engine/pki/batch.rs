@@ -12,7 +12,7 @@ use super::certificate::{Intended, Prepared, Signed};
 use super::compiled_role::CompiledRole;
 use super::csr::Csr;
 use super::issuer_usage::IssuerUsage;
-use super::leaf::{Certified, Draft};
+use super::leaf::{Certified, Draft, Plan};
 use super::request::SignFields;
 use super::signatory::Signatory;
 use crate::engine::{Call, together};
@@ -88,6 +88,7 @@ impl Desk {
         let csr = Csr::parse(csr)?;
         self.compiled.role.check_key(csr.public_key.kind)?;
         let plan = self.compiled.plan(Some(&csr), &self.fields, &self.call.mount.config, &self.signatory.issuer)?;
+        let plan = Plan { lease: self.compiled.lease(None, "sign", &self.role), ..plan };
         plan.draft(&self.signatory, &csr.public_key)
     }
 

@@ -13,7 +13,8 @@ use super::records::Records;
 use super::serial::Serial;
 use super::signing_key::SigningKey;
 use super::validity::Validity;
-use crate::model::{Fault, PublicKey, Terms};
+use super::{lease, validity};
+use crate::model::{Fault, Lease, PublicKey, Terms};
 use crate::store::{Store, Write};
 
 /// The parts of a certificate, each checked and encoded already.
@@ -41,6 +42,8 @@ pub(super) struct Prepared {
     algorithm: SignatureAlgorithm,
     identifier: Vec<u8>,
     tbs: Bytes,
+    /// The path that its lease is named by, if it has one.
+    lease: Option<String>,
 }
 
 /// A certificate about to be signed, whose serial number is durable, unless nothing of it is to be stored.
@@ -56,6 +59,7 @@ pub(super) struct Signed {
     serial: Serial,
     validity: Validity,
     der: Bytes,
+    lease: Option<String>,
 }
 
 /// A certificate that may be answered: stored durably, or of a role that says not to.
@@ -63,6 +67,7 @@ pub(super) struct Issued {
     serial: Serial,
     validity: Validity,
     der: Bytes,
+    lease: Option<String>,
 }
 
 impl Prepared {
@@ -81,7 +86,13 @@ impl Prepared {
             &extensions::list(parts.extensions)?,
         ])?;
         lint::check(&tbs, parts.rules)?;
-        Ok(Prepared { serial, validity: parts.validity, algorithm: parts.algorithm, identifier, tbs: tbs.into() })
+        let (validity, algorithm, tbs) = (parts.validity, parts.algorithm, tbs.into());
+        Ok(Prepared { serial, validity, algorithm, identifier, tbs, lease: None })
+    }
+
+    /// With a lease, stored when it is, if there is a path to name that by.
+    pub(super) fn leased(self, path: Option<String>) -> Prepared {
+        Prepared { lease: path, ..self }
     }
 
     /// Makes durable that `issuer` is about to sign it.
@@ -133,9 +144,9 @@ impl Intended {
     }
 
     fn assemble(self, signature: &[u8]) -> Result<Signed, Fault> {
-        let Prepared { serial, validity, identifier, tbs, .. } = self.prepared;
+        let Prepared { serial, validity, identifier, tbs, lease, .. } = self.prepared;
         let der = sequence(&[&tbs, &identifier, &bit_string(signature)?])?;
-        Ok(Signed { recorded: self.recorded, serial, validity, der: der.into() })
+        Ok(Signed { recorded: self.recorded, serial, validity, der: der.into(), lease })
     }
 }
 
@@ -147,34 +158,45 @@ impl Signed {
 
     /// Stores it, together with `others`; resolves when that is durable.
     pub(super) async fn store(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
-        store.commit(self.writes(records, others)).await?;
-        // What is stored needs no intent.
-        drop(self.recorded);
-        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+        store.commit(self.writes(records, others)?).await?;
+        Ok(self.issued())
     }
 
     /// Stores many, all or none; resolves when that is durable.
     pub(super) async fn store_all(all: Vec<Signed>, store: &Store, records: &Records) -> Result<Vec<Issued>, Fault> {
-        store.commit(all.iter().flat_map(|signed| signed.writes(records, Vec::new())).collect()).await?;
-        Ok(all.into_iter().map(Signed::unstored).collect())
+        let mut writes = Vec::new();
+        for signed in &all {
+            writes = signed.writes(records, writes)?;
+        }
+        store.commit(writes).await?;
+        Ok(all.into_iter().map(Signed::issued).collect())
     }
 
     /// The same, blocking: part of a change.
     pub(super) fn store_now(self, store: &Store, records: &Records, others: Vec<Write>) -> Result<Issued, Fault> {
-        store.commit_now(self.writes(records, others))?;
-        Ok(Issued { serial: self.serial, validity: self.validity, der: self.der })
+        store.commit_now(self.writes(records, others)?)?;
+        Ok(self.issued())
     }
 
-    fn writes(&self, records: &Records, others: Vec<Write>) -> Vec<Write> {
+    fn writes(&self, records: &Records, others: Vec<Write>) -> Result<Vec<Write>, Fault> {
         let mut writes = others;
         // Created, never replaced: a serial number is used once.
         writes.push(Write::Create { key: records.certificate(&self.serial), version: 1, value: self.der.to_vec() });
-        writes
+        if let Some(path) = &self.lease {
+            writes.extend(lease::records(records, path, &self.serial, self.validity.not_after)?);
+        }
+        Ok(writes)
     }
 
     /// Lets it go unstored, for a role with `no_store`.
     pub(super) fn unstored(self) -> Issued {
-        Issued { serial: self.serial, validity: self.validity, der: self.der }
+        Issued { lease: None, ..self.issued() }
+    }
+
+    fn issued(self) -> Issued {
+        // What is stored needs no intent.
+        drop(self.recorded);
+        Issued { serial: self.serial, validity: self.validity, der: self.der, lease: self.lease }
     }
 }
 
@@ -192,6 +214,13 @@ impl Issued {
     /// DER.
     pub(super) fn der(&self) -> &Bytes {
         &self.der
+    }
+
+    /// Its lease, on the mount with this path.
+    pub(super) fn lease(&self, mount: &str) -> Option<Lease> {
+        let path = self.lease.as_deref()?;
+        let duration = self.validity.not_after.saturating_sub(validity::now());
+        Some(Lease { id: lease::id(mount, path, &self.serial), duration })
     }
 }
 

@@ -12,7 +12,7 @@ use super::role::{Role, SerialNumberSource};
 use super::san::AlternativeNames;
 use super::subject::{self, Subject};
 use super::validity::{self, Validity, Wish};
-use super::{extensions, usage};
+use super::{extensions, lease, usage};
 use crate::model::{Fault, MountConfig};
 
 /// A role with what every certificate of it has alike, made once.
@@ -32,6 +32,11 @@ impl CompiledRole {
         let extensions = extensions::of_role(&role)?;
         let other_sans = OtherSanRule::parse_all(&role.allowed_other_sans)?;
         Ok(CompiledRole { role, key_usages, extensions, other_sans })
+    }
+
+    /// The path that leases of what is issued at `verb/:role` are named by, if it has leases. `issuer` is what the path names.
+    pub(super) fn lease(&self, issuer: Option<&str>, verb: &str, role: &str) -> Option<String> {
+        self.role.generate_lease.then(|| lease::path(issuer, verb, role))
     }
 
     /// Judges a request by the role. Without a CSR its fields alone count.
@@ -79,6 +84,7 @@ impl CompiledRole {
             use_pss: role.use_pss,
             is_stored: !role.no_store,
             is_ca: false,
+            lease: None,
             key_identifier: None,
             warnings,
         };

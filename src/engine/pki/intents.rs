@@ -185,21 +185,31 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
     Ok(())
 }
 
+/// What a step of tidying looked at.
+pub(super) struct Tidied {
+    /// The name of the last one; `None` at the end.
+    pub(super) last: Option<String>,
+    pub(super) seen: usize,
+    pub(super) removed: usize,
+}
+
 /// Removes those of the next `step` unfinished certificates that ended before `ends_before` (Unix seconds): whoever might have
-/// one could do nothing with it. Answers the name of the last one looked at and how many went. Blocks for the disk.
+/// one could do nothing with it. Blocks for the disk.
 pub(super) fn tidy(
     store: &Store,
     records: &Records,
     after: Option<&str>,
     step: usize,
     ends_before: u64,
-) -> Result<(Option<String>, usize), Fault> {
+) -> Result<Tidied, Fault> {
     let found = store.read_all::<Intent>(records.namespace(), &records.collection("unfinished"), after, step)?;
     let ended = found.iter().filter(|(_, intent)| intent.not_after < ends_before);
     let writes: Vec<Write> = ended.map(|(name, _)| Write::Delete { key: records.unfinished(name) }).collect();
     let removed = writes.len();
     store.commit_now(writes)?;
-    Ok((found.into_iter().next_back().map(|(name, _)| name), removed))
+    let seen = found.len();
+    let last = found.into_iter().next_back().map(|(name, _)| name).filter(|_| seen == step);
+    Ok(Tidied { last, seen, removed })
 }
 
 /// `LIST certs/unfinished`. `after` and `limit` take it in parts. Blocks for the disk.

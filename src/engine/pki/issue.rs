@@ -1,7 +1,7 @@
 //! `issue/:role`: a key pair made here, and a certificate for it. The private key is answered once and kept nowhere.
 
 use super::issuer_usage::IssuerUsage;
-use super::leaf::SignAnswer;
+use super::leaf::{Plan, SignAnswer};
 use super::private_key::PrivateKeyFormat;
 use super::request::SignFields;
 use super::{Pki, extensions};
@@ -22,11 +22,13 @@ impl Pki {
         let key_format = PrivateKeyFormat::parse(data)?;
         let compiled = self.role(role)?;
         let kind = compiled.role.generated_kind()?;
+        let lease = compiled.lease(issuer, "issue", role);
         let authority = self.authority.load_full();
         let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
         // Judged before a key is made, which takes long.
         let plan = compiled.plan(None, &fields, &call.mount.config, issuer)?;
+        let plan = Plan { lease, ..plan };
         extensions::leaf_key_usage(plan.key_usages, kind)?;
         let key = self.cpu.run(&call.mount.namespace, move || GeneratedKey::generate(kind)).await?;
         let certified = self.certify(call, &signatory, plan, &key.public, role).await?;

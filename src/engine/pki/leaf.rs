@@ -20,7 +20,7 @@ use super::validity::{Beyond, Validity};
 use super::{Pki, extensions, key};
 use crate::crypto::GeneratedKey;
 use crate::engine::Call;
-use crate::model::{Fault, IssuedCertificate, PublicKey, Response};
+use crate::model::{Fault, IssuedCertificate, Lease, PublicKey, Response};
 
 /// What a certificate will say.
 pub(super) struct Plan {
@@ -42,6 +42,8 @@ pub(super) struct Plan {
     pub(super) is_ca: bool,
     /// The SubjectKeyIdentifier, where it is not the key's digest.
     pub(super) key_identifier: Option<Vec<u8>>,
+    /// The path that its lease is named by, if it has one.
+    pub(super) lease: Option<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -57,6 +59,7 @@ pub(super) struct Draft {
 /// A certificate issued, and what was noticed on the way.
 pub(super) struct Certified {
     issued: Issued,
+    lease: Option<Lease>,
     warnings: Vec<String>,
 }
 
@@ -69,6 +72,7 @@ impl Certified {
             chain: Vec::new(),
             serial: issued.serial().to_string(),
             expiration: issued.expiration(),
+            lease_id: self.lease.as_ref().map(|lease| lease.id.clone()).unwrap_or_default(),
         }
     }
 }
@@ -102,6 +106,7 @@ impl Plan {
                 issuer.leaf_extensions.as_ref().map_err(Fault::clone)?,
             ],
         })?;
+        let prepared = prepared.leased(self.lease);
         Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings: self.warnings })
     }
 }
@@ -152,7 +157,7 @@ impl Pki {
             mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
             pid = call.caller.peer.pid, "certificate issued"
         );
-        Certified { issued, warnings }
+        Certified { lease: issued.lease(&call.mount.path), issued, warnings }
     }
 }
 
@@ -194,7 +199,8 @@ impl SignAnswer {
     pub(super) fn with_key(self, key: &GeneratedKey, key_format: PrivateKeyFormat) -> Result<Response, Fault> {
         let format = self.format;
         let written = key_format.write(key, format)?;
-        let Response::Data { mut data, warnings, mirrored } = self.response()? else {
+        let mut response = self.response()?;
+        let (Response::Data { data, .. } | Response::Leased { data, .. }) = &mut response else {
             return Err(Fault::internal("a certificate is not answered as data"));
         };
         if format == Format::PemBundle {
@@ -203,7 +209,7 @@ impl SignAnswer {
         }
         data.insert("private_key".into(), written.as_str().into());
         data.insert("private_key_type".into(), key::kind_name(key.public.kind).into());
-        Ok(Response::Data { data, warnings, mirrored })
+        Ok(response)
     }
 
     /// As HTTP answers it.
@@ -223,6 +229,11 @@ impl SignAnswer {
             "serial_number": issued.serial().to_string(),
             "expiration": issued.expiration(),
         });
-        Ok(Response::with_warnings(value.as_object().cloned().unwrap_or_default(), self.certified.warnings))
+        let data = value.as_object().cloned().unwrap_or_default();
+        let Certified { lease, warnings, .. } = self.certified;
+        Ok(match lease {
+            Some(lease) => Response::Leased { data, warnings, lease },
+            None => Response::with_warnings(data, warnings),
+        })
     }
 }

@@ -39,6 +39,7 @@ mod issuers;
 mod key;
 mod keys;
 mod leaf;
+mod lease;
 mod lint;
 pub mod measure;
 mod name_constraints;
@@ -92,7 +93,7 @@ use arc_swap::ArcSwap;
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
 use crate::model::{
-    CertificateRequest, CertificatesRequest, EngineType, Fault, Mount, Outcome, Request, Response, Verb,
+    CertificateRequest, CertificatesRequest, EngineType, Fault, LeaseRequest, Mount, Outcome, Request, Response, Verb,
 };
 use crate::store::{Changes, Store, Write};
 use crate::telemetry::Telemetry;
@@ -247,6 +248,10 @@ impl Engine for Pki {
         Box::pin(self.sign_requests(call, request))
     }
 
+    fn lease(self: Arc<Self>, call: Call, asked: LeaseRequest) -> Answer {
+        table::to_the_end(self.answer_lease(call, asked))
+    }
+
     fn maintain(self: Arc<Self>, call: Call) -> Answer {
         Box::pin(async move {
             if self.publish_due.swap(false, Ordering::Relaxed) {
@@ -254,7 +259,8 @@ impl Engine for Pki {
             }
             self.keep_counts(&call);
             let begun = self.tidy_if_due(&call).await;
-            self.rebuild_due_crls(&call).await.and(begun)?;
+            let dropped = self.drop_ended_leases().await;
+            self.rebuild_due_crls(&call).await.and(begun).and(dropped)?;
             Ok(Response::Empty.into())
         })
     }

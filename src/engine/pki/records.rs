@@ -5,8 +5,12 @@ use super::serial::Serial;
 use crate::model::{Fault, Mount, Namespace};
 use crate::store::{RecordKey, Store, Write};
 
-/// Every kind of record there is.
-const KINDS: [&str; 9] = ["config", "issuers", "keys", "roles", "certs", "revoked", "crls", "intents", "unfinished"];
+/// Every kind of record there is, but for leases: those have a collection for each path that issues.
+const KINDS: [&str; 10] =
+    ["config", "issuers", "keys", "roles", "certs", "revoked", "crls", "intents", "unfinished", LEASE_ENDS];
+/// What the collections of leases begin with.
+const LEASES: &str = "leases/";
+const LEASE_ENDS: &str = "lease-ends";
 /// Records removed in one commit; more than these are removed beforehand.
 const REMOVED_AT_ONCE: usize = 4096;
 
@@ -113,6 +117,41 @@ impl Records {
         self.key("revoked", &serial.record_name())
     }
 
+    /// The collection of the leases of a path that issues; that of all of them begins with that of the empty path.
+    pub(super) fn leases(&self, path: &str) -> String {
+        self.collection(&format!("{LEASES}{path}"))
+    }
+
+    /// A lease of a certificate that was issued at a path.
+    pub(super) fn lease(&self, path: &str, serial: &Serial) -> RecordKey {
+        self.named_lease(path, &serial.record_name())
+    }
+
+    /// The same; `serial` as certificates' records are named.
+    pub(super) fn named_lease(&self, path: &str, serial: &str) -> RecordKey {
+        RecordKey::new(&self.namespace, self.leases(path), serial)
+    }
+
+    /// The collection of the ends of all leases, the first to end first.
+    pub(super) fn lease_ends(&self) -> String {
+        self.collection(LEASE_ENDS)
+    }
+
+    /// The end of a lease: when, in Unix seconds.
+    pub(super) fn lease_end(&self, expires: u64, serial: &Serial) -> RecordKey {
+        self.named_lease_end(&format!("{expires:016x}-{}", serial.record_name()))
+    }
+
+    /// The same, by its record's name.
+    pub(super) fn named_lease_end(&self, name: &str) -> RecordKey {
+        self.key(LEASE_ENDS, name)
+    }
+
+    /// Whether the end of this record's name is over.
+    pub(super) fn lease_is_over(name: &str, now: u64) -> bool {
+        name.split('-').next().and_then(|digits| u64::from_str_radix(digits, 16).ok()).is_none_or(|end| end <= now)
+    }
+
     /// The last CRL of a signer.
     pub(super) fn crl(&self, signer: &SignerId) -> RecordKey {
         self.key("crls", signer.as_str())
@@ -133,7 +172,10 @@ impl Records {
     /// finishes it.
     pub(super) fn removal(&self, store: &Store) -> Result<Vec<Write>, Fault> {
         let mut writes = Vec::new();
-        for kind in KINDS {
+        let leases = store.collections(&self.namespace, &self.collection(LEASES), REMOVED_AT_ONCE)?;
+        let below = format!("{}/", self.prefix);
+        let leases = leases.iter().filter_map(|collection| collection.strip_prefix(&below));
+        for kind in KINDS.into_iter().chain(leases) {
             let collection = self.collection(kind);
             loop {
                 let names = store.list(&self.namespace, &collection, None, REMOVED_AT_ONCE)?;

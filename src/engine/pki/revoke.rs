@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::ca_certificate::SignerId;
@@ -132,6 +133,36 @@ impl Pki {
         }
         let time = self.store_revocation(call, &found).await?;
         self.revoked_answer(call, &found.issuer, time, warnings).await
+    }
+
+    /// Revokes those of these that are stored, in force and not revoked, and notes their issuers, whose CRLs do not say so yet.
+    pub(super) async fn revoke_all(
+        &self,
+        call: &Call,
+        serials: &[Serial],
+        issuers: &mut Vec<Arc<Issuer>>,
+    ) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        for serial in serials {
+            tokio::task::yield_now().await;
+            found.extend(self.find_in_force(serial)?);
+        }
+        let done = join_all(found.iter().map(|found| self.store_revocation(call, found))).await;
+        for (found, stored) in found.into_iter().zip(&done) {
+            if stored.is_ok() && issuers.iter().all(|known| known.signer() != found.issuer.signer()) {
+                issuers.push(found.issuer);
+            }
+        }
+        done.into_iter().try_for_each(|stored| stored.map(drop))
+    }
+
+    /// A certificate that is stored, in force and not revoked.
+    fn find_in_force(&self, serial: &Serial) -> Result<Option<Found>, Fault> {
+        if self.crls.time(serial).is_some() || self.store.get(&self.records.certificate(serial))?.is_none() {
+            return Ok(None);
+        }
+        let found = self.find(Target::Serial(*serial))?;
+        Ok(Some(found).filter(|found| found.certificate.not_after >= validity::now()))
     }
 
     /// Stores a revocation; answers its time, which is an earlier one if another request was first.
@@ -282,7 +313,7 @@ impl Pki {
     }
 
     /// Has the CRL of `issuer`'s signer made if it is due. Answers a warning if it could not be.
-    async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
+    pub(super) async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
         if !self.crls.of(issuer.signer()).is_due(&self.crl_config.load()) {
             return None;
         }

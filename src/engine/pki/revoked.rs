@@ -18,6 +18,8 @@ use crate::model::Fault;
 
 /// Entries of one chunk.
 const CHUNK: usize = 1024;
+/// How long it may take from a revocation's time until it is in memory, in seconds: longer than any request takes.
+const LATENCY: u64 = 120;
 
 /// Revoked certificates.
 #[derive(Debug, Default)]
@@ -176,17 +178,19 @@ impl Revoked {
                 place.is_listed = true;
             }
         }
+        self.since.shrink_to(2 * self.since.len());
     }
 
     /// Compares with a CRL made earlier, which had so many entries and was made at `time`: answers the count of changes it
-    /// stands for, and keeps for delta CRLs what may have come later.
+    /// stands for, and keeps for delta CRLs what may have come later. What was revoked shortly before may have been on its way
+    /// into memory when the CRL was made.
     pub(super) fn compare(&mut self, entries: usize, time: u64) -> u64 {
         // In the very second of the CRL, only the number of entries tells.
         let is_complete = entries == self.len() && self.places.values().all(|place| place.time <= time);
         let places = &mut self.places;
         self.since.retain(|serial| {
             let Some(place) = places.get_mut(serial) else { return false };
-            place.is_listed = is_complete || place.time < time;
+            place.is_listed = is_complete || place.time.saturating_add(LATENCY) < time;
             !place.is_listed
         });
         if !is_complete {
@@ -319,10 +323,15 @@ mod tests {
         );
         assert_eq!((revoked.since(), revoked.entries_since().unwrap().count), (1, 1));
         let mut loaded = with(3);
-        loaded.add(serial(3), TIME + 9).unwrap();
-        loaded.compare(3, TIME + 5);
-        assert!(loaded.is_listed(&serial(2)) && !loaded.is_listed(&serial(3)));
-        assert_eq!(loaded.since(), 1);
+        for (index, time) in [(3, TIME + 400), (4, TIME + 600)] {
+            loaded.add(serial(index), time).unwrap();
+        }
+        loaded.compare(4, TIME + 500);
+        assert_eq!(
+            (0..5).map(|index| loaded.is_listed(&serial(index))).collect::<Vec<_>>(),
+            [true, true, true, false, false]
+        );
+        assert_eq!(loaded.since(), 2);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(super) struct Role {
     pub(super) use_csr_sans: bool,
     #[serde(flatten)]
     pub(super) subject: SubjectFields,
+    #[serde(default)]
+    pub(super) generate_lease: bool,
     pub(super) no_store: bool,
     pub(super) require_cn: bool,
     pub(super) policy_identifiers: Vec<String>,
@@ -101,13 +103,12 @@ impl Versioned for Role {
 }
 
 /// Fields of Vault's roles that need what is not built: refused when set, and read back as they are by default.
-const NOT_BUILT: [&str; 5] = [
-    "allowed_domains_template",
-    "allowed_uri_sans_template",
-    "generate_lease",
-    "no_store_metadata",
-    "allow_token_displayname",
-];
+const NOT_BUILT: [&str; 4] =
+    ["allowed_domains_template", "allowed_uri_sans_template", "no_store_metadata", "allow_token_displayname"];
+
+/// Vault's warning: who wants a lease of what is not stored gets none.
+const NO_LEASE_UNSTORED: &str = "mutually exclusive values no_store=true and generate_lease=true were both specified; \
+                                 no_store=true takes priority";
 
 impl Role {
     /// Reads a whole role; what is absent takes its default. Also answers warnings.
@@ -146,6 +147,7 @@ impl Role {
             use_csr_common_name: flag("use_csr_common_name", true)?,
             use_csr_sans: flag("use_csr_sans", true)?,
             subject: SubjectFields::parse(&mut fields)?,
+            generate_lease: fields.boolean("generate_lease")?.unwrap_or(false),
             no_store: fields.boolean("no_store")?.unwrap_or(false),
             require_cn: fields.boolean("require_cn")?.unwrap_or(true),
             policy_identifiers: Vec::new(),
@@ -156,8 +158,12 @@ impl Role {
             serial_number_source: SerialNumberSource::JsonCsr,
             lint: rules(&mut fields)?,
         };
-        let role = role.with_lists(&mut fields)?.with_key(&mut fields)?.with_validity(&mut fields)?;
-        Ok((role, fields.warnings()))
+        let mut role = role.with_lists(&mut fields)?.with_key(&mut fields)?.with_validity(&mut fields)?;
+        let mut warnings = fields.warnings();
+        if role.no_store && std::mem::take(&mut role.generate_lease) {
+            warnings.push(NO_LEASE_UNSTORED.into());
+        }
+        Ok((role, warnings))
     }
 
     /// This with what a merge patch (RFC 7396) names. Also answers warnings.
@@ -428,9 +434,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_stored_has_no_lease() {
+        let read = |value: Value| Role::parse(value.as_object().unwrap()).unwrap();
+        let (role, warnings) = read(json!({"generate_lease": true, "no_store": true}));
+        assert!(!role.generate_lease && warnings == [NO_LEASE_UNSTORED]);
+        let (role, warnings) = read(json!({"generate_lease": "true"}));
+        assert!(role.generate_lease && warnings.is_empty());
+        assert_eq!(role.show().unwrap()["generate_lease"], true);
+        // One stored before there were leases.
+        let mut stored = serde_json::to_value(&role).unwrap();
+        stored.as_object_mut().unwrap().remove("generate_lease");
+        assert!(!serde_json::from_value::<Role>(stored).unwrap().generate_lease);
+    }
+
+    #[test]
     fn what_is_not_built_is_refused_by_name() {
         for (name, value) in [
-            ("generate_lease", json!(true)),
             ("allowed_domains_template", json!(true)),
             ("allowed_uri_sans_template", json!("true")),
             ("no_store_metadata", json!(1)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::compiled_role::CompiledRole;
 use super::csr::{CSR_BYTES_MAX, Csr};
 use super::issuer_usage::IssuerUsage;
-use super::leaf::SignAnswer;
+use super::leaf::{Plan, SignAnswer};
 use super::request::SignFields;
 use super::{Pki, pem};
 use crate::engine::Call;
@@ -32,12 +32,14 @@ impl Pki {
         fields: SignFields,
     ) -> Result<SignAnswer, Fault> {
         let compiled = self.role(role)?;
+        let lease = compiled.lease(issuer, "sign", role);
         let authority = self.authority.load_full();
         let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
         let csr = Csr::parse(csr)?;
         compiled.role.check_key(csr.public_key.kind)?;
         let plan = compiled.plan(Some(&csr), &fields, &call.mount.config, issuer)?;
+        let plan = Plan { lease, ..plan };
         let certified = self.certify(call, &signatory, plan, &csr.public_key, role).await?;
         Ok(SignAnswer::new(certified, issuer, fields.format, fields.remove_roots_from_chain))
     }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -92,7 +91,7 @@ fn next_update(text: &str) -> Result<u64, Fault> {
     }
     match parse_duration(text).map(|span| span.as_secs()) {
         Some(0) => Err(too_short()),
-        Some(seconds) if Duration::from_secs(seconds) <= Duration::from_secs(NEXT_UPDATE_MAX) => Ok(seconds),
+        Some(seconds @ 1..=NEXT_UPDATE_MAX) => Ok(seconds),
         _ => Err(Fault::invalid(format!(
             "invalid value for next_update: {text:?} is not a time such as \"72h\", at most 100 years"
         ))),

@@ -86,6 +86,7 @@ impl IntermediateFields {
             is_stored: true,
             is_ca: true,
             key_identifier: self.key_identifier,
+            lease: None,
             warnings: self.warnings,
         };
         let beyond = issuer.record.settings.leaf_not_after_behavior.for_ca(self.is_end_enforced);

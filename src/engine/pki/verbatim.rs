@@ -106,6 +106,7 @@ impl VerbatimFields {
             use_pss: self.use_pss,
             is_stored: !role.is_some_and(|role| role.no_store),
             is_ca: false,
+            lease: None,
             key_identifier: None,
             warnings: self.warnings.iter().cloned().chain(warning).collect(),
         };
@@ -133,11 +134,14 @@ impl Pki {
         let compiled = role.map(|role| self.role(role)).transpose()?;
         let of_role = compiled.as_ref().map(|compiled| &compiled.role);
         let authority = self.authority.load_full();
+        let named = issuer;
         let reference = issuer.or(of_role.map(|role| role.issuer_ref.as_str())).unwrap_or(DEFAULT);
         let issuer = authority.issuer(reference)?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
         let csr = Csr::parse(&csr_of(data)?)?;
-        let plan = fields.plan(call, &csr, of_role, issuer)?;
+        let mut plan = fields.plan(call, &csr, of_role, issuer)?;
+        plan.lease =
+            compiled.as_ref().zip(role).and_then(|(compiled, role)| compiled.lease(named, "sign-verbatim", role));
         let name = role.unwrap_or("sign-verbatim");
         let certified = self.certify(call, &signatory, plan, &csr.public_key, name).await?;
         SignAnswer::new(certified, issuer, fields.format, fields.without_roots).response()

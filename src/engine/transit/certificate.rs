@@ -74,7 +74,7 @@ fn certified(key: &TransitKey, asked: Option<i64>, chain: Vec<Given>) -> Result<
         return Err(Fault::invalid(format!("key type '{}' does not support signing", record.type_name())));
     }
     let number = match asked {
-        None => key.latest(),
+        None | Some(0) => key.latest(),
         Some(number) => u32::try_from(number).unwrap_or(0),
     };
     let version = key.version(number).ok_or_else(|| refused("the key has no such version"))?;

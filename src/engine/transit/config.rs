@@ -1,4 +1,4 @@
-//! `keys/:name/config`: which versions are in use, and whether the key may be deleted. `config/keys`: whether encryption
+//! `keys/:name/config`: which versions are in use, when the next is made, and whether the key may be deleted. `config/keys`: whether encryption
 //! makes keys. `cache-config`: kept for Vault's clients.
 
 use std::collections::HashMap;
@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Transit;
 use super::key::TransitKey;
-use super::keys::refuse_auto_rotation;
+use super::{Transit, auto_rotate};
 use crate::model::{Data, Fault, Fields, Response};
 use crate::store::{Versioned, Write};
 
@@ -134,7 +133,9 @@ impl Transit {
 fn configured(key: &TransitKey, data: &Data) -> Result<(TransitKey, Vec<String>), Fault> {
     let mut fields = Fields::below(data, &["name"]);
     let mut record = key.record.clone();
-    refuse_auto_rotation(&mut fields)?;
+    if let Some(seconds) = auto_rotate::period(&mut fields, record.own.as_ref())? {
+        record.auto_rotate_seconds = seconds;
+    }
     fields.refuse(&["exportable", "allow_plaintext_backup"])?;
     if let Some(version) = version(&mut fields, "min_decryption_version", "min decryption version", key)? {
         // Versions are counted from 1; Vault takes 0 for it.

@@ -44,7 +44,11 @@ pub(super) const KEY: &[Field] = &[
     Field::integer("key_size", "The bytes of a key of type hmac."),
     Field::text("parameter_set", "44, 65 or 87, of a key of type ml-dsa."),
 ];
-const AUTO_ROTATION: Field = Field::duration("auto_rotate_period", "Not possible.").or(Number(0));
+const AUTO_ROTATION: Field = Field::duration(
+    "auto_rotate_period",
+    "How old the newest version becomes before the mount makes the next: an hour at least, or 0 for never.",
+)
+.or(Number(0));
 
 /// The managed key of a version.
 pub(super) const MANAGED: &[Field] = &[

@@ -99,6 +99,7 @@ impl Transit {
     ) -> Result<bool, Fault> {
         let input = text::secret_input(input)?;
         let (number, hmac) = text::parse_hmac(hmac)?;
+        require_hmacs(key)?;
         if number > key.latest() {
             return Err(Fault::invalid("invalid HMAC: version is too new"));
         }
@@ -113,6 +114,7 @@ impl Transit {
 
 /// The version to make a MAC with: 0 asks for the latest.
 pub(super) fn version_to_mac(key: &TransitKey, asked: i64) -> Result<Version<'_>, Fault> {
+    require_hmacs(key)?;
     let latest = key.latest();
     let number = match asked {
         0 => latest,
@@ -123,6 +125,19 @@ pub(super) fn version_to_mac(key: &TransitKey, asked: i64) -> Result<Version<'_>
         return Err(Fault::invalid("cannot generate HMAC: version is too old (disallowed by policy)"));
     }
     key.version(number).ok_or_else(|| no_version(key))
+}
+
+/// Refuses a type that makes none here; of a managed key, its mechanism says that.
+fn require_hmacs(key: &TransitKey) -> Result<(), Fault> {
+    match key.record.own.as_ref().filter(|own| !own.makes_hmacs()) {
+        None => Ok(()),
+        Some(own) => Err(Fault::NotSupported {
+            what: format!(
+                "HMACs with a key of type {}, beside which no HMAC key is kept here: create one of type hmac for them",
+                own.name()
+            ),
+        }),
+    }
 }
 
 fn no_version(key: &TransitKey) -> Fault {

@@ -31,6 +31,9 @@ pub(super) struct KeyRecord {
     /// The type of a key whose versions the mount makes itself; `None` where each is a managed key that a request named.
     #[serde(default)]
     pub(super) own: Option<OwnType>,
+    /// How old the newest version becomes before the next is made; 0 where a request alone makes one.
+    #[serde(default)]
+    pub(super) auto_rotate_seconds: u64,
 }
 
 /// One version of a key as it is stored.
@@ -135,7 +138,12 @@ impl<'k> Version<'k> {
 
 impl TransitKey {
     /// A new key with its first version.
-    pub(super) fn new(managed_key: &Handle, identity: &KeyIdentity, own: Option<OwnType>) -> Result<TransitKey, Fault> {
+    pub(super) fn new(
+        managed_key: &Handle,
+        identity: &KeyIdentity,
+        own: Option<OwnType>,
+        auto_rotate_seconds: u64,
+    ) -> Result<TransitKey, Fault> {
         TransitKey::open(KeyRecord {
             versions: vec![VersionRecord::new(managed_key, identity)],
             min_decryption_version: 1,
@@ -143,6 +151,7 @@ impl TransitKey {
             deletion_allowed: false,
             min_available_version: 0,
             own,
+            auto_rotate_seconds,
         })
     }
 
@@ -229,7 +238,7 @@ impl TransitKey {
             "min_available_version": record.min_available_version,
             "min_decryption_version": record.min_decryption_version,
             "min_encryption_version": record.min_encryption_version,
-            "auto_rotate_period": 0,
+            "auto_rotate_period": record.auto_rotate_seconds,
             "imported_key": false,
             "supports_encryption": encrypts,
             "supports_decryption": encrypts,

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Transit;
 use super::key::{TYPE, TransitKey, VersionRecord};
 use super::making::Turn;
 use super::own_type::{DEFAULT, OwnType};
+use super::{Transit, auto_rotate};
 use crate::engine::Call;
 use crate::engine::name::{NAME_MAX, is_name};
 use crate::managed_keys::{Handle, KeyRef, OwnKey, Registration};
@@ -22,9 +22,11 @@ const OTHER_TYPES: [&str; 4] = ["hybrid_key_type_pqc", "hybrid_key_type_ec", "ex
 #[derive(Clone)]
 pub(super) struct Wish {
     /// The type of a key that the mount makes itself.
-    own: Option<OwnType>,
+    pub(super) own: Option<OwnType>,
     managed_key_name: Option<String>,
     managed_key_id: Option<String>,
+    /// Of a new key.
+    auto_rotate_seconds: u64,
     pub(super) warnings: Vec<String>,
 }
 
@@ -39,14 +41,26 @@ impl Wish {
                 kind.as_deref().unwrap_or(DEFAULT)
             )));
         }
-        refuse_auto_rotation(&mut fields)?;
         fields.refuse(&OTHER_TYPES)?;
-        if kind.as_deref() == Some(TYPE) {
+        let own = if kind.as_deref() == Some(TYPE) {
             fields.refuse(&["key_size", "parameter_set"])?;
-            return Wish::of_version(None, fields);
+            None
+        } else {
+            Some(OwnType::parse(kind, &mut fields)?)
+        };
+        let auto_rotate_seconds = auto_rotate::period(&mut fields, own.as_ref())?.unwrap_or(0);
+        Ok(Wish { auto_rotate_seconds, ..Wish::of_version(own, fields)? })
+    }
+
+    /// The next version of a key that the mount makes.
+    pub(super) fn next_of(own: OwnType) -> Wish {
+        Wish {
+            own: Some(own),
+            managed_key_name: None,
+            managed_key_id: None,
+            auto_rotate_seconds: 0,
+            warnings: Vec::new(),
         }
-        let own = OwnType::parse(kind, &mut fields)?;
-        Wish::of_version(Some(own), fields)
     }
 
     /// What a request says of the next version of a key, with the fields that name a managed key the last to be read. A key of
@@ -62,7 +76,7 @@ impl Wish {
                 own.name()
             )));
         }
-        Ok(Wish { own, managed_key_name, managed_key_id, warnings: fields.warnings() })
+        Ok(Wish { own, managed_key_name, managed_key_id, auto_rotate_seconds: 0, warnings: fields.warnings() })
     }
 
     /// Whether it names a managed key, and has none made.
@@ -79,14 +93,6 @@ impl Wish {
                 Err(Fault::invalid("only one argument of managed_key_name or managed_key_id should be specified"))
             }
         }
-    }
-}
-
-/// Managed keys are rotated by naming the next one.
-pub(super) fn refuse_auto_rotation(fields: &mut Fields<'_>) -> Result<(), Fault> {
-    match fields.duration("auto_rotate_period")? {
-        Some(period) if !period.is_zero() => Err(Fault::invalid("Auto rotation can not be set for managed keys")),
-        _ => Ok(()),
     }
 }
 
@@ -167,7 +173,7 @@ impl Transit {
     async fn create(self: Arc<Self>, call: Call, name: String, wish: Wish) -> Result<Response, Fault> {
         let new = self.new_version(&call, &wish).await?;
         let warnings = new.warnings(wish.warnings);
-        let key = Arc::new(TransitKey::new(&new.handle, &new.identity, wish.own)?);
+        let key = Arc::new(TransitKey::new(&new.handle, &new.identity, wish.own, wish.auto_rotate_seconds)?);
         let mount = Arc::clone(&call.mount);
         let this = Arc::clone(&self);
         self.change(move |transit| {

@@ -17,7 +17,14 @@ type Attempt = Shared<BoxFuture<'static, Result<Response, Fault>>>;
 
 /// Those under way, by the names of their keys.
 #[derive(Default)]
-pub(super) struct Making(Mutex<HashMap<String, (AbortHandle, Attempt)>>);
+pub(super) struct Making(Mutex<UnderWay>);
+
+#[derive(Default)]
+struct UnderWay {
+    by_name: HashMap<String, (AbortHandle, Attempt)>,
+    /// Whether the mount is gone.
+    closed: bool,
+}
 
 /// What is done about a key.
 pub(super) enum Turn {
@@ -33,13 +40,16 @@ impl Making {
     where
         F: Future<Output = Result<Response, Fault>> + Send + 'static,
     {
-        let mut making = self.0.lock();
+        let UnderWay { by_name, closed } = &mut *self.0.lock();
+        if *closed {
+            return Err(Fault::Unavailable { what: "the mount was disabled".into() });
+        }
         // Not all of those that ended had anybody left to see it.
-        making.retain(|_, (task, _)| !task.is_finished());
-        if let Some((_, attempt)) = making.get(name) {
+        by_name.retain(|_, (task, _)| !task.is_finished());
+        if let Some((_, attempt)) = by_name.get(name) {
             return Ok(Turn::Others(attempt.clone()));
         }
-        if making.len() >= MAKING_MAX {
+        if by_name.len() >= MAKING_MAX {
             let what = format!("the mount is making {MAKING_MAX} keys, as many as it may at once; try again later");
             return Err(Fault::Unavailable { what });
         }
@@ -47,8 +57,15 @@ impl Making {
         let handle = task.abort_handle();
         let cut_short = || Fault::Unavailable { what: "the making of the key was cut short; try again".into() };
         let attempt = async move { task.await.unwrap_or_else(|_| Err(cut_short())) }.boxed().shared();
-        making.insert(name.to_owned(), (handle, attempt.clone()));
+        by_name.insert(name.to_owned(), (handle, attempt.clone()));
         Ok(Turn::Mine(attempt))
+    }
+
+    /// Cuts all of it short, since the mount goes: nothing is to be written for it any more.
+    pub(super) fn close(&self) {
+        let UnderWay { by_name, closed } = &mut *self.0.lock();
+        *closed = true;
+        by_name.drain().for_each(|(_, (task, _))| task.abort());
     }
 }
 
@@ -84,6 +101,15 @@ mod tests {
         end.unwrap().send(()).unwrap();
         assert_eq!(others.await, Ok(Response::Empty));
         assert!(matches!(begun(&making, "a").1, Ok(Turn::Mine(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_ends_with_the_mount() {
+        let making = Making::default();
+        let (_end, Ok(Turn::Mine(attempt))) = begun(&making, "a") else { panic!("not begun") };
+        making.close();
+        assert!(matches!(attempt.await, Err(Fault::Unavailable { .. })));
+        assert!(begun(&making, "b").1.is_err());
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! What requests need is in a snapshot: the hot path reads no store. HTTP's paths and the hot operations meet in
 //! `sign.rs`, `verify.rs`, `cipher.rs` and `hmac.rs`. This room must not know: any wire, who may call, the PKI engine, or any key but as a handle.
 
+mod auto_rotate;
 mod batch;
 mod certificate;
 mod cipher;
@@ -42,10 +43,11 @@ use arc_swap::ArcSwap;
 use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, SecretBytes, SignRequest,
-    VerifyRequest,
+    DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, Response, SecretBytes,
+    SignRequest, VerifyRequest,
 };
 use crate::store::{Changes, Store, Write};
+use auto_rotate::AutoRotations;
 use cipher::Encrypted;
 use hmac::Made;
 use key::TransitKey;
@@ -62,6 +64,8 @@ pub struct Transit {
     changes: Changes,
     /// Keys that are being made in the mount's token.
     making: Making,
+    /// Keys that are rotated by the clock.
+    auto_rotations: AutoRotations,
     /// How long a token may take to make one: its turn, and the making itself.
     making_span: Duration,
     /// The most items of one batch.
@@ -91,6 +95,7 @@ impl Transit {
             records,
             changes: Changes::default(),
             making: Making::default(),
+            auto_rotations: AutoRotations::default(),
             making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
             batch_window: limits.batch_window(),
@@ -149,7 +154,15 @@ impl Engine for Transit {
         })
     }
 
+    fn maintain(self: Arc<Self>, call: Call) -> Answer {
+        Box::pin(async move {
+            self.rotate_due(&call);
+            Ok(Response::Empty.into())
+        })
+    }
+
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.making.close();
         let mut writes =
             vec![Write::Delete { key: self.records.keys_config() }, Write::Delete { key: self.records.cache_config() }];
         for (name, key) in self.table.load().iter() {

@@ -86,6 +86,11 @@ impl OwnType {
         (is_aes || is_rsa, !is_aes && self.name != "hmac")
     }
 
+    /// Whether keys of this type make HMACs: in Vault others do too, by a second key which it keeps beside the first.
+    pub(super) fn makes_hmacs(&self) -> bool {
+        self.name == "hmac"
+    }
+
     /// What the key document says of this type alone.
     pub(super) fn add_to(&self, document: &mut Data) {
         if self.key_size > 0 {

@@ -17,12 +17,7 @@ const VERSIONS_MAX: usize = 10_000;
 impl Transit {
     /// `POST keys/:name/rotate`. The managed key is found, or generated where that is allowed, before the answer.
     pub(super) async fn rotate_key(self: Arc<Self>, call: Call, name: String, data: Data) -> Result<Response, Fault> {
-        let absent = || Fault::invalid("key not found");
-        let own = {
-            let key = self.key(&name).ok_or_else(absent)?;
-            check_versions(&key.record)?;
-            key.record.own.clone()
-        };
+        let own = self.key(&name).ok_or_else(|| Fault::invalid("key not found"))?.record.own.clone();
         let wish = Wish::of_version(own, Fields::below(&data, &["name"]))?;
         if wish.is_managed() {
             return self.rotate(call, name, wish).await;
@@ -37,8 +32,11 @@ impl Transit {
         }
     }
 
-    async fn rotate(self: Arc<Self>, call: Call, name: String, wish: Wish) -> Result<Response, Fault> {
+    /// The rotation itself, of a key that is of the wish's type still.
+    pub(super) async fn rotate(self: Arc<Self>, call: Call, name: String, wish: Wish) -> Result<Response, Fault> {
         let absent = || Fault::invalid("key not found");
+        check_versions(&self.key(&name).ok_or_else(absent)?.record)?;
+        let own = wish.own.clone();
         let new = self.new_version(&call, &wish).await?;
         let warnings = new.warnings(wish.warnings);
         let mount = Arc::clone(&call.mount);
@@ -46,6 +44,10 @@ impl Transit {
         self.change(move |transit| {
             let mut table = HashMap::clone(&transit.table.load());
             let mut record = table.get(&name).ok_or_else(absent)?.record.clone();
+            if record.own != own {
+                let what = format!("key {name} is another one than when its rotation began; try again");
+                return Err(Fault::Unavailable { what });
+            }
             let NewVersion { handle, identity, .. } = &new;
             if record.versions.last().is_some_and(|latest| latest.managed_key == handle.uuid()) {
                 let managed = handle.name();

@@ -11,6 +11,7 @@ mod intermediates;
 mod issuers;
 mod issuing;
 mod issuing_keys;
+mod leasing;
 mod ocsp;
 mod revoking;
 mod roots;

@@ -131,6 +131,20 @@ async fn what_has_ended_leaves_the_store_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn nothing_is_removed_by_a_clock_that_went_forward() {
+    let desk = Desk::with_root().await;
+    desk.plant(0..2, 73 * HOUR).await;
+    desk.pki.tidy.jump(74 * HOUR);
+    let status = desk.tidy(json!({"tidy_cert_store": true})).await;
+    assert_eq!((&status["state"], desk.has(0).0), (&json!("Error"), true));
+    assert!(text(&status["error"]).contains("clock went forward by"), "{status}");
+    // Whoever leaves more time than that has nothing to fear, nor has anybody after a restart.
+    desk.tidy(json!({"tidy_cert_store": true, "safety_buffer": "75h"})).await;
+    let status = desk.restarted().tidy(json!({"tidy_cert_store": true})).await;
+    assert_eq!((&status["state"], desk.has(0).0), (&json!("Finished"), false));
+}
+
+#[tokio::test]
 async fn revocations_leave_with_their_certificates_and_the_crl_is_made_anew() {
     let desk = Desk::with_root().await;
     desk.plant(0..700, 73 * HOUR).await;

@@ -118,7 +118,9 @@ impl AutoTidy {
 
     /// Whether the interval is over at `now`, where one last began or ended at `last` (Unix seconds).
     fn is_due(&self, last: u64, now: u64) -> bool {
-        self.enabled && self.interval_duration > 0 && now >= last.saturating_add(self.interval_duration)
+        // One in the future is of a clock that was wrong, and would put it off for as long.
+        let is_over = last > now || now >= last.saturating_add(self.interval_duration);
+        self.enabled && self.interval_duration > 0 && is_over
     }
 
     /// A time between the bounds after the mount's start at `started`, by chance. Unix seconds.
@@ -226,6 +228,7 @@ mod tests {
         assert!(
             config.is_due(0, 1_800_000_000) && config.is_due(100, 100 + 43_200) && !config.is_due(100, 99 + 43_200)
         );
+        assert!(config.is_due(2_000_000_000, 1_800_000_000));
         assert!(!AutoTidy { enabled: false, ..config.clone() }.is_due(0, 1_800_000_000));
         assert!(!AutoTidy { interval_duration: 0, ..config.clone() }.is_due(0, 1_800_000_000));
         assert!((0..100).all(|_| (1300..1900).contains(&config.not_before(1000).unwrap())));

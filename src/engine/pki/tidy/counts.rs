@@ -128,7 +128,7 @@ impl Pki {
             tokio::spawn(Arc::clone(self).count_certificates(call.clone()));
         }
         let (mount, namespace) = (call.mount.path.as_str(), call.mount.namespace.to_string());
-        let counted = self.counts.certificates().filter(|(_, is_whole)| *is_whole);
+        let counted = self.counts.certificates().filter(|(_, is_whole)| *is_whole && !self.tidy.is_over());
         let shown = counted.filter(|_| self.auto_tidy.load().publish_stored_certificate_count_metrics);
         let figures = shown.map(|(certificates, _)| (certificates, self.crls.len() as u64));
         self.telemetry.stored(&namespace, mount, figures);

@@ -1,7 +1,8 @@
 //! Tidying: what has ended is removed from the store, from memory and from CRLs. `tidy`, `tidy-status`, `tidy-cancel`.
 //!
 //! It runs behind requests, one at a time for a mount: `run` is the work, `status` what is told of it, `targets` what it is to
-//! remove, `auto` when it comes by itself; `counts` is how much there is. It must not know who asks, or what a request under way needs: it removes nothing that anyone could still use.
+//! remove, `auto` when it comes by itself; `counts` is how much there is. It must not know who asks, or what a request under
+//! way needs: it removes nothing that anyone could still use.
 
 mod auto;
 mod counts;
@@ -106,7 +107,8 @@ impl Pki {
     }
 }
 
-/// That a tidying is under way. Dropped before its end (its thread was stopped, or it panicked), it lets another begin.
+/// That a tidying is under way. Dropped before its end, it lets another begin: its worker ended with the daemon, which is as
+/// good as a cancellation, or it panicked.
 struct Running {
     pki: Arc<Pki>,
     call: Call,
@@ -119,7 +121,10 @@ impl Running {
         if outcome.is_ok()
             && let Err(fault) = self.pki.note_tidy().await
         {
-            tracing::warn!(%fault, "when tidy last ran is not stored; after a restart it runs again sooner");
+            tracing::warn!(
+                mount = %self.call.mount.path, namespace = %self.call.mount.namespace, %fault,
+                "when tidy last ran is not stored; after a restart it runs again sooner"
+            );
         }
         self.outcome = Some(outcome);
     }
@@ -127,9 +132,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let cut =
-            || Err(Halt::Failed(Fault::Unavailable { what: "tidy was cut short: the daemon is stopping".into() }));
-        let outcome = self.outcome.take().unwrap_or_else(cut);
+        let outcome = self.outcome.take().unwrap_or_else(|| match std::thread::panicking() {
+            true => Err(Halt::Failed(Fault::internal("tidy ended without a result"))),
+            false => Err(Halt::Cancelled),
+        });
         let tally = self.pki.tidy.end(&outcome);
         let (mount, namespace) = (&self.call.mount.path, &self.call.mount.namespace);
         let label = match &outcome {

@@ -25,6 +25,11 @@ use crate::store::Write;
 
 /// Records of one step.
 const STEP: usize = 512;
+/// Serial numbers that one log line names.
+const TOLD: usize = 20;
+/// How far the clock may have gone forward by itself, in seconds at least: what is longer than `safety_buffer` and this makes
+/// it one that nothing is removed by.
+const JUMP_MIN: u64 = 3600;
 /// How long a CRL is waited for.
 const CRL_TIME: Duration = Duration::from_secs(120);
 
@@ -47,6 +52,8 @@ pub(super) struct Run {
 struct Step {
     /// The name of the last record it looked at; `None` at the end.
     last: Option<String>,
+    /// How many it looked at.
+    seen: usize,
     tally: Tally,
     /// Records that cannot be judged, and stay.
     odd: Vec<String>,
@@ -65,6 +72,7 @@ impl Run {
 
     /// Tidies. What was removed before a failure or a cancellation stays removed.
     pub(super) async fn run(mut self) -> Result<(), Halt> {
+        self.check_clock()?;
         let removed = self.remove().await;
         let touched = std::mem::take(&mut self.touched);
         let compacted = self.compact(touched.clone()).await;
@@ -74,6 +82,21 @@ impl Run {
             if self.makes_crls_at_once(&signer) {
                 self.make_crl(&signer).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses to judge by a clock that went forward while the daemon ran, as a wrong time server has it do: whatever seems to
+    /// have ended may not have.
+    fn check_clock(&self) -> Result<(), Fault> {
+        let ahead = self.pki.tidy.clock_ahead(self.began);
+        if ahead > self.targets.safety_buffer.max(JUMP_MIN) {
+            return Err(Fault::Unavailable {
+                what: format!(
+                    "the system's clock went forward by {ahead} seconds since this mount was loaded, more than safety_buffer: \
+                     nothing was removed. If the clock is right now, restart the daemon and tidy again"
+                ),
+            });
         }
         Ok(())
     }
@@ -107,14 +130,14 @@ impl Run {
     async fn step(
         &mut self,
         what: &str,
-        seen: &mut u64,
+        seen: &mut usize,
         work: impl FnOnce(&Pki) -> Result<Step, Fault> + Send + 'static,
     ) -> Result<Step, Halt> {
         self.between_steps().await?;
         let pki = Arc::clone(&self.pki);
         let step = off_worker(true, move || work(&pki)).await?;
-        *seen += STEP as u64;
-        let (tally, message) = (step.tally.clone(), format!("Tidying {what}: checked up to entry {seen}"));
+        *seen += step.seen;
+        let (tally, message) = (step.tally.clone(), format!("Tidying {what}: checked {seen} entries"));
         self.pki.telemetry.tidied(tally.certificates, tally.revocations);
         self.pki.tidy.progress(message, |sum| {
             sum.certificates += tally.certificates;
@@ -123,9 +146,12 @@ impl Run {
             sum.missing_issuers += tally.missing_issuers;
         });
         if !step.odd.is_empty() {
+            let told: Vec<&str> = step.odd.iter().take(TOLD).map(String::as_str).collect();
             tracing::warn!(
-                mount = %self.call.mount.path, namespace = %self.call.mount.namespace, serials = step.odd.join(" "),
-                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged"
+                mount = %self.call.mount.path, namespace = %self.call.mount.namespace, count = step.odd.len(),
+                serials = told.join(" "),
+                "tidy cannot tell when these certificates end, and leaves what is stored of them: their records are damaged \
+                 or gone"
             );
         }
         self.touched.extend(step.touched.iter().cloned());
@@ -151,8 +177,9 @@ impl Run {
         loop {
             let after: Option<String> = last.take();
             let work = move |pki: &Pki| {
-                let (last, removed) = intents::tidy(&pki.store, &pki.records, after.as_deref(), STEP, ends_before)?;
-                Ok(Step { last, tally: Tally { unfinished: removed as u64, ..Tally::default() }, ..Step::default() })
+                let found = intents::tidy(&pki.store, &pki.records, after.as_deref(), STEP, ends_before)?;
+                let tally = Tally { unfinished: found.removed as u64, ..Tally::default() };
+                Ok(Step { last: found.last, seen: found.seen, tally, ..Step::default() })
             };
             last = self.step("unfinished certificates", &mut seen, work).await?.last;
             if last.is_none() {
@@ -179,7 +206,7 @@ impl Run {
                 made.insert(signer);
             }
             if is_again {
-                seen -= STEP as u64;
+                seen -= step.seen;
                 continue;
             }
             waits |= !step.waiting.is_empty();
@@ -234,6 +261,11 @@ impl Run {
             }
             Ok((ended, default))
         };
+        let authority = self.pki.authority.load_full();
+        if authority.issuers.values().all(|issuer| issuer.certificate.x509.not_after >= ends_before) {
+            // Nothing changes, and nobody need forget what it made of the issuers.
+            return Ok(());
+        }
         let (mount, namespace) = (&self.call.mount.path, &self.call.mount.namespace);
         let (ended, default) = self.pki.edit(&self.call, remove).await?;
         for issuer in &ended {
@@ -281,6 +313,7 @@ impl Pki {
         self.store.commit_now(writes)?;
         gone.iter().for_each(|serial| self.counts.removed(serial));
         step.tally.certificates = gone.len() as u64;
+        step.seen = page.len();
         step.last = last_of(page);
         Ok(step)
     }
@@ -334,6 +367,7 @@ impl Pki {
             step.tally.revocations += serials.iter().filter(|serial| revoked.remove(serial)).count() as u64;
             step.touched.insert(signer);
         }
+        step.seen = page.len();
         step.last = last_of(page);
         Ok(step)
     }

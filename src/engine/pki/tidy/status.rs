@@ -1,5 +1,7 @@
 //! How the last tidying went, or how far the one under way is: what `tidy-status` tells. One at a time for a mount.
 
+use std::time::Instant;
+
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -110,13 +112,16 @@ struct State {
     started: u64,
     /// Before this time none comes by itself; once it was asked for.
     not_before: Option<u64>,
+    /// A moment, and what the clock said then, in Unix seconds.
+    clock: (Instant, u64),
 }
 
 impl Tidy {
     /// None was under way yet; the last one that the store knows of began or ended then.
     pub(in crate::engine::pki) fn new(last: u64) -> Tidy {
-        let started = validity::now();
-        Tidy(Mutex::new(State { status: None, cancel: None, is_over: false, last, started, not_before: None }))
+        let (started, not_before) = (validity::now(), None);
+        let clock = (Instant::now(), started);
+        Tidy(Mutex::new(State { status: None, cancel: None, is_over: false, last, started, not_before, clock }))
     }
 
     /// Begins one; its receiver tells when it is to stop. `None` while there is another.
@@ -182,6 +187,11 @@ impl Tidy {
         self.0.lock().last
     }
 
+    /// Whether it was stopped for good.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.lock().is_over
+    }
+
     /// Whether the mount was loaded long enough before `now`: past the time that `choose` makes, once, of when it was.
     pub(super) fn has_settled(&self, now: u64, choose: impl FnOnce(u64) -> Result<u64, Fault>) -> Result<bool, Fault> {
         let mut state = self.0.lock();
@@ -191,6 +201,19 @@ impl Tidy {
         };
         state.not_before = Some(not_before);
         Ok(now >= not_before)
+    }
+
+    /// By how many seconds the clock, which says `now`, went forward since the mount was loaded, beyond the time that passed.
+    pub(super) fn clock_ahead(&self, now: u64) -> u64 {
+        let (moment, then) = self.0.lock().clock;
+        now.saturating_sub(then + moment.elapsed().as_secs())
+    }
+
+    /// For tests: as if the clock had gone forward.
+    #[cfg(test)]
+    pub(in crate::engine::pki) fn jump(&self, seconds: u64) {
+        let mut state = self.0.lock();
+        state.clock.1 -= seconds;
     }
 
     /// For tests: as if the mount had been loaded, and last tidied, so much earlier.

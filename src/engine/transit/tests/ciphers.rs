@@ -96,7 +96,7 @@ fn what_a_key_does_not_do_is_refused_with_what_it_does() {
             ("cbc", json!({}), "plaintext has 1 bytes; this key encrypts whole blocks of 16"),
             ("oaep", json!({"nonce": "eA=="}), "nonce and iv are for AES keys"),
             ("gcm", json!({"nonce": "eA=="}), "the nonce or iv has 1 bytes; this key takes one of 12"),
-            ("oaep", json!({"plaintext": STANDARD.encode([7; 191])}), "encrypts 190"),
+            ("oaep", json!({"plaintext": STANDARD.encode([7; 191])}), "encrypts at most 190 bytes"),
             ("gcm", json!({"plaintext": "?"}), "illegal base64 data at input byte 0"),
             ("gcm", json!({"plaintext": null}), "missing plaintext to encrypt"),
             (

@@ -1,8 +1,13 @@
 //! Keys that a mount makes for itself, by Vault's own types.
 
+use std::collections::HashMap;
+
+use super::super::making::Turn;
 use super::*;
 use crate::managed_keys::KeyRef;
+use crate::managed_keys::software_token::no_mechanism;
 use crate::model::{Cipher, KeyOperation};
+use crate::store::Write;
 
 /// A mount whose options name a token.
 fn with_token<F: Future<Output = ()>>(run: impl FnOnce(Desk, SoftwareToken) -> F) {
@@ -76,7 +81,8 @@ fn what_no_key_in_a_token_can_be_is_refused_before_one_is_made() {
             (json!({"convergent_encryption": true}), "not supported for keys of type aes256-gcm96"),
             (json!({"exportable": true}), "exportable is not supported here"),
             (json!({"allow_plaintext_backup": true}), "allow_plaintext_backup is not supported here"),
-            (json!({"auto_rotate_period": "24h"}), "Auto rotation can not be set"),
+            (json!({"auto_rotate_period": "59m"}), "auto rotate period must be 0 to disable or at least an hour"),
+            (json!({"auto_rotate_period": -1}), "expected a duration"),
             (json!({"type": "ed25519", "managed_key_name": "x"}), "are for keys of type managed_key"),
         ] {
             let told = desk.refused("keys/new", asked.clone()).await;
@@ -140,8 +146,9 @@ fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
 }
 
 /// What the token of these stories does not do.
-fn sha_256_oaep(operation: &KeyOperation) -> bool {
+fn sha_256_oaep(operation: &KeyOperation) -> Option<Fault> {
     matches!(operation, KeyOperation::Decrypt { cipher: Cipher::RsaOaep { hash: Hash::Sha2_256 }, .. })
+        .then(no_mechanism)
 }
 
 async fn decrypted(desk: &Desk, name: &str, asked: Value) -> Value {
@@ -185,11 +192,20 @@ fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
             let asked = json!({"ciphertext": again, "padding_scheme": other});
             assert_eq!(decrypted(&desk, "doc", asked).await, *input, "{padding}");
         }
+        // A rewrapping that does not fit tells nothing of the plaintext.
+        let long = json!({"plaintext": STANDARD.encode([7; 245]), "padding_scheme": "pkcs1v15"});
+        let sealed = desk.write("encrypt/doc", long).await.unwrap().0["ciphertext"].clone();
+        let asked = json!({"ciphertext": sealed, "decrypt_padding_scheme": "pkcs1v15"});
+        let told = desk.refused("rewrap/doc", asked).await;
+        assert_eq!(told, "plaintext is too long: a key of kind rsa-2048 encrypts at most 190 bytes so");
         let made = desk.write("datakey/plaintext/doc", json!({"bits": 512})).await.unwrap().0;
         assert_eq!(decrypted(&desk, "doc", json!({"ciphertext": made["ciphertext"]})).await, made["plaintext"]);
         let asked = json!({"plaintext": input, "associated_data": input});
         assert!(desk.refused("encrypt/doc", asked).await.contains("non-AEAD cipher suite rsa-2048"));
-        assert!(desk.refused("hmac/doc", json!({"input": input})).await.contains("making HMACs"));
+        let told = desk.refused("hmac/doc", json!({"input": input})).await;
+        assert!(told.contains("HMACs with a key of type rsa-2048") && told.contains("of type hmac"), "{told}");
+        let told = desk.refused("verify/doc", json!({"input": input, "hmac": "vault:v1:AA=="})).await;
+        assert!(told.contains("HMACs with a key of type rsa-2048"), "{told}");
         assert_eq!(token.generated(), 1);
     });
 }
@@ -197,7 +213,7 @@ fn an_rsa_key_signs_and_decrypts_by_each_of_vaults_ways() {
 #[test]
 fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
     with_token(|desk, token| async move {
-        token.backend().lack(sha_256_oaep);
+        token.backend().refuse(sha_256_oaep);
         let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
         assert_eq!(document["keys"]["1"]["rsa_oaep_hash"], "sha1");
@@ -208,7 +224,7 @@ fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
         let (_, warnings) = desk.write("encrypt/new", json!({"plaintext": secret, "type": "rsa-2048"})).await.unwrap();
         assert!(warnings[0].contains("decrypts OAEP with sha1"), "{warnings:?}");
         // The module was renewed: what was made before stays as it was.
-        token.backend().lack(|_| false);
+        token.backend().refuse(|_| None);
         let (document, warnings) = desk.write("keys/doc/rotate", json!({})).await.unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         let hashes = ["1", "2"].map(|version| document["keys"][version]["rsa_oaep_hash"].clone());
@@ -226,18 +242,18 @@ fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
 }
 
 #[test]
-fn a_key_whose_token_fails_in_a_trial_is_not_made() {
+fn a_key_does_what_its_token_has_mechanisms_for() {
     with_token(|desk, token| async move {
-        token.backend().lack(|operation| !matches!(operation, KeyOperation::Sign { .. }));
+        token.backend().refuse(|operation| (!matches!(operation, KeyOperation::Sign { .. })).then(no_mechanism));
         let (document, warnings) = desk.write("keys/doc", json!({"type": "rsa-2048"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("only signs"), "{warnings:?}");
         assert_eq!(document["keys"]["1"].get("rsa_oaep_hash"), None);
         let told = desk.refused("encrypt/doc", json!({"plaintext": ""})).await;
         assert!(told.contains("not supported: encryption"), "{told}");
         // Fewer hashes than there are for HMACs.
-        token
-            .backend()
-            .lack(|operation| matches!(operation, KeyOperation::Mac { hash: Hash::Sha2_384 | Hash::Sha2_512, .. }));
+        token.backend().refuse(|operation| {
+            matches!(operation, KeyOperation::Mac { hash: Hash::Sha2_384 | Hash::Sha2_512, .. }).then(no_mechanism)
+        });
         let (_, warnings) = desk.write("keys/mac", json!({"type": "hmac"})).await.unwrap();
         assert!(warnings.len() == 1 && warnings[0].contains("sha2-384, sha2-512"), "{warnings:?}");
         let made = desk.write("hmac/mac/sha2-224", json!({"input": ""})).await.unwrap().0;
@@ -246,5 +262,72 @@ fn a_key_whose_token_fails_in_a_trial_is_not_made() {
         assert_eq!(desk.write("verify/mac", asked).await.unwrap().0["valid"], false);
         let told = desk.refused("hmac/mac/sha2-512", json!({"input": ""})).await;
         assert!(told.contains("makes HMACs with sha2-256, sha2-224, and not with sha2-512"), "{told}");
+    });
+}
+
+/// Makes the newest version of a key as old as that.
+fn age(desk: &Desk, name: &str, by: Duration) {
+    let mut table = HashMap::clone(&desk.transit.table.load());
+    let mut record = table[name].record.clone();
+    record.versions.last_mut().unwrap().created -= i64::try_from(by.as_secs()).unwrap();
+    let write = Write::put_record(desk.transit.records.key(name), &record).unwrap();
+    desk.services.store.commit_now(vec![write]).unwrap();
+    table.insert(name.to_owned(), Arc::new(TransitKey::open(record).unwrap()));
+    desk.transit.table.store(Arc::new(table));
+}
+
+/// A look at the clock, and the end of what it began.
+async fn look(desk: &Desk, name: &str) -> u32 {
+    let call = Call { class: Class::Control, ..desk.call() };
+    Arc::clone(&desk.transit).maintain(call).await.unwrap();
+    if let Ok(Turn::Others(attempt)) = desk.transit.making.turn(name, || async { Ok(Response::Empty) }) {
+        let _ = attempt.await;
+    }
+    desk.transit.key(name).unwrap().latest()
+}
+
+#[test]
+fn a_key_is_rotated_when_its_newest_version_is_as_old_as_its_period() {
+    with_token(|desk, token| async move {
+        let (document, _) =
+            desk.write("keys/doc", json!({"type": "ed25519", "auto_rotate_period": "2h"})).await.unwrap();
+        assert_eq!(document["auto_rotate_period"], 7200);
+        desk.write("keys/still", json!({"type": "ed25519"})).await.unwrap();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        age(&desk, "still", hours(1000));
+        assert_eq!(look(&desk, "doc").await, 1);
+        age(&desk, "doc", hours(1));
+        assert_eq!(look(&desk, "doc").await, 1);
+        age(&desk, "doc", hours(1));
+        // The daemon was not there when it was due.
+        let desk = Desk { transit: Transit::load(&desk.mount, &desk.services).unwrap(), ..desk };
+        assert_eq!((look(&desk, "doc").await, look(&desk, "still").await, token.generated()), (2, 1, 3));
+        // Once, and not for each period that was missed.
+        age(&desk, "doc", hours(20));
+        assert_eq!((look(&desk, "doc").await, look(&desk, "doc").await), (3, 3));
+        // Another period, and none.
+        desk.write("keys/doc/config", json!({"auto_rotate_period": "30h"})).await.unwrap();
+        age(&desk, "doc", hours(29));
+        assert_eq!(look(&desk, "doc").await, 3);
+        desk.write("keys/doc/config", json!({"auto_rotate_period": 0})).await.unwrap();
+        age(&desk, "doc", hours(1000));
+        assert_eq!((look(&desk, "doc").await, token.generated()), (3, 4));
+        let told = desk.refused("keys/doc/config", json!({"auto_rotate_period": "1s"})).await;
+        assert_eq!(told, "auto rotate period must be 0 to disable or at least an hour");
+    });
+}
+
+#[test]
+fn a_rotation_by_the_clock_that_fails_waits_for_its_next_try() {
+    with_token(|desk, token| async move {
+        desk.write("keys/doc", json!({"type": "ed25519", "auto_rotate_period": 3600})).await.unwrap();
+        age(&desk, "doc", Duration::from_secs(3600));
+        token.fail_next_for_good(Fault::internal("the device is on fire"));
+        assert_eq!(look(&desk, "doc").await, 1);
+        let generated = token.generated();
+        assert_eq!((look(&desk, "doc").await, token.generated()), (1, generated), "not at once");
+        // A client's rotation is its own affair.
+        desk.write("keys/doc/rotate", json!({})).await.unwrap();
+        assert_eq!(look(&desk, "doc").await, 2);
     });
 }

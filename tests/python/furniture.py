@@ -101,6 +101,8 @@ def furnish(client, library, label):
     client.write("pki/revoke", serial_number=revoked["serial_number"])
     root = signed["issuing_ca"]
     certificates = [x509.load_pem_x509_certificate(pem.encode()) for pem in (signed["certificate"], root)]
+    client.write("pki/roles/leased", key_type="ec", allow_any_name=True, generate_lease=True, ttl="72h")
+    lease = client.ask("POST", "pki/sign/leased", csr=csr)["lease_id"]
     crl = client.session.get(f"{BASE}/v1/pki/crl/pem").text
     asked = ocsp.OCSPRequestBuilder().add_certificate(*certificates, hashes.SHA1()).build()
     asked = asked.public_bytes(serialization.Encoding.DER)
@@ -174,6 +176,10 @@ def furnish(client, library, label):
         "pki-write-root-sign-intermediate": {"common_name": ["Below"]},
         "pki-write-issuer-sign-intermediate": {"common_name": ["Below"]},
         "sys-": {"name": ["ca", "doc"]},
+        "sys-list-leases-lookup": {"prefix": ["pki", lease.rsplit("/", 1)[0]]},
+        "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
+        "sys-write-leases-lookup": {"lease_id": [lease]},
+        "sys-write-leases-re": {"lease_id": [lease], "url_lease_id": [lease]},
         "sys-delete-managed-keys": {"name": ["new"]},
         "sys-delete-mounts": {"path": ["old"]},
         "sys-write-managed-keys": {

@@ -32,6 +32,8 @@ CHECKS = [
 REFUSED = {
     "sys-write-init": "the daemon is initialised",
     "sys-list-namespaces": "there are none below the root",
+    "sys-write-leases-renew": "no certificate is renewed",
+    "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
     "pki-list-certs-unfinished": "nothing was cut short",
     "pki-write-keys-import": "no private key is imported",
     "transit-read-export": "no private key is exported",
@@ -40,6 +42,9 @@ REFUSED = {
 STATUSES = {"activecode", "uninitcode", "partial_failure_response_code"}
 # Asked when all others were, in this order: what they do, the others need undone.
 LAST = [
+    "sys-write-leases-revoke",
+    "sys-write-leases-revoke-with-url-lease-id",
+    "sys-write-leases-revoke-prefix",
     "transit-write-config-keys",
     "transit-write-keys-config",
     "transit-write-keys-rotate",

@@ -188,6 +188,9 @@ fn requests_with_schemas_of_one_name_have_the_same_fields() {
     let mut known = BTreeMap::new();
     for endpoint in endpoints() {
         let names: Vec<&str> = endpoint.fields.iter().copied().flatten().map(|field| field.name).collect();
+        if names.is_empty() {
+            continue;
+        }
         let name = crate::system::openapi::schema_name("", &endpoint);
         assert_eq!(*known.entry(name.clone()).or_insert_with(|| names.clone()), names, "{name}");
     }

@@ -14,7 +14,8 @@ pub(super) const PARTS: &[Field] = &[
 ];
 
 /// Which lease.
-pub(super) const LEASE: &[Field] = &[Field::text("lease_id", "The lease's id, as it was answered.").required()];
+pub(super) const LEASE: &[Field] =
+    &[Field::text("lease_id", "The lease's id, as it was answered, where the path does not say it.")];
 
 /// How a client wants to be told of the daemon's state.
 pub(super) const HEALTH: &[Field] = &[

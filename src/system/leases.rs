@@ -63,8 +63,7 @@ impl System {
 
 /// The id in the path, or in the data.
 fn lease_id(in_path: &str, data: &Data) -> Result<String, Fault> {
-    if !in_path.is_empty() {
-        return Ok(in_path.to_owned());
-    }
-    Fields::new(data).filled("lease_id")?.ok_or_else(|| Fault::invalid("lease_id must be specified"))
+    let in_data = Fields::new(data).filled("lease_id")?;
+    let id = if in_path.is_empty() { in_data } else { Some(in_path.to_owned()) };
+    id.ok_or_else(|| Fault::invalid("lease_id must be specified"))
 }

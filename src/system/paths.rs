@@ -101,9 +101,15 @@ const TABLE: &[Row] = &[
     row(write("sys/leases/lookup", "Reads a lease.").takes(&[fields::LEASE]), Deed::LookUpLease),
     row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path."), Deed::ListLeases),
     row(write("sys/leases/renew", "Refused: no certificate is renewed.").takes(&[fields::LEASE]), Deed::RenewLease),
-    row(write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed."), Deed::RenewLease),
+    row(
+        write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed.").takes(&[fields::LEASE]),
+        Deed::RenewLease,
+    ),
     row(write("sys/leases/revoke", "Revokes a lease and its certificate.").takes(&[fields::LEASE]), Deed::RevokeLease),
-    row(write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate."), Deed::RevokeLease),
+    row(
+        write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate.").takes(&[fields::LEASE]),
+        Deed::RevokeLease,
+    ),
     row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path."), Deed::RevokeLeases),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
 ];

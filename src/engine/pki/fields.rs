@@ -112,7 +112,7 @@ pub(super) const ROLE: &[Field] = &[
     Field::list("ext_key_usage_oids", "More extended usages, by their numbers."),
     Field::boolean("use_csr_common_name", "Takes the common name from the request.").or(Boolean(true)),
     Field::boolean("use_csr_sans", "Takes the alternative names from the request.").or(Boolean(true)),
-    Field::boolean("generate_lease", "Gives each certificate a lease.").or(Boolean(false)),
+    Field::boolean("generate_lease", "Gives each certificate a lease, whose revocation revokes it.").or(Boolean(false)),
     Field::boolean("no_store", "Stores no certificates: they can be revoked only by showing them.").or(Boolean(false)),
     Field::boolean("require_cn", "Asks for a common name.").or(Boolean(true)),
     Field::list("policy_identifiers", "Numbers of certificate policies."),

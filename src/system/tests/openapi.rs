@@ -48,6 +48,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/leases/lookup", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/revoke", json!({"lease_id": "x"})),
+            (Verb::Write, "sys/leases/renew/x", none.clone()),
+            (Verb::Write, "sys/leases/revoke/x", none.clone()),
             (Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", none),
         ] {
             // Whether it goes well is of no account here.

@@ -29,8 +29,8 @@ pub const COMMIT_WRITES_MAX: usize = 10_000;
 /// When to come again to a full queue: about what the disk takes for a group.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Is shown a record's name, its key in the physical store, and its stored form.
-type Show<'s> = dyn FnMut(RecordKey, &[u8], &[u8]) -> Result<(), Fault> + 's;
+/// Is shown a record's name in its collection, its key in the physical store, and its stored form.
+type Show<'s> = dyn FnMut(&str, &[u8], &[u8]) -> Result<(), Fault> + 's;
 
 /// A handle on the store; clones are handles on the same one. When the last is dropped, the store is closed.
 #[derive(Clone)]
@@ -112,8 +112,8 @@ impl Store {
     ) -> Result<Vec<String>, Fault> {
         self.inner.barrier()?;
         let mut names = Vec::new();
-        self.inner.visit(namespace, collection, after, limit, &mut |key, _, _| {
-            names.push(key.name);
+        self.inner.visit(namespace, collection, after, limit, &mut |name, _, _| {
+            names.push(name.to_owned());
             Ok(())
         })?;
         Ok(names)
@@ -129,9 +129,10 @@ impl Store {
     ) -> Result<Vec<(String, Record)>, Fault> {
         let barrier = self.inner.barrier()?;
         let mut records = Vec::new();
-        self.inner.visit(namespace, collection, after, limit, &mut |key, entry, sealed| {
-            let record = barrier.open(entry, sealed)?.ok_or_else(|| altered(&key))?;
-            records.push((key.name, record));
+        self.inner.visit(namespace, collection, after, limit, &mut |name, entry, sealed| {
+            let altered = || altered(&RecordKey::new(namespace, collection, name));
+            let record = barrier.open(entry, sealed)?.ok_or_else(altered)?;
+            records.push((name.to_owned(), record));
             Ok(())
         })?;
         Ok(records)
@@ -286,7 +287,7 @@ impl Inner {
         show: &mut Show<'_>,
     ) -> Result<(), Fault> {
         let prefix = name::collection(namespace, collection)?;
-        let until = name::after_prefix(&prefix);
+        let (until, start) = (name::after_prefix(&prefix), prefix.len());
         let mut from = prefix;
         if let Some(after) = after {
             // The least text above `after` is `after` and a zero.
@@ -300,8 +301,9 @@ impl Inner {
         }
         self.physical.scan(&from, &until, &mut |entry, sealed| {
             left -= 1;
-            outcome = match name::decode(entry) {
-                Some(key) => show(key, entry, sealed),
+            // What follows the prefix is the name as it is.
+            outcome = match entry.get(start..).and_then(|name| std::str::from_utf8(name).ok()) {
+                Some(name) => show(name, entry, sealed),
                 None => Err(Fault::internal("the store holds an entry whose name cannot be read")),
             };
             if left == 0 || outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

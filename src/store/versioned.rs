@@ -72,13 +72,14 @@ impl Store {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, T)>, Fault> {
+        let mut key = RecordKey::new(namespace, collection, "");
         let records = self.scan(namespace, collection, after, limit)?;
         records
             .into_iter()
             .map(|(name, record)| {
-                let key = RecordKey::new(namespace, collection, name);
+                key.name = name;
                 let value = record.decode(&key)?;
-                Ok((key.name, value))
+                Ok((std::mem::take(&mut key.name), value))
             })
             .collect()
     }

@@ -16,11 +16,14 @@ use super::revocation::Revocation;
 use super::revoked::Revoked;
 use super::serial::Serial;
 use super::validity;
+use crate::config::or_cores;
 use crate::model::Fault;
 use crate::store::Store;
 
 /// Records read from the store at a time when a mount starts.
 const LOAD_STEP: usize = 4096;
+/// Threads that read revocations, at the most.
+const LOAD_THREADS: usize = 8;
 /// Signers whose CRLs are read: all that a mount can come to have in practice.
 const SIGNERS_MAX: usize = 100_000;
 
@@ -121,16 +124,48 @@ impl Crls {
         Ok(crls)
     }
 
+    /// Reads revocations, many of them on several threads, each its part of the serial numbers.
     fn load_revocations(&self, store: &Store, records: &Records) -> Result<(), Fault> {
+        let (collection, parts) = (records.collection("revoked"), or_cores(0).clamp(1, LOAD_THREADS));
+        if store.list(records.namespace(), &collection, None, LOAD_STEP)?.len() < LOAD_STEP {
+            return self.load_part(store, records, None, None);
+        }
+        // The names of records are hexadecimal: of two digits and a `g`, none comes between these and the next number.
+        let bound = |part: usize| (part > 0 && part < parts).then(|| format!("{:02x}g", part * 0x100 / parts - 1));
+        std::thread::scope(|scope| {
+            let load = |part| move || self.load_part(store, records, bound(part), bound(part + 1));
+            let threads: Vec<_> = (0..parts).map(|part| scope.spawn(load(part))).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Fault::internal("reading revocations panicked")))
+            })
+        })
+    }
+
+    /// Reads those whose records' names are above `last` and not above `end`.
+    fn load_part(
+        &self,
+        store: &Store,
+        records: &Records,
+        mut last: Option<String>,
+        end: Option<String>,
+    ) -> Result<(), Fault> {
         let collection = records.collection("revoked");
-        let mut last: Option<String> = None;
+        let mut of: Option<(SignerId, Arc<SignerCrl>)> = None;
         loop {
             let step = store.read_all::<Revocation>(records.namespace(), &collection, last.as_deref(), LOAD_STEP)?;
             last = step.last().map(|(name, _)| name.clone());
-            for (name, revocation) in step {
+            for (name, Revocation { signer, time, .. }) in step {
+                if end.as_ref().is_some_and(|end| name > *end) {
+                    return Ok(());
+                }
                 let odd = || Fault::internal(format!("the revocation of {name:?} is of no serial number"));
                 let serial = Serial::parse(&name).ok_or_else(odd)?;
-                self.of(&revocation.signer).revoked.lock().add(serial, revocation.time)?;
+                if of.as_ref().is_none_or(|(known, _)| *known != signer) {
+                    of = Some((signer.clone(), self.of(&signer)));
+                }
+                if let Some((_, own)) = &of {
+                    own.revoked.lock().add(serial, time)?;
+                }
             }
             if last.is_none() {
                 return Ok(());

@@ -193,6 +193,8 @@ impl Revoked {
             place.is_listed = is_complete || place.time.saturating_add(LATENCY) < time;
             !place.is_listed
         });
+        // At a start all of them were in it.
+        self.since.shrink_to_fit();
         if !is_complete {
             self.changes += 1;
         }

@@ -193,3 +193,38 @@ impl Crls {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Pace, Storage};
+    use crate::model::Namespace;
+    use crate::store::{Ephemeral, Write};
+
+    #[test]
+    fn each_of_many_revocations_is_read_once_whatever_its_number() {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        store.initialize().unwrap();
+        let records = Records::of(&Namespace::root(), "u");
+        let signer = SignerId::from_record_name("s".into());
+        // Short ones, and those on the bounds of each part; then more than one step has.
+        let edges = (1..=255_u8).flat_map(|first| [vec![first], vec![first, 0], vec![first, 0xFF]]);
+        let long = (0..LOAD_STEP as u32).map(|number| [&[0x3F; 4][..], &number.to_be_bytes()].concat());
+        let mut all: Vec<Serial> = edges.chain(long).map(|bytes| Serial::from_bytes(&bytes).unwrap()).collect();
+        for some in all.chunks(1000) {
+            let write = |serial: &Serial| {
+                let revocation = Revocation { time: 7, issuer: "i".into(), signer: signer.clone(), not_after: None };
+                Write::put_record(records.revocation(serial), &revocation).unwrap()
+            };
+            store.commit_now(some.iter().map(write).collect()).unwrap();
+        }
+        all.sort();
+        all.dedup();
+        let crls = Crls::load(&store, &records).unwrap();
+        let of_signer = crls.of(&signer);
+        let (count, revoked) = (all.len(), of_signer.revoked.lock());
+        assert_eq!((revoked.len(), revoked.entries().count, revoked.changes()), (count, count, count as u64));
+        drop(revoked);
+        assert!(all.iter().all(|serial| crls.time(serial) == Some(7)));
+    }
+}

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines};
-use crate::engine::{Call, CpuPool, Services, registry as engines};
+use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
@@ -85,6 +85,7 @@ impl Daemon {
             telemetry: telemetry.clone(),
             limits: config.limits.clone(),
             cpu: CpuPool::new(config.limits.key_generations),
+            batches: BatchRooms::new(&config.limits),
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services));

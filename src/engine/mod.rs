@@ -3,6 +3,7 @@
 //!
 //! This room must not know: any wire, who may call (that was judged before), or another engine.
 
+mod batch_room;
 mod cpu;
 mod name;
 pub mod pki;
@@ -24,6 +25,7 @@ use crate::model::{
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+pub use batch_room::BatchRooms;
 pub use cpu::CpuPool;
 
 /// The future of an engine's answer.
@@ -62,6 +64,8 @@ pub struct Services {
     pub limits: Limits,
     /// For work that keeps a CPU busy for long.
     pub cpu: CpuPool,
+    /// For the items of batches.
+    pub batches: BatchRooms,
     /// The folder CA certificates and CRLs are published below, if configured.
     pub publish_dir: Option<PathBuf>,
 }

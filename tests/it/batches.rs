@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use keyway::client::{ClientError, Framed, Identity};
 use keyway::model::{Secret, Verb};
 use keyway::wire::proto::{self, certificate_result::Result as Part};
@@ -97,4 +100,29 @@ async fn a_batch_has_bounds_and_a_deadline() {
     }
     let answer = framed.sign_certificates(batch(vec![one; 200])).await.unwrap();
     assert!(answer.results.iter().all(|part| matches!(part.result, Some(Part::Certificate(_)))));
+}
+
+#[tokio::test]
+async fn batches_that_come_together_wait_for_each_other() {
+    let token = Token::new();
+    // What a namespace may queue is less than what eight batches have.
+    let setup = Setup { more: "limits { lane_jobs_per_namespace = 64 }", ..Setup::default() };
+    let daemon = Daemon::with(&token, setup).await;
+    daemon.certificate_authority().await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    let item = json!({"input": STANDARD.encode("x")});
+    let signing = (0..8).map(|_| daemon.write("transit/sign/doc", json!({"batch_input": vec![item.clone(); 40]})));
+    let folder = tempfile::tempdir().unwrap();
+    let one = csr(folder.path(), "one");
+    let framed = daemon.framed().await;
+    let certifying = (0..4).map(|_| framed.sign_certificates(batch(vec![one.clone(); 40])));
+    let (signed, certified) = join(join_all(signing), join_all(certifying)).await;
+    for answer in signed {
+        let results = answer["batch_results"].as_array().unwrap();
+        assert!(results.len() == 40 && results.iter().all(|result| result["signature"].is_string()), "{answer}");
+    }
+    for answer in certified {
+        let results = answer.unwrap().results;
+        assert!(results.iter().all(|part| matches!(part.result, Some(Part::Certificate(_)))), "{results:?}");
+    }
 }

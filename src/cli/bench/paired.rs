@@ -79,6 +79,8 @@ impl Asked {
         let load = |clients, depth| Load { clients, depth };
         match (self, args.rounds.loads.as_slice()) {
             (Asked::Framed(_), []) => Ok(vec![load(1, 1), load(8, 1), load(32, 1), load(8, 16)]),
+            // More than `ocsp_signatures` at once are told to try later.
+            (Asked::Http(_), []) if args.what == Some(What::OcspNonce) => Ok(vec![load(1, 1), load(8, 1)]),
             (Asked::Http(_), []) => Ok(vec![load(1, 1), load(8, 1), load(32, 1)]),
             (Asked::Http(_), given) if given.iter().any(|load| load.depth > 1) => Err(Failure::usage(
                 "a connection of the HTTP wire carries one request at a time: give -loads of depth 1, such as 32x1",

@@ -54,13 +54,19 @@ impl Pki {
         let authority = self.authority.load_full();
         let issuer = authority.issuer(&compiled.role.issuer_ref)?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
-        let window = self.batch_window;
+        let room = self.batch_room.clone();
         let desk = Arc::new(Desk { pki: self, call, signatory, role: request.role, compiled, fields });
         let mut answers = Vec::with_capacity(count);
-        for group in request.csrs.chunks(window) {
+        for group in request.csrs.chunks(room.window()) {
             let drafts = desk.judge(group).await;
             // Begun, it goes to its end even if the asker leaves: what is signed is stored.
-            let certified = tokio::spawn(Arc::clone(&desk).certify(drafts)).await;
+            let place = room.enter(group.len(), desk.call.deadline).await?;
+            let work = Arc::clone(&desk).certify(drafts);
+            let certified = tokio::spawn(async move {
+                let _held = place;
+                work.await
+            });
+            let certified = certified.await;
             answers.extend(certified.map_err(|_| Fault::internal("issuing certificates panicked"))?);
         }
         let chain = issuer.chain_above(desk.fields.remove_roots_from_chain).map(|link| link.x509.der.clone()).collect();

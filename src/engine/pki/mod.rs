@@ -90,6 +90,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use super::batch_room::BatchRoom;
 use super::{Answer, Call, CpuPool, Engine, Services, table};
 use crate::config::Limits;
 use crate::model::{
@@ -139,7 +140,7 @@ pub struct Pki {
     /// The most requests of one batch.
     batch_items: usize,
     /// Those of one batch that are signed at once.
-    batch_window: usize,
+    batch_room: BatchRoom,
 }
 
 /// What can be asked of an engine of this type.
@@ -151,8 +152,8 @@ pub fn describe(name: &'static str) -> EngineType {
 pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault> {
     let keys = KeySource::Managed(services.keys.clone());
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
-    let (cpu, folder) = (services.cpu.clone(), services.publish_dir.clone());
-    Ok(Pki::load(mount, keys, store, telemetry, cpu, folder, &services.limits)?)
+    let shared = (services.cpu.clone(), services.batches.of(&mount.namespace));
+    Ok(Pki::load(mount, keys, store, telemetry, shared, services.publish_dir.clone(), &services.limits)?)
 }
 
 impl Pki {
@@ -161,7 +162,7 @@ impl Pki {
         keys: KeySource,
         store: Store,
         telemetry: Telemetry,
-        cpu: CpuPool,
+        (cpu, batch_room): (CpuPool, BatchRoom),
         publish_dir: Option<PathBuf>,
         limits: &Limits,
     ) -> Result<Arc<Pki>, Fault> {
@@ -192,7 +193,7 @@ impl Pki {
             changes: Changes::default(),
             publish_due: AtomicBool::new(true),
             batch_items: limits.batch_items,
-            batch_window: limits.batch_window(),
+            batch_room,
         };
         pki.load_roles()?;
         Ok(Arc::new(pki))

@@ -4,7 +4,8 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;
 
-use crate::model::{Class, Data, Fault, FaultLabel, Fields, Response};
+use crate::engine::batch_room::BatchRoom;
+use crate::model::{Class, Data, Deadline, Fault, FaultLabel, Fields, Response};
 
 /// The items of one batch; at least one.
 pub(super) struct Batch {
@@ -89,12 +90,25 @@ impl Batch {
         }
     }
 
-    /// Runs `work` on every item, by its number, at most `window` at once; answers the results in the items' order.
-    pub(super) async fn run<T, F>(&self, window: usize, work: impl Fn(usize) -> F) -> Vec<Result<T, Fault>>
+    /// Runs `work` on every item, by its number, one after the other: what no token does.
+    pub(super) async fn one_by_one<T, F>(&self, work: impl Fn(usize) -> F) -> Vec<Result<T, Fault>>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        stream::iter(0..self.items.len()).map(work).buffered(window).collect().await
+        stream::iter(0..self.items.len()).then(work).collect().await
+    }
+
+    /// Runs `work` on every item, by its number, as there is room; answers the results in the items' order.
+    pub(super) async fn run<T, F>(
+        &self,
+        room: &BatchRoom,
+        deadline: Deadline,
+        work: impl Fn(usize) -> F,
+    ) -> Vec<Result<T, Fault>>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        run(self.items.len(), room, deadline, work).await
     }
 
     /// Refuses where only some of the items have a `context`, which only derived keys have a use for.
@@ -151,6 +165,24 @@ impl Batch {
         data.insert("batch_results".into(), results.into());
         data
     }
+}
+
+/// Runs `work` for each number below `count`, as there is room; answers the results in their order.
+pub(super) async fn run<T, F>(
+    count: usize,
+    room: &BatchRoom,
+    deadline: Deadline,
+    work: impl Fn(usize) -> F,
+) -> Vec<Result<T, Fault>>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let work = &work;
+    let enter = |item| async move {
+        let _place = room.enter(1, deadline).await?;
+        work(item).await
+    };
+    stream::iter(0..count).map(enter).buffered(room.window()).collect().await
 }
 
 /// Batches are bulk, unless they are of a lower class already.

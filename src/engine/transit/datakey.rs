@@ -5,8 +5,6 @@ use std::sync::Arc;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt;
-use futures_util::stream;
 use serde_json::Value;
 
 use super::Transit;
@@ -85,8 +83,8 @@ impl Transit {
         let key = self.encryption_key(&name)?;
         call.class = batch::class(call.class);
         let (this, call, key, wish) = (&self, &call, &key, &wish);
-        let pairs = stream::iter(0..count).map(|_| this.make_datakey(call, key, wish)).buffered(self.batch_window);
-        let pairs: Vec<Result<Data, Fault>> = pairs.collect().await;
+        let make = |_| this.make_datakey(call, key, wish);
+        let pairs = batch::run(count, &self.batch_room, call.deadline, make).await;
         let mut shown = Vec::with_capacity(count);
         let mut key_version = Value::Null;
         for pair in pairs {

@@ -45,7 +45,7 @@ impl Transit {
         call.class = batch::class(call.class);
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
-            .run(self.batch_window, |item| async move {
+            .run(&self.batch_room, call.deadline, |item| async move {
                 let plaintext = text::plaintext(batch.text(item, "plaintext")?.unwrap_or_default())?;
                 let extras = Extras::parse(&mut Fields::inside(batch::FIELD, batch.item(item)?))?;
                 this.encrypt_one(call, key, padding, &extras, plaintext).await

@@ -62,7 +62,7 @@ impl Transit {
         call.class = batch::class(call.class);
         let (this, call, batch) = (&self, &call, &batch);
         let results = batch
-            .run(self.batch_window, |item| async move {
+            .run(&self.batch_room, call.deadline, |item| async move {
                 let input = text::secret_input(batch.text(item, "input")?.ok_or_else(missing)?)?;
                 this.mac_one(call, version, hash, input).await
             })

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::batch_room::BatchRoom;
 use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
@@ -71,7 +72,7 @@ pub struct Transit {
     /// The most items of one batch.
     batch_items: usize,
     /// Items of one batch that are under way at once.
-    batch_window: usize,
+    batch_room: BatchRoom,
 }
 
 /// What can be asked of an engine of this type.
@@ -98,7 +99,7 @@ impl Transit {
             auto_rotations: AutoRotations::default(),
             making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
-            batch_window: limits.batch_window(),
+            batch_room: services.batches.of(&mount.namespace),
         }))
     }
 

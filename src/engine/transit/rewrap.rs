@@ -48,7 +48,7 @@ impl Transit {
         call.class = batch::class(call.class);
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
-            .run(self.batch_window, |item| async move {
+            .run(&self.batch_room, call.deadline, |item| async move {
                 let ciphertext = batch.text(item, "ciphertext")?.filter(|text| !text.is_empty()).ok_or_else(missing)?;
                 let extras = Extras::parse(&mut Fields::inside(batch::FIELD, batch.item(item)?))?;
                 this.rewrap_one(call, key, paddings, extras, ciphertext).await

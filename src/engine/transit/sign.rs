@@ -55,7 +55,7 @@ impl Transit {
         call.class = batch::class(call.class);
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
-            .run(self.batch_window, |item| async move {
+            .run(&self.batch_room, call.deadline, |item| async move {
                 let input = text::input(batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?)?;
                 this.sign_one(call, key, version, options, input).await
             })

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Limits;
-use crate::engine::CpuPool;
+use crate::engine::{BatchRooms, CpuPool};
 use crate::managed_keys::software_token::{SoftwareToken, story};
 use crate::model::recorder::{self, Reading};
 use crate::model::{
@@ -51,6 +51,7 @@ impl Desk {
             telemetry: Telemetry::new(),
             limits: Limits { batch_items: 100, ..Limits::default() },
             cpu: CpuPool::new(1),
+            batches: BatchRooms::new(&Limits::default()),
             publish_dir: None,
         };
         Desk {

@@ -79,7 +79,7 @@ impl Transit {
         let key = self.verification_key(&name)?;
         let (this, call, key, batch) = (&self, &call, &key, &batch);
         let results = batch
-            .run(1, |item| async move {
+            .one_by_one(|item| async move {
                 // A verification is as long as a worker's task may be.
                 tokio::task::yield_now().await;
                 let input = batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?;
@@ -106,7 +106,7 @@ impl Transit {
         call.class = batch::class(call.class);
         let (call, key) = (&call, &key);
         let results = batch
-            .run(self.batch_window, |item| async move {
+            .run(&self.batch_room, call.deadline, |item| async move {
                 let input = batch.text(item, "input")?.ok_or_else(|| Fault::invalid("missing input"))?;
                 let hmac = batch.text(item, "hmac")?.ok_or_else(|| Fault::invalid("missing hmac"))?;
                 self.verify_hmac(call, key, hash, input, hmac).await

@@ -33,7 +33,7 @@ use super::paths::TABLE;
 use super::signing_key::KeySource;
 use super::software::Keyring;
 use crate::config::{Limits, Pace, Storage};
-use crate::engine::{Call, CpuPool, Engine, table};
+use crate::engine::{BatchRooms, Call, CpuPool, Engine, table};
 use crate::model::recorder::{self, Reading};
 use crate::model::{
     Caller, Class, Curve, Deadline, Fault, KeyKind, Mount, MountConfig, Namespace, Outcome, PeerCredentials, Request,
@@ -81,8 +81,9 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let (mount, source) = (mount(), KeySource::Software(Arc::clone(&keys)));
         let published = Some(folder.path().join("published"));
-        let (cpu, limits) = (CpuPool::new(1), Limits::default());
-        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), cpu, published, &limits).unwrap();
+        let limits = Limits::default();
+        let shared = (CpuPool::new(1), BatchRooms::new(&limits).of(&Namespace::root()));
+        let pki = Pki::load(&mount, source, store.clone(), Telemetry::new(), shared, published, &limits).unwrap();
         Desk { pki, mount: Arc::new(mount), keys, store, folder, readings: Mutex::default() }
     }
 

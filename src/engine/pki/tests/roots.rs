@@ -181,8 +181,9 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
         keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();
 
         let source = KeySource::Managed(keys.clone());
-        let (cpu, limits) = (CpuPool::new(1), Limits::default());
-        let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), cpu, None, &limits).unwrap();
+        let limits = Limits::default();
+        let shared = (CpuPool::new(1), BatchRooms::new(&limits).of(&Namespace::root()));
+        let pki = Pki::load(&mount(), source, store.clone(), Telemetry::new(), shared, None, &limits).unwrap();
         let ring = Arc::new(Keyring::new(&[]));
         let mut desk = Desk {
             pki,

@@ -11,90 +11,55 @@ use super::ocsp::CONTENT_TYPE as OCSP;
 use super::{Pki, fields, intents};
 use crate::engine::table::{Row, Target, answer, now, row, to_the_end};
 use crate::engine::{Answer, Call};
+use crate::model::Field;
 use crate::model::endpoint::{delete, list, patch, read, write};
+
+/// The fields of a request to sign by a role.
+const SIGN: &[&[Field]] = &[fields::CSR, fields::NAMES, fields::LEAF, fields::FORMAT, fields::PRIVATE_KEY_FORMAT];
+/// The same, where the daemon makes the key.
+const ISSUE: &[&[Field]] = &[fields::NAMES, fields::LEAF, fields::FORMAT, fields::PRIVATE_KEY_FORMAT];
+/// The fields of a request to sign as it stands.
+const SIGN_VERBATIM: &[&[Field]] = &[fields::CSR, fields::VERBATIM, fields::FORMAT, fields::PRIVATE_KEY_FORMAT];
 
 /// The first row that fits counts. What is asked most comes first.
 pub(super) const TABLE: &[Row<Pki>] = &[
+    row(write("sign/:role", "Signs a request by a role.").takes(SIGN), |pki, call, target| {
+        answer(async move { pki.sign_by_role(&call, None, &target.name, &target.data).await })
+    }),
     row(
-        write("sign/:role", "Signs a request by a role.").takes(&[
-            fields::CSR,
-            fields::NAMES,
-            fields::LEAF,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
-        |pki, call, target| answer(async move { pki.sign_by_role(&call, None, &target.name, &target.data).await }),
-    ),
-    row(
-        write("issuer/:issuer_ref/sign/:role", "Signs a request by a role and an issuer.").takes(&[
-            fields::CSR,
-            fields::NAMES,
-            fields::LEAF,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
+        write("issuer/:issuer_ref/sign/:role", "Signs a request by a role and an issuer.").takes(SIGN),
         |pki, call, target| {
             answer(async move { pki.sign_by_role(&call, Some(&target.name), &target.second, &target.data).await })
         },
     ),
+    row(write("issue/:role", "Makes a key and its certificate by a role.").takes(ISSUE), |pki, call, target| {
+        answer(async move { pki.issue_by_role(&call, None, &target.name, &target.data).await })
+    }),
     row(
-        write("issue/:role", "Makes a key and its certificate by a role.").takes(&[
-            fields::NAMES,
-            fields::LEAF,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
-        |pki, call, target| answer(async move { pki.issue_by_role(&call, None, &target.name, &target.data).await }),
-    ),
-    row(
-        write("issuer/:issuer_ref/issue/:role", "Makes a key and its certificate by a role and an issuer.").takes(&[
-            fields::NAMES,
-            fields::LEAF,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
+        write("issuer/:issuer_ref/issue/:role", "Makes a key and its certificate by a role and an issuer.")
+            .takes(ISSUE),
         |pki, call, target| {
             answer(async move { pki.issue_by_role(&call, Some(&target.name), &target.second, &target.data).await })
         },
     ),
+    row(write("sign-verbatim", "Signs a request as it stands.").takes(SIGN_VERBATIM), |pki, call, target| {
+        answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await })
+    }),
     row(
-        write("sign-verbatim", "Signs a request as it stands.").takes(&[
-            fields::CSR,
-            fields::VERBATIM,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
-        |pki, call, target| answer(async move { pki.sign_verbatim(&call, None, None, &target.data).await }),
-    ),
-    row(
-        write("sign-verbatim/:role", "Signs a request as it stands, within a role.").takes(&[
-            fields::CSR,
-            fields::VERBATIM,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
+        write("sign-verbatim/:role", "Signs a request as it stands, within a role.").takes(SIGN_VERBATIM),
         |pki, call, target| {
             answer(async move { pki.sign_verbatim(&call, None, Some(&target.name), &target.data).await })
         },
     ),
     row(
-        write("issuer/:issuer_ref/sign-verbatim", "Signs a request as it stands, by an issuer.").takes(&[
-            fields::CSR,
-            fields::VERBATIM,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
+        write("issuer/:issuer_ref/sign-verbatim", "Signs a request as it stands, by an issuer.").takes(SIGN_VERBATIM),
         |pki, call, target| {
             answer(async move { pki.sign_verbatim(&call, Some(&target.name), None, &target.data).await })
         },
     ),
     row(
-        write("issuer/:issuer_ref/sign-verbatim/:role", "Signs a request as it stands, by an issuer.").takes(&[
-            fields::CSR,
-            fields::VERBATIM,
-            fields::FORMAT,
-            fields::PRIVATE_KEY_FORMAT,
-        ]),
+        write("issuer/:issuer_ref/sign-verbatim/:role", "Signs a request as it stands, by an issuer.")
+            .takes(SIGN_VERBATIM),
         |pki, call, target| {
             answer(
                 async move { pki.sign_verbatim(&call, Some(&target.name), Some(&target.second), &target.data).await },

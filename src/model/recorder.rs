@@ -44,9 +44,12 @@ pub(crate) fn mark(endpoint: &Endpoint, data: &mut Data) -> u64 {
     mark
 }
 
-/// What was read of data with this mark so far.
-pub(crate) fn readings(mark: u64) -> Vec<Reading> {
-    READINGS.lock().remove(&mark).unwrap_or_default()
+/// What was read of data with this mark so far, of a request to this endpoint. Panics where the endpoint says otherwise.
+pub(crate) fn judged(endpoint: &Endpoint, mark: u64) -> Vec<(Verb, &'static str, Reading)> {
+    let readings = READINGS.lock().remove(&mark).unwrap_or_default();
+    let wrong = contradictions(endpoint, &readings);
+    assert!(wrong.is_empty(), "{:?} {}: {}", endpoint.verb, endpoint.pattern, wrong.join("; "));
+    readings.into_iter().map(|reading| (endpoint.verb, endpoint.pattern, reading)).collect()
 }
 
 pub(super) fn note(data: &Data, within: &str, name: &str, how: Read) {
@@ -57,7 +60,7 @@ pub(super) fn note(data: &Data, within: &str, name: &str, how: Read) {
 
 /// What an endpoint says of its fields that these reads of its handler do not bear out: fields that were read and are not
 /// listed, and fields that are read otherwise than is said.
-pub(crate) fn contradictions(endpoint: &Endpoint, readings: &[Reading]) -> Vec<String> {
+fn contradictions(endpoint: &Endpoint, readings: &[Reading]) -> Vec<String> {
     let listed = listed(endpoint);
     let in_path: Vec<&str> = endpoint.open_parts().collect();
     let mut wrong = Vec::new();

@@ -79,10 +79,7 @@ impl Desk {
         let request = Request { verb, path: path.into(), data, raw: Default::default() };
         let answer = Arc::clone(&self.transit).handle(self.call(), request).await;
         if let (Some(endpoint), Some(mark)) = (endpoint, mark) {
-            let readings = recorder::readings(mark);
-            let wrong = recorder::contradictions(&endpoint, &readings);
-            assert!(wrong.is_empty(), "{verb:?} {path}: {}", wrong.join("; "));
-            self.readings.lock().extend(readings.into_iter().map(|reading| (verb, endpoint.pattern, reading)));
+            self.readings.lock().extend(recorder::judged(&endpoint, mark));
         }
         match answer? {
             Outcome::Response(response) => Ok(response),

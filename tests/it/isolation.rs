@@ -125,6 +125,8 @@ async fn a_worker_that_dies_costs_one_restart() {
         [("KILL", "signal 9 (SIGKILL)"), ("ABRT", "signal 6 (SIGABRT)")].into_iter().enumerate()
     {
         kill(signal, pid);
+        // A signal is on its way for a while, in which the worker may still answer.
+        wait_for("its end", || (!lives(pid)).then_some(()));
         let begun = std::time::Instant::now();
         while sign(&daemon).await != 200 {
             assert!(begun.elapsed() < LIMIT, "{}", daemon.log());

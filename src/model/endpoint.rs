@@ -29,7 +29,7 @@ pub struct Endpoint {
 pub enum AnswerKind {
     /// JSON in Vault's envelope, or nothing at all (HTTP 204).
     Envelope,
-    /// The same, with the status of what was only begun (HTTP 202).
+    /// The same, with the status of what was only begun (HTTP 202); or without, where it was under way already.
     Begun,
     /// JSON without an envelope.
     Bare,

@@ -340,7 +340,12 @@ fn responses(kind: AnswerKind) -> Value {
         AnswerKind::Envelope => {
             json!({ "200": of("OK", "Answer"), "204": nothing, "4XX": refused, "5XX": failed })
         }
-        AnswerKind::Begun => json!({ "202": of("begun", "Answer"), "4XX": refused, "5XX": failed }),
+        AnswerKind::Begun => json!({
+            "200": of("under way already", "Answer"),
+            "202": of("begun", "Answer"),
+            "4XX": refused,
+            "5XX": failed,
+        }),
         // Of health, the status is what a client asks for.
         AnswerKind::Bare => json!({ "default": { "description": "OK, or why not", "content": any } }),
         AnswerKind::Raw(media_type) => {

@@ -50,8 +50,13 @@ impl StorageFile {
             file = self.existing();
         }
         let file = file?;
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file").into());
+        }
+        // redb would begin anew in it.
+        if metadata.len() == 0 {
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "it is empty").into());
         }
         Ok((self.mount)(&builder, file)?)
     }
@@ -99,7 +104,7 @@ impl std::fmt::Display for StorageFile {
     }
 }
 
-const RESTORE: &str = "nothing was changed: restore it from a backup";
+const RESTORE: &str = "nothing was changed: restore it from a backup, or move it away if nothing was ever stored in it";
 
 fn io_advice(error: &io::Error) -> String {
     let advice = match error.kind() {

@@ -133,10 +133,11 @@ impl Site {
 
     /// The store on this disk.
     fn store(&self, disk: &Arc<Disk>) -> Store {
-        // It stays empty: the records are on the disk.
+        // The file is for its name only: the records are on the disk.
         let path = self.folder.path().join("records.redb");
         let disk = Arc::clone(disk);
-        let mount = move |builder: &redb::Builder, _| {
+        let mount = move |builder: &redb::Builder, mut file: std::fs::File| {
+            std::io::Write::write_all(&mut file, b"on the disk")?;
             if !disk.content.lock().is_empty() {
                 disk.note(Event::Named);
             }

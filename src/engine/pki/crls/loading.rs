@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use super::{Crls, SignerCrl};
 use crate::config::or_cores;
-use crate::engine::pki::ca_certificate::SignerId;
 use crate::engine::pki::crl::Crl;
 use crate::engine::pki::revocation::Revocation;
 use crate::engine::pki::serial::Serial;
@@ -120,30 +119,35 @@ impl Crls {
     /// Reads those whose records' names are above `last` and not above `end`.
     fn read_part(&self, mut last: Option<String>, end: Option<String>) -> Result<(), Fault> {
         let (namespace, collection) = (self.0.records.namespace(), self.0.records.collection("revoked"));
-        let mut of: Option<(SignerId, Arc<SignerCrl>)> = None;
         loop {
             if self.0.is_over.load(Ordering::Relaxed) {
                 return Err(Fault::Unavailable { what: "the mount is going down".into() });
             }
-            let step = self.0.store.read_all::<Revocation>(namespace, &collection, last.as_deref(), STEP)?;
+            let mut step = self.0.store.read_all::<Revocation>(namespace, &collection, last.as_deref(), STEP)?;
             last = step.last().map(|(name, _)| name.clone());
-            for (name, Revocation { signer, time, .. }) in step {
-                if end.as_ref().is_some_and(|end| name > *end) {
-                    return Ok(());
-                }
-                let odd = || Fault::internal(format!("the revocation of {name:?} is of no serial number"));
-                let serial = Serial::parse(&name).ok_or_else(odd)?;
-                if of.as_ref().is_none_or(|(known, _)| *known != signer) {
-                    of = Some((signer.clone(), self.of(&signer)));
-                }
-                if let Some((_, own)) = &of {
-                    own.revoked.lock().add(serial, time)?;
-                }
+            let is_other = |(name, _): &(String, Revocation)| end.as_ref().is_some_and(|end| name > end);
+            let own = step.partition_point(|record| !is_other(record));
+            let is_last = own < STEP;
+            step.truncate(own);
+            for same in step.chunk_by(|(_, one), (_, next)| one.signer == next.signer) {
+                self.add(same)?;
             }
-            if last.is_none() {
+            if is_last {
                 return Ok(());
             }
         }
+    }
+
+    /// Adds what one signer revoked; locks once for all of it.
+    fn add(&self, same: &[(String, Revocation)]) -> Result<(), Fault> {
+        let Some((_, first)) = same.first() else { return Ok(()) };
+        let own = self.of(&first.signer);
+        let mut revoked = own.revoked.lock();
+        for (name, revocation) in same {
+            let odd = || Fault::internal(format!("the revocation of {name:?} is of no serial number"));
+            revoked.add(Serial::parse(name).ok_or_else(odd)?, revocation.time)?;
+        }
+        Ok(())
     }
 }
 
@@ -205,6 +209,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Pace, Storage};
+    use crate::engine::pki::ca_certificate::SignerId;
     use crate::engine::pki::records::Records;
     use crate::model::{Mount, MountConfig, Namespace};
     use crate::store::{Ephemeral, Store, Versioned, Write};

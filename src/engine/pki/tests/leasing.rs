@@ -69,7 +69,7 @@ async fn a_lease_ends_with_its_certificate_and_takes_it_along() {
 
     desk.ask(LeaseRequest::Revoke(rest(&lease))).await.unwrap();
     assert!(desk.read(&format!("cert/{serial}")).await.unwrap()["revocation_time"].as_u64().unwrap() > 0);
-    assert!(desk.crl().revoked.lock().time(&Serial::parse(&serial).unwrap()).is_some());
+    assert!(desk.crl().revoked(desk.whole()).time(&Serial::parse(&serial).unwrap()).is_some());
     assert_eq!(desk.lease_records(), (0, 0));
     for asked in [LeaseRequest::Lookup(rest(&lease)), LeaseRequest::Revoke(rest(&lease))] {
         assert_eq!(desk.ask(asked).await, Err(Fault::absent()));

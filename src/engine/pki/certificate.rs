@@ -73,7 +73,7 @@ pub(super) struct Issued {
 impl Prepared {
     /// Encodes the TBSCertificate (RFC 5280, 4.1), once, and holds it to its rules.
     pub(super) fn new(parts: &Parts<'_>) -> Result<Prepared, Fault> {
-        let serial = Serial::random()?;
+        let serial = Serial::new()?;
         let identifier = parts.algorithm.identifier()?;
         let tbs = sequence(&[
             &explicit(0, &[&encode(&Version::V3)?])?,

@@ -79,9 +79,15 @@ fn build(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> R
 
 /// A key from its DER. Refuses kinds Keyway does not know.
 pub fn parse_spki(der: &[u8]) -> Result<PublicKey, Fault> {
-    let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(malformed)?;
+    let kind = spki_kind(AnyRef::from_der(der).map_err(malformed)?)?;
+    Ok(PublicKey { kind, spki: Bytes::copy_from_slice(der) })
+}
+
+/// The kind of the key in a SubjectPublicKeyInfo. Refuses those Keyway does not know.
+pub fn spki_kind(spki: AnyRef<'_>) -> Result<KeyKind, Fault> {
+    let spki = spki.decode_as::<SubjectPublicKeyInfoRef<'_>>().map_err(malformed)?;
     let key = spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))?;
-    let kind = match spki.algorithm.oid {
+    Ok(match spki.algorithm.oid {
         RSA_ENCRYPTION => {
             let rsa = RsaPublicKey::from_der(key).map_err(malformed)?;
             let leading = rsa.modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros());
@@ -105,8 +111,7 @@ pub fn parse_spki(der: &[u8]) -> Result<PublicKey, Fault> {
             let unknown = || Fault::invalid(format!("public key algorithm {other} is not supported"));
             KeyKind::MlDsa(known.ok_or_else(unknown)?)
         }
-    };
-    Ok(PublicKey { kind, spki: Bytes::copy_from_slice(der) })
+    })
 }
 
 /// The key's own bytes: what is in the BIT STRING of its SubjectPublicKeyInfo.

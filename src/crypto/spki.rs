@@ -115,16 +115,14 @@ pub fn spki_kind(spki: AnyRef<'_>) -> Result<KeyKind, Fault> {
 }
 
 /// The key's own bytes: what is in the BIT STRING of its SubjectPublicKeyInfo.
-pub fn subject_public_key(key: &PublicKey) -> Result<Vec<u8>, Fault> {
+pub fn subject_public_key(key: &PublicKey) -> Result<&[u8], Fault> {
     let spki = SubjectPublicKeyInfoRef::from_der(&key.spki).map_err(malformed)?;
-    let bytes = spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))?;
-    Ok(bytes.to_vec())
+    spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))
 }
 
 /// The modulus and exponent of an RSA key, big-endian without leading zeros.
 pub fn rsa_parts(key: &PublicKey) -> Result<(Vec<u8>, Vec<u8>), Fault> {
-    let bytes = subject_public_key(key)?;
-    let rsa = RsaPublicKey::from_der(&bytes).map_err(malformed)?;
+    let rsa = RsaPublicKey::from_der(subject_public_key(key)?).map_err(malformed)?;
     Ok((rsa.modulus.as_bytes().to_vec(), rsa.exponent.as_bytes().to_vec()))
 }
 

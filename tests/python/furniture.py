@@ -36,13 +36,13 @@ class Client:
         self.session.headers["X-Vault-Token"] = token
         self.session.headers["Keyway-Deadline-Ms"] = str(TIMEOUT * 1000)
 
-    def ask(self, method, path, **data):
+    def ask(self, method, path, /, **data):
         where = {"params": data} if method == "GET" else {"json": data}
         answer = self.session.request(method, f"{BASE}/v1/{path}", timeout=TIMEOUT, **where)
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else {"data": None}
 
-    def write(self, path, **data):
+    def write(self, path, /, **data):
         return self.ask("POST", path, **data)["data"]
 
 

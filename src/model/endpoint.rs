@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub about: &'static str,
     /// Answered without a token.
     pub is_public: bool,
+    /// Let through whatever quotas say: what must go on when everything else is held back.
+    pub is_exempt: bool,
     /// What the request may say beside its path, in groups that several endpoints share.
     pub fields: &'static [&'static [Field]],
     /// Whether a write may make what is not there.
@@ -63,6 +65,8 @@ pub enum FieldKind {
     Boolean,
     /// A whole number.
     Integer,
+    /// A number.
+    Number,
     /// Seconds, or text like `72h`.
     Duration,
     /// A list of strings, or text with commas.
@@ -125,13 +129,34 @@ pub const fn delete(pattern: &'static str, about: &'static str) -> Endpoint {
 impl Endpoint {
     const fn new(verb: Verb, pattern: &'static str, about: &'static str) -> Endpoint {
         let answer = AnswerKind::Envelope;
-        Endpoint { verb, pattern, about, is_public: false, fields: &[], creates: false, sent: None, answer }
+        Endpoint {
+            verb,
+            pattern,
+            about,
+            is_public: false,
+            is_exempt: false,
+            fields: &[],
+            creates: false,
+            sent: None,
+            answer,
+        }
     }
 
     /// This, answered without a token.
     pub const fn public(mut self) -> Endpoint {
         self.is_public = true;
         self
+    }
+
+    /// This, which no quota holds back.
+    pub const fn unlimited(mut self) -> Endpoint {
+        self.is_exempt = true;
+        self
+    }
+
+    /// Whether no quota holds it back: nor is anything that is answered without a token.
+    pub const fn is_unlimited(&self) -> bool {
+        self.is_exempt || self.is_public
     }
 
     /// This, of requests that may say these fields beside their path.
@@ -194,6 +219,11 @@ impl Field {
     /// One that holds a whole number.
     pub const fn integer(name: &'static str, about: &'static str) -> Field {
         Field::new(name, FieldKind::Integer, about)
+    }
+
+    /// One that holds a number.
+    pub const fn number(name: &'static str, about: &'static str) -> Field {
+        Field::new(name, FieldKind::Number, about)
     }
 
     /// One that holds a span of time.

@@ -10,6 +10,7 @@ mod mounts;
 mod namespaces;
 mod openapi;
 mod paths;
+mod quotas;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -26,7 +27,7 @@ use crate::model::{
     Caller, ConfigurationStatus, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
     Response, Secret,
 };
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Write};
 
 use paths::{Deed, Found, find};
@@ -65,6 +66,8 @@ pub struct System {
     pub store: Store,
     /// The mount tables.
     pub namespaces: Namespaces,
+    /// The quotas.
+    pub quotas: Quotas,
     /// The tokens.
     pub identity: Identity,
     /// The managed keys.
@@ -105,6 +108,11 @@ impl System {
     /// Whether the request is answered without a token, even before initialisation.
     pub fn is_public(request: &Request) -> bool {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
+    }
+
+    /// Whether the request is let through whatever the quotas say.
+    pub fn is_unlimited(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())
     }
 
     /// Answers a request on one of the system's paths.
@@ -150,6 +158,10 @@ impl System {
             Deed::RenewLease => self.renew_lease(&call, name(0), data).await,
             Deed::RevokeLease => self.revoke_lease(&call, name(0), data).await,
             Deed::RevokeLeases => self.revoke_leases(&call, name(0)).await,
+            Deed::ListQuotas(kind) => self.list_quotas(&call, kind),
+            Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
+            Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,
+            Deed::DeleteQuota(kind) => self.delete_quota(&call, kind, name(0)).await,
             Deed::LookupSelf => self.lookup_self(&call),
         }
     }

@@ -35,6 +35,7 @@ mod pins;
 mod pools;
 mod post_quantum;
 mod python;
+mod quotas;
 mod reload;
 mod rig;
 mod signing;

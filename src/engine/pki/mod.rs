@@ -240,6 +240,10 @@ impl Engine for Pki {
         table::is_public(paths::TABLE, verb, path)
     }
 
+    fn is_unlimited(&self, verb: Verb, path: &str) -> bool {
+        table::is_unlimited(paths::TABLE, verb, path)
+    }
+
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
             let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;

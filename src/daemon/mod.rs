@@ -75,9 +75,9 @@ impl Daemon {
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
         let pins = Arc::new(StoredPins::new(store.clone()));
         let supervisor = Supervisor::start(plan(config, &start, &telemetry), pins, telemetry.clone());
-        let keys = ManagedKeys::new(store.clone(), supervisor.clone());
+        let keys = ManagedKeys::new(store.clone(), supervisor.clone(), &config.limits);
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
-        let namespaces = Namespaces::new(store.clone(), &configured);
+        let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
         let identity = Identity::new(store.clone());
         let services = Services {
             store: store.clone(),

@@ -95,6 +95,7 @@ impl Dispatch {
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         self.authorize(&operation)?;
+        self.find_namespace(&operation)?;
         let deadline = operation.deadline.instant();
         match tokio::time::timeout_at(deadline.into(), self.start(operation)?).await {
             Ok(result) => result,
@@ -104,16 +105,12 @@ impl Dispatch {
 
     /// Refuses what cannot be served whoever asks.
     fn admit(&self, operation: &Operation) -> Result<(), Fault> {
-        if let Body::Request(request) = &operation.body
-            && System::owns(&request.path)
-            && System::is_public(request)
-        {
-            return Ok(());
-        }
-        if !self.identity.is_initialized() {
-            return Err(Fault::NotInitialized);
-        }
-        self.namespaces.require(&operation.namespace)
+        if is_of_the_daemon(operation) || self.identity.is_initialized() { Ok(()) } else { Err(Fault::NotInitialized) }
+    }
+
+    /// Refuses what is asked in a namespace that does not exist. Who may not come in at all is not told which do.
+    fn find_namespace(&self, operation: &Operation) -> Result<(), Fault> {
+        if is_of_the_daemon(operation) { Ok(()) } else { self.namespaces.require(&operation.namespace) }
     }
 
     fn authorize(&self, operation: &Operation) -> Result<(), Fault> {
@@ -191,6 +188,11 @@ impl Dispatch {
     }
 }
 
+/// Whether anyone may ask it, of the system, even before there is anything to ask about.
+fn is_of_the_daemon(operation: &Operation) -> bool {
+    matches!(&operation.body, Body::Request(request) if System::owns(&request.path) && System::is_public(request))
+}
+
 impl Door for Dispatch {
     fn identify(&self, token: &Secret) -> TokenId {
         self.identity.identify(token)
@@ -200,9 +202,8 @@ impl Door for Dispatch {
         if !self.identity.is_initialized() {
             return Err(Fault::NotInitialized);
         }
-        self.namespaces.require(namespace)?;
-        let token = self.identity.token(caller);
-        token.map(drop).inspect_err(|_| self.telemetry.token_refused())
+        self.identity.token(caller).map(drop).inspect_err(|_| self.telemetry.token_refused())?;
+        self.namespaces.require(namespace)
     }
 
     fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {

@@ -1,6 +1,6 @@
 //! Every managed key: an immutable table that requests read, changed by one writer at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,12 +13,15 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::{tokens, uses};
+use crate::config::Limits;
 use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
-/// Managed keys of one namespace.
+/// Managed keys of one namespace, whatever the limit was when they were written.
 pub(super) const KEYS_MAX: usize = 100_000;
+/// Namespaces of one store: more than there may ever be.
+const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
@@ -31,6 +34,8 @@ pub struct ManagedKeys(Arc<Inner>);
 struct Inner {
     store: Store,
     supervisor: Supervisor,
+    /// Of one namespace.
+    keys_max: usize,
     table: ArcSwap<Table>,
     changes: Changes,
 }
@@ -58,23 +63,28 @@ pub(super) struct Entry {
 
 impl ManagedKeys {
     /// The managed keys of this store. Nothing is read before [`ManagedKeys::load`].
-    pub fn new(store: Store, supervisor: Supervisor) -> ManagedKeys {
-        ManagedKeys(Arc::new(Inner { store, supervisor, table: ArcSwap::default(), changes: Changes::default() }))
+    pub fn new(store: Store, supervisor: Supervisor, limits: &Limits) -> ManagedKeys {
+        let (keys_max, table, changes) = (limits.managed_keys_per_namespace, ArcSwap::default(), Changes::default());
+        ManagedKeys(Arc::new(Inner { store, supervisor, keys_max, table, changes }))
     }
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again. Of the
     /// other namespaces in the store only the claims count.
     pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
-        let unserved = Arc::new(Unserved::load(&self.0.store, namespaces)?);
+        let served: HashSet<&Namespace> = namespaces.iter().collect();
+        // Most of many may be empty.
+        let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
+        let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
+        let unserved = Arc::new(Unserved::load(&self.0.store, &others)?);
         let mut table = Table { unserved, ..Table::default() };
-        for namespace in namespaces {
+        for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let (uuid, settings, identity) = record.open()?;
                 table.put(self.entry(uuid, name, namespace.clone(), settings, identity, Arc::default()));
             }
         }
         self.0.table.store(Arc::new(table));
-        namespaces.iter().try_for_each(|namespace| self.end_leftovers(namespace))
+        stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
     /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
@@ -183,9 +193,11 @@ impl ManagedKeys {
         old: Option<&Arc<Entry>>,
     ) -> Result<Arc<Entry>, Fault> {
         let table = self.0.table.load_full();
-        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
+        let most = self.0.keys_max;
+        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
             return Err(Fault::invalid(format!(
-                "the namespace has {KEYS_MAX} managed keys, which is the most allowed"
+                "the namespace has {most} managed keys, as limits {{ managed_keys_per_namespace }} allows: delete one, or have \
+                 the operator raise it"
             )));
         }
         if old.is_none_or(|old| !old.settings.same_token(&settings)) {

@@ -1,11 +1,13 @@
 //! The tree of namespaces and, in each, the table of mounts: which engine is enabled at which path.
 //!
 //! Requests read an immutable snapshot; changes are written to the store first. The root namespace always exists, the
-//! others are those of the configuration. This room must not know what an engine does.
+//! others are those of the configuration and those that the API made. This room must not know what an engine does.
 
+mod made;
 mod mounts;
 mod record;
 mod removal;
 mod tree;
 
+pub use made::{MetadataChange, NamespaceInfo};
 pub use mounts::{Namespaces, NewMount, Tune};

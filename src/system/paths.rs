@@ -2,7 +2,7 @@
 
 use super::fields;
 use crate::managed_keys;
-use crate::model::endpoint::{delete, list, read, write};
+use crate::model::endpoint::{delete, list, patch, read, write};
 use crate::model::{Endpoint, Verb};
 
 /// What a request on one of the system's paths asks for.
@@ -15,6 +15,9 @@ pub(super) enum Deed {
     Initialize,
     ReadStatus,
     ListNamespaces,
+    ReadNamespace,
+    WriteNamespace,
+    PatchNamespace,
     ListMounts,
     ReadTuning,
     Tune,
@@ -66,6 +69,17 @@ const TABLE: &[Row] = &[
     of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
     row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
     row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
+    row(read("sys/namespaces/:namespace", "Reads a namespace."), Deed::ReadNamespace),
+    row(
+        write("sys/namespaces/:namespace", "Makes a namespace, or changes its metadata.")
+            .creating()
+            .takes(&[fields::NAMESPACE]),
+        Deed::WriteNamespace,
+    ),
+    row(
+        patch("sys/namespaces/:namespace", "Changes some of the metadata of a namespace.").takes(&[fields::NAMESPACE]),
+        Deed::PatchNamespace,
+    ),
     row(read("sys/mounts", "Reads every mount."), Deed::ListMounts),
     row(read("sys/mounts/*path/tune", "Reads the settings of a mount."), Deed::ReadTuning),
     row(

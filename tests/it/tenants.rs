@@ -135,7 +135,7 @@ async fn nothing_leads_out_of_a_namespace() {
         assert_eq!(answer.status, status, "{namespace} {path}: {:?}", answer.body);
     }
     let unknown = refused(&daemon, "team-c", "sys/mounts/pki", json!({"type": "pki"})).await;
-    let text = "namespace \"team-c/\" does not exist: the configuration has none of that name";
+    let text = "namespace \"team-c/\" does not exist: make it at sys/namespaces, or by a stanza of the configuration";
     assert_eq!(unknown, (404, text.to_owned()));
     let hello = framed(&daemon, "team-c").await.err().unwrap();
     assert!(matches!(&hello, ClientError::Refused { label, message, .. } if label == "not_found" && message == text));

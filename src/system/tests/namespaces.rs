@@ -37,9 +37,13 @@ fn the_namespaces_below_are_listed_and_what_is_the_daemons_is_not_done_in_one() 
                 Ok(Response::Data { data, .. }) => Value::Object(data),
                 other => panic!("{namespace}: {other:?}"),
             };
-        let info = |path: &str| json!({"path": path, "custom_metadata": {}});
-        assert_eq!(listed("").await, json!({"keys": ["team/"], "key_info": {"team/": info("team/")}}));
-        assert_eq!(listed("team").await, json!({"keys": ["ci/"], "key_info": {"ci/": info("team/ci/")}}));
+        for (namespace, name, path) in [("", "team/", "team/"), ("team", "ci/", "team/ci/")] {
+            let listed = listed(namespace).await;
+            let id = &listed["key_info"][name]["id"];
+            assert_eq!(id.as_str().map(str::len), Some(6));
+            let info = json!({"id": id, "path": path, "custom_metadata": {}});
+            assert_eq!(listed, json!({"keys": [name], "key_info": {name: info}}));
+        }
         let none = client.ask_in("team/ci", Verb::List, "sys/namespaces", json!({})).await;
         assert_eq!(none, Err(Fault::absent()));
         let init = client.ask_in("team", Verb::Write, "sys/init", json!({})).await;
@@ -50,5 +54,39 @@ fn the_namespaces_below_are_listed_and_what_is_the_daemons_is_not_done_in_one() 
             panic!("the root token works everywhere");
         };
         assert_eq!(data["namespace_path"], "", "it is the root namespace's token");
+    });
+}
+
+#[test]
+fn a_namespace_is_made_read_and_changed_in_the_one_it_lies_in() {
+    story(|client| async move {
+        let ask = async |namespace: &str, verb, path: &str, data| match client.ask_in(namespace, verb, path, data).await
+        {
+            Ok(Response::Data { data, warnings, .. }) => (Value::Object(data), warnings),
+            other => panic!("{namespace} {path}: {other:?}"),
+        };
+        let notes = json!({"owner": "ca", "tier": "1"});
+        let given = json!({"custom_metadata": notes, "odd": 1});
+        let (made, warnings) = ask("", Verb::Write, "sys/namespaces/made", given).await;
+        assert_eq!(made, json!({"id": made["id"], "path": "made/", "custom_metadata": notes}));
+        assert_eq!(warnings, ["Endpoint ignored these unrecognized parameters: [odd]"]);
+        assert_eq!(ask("", Verb::Read, "sys/namespaces/made", json!({})).await.0, made);
+        let (below, _) = ask("made", Verb::Write, "sys/namespaces/ci", json!({})).await;
+        assert_eq!(below["path"], "made/ci/");
+        let patch = json!({"custom_metadata": {"tier": null, "site": "x"}});
+        let (patched, _) = ask("", Verb::Patch, "sys/namespaces/made", patch).await;
+        assert_eq!(patched["custom_metadata"], json!({"owner": "ca", "site": "x"}));
+        assert_eq!(patched["id"], made["id"]);
+        let (cleared, _) = ask("", Verb::Patch, "sys/namespaces/made", json!({"custom_metadata": null})).await;
+        assert_eq!(cleared["custom_metadata"], json!({}));
+        for (namespace, name) in [("", "nobody"), ("made", "made"), ("made/ci", "ci")] {
+            let path = format!("sys/namespaces/{name}");
+            assert_eq!(client.ask_in(namespace, Verb::Read, &path, json!({})).await, Err(Fault::absent()));
+            assert_eq!(client.ask_in(namespace, Verb::Patch, &path, json!({})).await, Err(Fault::absent()));
+        }
+        for odd in [json!({"custom_metadata": {"a": 1}}), json!({"custom_metadata": {"a": null}})] {
+            let refused = client.refused(Verb::Write, "sys/namespaces/made", odd).await;
+            assert_eq!(refused, "custom_metadata values must be strings");
+        }
     });
 }

@@ -42,6 +42,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/internal/specs/openapi", none.clone()),
             (Verb::Write, "sys/mounts/pki", json!({"type": "pki", "config": {}})),
             (Verb::Write, "sys/mounts/pki/tune", none.clone()),
+            (Verb::Write, "sys/namespaces/made", none.clone()),
+            (Verb::Patch, "sys/namespaces/made", none.clone()),
             (Verb::Write, "sys/leases/lookup", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/revoke", json!({"lease_id": "x"})),

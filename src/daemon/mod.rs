@@ -23,7 +23,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::Namespaces;
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{LeaseCall, Leases, Load, Removal, System};
+use crate::system::{LeaseCall, Leases, Load, Removal, Retire, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
@@ -88,7 +88,7 @@ impl Daemon {
             batches: BatchRooms::new(&config.limits),
             publish_dir: config.publish_dir.clone(),
         };
-        let engines = Arc::new(Engines::new(services));
+        let engines = Arc::new(Engines::new(services, namespaces.clone()));
         let load = loader(&namespaces, &identity, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
@@ -109,10 +109,13 @@ impl Daemon {
             load,
             removal: removal(&engines),
             leases: leases(&engines),
+            retire: retire(&engines, config.limits.deadline_max),
+            deletions: Arc::default(),
             root_token: start.root_token.clone(),
             started,
             configuration: Arc::clone(&configuration),
         });
+        let removing = Arc::clone(&system);
         let dispatch =
             Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
         // Before that nobody logs in to anything, and there is nothing to wait for.
@@ -120,6 +123,7 @@ impl Daemon {
             supervisor.settle(SETTLE_MAX).await;
         }
         let (stop, stopped) = watch::channel(false);
+        tokio::task::spawn_local(remove_namespaces(removing, stopped.clone()));
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
@@ -239,9 +243,17 @@ fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys, supe
 fn removal(engines: &Arc<Engines>) -> Removal {
     let engines = Arc::clone(engines);
     Arc::new(move |mount| {
-        let writes = engines.get(mount)?.removal(mount)?;
+        let writes = engines.of_disabled(mount)?.removal(mount)?;
         engines.remove(mount);
         Ok(writes)
+    })
+}
+
+fn retire(engines: &Arc<Engines>, limit: Duration) -> Retire {
+    let engines = Arc::clone(engines);
+    Arc::new(move |namespace, mounts| {
+        let engines = Arc::clone(&engines);
+        Box::pin(async move { engines.retire(&namespace, &mounts, limit).await })
     })
 }
 
@@ -270,6 +282,22 @@ async fn expose(
         let _ = stop.wait_for(|stop| *stop).await;
     }));
     Ok(Some(address))
+}
+
+/// Removes what deleted namespaces leave behind: what the last start was cut short in, and then whenever one is deleted.
+async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = system.end_deletions() => {}
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = system.deletions.notified() => {}
+            // What failed is tried again.
+            () = tokio::time::sleep(MAINTENANCE) => {}
+        }
+    }
 }
 
 /// What is done by the clock.

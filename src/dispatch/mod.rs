@@ -79,6 +79,8 @@ impl Dispatch {
             };
             let done = match self.engines.get(&mount) {
                 Ok(engine) => engine.maintain(call).await.map(drop),
+                // It went meanwhile.
+                Err(Fault::NotFound { .. }) => Ok(()),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = done {

@@ -26,6 +26,11 @@ impl Unserved {
         Ok(Unserved(claims))
     }
 
+    /// Those of other namespaces than this.
+    pub(super) fn without(&self, namespace: &Namespace) -> Unserved {
+        Unserved(self.0.iter().filter(|(of, _)| of != namespace).cloned().collect())
+    }
+
     /// The claims.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Namespace, &KeyIdentity)> {
         self.0.iter().map(|(namespace, identity)| (namespace, identity))

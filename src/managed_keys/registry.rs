@@ -41,10 +41,12 @@ struct Inner {
 }
 
 #[derive(Clone, Default)]
-struct Table {
+pub(super) struct Table {
     by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
     by_uuid: HashMap<String, Arc<Entry>, RandomState>,
     unserved: Arc<Unserved>,
+    /// Namespaces that are being deleted.
+    pub(super) closed: Arc<HashSet<Namespace>>,
 }
 
 /// One managed key, as it is now.
@@ -192,6 +194,7 @@ impl ManagedKeys {
         settings: Settings,
         old: Option<&Arc<Entry>>,
     ) -> Result<Arc<Entry>, Fault> {
+        self.check_open(namespace)?;
         let table = self.0.table.load_full();
         let most = self.0.keys_max;
         if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
@@ -251,11 +254,7 @@ impl ManagedKeys {
 
     /// Takes entries that are not stored any more from the table. Part of a change.
     pub(super) fn unpublish(&self, entries: &[Arc<Entry>]) {
-        self.0.table.rcu(|table| {
-            let mut table = Table::clone(table);
-            entries.iter().for_each(|entry| table.remove(entry));
-            table
-        });
+        self.change_table(|table| entries.iter().for_each(|entry| table.remove(entry)));
         entries.iter().for_each(|entry| self.let_go(entry));
     }
 
@@ -315,6 +314,19 @@ impl ManagedKeys {
         &self.0.supervisor
     }
 
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.0.table.load_full()
+    }
+
+    /// Shows another table. Part of a change.
+    pub(super) fn change_table(&self, change: impl Fn(&mut Table)) {
+        self.0.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            change(&mut table);
+            table
+        });
+    }
+
     pub(super) fn changes(&self) -> &Changes {
         &self.0.changes
     }
@@ -349,17 +361,26 @@ impl ManagedKeys {
     }
 
     pub(super) fn publish(&self, entry: Arc<Entry>) {
-        self.0.table.rcu(|table| {
-            let mut table = Table::clone(table);
-            table.insert(Arc::clone(&entry));
-            table
-        });
+        self.change_table(|table| table.insert(Arc::clone(&entry)));
     }
 }
 
 impl Table {
     fn get(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(namespace)?.get(name)
+    }
+
+    /// The keys of a namespace.
+    pub(super) fn entries(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_name.get(namespace).into_iter().flat_map(HashMap::values)
+    }
+
+    /// Takes out all that there is of a namespace.
+    pub(super) fn end(&mut self, namespace: &Namespace) {
+        for entry in self.by_name.remove(namespace).into_iter().flat_map(HashMap::into_values) {
+            self.by_uuid.remove(&entry.uuid);
+        }
+        self.unserved = Arc::new(self.unserved.without(namespace));
     }
 
     fn put(&mut self, entry: Entry) {

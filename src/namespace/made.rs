@@ -79,6 +79,7 @@ impl Namespaces {
             Some(about) => About::clone(about),
             None => {
                 namespace.check().map_err(|wrong| Fault::invalid(format!("namespace {namespace}: {wrong}")))?;
+                self.check_removed(namespace)?;
                 self.check_room(&tree, parent, namespace)?;
                 About { id: self.new_id()?, ..About::default() }
             }
@@ -235,12 +236,12 @@ fn info(namespace: &Namespace, about: &About) -> NamespaceInfo {
     NamespaceInfo { path: namespace.clone(), id: about.id.clone(), custom_metadata: about.custom_metadata.clone() }
 }
 
-fn key(namespace: &Namespace) -> RecordKey {
+pub(super) fn key(namespace: &Namespace) -> RecordKey {
     RecordKey::new(&Namespace::root(), COLLECTION, namespace.as_str())
 }
 
 /// The namespace called `name` right below `parent`.
-fn child(parent: &Namespace, name: &str) -> Result<Namespace, Fault> {
+pub(super) fn child(parent: &Namespace, name: &str) -> Result<Namespace, Fault> {
     let name = name.trim_end_matches('/');
     if name.is_empty() || name.contains('/') {
         return Err(Fault::invalid(format!(

@@ -1,7 +1,7 @@
 //! Stories about namespaces that the API makes.
 
 use crate::config::{Limits, Pace, Storage};
-use crate::namespace::NewMount;
+use crate::namespace::{NewMount, removal};
 use crate::store::Ephemeral;
 
 use super::*;
@@ -169,4 +169,90 @@ async fn ten_thousand_are_made_and_read_again() {
     assert_eq!(ids.len(), 10_000, "every id is its own");
     assert!(namespaces.refused("one-more").await.contains("namespaces_max"));
     assert_eq!(started(&store, &[], &Limits::default()).children(&Namespace::root()).len(), 10_000);
+}
+
+/// Gives the namespace so many records in a mount's collection.
+fn fill(store: &Store, namespace: &Namespace, records: usize) {
+    let key = |index: usize| RecordKey::new(namespace, format!("uuid{}/cert", index % 7), index.to_string());
+    let put = |index| Write::Put { key: key(index), version: 1, value: b"{}".to_vec() };
+    for step in (0..records).collect::<Vec<_>>().chunks(5000) {
+        store.commit_now(step.iter().copied().map(put).collect()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_is_gone_at_once_and_made_anew_once_it_is_empty() {
+    let store = store();
+    let namespaces = started(&store, &[], &Limits::default());
+    let root = Namespace::root();
+    let (a, old) = (Namespace::from_path("a"), namespaces.made("a").await.unwrap().id);
+    let mount = namespaces.enable(&a, NewMount { path: "pki".into(), ..NewMount::default() }).await.unwrap();
+    fill(&store, &a, 20);
+    assert_eq!(namespaces.delete(&root, "a").await, Ok(Some(a.clone())));
+    assert!(namespaces.require(&a).is_err() && namespaces.mount(&a, "pki").is_none());
+    assert!(namespaces.enable(&a, NewMount { path: "x".into(), ..NewMount::default() }).await.is_err());
+    assert_eq!(namespaces.delete(&root, "a").await, Ok(None), "it is gone");
+    assert!(namespaces.refused("a").await.contains("is being deleted: try again"));
+    assert_eq!(namespaces.removals(), [(a.clone(), vec![mount])]);
+    namespaces.empty(&a).unwrap();
+    assert!(store.collections(&a, "", 1).unwrap().is_empty());
+    assert!(namespaces.refused("a").await.contains("is being deleted"), "until it is said to be over");
+    namespaces.end_removal(&a).await.unwrap();
+    let anew = namespaces.made("a").await.unwrap();
+    assert!(anew.id != old && namespaces.mounts(&a).is_empty() && namespaces.removals().is_empty());
+    assert_eq!(started(&store, &[], &Limits::default()).paths(), ["", "a/"]);
+}
+
+#[tokio::test]
+async fn a_removal_that_is_cut_short_is_taken_up_at_the_next_start() {
+    let store = store();
+    let namespaces = started(&store, &["s"], &Limits::default());
+    let root = Namespace::root();
+    for path in ["a", "b", "ab"] {
+        namespaces.made(path).await.unwrap();
+        fill(&store, &Namespace::from_path(path), 3000);
+    }
+    for name in ["a", "b"] {
+        namespaces.delete(&root, name).await.unwrap();
+    }
+    // Killed before, or in the middle.
+    let first = store.collections(&Namespace::from_path("a"), "", 1).unwrap().remove(0);
+    removal::remove_collections(&store, &Namespace::from_path("a"), &first).unwrap();
+    // A stanza that names one of them has it empty.
+    let again = started(&store, &["s", "b"], &Limits::default());
+    let [a, b, ab] = ["a", "b", "ab"].map(Namespace::from_path);
+    assert_eq!(again.paths(), ["", "ab/", "b/", "s/"]);
+    assert!(store.collections(&b, "", 1).unwrap().is_empty());
+    assert!(again.refused("a").await.contains("is being deleted"));
+    assert_eq!(again.removals(), [(a.clone(), Vec::new())]);
+    again.empty(&a).unwrap();
+    again.end_removal(&a).await.unwrap();
+    let left = |namespace: &Namespace| store.collections(namespace, "", 10).unwrap().len();
+    assert_eq!([left(&a), left(&ab)], [0, 7], "another's records stay");
+    assert!(started(&store, &["s"], &Limits::default()).removals().is_empty());
+}
+
+#[tokio::test]
+async fn one_of_the_configuration_or_with_others_in_it_is_not_deleted() {
+    let store = store();
+    let namespaces = started(&store, &["s", "t/u"], &Limits::default());
+    let root = Namespace::root();
+    for path in ["a", "a/b", "s"] {
+        namespaces.made(path).await.unwrap();
+    }
+    let refused = async |parent: &Namespace, name| namespaces.delete(parent, name).await.unwrap_err().to_string();
+    assert_eq!(refused(&root, "a").await, "cannot delete namespace (\"a/\") containing child namespaces");
+    for name in ["s", "t"] {
+        let told = refused(&root, name).await;
+        assert!(told.contains("is made by the configuration: take its stanza out"), "{told}");
+    }
+    for odd in ["", "a/b"] {
+        assert!(refused(&root, odd).await.starts_with("name must not contain /"));
+    }
+    namespaces.delete(&Namespace::from_path("a"), "b").await.unwrap().unwrap();
+    namespaces.delete(&root, "a").await.unwrap().unwrap();
+    // Without its stanza it is the API's alone.
+    let again = started(&store, &[], &Limits::default());
+    again.delete(&root, "s").await.unwrap().unwrap();
+    assert_eq!(again.paths(), [""]);
 }

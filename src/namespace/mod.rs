@@ -3,6 +3,7 @@
 //! Requests read an immutable snapshot; changes are written to the store first. The root namespace always exists, the
 //! others are those of the configuration and those that the API made. This room must not know what an engine does.
 
+mod deletion;
 mod made;
 mod mounts;
 mod record;

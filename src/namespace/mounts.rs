@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::deletion::{self, Removals};
 use super::made;
 use super::record::{COLLECTION, MountRecord};
 use super::removal;
@@ -39,6 +40,8 @@ pub(super) struct Inner {
     pub(super) changes: Changes,
     /// The ids that are taken.
     pub(super) ids: Mutex<HashSet<String>>,
+    /// Those that were deleted and are not gone yet.
+    pub(super) removals: Mutex<Removals>,
 }
 
 /// How many there may be.
@@ -93,6 +96,7 @@ impl Namespaces {
             tree: ArcSwap::from_pointee(Tree::of(configured)),
             changes: Changes::default(),
             ids: Mutex::default(),
+            removals: Mutex::default(),
         }))
     }
 
@@ -104,6 +108,7 @@ impl Namespaces {
     /// Also if a mount lies where the configuration makes a namespace: the requests for it would go astray.
     pub fn load(&self) -> Result<(), Fault> {
         let mut tree = Tree::of(&self.0.configured);
+        let removals = deletion::load(&self.0.store, &tree)?;
         let ids = made::load(&self.0.store, &mut tree)?;
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
@@ -124,7 +129,8 @@ impl Namespaces {
             }
             tree.replace(&namespace, mounts);
         }
-        for namespace in stored.iter().filter(|known| tree.about(known).is_none()) {
+        let unserved = |known: &&Namespace| tree.about(known).is_none() && !removals.contains_key(*known);
+        for namespace in stored.iter().filter(unserved) {
             tracing::warn!(
                 %namespace,
                 "the store has records of a namespace that neither the configuration names nor the API made: it is not \
@@ -132,6 +138,7 @@ impl Namespaces {
             );
         }
         *self.0.ids.lock() = ids;
+        *self.0.removals.lock() = removals;
         self.0.tree.store(Arc::new(tree));
         Ok(())
     }

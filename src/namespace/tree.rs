@@ -104,6 +104,12 @@ impl Tree {
         self.count += usize::from(shard.len() > before);
     }
 
+    /// Takes a namespace out.
+    pub(super) fn remove(&mut self, namespace: &Namespace) {
+        let gone = self.shard(namespace.as_str()).and_then(|shard| shard.remove(namespace));
+        self.count -= usize::from(gone.is_some());
+    }
+
     fn shard(&mut self, path: &str) -> Option<&mut Shard> {
         let place = self.place(path);
         self.shards.get_mut(place).map(Arc::make_mut)

@@ -15,7 +15,7 @@ use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, KeyIdentity, Secret, TokenSelector};
+use crate::model::{Deadline, Fault, KeyIdentity, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
@@ -220,6 +220,11 @@ impl Supervisor {
         self.forget(uuid);
         self.shared.pools.release(uuid);
         self.let_go();
+    }
+
+    /// Shows nothing more of a namespace that is gone.
+    pub fn forget_namespace(&self, namespace: &Namespace) {
+        self.shared.pools.all().iter().for_each(|pool| pool.forget(namespace));
     }
 
     /// The managed key names another token than this now.

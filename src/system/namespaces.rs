@@ -1,10 +1,16 @@
 //! `sys/namespaces`: the namespaces right below the one addressed.
 
+use std::sync::Arc;
+
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{Call, System};
-use crate::model::{Data, Fault, Fields, Response};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, Response};
 use crate::namespace::{MetadataChange, NamespaceInfo};
+
+/// Deleted namespaces whose records are removed at once: each waits for the disk.
+const DELETIONS_AT_ONCE: usize = 4;
 
 impl System {
     /// Those directly below, by their names there.
@@ -61,6 +67,38 @@ impl System {
         let patched = self.namespaces.patch(&call.namespace, name, change).await?;
         tracing::info!(namespace = %patched.path, id = patched.id, uid = call.caller.peer.uid, "namespace patched");
         Ok(Response::with_warnings(show(&patched), fields.warnings()))
+    }
+
+    /// Deletes one, with all that is in it. Answered once it does not exist any more; its records go after that.
+    pub(super) async fn delete_namespace(&self, call: &Call, name: &str) -> Result<Response, Fault> {
+        if let Some(namespace) = self.namespaces.delete(&call.namespace, name).await? {
+            tracing::info!(%namespace, uid = call.caller.peer.uid, "namespace deleted: what is in it is being removed");
+            self.deletions.notify_one();
+        }
+        Ok(Response::Empty)
+    }
+
+    /// Removes what deleted namespaces leave behind, some at once. What fails is logged, and is tried again at the next call.
+    pub async fn end_deletions(&self) {
+        let pending = futures_util::stream::iter(self.namespaces.removals());
+        pending
+            .for_each_concurrent(DELETIONS_AT_ONCE, |(namespace, mounts)| async move {
+                if let Err(fault) = self.end_deletion(&namespace, mounts).await {
+                    tracing::warn!(%namespace, %fault, "the removal of a deleted namespace was cut short: it is tried again");
+                }
+            })
+            .await;
+    }
+
+    /// In this order: what is under way in it ends, its keys are let go of, its records go.
+    async fn end_deletion(&self, namespace: &Namespace, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
+        (self.retire)(namespace.clone(), mounts).await?;
+        self.keys.end_namespace(namespace).await?;
+        let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
+        let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;
+        emptied.map_err(|_| Fault::Unavailable { what: "the daemon is going down".into() })??;
+        self.keys.reopen_namespace(namespace).await?;
+        self.namespaces.end_removal(namespace).await
     }
 }
 

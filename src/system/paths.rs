@@ -18,6 +18,7 @@ pub(super) enum Deed {
     ReadNamespace,
     WriteNamespace,
     PatchNamespace,
+    DeleteNamespace,
     ListMounts,
     ReadTuning,
     Tune,
@@ -80,6 +81,7 @@ const TABLE: &[Row] = &[
         patch("sys/namespaces/:namespace", "Changes some of the metadata of a namespace.").takes(&[fields::NAMESPACE]),
         Deed::PatchNamespace,
     ),
+    row(delete("sys/namespaces/:namespace", "Deletes a namespace and all that is in it."), Deed::DeleteNamespace),
     row(read("sys/mounts", "Reads every mount."), Deed::ListMounts),
     row(read("sys/mounts/*path/tune", "Reads the settings of a mount."), Deed::ReadTuning),
     row(

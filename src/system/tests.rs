@@ -74,6 +74,8 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
             Ok(names.into_iter().map(|name| Write::Delete { key: key(name) }).collect())
         }),
         leases: Arc::new(|_| Box::pin(std::future::ready(Err(Fault::absent())))),
+        retire: Arc::new(|_, _| Box::pin(std::future::ready(Ok(())))),
+        deletions: Arc::default(),
         root_token: None,
         started: SystemTime::now(),
         configuration: Arc::new(ArcSwap::from_pointee(ConfigurationStatus {

@@ -90,3 +90,37 @@ fn a_namespace_is_made_read_and_changed_in_the_one_it_lies_in() {
         }
     });
 }
+
+#[test]
+fn a_deleted_namespace_gives_back_all_that_it_had() {
+    story(|client| async move {
+        let ask = async |namespace: &str, verb, path: &str, data| client.ask_in(namespace, verb, path, data).await;
+        let (key, test) = ("sys/managed-keys/pkcs11/ca", "sys/managed-keys/pkcs11/ca/test/sign");
+        for name in ["one", "two"] {
+            client.ok(Verb::Write, &format!("sys/namespaces/{name}"), json!({})).await;
+            assert_eq!(ask(name, Verb::Write, key, ca()).await, Ok(Response::Empty));
+        }
+        assert_eq!(ask("one", Verb::Write, "sys/mounts/pki", json!({"type": "pki"})).await, Ok(Response::Empty));
+        assert_eq!(ask("one", Verb::Write, test, json!({})).await, Ok(Response::Empty));
+        let claimed = ask("two", Verb::Write, test, json!({})).await.unwrap_err().to_string();
+        assert!(claimed.contains("is another namespace's"), "{claimed}");
+        assert_eq!(client.ask(Verb::Delete, "sys/namespaces/one", json!({})).await, Ok(Response::Empty));
+        let gone = ask("one", Verb::Read, key, json!({})).await;
+        assert!(matches!(&gone, Err(Fault::NotFound { what }) if what.contains("does not exist")), "{gone:?}");
+        let refused = client.refused(Verb::Write, "sys/namespaces/one", json!({})).await;
+        assert!(refused.contains("is being deleted"), "{refused}");
+        client.system.end_deletions().await;
+        assert!(client.system.keys.names(&Namespace::from_path("one")).is_empty());
+        let store = &client.system.store;
+        assert!(store.collections(&Namespace::from_path("one"), "", 1).unwrap().is_empty());
+        assert_eq!(ask("two", Verb::Write, test, json!({})).await, Ok(Response::Empty), "the key on the token is free");
+        // Anew, and empty: what it had is not there, and keys are taken again.
+        client.ok(Verb::Write, "sys/namespaces/one", json!({})).await;
+        assert_eq!(ask("one", Verb::List, "sys/managed-keys/pkcs11", json!({})).await, Err(Fault::absent()));
+        assert!(client.system.namespaces.mounts(&Namespace::from_path("one")).is_empty());
+        assert_eq!(ask("one", Verb::Write, key, ca()).await, Ok(Response::Empty));
+        assert_eq!(client.ask(Verb::Delete, "sys/namespaces/nobody", json!({})).await, Ok(Response::Empty));
+        let refused = client.refused(Verb::Delete, "sys/namespaces/team", json!({})).await;
+        assert!(refused.contains("take its stanza out"), "{refused}");
+    });
+}

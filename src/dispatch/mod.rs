@@ -110,9 +110,16 @@ impl Dispatch {
         if is_of_the_daemon(operation) || self.identity.is_initialized() { Ok(()) } else { Err(Fault::NotInitialized) }
     }
 
-    /// Refuses what is asked in a namespace that does not exist. Who may not come in at all is not told which do.
+    /// Refuses what is asked in a namespace that does not exist or is locked. Who may not come in at all is not told which.
     fn find_namespace(&self, operation: &Operation) -> Result<(), Fault> {
-        if is_of_the_daemon(operation) { Ok(()) } else { self.namespaces.require(&operation.namespace) }
+        if is_of_the_daemon(operation) {
+            return Ok(());
+        }
+        self.namespaces.require(&operation.namespace)?;
+        match &operation.body {
+            Body::Request(request) if System::unlocks(request) => Ok(()),
+            _ => self.namespaces.check_unlocked(&operation.namespace),
+        }
     }
 
     fn authorize(&self, operation: &Operation) -> Result<(), Fault> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::lock;
 use super::made;
 use super::mounts::{NAMESPACES_MAX, Namespaces};
 use super::removal;
@@ -58,7 +59,7 @@ impl Namespaces {
         }
         let removed = RemovedNamespace { id: space.about.id.clone() };
         let note = Write::put_record(key(&namespace), &removed)?;
-        self.0.store.commit_now(vec![Write::Delete { key: made::key(&namespace) }, note])?;
+        self.0.store.commit_now(vec![Write::Delete { key: made::key(&namespace) }, lock::removal(&namespace), note])?;
         // Before it is gone from the tree, so that nobody makes it anew in between.
         self.0.removals.lock().insert(namespace.clone(), space.mounts.values().cloned().collect());
         self.publish(|tree| tree.remove(&namespace));

@@ -4,6 +4,7 @@
 //! others are those of the configuration and those that the API made. This room must not know what an engine does.
 
 mod deletion;
+mod lock;
 mod made;
 mod mounts;
 mod record;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::deletion::{self, Removals};
+use super::lock;
 use super::made;
 use super::record::{COLLECTION, MountRecord};
 use super::removal;
@@ -110,6 +111,7 @@ impl Namespaces {
         let mut tree = Tree::of(&self.0.configured);
         let removals = deletion::load(&self.0.store, &tree)?;
         let ids = made::load(&self.0.store, &mut tree)?;
+        lock::load(&self.0.store)?.iter().for_each(|namespace| tree.lock(namespace));
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
         for namespace in stored.iter().filter(|known| tree.about(known).is_some()).cloned().collect::<Vec<_>>() {

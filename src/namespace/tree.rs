@@ -1,6 +1,6 @@
 //! Which namespaces there are, each with its mounts, and what a request's path addresses among them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ pub(super) struct Tree {
     shards: Vec<Arc<Shard>>,
     spread: RandomState,
     count: usize,
+    locked: Arc<BTreeSet<Namespace>>,
 }
 
 type Shard = HashMap<Namespace, Space, RandomState>;
@@ -48,7 +49,7 @@ impl Tree {
     /// The root, these, and those they lie in; without mounts yet.
     pub(super) fn of(configured: &[Namespace]) -> Tree {
         let shards = (0..SHARDS).map(|_| Arc::default()).collect();
-        let mut tree = Tree { shards, spread: RandomState::default(), count: 0 };
+        let mut tree = Tree { shards, spread: RandomState::default(), count: 0, locked: Arc::default() };
         let above = configured.iter().flat_map(Namespace::ancestors);
         let about = About { configured: true, ..About::default() };
         for namespace in std::iter::once(Namespace::root()).chain(above).chain(configured.iter().cloned()) {
@@ -108,6 +109,31 @@ impl Tree {
     pub(super) fn remove(&mut self, namespace: &Namespace) {
         let gone = self.shard(namespace.as_str()).and_then(|shard| shard.remove(namespace));
         self.count -= usize::from(gone.is_some());
+        self.unlock(namespace);
+    }
+
+    /// Whether this one is locked itself.
+    pub(super) fn is_locked(&self, namespace: &Namespace) -> bool {
+        self.locked.contains(namespace)
+    }
+
+    /// The highest one that is locked among a namespace and those it lies in.
+    pub(super) fn lock_over(&self, namespace: &Namespace) -> Option<&Namespace> {
+        if self.locked.is_empty() {
+            return None;
+        }
+        let path = namespace.as_str();
+        path.match_indices('/').find_map(|(slash, _)| self.locked.get(path.get(..=slash)?))
+    }
+
+    /// Locks one.
+    pub(super) fn lock(&mut self, namespace: &Namespace) {
+        Arc::make_mut(&mut self.locked).insert(namespace.clone());
+    }
+
+    /// Unlocks one.
+    pub(super) fn unlock(&mut self, namespace: &Namespace) {
+        Arc::make_mut(&mut self.locked).remove(namespace);
     }
 
     fn shard(&mut self, path: &str) -> Option<&mut Shard> {

@@ -119,6 +119,11 @@ impl System {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
     }
 
+    /// Whether the request is answered in a namespace that is locked: it is to unlock it.
+    pub fn unlocks(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.deed == Deed::UnlockNamespace)
+    }
+
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
@@ -145,6 +150,8 @@ impl System {
             Deed::ListNamespaces => self.list_namespaces(&call).await,
             Deed::ReadNamespace => self.read_namespace(&call, name(0)),
             Deed::WriteNamespace => self.write_namespace(&call, name(0), data).await,
+            Deed::LockNamespace => self.lock_namespace(&call, name(0)).await,
+            Deed::UnlockNamespace => self.unlock_namespace(&call, name(0), data).await,
             Deed::DeleteNamespace => self.delete_namespace(&call, name(0)).await,
             Deed::PatchNamespace => self.patch_namespace(&call, name(0), data).await,
             Deed::ListMounts => Ok(self.list_mounts(&call)),

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{Call, System};
-use crate::model::{Data, Fault, Fields, Mount, Namespace, Response};
+use crate::model::{Data, Fault, Fields, Mount, Namespace, Response, Secret};
 use crate::namespace::{MetadataChange, NamespaceInfo};
 
 /// Deleted namespaces whose records are removed at once: each waits for the disk.
@@ -75,6 +75,28 @@ impl System {
             tracing::info!(%namespace, uid = call.caller.peer.uid, "namespace deleted: what is in it is being removed");
             self.deletions.notify_one();
         }
+        Ok(Response::Empty)
+    }
+
+    /// Locks the namespace addressed, or one below it.
+    pub(super) async fn lock_namespace(&self, call: &Call, below: &str) -> Result<Response, Fault> {
+        let namespace = call.namespace.child(below);
+        let unlock_key = self.namespaces.lock(&namespace).await?;
+        tracing::warn!(%namespace, uid = call.caller.peer.uid, "namespace locked");
+        let mut data = Data::new();
+        data.insert("unlock_key".into(), unlock_key.expose_str().unwrap_or_default().into());
+        Ok(Response::data(data))
+    }
+
+    pub(super) async fn unlock_namespace(&self, call: &Call, below: &str, data: &Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(data);
+        let given = fields.filled("unlock_key")?.map(|text| Secret::new(text.into_bytes()));
+        if given.is_none() && !self.identity.token(&call.caller)?.policies.iter().any(|policy| policy == "root") {
+            return Err(Fault::invalid("unlock_key is missing: only a root token unlocks a namespace without it"));
+        }
+        let namespace = call.namespace.child(below);
+        self.namespaces.unlock(&namespace, given).await?;
+        tracing::warn!(%namespace, uid = call.caller.peer.uid, "namespace unlocked");
         Ok(Response::Empty)
     }
 

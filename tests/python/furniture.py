@@ -91,7 +91,7 @@ def furnish(client, library, label):
         "mac": {"mechanism": "0x0251", "key_bits": 256, "usages": "mac"},
     }.items():
         client.write(f"sys/managed-keys/pkcs11/{name}", key_label=name, **at, **key)
-    for name in ("tenant", "team"):
+    for name in ("tenant", "unwanted"):
         client.write(f"sys/namespaces/{name}")
     options = {"kms_library": library, "token_label": label}
     client.write("sys/mounts/pki", type="pki", config={"max_lease_ttl": "87600h"}, options=options)
@@ -120,6 +120,7 @@ def furnish(client, library, label):
         "serial": [signed["serial_number"]],
         "req": [base64.b64encode(asked).decode()],
         "namespace": ["tenant"],
+        "subpath": ["tenant"],
         "path": ["pki", "transit"],
         "type": ["pkcs11"],
         "urlalgorithm": ["sha2-256", "sha2-512"],
@@ -184,6 +185,7 @@ def furnish(client, library, label):
         "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
         "sys-write-leases-lookup": {"lease_id": [lease]},
         "sys-write-leases-re": {"lease_id": [lease], "url_lease_id": [lease]},
+        "sys-delete-namespaces": {"namespace": ["unwanted"]},
         "sys-delete-managed-keys": {"name": ["new"]},
         "sys-delete-mounts": {"path": ["old"]},
         "sys-write-managed-keys": {

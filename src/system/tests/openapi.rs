@@ -44,6 +44,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/mounts/pki/tune", none.clone()),
             (Verb::Write, "sys/namespaces/made", none.clone()),
             (Verb::Patch, "sys/namespaces/made", none.clone()),
+            (Verb::Write, "sys/namespaces/api-lock/unlock", none.clone()),
+            (Verb::Write, "sys/namespaces/api-lock/unlock/made", none.clone()),
             (Verb::Write, "sys/leases/lookup", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/revoke", json!({"lease_id": "x"})),

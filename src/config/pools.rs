@@ -6,7 +6,7 @@ use hcl::edit::structure::Block;
 use super::document::{Document, Problem};
 use super::reader::{Reader, text};
 use super::reference;
-use super::{KmsLibrary, KmsPool, NamespaceSettings, PoolMember};
+use super::{Grants, KmsLibrary, KmsPool, NamespaceSettings, PoolMember};
 use crate::model::{Namespace, TokenSelector};
 
 /// Members of one pool.
@@ -46,7 +46,8 @@ pub(super) fn kms_pool(stanza: &mut Reader<'_>, block: &Block, name: &str) -> Op
         stanza.refuse(format!("a kms_pool has from 1 to {MEMBERS_MAX} stanzas member {{ library, token_label, … }}"));
         return None;
     }
-    whole.then(|| (KmsPool { name: name.to_owned(), members }, any_inline))
+    let namespaces = Grants::read(stanza);
+    whole.then(|| (KmsPool { name: name.to_owned(), members, namespaces }, any_inline))
 }
 
 fn member(stanza: &mut Reader<'_>) -> Option<(PoolMember, bool)> {

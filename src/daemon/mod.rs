@@ -226,6 +226,7 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
         isolated: library.isolation == Isolation::Process,
         computes_here: library.configured_traits().computes_here,
         final_pin_try: start.final_pin_try,
+        namespaces: library.namespaces.clone(),
     }
 }
 

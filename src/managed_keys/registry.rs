@@ -174,7 +174,8 @@ impl ManagedKeys {
         let mut fields = Fields::new(data);
         fields.text("name")?;
         fields.text("type")?;
-        let settings = Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(library))?;
+        let settings =
+            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(namespace, library))?;
         if let Some(old) = old {
             check_change(old, &settings)?;
         }
@@ -331,11 +332,13 @@ impl ManagedKeys {
         &self.0.changes
     }
 
-    pub(super) fn look_up(&self, library: &str) -> Result<LibraryInfo, Fault> {
+    /// The library or pool of this name, as far as the namespace may use it: to others it is as if it were not there.
+    pub(super) fn look_up(&self, namespace: &Namespace, library: &str) -> Result<LibraryInfo, Fault> {
         let libraries = self.0.supervisor.libraries();
-        let found = libraries.iter().find(|known| known.name.eq_ignore_ascii_case(library));
+        let mut open = libraries.iter().filter(|known| known.namespaces.allow(namespace));
+        let found = open.clone().find(|known| known.name.eq_ignore_ascii_case(library));
         found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = libraries.iter().map(|known| known.name.as_str()).collect();
+            let known: Vec<&str> = open.by_ref().map(|known| known.name.as_str()).collect();
             let known =
                 if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
             Fault::invalid(format!("there is no kms_library or kms_pool {library:?} in the configuration; {known}"))

@@ -60,6 +60,7 @@ impl SoftwareToken {
             workers: 1,
             isolated: false,
             computes_here: true,
+            namespaces: Default::default(),
             final_pin_try,
         };
         let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];

@@ -80,6 +80,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
         | Fault::UnsupportedOperation
         | Fault::PermissionDenied
         | Fault::QuotaExceeded { .. }
+        | Fault::Locked { .. }
         | Fault::Sealed
         | Fault::NotInitialized => (8, &format!("a worker process met: {fault}"), None),
     };

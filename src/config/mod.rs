@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::model::{Namespace, Secret, TokenSelector};
 
 pub use changes::{Changes, LibraryChange};
-pub use document::{Problem, Problems};
+pub use document::{Document, Problem, Problems};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use pools::NO_POOL;

@@ -2,6 +2,7 @@
 //!
 //! This room must not know what any path means.
 
+pub mod policy;
 mod tokens;
 
 pub use tokens::{Identity, Token};

@@ -3,6 +3,8 @@
 //! This room must not know: any wire, or what an engine does.
 
 mod engines;
+mod rights;
+mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,12 +122,7 @@ impl Dispatch {
         if self.is_public(operation) {
             return Ok(());
         }
-        let judged = self.identity.authorize(
-            &operation.caller,
-            &operation.namespace,
-            || operation.path(),
-            operation.capability(),
-        );
+        let judged = self.judge(operation);
         judged.inspect_err(|_| self.telemetry.token_refused())
     }
 

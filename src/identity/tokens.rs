@@ -10,7 +10,8 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Caller, Capability, Fault, Namespace, Secret, TokenId};
+use super::policy::Policies;
+use crate::model::{Caller, Fault, Namespace, Secret, TokenId};
 use crate::store::{RecordKey, Store, Versioned, Write};
 
 /// Tokens at most.
@@ -47,6 +48,7 @@ pub struct Identity(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    policies: Policies,
     tokens: ArcSwap<HashMap<TokenId, Arc<Token>, RandomState>>,
     root_made: AtomicBool,
 }
@@ -54,11 +56,13 @@ struct Inner {
 impl Identity {
     /// The tokens of this store. Nothing is read before [`Identity::load`].
     pub fn new(store: Store) -> Identity {
-        Identity(Arc::new(Inner { store, tokens: ArcSwap::default(), root_made: AtomicBool::default() }))
+        let policies = Policies::new(store.clone());
+        Identity(Arc::new(Inner { store, policies, tokens: ArcSwap::default(), root_made: AtomicBool::default() }))
     }
 
-    /// Reads the tokens from the store.
+    /// Reads the tokens and the policies from the store.
     pub fn load(&self) -> Result<(), Fault> {
+        self.0.policies.load()?;
         let records = self.0.store.read_all::<Token>(&Namespace::root(), COLLECTION, None, TOKENS_MAX)?;
         let token = |(name, token): (String, Token)| {
             let id = hex::decode(&name).ok().and_then(|id| id.try_into().ok());
@@ -130,18 +134,9 @@ impl Identity {
         self.0.tokens.load().get(&id).cloned().ok_or(Fault::PermissionDenied)
     }
 
-    /// Whether the caller may use `capability` on a path of `namespace`. Only root tokens exist so far, which may
-    /// everything; the path is asked for when a token has less.
-    pub fn authorize<'p>(
-        &self,
-        caller: &Caller,
-        _namespace: &Namespace,
-        _path: impl FnOnce() -> std::borrow::Cow<'p, str>,
-        _capability: Capability,
-    ) -> Result<(), Fault> {
-        let tokens = self.0.tokens.load();
-        let token = caller.token.and_then(|id| tokens.get(&id)).ok_or(Fault::PermissionDenied)?;
-        if token.policies.iter().any(|policy| policy == "root") { Ok(()) } else { Err(Fault::PermissionDenied) }
+    /// The policies.
+    pub fn policies(&self) -> &Policies {
+        &self.0.policies
     }
 }
 
@@ -170,6 +165,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Pace, Storage};
+    use crate::identity::Rights;
     use crate::model::{PeerCredentials, Wire};
     use crate::store::Ephemeral;
 
@@ -185,7 +181,8 @@ mod tests {
     }
 
     fn authorize(identity: &Identity, caller: &Caller) -> Result<(), Fault> {
-        identity.authorize(caller, &Namespace::root(), || Cow::Borrowed("sys/mounts"), Capability::Read)
+        let rights = identity.rights(caller, &Namespace::root(), || Cow::Borrowed("sys/mounts"), false);
+        rights.map(|rights| assert!(matches!(rights, Rights::Everything)))
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub about: &'static str,
     /// Answered without a token.
     pub is_public: bool,
+    /// Whether policies must grant `sudo` for it, too.
+    pub needs_sudo: bool,
     /// What the request may say beside its path, in groups that several endpoints share.
     pub fields: &'static [&'static [Field]],
     /// Whether a write may make what is not there.
@@ -125,12 +127,28 @@ pub const fn delete(pattern: &'static str, about: &'static str) -> Endpoint {
 impl Endpoint {
     const fn new(verb: Verb, pattern: &'static str, about: &'static str) -> Endpoint {
         let answer = AnswerKind::Envelope;
-        Endpoint { verb, pattern, about, is_public: false, fields: &[], creates: false, sent: None, answer }
+        Endpoint {
+            verb,
+            pattern,
+            about,
+            is_public: false,
+            needs_sudo: false,
+            fields: &[],
+            creates: false,
+            sent: None,
+            answer,
+        }
     }
 
     /// This, answered without a token.
     pub const fn public(mut self) -> Endpoint {
         self.is_public = true;
+        self
+    }
+
+    /// This, for which policies must grant `sudo`, too.
+    pub const fn sudo(mut self) -> Endpoint {
+        self.needs_sudo = true;
         self
     }
 

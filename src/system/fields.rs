@@ -8,10 +8,23 @@ use crate::model::FieldDefault::{Boolean, Number, Text};
 pub(super) const PARTS: &[Field] = &[
     Field::text("path", "Where an engine is mounted."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
-    Field::text("name", "The name of a managed key."),
+    Field::text("name", "The name of a managed key, or of a policy."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
     Field::text("url_lease_id", "A lease's id."),
 ];
+
+/// The text of a policy.
+pub(super) const POLICY: &[Field] = &[
+    Field::text("policy", "The policy, in HCL or JSON, or that in base64.").required(),
+    Field::text("rules", "The same, as it was called of old."),
+];
+
+/// What is asked for what may be done there.
+pub(super) const PATHS: &[Field] =
+    &[Field::list("paths", "The paths.").required(), Field::list("path", "The same, as it was called of old.")];
+
+/// Whose capabilities are asked for.
+pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required()];
 
 /// Which lease.
 pub(super) const LEASE: &[Field] =

@@ -10,6 +10,7 @@ mod mounts;
 mod namespaces;
 mod openapi;
 mod paths;
+mod policies;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -24,12 +25,12 @@ use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
     Caller, ConfigurationStatus, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
-    Response, Secret,
+    Response, Secret, Verb,
 };
 use crate::namespace::Namespaces;
 use crate::store::{Store, Write};
 
-use paths::{Deed, Found, find};
+use paths::{Deed, Found, Row, find};
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -107,6 +108,27 @@ impl System {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
     }
 
+    /// Whether any token may ask it, without a policy that names it.
+    pub fn is_for_any_token(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if !row.needs_policy)
+    }
+
+    /// Whether policies must grant `sudo` for the request, too.
+    pub fn needs_sudo(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.needs_sudo)
+    }
+
+    /// Whether what a write to this path is about is there, where that decides between the capabilities `create` and
+    /// `update`.
+    pub fn exists(&self, namespace: &Namespace, path: &str) -> Option<bool> {
+        match find(Verb::Write, path) {
+            Found::Row(Row { deed: Deed::WriteKey, .. }, names) => {
+                Some(self.keys.find(namespace, names.get(1)?).is_some())
+            }
+            _ => None,
+        }
+    }
+
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
@@ -150,6 +172,15 @@ impl System {
             Deed::RenewLease => self.renew_lease(&call, name(0), data).await,
             Deed::RevokeLease => self.revoke_lease(&call, name(0), data).await,
             Deed::RevokeLeases => self.revoke_leases(&call, name(0)).await,
+            Deed::ListPolicies => Ok(self.list_policies(&call)),
+            Deed::ReadPolicy => self.read_policy(&call, name(0)),
+            Deed::WritePolicy => self.write_policy(&call, name(0), data).await,
+            Deed::DeletePolicy => self.delete_policy(&call, name(0)).await,
+            Deed::ListPoliciesAsOfOld => Ok(self.list_policies_as_of_old(&call)),
+            Deed::ReadPolicyAsOfOld => self.read_policy_as_of_old(&call, name(0)),
+            Deed::ReadCapabilities => self.capabilities(&call, data),
+            Deed::ReadOwnCapabilities => self.own_capabilities(&call, data),
+            Deed::ReadGrants => self.grants(&call),
             Deed::LookupSelf => self.lookup_self(&call),
         }
     }

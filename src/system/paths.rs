@@ -34,6 +34,15 @@ pub(super) enum Deed {
     RenewLease,
     RevokeLease,
     RevokeLeases,
+    ListPolicies,
+    ReadPolicy,
+    WritePolicy,
+    DeletePolicy,
+    ListPoliciesAsOfOld,
+    ReadPolicyAsOfOld,
+    ReadCapabilities,
+    ReadOwnCapabilities,
+    ReadGrants,
     LookupSelf,
 }
 
@@ -44,16 +53,23 @@ pub(super) struct Row {
     /// Whether the answer depends on the namespace addressed. The others tell of the whole daemon, whatever namespace a
     /// client has set.
     pub(super) is_in_a_namespace: bool,
+    /// Whether a policy must grant it. The others ask for a token, and judge by its policies themselves.
+    pub(super) needs_policy: bool,
 }
 
 /// What depends on the namespace addressed.
 const fn row(endpoint: Endpoint, deed: Deed) -> Row {
-    Row { endpoint, deed, is_in_a_namespace: true }
+    Row { endpoint, deed, is_in_a_namespace: true, needs_policy: true }
 }
 
 /// What anyone may ask of the whole daemon, and has no envelope.
 const fn of_the_daemon(endpoint: Endpoint, deed: Deed) -> Row {
-    Row { endpoint: endpoint.public().bare(), deed, is_in_a_namespace: false }
+    Row { endpoint: endpoint.public().bare(), deed, is_in_a_namespace: false, needs_policy: true }
+}
+
+/// What any token may ask for, without a policy that names it.
+const fn for_any_token(endpoint: Endpoint, deed: Deed) -> Row {
+    Row { endpoint, deed, is_in_a_namespace: true, needs_policy: false }
 }
 
 /// The first pattern that fits counts.
@@ -76,7 +92,8 @@ const TABLE: &[Row] = &[
     row(write("sys/mounts/*path", "Mounts an engine.").creating().takes(&[fields::MOUNT]), Deed::Enable),
     row(delete("sys/mounts/*path", "Unmounts an engine and deletes its records."), Deed::Disable),
     row(read("sys/internal/ui/mounts", "The mounts the caller may see.").public(), Deed::ShowMounts),
-    row(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    for_any_token(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    row(read("sys/internal/ui/resultant-acl", "What the caller's policies grant."), Deed::ReadGrants),
     row(
         read("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
         Deed::Describe,
@@ -99,7 +116,7 @@ const TABLE: &[Row] = &[
         Deed::TestSign,
     ),
     row(write("sys/leases/lookup", "Reads a lease.").takes(&[fields::LEASE]), Deed::LookUpLease),
-    row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path."), Deed::ListLeases),
+    row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path.").sudo(), Deed::ListLeases),
     row(write("sys/leases/renew", "Refused: no certificate is renewed.").takes(&[fields::LEASE]), Deed::RenewLease),
     row(
         write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed.").takes(&[fields::LEASE]),
@@ -110,7 +127,24 @@ const TABLE: &[Row] = &[
         write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate.").takes(&[fields::LEASE]),
         Deed::RevokeLease,
     ),
-    row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path."), Deed::RevokeLeases),
+    row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path.").sudo(), Deed::RevokeLeases),
+    row(list("sys/policies/acl", "Lists the policies."), Deed::ListPolicies),
+    row(read("sys/policies/acl/*name", "Reads a policy."), Deed::ReadPolicy),
+    row(write("sys/policies/acl/*name", "Writes a policy.").takes(&[fields::POLICY]), Deed::WritePolicy),
+    row(delete("sys/policies/acl/*name", "Deletes a policy."), Deed::DeletePolicy),
+    row(list("sys/policy", "Lists the policies."), Deed::ListPoliciesAsOfOld),
+    row(read("sys/policy", "Lists the policies."), Deed::ListPoliciesAsOfOld),
+    row(read("sys/policy/*name", "Reads a policy."), Deed::ReadPolicyAsOfOld),
+    row(write("sys/policy/*name", "Writes a policy.").takes(&[fields::POLICY]), Deed::WritePolicy),
+    row(delete("sys/policy/*name", "Deletes a policy."), Deed::DeletePolicy),
+    row(
+        write("sys/capabilities", "What a token may do at paths.").takes(&[fields::PATHS, fields::TOKEN]),
+        Deed::ReadCapabilities,
+    ),
+    row(
+        write("sys/capabilities-self", "What the caller may do at paths.").takes(&[fields::PATHS]),
+        Deed::ReadOwnCapabilities,
+    ),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
 ];
 

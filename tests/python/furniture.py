@@ -13,6 +13,7 @@ from vault import UnixAdapter
 BASE = "http://keyway"
 # In seconds: a busy machine takes its time for an RSA key, and that is no error.
 TIMEOUT = 60
+POLICY = 'path "transit/sign/app" { capabilities = ["update"] }'
 
 
 class _Adapter(UnixAdapter):
@@ -106,6 +107,7 @@ def furnish(client, library, label):
     crl = client.session.get(f"{BASE}/v1/pki/crl/pem").text
     asked = ocsp.OCSPRequestBuilder().add_certificate(*certificates, hashes.SHA1()).build()
     asked = asked.public_bytes(serialization.Encoding.DER)
+    client.write("sys/policies/acl/app", policy=POLICY)
     message = base64.b64encode(b"a message").decode()
     signature = client.write("transit/sign/doc", input=message)["signature"]
     ciphertext = client.write("transit/encrypt/aes", plaintext=message)["ciphertext"]
@@ -176,6 +178,10 @@ def furnish(client, library, label):
         "pki-write-root-sign-intermediate": {"common_name": ["Below"]},
         "pki-write-issuer-sign-intermediate": {"common_name": ["Below"]},
         "sys-": {"name": ["ca", "doc"]},
+        "sys-read-polic": {"name": ["app", "default"]},
+        "sys-write-polic": {"name": ["new"], "policy": [POLICY]},
+        "sys-delete-polic": {"name": ["old"]},
+        "sys-write-capabilities": {"token": [client.session.headers["X-Vault-Token"]], "paths": [["sys/mounts"]]},
         "sys-list-leases-lookup": {"prefix": ["pki", lease.rsplit("/", 1)[0]]},
         "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
         "sys-write-leases-lookup": {"lease_id": [lease]},

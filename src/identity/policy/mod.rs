@@ -17,6 +17,8 @@ mod policies;
 mod acl_tests;
 #[cfg(test)]
 mod parse_tests;
+#[cfg(test)]
+mod policies_tests;
 
 pub use acl::Acl;
 pub use capability::Capabilities;

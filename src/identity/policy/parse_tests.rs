@@ -116,7 +116,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ("path \"a\" { required_parameters = [\"*\"] }", "line 1", "not permitted"),
         ("path \"a\" { min_wrapping_ttl = \"soon\" }", "line 1", "a duration"),
         ("path \"a\" {\n min_wrapping_ttl = 9\n max_wrapping_ttl = 8\n}", "line 1", "cannot be less"),
-        ("path \"a\" {\n policy = \"read\"\n policy = \"read\"\n}", "line 3", "there twice"),
+        ("path \"a\" {\n policy = \"read\"\n policy = \"read\"\n}", "line 3", "unique attribute key"),
         ("{\"path\": {\"a\": {\"capabilities\": [\"raed\"]}}}", "path \"a\"", "invalid capability"),
         ("{\"path\": {\"a\": {\"policy\": \"read\", \"policy\": \"deny\"}}}", "path \"a\"", "there twice"),
         ("{\"path\": 1}", "line 1 column", "an object of paths"),

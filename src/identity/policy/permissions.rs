@@ -1,5 +1,6 @@
 //! What is granted at one path, and whether an attempt keeps within it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::capability::Capabilities;
@@ -28,7 +29,7 @@ pub struct Attempt<'a> {
     /// Whether what a write is about exists; `None` where that makes no difference.
     pub exists: &'a dyn Fn() -> Option<bool>,
     /// The request's fields.
-    pub data: &'a dyn Fn() -> Vec<Data>,
+    pub data: &'a dyn Fn() -> Vec<Cow<'a, Data>>,
     /// How long the answer's wrapping is to last, if it is to be wrapped.
     pub wrapping: Option<Duration>,
 }

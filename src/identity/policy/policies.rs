@@ -29,6 +29,8 @@ const COMPILED_MAX: usize = 4_096;
 const NAMESPACES_MAX: usize = 100_000;
 /// May everything, has no text, and is never written.
 const ROOT: &str = "root";
+/// Names of Vault's that nobody gives a text: tokens that only hold an answer have the second.
+const RESERVED: [&str; 3] = [ROOT, "response-wrapping", "control-group"];
 /// What tokens have beside what they are given.
 const DEFAULT: &str = "default";
 /// What the policy `default` says until somebody writes it.
@@ -244,7 +246,7 @@ impl Policies {
     /// The name in its one spelling, unless it is nobody's to change.
     fn changeable(&self, name: &str, what: &str) -> Result<String, Fault> {
         let name = name.to_lowercase();
-        if name == ROOT {
+        if RESERVED.contains(&name.as_str()) {
             return Err(Fault::invalid(format!("cannot {what} {name:?} policy")));
         }
         if name.is_empty() || name.len() > NAME_BYTES {

@@ -33,7 +33,7 @@ fn every_field_that_is_listed_is_read() {
     uninitialized(|client| async move {
         let none = json!({});
         client.ask(Verb::Read, "sys/health", none.clone()).await.unwrap();
-        let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].take();
+        let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].clone();
         *client.root.lock() = Some(Secret::from(root.as_str().unwrap()));
         client.write("sys/managed-keys/pkcs11/ca", ca()).await;
         for (verb, path, data) in [
@@ -42,6 +42,10 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/internal/specs/openapi", none.clone()),
             (Verb::Write, "sys/mounts/pki", json!({"type": "pki", "config": {}})),
             (Verb::Write, "sys/mounts/pki/tune", none.clone()),
+            (Verb::Write, "sys/policies/acl/x", none.clone()),
+            (Verb::Write, "sys/policy/x", none.clone()),
+            (Verb::Write, "sys/capabilities", json!({"token": root, "paths": "a"})),
+            (Verb::Write, "sys/capabilities-self", none.clone()),
             (Verb::Write, "sys/leases/lookup", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/revoke", json!({"lease_id": "x"})),

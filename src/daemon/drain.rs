@@ -45,6 +45,9 @@ impl Signals {
             let failed = |error| Fault::Unavailable { what: format!("cannot listen for signals: {error}") };
             listen(kind).map_err(failed)
         };
+        // A file that may not grow further is as a full disk: a write that says so, and not the end. What listens once keeps
+        // a signal from ending the process for good.
+        drop(heed(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Signals {
             terminate: heed(SignalKind::terminate())?,
             interrupt: heed(SignalKind::interrupt())?,

@@ -319,4 +319,6 @@ fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) ->
 }
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod tests;

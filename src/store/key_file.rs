@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zeroize::Zeroizing;
 
 use super::seal::{RootKeyWrap, WrappingKey};
-use super::storage_file::sync_folder_of;
+use super::storage_file::{folder_of, sync_folder_of};
 use crate::model::{Fault, Secret};
 
 const HEAD: &str = "keyway seal key v1\n";
@@ -39,14 +39,10 @@ impl KeyFile {
                 "cannot be written ({error}): make its folder writable for Keyway's user, and see that the disk has room"
             ))
         };
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let mut file = tempfile::Builder::new()
             .prefix(".keyway-seal-")
             .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(folder)
+            .tempfile_in(folder_of(&self.path))
             .map_err(failed)?;
         let digits = Zeroizing::new(hex::encode(key.expose()));
         file.write_all(HEAD.as_bytes()).and_then(|()| file.write_all(digits.as_bytes())).map_err(failed)?;

@@ -1,8 +1,8 @@
 //! The storage file itself: made private, opened, and what its errors mean to an operator.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
@@ -44,21 +44,39 @@ impl StorageFile {
     pub(super) fn open(&self, if_absent: IfAbsent) -> Result<Database, redb::Error> {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        let existing = OpenOptions::new().read(true).write(true).open(&self.path);
-        match existing {
-            Err(error) if error.kind() == ErrorKind::NotFound && if_absent == IfAbsent::Make => {
-                let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
-                let database = (self.mount)(&builder, made)?;
-                sync_folder_of(&self.path)?;
-                Ok(database)
-            }
-            existing => {
-                let file = existing?;
-                if !file.metadata()?.is_file() {
-                    return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file").into());
-                }
-                Ok((self.mount)(&builder, file)?)
-            }
+        let mut file = self.existing();
+        if if_absent == IfAbsent::Make && file.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            self.make(&builder)?;
+            file = self.existing();
+        }
+        let file = file?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file").into());
+        }
+        // redb would begin anew in it.
+        if metadata.len() == 0 {
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "it is empty").into());
+        }
+        Ok((self.mount)(&builder, file)?)
+    }
+
+    fn existing(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(&self.path)
+    }
+
+    /// Makes an empty database under another name, and gives it its own when the disk has it whole: half a database, as the
+    /// power can leave one, passes for a damaged one. Where the name is taken meanwhile, that file stays.
+    fn make(&self, builder: &Builder) -> Result<(), redb::Error> {
+        let unnamed = tempfile::Builder::new()
+            .prefix(".keyway-storage-")
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(folder_of(&self.path))?;
+        drop((self.mount)(builder, unnamed.as_file().try_clone()?)?);
+        unnamed.as_file().sync_all()?;
+        match unnamed.persist_noclobber(&self.path) {
+            Err(refused) if refused.error.kind() != ErrorKind::AlreadyExists => Err(refused.error.into()),
+            _ => Ok(sync_folder_of(&self.path)?),
         }
     }
 
@@ -86,7 +104,7 @@ impl std::fmt::Display for StorageFile {
     }
 }
 
-const RESTORE: &str = "nothing was changed: restore it from a backup";
+const RESTORE: &str = "nothing was changed: restore it from a backup, or move it away if nothing was ever stored in it";
 
 fn io_advice(error: &io::Error) -> String {
     let advice = match error.kind() {
@@ -106,9 +124,10 @@ fn io_advice(error: &io::Error) -> String {
 
 /// Makes the name of a new file durable.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder a file lies in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

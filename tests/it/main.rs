@@ -39,6 +39,7 @@ mod reload;
 mod rig;
 mod signing;
 mod sim;
+mod storage;
 mod tenants;
 #[path = "../tidy.rs"]
 mod tidy;

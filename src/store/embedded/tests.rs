@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
@@ -17,6 +17,8 @@ use crate::store::{KeyFile, RecordKey, Store, Write, name};
 struct Trouble {
     /// It has room up to this offset.
     room_bytes: AtomicU64,
+    /// It takes no write.
+    is_read_only: AtomicBool,
     /// After so many more writes and syncs it is gone.
     steps_left: AtomicI64,
 }
@@ -31,6 +33,9 @@ impl Disk {
     fn step(&self, end: u64) -> std::io::Result<()> {
         if self.trouble.steps_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        if self.trouble.is_read_only.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::ReadOnlyFilesystem.into());
         }
         if end > self.trouble.room_bytes.load(Ordering::SeqCst) {
             return Err(std::io::ErrorKind::StorageFull.into());
@@ -79,7 +84,11 @@ impl Site {
     fn new() -> Site {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.redb");
-        let trouble = Trouble { room_bytes: AtomicU64::new(u64::MAX), steps_left: AtomicI64::new(i64::MAX) };
+        let trouble = Trouble {
+            room_bytes: AtomicU64::new(u64::MAX),
+            is_read_only: AtomicBool::new(false),
+            steps_left: AtomicI64::new(i64::MAX),
+        };
         Site { folder, path, trouble: Arc::new(trouble) }
     }
 
@@ -149,6 +158,19 @@ fn a_full_disk_is_told_to_every_waiter_and_stops_no_reader() {
 
     // With room again it goes on, without a restart.
     site.trouble.room_bytes.store(u64::MAX, Ordering::SeqCst);
+    store.commit_now(vec![put("after")]).unwrap();
+    assert_eq!(names(&store), ["after", "before"]);
+}
+
+#[test]
+fn a_disk_that_became_read_only_is_told_and_its_records_are_read() {
+    let site = Site::new();
+    let store = site.store();
+    store.commit_now(vec![put("before")]).unwrap();
+    site.trouble.is_read_only.store(true, Ordering::SeqCst);
+    let fault = store.commit_now(vec![put("refused")]).unwrap_err();
+    assert!(fault.to_string().contains("make that file system writable"), "{fault}");
+    site.trouble.is_read_only.store(false, Ordering::SeqCst);
     store.commit_now(vec![put("after")]).unwrap();
     assert_eq!(names(&store), ["after", "before"]);
 }

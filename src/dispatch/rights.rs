@@ -17,7 +17,7 @@ impl Dispatch {
             && System::owns(&request.path)
             && System::is_for_any_token(request)
         {
-            return self.identity.token_of(&operation.caller, &operation.namespace).map(drop);
+            return self.identity.admits(&operation.caller, &operation.namespace);
         }
         let capability = operation.capability();
         let is_list = capability == Capability::List;

@@ -4,11 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::policy::{Acl, Attempt, Capabilities, Permissions};
-use super::{Identity, Token};
+use super::{Identity, ROOT_POLICY, Token};
 use crate::model::{Caller, Fault, Namespace};
-
-/// The policy that may everything.
-const ROOT: &str = "root";
 
 /// What a caller may do at one path.
 pub enum Rights {
@@ -50,33 +47,48 @@ impl Identity {
         path: impl FnOnce() -> Cow<'p, str>,
         is_list: bool,
     ) -> Result<Rights, Fault> {
-        let token = self.token(caller)?;
-        let (below, may_all) = standing(&token, namespace)?;
+        self.granted(&*self.valid(caller, namespace)?, namespace, path, is_list)
+    }
+
+    fn granted<'p>(
+        &self,
+        token: &Token,
+        namespace: &Namespace,
+        path: impl FnOnce() -> Cow<'p, str>,
+        is_list: bool,
+    ) -> Result<Rights, Fault> {
+        let (below, may_all) = standing(token, namespace)?;
         if may_all {
             return Ok(Rights::Everything);
         }
         let path = path();
         let path = if below.is_empty() { path } else { Cow::Owned([below, &*path].concat()) };
-        let acl = self.acl(&token)?;
+        let acl = self.acl(token)?;
         let found = acl.find(&path, is_list).ok_or(Fault::PermissionDenied)?;
         Ok(Rights::Granted(Arc::clone(found)))
     }
 
-    /// The caller's token, if it is good in `namespace`.
-    pub fn token_of(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
-        let token = self.token(caller)?;
-        standing(&token, namespace)?;
-        Ok(token)
+    /// Whether the caller may ask in `namespace` for what any token may.
+    pub fn admits(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
+        self.valid(caller, namespace).map(drop)
+    }
+
+    /// Whether the caller is granted `sudo` at a path of `namespace`; a list's ends in `/`.
+    pub fn may_sudo(&self, caller: &Caller, namespace: &Namespace, path: &str) -> bool {
+        let granted =
+            self.token(caller).and_then(|token| self.granted(&token, namespace, || Cow::Borrowed(path), true));
+        granted.is_ok_and(|rights| rights.has_sudo())
     }
 
     /// The names of what the caller is granted at a path of `namespace`, sorted; `deny` if that is nothing.
     pub fn capabilities(&self, caller: &Caller, namespace: &Namespace, path: &str) -> Result<Vec<&'static str>, Fault> {
-        match self.rights(caller, namespace, || Cow::Borrowed(path), true) {
-            Ok(Rights::Everything) => Ok(vec![ROOT]),
-            Ok(Rights::Granted(permissions)) => Ok(permissions.capabilities().names()),
-            // A good token that has none here.
-            Err(_) => self.token(caller).map(|_| Capabilities::NONE.names()),
-        }
+        // The request that asks may have taken the token's last use.
+        let token = self.token(caller)?;
+        Ok(match self.granted(&token, namespace, || Cow::Borrowed(path), true) {
+            Ok(Rights::Everything) => vec![ROOT_POLICY],
+            Ok(Rights::Granted(permissions)) => permissions.capabilities().names(),
+            Err(_) => Capabilities::NONE.names(),
+        })
     }
 
     /// Whether the caller is granted anything below a mount of `namespace`, whose path ends in `/`.
@@ -97,19 +109,12 @@ impl Identity {
     }
 
     fn acl(&self, token: &Token) -> Result<Arc<Acl>, Fault> {
-        self.policies().acl(home(token), &token.policies)
+        self.policies().acl(&token.namespace, &token.policies)
     }
-}
-
-/// Where a token's policies are, and what they are about is below.
-fn home(_token: &Token) -> &Namespace {
-    static ROOT_NAMESPACE: std::sync::LazyLock<Namespace> = std::sync::LazyLock::new(Namespace::root);
-    &ROOT_NAMESPACE
 }
 
 /// How a namespace is called below the token's own, and whether the token may everything there.
 fn standing<'n>(token: &Token, namespace: &'n Namespace) -> Result<(&'n str, bool), Fault> {
-    let home = home(token);
-    let below = namespace.as_str().strip_prefix(home.as_str()).ok_or(Fault::PermissionDenied)?;
-    Ok((below, home.is_root() && token.policies.iter().any(|policy| policy == ROOT)))
+    let below = namespace.as_str().strip_prefix(token.namespace.as_str()).ok_or(Fault::PermissionDenied)?;
+    Ok((below, token.namespace.is_root() && token.is_root()))
 }

@@ -14,6 +14,8 @@ mod policies;
 #[cfg(test)]
 mod tests;
 mod token;
+mod token_fields;
+mod token_roles;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use arc_swap::ArcSwap;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, ConfigurationStatus, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
+    Caller, ConfigurationStatus, Data, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
     Response, Secret, Verb,
 };
 use crate::namespace::Namespaces;
@@ -181,7 +183,38 @@ impl System {
             Deed::ReadCapabilities => self.capabilities(&call, data),
             Deed::ReadOwnCapabilities => self.own_capabilities(&call, data),
             Deed::ReadGrants => self.grants(&call),
-            Deed::LookupSelf => self.lookup_self(&call),
+            deed => self.answer_on_tokens(deed, &call, name(0), data).await,
         }
     }
+
+    /// Answers what is asked below `auth/token/`.
+    async fn answer_on_tokens(&self, deed: Deed, call: &Call, role: &str, data: &Data) -> Result<Response, Fault> {
+        match deed {
+            Deed::LookupSelf => self.lookup_self(call),
+            Deed::LookupToken => self.lookup_token(call, data),
+            Deed::LookupAccessor => self.lookup_accessor(call, data),
+            Deed::ListAccessors => self.list_accessors(call).await,
+            Deed::CreateToken => self.create_token(call, None, false, data).await,
+            Deed::CreateOrphan => self.create_token(call, None, true, data).await,
+            Deed::CreateByRole => self.create_token(call, Some(role), false, data).await,
+            Deed::RenewToken => self.renew_token(call, data).await,
+            Deed::RenewSelf => self.renew_self(call, data).await,
+            Deed::RenewAccessor => self.renew_accessor(call, data).await,
+            Deed::RevokeToken => self.revoke_token(call, data).await,
+            Deed::RevokeSelf => self.revoke_self(call).await,
+            Deed::RevokeAccessor => self.revoke_accessor(call, data).await,
+            Deed::RevokeOrphan => self.revoke_orphan(call, data).await,
+            Deed::ListTokenRoles => self.list_token_roles(call).await,
+            Deed::ReadTokenRole => self.read_token_role(call, role).await,
+            Deed::WriteTokenRole => self.write_token_role(call, role, data).await,
+            Deed::DeleteTokenRole => self.delete_token_role(call, role).await,
+            _ => Err(Fault::internal("a path of the system's has no deed")),
+        }
+    }
+}
+
+/// A moment as Vault writes it: RFC 3339, in UTC.
+fn time_text(seconds: u64) -> String {
+    let moment = i64::try_from(seconds).ok().and_then(|seconds| time::UtcDateTime::from_unix_timestamp(seconds).ok());
+    moment.and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! The table of the system's paths.
 
-use super::fields;
+use super::{fields, token_fields};
 use crate::managed_keys;
 use crate::model::endpoint::{delete, list, read, write};
 use crate::model::{Endpoint, Verb};
@@ -44,6 +44,23 @@ pub(super) enum Deed {
     ReadOwnCapabilities,
     ReadGrants,
     LookupSelf,
+    LookupToken,
+    LookupAccessor,
+    ListAccessors,
+    CreateToken,
+    CreateOrphan,
+    CreateByRole,
+    RenewToken,
+    RenewSelf,
+    RenewAccessor,
+    RevokeToken,
+    RevokeSelf,
+    RevokeAccessor,
+    RevokeOrphan,
+    ListTokenRoles,
+    ReadTokenRole,
+    WriteTokenRole,
+    DeleteTokenRole,
 }
 
 /// One row of the table: what can be asked, and what it asks for.
@@ -146,6 +163,67 @@ const TABLE: &[Row] = &[
         Deed::ReadOwnCapabilities,
     ),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
+    row(
+        write("auth/token/lookup", "What is known of a token; of the caller's, if none is named.")
+            .takes(&[token_fields::TOKEN]),
+        Deed::LookupToken,
+    ),
+    row(
+        write("auth/token/lookup-accessor", "What is known of the token with an accessor.")
+            .takes(&[token_fields::BY_ACCESSOR]),
+        Deed::LookupAccessor,
+    ),
+    row(list("auth/token/accessors", "Lists the accessors of all tokens.").sudo(), Deed::ListAccessors),
+    row(write("auth/token/create", "Makes a token.").takes(&[token_fields::CREATE]), Deed::CreateToken),
+    row(
+        write("auth/token/create-orphan", "Makes a token that no other takes along when it ends.")
+            .takes(&[token_fields::CREATE]),
+        Deed::CreateOrphan,
+    ),
+    row(
+        write("auth/token/create/:role_name", "Makes a token by a role.").takes(&[token_fields::CREATE]),
+        Deed::CreateByRole,
+    ),
+    row(
+        write("auth/token/renew", "Renews a token; the caller's, if none is named.")
+            .takes(&[token_fields::TOKEN, token_fields::RENEWAL]),
+        Deed::RenewToken,
+    ),
+    row(
+        write("auth/token/renew-self", "Renews the caller's token.")
+            .takes(&[token_fields::TOKEN, token_fields::RENEWAL]),
+        Deed::RenewSelf,
+    ),
+    row(
+        write("auth/token/renew-accessor", "Renews the token with an accessor.")
+            .takes(&[token_fields::BY_ACCESSOR, token_fields::RENEWAL]),
+        Deed::RenewAccessor,
+    ),
+    row(
+        write("auth/token/revoke", "Revokes a token and all that it made.").takes(&[token_fields::TOKEN]),
+        Deed::RevokeToken,
+    ),
+    row(write("auth/token/revoke-self", "Revokes the caller's token and all that it made."), Deed::RevokeSelf),
+    row(
+        write("auth/token/revoke-accessor", "Revokes the token with an accessor and all that it made.")
+            .takes(&[token_fields::BY_ACCESSOR]),
+        Deed::RevokeAccessor,
+    ),
+    row(
+        write("auth/token/revoke-orphan", "Revokes a token; those it made become orphans.")
+            .sudo()
+            .takes(&[token_fields::TOKEN]),
+        Deed::RevokeOrphan,
+    ),
+    row(list("auth/token/roles", "Lists the roles of tokens."), Deed::ListTokenRoles),
+    row(read("auth/token/roles/:role_name", "Reads a role of tokens."), Deed::ReadTokenRole),
+    row(
+        write("auth/token/roles/:role_name", "Makes a role of tokens, or changes one.")
+            .creating()
+            .takes(&[token_fields::ROLE]),
+        Deed::WriteTokenRole,
+    ),
+    row(delete("auth/token/roles/:role_name", "Deletes a role of tokens."), Deed::DeleteTokenRole),
 ];
 
 /// What is asked by `verb` at a path.

@@ -46,14 +46,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// One file.
-pub(super) struct Document {
+/// A text in HCL: a file, or what was sent as one.
+pub struct Document {
     pub(super) path: PathBuf,
     text: String,
 }
 
 impl Document {
-    pub(super) fn new(path: &Path, text: &str) -> Document {
+    /// This text, which messages call `path`.
+    pub fn new(path: &Path, text: &str) -> Document {
         Document { path: path.to_owned(), text: text.to_owned() }
     }
 
@@ -68,7 +69,11 @@ impl Document {
     }
 
     /// The syntax tree.
-    pub(super) fn body(&self) -> Result<Body, Problem> {
+    ///
+    /// # Errors
+    ///
+    /// Where the text is no HCL, or has too many brackets within each other.
+    pub fn body(&self) -> Result<Body, Problem> {
         if let Some(at) = self.too_deep() {
             return Err(self.problem(at, format!("expected at most {DEPTH_MAX} brackets within each other")));
         }
@@ -94,7 +99,8 @@ impl Document {
         None
     }
 
-    pub(super) fn problem(&self, at: usize, message: String) -> Problem {
+    /// What is wrong at a byte of the text.
+    pub fn problem(&self, at: usize, message: String) -> Problem {
         Problem { file: self.path.clone(), place: Some(self.place(at)), message }
     }
 

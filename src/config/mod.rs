@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::model::{Namespace, Secret, TokenSelector};
 
 pub use changes::{Changes, LibraryChange};
-pub use document::{Problem, Problems};
+pub use document::{Document, Problem, Problems};
 pub use grants::Grants;
 pub use limits::Limits;
 pub use pace::Pace;

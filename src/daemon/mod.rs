@@ -35,6 +35,8 @@ use reload::Reload;
 const MAINTENANCE: Duration = Duration::from_secs(60);
 /// How long a start waits for the tokens of the keys it knows; those that take longer come up behind open sockets.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How often it is seen whether a token's time is up.
+const ENDING_TOKENS: Duration = Duration::from_secs(1);
 /// How often the store's figures are counted.
 const STORE_FIGURES: Duration = Duration::from_secs(5);
 
@@ -101,6 +103,7 @@ impl Daemon {
             root_token = Some(identity.create_root(start.root_token.clone()).await?);
         }
         let configuration = reload::status();
+        let tokens = identity.clone();
         let system = Arc::new(System {
             store: store.clone(),
             namespaces: namespaces.clone(),
@@ -130,6 +133,7 @@ impl Daemon {
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
         tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
+        tokio::task::spawn_local(end_tokens(tokens, stop.subscribe()));
         let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
         Ok(Daemon { store, supervisor, dispatch, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
@@ -306,6 +310,17 @@ async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>)
             () = system.deletions.notified() => {}
             // What failed is tried again.
             () = tokio::time::sleep(MAINTENANCE) => {}
+        }
+    }
+}
+
+/// Ends tokens when their time is up.
+async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
+    let mut seconds = tokio::time::interval(ENDING_TOKENS);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = seconds.tick() => identity.end_due().await,
         }
     }
 }

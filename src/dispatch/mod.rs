@@ -3,6 +3,8 @@
 //! This room must not know: any wire, or what an engine does.
 
 mod engines;
+mod rights;
+mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +109,32 @@ impl Dispatch {
 
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
-        self.authorize(&operation)?;
+        if self.is_public(&operation) {
+            return self.run_out(operation).await;
+        }
+        let allowed = self.authorize(&operation);
+        // A request that is refused counts as a use, too.
+        let Some(spending) = self.identity.spend(&operation.caller)? else {
+            allowed?;
+            return self.run_out(operation).await;
+        };
+        let deadline = operation.deadline.instant();
+        let taken = tokio::time::timeout_at(deadline.into(), spending.take()).await;
+        let spent = taken.map_err(|_| Fault::DeadlineExceeded { stage: "queued" })??;
+        let result = match allowed {
+            Ok(()) => self.run_out(operation).await,
+            Err(fault) => Err(fault),
+        };
+        if let Some(spent) = spent
+            && let Err(fault) = self.identity.revoke(spent).await
+        {
+            tracing::warn!(%fault, "a token without uses could not be deleted yet: it is refused all the same");
+        }
+        result
+    }
+
+    /// Runs it to its end, or to its deadline's.
+    async fn run_out(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.find_namespace(&operation)?;
         // Held until the answer is there.
         let _permit = self.within_quotas(&operation)?;
@@ -136,15 +163,7 @@ impl Dispatch {
     }
 
     fn authorize(&self, operation: &Operation) -> Result<(), Fault> {
-        if self.is_public(operation) {
-            return Ok(());
-        }
-        let judged = self.identity.authorize(
-            &operation.caller,
-            &operation.namespace,
-            || operation.path(),
-            operation.capability(),
-        );
+        let judged = self.judge(operation);
         judged.inspect_err(|_| self.telemetry.token_refused())
     }
 

@@ -94,6 +94,17 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Whether policies must grant `sudo` for this path, too.
+    fn needs_sudo(&self, _verb: Verb, _path: &str) -> bool {
+        false
+    }
+
+    /// Whether what a write to this path is about is there, where that decides between the capabilities `create` and
+    /// `update`. Else a write is an update.
+    fn exists(&self, _path: &str) -> Option<bool> {
+        None
+    }
+
     /// The hot operation sign.
     fn sign(self: Arc<Self>, _call: Call, _request: SignRequest) -> Answer {
         unsupported("sign")

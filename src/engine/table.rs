@@ -72,6 +72,14 @@ pub(super) fn is_unlimited<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool 
     fitting.any(|endpoint| endpoint.is_unlimited() && open_parts(endpoint.pattern, path).is_some())
 }
 
+/// Whether policies must grant `sudo` for a path, too.
+pub(super) fn needs_sudo<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
+    table
+        .iter()
+        .map(|row| &row.endpoint)
+        .any(|endpoint| endpoint.needs_sudo && endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
+}
+
 /// The parts of `path` that `pattern` leaves open, if they fit.
 fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
     if let Some((before, _)) = pattern.split_once('*') {

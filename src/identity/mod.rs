@@ -2,6 +2,26 @@
 //!
 //! This room must not know what any path means.
 
+mod clock;
+mod ending;
+mod judging;
+mod making;
+pub mod policy;
+mod roles;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod token;
 mod tokens;
+mod tree;
+mod ttl;
+mod using;
+mod wrapping;
 
-pub use tokens::{Identity, Token};
+pub use judging::Rights;
+pub use making::Login;
+pub use roles::TokenRole;
+pub use rules::Wish;
+pub use token::{ROOT_POLICY, Token};
+pub use tokens::Identity;
+pub use using::Use;

@@ -32,7 +32,7 @@ impl Wire {
 
 /// The keyed hash of a token, under a key of this daemon. It finds the token's entry and tells nothing else; it is not
 /// a proof that such a token exists.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 
 impl std::fmt::Debug for TokenId {

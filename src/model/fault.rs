@@ -79,6 +79,11 @@ pub enum Fault {
     },
     /// The caller may not.
     PermissionDenied,
+    /// The token, or the accessor of one, that a request names is not one it may name (HTTP 403).
+    TokenRefused {
+        /// Vault's word for it.
+        reason: &'static str,
+    },
     /// There is no such thing.
     NotFound {
         /// What was not found; empty where Vault answers an empty list of errors.
@@ -213,7 +218,7 @@ impl Fault {
             Fault::KeyMismatch { .. } => FaultLabel::KeyMismatch,
             Fault::UnsupportedOperation | Fault::NotSupported { .. } => FaultLabel::NotSupported,
             Fault::InvalidRequest { .. } | Fault::TooLarge { .. } => FaultLabel::InvalidRequest,
-            Fault::PermissionDenied => FaultLabel::PermissionDenied,
+            Fault::PermissionDenied | Fault::TokenRefused { .. } => FaultLabel::PermissionDenied,
             Fault::NotFound { .. } => FaultLabel::NotFound,
             Fault::QuotaExceeded { .. } => FaultLabel::QuotaExceeded,
             Fault::Sealed | Fault::NotInitialized => FaultLabel::Sealed,
@@ -265,6 +270,7 @@ impl std::fmt::Display for Fault {
             Fault::InvalidRequest { reason } => f.write_str(reason),
             Fault::TooLarge { what } => write!(f, "too large: {what}"),
             Fault::PermissionDenied => f.write_str("permission denied"),
+            Fault::TokenRefused { reason } => f.write_str(reason),
             Fault::NotFound { what } if what.is_empty() => f.write_str("not found"),
             Fault::NotFound { what } => f.write_str(what),
             Fault::QuotaExceeded { what, .. } => write!(f, "quota exceeded: {what}"),

@@ -5,6 +5,7 @@
 //! through [`Deadline`].
 
 mod algorithm;
+mod auth;
 mod caller;
 mod class;
 mod deadline;
@@ -25,6 +26,7 @@ mod status;
 mod token;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
+pub use auth::Auth;
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
 pub use class::Class;
 pub use deadline::Deadline;

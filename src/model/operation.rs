@@ -232,7 +232,8 @@ impl Operation {
         }
     }
 
-    /// The capability it needs at that path. A write counts as an update: whether it creates is the engine's to know.
+    /// The capability it needs at that path. A write counts as an update: whether it creates is asked
+    /// only where a policy grants one of the two.
     pub const fn capability(&self) -> Capability {
         match &self.body {
             Body::Sign(_)

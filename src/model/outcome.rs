@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Data, Fault, Lease, SecretBytes};
+use super::{Auth, Data, Fault, Lease, SecretBytes};
 
 /// The answer to an [`super::Operation`].
 #[derive(Clone, Debug)]
@@ -90,6 +90,13 @@ pub enum Response {
         warnings: Vec<String>,
         /// How it may be given back.
         lease: Lease,
+    },
+    /// A token, in Vault's envelope.
+    Auth {
+        /// The `auth` member.
+        auth: Auth,
+        /// What the operator should know all the same.
+        warnings: Vec<String>,
     },
     /// Data in Vault's envelope, of a request that failed in part: a batch.
     Failed {

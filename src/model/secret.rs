@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-/// PINs, tokens and keys: wiped when dropped, never shown by `Debug`, compared only in constant time (by its users).
+/// PINs, tokens and keys: wiped when dropped, never shown by `Debug`, compared only in constant time.
 #[derive(Clone, Default)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -34,6 +34,17 @@ impl std::fmt::Debug for Secret {
         f.write_str("Secret(redacted)")
     }
 }
+
+/// Takes the same time wherever the two differ.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        let (left, right) = (self.expose(), other.expose());
+        let differing = left.iter().zip(right).fold(0, |sum, (left, right)| sum | (left ^ right));
+        left.len() == right.len() && std::hint::black_box(differing) == 0
+    }
+}
+
+impl Eq for Secret {}
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Secret {

@@ -10,9 +10,10 @@ pub(super) const PARTS: &[Field] = &[
     Field::text("namespace", "The name of a namespace right below the one addressed."),
     Field::text("subpath", "A namespace below the one addressed."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
-    Field::text("name", "The name of a managed key, or of a quota."),
+    Field::text("name", "The name of a managed key, of a policy, or of a quota."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
     Field::text("url_lease_id", "A lease's id."),
+    Field::text("role_name", "The name of a role of tokens."),
 ];
 
 /// What is noted of a namespace.
@@ -21,6 +22,19 @@ pub(super) const NAMESPACE: &[Field] =
 
 /// What unlocks a namespace.
 pub(super) const UNLOCK: &[Field] = &[Field::text("unlock_key", "What locking it answered. A root token needs none.")];
+
+/// The text of a policy.
+pub(super) const POLICY: &[Field] = &[
+    Field::text("policy", "The policy, in HCL or JSON, or that in base64.").required(),
+    Field::text("rules", "The same, as it was called of old."),
+];
+
+/// What is asked for what may be done there.
+pub(super) const PATHS: &[Field] =
+    &[Field::list("paths", "The paths.").required(), Field::list("path", "The same, as it was called of old.")];
+
+/// Whose capabilities are asked for.
+pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required()];
 
 /// Which lease.
 pub(super) const LEASE: &[Field] =

@@ -10,10 +10,13 @@ mod mounts;
 mod namespaces;
 mod openapi;
 mod paths;
+mod policies;
 mod quotas;
 #[cfg(test)]
 mod tests;
 mod token;
+mod token_fields;
+mod token_roles;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +28,13 @@ use tokio::sync::Notify;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
-    Caller, ConfigurationStatus, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
-    Response, Secret,
+    Caller, ConfigurationStatus, Data, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
+    Response, Secret, Verb,
 };
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Write};
 
-use paths::{Deed, Found, find};
+use paths::{Deed, Found, Row, find};
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -132,6 +135,27 @@ impl System {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.deed == Deed::UnlockNamespace)
     }
 
+    /// Whether any token may ask it, without a policy that names it.
+    pub fn is_for_any_token(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if !row.needs_policy)
+    }
+
+    /// Whether policies must grant `sudo` for the request, too.
+    pub fn needs_sudo(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.needs_sudo)
+    }
+
+    /// Whether what a write to this path is about is there, where that decides between the capabilities `create` and
+    /// `update`.
+    pub fn exists(&self, namespace: &Namespace, path: &str) -> Option<bool> {
+        match find(Verb::Write, path) {
+            Found::Row(Row { deed: Deed::WriteKey, .. }, names) => {
+                Some(self.keys.find(namespace, names.get(1)?).is_some())
+            }
+            _ => None,
+        }
+    }
+
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
@@ -185,7 +209,47 @@ impl System {
             Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
             Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,
             Deed::DeleteQuota(kind) => self.delete_quota(&call, kind, name(0)).await,
-            Deed::LookupSelf => self.lookup_self(&call),
+            Deed::ListPolicies => Ok(self.list_policies(&call)),
+            Deed::ReadPolicy => self.read_policy(&call, name(0)),
+            Deed::WritePolicy => self.write_policy(&call, name(0), data).await,
+            Deed::DeletePolicy => self.delete_policy(&call, name(0)).await,
+            Deed::ListPoliciesAsOfOld => Ok(self.list_policies_as_of_old(&call)),
+            Deed::ReadPolicyAsOfOld => self.read_policy_as_of_old(&call, name(0)),
+            Deed::ReadCapabilities => self.capabilities(&call, data),
+            Deed::ReadOwnCapabilities => self.own_capabilities(&call, data),
+            Deed::ReadGrants => self.grants(&call),
+            deed => self.answer_on_tokens(deed, &call, name(0), data).await,
         }
     }
+
+    /// Answers what is asked below `auth/token/`.
+    async fn answer_on_tokens(&self, deed: Deed, call: &Call, role: &str, data: &Data) -> Result<Response, Fault> {
+        match deed {
+            Deed::LookupSelf => self.lookup_self(call),
+            Deed::LookupToken => self.lookup_token(call, data),
+            Deed::LookupAccessor => self.lookup_accessor(call, data),
+            Deed::ListAccessors => self.list_accessors(call).await,
+            Deed::CreateToken => self.create_token(call, None, false, data).await,
+            Deed::CreateOrphan => self.create_token(call, None, true, data).await,
+            Deed::CreateByRole => self.create_token(call, Some(role), false, data).await,
+            Deed::RenewToken => self.renew_token(call, data).await,
+            Deed::RenewSelf => self.renew_self(call, data).await,
+            Deed::RenewAccessor => self.renew_accessor(call, data).await,
+            Deed::RevokeToken => self.revoke_token(call, data).await,
+            Deed::RevokeSelf => self.revoke_self(call).await,
+            Deed::RevokeAccessor => self.revoke_accessor(call, data).await,
+            Deed::RevokeOrphan => self.revoke_orphan(call, data).await,
+            Deed::ListTokenRoles => self.list_token_roles(call).await,
+            Deed::ReadTokenRole => self.read_token_role(call, role).await,
+            Deed::WriteTokenRole => self.write_token_role(call, role, data).await,
+            Deed::DeleteTokenRole => self.delete_token_role(call, role).await,
+            _ => Err(Fault::internal("a path of the system's has no deed")),
+        }
+    }
+}
+
+/// A moment as Vault writes it: RFC 3339, in UTC.
+fn time_text(seconds: u64) -> String {
+    let moment = i64::try_from(seconds).ok().and_then(|seconds| time::UtcDateTime::from_unix_timestamp(seconds).ok());
+    moment.and_then(|moment| moment.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default()
 }

@@ -107,11 +107,8 @@ impl System {
 
     pub(super) fn ui_mounts(&self, call: &Call) -> Response {
         // Without a token only mounts that ask for it are listed; none can ask for it here.
-        let mounts = if self.identity.token(&call.caller).is_ok() {
-            self.namespaces.mounts(&call.namespace)
-        } else {
-            Vec::new()
-        };
+        let mut mounts = self.namespaces.mounts(&call.namespace);
+        mounts.retain(|mount| self.identity.reaches(&call.caller, &call.namespace, &mount.path));
         let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
         let mut data = Data::new();
         data.insert("auth".into(), json!({}));
@@ -128,6 +125,9 @@ impl System {
             .route(&call.namespace, path)
             .or_else(|| self.namespaces.route(&call.namespace, &with_slash));
         let (mount, _) = found.ok_or(Fault::PermissionDenied)?;
+        if !self.identity.reaches(&call.caller, &call.namespace, &mount.path) {
+            return Err(Fault::PermissionDenied);
+        }
         let mut data = show(&mount);
         data.insert("path".into(), mount.path.as_str().into());
         Ok(Response::data(data))

@@ -118,6 +118,9 @@ impl<'c> Document<'c> {
             if endpoint.creates {
                 item.insert("x-vault-createSupported".into(), true.into());
             }
+            if endpoint.needs_sudo {
+                item.insert("x-vault-sudo".into(), true.into());
+            }
             item.insert(method(endpoint.verb).into(), operation);
         }
     }

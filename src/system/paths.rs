@@ -1,6 +1,6 @@
 //! The table of the system's paths.
 
-use super::fields;
+use super::{fields, token_fields};
 use crate::managed_keys;
 use crate::model::endpoint::{delete, list, patch, read, write};
 use crate::model::{Endpoint, Verb};
@@ -45,7 +45,33 @@ pub(super) enum Deed {
     ReadQuota(QuotaKind),
     WriteQuota(QuotaKind),
     DeleteQuota(QuotaKind),
+    ListPolicies,
+    ReadPolicy,
+    WritePolicy,
+    DeletePolicy,
+    ListPoliciesAsOfOld,
+    ReadPolicyAsOfOld,
+    ReadCapabilities,
+    ReadOwnCapabilities,
+    ReadGrants,
     LookupSelf,
+    LookupToken,
+    LookupAccessor,
+    ListAccessors,
+    CreateToken,
+    CreateOrphan,
+    CreateByRole,
+    RenewToken,
+    RenewSelf,
+    RenewAccessor,
+    RevokeToken,
+    RevokeSelf,
+    RevokeAccessor,
+    RevokeOrphan,
+    ListTokenRoles,
+    ReadTokenRole,
+    WriteTokenRole,
+    DeleteTokenRole,
 }
 
 /// One row of the table: what can be asked, and what it asks for.
@@ -55,16 +81,23 @@ pub(super) struct Row {
     /// Whether the answer depends on the namespace addressed. The others tell of the whole daemon, whatever namespace a
     /// client has set.
     pub(super) is_in_a_namespace: bool,
+    /// Whether a policy must grant it. The others ask for a token, and judge by its policies themselves.
+    pub(super) needs_policy: bool,
 }
 
 /// What depends on the namespace addressed.
 const fn row(endpoint: Endpoint, deed: Deed) -> Row {
-    Row { endpoint, deed, is_in_a_namespace: true }
+    Row { endpoint, deed, is_in_a_namespace: true, needs_policy: true }
 }
 
 /// What anyone may ask of the whole daemon, and has no envelope.
 const fn of_the_daemon(endpoint: Endpoint, deed: Deed) -> Row {
-    Row { endpoint: endpoint.public().bare(), deed, is_in_a_namespace: false }
+    Row { endpoint: endpoint.public().bare(), deed, is_in_a_namespace: false, needs_policy: true }
+}
+
+/// What any token may ask for, without a policy that names it.
+const fn for_any_token(endpoint: Endpoint, deed: Deed) -> Row {
+    Row { endpoint, deed, is_in_a_namespace: true, needs_policy: false }
 }
 
 /// The first pattern that fits counts.
@@ -109,7 +142,8 @@ const TABLE: &[Row] = &[
     row(write("sys/mounts/*path", "Mounts an engine.").creating().takes(&[fields::MOUNT]), Deed::Enable),
     row(delete("sys/mounts/*path", "Unmounts an engine and deletes its records."), Deed::Disable),
     row(read("sys/internal/ui/mounts", "The mounts the caller may see.").public(), Deed::ShowMounts),
-    row(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    for_any_token(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
+    row(read("sys/internal/ui/resultant-acl", "What the caller's policies grant."), Deed::ReadGrants),
     row(
         read("sys/internal/specs/openapi", "This description of the API.").bare().takes(&[fields::OPENAPI]),
         Deed::Describe,
@@ -132,7 +166,7 @@ const TABLE: &[Row] = &[
         Deed::TestSign,
     ),
     row(write("sys/leases/lookup", "Reads a lease.").takes(&[fields::LEASE]), Deed::LookUpLease),
-    row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path."), Deed::ListLeases),
+    row(list("sys/leases/lookup/*prefix", "Lists the leases right below a path.").sudo(), Deed::ListLeases),
     row(write("sys/leases/renew", "Refused: no certificate is renewed.").takes(&[fields::LEASE]), Deed::RenewLease),
     row(
         write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed.").takes(&[fields::LEASE]),
@@ -148,7 +182,10 @@ const TABLE: &[Row] = &[
             .unlimited(),
         Deed::RevokeLease,
     ),
-    row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path.").unlimited(), Deed::RevokeLeases),
+    row(
+        write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path.").sudo().unlimited(),
+        Deed::RevokeLeases,
+    ),
     row(list("sys/quotas/rate-limit", "Lists the rate limits.").unlimited(), Deed::ListQuotas(RateLimit)),
     row(read("sys/quotas/rate-limit/:name", "Reads a rate limit.").unlimited(), Deed::ReadQuota(RateLimit)),
     row(
@@ -178,7 +215,90 @@ const TABLE: &[Row] = &[
         delete("sys/quotas/concurrency/:name", "Removes a bound of requests at once.").unlimited(),
         Deed::DeleteQuota(Concurrency),
     ),
+    row(list("sys/policies/acl", "Lists the policies."), Deed::ListPolicies),
+    row(read("sys/policies/acl/*name", "Reads a policy."), Deed::ReadPolicy),
+    row(write("sys/policies/acl/*name", "Writes a policy.").takes(&[fields::POLICY]), Deed::WritePolicy),
+    row(delete("sys/policies/acl/*name", "Deletes a policy."), Deed::DeletePolicy),
+    row(list("sys/policy", "Lists the policies."), Deed::ListPoliciesAsOfOld),
+    row(read("sys/policy", "Lists the policies."), Deed::ListPoliciesAsOfOld),
+    row(read("sys/policy/*name", "Reads a policy."), Deed::ReadPolicyAsOfOld),
+    row(write("sys/policy/*name", "Writes a policy.").takes(&[fields::POLICY]), Deed::WritePolicy),
+    row(delete("sys/policy/*name", "Deletes a policy."), Deed::DeletePolicy),
+    row(
+        write("sys/capabilities", "What a token may do at paths.").takes(&[fields::PATHS, fields::TOKEN]),
+        Deed::ReadCapabilities,
+    ),
+    row(
+        write("sys/capabilities-self", "What the caller may do at paths.").takes(&[fields::PATHS]),
+        Deed::ReadOwnCapabilities,
+    ),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
+    row(
+        write("auth/token/lookup", "What is known of a token; of the caller's, if none is named.")
+            .takes(&[token_fields::TOKEN]),
+        Deed::LookupToken,
+    ),
+    row(
+        write("auth/token/lookup-accessor", "What is known of the token with an accessor.")
+            .takes(&[token_fields::BY_ACCESSOR]),
+        Deed::LookupAccessor,
+    ),
+    row(list("auth/token/accessors", "Lists the accessors of all tokens.").sudo(), Deed::ListAccessors),
+    row(write("auth/token/create", "Makes a token.").takes(&[token_fields::CREATE]), Deed::CreateToken),
+    row(
+        write("auth/token/create-orphan", "Makes a token that no other takes along when it ends.")
+            .takes(&[token_fields::CREATE]),
+        Deed::CreateOrphan,
+    ),
+    row(
+        write("auth/token/create/:role_name", "Makes a token by a role.").takes(&[token_fields::CREATE]),
+        Deed::CreateByRole,
+    ),
+    row(
+        write("auth/token/renew", "Renews a token; the caller's, if none is named.")
+            .takes(&[token_fields::TOKEN, token_fields::RENEWAL]),
+        Deed::RenewToken,
+    ),
+    row(
+        write("auth/token/renew-self", "Renews the caller's token.")
+            .takes(&[token_fields::TOKEN, token_fields::RENEWAL]),
+        Deed::RenewSelf,
+    ),
+    row(
+        write("auth/token/renew-accessor", "Renews the token with an accessor.")
+            .takes(&[token_fields::BY_ACCESSOR, token_fields::RENEWAL]),
+        Deed::RenewAccessor,
+    ),
+    row(
+        write("auth/token/revoke", "Revokes a token and all that it made.").unlimited().takes(&[token_fields::TOKEN]),
+        Deed::RevokeToken,
+    ),
+    row(
+        write("auth/token/revoke-self", "Revokes the caller's token and all that it made.").unlimited(),
+        Deed::RevokeSelf,
+    ),
+    row(
+        write("auth/token/revoke-accessor", "Revokes the token with an accessor and all that it made.")
+            .unlimited()
+            .takes(&[token_fields::BY_ACCESSOR]),
+        Deed::RevokeAccessor,
+    ),
+    row(
+        write("auth/token/revoke-orphan", "Revokes a token; those it made become orphans.")
+            .unlimited()
+            .sudo()
+            .takes(&[token_fields::TOKEN]),
+        Deed::RevokeOrphan,
+    ),
+    row(list("auth/token/roles", "Lists the roles of tokens."), Deed::ListTokenRoles),
+    row(read("auth/token/roles/:role_name", "Reads a role of tokens."), Deed::ReadTokenRole),
+    row(
+        write("auth/token/roles/:role_name", "Makes a role of tokens, or changes one.")
+            .creating()
+            .takes(&[token_fields::ROLE]),
+        Deed::WriteTokenRole,
+    ),
+    row(delete("auth/token/roles/:role_name", "Deletes a role of tokens."), Deed::DeleteTokenRole),
 ];
 
 /// What is asked by `verb` at a path.

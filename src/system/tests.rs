@@ -2,6 +2,7 @@
 
 mod namespaces;
 mod openapi;
+mod policies;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::auth::auth_body;
 use super::from_model::json as to_bytes;
 use crate::model::{Fault, Response};
 
@@ -48,6 +49,9 @@ pub fn render(response: Response) -> Rendered {
             envelope["data"] = Value::Object(data);
             Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
+        Response::Auth { auth, warnings } => {
+            Rendered { status: 200, content_type: JSON, body: auth_body(&auth, &warnings), retry_after: None }
+        }
         Response::Failed { status, data, warnings } => {
             let mut envelope = envelope(warnings);
             envelope["data"] = Value::Object(data);
@@ -88,7 +92,7 @@ pub fn status(fault: &Fault) -> u16 {
         Fault::DeadlineExceeded { .. } => 504,
         Fault::InvalidRequest { .. } | Fault::NotSupported { .. } => 400,
         Fault::TooLarge { .. } => 413,
-        Fault::PermissionDenied => 403,
+        Fault::PermissionDenied | Fault::TokenRefused { .. } => 403,
         Fault::NotFound { .. } => 404,
         Fault::UnsupportedOperation => 405,
         Fault::KeyUnavailable { .. }

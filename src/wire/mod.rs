@@ -2,6 +2,7 @@
 //!
 //! This room must not know: sockets, or what any operation does.
 
+mod auth;
 pub mod envelope;
 pub mod frame;
 mod from_model;

@@ -33,6 +33,7 @@ mod outages;
 mod own_keys;
 mod own_rsa;
 mod pins;
+mod policies;
 mod pools;
 mod post_quantum;
 mod python;

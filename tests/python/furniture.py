@@ -13,6 +13,7 @@ from vault import UnixAdapter
 BASE = "http://keyway"
 # In seconds: a busy machine takes its time for an RSA key, and that is no error.
 TIMEOUT = 60
+POLICY = 'path "transit/sign/app" { capabilities = ["update"] }'
 
 
 class _Adapter(UnixAdapter):
@@ -108,6 +109,7 @@ def furnish(client, library, label):
     crl = client.session.get(f"{BASE}/v1/pki/crl/pem").text
     asked = ocsp.OCSPRequestBuilder().add_certificate(*certificates, hashes.SHA1()).build()
     asked = asked.public_bytes(serialization.Encoding.DER)
+    client.write("sys/policies/acl/app", policy=POLICY)
     message = base64.b64encode(b"a message").decode()
     signature = client.write("transit/sign/doc", input=message)["signature"]
     ciphertext = client.write("transit/encrypt/aes", plaintext=message)["ciphertext"]
@@ -185,6 +187,10 @@ def furnish(client, library, label):
         "sys-write-quotas-rate-limit": {"name": ["slow"], "path": ["transit/sign/old"], "rate": [1000], "type": ["rate-limit"], "group_by": ["none"]},
         "sys-write-quotas-concurrency": {"name": ["slow"], "path": ["transit/sign/old"], "requests": [1000], "type": ["concurrency"]},
         "sys-delete-quotas": {"name": ["gone"]},
+        "sys-read-polic": {"name": ["app", "default"]},
+        "sys-write-polic": {"name": ["new"], "policy": [POLICY]},
+        "sys-delete-polic": {"name": ["old"]},
+        "sys-write-capabilities": {"token": [client.session.headers["X-Vault-Token"]], "paths": [["sys/mounts"]]},
         "sys-list-leases-lookup": {"prefix": ["pki", lease.rsplit("/", 1)[0]]},
         "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
         "sys-write-leases-lookup": {"lease_id": [lease]},

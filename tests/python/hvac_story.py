@@ -289,6 +289,29 @@ def rsa_of_its_own(client, at):
         assert checked["data"]["valid"]
 
 
+def policies(client, socket):
+    """What is written of a policy, and what a token then may."""
+    system = client.sys
+    text = 'path "transit/keys/doc" { capabilities = ["read"] }'
+    system.create_or_update_policy("app", text)
+    assert {"app", "default", "root"} <= set(system.list_policies()["data"]["policies"])
+    assert system.read_policy("app")["data"]["rules"] == text
+    system.create_or_update_acl_policy("app", {"path": {"transit/keys/doc": {"capabilities": ["list"]}}})
+    assert "app" in system.list_acl_policies()["data"]["keys"]
+    assert "list" in system.read_acl_policy("app")["data"]["policy"]
+    told = refused(errors.InvalidRequest, system.create_or_update_policy, "app", "path {}")
+    assert "line 1, column 1" in told, told
+    token = client.auth.token.create(policies=["app"], ttl="1h")["auth"]["client_token"]
+    told = system.get_capabilities(["transit/keys/doc", "sys/mounts"], token=token)["data"]
+    assert told == {"transit/keys/doc": ["list"], "sys/mounts": ["deny"]}, told
+    app = vault_client(socket, token)
+    assert app.sys.get_capabilities(["transit/keys/doc"])["data"]["capabilities"] == ["list"]
+    refused(errors.Forbidden, app.sys.list_mounted_secrets_engines)
+    refused(errors.Forbidden, app.sys.list_policies)
+    system.delete_policy("app")
+    assert client.read("sys/policies/acl/app") is None
+
+
 def main(socket, token, token_label):
     client = vault_client(socket, token)
     system(client, socket)
@@ -301,6 +324,7 @@ def main(socket, token, token_label):
     encryption(client)
     macs(client)
     keys_of_its_own(client, token_label)
+    policies(client, socket)
     client.sys.disable_secrets_engine("pki")
 
 

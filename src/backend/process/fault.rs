@@ -79,6 +79,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
         | Fault::DeadlineExceeded { .. }
         | Fault::UnsupportedOperation
         | Fault::PermissionDenied
+        | Fault::TokenRefused { .. }
         | Fault::QuotaExceeded { .. }
         | Fault::Locked { .. }
         | Fault::Sealed

@@ -245,6 +245,10 @@ impl Engine for Pki {
         table::is_unlimited(paths::TABLE, verb, path)
     }
 
+    fn needs_sudo(&self, verb: Verb, path: &str) -> bool {
+        table::needs_sudo(paths::TABLE, verb, path)
+    }
+
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
             let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;

@@ -275,7 +275,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         write("root/replace", "Has another issuer take over as the default.").takes(&[fields::REPLACE]),
         |pki, call, target| to_the_end(async move { pki.replace_root(call, &target.data).await }),
     ),
-    row(delete("root", "Deletes every issuer and every key of the mount."), |pki, call, _| {
+    row(delete("root", "Deletes every issuer and every key of the mount.").sudo(), |pki, call, _| {
         answer(pki.delete_root(call))
     }),
     // Intermediates.
@@ -308,6 +308,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     ),
     row(
         write("root/sign-self-issued", "Signs a self-issued certificate.")
+            .sudo()
             .takes(&[fields::ISSUER, fields::SELF_ISSUED]),
         |pki, call, target| answer(async move { pki.sign_self_issued(&call, None, &target.data).await }),
     ),

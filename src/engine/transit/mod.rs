@@ -123,6 +123,11 @@ impl Engine for Transit {
         table::handle(paths::TABLE, self, call, request)
     }
 
+    /// As in Vault, only `encrypt/:name` makes a difference.
+    fn exists(&self, path: &str) -> Option<bool> {
+        path.strip_prefix("encrypt/").map(|name| self.key(name).is_some())
+    }
+
     fn sign(self: Arc<Self>, call: Call, request: SignRequest) -> Answer {
         Box::pin(async move {
             let signed = self.sign_typed(&call, request).await?;

@@ -33,9 +33,10 @@ fn every_field_that_is_listed_is_read() {
     uninitialized(|client| async move {
         let none = json!({});
         client.ask(Verb::Read, "sys/health", none.clone()).await.unwrap();
-        let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].take();
+        let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].clone();
         *client.root.lock() = Some(Secret::from(root.as_str().unwrap()));
         client.write("sys/managed-keys/pkcs11/ca", ca()).await;
+        let accessor = client.read("auth/token/lookup-self").await["accessor"].take();
         for (verb, path, data) in [
             (Verb::Read, "sys/health", none.clone()),
             (Verb::Read, "sys/internal/specs/openapi", none.clone()),
@@ -48,12 +49,28 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Patch, "sys/namespaces/made", none.clone()),
             (Verb::Write, "sys/namespaces/api-lock/unlock", none.clone()),
             (Verb::Write, "sys/namespaces/api-lock/unlock/made", none.clone()),
+            (Verb::Write, "sys/policies/acl/x", none.clone()),
+            (Verb::Write, "sys/policy/x", none.clone()),
+            (Verb::Write, "sys/capabilities", json!({"token": root, "paths": "a"})),
+            (Verb::Write, "sys/capabilities-self", none.clone()),
             (Verb::Write, "sys/leases/lookup", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/revoke", json!({"lease_id": "x"})),
             (Verb::Write, "sys/leases/renew/x", none.clone()),
             (Verb::Write, "sys/leases/revoke/x", none.clone()),
-            (Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", none),
+            (Verb::Write, "sys/managed-keys/pkcs11/ca/test/sign", none.clone()),
+            (Verb::Write, "auth/token/roles/any", none.clone()),
+            (Verb::Write, "auth/token/create", none.clone()),
+            (Verb::Write, "auth/token/create-orphan", none.clone()),
+            (Verb::Write, "auth/token/create/any", none.clone()),
+            (Verb::Write, "auth/token/lookup", none.clone()),
+            (Verb::Write, "auth/token/lookup-accessor", none.clone()),
+            (Verb::Write, "auth/token/renew", none.clone()),
+            (Verb::Write, "auth/token/renew-self", none.clone()),
+            (Verb::Write, "auth/token/renew-accessor", json!({"accessor": accessor})),
+            (Verb::Write, "auth/token/revoke", none.clone()),
+            (Verb::Write, "auth/token/revoke-accessor", none.clone()),
+            (Verb::Write, "auth/token/revoke-orphan", none),
         ] {
             // Whether it goes well is of no account here.
             let _ = client.ask(verb, path, data).await;
@@ -95,7 +112,22 @@ fn a_description_has_the_mounts_of_the_namespace_by_their_paths() {
         assert_eq!((&told["openapi"], &told["servers"][0]["url"]), (&json!("3.0.2"), &json!("/v1")));
         let below: Vec<&str> = keys(&told["paths"]).into_iter().filter(|path| !path.starts_with("/sys/")).collect();
         let expected = [
+            "/auth/token/accessors/",
+            "/auth/token/create",
+            "/auth/token/create-orphan",
+            "/auth/token/create/{role_name}",
+            "/auth/token/lookup",
+            "/auth/token/lookup-accessor",
             "/auth/token/lookup-self",
+            "/auth/token/renew",
+            "/auth/token/renew-accessor",
+            "/auth/token/renew-self",
+            "/auth/token/revoke",
+            "/auth/token/revoke-accessor",
+            "/auth/token/revoke-orphan",
+            "/auth/token/revoke-self",
+            "/auth/token/roles/",
+            "/auth/token/roles/{role_name}",
             "/teams/ca/roles/",
             "/teams/ca/sign/{name}",
             "/teams/ca/sign/{name}/{hash}",

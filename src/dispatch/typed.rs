@@ -1,0 +1,174 @@
+//! The fields of a typed operation, as its request over HTTP would have them: policies may be about these. What is as it is
+//! by default is left out, since a request need not say it.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::Value;
+
+use crate::model::{
+    Body, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest, Marshaling,
+    RsaPadding, SaltLength, SignRequest, SignatureScheme, VerifyRequest,
+};
+
+/// What each of the operation's requests says.
+pub(super) fn fields(body: &Body) -> Vec<Data> {
+    match body {
+        Body::Sign(request) => vec![signing(request)],
+        Body::Verify(request) => vec![verification(request)],
+        Body::Encrypt(request) => vec![encryption(request)],
+        Body::Decrypt(request) => vec![decryption(request)],
+        Body::Mac(request) => vec![authentication(request)],
+        Body::SignCertificate(CertificateRequest { csr, data, .. }) => vec![certificate(csr, data)],
+        Body::SignCertificates(CertificatesRequest { csrs, data, .. }) => {
+            csrs.iter().map(|csr| certificate(csr, data)).collect()
+        }
+        Body::Request(request) => vec![request.data.clone()],
+    }
+}
+
+fn text(bytes: &[u8]) -> Value {
+    BASE64_STANDARD.encode(bytes).into()
+}
+
+fn of_key(key_version: u32) -> Data {
+    let mut data = Data::new();
+    if key_version > 0 {
+        data.insert("key_version".into(), key_version.into());
+    }
+    data
+}
+
+fn signing(request: &SignRequest) -> Data {
+    let mut data = of_key(request.key_version);
+    data.insert("input".into(), text(&request.input));
+    if request.prehashed {
+        data.insert("prehashed".into(), true.into());
+    }
+    if let Some(hash) = request.hash {
+        data.insert("hash_algorithm".into(), hash.name().into());
+    }
+    match request.scheme {
+        Some(SignatureScheme::RsaPss { .. }) => drop(data.insert("signature_algorithm".into(), "pss".into())),
+        Some(SignatureScheme::RsaPkcs1) => drop(data.insert("signature_algorithm".into(), "pkcs1v15".into())),
+        _ => {}
+    }
+    match request.salt {
+        SaltLength::Auto => {}
+        SaltLength::Hash => drop(data.insert("salt_length".into(), "hash".into())),
+        SaltLength::Bytes(bytes) => drop(data.insert("salt_length".into(), bytes.into())),
+    }
+    if request.marshaling == Marshaling::Jws {
+        data.insert("marshaling_algorithm".into(), "jws".into());
+    }
+    data
+}
+
+fn verification(request: &VerifyRequest) -> Data {
+    let mut data = signing(&request.signed);
+    data.remove("key_version");
+    // Over HTTP it is in the text before the signature.
+    let version = request.signed.key_version;
+    let signature = BASE64_STANDARD.encode(&request.signature);
+    data.insert("signature".into(), format!("vault:v{version}:{signature}").into());
+    data
+}
+
+fn extras(mut data: Data, associated_data: &[u8], padding: Option<RsaPadding>) -> Data {
+    if !associated_data.is_empty() {
+        data.insert("associated_data".into(), text(associated_data));
+    }
+    if let Some(padding) = padding {
+        let name = match padding {
+            RsaPadding::Oaep => "oaep",
+            RsaPadding::Pkcs1v15 => "pkcs1v15",
+        };
+        data.insert("padding_scheme".into(), name.into());
+    }
+    data
+}
+
+fn encryption(request: &EncryptRequest) -> Data {
+    let mut data = of_key(request.key_version);
+    data.insert("plaintext".into(), text(request.plaintext.expose()));
+    extras(data, &request.associated_data, request.padding)
+}
+
+fn decryption(request: &DecryptRequest) -> Data {
+    let mut data = Data::new();
+    let ciphertext = BASE64_STANDARD.encode(&request.ciphertext);
+    data.insert("ciphertext".into(), format!("vault:v{}:{ciphertext}", request.key_version.max(1)).into());
+    extras(data, &request.associated_data, request.padding)
+}
+
+fn authentication(request: &MacRequest) -> Data {
+    let mut data = of_key(request.key_version);
+    data.insert("input".into(), text(request.input.expose()));
+    if let Some(hash) = request.hash {
+        data.insert("algorithm".into(), hash.name().into());
+    }
+    data
+}
+
+fn certificate(csr: &[u8], data: &Data) -> Data {
+    let mut data = data.clone();
+    let lines: Vec<String> = BASE64_STANDARD
+        .encode(csr)
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    let (begin, end) = ("-----BEGIN CERTIFICATE REQUEST-----", "-----END CERTIFICATE REQUEST-----");
+    data.insert("csr".into(), format!("{begin}\n{}\n{end}", lines.join("\n")).into());
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Hash;
+
+    #[test]
+    fn a_typed_request_says_what_its_form_over_http_would() {
+        let plain = SignRequest {
+            mount: "transit".into(),
+            key: "doc".into(),
+            key_version: 0,
+            input: Bytes::from_static(b"a contract"),
+            prehashed: false,
+            hash: None,
+            scheme: None,
+            salt: SaltLength::Auto,
+            marshaling: Marshaling::Asn1,
+        };
+        let input = json!("YSBjb250cmFjdA==");
+        assert_eq!(json!(signing(&plain)), json!({"input": input}));
+        let odd = SignRequest {
+            key_version: 3,
+            prehashed: true,
+            hash: Some(Hash::Sha2_512),
+            scheme: Some(SignatureScheme::RsaPss { salt: 0 }),
+            salt: SaltLength::Bytes(20),
+            marshaling: Marshaling::Jws,
+            ..plain
+        };
+        let said = json!({
+            "key_version": 3, "input": input, "prehashed": true, "hash_algorithm": "sha2-512",
+            "signature_algorithm": "pss", "salt_length": 20, "marshaling_algorithm": "jws",
+        });
+        assert_eq!(json!(signing(&odd)), said);
+        let verify = VerifyRequest { signed: odd, signature: Bytes::from_static(b"s") };
+        assert_eq!(verification(&verify)["signature"], "vault:v3:cw==");
+        let data = json!({"common_name": "a"}).as_object().unwrap().clone();
+        let batch = CertificatesRequest {
+            mount: "pki".into(),
+            role: "web".into(),
+            csrs: vec![Bytes::from_static(b"1"), Bytes::from_static(b"2")],
+            data,
+        };
+        let said = fields(&Body::SignCertificates(batch));
+        assert_eq!(said.len(), 2);
+        assert!(said.iter().all(|one| one["common_name"] == "a" && one["csr"].as_str().unwrap().contains("BEGIN")));
+    }
+}

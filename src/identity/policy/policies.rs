@@ -1,0 +1,268 @@
+//! The policies of every namespace, in memory and in the store, and what is compiled of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
+
+use super::acl::Acl;
+use super::parse::Policy;
+use crate::model::{Fault, Namespace};
+use crate::store::{Changes, RecordKey, Store, Versioned, Write};
+
+const COLLECTION: &str = "policies";
+/// Policies of one namespace.
+const POLICIES_MAX: usize = 5_000;
+/// Bytes of all texts of one namespace: they are kept in memory, read.
+const TEXTS_BYTES: usize = 16 << 20;
+/// Longest name of a policy, in bytes.
+const NAME_BYTES: usize = 256;
+/// Rules of all policies of one token.
+const RULES_MAX: usize = 100_000;
+/// Rules of all that is kept compiled for a namespace; beyond, what is kept is forgotten.
+const COMPILED_RULES_MAX: usize = 1_000_000;
+/// Sets of policies that are kept compiled for a namespace.
+const COMPILED_MAX: usize = 4_096;
+/// Namespaces in the store.
+const NAMESPACES_MAX: usize = 100_000;
+/// May everything, has no text, and is never written.
+const ROOT: &str = "root";
+/// Names of Vault's that nobody gives a text: tokens that only hold an answer have the second.
+const RESERVED: [&str; 3] = [ROOT, "response-wrapping", "control-group"];
+/// What tokens have beside what they are given.
+const DEFAULT: &str = "default";
+/// What the policy `default` says until somebody writes it.
+const DEFAULT_TEXT: &str = include_str!("default.hcl");
+
+/// A policy as it is stored.
+#[derive(Serialize, Deserialize)]
+struct PolicyRecord {
+    text: String,
+}
+
+impl Versioned for PolicyRecord {
+    const VERSION: u16 = 1;
+}
+
+/// The policies of every namespace. Cheap to clone.
+#[derive(Clone)]
+pub struct Policies(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    default: Arc<Policy>,
+    namespaces: ArcSwap<HashMap<Namespace, Arc<Table>, RandomState>>,
+    changes: Changes,
+}
+
+/// The policies of one namespace. Whatever changes makes another table: what was compiled of the old one goes with it.
+#[derive(Default)]
+struct Table {
+    written: BTreeMap<String, Arc<Policy>>,
+    compiled: ArcSwap<Compiled>,
+}
+
+#[derive(Clone, Default)]
+struct Compiled {
+    by_names: HashMap<Arc<[String]>, Arc<Acl>, RandomState>,
+    rules: usize,
+}
+
+impl Policies {
+    /// The policies of this store. Nothing is read before [`Policies::load`].
+    pub fn new(store: Store) -> Policies {
+        // A test reads it; what could not be read would grant nothing.
+        let default = Arc::new(Policy::parse(DEFAULT_TEXT).unwrap_or_default());
+        Policies(Arc::new(Inner { store, default, namespaces: ArcSwap::default(), changes: Changes::default() }))
+    }
+
+    /// Reads the policies from the store.
+    ///
+    /// # Errors
+    ///
+    /// Also if one cannot be read any more: without it tokens could do what it denies.
+    pub fn load(&self) -> Result<(), Fault> {
+        let mut namespaces = HashMap::default();
+        for namespace in self.0.store.namespaces(NAMESPACES_MAX)? {
+            let records = self.0.store.read_all::<PolicyRecord>(&namespace, COLLECTION, None, POLICIES_MAX)?;
+            let read = |(name, record): (String, PolicyRecord)| match Policy::parse(&record.text) {
+                Ok(policy) => Ok((name, Arc::new(policy))),
+                Err(fault) => Err(Fault::Unavailable {
+                    what: format!(
+                        "policy {name:?} of namespace {namespace} cannot be read: {fault}; run the version that wrote it"
+                    ),
+                }),
+            };
+            let written = records.into_iter().map(read).collect::<Result<BTreeMap<_, _>, Fault>>()?;
+            if !written.is_empty() {
+                namespaces.insert(namespace, Arc::new(Table { written, compiled: ArcSwap::default() }));
+            }
+        }
+        self.0.namespaces.store(Arc::new(namespaces));
+        Ok(())
+    }
+
+    /// The names of a namespace's policies, sorted.
+    pub fn names(&self, namespace: &Namespace) -> Vec<String> {
+        let table = self.table(namespace);
+        let root = namespace.is_root().then(|| ROOT.to_owned());
+        let mut names: Vec<String> = table.written.keys().cloned().chain(root).collect();
+        if !table.written.contains_key(DEFAULT) {
+            names.push(DEFAULT.to_owned());
+        }
+        names.sort_unstable();
+        names
+    }
+
+    /// The text of a policy; empty for `root`, which may everything.
+    pub fn text(&self, namespace: &Namespace, name: &str) -> Option<String> {
+        if name == ROOT {
+            return namespace.is_root().then(String::new);
+        }
+        self.table(namespace).get(name, &self.0.default).map(|policy| policy.text().to_owned())
+    }
+
+    /// Whether there is such a policy.
+    pub fn exists(&self, namespace: &Namespace, name: &str) -> bool {
+        if name == ROOT { namespace.is_root() } else { self.table(namespace).get(name, &self.0.default).is_some() }
+    }
+
+    /// Makes or replaces a policy. It counts once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// If the text cannot be read, with the place; then nothing changes.
+    pub async fn write(&self, namespace: &Namespace, name: &str, text: &str) -> Result<(), Fault> {
+        let name = self.changeable(name, "update")?;
+        let policy = Arc::new(Policy::parse(text)?);
+        let (this, own) = (self.clone(), namespace.clone());
+        let change = move || {
+            let mut written = this.table(&own).written.clone();
+            written.insert(name.clone(), Arc::clone(&policy));
+            if written.len() > POLICIES_MAX {
+                return Err(Fault::invalid(format!(
+                    "the namespace has {POLICIES_MAX} policies, as many as there may be"
+                )));
+            }
+            if written.values().map(|policy| policy.text().len()).sum::<usize>() > TEXTS_BYTES {
+                let what = format!("the texts of the namespace's policies: at most {TEXTS_BYTES} bytes together");
+                return Err(Fault::TooLarge { what });
+            }
+            let record = PolicyRecord { text: policy.text().to_owned() };
+            this.commit(&own, Write::put_record(key(&own, &name), &record)?, written)
+        };
+        self.0.changes.run(namespace, change).await
+    }
+
+    /// Deletes a policy; absent is fine.
+    pub async fn delete(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
+        let name = self.changeable(name, "delete")?;
+        if name == DEFAULT {
+            return Err(Fault::invalid("cannot delete default policy"));
+        }
+        let (this, own) = (self.clone(), namespace.clone());
+        let change = move || {
+            let mut written = this.table(&own).written.clone();
+            match written.remove(&name) {
+                None => Ok(()),
+                Some(_) => this.commit(&own, Write::Delete { key: key(&own, &name) }, written),
+            }
+        };
+        self.0.changes.run(namespace, change).await
+    }
+
+    /// What the policies of these names grant together; a name without a policy grants nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::PermissionDenied`] if there are more rules than are compiled for one token.
+    pub fn acl(&self, namespace: &Namespace, names: &[String]) -> Result<Arc<Acl>, Fault> {
+        let namespaces = self.0.namespaces.load();
+        let Some(table) = namespaces.get(namespace) else {
+            self.add_table(namespace);
+            return self.compile(&self.table(namespace), namespace, names);
+        };
+        match table.compiled.load().by_names.get(names) {
+            Some(acl) => Ok(Arc::clone(acl)),
+            None => self.compile(table, namespace, names),
+        }
+    }
+
+    /// Forgets the policies of a namespace that was deleted, with its records.
+    pub fn forget(&self, namespace: &Namespace) {
+        self.0.namespaces.rcu(|namespaces| {
+            let mut namespaces = HashMap::clone(namespaces);
+            namespaces.remove(namespace);
+            namespaces
+        });
+    }
+
+    fn compile(&self, table: &Table, namespace: &Namespace, names: &[String]) -> Result<Arc<Acl>, Fault> {
+        let policies: Vec<&Policy> = names.iter().filter_map(|name| table.get(name, &self.0.default)).collect();
+        let rules: usize = policies.iter().map(|policy| policy.rules().len()).sum();
+        if rules > RULES_MAX {
+            tracing::warn!(%namespace, rules, RULES_MAX, "a token's policies have too many rules together: it is refused");
+            return Err(Fault::PermissionDenied);
+        }
+        let acl = Arc::new(Acl::new(policies));
+        let names: Arc<[String]> = names.into();
+        table.compiled.rcu(|compiled| {
+            let full = compiled.by_names.len() >= COMPILED_MAX || compiled.rules + acl.rules() > COMPILED_RULES_MAX;
+            let mut compiled = if full { Compiled::default() } else { Compiled::clone(compiled) };
+            compiled.rules += acl.rules();
+            compiled.by_names.insert(Arc::clone(&names), Arc::clone(&acl));
+            compiled
+        });
+        Ok(acl)
+    }
+
+    fn table(&self, namespace: &Namespace) -> Arc<Table> {
+        self.0.namespaces.load().get(namespace).cloned().unwrap_or_default()
+    }
+
+    /// A table for what is compiled in a namespace where nothing was written.
+    fn add_table(&self, namespace: &Namespace) {
+        self.0.namespaces.rcu(|namespaces| {
+            let mut namespaces = HashMap::clone(namespaces);
+            namespaces.entry(namespace.clone()).or_default();
+            namespaces
+        });
+    }
+
+    /// Stores a change, then shows it.
+    fn commit(&self, namespace: &Namespace, write: Write, written: BTreeMap<String, Arc<Policy>>) -> Result<(), Fault> {
+        self.0.store.commit_now(vec![write])?;
+        let table = Arc::new(Table { written, compiled: ArcSwap::default() });
+        self.0.namespaces.rcu(|namespaces| {
+            let mut namespaces = HashMap::clone(namespaces);
+            namespaces.insert(namespace.clone(), Arc::clone(&table));
+            namespaces
+        });
+        Ok(())
+    }
+
+    /// The name in its one spelling, unless it is nobody's to change.
+    fn changeable(&self, name: &str, what: &str) -> Result<String, Fault> {
+        let name = name.to_lowercase();
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Fault::invalid(format!("cannot {what} {name:?} policy")));
+        }
+        if name.is_empty() || name.len() > NAME_BYTES {
+            return Err(Fault::invalid(format!("a policy's name has 1 to {NAME_BYTES} bytes")));
+        }
+        Ok(name)
+    }
+}
+
+impl Table {
+    fn get<'t>(&'t self, name: &str, default: &'t Arc<Policy>) -> Option<&'t Policy> {
+        let written = self.written.get(name).or((name == DEFAULT).then_some(default));
+        written.map(|policy| &**policy)
+    }
+}
+
+fn key(namespace: &Namespace, name: &str) -> RecordKey {
+    RecordKey::new(namespace, COLLECTION, name)
+}

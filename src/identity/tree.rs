@@ -1,0 +1,81 @@
+//! What leads to tokens beside what their bearers show: who made whom, accessors, and who ends next.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+
+use super::token::Token;
+use crate::model::TokenId;
+
+/// The index of all tokens. Changed under one lock, together with the table of tokens.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    children: HashMap<TokenId, HashSet<TokenId, RandomState>, RandomState>,
+    accessors: HashMap<String, TokenId, RandomState>,
+    /// Those that end, the next one first.
+    ends: BTreeSet<(u64, TokenId)>,
+}
+
+impl Tree {
+    /// Notes a token.
+    pub(super) fn add(&mut self, id: TokenId, token: &Token) {
+        if let Some(parent) = token.lock().parent {
+            self.bind(parent, id);
+        }
+        self.accessors.insert(token.accessor.clone(), id);
+        if let Some(ends) = token.ends() {
+            self.ends.insert((ends, id));
+        }
+    }
+
+    /// Forgets a token, and answers its children, which are nobody's then.
+    pub(super) fn remove(&mut self, id: TokenId, token: &Token) -> Vec<TokenId> {
+        let parent = token.lock().parent;
+        if let Some(parent) = parent
+            && let Some(siblings) = self.children.get_mut(&parent)
+        {
+            siblings.remove(&id);
+            if siblings.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+        self.accessors.remove(&token.accessor);
+        if let Some(ends) = token.ends() {
+            self.ends.remove(&(ends, id));
+        }
+        self.release(id)
+    }
+
+    /// Makes a child of a token's.
+    pub(super) fn bind(&mut self, parent: TokenId, child: TokenId) {
+        self.children.entry(parent).or_default().insert(child);
+    }
+
+    /// Makes nobody's children of a token's, and answers them.
+    pub(super) fn release(&mut self, id: TokenId) -> Vec<TokenId> {
+        self.children.remove(&id).unwrap_or_default().into_iter().collect()
+    }
+
+    /// Notes that a token ends at another time than it did.
+    pub(super) fn move_end(&mut self, id: TokenId, before: Option<u64>, now: u64) {
+        if let Some(before) = before {
+            self.ends.remove(&(before, id));
+        }
+        self.ends.insert((now, id));
+    }
+
+    /// The token with this accessor.
+    pub(super) fn by_accessor(&self, accessor: &str) -> Option<TokenId> {
+        self.accessors.get(accessor).copied()
+    }
+
+    /// A token that has ended by `now`.
+    pub(super) fn due(&self, now: u64) -> Option<TokenId> {
+        self.ends.first().filter(|(ends, _)| *ends <= now).map(|(_, id)| *id)
+    }
+
+    /// How many tokens there are.
+    pub(super) fn len(&self) -> usize {
+        self.accessors.len()
+    }
+}

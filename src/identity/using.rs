@@ -1,0 +1,140 @@
+//! What happens to a token while it lives: its uses are counted, it is renewed, it is found by its accessor.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::token::Token;
+use super::tokens::Identity;
+use super::ttl::{self, Wanted};
+use crate::model::{Auth, Caller, Fault, Namespace, Secret, TokenId};
+use crate::store::CommitFuture;
+
+/// How long a token whose last use is under way may be there yet, in seconds: longer than any request runs.
+const LAST_USE: u64 = 60;
+
+/// A use of a token that has a number of them.
+#[must_use = "it is taken when it is stored: await it"]
+pub struct Use {
+    stored: CommitFuture,
+    /// The token, if no use of it is left.
+    spent: Option<TokenId>,
+}
+
+impl Use {
+    /// Waits until the use is stored. The token to revoke when the request is done, if this use was its last one.
+    pub async fn take(self) -> Result<Option<TokenId>, Fault> {
+        self.stored.await?;
+        Ok(self.spent)
+    }
+}
+
+impl Identity {
+    /// Takes one of the uses of the caller's token; `None` if they are not counted. Of two that ask for the last one,
+    /// one is refused.
+    pub fn spend(&self, caller: &Caller) -> Result<Option<Use>, Fault> {
+        if self.0.counted.load(Ordering::Acquire) == 0 {
+            return Ok(None);
+        }
+        let Some(id) = caller.token else { return Ok(None) };
+        let Some(token) = self.0.find(id) else { return Ok(None) };
+        if token.uses().is_none() {
+            return Ok(None);
+        }
+        let mut lock = token.lock();
+        let left = token.uses().and_then(|uses| uses.checked_sub(1)).filter(|_| !lock.is_over);
+        let left = left.ok_or(Fault::PermissionDenied)?;
+        token.set_uses(&mut lock, left);
+        let stored = self.0.store.commit(vec![token.put(id, &lock)?]);
+        drop(lock);
+        if left == 0 {
+            self.bury_soon(id, &token);
+        }
+        Ok(Some(Use { stored, spent: (left == 0).then_some(id) }))
+    }
+
+    /// Lets the clock end a token without uses, should the request that took the last one not come to it.
+    fn bury_soon(&self, id: TokenId, token: &Token) {
+        let mut tree = self.0.tree.lock();
+        let mut lock = token.lock();
+        let soon = self.0.clock.now().saturating_add(LAST_USE);
+        let before = token.ends();
+        if !lock.is_over && before.is_none_or(|before| before > soon) {
+            token.set_ends(&mut lock, soon);
+            tree.move_end(id, before, soon);
+        }
+    }
+
+    /// Lets a token live `increment` seconds more, or as long as it was made for if that is 0. What is to be known of it
+    /// then, without the token itself.
+    pub async fn renew(&self, id: TokenId, increment: u64) -> Result<(Auth, Vec<String>), Fault> {
+        let token = self.0.find(id).ok_or_else(|| Fault::invalid("token not found"))?;
+        let now = self.0.clock.now();
+        let (stored, warnings) = {
+            let mut tree = self.0.tree.lock();
+            let mut lock = token.lock();
+            let before = token.ends().filter(|_| token.renewable && !lock.is_over && token.uses() != Some(0));
+            let before = before.ok_or_else(|| Fault::invalid("lease is not renewable"))?;
+            let wanted = Wanted {
+                increment,
+                ttl: token.creation_ttl,
+                period: token.period,
+                explicit_max_ttl: token.explicit_max_ttl,
+                start: token.creation_time,
+            };
+            let (left, warnings) = ttl::effective(&wanted, now)?;
+            let ends = now.saturating_add(left);
+            token.set_ends(&mut lock, ends);
+            lock.renewed = Some(now);
+            tree.move_end(id, Some(before), ends);
+            (self.0.store.commit(vec![token.put(id, &lock)?]), warnings)
+        };
+        stored.await?;
+        Ok((self.auth(&token, Secret::default()), warnings))
+    }
+
+    /// A token, if it is one that a request in `namespace` may name: it belongs there, or below.
+    pub fn named(&self, token: &Secret, namespace: &Namespace) -> Option<(TokenId, Arc<Token>)> {
+        let id = self.identify(token);
+        let token = self.0.find(id).filter(|token| lies_in(token, namespace))?;
+        Some((id, token))
+    }
+
+    /// The same by its accessor.
+    pub fn by_accessor(&self, accessor: &str, namespace: &Namespace) -> Option<(TokenId, Arc<Token>)> {
+        let id = self.0.tree.lock().by_accessor(accessor)?;
+        let token = self.0.find(id).filter(|token| lies_in(token, namespace))?;
+        Some((id, token))
+    }
+
+    /// The accessors of the tokens of a namespace, sorted: at most `limit`. Goes through all tokens.
+    pub fn accessors(&self, namespace: &Namespace, limit: usize) -> Vec<String> {
+        let tokens = self.0.tokens.pin();
+        let own = tokens.values().filter(|token| token.namespace == *namespace);
+        let mut found: Vec<String> = own.take(limit).map(|token| token.accessor.clone()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Seconds a token has left; 0 if it does not end.
+    pub fn left(&self, token: &Token) -> u64 {
+        token.ends().map_or(0, |ends| ends.saturating_sub(self.0.clock.now()))
+    }
+
+    /// What a client is told of a token that was made or renewed.
+    pub(super) fn auth(&self, token: &Token, client_token: Secret) -> Auth {
+        Auth {
+            client_token,
+            accessor: token.accessor.clone(),
+            policies: token.policies.clone(),
+            metadata: token.meta.clone(),
+            lease_duration: self.left(token),
+            renewable: token.renewable,
+            orphan: token.is_orphan(),
+            num_uses: token.num_uses,
+        }
+    }
+}
+
+fn lies_in(token: &Token, namespace: &Namespace) -> bool {
+    token.namespace.as_str().starts_with(namespace.as_str())
+}

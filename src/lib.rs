@@ -42,7 +42,7 @@
 //! - Every queue has a bound, and whoever meets it is told at once. Nothing on the way in waits.
 //! - Requests read snapshots; only actors change what they show. No lock is held across an await.
 //! - A certificate leaves after its record is durable; a CRL after its number is. A revocation is forgotten only after a CRL
-//!   made past its certificate's end has listed it.
+//!   made past its certificate's end has listed it. No CRL is made before every revocation is in memory.
 //! - One login call for a wrong PIN, ever. Secrets are in no log, error or metric.
 pub mod backend;
 pub mod cli;

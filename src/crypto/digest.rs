@@ -17,19 +17,10 @@ enum Inner {
 impl Hasher {
     /// Starts a digest by `hash`.
     pub fn new(hash: Hash) -> Result<Hasher, Fault> {
-        let algorithm = match hash {
-            Hash::None => return Err(Fault::invalid("no hash algorithm to make a digest with")),
-            Hash::Sha1 => &lc::SHA1_FOR_LEGACY_USE_ONLY,
-            Hash::Sha2_224 => &lc::SHA224,
-            Hash::Sha2_256 => &lc::SHA256,
-            Hash::Sha2_384 => &lc::SHA384,
-            Hash::Sha2_512 => &lc::SHA512,
-            Hash::Sha3_224 => return Ok(Hasher(Inner::Sha3_224(sha3::Sha3_224::new()))),
-            Hash::Sha3_256 => &lc::SHA3_256,
-            Hash::Sha3_384 => &lc::SHA3_384,
-            Hash::Sha3_512 => &lc::SHA3_512,
-        };
-        Ok(Hasher(Inner::Lc(Box::new(lc::Context::new(algorithm)))))
+        Ok(Hasher(match algorithm(hash)? {
+            Some(algorithm) => Inner::Lc(Box::new(lc::Context::new(algorithm))),
+            None => Inner::Sha3_224(sha3::Sha3_224::new()),
+        }))
     }
 
     /// Adds bytes.
@@ -46,15 +37,37 @@ impl Hasher {
             Inner::Lc(context) => Digest::new(context.finish().as_ref()),
             Inner::Sha3_224(hasher) => Digest::new(&hasher.finalize()),
         };
-        made.ok_or_else(|| Fault::internal("a digest is longer than 64 bytes"))
+        made.ok_or_else(too_long)
     }
 }
 
 /// The digest of `data`.
 pub fn digest(hash: Hash, data: &[u8]) -> Result<Digest, Fault> {
-    let mut hasher = Hasher::new(hash)?;
-    hasher.update(data);
-    hasher.finish()
+    let made = match algorithm(hash)? {
+        Some(algorithm) => Digest::new(lc::digest(algorithm, data).as_ref()),
+        None => Digest::new(&sha3::Sha3_224::digest(data)),
+    };
+    made.ok_or_else(too_long)
+}
+
+/// How the main library makes digests by `hash`; `None` for SHA3-224, which it lacks.
+fn algorithm(hash: Hash) -> Result<Option<&'static lc::Algorithm>, Fault> {
+    Ok(Some(match hash {
+        Hash::None => return Err(Fault::invalid("no hash algorithm to make a digest with")),
+        Hash::Sha1 => &lc::SHA1_FOR_LEGACY_USE_ONLY,
+        Hash::Sha2_224 => &lc::SHA224,
+        Hash::Sha2_256 => &lc::SHA256,
+        Hash::Sha2_384 => &lc::SHA384,
+        Hash::Sha2_512 => &lc::SHA512,
+        Hash::Sha3_224 => return Ok(None),
+        Hash::Sha3_256 => &lc::SHA3_256,
+        Hash::Sha3_384 => &lc::SHA3_384,
+        Hash::Sha3_512 => &lc::SHA3_512,
+    }))
+}
+
+fn too_long() -> Fault {
+    Fault::internal("a digest is longer than 64 bytes")
 }
 
 #[cfg(test)]

@@ -21,6 +21,6 @@ pub use secret_key::SecretKey;
 pub use signature::{digest_info, ecdsa_der_from_raw, ecdsa_raw_from_der, max_pss_salt};
 pub use software::SoftwareKey;
 pub use spki::{
-    ec_spki, ed25519_spki, ml_dsa_oid, ml_dsa_spki, parse_spki, pem, rsa_parts, rsa_spki, subject_public_key,
+    ec_spki, ed25519_spki, ml_dsa_oid, ml_dsa_spki, parse_spki, pem, rsa_parts, rsa_spki, spki_kind, subject_public_key,
 };
 pub use verify::verify;

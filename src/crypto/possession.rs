@@ -28,7 +28,7 @@ pub fn is_private_half(key: &PublicKey, private: &[u8]) -> Result<bool, Fault> {
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => return Ok(false),
     };
     let public = subject_public_key(key)?;
-    let is_good = |signature: Vec<u8>| UnparsedPublicKey::new(algorithm, &public).verify(MESSAGE, &signature).is_ok();
+    let is_good = |signature: Vec<u8>| UnparsedPublicKey::new(algorithm, public).verify(MESSAGE, &signature).is_ok();
     Ok(signature.is_some_and(is_good))
 }
 

@@ -79,9 +79,15 @@ fn build(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> R
 
 /// A key from its DER. Refuses kinds Keyway does not know.
 pub fn parse_spki(der: &[u8]) -> Result<PublicKey, Fault> {
-    let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(malformed)?;
+    let kind = spki_kind(AnyRef::from_der(der).map_err(malformed)?)?;
+    Ok(PublicKey { kind, spki: Bytes::copy_from_slice(der) })
+}
+
+/// The kind of the key in a SubjectPublicKeyInfo. Refuses those Keyway does not know.
+pub fn spki_kind(spki: AnyRef<'_>) -> Result<KeyKind, Fault> {
+    let spki = spki.decode_as::<SubjectPublicKeyInfoRef<'_>>().map_err(malformed)?;
     let key = spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))?;
-    let kind = match spki.algorithm.oid {
+    Ok(match spki.algorithm.oid {
         RSA_ENCRYPTION => {
             let rsa = RsaPublicKey::from_der(key).map_err(malformed)?;
             let leading = rsa.modulus.as_bytes().first().map_or(0, |byte| byte.leading_zeros());
@@ -105,21 +111,18 @@ pub fn parse_spki(der: &[u8]) -> Result<PublicKey, Fault> {
             let unknown = || Fault::invalid(format!("public key algorithm {other} is not supported"));
             KeyKind::MlDsa(known.ok_or_else(unknown)?)
         }
-    };
-    Ok(PublicKey { kind, spki: Bytes::copy_from_slice(der) })
+    })
 }
 
 /// The key's own bytes: what is in the BIT STRING of its SubjectPublicKeyInfo.
-pub fn subject_public_key(key: &PublicKey) -> Result<Vec<u8>, Fault> {
+pub fn subject_public_key(key: &PublicKey) -> Result<&[u8], Fault> {
     let spki = SubjectPublicKeyInfoRef::from_der(&key.spki).map_err(malformed)?;
-    let bytes = spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))?;
-    Ok(bytes.to_vec())
+    spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))
 }
 
 /// The modulus and exponent of an RSA key, big-endian without leading zeros.
 pub fn rsa_parts(key: &PublicKey) -> Result<(Vec<u8>, Vec<u8>), Fault> {
-    let bytes = subject_public_key(key)?;
-    let rsa = RsaPublicKey::from_der(&bytes).map_err(malformed)?;
+    let rsa = RsaPublicKey::from_der(subject_public_key(key)?).map_err(malformed)?;
     Ok((rsa.modulus.as_bytes().to_vec(), rsa.exponent.as_bytes().to_vec()))
 }
 

@@ -14,13 +14,13 @@ use tokio::sync::watch;
 
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
-use crate::dispatch::{Dispatch, Door, Engines};
+use crate::dispatch::{Dispatch, Door, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
 use crate::front::Front;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{Class, Fault, Namespace, Secret};
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::{LeaseCall, Leases, Load, Removal, System};
@@ -80,6 +80,7 @@ impl Daemon {
         let keys = ManagedKeys::new(store.clone(), supervisor.clone());
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
         let namespaces = Namespaces::new(store.clone(), &configured);
+        let quotas = Quotas::new(store.clone(), namespaces.clone());
         let identity = Identity::new(store.clone());
         let services = Services {
             store: store.clone(),
@@ -91,7 +92,7 @@ impl Daemon {
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services));
-        let load = loader(&namespaces, &identity, &keys, &supervisor);
+        let load = loader(&namespaces, &quotas, &identity, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
         }
@@ -106,6 +107,7 @@ impl Daemon {
         let system = Arc::new(System {
             store: store.clone(),
             namespaces: namespaces.clone(),
+            quotas: quotas.clone(),
             identity: identity.clone(),
             keys,
             engines: engines::types(),
@@ -116,8 +118,8 @@ impl Daemon {
             started,
             configuration: Arc::clone(&configuration),
         });
-        let dispatch =
-            Arc::new(Dispatch::new(system, namespaces, identity, engines, telemetry.clone(), &config.limits));
+        let tenants = Tenants { namespaces, quotas, identity };
+        let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
         // Before that nobody logs in to anything, and there is nothing to wait for.
         if store.is_initialized() {
             supervisor.settle(SETTLE_MAX).await;
@@ -229,11 +231,18 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
     }
 }
 
-fn loader(namespaces: &Namespaces, identity: &Identity, keys: &ManagedKeys, supervisor: &Supervisor) -> Load {
-    let (namespaces, identity) = (namespaces.clone(), identity.clone());
+fn loader(
+    namespaces: &Namespaces,
+    quotas: &Quotas,
+    identity: &Identity,
+    keys: &ManagedKeys,
+    supervisor: &Supervisor,
+) -> Load {
+    let (namespaces, quotas, identity) = (namespaces.clone(), quotas.clone(), identity.clone());
     let (keys, supervisor) = (keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
+        quotas.load()?;
         identity.load()?;
         supervisor.bring_up_pools();
         keys.load(&namespaces.all())

@@ -1,4 +1,4 @@
-//! Admit, authorize, run, observe: what happens to every operation, whichever wire it came by.
+//! Admit, authorize, hold to quotas, run, observe: what happens to every operation, whichever wire it came by.
 //!
 //! This room must not know: any wire, or what an engine does.
 
@@ -17,7 +17,7 @@ use crate::model::{
     Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,
     TokenId, Wire,
 };
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespaces, Permit, QuotaKind, Quotas};
 use crate::system::{self, System};
 use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
 
@@ -42,10 +42,21 @@ pub trait Door: Send + Sync + 'static {
     fn run(self: Arc<Self>, operation: Operation) -> Answer;
 }
 
+/// Who there is, and what each may ask, and how much.
+pub struct Tenants {
+    /// The namespaces and their mounts.
+    pub namespaces: Namespaces,
+    /// How much may be asked below them.
+    pub quotas: Quotas,
+    /// The tokens.
+    pub identity: Identity,
+}
+
 /// The daemon's door.
 pub struct Dispatch {
     system: Arc<System>,
     namespaces: Namespaces,
+    quotas: Quotas,
     identity: Identity,
     engines: Arc<Engines>,
     telemetry: Telemetry,
@@ -57,14 +68,14 @@ impl Dispatch {
     /// A dispatch over these rooms.
     pub fn new(
         system: Arc<System>,
-        namespaces: Namespaces,
-        identity: Identity,
+        tenants: Tenants,
         engines: Arc<Engines>,
         telemetry: Telemetry,
         limits: &Limits,
     ) -> Dispatch {
         let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
-        Dispatch { system, namespaces, identity, engines, telemetry, deadline, deadline_max }
+        let Tenants { namespaces, quotas, identity } = tenants;
+        Dispatch { system, namespaces, quotas, identity, engines, telemetry, deadline, deadline_max }
     }
 
     /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the
@@ -122,6 +133,8 @@ impl Dispatch {
 
     /// Runs it to its end, or to its deadline's.
     async fn run_out(&self, operation: Operation) -> Result<Outcome, Fault> {
+        // Held until the answer is there.
+        let _permit = self.within_quotas(&operation)?;
         let deadline = operation.deadline.instant();
         match tokio::time::timeout_at(deadline.into(), self.start(operation)?).await {
             Ok(result) => result,
@@ -146,6 +159,27 @@ impl Dispatch {
     fn authorize(&self, operation: &Operation) -> Result<(), Fault> {
         let judged = self.judge(operation);
         judged.inspect_err(|_| self.telemetry.token_refused())
+    }
+
+    /// Refuses what its quotas do not let through. Judged of those who may ask, so that nobody else takes their places.
+    fn within_quotas(&self, operation: &Operation) -> Result<Permit, Fault> {
+        if self.quotas.is_empty() || self.is_unlimited(operation) {
+            return Ok(Permit::default());
+        }
+        let judged = self.quotas.admit(&operation.namespace, &operation.path(), operation.arrived);
+        judged.map_err(|(kind, fault)| {
+            self.telemetry.quota_refused(kind == QuotaKind::RateLimit);
+            fault
+        })
+    }
+
+    fn is_unlimited(&self, operation: &Operation) -> bool {
+        let Body::Request(request) = &operation.body else { return false };
+        if System::owns(&request.path) {
+            return System::is_unlimited(request);
+        }
+        let Some((mount, rest)) = self.namespaces.route(&operation.namespace, &request.path) else { return false };
+        self.engines.get(&mount).is_ok_and(|engine| engine.is_unlimited(request.verb, rest))
     }
 
     fn is_public(&self, operation: &Operation) -> bool {

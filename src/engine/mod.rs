@@ -91,6 +91,11 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Whether this path is answered whatever quotas say (`crl`, `revoke`).
+    fn is_unlimited(&self, _verb: Verb, _path: &str) -> bool {
+        false
+    }
+
     /// The hot operation sign.
     fn sign(self: Arc<Self>, _call: Call, _request: SignRequest) -> Answer {
         unsupported("sign")

@@ -74,6 +74,12 @@ pub(super) fn needs_sudo<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
         .any(|endpoint| endpoint.needs_sudo && endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
 }
 
+/// Whether a path is answered whatever quotas say.
+pub(super) fn is_unlimited<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
+    let mut fitting = table.iter().map(|row| &row.endpoint).filter(|endpoint| endpoint.verb == verb);
+    fitting.any(|endpoint| endpoint.is_unlimited() && open_parts(endpoint.pattern, path).is_some())
+}
+
 /// The parts of `path` that `pattern` leaves open, if they fit.
 fn open_parts<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
     if let Some((before, _)) = pattern.split_once('*') {

@@ -16,6 +16,8 @@ pub struct Endpoint {
     pub is_public: bool,
     /// Whether policies must grant `sudo` for it, too.
     pub needs_sudo: bool,
+    /// Let through whatever quotas say: what must go on when everything else is held back.
+    pub is_exempt: bool,
     /// What the request may say beside its path, in groups that several endpoints share.
     pub fields: &'static [&'static [Field]],
     /// Whether a write may make what is not there.
@@ -65,6 +67,8 @@ pub enum FieldKind {
     Boolean,
     /// A whole number.
     Integer,
+    /// A number.
+    Number,
     /// Seconds, or text like `72h`.
     Duration,
     /// A list of strings, or text with commas.
@@ -133,6 +137,7 @@ impl Endpoint {
             about,
             is_public: false,
             needs_sudo: false,
+            is_exempt: false,
             fields: &[],
             creates: false,
             sent: None,
@@ -150,6 +155,17 @@ impl Endpoint {
     pub const fn sudo(mut self) -> Endpoint {
         self.needs_sudo = true;
         self
+    }
+
+    /// This, which no quota holds back.
+    pub const fn unlimited(mut self) -> Endpoint {
+        self.is_exempt = true;
+        self
+    }
+
+    /// Whether no quota holds it back: nor is anything that is answered without a token.
+    pub const fn is_unlimited(&self) -> bool {
+        self.is_exempt || self.is_public
     }
 
     /// This, of requests that may say these fields beside their path.
@@ -212,6 +228,11 @@ impl Field {
     /// One that holds a whole number.
     pub const fn integer(name: &'static str, about: &'static str) -> Field {
         Field::new(name, FieldKind::Integer, about)
+    }
+
+    /// One that holds a number.
+    pub const fn number(name: &'static str, about: &'static str) -> Field {
+        Field::new(name, FieldKind::Number, about)
     }
 
     /// One that holds a span of time.

@@ -14,6 +14,7 @@ pub(crate) enum Read {
     Text,
     Boolean,
     Integer,
+    Number,
     List,
     Duration,
     Object,
@@ -109,6 +110,17 @@ impl<'d> Fields<'d> {
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => text.trim().parse().map(Some).map_err(|_| expected(name, "a whole number")),
             Some(_) => Err(expected(name, "a whole number")),
+        }
+    }
+
+    /// A number. The empty string means none.
+    pub fn number(&mut self, name: &'static str) -> Result<Option<f64>, Fault> {
+        match self.get(name, Read::Number) {
+            None => Ok(None),
+            Some(Value::Number(number)) => number.as_f64().map(Some).ok_or_else(|| expected(name, "a number")),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => text.trim().parse().map(Some).map_err(|_| expected(name, "a number")),
+            Some(_) => Err(expected(name, "a number")),
         }
     }
 

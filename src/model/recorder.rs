@@ -128,6 +128,7 @@ fn fits(kind: &FieldKind, how: Read) -> bool {
         Read::Text => matches!(kind, FieldKind::Text),
         Read::Boolean => matches!(kind, FieldKind::Boolean),
         Read::Integer => matches!(kind, FieldKind::Integer),
+        Read::Number => matches!(kind, FieldKind::Number),
         Read::List => matches!(kind, FieldKind::List),
         Read::Duration => matches!(kind, FieldKind::Duration),
         Read::Object => matches!(kind, FieldKind::Map | FieldKind::Object(_)),

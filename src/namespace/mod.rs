@@ -1,11 +1,13 @@
-//! The tree of namespaces and, in each, the table of mounts: which engine is enabled at which path.
+//! The tree of namespaces and, in each, the table of mounts: which engine is enabled at which path. And the quotas on them.
 //!
 //! Requests read an immutable snapshot; changes are written to the store first. The root namespace always exists, the
 //! others are those of the configuration. This room must not know what an engine does.
 
 mod mounts;
+mod quotas;
 mod record;
 mod removal;
 mod tree;
 
 pub use mounts::{Namespaces, NewMount, Tune};
+pub use quotas::{Allowance, Permit, Quota, QuotaKind, Quotas};

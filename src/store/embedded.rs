@@ -100,18 +100,19 @@ impl Physical for Embedded {
             return Ok(());
         }
         // Where to go on if the file has to be opened again in the midst.
-        let mut seen: Option<Vec<u8>> = None;
+        let mut seen: Vec<u8> = Vec::new();
         self.shared.attempt(&mut |database| {
             let table = database.begin_read()?.open_table(ENTRIES)?;
             for entry in table.range::<&[u8]>(from..until)? {
                 let (key, value) = entry?;
-                if seen.as_deref().is_some_and(|seen| key.value() <= seen) {
+                if key.value() <= &*seen && !seen.is_empty() {
                     continue;
                 }
                 if visit(key.value(), value.value()).is_break() {
                     break;
                 }
-                seen = Some(key.value().to_vec());
+                seen.clear();
+                seen.extend_from_slice(key.value());
             }
             Ok(())
         })

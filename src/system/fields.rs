@@ -8,7 +8,7 @@ use crate::model::FieldDefault::{Boolean, Number, Text};
 pub(super) const PARTS: &[Field] = &[
     Field::text("path", "Where an engine is mounted."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
-    Field::text("name", "The name of a managed key, or of a policy."),
+    Field::text("name", "The name of a managed key, a policy or a quota."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
     Field::text("url_lease_id", "A lease's id."),
     Field::text("role_name", "The name of a role of tokens."),
@@ -30,6 +30,24 @@ pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required
 /// Which lease.
 pub(super) const LEASE: &[Field] =
     &[Field::text("lease_id", "The lease's id, as it was answered, where the path does not say it.")];
+
+/// What every quota says.
+pub(super) const QUOTA: &[Field] = &[
+    Field::text("path", "The namespace, mount or path below a mount it lies on; empty for the whole namespace."),
+    Field::boolean("inheritable", "Whether one on a namespace counts what is asked of those below it too."),
+    Field::text("type", "Its kind, as the path says it.").one_of(&["rate-limit", "concurrency"]),
+];
+
+/// A bound of the requests in a time.
+pub(super) const RATE: &[Field] = &[
+    Field::number("rate", "Requests in each interval; above 0."),
+    Field::duration("interval", "The interval.").or(Number(1)),
+    Field::duration("block_interval", "How long all are refused after one was.").or(Number(0)),
+    Field::text("group_by", "Whose requests count together: everybody's.").one_of(&["none"]).or(Text("none")),
+];
+
+/// A bound of the requests at once.
+pub(super) const AT_ONCE: &[Field] = &[Field::integer("requests", "Requests under way at once; above 0.")];
 
 /// How a client wants to be told of the daemon's state.
 pub(super) const HEALTH: &[Field] = &[

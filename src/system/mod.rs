@@ -11,6 +11,7 @@ mod namespaces;
 mod openapi;
 mod paths;
 mod policies;
+mod quotas;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -29,7 +30,7 @@ use crate::model::{
     Caller, ConfigurationStatus, Data, Deadline, EngineType, Fault, LeaseRequest, Mount, Namespace, Outcome, Request,
     Response, Secret, Verb,
 };
-use crate::namespace::Namespaces;
+use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Write};
 
 use paths::{Deed, Found, Row, find};
@@ -68,6 +69,8 @@ pub struct System {
     pub store: Store,
     /// The mount tables.
     pub namespaces: Namespaces,
+    /// The quotas.
+    pub quotas: Quotas,
     /// The tokens.
     pub identity: Identity,
     /// The managed keys.
@@ -131,6 +134,11 @@ impl System {
         }
     }
 
+    /// Whether the request is let through whatever the quotas say.
+    pub fn is_unlimited(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())
+    }
+
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
@@ -183,6 +191,10 @@ impl System {
             Deed::ReadCapabilities => self.capabilities(&call, data),
             Deed::ReadOwnCapabilities => self.own_capabilities(&call, data),
             Deed::ReadGrants => self.grants(&call),
+            Deed::ListQuotas(kind) => self.list_quotas(&call, kind),
+            Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
+            Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,
+            Deed::DeleteQuota(kind) => self.delete_quota(&call, kind, name(0)).await,
             deed => self.answer_on_tokens(deed, &call, name(0), data).await,
         }
     }

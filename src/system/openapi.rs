@@ -311,6 +311,7 @@ fn schema(field: &Field) -> Value {
         FieldKind::Text => json!({ "type": "string" }),
         FieldKind::Boolean => json!({ "type": "boolean" }),
         FieldKind::Integer => json!({ "type": "integer" }),
+        FieldKind::Number => json!({ "type": "number" }),
         FieldKind::Duration => json!({ "type": "integer", "format": "seconds" }),
         FieldKind::List => json!({ "type": "array", "items": { "type": "string" } }),
         FieldKind::Map => json!({ "type": "object", "format": "map" }),

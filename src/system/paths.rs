@@ -4,6 +4,7 @@ use super::{fields, token_fields};
 use crate::managed_keys;
 use crate::model::endpoint::{delete, list, read, write};
 use crate::model::{Endpoint, Verb};
+use crate::namespace::QuotaKind::{self, Concurrency, RateLimit};
 
 /// What a request on one of the system's paths asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(super) enum Deed {
     ReadCapabilities,
     ReadOwnCapabilities,
     ReadGrants,
+    ListQuotas(QuotaKind),
+    ReadQuota(QuotaKind),
+    WriteQuota(QuotaKind),
+    DeleteQuota(QuotaKind),
     LookupSelf,
     LookupToken,
     LookupAccessor,
@@ -139,12 +144,20 @@ const TABLE: &[Row] = &[
         write("sys/leases/renew/*url_lease_id", "Refused: no certificate is renewed.").takes(&[fields::LEASE]),
         Deed::RenewLease,
     ),
-    row(write("sys/leases/revoke", "Revokes a lease and its certificate.").takes(&[fields::LEASE]), Deed::RevokeLease),
     row(
-        write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate.").takes(&[fields::LEASE]),
+        write("sys/leases/revoke", "Revokes a lease and its certificate.").takes(&[fields::LEASE]).unlimited(),
         Deed::RevokeLease,
     ),
-    row(write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path.").sudo(), Deed::RevokeLeases),
+    row(
+        write("sys/leases/revoke/*url_lease_id", "Revokes a lease and its certificate.")
+            .takes(&[fields::LEASE])
+            .unlimited(),
+        Deed::RevokeLease,
+    ),
+    row(
+        write("sys/leases/revoke-prefix/*prefix", "Revokes all leases below a path.").sudo().unlimited(),
+        Deed::RevokeLeases,
+    ),
     row(list("sys/policies/acl", "Lists the policies."), Deed::ListPolicies),
     row(read("sys/policies/acl/*name", "Reads a policy."), Deed::ReadPolicy),
     row(write("sys/policies/acl/*name", "Writes a policy.").takes(&[fields::POLICY]), Deed::WritePolicy),
@@ -161,6 +174,35 @@ const TABLE: &[Row] = &[
     row(
         write("sys/capabilities-self", "What the caller may do at paths.").takes(&[fields::PATHS]),
         Deed::ReadOwnCapabilities,
+    ),
+    row(list("sys/quotas/rate-limit", "Lists the rate limits.").unlimited(), Deed::ListQuotas(RateLimit)),
+    row(read("sys/quotas/rate-limit/:name", "Reads a rate limit.").unlimited(), Deed::ReadQuota(RateLimit)),
+    row(
+        write("sys/quotas/rate-limit/:name", "Bounds the requests in a time below a path.")
+            .creating()
+            .unlimited()
+            .takes(&[fields::QUOTA, fields::RATE]),
+        Deed::WriteQuota(RateLimit),
+    ),
+    row(delete("sys/quotas/rate-limit/:name", "Removes a rate limit.").unlimited(), Deed::DeleteQuota(RateLimit)),
+    row(
+        list("sys/quotas/concurrency", "Lists the bounds of requests at once.").unlimited(),
+        Deed::ListQuotas(Concurrency),
+    ),
+    row(
+        read("sys/quotas/concurrency/:name", "Reads a bound of requests at once.").unlimited(),
+        Deed::ReadQuota(Concurrency),
+    ),
+    row(
+        write("sys/quotas/concurrency/:name", "Bounds the requests at once below a path.")
+            .creating()
+            .unlimited()
+            .takes(&[fields::QUOTA, fields::AT_ONCE]),
+        Deed::WriteQuota(Concurrency),
+    ),
+    row(
+        delete("sys/quotas/concurrency/:name", "Removes a bound of requests at once.").unlimited(),
+        Deed::DeleteQuota(Concurrency),
     ),
     row(read("auth/token/lookup-self", "What is known of the caller's token."), Deed::LookupSelf),
     row(

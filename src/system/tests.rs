@@ -53,6 +53,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
+    let quotas = Quotas::new(store.clone(), namespaces.clone());
     let identity = Identity::new(store.clone());
     let keys = ManagedKeys::new(store.clone(), supervisor);
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
@@ -60,6 +61,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     Arc::new(System {
         store,
         namespaces,
+        quotas,
         identity,
         keys,
         engines: vec![openapi::engine("pki"), openapi::engine("transit")],

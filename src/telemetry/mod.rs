@@ -50,6 +50,7 @@ struct Inner {
     tidies: [Counter; TidyLabel::ALL.len()],
     tidied: [Counter; 2],
     tokens_refused: Counter,
+    quota_refused: [Counter; 2],
     connections: [Gauge; 2],
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
@@ -76,6 +77,8 @@ impl Telemetry {
             tidies: TidyLabel::ALL.map(|label| counter(&recorder, list::TIDIES, &[("result", label.label())])),
             tidied: [list::CERTIFICATES_TIDIED, list::REVOCATIONS_TIDIED].map(|name| counter(&recorder, name, &[])),
             tokens_refused: counter(&recorder, list::TOKENS_REFUSED, &[]),
+            quota_refused: ["rate-limit", "concurrency"]
+                .map(|kind| counter(&recorder, list::QUOTA_REFUSED, &[("kind", kind)])),
             connections: WIRES.map(|wire| gauge(&recorder, list::CONNECTIONS, &[("wire", wire.label())])),
             connections_refused: Refusal::ALL
                 .map(|reason| counter(&recorder, list::CONNECTIONS_REFUSED, &[("reason", reason.label())])),
@@ -165,6 +168,12 @@ impl Telemetry {
     /// A request came without a good token.
     pub fn token_refused(&self) {
         self.0.tokens_refused.increment(1);
+    }
+
+    /// A quota refused a request: a rate limit, or a bound of requests at once.
+    pub fn quota_refused(&self, by_rate: bool) {
+        let [rate_limit, concurrency] = &self.0.quota_refused;
+        if by_rate { rate_limit } else { concurrency }.increment(1);
     }
 
     /// A connection was accepted.

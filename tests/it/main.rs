@@ -36,6 +36,7 @@ mod policies;
 mod pools;
 mod post_quantum;
 mod python;
+mod quotas;
 mod reload;
 mod rig;
 mod signing;

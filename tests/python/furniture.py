@@ -37,13 +37,13 @@ class Client:
         self.session.headers["X-Vault-Token"] = token
         self.session.headers["Keyway-Deadline-Ms"] = str(TIMEOUT * 1000)
 
-    def ask(self, method, path, **data):
+    def ask(self, method, path, /, **data):
         where = {"params": data} if method == "GET" else {"json": data}
         answer = self.session.request(method, f"{BASE}/v1/{path}", timeout=TIMEOUT, **where)
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else {"data": None}
 
-    def write(self, path, **data):
+    def write(self, path, /, **data):
         return self.ask("POST", path, **data)["data"]
 
 
@@ -182,6 +182,10 @@ def furnish(client, library, label):
         "sys-write-polic": {"name": ["new"], "policy": [POLICY]},
         "sys-delete-polic": {"name": ["old"]},
         "sys-write-capabilities": {"token": [client.session.headers["X-Vault-Token"]], "paths": [["sys/mounts"]]},
+        "sys-read-quotas": {"name": ["slow"]},
+        "sys-write-quotas-rate-limit": {"name": ["slow"], "path": ["transit/sign/old"], "rate": [1000], "type": ["rate-limit"], "group_by": ["none"]},
+        "sys-write-quotas-concurrency": {"name": ["slow"], "path": ["transit/sign/old"], "requests": [1000], "type": ["concurrency"]},
+        "sys-delete-quotas": {"name": ["gone"]},
         "sys-list-leases-lookup": {"prefix": ["pki", lease.rsplit("/", 1)[0]]},
         "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
         "sys-write-leases-lookup": {"lease_id": [lease]},
@@ -218,4 +222,6 @@ def furnish(client, library, label):
         "transit-write-sign": {"name": ["doc"], "input": [message]},
         "transit-write-verify": {"name": ["doc"], "input": [message], "signature": [signature]},
     }
+    client.write("sys/quotas/rate-limit/slow", path="transit/sign/old", rate=1000)
+    client.write("sys/quotas/concurrency/slow", path="transit/sign/old", requests=1000)
     return everywhere, of

@@ -67,6 +67,8 @@ LAST = [
     "pki-delete-key",
     "pki-delete-issuer",
     "pki-delete-root",
+    "sys-write-quotas-rate-limit",
+    "sys-write-quotas-concurrency",
     "sys-delete-managed-keys",
     "sys-write-mounts-tune",
     "sys-delete-mounts",

@@ -118,7 +118,7 @@ fn ocsp_names(x509: &X509, key: &PublicKey) -> Result<Vec<Vec<u8>>, Fault> {
     let key = crypto::subject_public_key(key)?;
     let hashes = [Hash::Sha1, Hash::Sha2_256, Hash::Sha2_384, Hash::Sha2_512];
     let named = hashes.into_iter().map(|hash| {
-        let (name, key) = (crypto::digest(hash, &x509.subject)?, crypto::digest(hash, &key)?);
+        let (name, key) = (crypto::digest(hash, &x509.subject)?, crypto::digest(hash, key)?);
         Ok([name.as_bytes(), key.as_bytes()].concat())
     });
     named.collect()

@@ -2,10 +2,9 @@
 //! left out or done in another order.
 
 use bytes::Bytes;
-use x509_cert::certificate::Version;
 
 use super::algorithm::SignatureAlgorithm;
-use super::asn1::{bit_string, encode, explicit, sequence};
+use super::asn1::{bit_string, sequence};
 use super::extensions;
 use super::intents::{Intent, Intents, Recorded};
 use super::lint::{self, Rules};
@@ -16,6 +15,9 @@ use super::validity::Validity;
 use super::{lease, validity};
 use crate::model::{Fault, Lease, PublicKey, Terms};
 use crate::store::{Store, Write};
+
+/// `[0] EXPLICIT` INTEGER 2 (RFC 5280, 4.1.2.1).
+const VERSION_3: [u8; 5] = [0xA0, 3, 2, 1, 2];
 
 /// The parts of a certificate, each checked and encoded already.
 pub(super) struct Parts<'a> {
@@ -73,10 +75,10 @@ pub(super) struct Issued {
 impl Prepared {
     /// Encodes the TBSCertificate (RFC 5280, 4.1), once, and holds it to its rules.
     pub(super) fn new(parts: &Parts<'_>) -> Result<Prepared, Fault> {
-        let serial = Serial::random()?;
+        let serial = Serial::new()?;
         let identifier = parts.algorithm.identifier()?;
         let tbs = sequence(&[
-            &explicit(0, &[&encode(&Version::V3)?])?,
+            &VERSION_3,
             &serial.der(),
             &identifier,
             parts.issuer,

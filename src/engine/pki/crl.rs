@@ -12,7 +12,7 @@ use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, explicit, extension, sequence};
 use super::ca_certificate::SignerId;
 use super::certificate::wrong_signature;
-use super::crls::SignerCrl;
+use super::crls::{SignerCrl, Whole};
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::revoked::{Covered, Entries};
@@ -192,6 +192,7 @@ impl Pki {
     /// Makes the next CRLs of a signer: a complete one if one is wanted, and a delta CRL where there are such. One at a time:
     /// see `rebuild`.
     pub(super) async fn make_crls(&self, call: &Call, signer: &SignerId, own: &SignerCrl) -> Result<(), Fault> {
+        let whole = self.crls.whole_by(Deadline::after(BUILD_TIME)).await?;
         let config = self.crl_config.load_full();
         if config.disable {
             return Err(Fault::invalid("this mount makes no CRLs: disable is set in config/crl"));
@@ -201,7 +202,7 @@ impl Pki {
         let issuer = authority.crl_issuer(signer).ok_or_else(gone)?;
         let base = own.crl.load().as_ref().map(|crl| crl.number);
         if own.wants_complete.swap(false, Ordering::Relaxed) || base.is_none() {
-            let made = self.make_crl(call, issuer, own, Scope::Complete, config.expiry.seconds).await;
+            let made = self.make_crl(call, issuer, (own, whole), Scope::Complete, config.expiry.seconds).await;
             // Who comes next wants it no less.
             made.inspect_err(|_| own.wants_complete.store(true, Ordering::Relaxed))?;
         }
@@ -209,7 +210,7 @@ impl Pki {
         if let Some(base) = base.filter(|_| config.enable_delta) {
             let lifetime = (DELTA_INTERVALS * config.delta_rebuild_interval.seconds).max(DELTA_LIFETIME_MIN);
             let lifetime = lifetime.min(config.expiry.seconds);
-            self.make_crl(call, issuer, own, Scope::Since(base), lifetime).await?;
+            self.make_crl(call, issuer, (own, whole), Scope::Since(base), lifetime).await?;
         }
         Ok(())
     }
@@ -219,7 +220,7 @@ impl Pki {
         &self,
         call: &Call,
         issuer: &Arc<Issuer>,
-        own: &SignerCrl,
+        (own, whole): (&SignerCrl, Whole),
         scope: Scope,
         lifetime: u64,
     ) -> Result<(), Fault> {
@@ -227,8 +228,8 @@ impl Pki {
         let (issuer, key) = (signatory.issuer, signatory.key);
         let algorithm = crl_algorithm(&issuer, &key)?;
         let (entries, kind, record_key) = match scope {
-            Scope::Complete => (own.revoked.lock().entries(), COMPLETE, self.records.crl(issuer.signer())),
-            Scope::Since(_) => (own.revoked.lock().entries_since()?, DELTA, self.records.delta_crl(issuer.signer())),
+            Scope::Complete => (own.revoked(whole).entries(), COMPLETE, self.records.crl(issuer.signer())),
+            Scope::Since(_) => (own.revoked(whole).entries_since()?, DELTA, self.records.delta_crl(issuer.signer())),
         };
         let covered = entries.covered();
         let is_large = entries.count > ENTRIES_INLINE;
@@ -247,7 +248,7 @@ impl Pki {
         match scope {
             Scope::Complete => {
                 own.crl.store(Some(Arc::new(crl)));
-                own.revoked.lock().covered(&covered);
+                own.revoked(whole).covered(&covered);
             }
             Scope::Since(_) => own.delta.store(Some(Arc::new(crl))),
         }

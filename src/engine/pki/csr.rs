@@ -146,7 +146,7 @@ fn requested_extensions(attributes: &Attributes) -> Result<Vec<Extension>, Fault
     let mut found: Vec<Extension> = Vec::new();
     for attribute in attributes.iter().filter(|attribute| attribute.oid == ID_EXTENSION_REQ) {
         for value in attribute.values.iter() {
-            for extension in Vec::<Extension>::from_der(&encode(value)?).map_err(malformed)? {
+            for extension in value.decode_as::<Vec<Extension>>().map_err(malformed)? {
                 if found.iter().any(|known| known.extn_id == extension.extn_id) {
                     let twice = extension.extn_id;
                     return Err(Fault::invalid(format!(

@@ -24,7 +24,7 @@ pub(super) type KeyIdentifier = [u8; 20];
 
 /// The identifier of a key.
 pub(super) fn key_identifier(key: &PublicKey) -> Result<KeyIdentifier, Fault> {
-    let digest = crypto::digest(Hash::Sha1, &crypto::subject_public_key(key)?)?;
+    let digest = crypto::digest(Hash::Sha1, crypto::subject_public_key(key)?)?;
     KeyIdentifier::try_from(digest.as_bytes()).map_err(|_| Fault::internal("a SHA-1 digest is not 20 bytes long"))
 }
 

@@ -143,7 +143,7 @@ impl Pki {
             }
             text => {
                 let (serial, der) = self.stored(text)?;
-                let time = self.crls.time(&serial).unwrap_or(0);
+                let time = self.crls.time(&serial)?.unwrap_or(0);
                 let x509 = X509::parse(&der, "the stored certificate");
                 let issuer = x509.ok().and_then(|x509| authority.issuer_by_names(&x509));
                 let issuer = issuer.map_or("", |issuer| issuer.id());

@@ -1,9 +1,10 @@
 //! Intents: before a certificate is signed, its serial number is durable. So whatever a key of this mount ever signed is
 //! known, also where the daemon was killed between the signature and its record.
 //!
-//! Those who issue at the same time share one record. When the last of them is done it is of no more use, and goes with the
-//! commit of the next one: a commit of its own would cost more than what it removes. At a start, what is left is looked at: a
-//! certificate that is not stored was under way at a crash, may have been signed, and nobody was answered with it.
+//! Those who come in one turn of a thread share a record; it does not wait for the one before it, which would cost them a wait
+//! for the disk more. When the last of them is done it is of no more use, and goes with the commit of the next one: a commit of
+//! its own would cost more than what it removes. At a start, what is left is looked at: a certificate that is not stored was
+//! under way at a crash, may have been signed, and nobody was answered with it.
 
 use std::sync::Arc;
 
@@ -65,17 +66,16 @@ pub(super) struct Intents(Arc<Inner>);
 struct Inner {
     store: Store,
     records: Records,
-    state: Mutex<State>,
+    next: Mutex<Gathered>,
     /// Records that are of no more use.
     finished: Mutex<Vec<RecordKey>>,
 }
 
+/// The next record. Whoever is its first sees to it that it is written.
 #[derive(Default)]
-struct State {
+struct Gathered {
     intents: Vec<Intent>,
     waiting: Vec<oneshot::Sender<Result<Recorded, Fault>>>,
-    /// Whether somebody is writing: who comes meanwhile is in the next record.
-    is_running: bool,
 }
 
 /// That an intent is durable. When the last of a record is dropped, the record is of no more use.
@@ -96,21 +96,21 @@ impl Drop for Kept {
 impl Intents {
     pub(super) fn new(store: &Store, records: &Records) -> Intents {
         let (store, records) = (store.clone(), records.clone());
-        Intents(Arc::new(Inner { store, records, state: Mutex::default(), finished: Mutex::default() }))
+        Intents(Arc::new(Inner { store, records, next: Mutex::default(), finished: Mutex::default() }))
     }
 
     /// Makes intents durable, all of them in one record.
     pub(super) async fn record(&self, intents: impl IntoIterator<Item = Intent>) -> Result<Recorded, Fault> {
         let (sender, answer) = oneshot::channel();
-        let must_start = {
-            let mut state = self.0.state.lock();
-            state.intents.extend(intents);
-            state.waiting.push(sender);
-            !std::mem::replace(&mut state.is_running, true)
+        let is_first = {
+            let mut next = self.0.next.lock();
+            next.intents.extend(intents);
+            next.waiting.push(sender);
+            next.waiting.len() == 1
         };
-        if must_start {
-            // On its own, so that nobody else waits in vain when this asker leaves.
-            tokio::spawn(Arc::clone(&self.0).run());
+        if is_first {
+            // On its own, so that nobody else waits in vain when this asker leaves; and after those whose turn it is now.
+            tokio::spawn(Arc::clone(&self.0).write_next());
         }
         let stopping =
             |_| Fault::Unavailable { what: "the serial number was not recorded: the daemon is stopping".into() };
@@ -119,26 +119,19 @@ impl Intents {
 }
 
 impl Inner {
-    async fn run(self: Arc<Inner>) {
-        loop {
-            let (intents, waiting) = {
-                let mut state = self.state.lock();
-                if state.intents.is_empty() {
-                    state.is_running = false;
-                    return;
-                }
-                (std::mem::take(&mut state.intents), std::mem::take(&mut state.waiting))
-            };
-            let answer = self.write(intents).await;
-            for waiting in waiting {
-                // Whoever left does not listen.
-                let _ = waiting.send(answer.clone());
-            }
+    async fn write_next(self: Arc<Inner>) {
+        let Gathered { intents, waiting } = std::mem::take(&mut *self.next.lock());
+        let answer = self.write(intents).await;
+        for waiting in waiting {
+            // Whoever left does not listen.
+            let _ = waiting.send(answer.clone());
         }
     }
 
     async fn write(self: &Arc<Inner>, intents: Vec<Intent>) -> Result<Recorded, Fault> {
-        let key = self.records.intents(&uuid::Uuid::new_v4().to_string());
+        // Named by its first, which is no other's, and beside its neighbours.
+        let first = intents.first().ok_or_else(|| Fault::internal("no certificates are intended"))?;
+        let key = self.records.intents(&first.serial);
         let mut writes = vec![Write::create_record(key.clone(), &Batch { intents })?];
         let finished = std::mem::take(&mut *self.finished.lock());
         writes.extend(finished.iter().map(|key| Write::Delete { key: key.clone() }));
@@ -269,18 +262,18 @@ mod tests {
     async fn a_record_goes_once_the_last_that_shares_it_is_done() {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
-        let serials: Vec<Serial> = (0..40).map(|_| Serial::random().unwrap()).collect();
-        let recorded = serials.iter().map(|serial| intents.record([Intent::new(serial, "i", 9)]));
+        let record = || intents.record([Intent::new(&Serial::new().unwrap(), "i", 9)]);
+        let recorded = (0..40).map(|_| record());
         let mut recorded: Vec<Recorded> =
             futures_util::future::join_all(recorded).await.into_iter().collect::<Result<_, _>>().unwrap();
         let shared = count(&store, &records, "intents");
         assert!((1..=3).contains(&shared), "{shared} records of 40 who came together");
         let last = recorded.pop().unwrap();
         drop(recorded);
-        let _one = intents.record([Intent::new(&serials[0], "i", 9)]).await.unwrap();
+        let _one = record().await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "one that is held, and the new one");
         drop(last);
-        let _other = intents.record([Intent::new(&serials[1], "i", 9)]).await.unwrap();
+        let _other = record().await.unwrap();
         assert_eq!(count(&store, &records, "intents"), 2, "two that are held");
     }
 
@@ -288,7 +281,7 @@ mod tests {
     async fn what_a_crash_left_is_noted_unless_it_was_stored_after_all() {
         let (store, records) = place();
         let intents = Intents::new(&store, &records);
-        let [lost, kept] = [Serial::random().unwrap(), Serial::random().unwrap()];
+        let [lost, kept] = [Serial::new().unwrap(), Serial::new().unwrap()];
         let two = [&lost, &kept].map(|serial| Intent::new(serial, "i", 9));
         std::mem::forget(intents.record(two).await.unwrap());
         assert_eq!(count(&store, &records, "intents"), 1);

@@ -222,14 +222,14 @@ impl SignAnswer {
                 certificate = format!("{certificate}\n{above}");
             }
         }
-        let value = json!({
+        let answer = json!({
             "certificate": certificate,
             "issuing_ca": format.ca(&self.issuing_ca)?,
             "ca_chain": chain,
             "serial_number": issued.serial().to_string(),
             "expiration": issued.expiration(),
         });
-        let data = value.as_object().cloned().unwrap_or_default();
+        let Value::Object(data) = answer else { return Err(Fault::internal("an answer is no object")) };
         let Certified { lease, warnings, .. } = self.certified;
         Ok(match lease {
             Some(lease) => Response::Leased { data, warnings, lease },

@@ -27,8 +27,7 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// Fills the mount of this UUID with the likes of `certificate`, which `issuer` (both DER) signed. [`Fault::Internal`] if
-    /// its serial number begins with a zero byte: one in 128 does, and the next certificate will do.
+    /// Fills the mount of this UUID with the likes of `certificate`, which `issuer` (both DER) signed.
     pub fn new(
         store: Store,
         namespace: &Namespace,
@@ -51,16 +50,13 @@ impl Filling {
         })
     }
 
-    /// Adds those numbered `numbers` of `certificates` in all, with serial numbers in rising order, evenly spread: a store
-    /// takes them many times faster than in the order of chance. Of `certificates`, `revoked` are revoked, spread as evenly.
-    /// Blocks for the disk.
+    /// Adds those numbered `numbers` of `certificates` in all, as if one had been issued each millisecond until now. Of
+    /// `certificates`, `revoked` are revoked, spread evenly. Blocks for the disk.
     pub fn add(&self, numbers: std::ops::Range<u64>, certificates: u64, revoked: u64) -> Result<(), Fault> {
         let mut writes = Vec::new();
-        // The first 8 bytes; the first bit is that of a positive number, the second one keeps them all of one length.
-        const FIRST: u64 = 1 << 62;
-        let spacing = FIRST / (certificates + 1);
+        let begun = (validity::now() * 1000).saturating_sub(certificates);
         for number in numbers {
-            let serial = serial(FIRST + number * spacing)?;
+            let serial = Serial::at(begun + number)?;
             let mut value = self.certificate.clone();
             if let Some(place) = value.get_mut(self.serial.clone()).filter(|place| place.len() == serial.bytes().len())
             {
@@ -77,12 +73,4 @@ impl Filling {
         }
         self.store.commit_now(writes)
     }
-}
-
-/// One that begins so, and goes on by chance.
-fn serial(first: u64) -> Result<Serial, Fault> {
-    let chance = Serial::random()?;
-    let mut bytes = first.to_be_bytes().to_vec();
-    bytes.extend(chance.bytes().iter().rev().chain(&[0; SERIAL]).take(SERIAL - bytes.len()));
-    Serial::from_bytes(&bytes).ok_or_else(|| Fault::internal("a serial number is zero or too long"))
 }

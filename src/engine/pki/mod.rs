@@ -153,10 +153,13 @@ pub fn new(mount: &Mount, services: &Services) -> Result<Arc<dyn Engine>, Fault>
     let keys = KeySource::Managed(services.keys.clone());
     let (store, telemetry) = (services.store.clone(), services.telemetry.clone());
     let shared = (services.cpu.clone(), services.batches.of(&mount.namespace));
-    Ok(Pki::load(mount, keys, store, telemetry, shared, services.publish_dir.clone(), &services.limits)?)
+    let pki = Pki::load(mount, keys, store, telemetry, shared, services.publish_dir.clone(), &services.limits)?;
+    pki.crls.begin();
+    Ok(pki)
 }
 
 impl Pki {
+    /// All but the revocations, which are then to be read.
     fn load(
         mount: &Mount,
         keys: KeySource,
@@ -170,7 +173,7 @@ impl Pki {
         upgrade::run(mount, &keys, &store, &records)?;
         intents::settle(&store, &records, &mount.path)?;
         let authority = Authority::load(&store, &records)?;
-        let crls = Crls::load(&store, &records)?;
+        let crls = Crls::open(mount, &store, &records)?;
         let crl_config = store.read::<CrlConfig>(&records.crl_config())?.unwrap_or_default();
         let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
         let auto_tidy = store.read::<AutoTidy>(&records.auto_tidy())?.unwrap_or_default();
@@ -241,6 +244,10 @@ impl Engine for Pki {
         table::needs_sudo(paths::TABLE, verb, path)
     }
 
+    fn is_unlimited(&self, verb: Verb, path: &str) -> bool {
+        table::is_unlimited(paths::TABLE, verb, path)
+    }
+
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {
         Box::pin(async move {
             let fields = SignFields::parse(&request.data, None, &sign::ELSEWHERE)?;
@@ -265,13 +272,14 @@ impl Engine for Pki {
             self.keep_counts(&call);
             let begun = self.tidy_if_due(&call).await;
             let dropped = self.drop_ended_leases().await;
-            self.rebuild_due_crls(&call).await.and(begun).and(dropped)?;
+            self.keep_crls(&call).await.and(begun).and(dropped)?;
             Ok(Response::Empty.into())
         })
     }
 
     fn stop(&self) {
         self.tidy.stop();
+        self.crls.stop();
     }
 
     fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {

@@ -114,11 +114,12 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         list("certs/revoked", "Lists the serial numbers of revoked certificates.").takes(&[fields::PAGE]),
         |pki, _, target| answer(async move { pki.list_revoked(&target.data).await }),
     ),
-    row(write("revoke", "Revokes a certificate.").takes(&[fields::REVOKE]), |pki, call, target| {
+    row(write("revoke", "Revokes a certificate.").unlimited().takes(&[fields::REVOKE]), |pki, call, target| {
         to_the_end(async move { pki.revoke(&call, &target.data).await })
     }),
     row(
         write("revoke-with-key", "Revokes a certificate for who holds its key.")
+            .unlimited()
             .takes(&[fields::REVOKE, fields::PRIVATE_KEY]),
         |pki, call, target| to_the_end(async move { pki.revoke_with_key(&call, target.data).await }),
     ),
@@ -185,7 +186,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         |pki, _, target| answer(pki.issuer_crl(target.name, Delta, Pem)),
     ),
     row(
-        write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs."),
+        write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs.").unlimited(),
         |pki, call, target| to_the_end(pki.revoke_issuer(call, target.name)),
     ),
     row(

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::ca_certificate::SignerId;
+use super::crls::Whole;
 use super::issuer::Issuer;
 use super::registry::{DEFAULT, Registry};
 use super::revocation::Revocation;
@@ -48,6 +50,9 @@ impl Target {
 
 /// Longest PEM of a private key, in bytes: that of an RSA key of 16,384 bits takes 13,000.
 const PRIVATE_KEY_MAX: usize = 16 << 10;
+
+/// How long CRLs that were due at a start are waited for once revocations are read.
+const REBUILD_TIME: Duration = Duration::from_secs(60);
 
 /// Takes `private_key` out of a request: DER.
 fn private_key(data: &mut Data) -> Result<Secret, Fault> {
@@ -124,7 +129,7 @@ impl Pki {
                 issuer.id()
             )));
         }
-        if let Some(time) = self.crls.time(&serial) {
+        if let Some(time) = self.crls.time(&serial)? {
             return self.revoked_answer(call, &found.issuer, time, warnings).await;
         }
         if found.certificate.not_after < validity::now() {
@@ -158,7 +163,7 @@ impl Pki {
 
     /// A certificate that is stored, in force and not revoked.
     fn find_in_force(&self, serial: &Serial) -> Result<Option<Found>, Fault> {
-        if self.crls.time(serial).is_some() || self.store.get(&self.records.certificate(serial))?.is_none() {
+        if self.crls.time(serial)?.is_some() || self.store.get(&self.records.certificate(serial))?.is_none() {
             return Ok(None);
         }
         let found = self.find(Target::Serial(*serial))?;
@@ -168,8 +173,9 @@ impl Pki {
     /// Stores a revocation; answers its time, which is an earlier one if another request was first.
     async fn store_revocation(&self, call: &Call, found: &Found) -> Result<u64, Fault> {
         let Found { certificate, is_stored, issuer } = found;
+        let whole = self.crls.whole_by(call.deadline).await?;
         let entries_max = self.crl_config.load().entries_max();
-        if self.crls.of(issuer.signer()).revoked.lock().len() >= entries_max {
+        if self.crls.of(issuer.signer()).revoked(whole).len() >= entries_max {
             return Err(Fault::invalid(format!(
                 "issuer {} has revoked {entries_max} certificates, as many as max_crl_entries allows: raise that with \
                  config/crl",
@@ -198,7 +204,7 @@ impl Pki {
             Err(Fault::InvalidRequest { .. }) => self.stored_time(&serial)?,
             Err(fault) => return Err(fault),
         };
-        self.crls.of(issuer.signer()).revoked.lock().add(serial, time)?;
+        self.crls.of(issuer.signer()).revoked(whole).add(serial, time)?;
         self.telemetry.certificate_revoked();
         tracing::info!(
             serial = %serial, issuer = %issuer.id(), mount = %call.mount.path, namespace = %call.mount.namespace,
@@ -216,7 +222,7 @@ impl Pki {
         let signer = authority.issuer_of(&issuer.certificate.x509)?.filter(|signer| signer.signer() != issuer.signer());
         if let Some(signer) = signer {
             let serial = issuer.certificate.x509.serial;
-            if self.crls.time(&serial).is_none() {
+            if self.crls.time(&serial)?.is_none() {
                 let is_stored = self.store.get(&self.records.certificate(&serial))?.is_some();
                 let certificate = issuer.certificate.x509.clone();
                 let found = Found { certificate, is_stored, issuer: Arc::clone(signer) };
@@ -262,15 +268,33 @@ impl Pki {
         Ok(success())
     }
 
-    /// Has every CRL made that is due by the clock. One that cannot be made stops no other.
-    pub(super) async fn rebuild_due_crls(self: &Arc<Self>, call: &Call) -> Result<(), Fault> {
+    /// Has every CRL made that is due by the clock; while revocations are being read, behind this request.
+    pub(super) async fn keep_crls(self: &Arc<Self>, call: &Call) -> Result<(), Fault> {
+        // Again, if it failed.
+        self.crls.begin();
+        if let Some(whole) = self.crls.whole() {
+            return self.rebuild_due_crls(call, whole).await;
+        }
+        let (pki, call) = (Arc::clone(self), call.clone());
+        tokio::spawn(async move {
+            if let Ok(whole) = pki.crls.whole_by(call.deadline).await {
+                let call = Call { deadline: Deadline::after(REBUILD_TIME), ..call };
+                // One that fails is logged, and is still due the next time.
+                let _ = pki.rebuild_due_crls(&call, whole).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// One that cannot be made stops no other.
+    async fn rebuild_due_crls(self: &Arc<Self>, call: &Call, whole: Whole) -> Result<(), Fault> {
         let authority = self.authority.load_full();
         let mut outcome = Ok(());
         for signer in authority.crl_signers() {
             let (own, config) = (self.crls.of(signer), self.crl_config.load_full());
-            if own.is_due(&config) {
+            if own.is_due(&config, whole) {
                 outcome = outcome.and(self.rebuild_crl(call, signer).await);
-            } else if own.is_delta_due(&config) {
+            } else if own.is_delta_due(&config, whole) {
                 outcome = outcome.and(self.make_delta_crl(call, signer).await);
             }
         }
@@ -314,7 +338,16 @@ impl Pki {
 
     /// Has the CRL of `issuer`'s signer made if it is due. Answers a warning if it could not be.
     pub(super) async fn crl_if_due(self: &Arc<Self>, call: &Call, issuer: &Arc<Issuer>) -> Option<String> {
-        if !self.crls.of(issuer.signer()).is_due(&self.crl_config.load()) {
+        let not_yet = |fault: Fault| {
+            format!(
+                "the certificate is revoked, but the CRL could not be made yet ({fault}); it is tried again by itself"
+            )
+        };
+        let whole = match self.crls.whole_by(call.deadline).await {
+            Ok(whole) => whole,
+            Err(fault) => return Some(not_yet(fault)),
+        };
+        if !self.crls.of(issuer.signer()).is_due(&self.crl_config.load(), whole) {
             return None;
         }
         if self.authority.load().crl_issuer(issuer.signer()).is_none() {
@@ -323,12 +356,7 @@ impl Pki {
                 issuer.id()
             ));
         }
-        let made = self.rebuild_crl(call, issuer.signer()).await;
-        made.err().map(|fault| {
-            format!(
-                "the certificate is revoked, but the CRL could not be made yet ({fault}); it is tried again by itself"
-            )
-        })
+        self.rebuild_crl(call, issuer.signer()).await.err().map(not_yet)
     }
 
     async fn revoked_answer(

@@ -115,18 +115,22 @@ impl Validity {
 
     /// This, where its issuer ends at `issuer_ends`: refused, cut with a warning, or left as it is, if it ends later.
     pub(super) fn bounded(self, issuer_ends: u64, beyond: Beyond) -> Result<(Validity, Option<String>), Fault> {
-        let (asked, ends) = (rfc3339(self.not_after), rfc3339(issuer_ends));
+        let told = || (rfc3339(self.not_after), rfc3339(issuer_ends));
         match beyond {
             _ if self.not_after <= issuer_ends => Ok((self, None)),
             Beyond::Keep => Ok((self, None)),
             Beyond::Cut if issuer_ends > now() => {
+                let (asked, ends) = told();
                 let warning = format!("the certificate would end at {asked}, after its issuer: it was cut to {ends}");
                 Ok((Validity { not_after: issuer_ends, ..self }, Some(warning)))
             }
-            Beyond::Cut | Beyond::Refuse => Err(Fault::invalid(format!(
-                "cannot satisfy request, as TTL would result in notAfter of {asked} that is beyond the expiration of the CA \
-                 certificate at {ends}"
-            ))),
+            Beyond::Cut | Beyond::Refuse => {
+                let (asked, ends) = told();
+                Err(Fault::invalid(format!(
+                    "cannot satisfy request, as TTL would result in notAfter of {asked} that is beyond the expiration of the \
+                     CA certificate at {ends}"
+                )))
+            }
         }
     }
 

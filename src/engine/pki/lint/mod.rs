@@ -14,7 +14,7 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280 as oids;
 use der::asn1::AnyRef;
 use der::flagset::FlagSet;
-use der::{Decode, Encode, Tagged};
+use der::{Decode, Tagged};
 use serde::{Deserialize, Serialize};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages, NameConstraints};
 use x509_cert::time::Time;
@@ -120,10 +120,10 @@ impl<'a> Facts<'a> {
         let serial = if is_explicit { parts.next()? } else { first };
         let [_algorithm, issuer, validity, subject, key] = [(); 5].map(|()| parts.next());
         let (issuer, validity, subject) = (issuer?, validity?, subject?);
-        let mut times = values(validity).map(|time| time.to_der().ok().and_then(|der| Time::from_der(&der).ok()));
+        let mut times = values(validity).map(reading::time);
         let validity = [times.next()??, times.next()??];
-        let key = match crypto::parse_spki(&key?.to_der().ok()?) {
-            Ok(key) => Some(key.kind),
+        let key = match crypto::spki_kind(key?) {
+            Ok(kind) => Some(kind),
             Err(fault) => {
                 findings.add("RFC 5280, 4.1.2.7", fault);
                 None

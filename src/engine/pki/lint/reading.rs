@@ -3,6 +3,7 @@
 use const_oid::ObjectIdentifier;
 use der::asn1::AnyRef;
 use der::{Decode, Tag, TagNumber};
+use x509_cert::time::Time;
 
 /// The values inside a constructed value, one after the other. Ends early where one is malformed: see [`well_formed`].
 #[derive(Clone, Copy)]
@@ -44,6 +45,15 @@ pub(super) fn sequence(der: &[u8]) -> Option<AnyRef<'_>> {
 pub(super) fn context(value: AnyRef<'_>) -> Option<u32> {
     match der::Tagged::tag(&value) {
         Tag::ContextSpecific { number: TagNumber(number), .. } => Some(number),
+        _ => None,
+    }
+}
+
+/// A Time.
+pub(super) fn time(value: AnyRef<'_>) -> Option<Time> {
+    match der::Tagged::tag(&value) {
+        Tag::UtcTime => value.decode_as().ok().map(Time::UtcTime),
+        Tag::GeneralizedTime => value.decode_as().ok().map(Time::GeneralTime),
         _ => None,
     }
 }

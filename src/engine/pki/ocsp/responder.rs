@@ -111,7 +111,8 @@ impl Pki {
         let issuer = authority.responders.of(&request.certificates).ok_or(Refusal::Unauthorized)?;
         let now = validity::now();
         if let Some((id, serial)) = request.lasting() {
-            let revoked = self.crls.of(issuer.signer()).revoked.lock().time(&serial);
+            let revoked = self.crls.time_by(issuer.signer(), &serial);
+            let revoked = revoked.map_err(|fault| self.ocsp_failed(call, issuer, &fault, now))?;
             if let Some(answer) = self.responder.cache.get(&id.der, now, revoked) {
                 return Ok((OcspLabel::Kept, answer));
             }
@@ -169,7 +170,7 @@ impl Pki {
     /// (RFC 6960, 2.2): saying "good" would vouch for serial numbers that somebody made up.
     fn status(&self, authority: &Authority, issuer: &Issuer, id: &CertId) -> Result<Status, Fault> {
         let Some(serial) = &id.serial else { return Ok(Status::Unknown) };
-        if let Some(time) = self.crls.of(issuer.signer()).revoked.lock().time(serial) {
+        if let Some(time) = self.crls.time_by(issuer.signer(), serial)? {
             return Ok(Status::Revoked(time));
         }
         let is_issued = match self.store.get(&self.records.certificate(serial))? {

@@ -83,14 +83,14 @@ async fn crls_are_made_by_the_clock_where_that_is_asked() {
     desk.write("revoke", json!({"serial_number": serial})).await.unwrap();
     let own = desk.crl();
     let config = desk.pki.crl_config.load_full();
-    assert!(!own.is_due(&config) && !lists(&crl_text(&desk, "crl/pem").await, &serial));
+    assert!(!own.is_due(&config, desk.whole()) && !lists(&crl_text(&desk, "crl/pem").await, &serial));
     // The delta CRL has waited for its interval.
     let delta = own.delta.load_full().unwrap();
     let old = crate::engine::pki::crl::Crl { this_update: delta.this_update - 1, ..(*delta).clone() };
     own.delta.store(Some(Arc::new(old)));
     Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
     assert!(lists(&crl_text(&desk, "crl/delta/pem").await, &serial));
-    assert!(!own.is_delta_due(&config));
+    assert!(!own.is_delta_due(&config, desk.whole()));
     // Within the time of grace the complete one is made anew.
     let crl = own.crl.load_full().unwrap();
     assert_eq!(crl.next_update - crl.this_update, 48 * 3600);

@@ -69,7 +69,7 @@ async fn a_lease_ends_with_its_certificate_and_takes_it_along() {
 
     desk.ask(LeaseRequest::Revoke(rest(&lease))).await.unwrap();
     assert!(desk.read(&format!("cert/{serial}")).await.unwrap()["revocation_time"].as_u64().unwrap() > 0);
-    assert!(desk.crl().revoked.lock().time(&Serial::parse(&serial).unwrap()).is_some());
+    assert!(desk.crl().revoked(desk.whole()).time(&Serial::parse(&serial).unwrap()).is_some());
     assert_eq!(desk.lease_records(), (0, 0));
     for asked in [LeaseRequest::Lookup(rest(&lease)), LeaseRequest::Revoke(rest(&lease))] {
         assert_eq!(desk.ask(asked).await, Err(Fault::absent()));
@@ -117,7 +117,7 @@ async fn what_is_over_goes_by_itself_and_nothing_else() {
     let (issued, lease) = desk.leased("issue/leased", json!({"common_name": "a.example"})).await;
     // As it is stored, but that it ended a moment ago.
     let records: &Records = &desk.pki.records;
-    let over = Serial::random().unwrap();
+    let over = Serial::new().unwrap();
     let now = super::super::validity::now();
     let writes = super::super::lease::records(records, "issue/leased", &over, now - 1).unwrap();
     desk.store.commit(writes.to_vec()).await.unwrap();
@@ -142,7 +142,7 @@ async fn many_end_step_by_step() {
     let add = async |path: &str, expires: u64| {
         let mut writes = Vec::new();
         for _ in 0..600 {
-            let serial = Serial::random().unwrap();
+            let serial = Serial::new().unwrap();
             writes.extend(super::super::lease::records(&desk.pki.records, path, &serial, expires).unwrap());
         }
         desk.store.commit(writes).await.unwrap();

@@ -12,6 +12,7 @@ mod issuers;
 mod issuing;
 mod issuing_keys;
 mod leasing;
+mod loading;
 mod ocsp;
 mod revoking;
 mod roots;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Pki;
-use super::crls::SignerCrl;
+use super::crls::{SignerCrl, Whole};
 use super::paths::TABLE;
 use super::signing_key::KeySource;
 use super::software::Keyring;
@@ -78,6 +79,13 @@ impl Desk {
 
     /// A mount with the store and the keys of an earlier one: a restart.
     fn over(store: Store, keys: Arc<Keyring>) -> Desk {
+        let desk = Desk::unread(store, keys);
+        desk.pki.crls.begin();
+        desk
+    }
+
+    /// The same, before its revocations are read.
+    fn unread(store: Store, keys: Arc<Keyring>) -> Desk {
         let folder = tempfile::tempdir().unwrap();
         let (mount, source) = (mount(), KeySource::Software(Arc::clone(&keys)));
         let published = Some(folder.path().join("published"));
@@ -255,6 +263,11 @@ impl Desk {
     /// The revocations and the CRL of the default issuer.
     fn crl(&self) -> Arc<SignerCrl> {
         self.pki.crls.of(self.pki.authority.load().default_issuer().unwrap().signer())
+    }
+
+    /// That revocations are read.
+    fn whole(&self) -> Whole {
+        self.pki.crls.whole().unwrap()
     }
 
     fn published(&self, name: &str) -> Vec<u8> {

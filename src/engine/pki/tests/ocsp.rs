@@ -49,7 +49,7 @@ impl Desk {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     }
 
-    async fn ocsp(&self, certificates: &[&str], more: &[&str]) -> String {
+    pub(super) async fn ocsp(&self, certificates: &[&str], more: &[&str]) -> String {
         self.put("root.pem", &String::from_utf8(self.raw("ca/pem").await.1).unwrap());
         let answer = self.ocsp_post(&self.ocsp_request(certificates, more)).await;
         self.ocsp_told(&answer)

@@ -168,7 +168,7 @@ async fn a_long_crl_is_made_off_the_worker_and_verifies() {
     let desk = Desk::with_root().await;
     {
         let own = desk.crl();
-        let mut revoked = own.revoked.lock();
+        let mut revoked = own.revoked(desk.whole());
         for index in 1..=5000_u32 {
             let serial = crate::engine::pki::serial::Serial::from_bytes(&index.to_be_bytes()).unwrap();
             revoked.add(serial, 1_800_000_000).unwrap();

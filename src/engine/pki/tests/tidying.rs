@@ -37,7 +37,7 @@ impl Desk {
             let revocation = Revocation { time, issuer, signer, not_after: None };
             let write = Write::put_record(self.pki.records.revocation(&serial(index)), &revocation).unwrap();
             self.store.commit_now(vec![write]).unwrap();
-            own.revoked.lock().add(serial(index), time).unwrap();
+            own.revoked(self.whole()).add(serial(index), time).unwrap();
         }
     }
 
@@ -50,12 +50,12 @@ impl Desk {
         (
             self.store.get(&records.certificate(&serial(index))).unwrap().is_some(),
             self.store.get(&records.revocation(&serial(index))).unwrap().is_some(),
-            self.pki.crls.time(&serial(index)).is_some(),
+            self.pki.crls.time(&serial(index)).unwrap().is_some(),
         )
     }
 
     /// Tidies to the end; the status.
-    async fn tidy(&self, body: Value) -> Value {
+    pub(super) async fn tidy(&self, body: Value) -> Value {
         match self.send(Verb::Write, "tidy", body).await.unwrap() {
             Response::Accepted { warnings } => assert!(warnings[0].contains("successfully started"), "{warnings:?}"),
             other => panic!("not begun: {other:?}"),
@@ -163,8 +163,8 @@ async fn revocations_leave_with_their_certificates_and_the_crl_is_made_anew() {
     // It was on one CRL after its end, so one more is enough.
     assert_eq!(desk.crl_number(), before + 1);
     let after = desk.restarted();
-    assert_eq!((after.crl().revoked.lock().len(), after.crl_number()), (3, before + 1));
-    assert!(!after.crl().is_due(&after.pki.crl_config.load()));
+    assert_eq!((after.crl().revoked(after.whole()).len(), after.crl_number()), (3, before + 1));
+    assert!(!after.crl().is_due(&after.pki.crl_config.load(), after.whole()));
     // With nothing to remove, no CRL is signed.
     after.tidy(json!({"tidy_revocation_list": true})).await;
     assert_eq!(after.crl_number(), before + 1);

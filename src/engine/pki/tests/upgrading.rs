@@ -35,7 +35,7 @@ impl Old {
         ];
         for (name, _) in desk.store.scan(records.namespace(), &records.collection("revoked"), None, 100).unwrap() {
             let serial = super::super::serial::Serial::parse(&name).unwrap();
-            let time = desk.pki.crls.time(&serial).unwrap();
+            let time = desk.pki.crls.time(&serial).unwrap().unwrap();
             writes.push(put(records.revocation(&serial), json!({ "time": time })));
         }
         desk.store.commit_now(writes).unwrap();

@@ -130,7 +130,8 @@ impl Pki {
         let (mount, namespace) = (call.mount.path.as_str(), call.mount.namespace.to_string());
         let counted = self.counts.certificates().filter(|(_, is_whole)| *is_whole && !self.tidy.is_over());
         let shown = counted.filter(|_| self.auto_tidy.load().publish_stored_certificate_count_metrics);
-        let figures = shown.map(|(certificates, _)| (certificates, self.crls.len() as u64));
+        let figures = shown.zip(self.crls.whole());
+        let figures = figures.map(|((certificates, _), whole)| (certificates, self.crls.len(whole) as u64));
         self.telemetry.stored(&namespace, mount, figures);
     }
 
@@ -158,12 +159,15 @@ impl Pki {
     pub(super) fn show_counts(&self, data: &mut Data) -> Vec<String> {
         let Some((certificates, is_whole)) = self.counts.certificates() else { return Vec::new() };
         data.insert("current_cert_store_count".into(), certificates.into());
-        data.insert("current_revoked_cert_count".into(), self.crls.len().into());
+        let revoked = self.crls.whole().map(|whole| self.crls.len(whole));
+        if let Some(revoked) = revoked {
+            data.insert("current_revoked_cert_count".into(), revoked.into());
+        }
         if let Some(error) = &self.counts.0.lock().error {
             data.insert("certificate_counting_error".into(), error.as_str().into());
         }
         let warning = "Certificates in storage are still being counted, current counts provided may be inaccurate";
-        if is_whole { Vec::new() } else { vec![warning.into()] }
+        if is_whole && revoked.is_some() { Vec::new() } else { vec![warning.into()] }
     }
 }
 

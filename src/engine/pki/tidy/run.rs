@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::super::ca_certificate::SignerId;
 use super::super::crl::off_worker;
+use super::super::crls::Whole;
 use super::super::registry::Registry;
 use super::super::revocation::Revocation;
 use super::super::serial::Serial;
@@ -30,6 +31,8 @@ const TOLD: usize = 20;
 /// How far the clock may have gone forward by itself, in seconds at least: what is longer than `safety_buffer` and this makes
 /// it one that nothing is removed by.
 const JUMP_MIN: u64 = 3600;
+/// How long the reading of revocations is waited for: longer than any takes.
+const LOAD_TIME: Duration = Duration::from_secs(3600);
 /// How long a CRL is waited for.
 const CRL_TIME: Duration = Duration::from_secs(120);
 
@@ -73,9 +76,10 @@ impl Run {
     /// Tidies. What was removed before a failure or a cancellation stays removed.
     pub(super) async fn run(mut self) -> Result<(), Halt> {
         self.check_clock()?;
-        let removed = self.remove().await;
+        let whole = self.whole().await?;
+        let removed = self.remove(whole).await;
         let touched = std::mem::take(&mut self.touched);
-        let compacted = self.compact(touched.clone()).await;
+        let compacted = self.compact(touched.clone(), whole).await;
         removed?;
         compacted?;
         for signer in touched {
@@ -101,13 +105,22 @@ impl Run {
         Ok(())
     }
 
-    async fn remove(&mut self) -> Result<(), Halt> {
+    /// Waits until the revocations are read: what goes leaves memory too.
+    async fn whole(&mut self) -> Result<Whole, Halt> {
+        let pki = Arc::clone(&self.pki);
+        tokio::select! {
+            whole = pki.crls.whole_by(Deadline::after(LOAD_TIME)) => Ok(whole?),
+            _ = self.cancelled.wait_for(|cancelled| *cancelled) => Err(Halt::Cancelled),
+        }
+    }
+
+    async fn remove(&mut self, whole: Whole) -> Result<(), Halt> {
         if self.targets.tidy_cert_store {
             self.certificates().await?;
             self.unfinished().await?;
         }
         if self.targets.tidy_revoked_certs || self.targets.tidy_revoked_cert_issuer_associations {
-            self.revocations().await?;
+            self.revocations(whole).await?;
         }
         if self.targets.tidy_expired_issuers {
             self.between_steps().await?;
@@ -188,7 +201,7 @@ impl Run {
         }
     }
 
-    async fn revocations(&mut self) -> Result<(), Halt> {
+    async fn revocations(&mut self, whole: Whole) -> Result<(), Halt> {
         let ends_before = self.began.saturating_sub(self.targets.safety_buffer);
         let (mut last, mut seen) = (None, 0);
         let (mut made, mut waits, mut is_again) = (BTreeSet::new(), false, false);
@@ -196,7 +209,7 @@ impl Run {
             let (after, mut targets): (Option<String>, Targets) = (last.clone(), self.targets.clone());
             // Looked after the first time.
             targets.tidy_revoked_cert_issuer_associations &= !is_again;
-            let work = move |pki: &Pki| pki.tidy_revocations(after.as_deref(), &targets, ends_before);
+            let work = move |pki: &Pki| pki.tidy_revocations(after.as_deref(), &targets, ends_before, whole);
             let step = self.step("revoked certificates", &mut seen, work).await?;
             let is_due = |signer: &&SignerId| !made.contains(*signer) && self.makes_crls_at_once(signer);
             let due: Vec<SignerId> = step.waiting.iter().filter(is_due).cloned().collect();
@@ -236,13 +249,13 @@ impl Run {
     }
 
     /// Frees CRLs and memory of what went. The clock makes the CRLs if nothing else does.
-    async fn compact(&self, signers: BTreeSet<SignerId>) -> Result<(), Fault> {
+    async fn compact(&self, signers: BTreeSet<SignerId>, whole: Whole) -> Result<(), Fault> {
         let pki = Arc::clone(&self.pki);
         let compact = move || {
             for signer in &signers {
                 let own = pki.crls.of(signer);
-                while own.revoked.lock().compact()? {}
-                own.revoked.lock().note_removals();
+                while own.revoked(whole).compact()? {}
+                own.revoked(whole).note_removals();
             }
             Ok(())
         };
@@ -320,7 +333,7 @@ impl Pki {
 
     /// The change that has a revocation say when its certificate ended, where so far only the certificate does.
     fn keep_end(&self, serial: &Serial, end: u64) -> Result<Option<Write>, Fault> {
-        if self.crls.time(serial).is_none() {
+        if self.crls.time(serial)?.is_none() {
             return Ok(None);
         }
         let key = self.records.revocation(serial);
@@ -332,7 +345,13 @@ impl Pki {
         }
     }
 
-    fn tidy_revocations(&self, after: Option<&str>, targets: &Targets, ends_before: u64) -> Result<Step, Fault> {
+    fn tidy_revocations(
+        &self,
+        after: Option<&str>,
+        targets: &Targets,
+        ends_before: u64,
+        whole: Whole,
+    ) -> Result<Step, Fault> {
         let (namespace, collection) = (self.records.namespace(), self.records.collection("revoked"));
         let page = self.store.read_all::<Revocation>(namespace, &collection, after, STEP)?;
         let (mut step, mut writes) = (Step::default(), Vec::new());
@@ -342,7 +361,9 @@ impl Pki {
             let end = if targets.tidy_revoked_certs { self.end_of(name, revocation)? } else { None };
             let found = Serial::parse(name).zip(end);
             if let Some((serial, end)) = found.filter(|(_, end)| *end < ends_before) {
-                if !self.makes_crls(&revocation.signer) || self.crls.of(&revocation.signer).has_listed(&serial, end) {
+                if !self.makes_crls(&revocation.signer)
+                    || self.crls.of(&revocation.signer).has_listed(&serial, end, whole)
+                {
                     if self.counts.are_kept() && self.store.get(&self.records.certificate(&serial))?.is_some() {
                         uncounted.push(serial);
                     }
@@ -363,7 +384,7 @@ impl Pki {
         uncounted.iter().for_each(|serial| self.counts.removed(serial));
         for (signer, serials) in gone {
             let own = self.crls.of(&signer);
-            let mut revoked = own.revoked.lock();
+            let mut revoked = own.revoked(whole);
             step.tally.revocations += serials.iter().filter(|serial| revoked.remove(serial)).count() as u64;
             step.touched.insert(signer);
         }

@@ -1,0 +1,122 @@
+//! Quotas: what is asked beyond them is refused, on both wires, and what must go on goes on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyway::client::Http;
+use keyway::model::Verb;
+use keyway::wire::proto;
+use serde_json::json;
+
+use crate::daemon::{Daemon, Setup};
+use crate::openssl;
+use crate::token::Token;
+
+/// Asks so often for a signature; answers how often it was refused, and that it was so in the right words.
+async fn refused(http: &mut Http, path: &str, times: usize) -> usize {
+    let data = json!({"input": STANDARD.encode("x")});
+    let mut refused = 0;
+    for _ in 0..times {
+        let answer = http.request(Verb::Write, path, data.as_object().unwrap()).await.unwrap();
+        if answer.status != 200 {
+            let told = answer.json()["errors"][0].as_str().unwrap().to_owned();
+            assert_eq!(answer.status, 429, "{told}");
+            assert!(told.contains("rate limit quota exceeded"), "{told}");
+            refused += 1;
+        }
+    }
+    refused
+}
+
+#[tokio::test]
+async fn a_rate_limit_holds_on_both_wires_and_over_a_restart_and_never_holds_up_a_revocation() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.certificate_authority().await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    openssl::request(&daemon.folder, "a", openssl::P256, "DNS:a.example.com");
+    let csr = std::fs::read_to_string(daemon.folder.join("a.csr")).unwrap();
+    let signed = daemon.write("pki/sign/any", json!({"csr": csr})).await;
+
+    // Of one key, and of a whole engine; an hour, so that no slow machine saves any up.
+    let of_key = json!({"path": "transit/sign/doc", "rate": 3, "interval": "1h"});
+    daemon.write("sys/quotas/rate-limit/doc", of_key).await;
+    daemon.write("sys/quotas/rate-limit/ca", json!({"path": "pki", "rate": 1.5, "interval": 3600})).await;
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/doc", 5).await, 2);
+    let framed = daemon.framed().await;
+    let request =
+        proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..proto::Sign::default() };
+    let fault = framed.sign(request).await.unwrap_err().to_string();
+    assert!(fault.contains("rate limit quota exceeded"), "{fault}");
+    let check = json!({"input": STANDARD.encode("x"), "signature": "vault:v1:AA=="});
+    assert_eq!(daemon.write("transit/verify/doc", check).await["valid"], false, "another path");
+    assert!(daemon.metric("keyway_quota_refused_total{kind=\"rate-limit\"}") >= 3.0);
+
+    assert_eq!(daemon.ask(Verb::Write, "pki/sign/any", json!({"csr": csr})).await.status, 200);
+    let answer = daemon.ask(Verb::Write, "pki/sign/any", json!({"csr": csr})).await;
+    assert_eq!(answer.status, 429);
+    daemon.write("pki/revoke", json!({"serial_number": signed["serial_number"]})).await;
+    for path in ["pki/crl/pem", "sys/health"] {
+        assert_eq!(daemon.ask(Verb::Read, path, json!({})).await.status, 200, "{path}");
+    }
+
+    let root_token = daemon.root_token.clone();
+    drop(daemon);
+    let mut daemon = Daemon::start(&token, Setup::default());
+    daemon.root_token = root_token;
+    let kept = daemon.read("sys/quotas/rate-limit/doc").await;
+    let expected = json!({
+        "type": "rate-limit", "name": "doc", "path": "transit/sign/doc/", "role": "", "inheritable": false,
+        "rate": 3.0, "interval": 3600, "block_interval": 0, "group_by": "none",
+    });
+    assert_eq!(kept, expected);
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/doc", 5).await, 2);
+    // Changed in part; then gone.
+    daemon.write("sys/quotas/rate-limit/doc", json!({"rate": 4})).await;
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/doc", 5).await, 1);
+    assert_eq!(
+        daemon.ask(Verb::List, "sys/quotas/rate-limit", json!({})).await.json()["data"]["keys"],
+        json!(["ca", "doc"])
+    );
+    assert_eq!(daemon.ask(Verb::Delete, "sys/quotas/rate-limit/doc", json!({})).await.status, 204);
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/doc", 5).await, 0);
+    for (data, told) in [
+        (json!({"path": "nowhere", "rate": 1}), "invalid quota path"),
+        (json!({"rate": 0}), "'rate' is invalid"),
+        (json!({}), "'rate' is invalid"),
+        (json!({"rate": 1, "group_by": "ip"}), "group_by"),
+    ] {
+        let (status, error) = daemon.refused("sys/quotas/rate-limit/bad", data).await;
+        assert!(status == 400 && error.contains(told), "{status} {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_held_to_so_many_requests_at_once_and_the_others_are_not() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "namespace \"team-a\" {}", ..Setup::default() }).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    daemon.write("team-a/sys/mounts/transit", json!({"type": "transit"})).await;
+    daemon.write("sys/quotas/concurrency/few", json!({"path": "team-a", "requests": 1})).await;
+    // Each takes the tenant's one place while it runs: of many at once some find it taken.
+    let many = |path: &'static str| {
+        let asking: Vec<_> = (0..64)
+            .map(|_| {
+                let mut http = daemon.http();
+                tokio::spawn(async move { http.request(Verb::Read, path, &Default::default()).await.unwrap().status })
+            })
+            .collect();
+        async move {
+            let mut statuses = Vec::new();
+            for asked in asking {
+                statuses.push(asked.await.unwrap());
+            }
+            statuses
+        }
+    };
+    assert!(many("sys/mounts").await.iter().all(|status| *status == 200));
+    let of_tenant = many("team-a/sys/mounts").await;
+    assert!(of_tenant.iter().all(|status| [200, 429].contains(status)) && of_tenant.contains(&200), "{of_tenant:?}");
+    // When they are answered, the place is free.
+    assert_eq!(daemon.ask(Verb::Read, "team-a/sys/mounts", json!({})).await.status, 200);
+    assert_eq!(daemon.read("sys/quotas/concurrency/few").await["requests"], 1);
+}

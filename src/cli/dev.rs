@@ -13,8 +13,8 @@ use super::{Failure, server};
 use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
-    Config, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
-    Telemetry, VerifyAfterSign,
+    Config, Grants, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal,
+    Storage, Telemetry, VerifyAfterSign,
 };
 use crate::daemon::Start;
 use crate::model::Secret;
@@ -157,6 +157,7 @@ pub(super) fn library(fake: bool) -> Result<KmsLibrary, Failure> {
         env: BTreeMap::new(),
         keep_alive: None,
         verify_after_sign: VerifyAfterSign::default(),
+        namespaces: Grants::default(),
     })
 }
 

@@ -169,6 +169,7 @@ fn fields(old: &KmsLibrary, new: &KmsLibrary) -> Vec<&'static str> {
         env,
         keep_alive,
         verify_after_sign,
+        namespaces,
     } = new;
     let differ = [
         ("name", old.name != *name),
@@ -180,6 +181,7 @@ fn fields(old: &KmsLibrary, new: &KmsLibrary) -> Vec<&'static str> {
         ("workers", old.workers != *workers),
         ("env", old.env != *env),
         ("keep_alive", old.keep_alive != *keep_alive),
+        ("namespaces", old.namespaces != *namespaces),
         ("verify_after_sign", old.verify_after_sign != *verify_after_sign),
     ];
     differ.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
@@ -187,7 +189,9 @@ fn fields(old: &KmsLibrary, new: &KmsLibrary) -> Vec<&'static str> {
 
 fn pools(old: &[KmsPool], new: &[KmsPool]) -> Vec<String> {
     let members = |a: &KmsPool, b: &KmsPool| {
-        a.members.len() == b.members.len() && a.members.iter().zip(&b.members).all(|(a, b)| a.is_same(b))
+        a.namespaces == b.namespaces
+            && a.members.len() == b.members.len()
+            && a.members.iter().zip(&b.members).all(|(a, b)| a.is_same(b))
     };
     let same_name = |a: &KmsPool, b: &KmsPool| a.name.eq_ignore_ascii_case(&b.name);
     let mut lines = Vec::new();

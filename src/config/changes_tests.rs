@@ -61,6 +61,7 @@ fn a_library_is_made_anew_by_any_of_its_fields() {
         ("library = \"/opt/hsm.so\"\n isolation = \"process\"", "isolation", true),
         ("library = \"/opt/hsm.so\"\n profile = \"kryoptic\"", "profile", false),
         ("library = \"/opt/hsm.so\"\n max_sessions = 3", "max_sessions", false),
+        ("library = \"/opt/hsm.so\"\n namespaces = [\"a\"]", "namespaces", false),
         ("library = \"/opt/hsm.so\"\n keep_alive = \"5s\"", "keep_alive", false),
         ("library = \"/opt/hsm.so\"\n verify_after_sign = \"always\"", "verify_after_sign", false),
     ] {
@@ -97,6 +98,10 @@ fn libraries_and_pools_come_and_go() {
     let changes = config(&format!("{BASE}{more}\n")).changes_to(&config(BASE));
     assert_eq!(changes.applied(), ["kms_library \"new\" removed"]);
     assert_eq!(changed("token_label = \"two\"", "token_label = \"three\"").applied(), ["kms_pool \"both\" changed"]);
+    assert_eq!(
+        changed("kms_pool \"both\" {", "kms_pool \"both\" {\n namespaces = [\"a\"]").applied(),
+        ["kms_pool \"both\" changed"]
+    );
     let renamed = changed("kms_pool \"both\"", "kms_pool \"ca\"");
     assert_eq!(renamed.applied(), ["kms_pool \"ca\" added", "kms_pool \"both\" removed"]);
     let pin = changed("token_label = \"two\"", "token_label = \"two\"\n pin = \"77\"");

@@ -73,6 +73,14 @@ pub struct Limits {
     /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
     /// sessions and metrics of its own. Default 64, at most 4,096.
     pub tokens_per_namespace: usize,
+    /// Namespaces beside the root, whoever made them. Default 10,000, at most 100,000.
+    pub namespaces_max: usize,
+    /// Of those, namespaces that lie in one that is not the root, at any depth. Default 1,000, at most `namespaces_max`.
+    pub namespaces_per_namespace: usize,
+    /// Mounts of one namespace. Default 1,000, at most 10,000.
+    pub mounts_per_namespace: usize,
+    /// Managed keys of one namespace. Default 10,000, at most 100,000.
+    pub managed_keys_per_namespace: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
     /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
@@ -114,6 +122,10 @@ impl Default for Limits {
             probe_min: Duration::from_secs(1),
             probe_max: Duration::from_secs(60),
             tokens_per_namespace: 64,
+            namespaces_max: 10_000,
+            namespaces_per_namespace: 1000,
+            mounts_per_namespace: 1000,
+            managed_keys_per_namespace: 10_000,
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             ocsp_cache_bytes: 64 << 20,
             ocsp_signatures: 16,
@@ -175,6 +187,11 @@ impl Limits {
         self.probe_max = self.probe_max.max(self.probe_min);
         stanza.duration("probe_max", self.probe_min..=seconds(3600), &mut self.probe_max);
         stanza.count("tokens_per_namespace", 1..=4096, &mut self.tokens_per_namespace);
+        stanza.count("namespaces_max", 1..=100_000, &mut self.namespaces_max);
+        self.namespaces_per_namespace = self.namespaces_per_namespace.min(self.namespaces_max);
+        stanza.count("namespaces_per_namespace", 0..=self.namespaces_max, &mut self.namespaces_per_namespace);
+        stanza.count("mounts_per_namespace", 1..=10_000, &mut self.mounts_per_namespace);
+        stanza.count("managed_keys_per_namespace", 1..=100_000, &mut self.managed_keys_per_namespace);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
@@ -212,6 +229,10 @@ impl Limits {
             ("probe_min", format!("{:?}", self.probe_min)),
             ("probe_max", format!("{:?}", self.probe_max)),
             ("tokens_per_namespace", self.tokens_per_namespace.to_string()),
+            ("namespaces_max", self.namespaces_max.to_string()),
+            ("namespaces_per_namespace", self.namespaces_per_namespace.to_string()),
+            ("mounts_per_namespace", self.mounts_per_namespace.to_string()),
+            ("managed_keys_per_namespace", self.managed_keys_per_namespace.to_string()),
             ("key_generations", self.key_generations.to_string()),
             ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
             ("ocsp_signatures", self.ocsp_signatures.to_string()),

@@ -5,6 +5,7 @@
 
 mod changes;
 mod document;
+mod grants;
 mod limits;
 mod load;
 mod pace;
@@ -24,6 +25,7 @@ use crate::model::{Namespace, Secret, TokenSelector};
 
 pub use changes::{Changes, LibraryChange};
 pub use document::{Document, Problem, Problems};
+pub use grants::Grants;
 pub use limits::Limits;
 pub use pace::Pace;
 pub use pools::NO_POOL;
@@ -135,6 +137,8 @@ pub struct KmsLibrary {
     pub keep_alive: Option<Duration>,
     /// Which of its signatures are verified in software before they leave.
     pub verify_after_sign: VerifyAfterSign,
+    /// Whose managed keys may name it.
+    pub namespaces: Grants,
 }
 
 impl KmsLibrary {
@@ -163,6 +167,8 @@ pub struct KmsPool {
     pub name: String,
     /// At least one.
     pub members: Vec<PoolMember>,
+    /// Whose managed keys may name it, whatever the libraries of its members say.
+    pub namespaces: Grants,
 }
 
 /// `member { … }` of a pool.

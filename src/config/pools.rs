@@ -6,17 +6,13 @@ use hcl::edit::structure::Block;
 use super::document::{Document, Problem};
 use super::reader::{Reader, text};
 use super::reference;
-use super::{KmsLibrary, KmsPool, NamespaceSettings, PoolMember};
+use super::{Grants, KmsLibrary, KmsPool, NamespaceSettings, PoolMember};
 use crate::model::{Namespace, TokenSelector};
 
 /// Members of one pool.
 const MEMBERS_MAX: usize = 64;
 /// What stands in metrics where there is no pool: so none may be called.
 pub const NO_POOL: &str = "none";
-/// Longest path of a namespace in bytes.
-const NAMESPACE_BYTES: usize = 256;
-/// Parts of paths that no namespace may have: they begin paths of the API, in every namespace.
-const RESERVED: [&str; 7] = ["root", "sys", "auth", "audit", "identity", "cubbyhole", "v1"];
 /// What `weight` may be.
 const WEIGHTS: std::ops::RangeInclusive<usize> = 1..=1000;
 
@@ -50,7 +46,8 @@ pub(super) fn kms_pool(stanza: &mut Reader<'_>, block: &Block, name: &str) -> Op
         stanza.refuse(format!("a kms_pool has from 1 to {MEMBERS_MAX} stanzas member {{ library, token_label, … }}"));
         return None;
     }
-    whole.then(|| (KmsPool { name: name.to_owned(), members }, any_inline))
+    let namespaces = Grants::read(stanza);
+    whole.then(|| (KmsPool { name: name.to_owned(), members, namespaces }, any_inline))
 }
 
 fn member(stanza: &mut Reader<'_>) -> Option<(PoolMember, bool)> {
@@ -79,28 +76,11 @@ pub(super) fn namespace(stanza: &mut Reader<'_>, label: &str) -> Option<Namespac
     let mut weight = 1;
     stanza.count("weight", WEIGHTS, &mut weight);
     let path = Namespace::from_path(label);
-    let mut parts = path.as_str().split('/').filter(|part| !part.is_empty());
-    let reserved = parts.clone().find(|part| RESERVED.contains(part));
-    let wrong = if path.is_root() || label.len() > NAMESPACE_BYTES {
-        Some(format!("expected a path of 1 to {NAMESPACE_BYTES} bytes, such as \"team-a\" or \"team-a/ci\""))
-    } else if let Some(reserved) = reserved {
-        Some(format!("no namespace may be called {reserved:?}: the API has paths of that name"))
-    } else if parts.any(is_odd) {
-        Some("expected parts of letters, digits, '-', '_' and '.', not beginning or ending in '.'".to_owned())
-    } else {
-        None
-    };
-    if let Some(wrong) = wrong {
+    if let Err(wrong) = path.check() {
         stanza.refuse(format!("namespace {label:?}: {wrong}"));
         return None;
     }
     Some(NamespaceSettings { path, weight: u32::try_from(weight).unwrap_or(1) })
-}
-
-/// A part that could be read in two ways, in a header, a path or the name of a folder.
-fn is_odd(part: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    part.starts_with('.') || part.ends_with('.') || !part.chars().all(plain)
 }
 
 /// What only shows when everything is read: names in common, members of libraries that are not there, members of two

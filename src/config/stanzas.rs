@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::{Reader, text};
 use super::reference;
 use super::{
-    Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
+    Grants, Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
     Telemetry, VerifyAfterSign, WORKERS_MAX,
 };
 
@@ -127,6 +127,7 @@ pub(super) fn kms_library(stanza: &mut Reader<'_>) -> Option<(KmsLibrary, bool)>
         env,
         keep_alive,
         verify_after_sign,
+        namespaces: Grants::read(stanza),
     };
     Some((library, inline))
 }

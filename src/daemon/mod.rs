@@ -23,7 +23,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{LeaseCall, Leases, Load, Removal, System};
+use crate::system::{LeaseCall, Leases, Load, Removal, Retire, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
@@ -77,9 +77,9 @@ impl Daemon {
         let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
         let pins = Arc::new(StoredPins::new(store.clone()));
         let supervisor = Supervisor::start(plan(config, &start, &telemetry), pins, telemetry.clone());
-        let keys = ManagedKeys::new(store.clone(), supervisor.clone());
+        let keys = ManagedKeys::new(store.clone(), supervisor.clone(), &config.limits);
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
-        let namespaces = Namespaces::new(store.clone(), &configured);
+        let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
         let quotas = Quotas::new(store.clone(), namespaces.clone());
         let identity = Identity::new(store.clone());
         let services = Services {
@@ -91,7 +91,7 @@ impl Daemon {
             batches: BatchRooms::new(&config.limits),
             publish_dir: config.publish_dir.clone(),
         };
-        let engines = Arc::new(Engines::new(services));
+        let engines = Arc::new(Engines::new(services, namespaces.clone()));
         let load = loader(&namespaces, &quotas, &identity, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
@@ -114,10 +114,13 @@ impl Daemon {
             load,
             removal: removal(&engines),
             leases: leases(&engines),
+            retire: retire(&engines, config.limits.deadline_max),
+            deletions: Arc::default(),
             root_token: start.root_token.clone(),
             started,
             configuration: Arc::clone(&configuration),
         });
+        let removing = Arc::clone(&system);
         let tenants = Tenants { namespaces, quotas, identity };
         let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
         // Before that nobody logs in to anything, and there is nothing to wait for.
@@ -125,6 +128,7 @@ impl Daemon {
             supervisor.settle(SETTLE_MAX).await;
         }
         let (stop, stopped) = watch::channel(false);
+        tokio::task::spawn_local(remove_namespaces(removing, stopped.clone()));
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
@@ -228,6 +232,7 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
         isolated: library.isolation == Isolation::Process,
         computes_here: library.configured_traits().computes_here,
         final_pin_try: start.final_pin_try,
+        namespaces: library.namespaces.clone(),
     }
 }
 
@@ -252,9 +257,17 @@ fn loader(
 fn removal(engines: &Arc<Engines>) -> Removal {
     let engines = Arc::clone(engines);
     Arc::new(move |mount| {
-        let writes = engines.get(mount)?.removal(mount)?;
+        let writes = engines.of_disabled(mount)?.removal(mount)?;
         engines.remove(mount);
         Ok(writes)
+    })
+}
+
+fn retire(engines: &Arc<Engines>, limit: Duration) -> Retire {
+    let engines = Arc::clone(engines);
+    Arc::new(move |namespace, mounts| {
+        let engines = Arc::clone(&engines);
+        Box::pin(async move { engines.retire(&namespace, &mounts, limit).await })
     })
 }
 
@@ -292,6 +305,22 @@ async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = seconds.tick() => identity.end_due().await,
+        }
+    }
+}
+
+/// Removes what deleted namespaces leave behind: what the last start was cut short in, and then whenever one is deleted.
+async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = system.end_deletions() => {}
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = system.deletions.notified() => {}
+            // What failed is tried again.
+            () = tokio::time::sleep(MAINTENANCE) => {}
         }
     }
 }

@@ -92,6 +92,8 @@ impl Dispatch {
             };
             let done = match self.engines.get(&mount) {
                 Ok(engine) => engine.maintain(call).await.map(drop),
+                // It went meanwhile.
+                Err(Fault::NotFound { .. }) => Ok(()),
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = done {
@@ -133,6 +135,7 @@ impl Dispatch {
 
     /// Runs it to its end, or to its deadline's.
     async fn run_out(&self, operation: Operation) -> Result<Outcome, Fault> {
+        self.find_namespace(&operation)?;
         // Held until the answer is there.
         let _permit = self.within_quotas(&operation)?;
         let deadline = operation.deadline.instant();
@@ -144,16 +147,19 @@ impl Dispatch {
 
     /// Refuses what cannot be served whoever asks.
     fn admit(&self, operation: &Operation) -> Result<(), Fault> {
-        if let Body::Request(request) = &operation.body
-            && System::owns(&request.path)
-            && System::is_public(request)
-        {
+        if is_of_the_daemon(operation) || self.identity.is_initialized() { Ok(()) } else { Err(Fault::NotInitialized) }
+    }
+
+    /// Refuses what is asked in a namespace that does not exist or is locked. Who may not come in at all is not told which.
+    fn find_namespace(&self, operation: &Operation) -> Result<(), Fault> {
+        if is_of_the_daemon(operation) {
             return Ok(());
         }
-        if !self.identity.is_initialized() {
-            return Err(Fault::NotInitialized);
+        self.namespaces.require(&operation.namespace)?;
+        match &operation.body {
+            Body::Request(request) if System::unlocks(request) => Ok(()),
+            _ => self.namespaces.check_unlocked(&operation.namespace),
         }
-        self.namespaces.require(&operation.namespace)
     }
 
     fn authorize(&self, operation: &Operation) -> Result<(), Fault> {
@@ -244,6 +250,11 @@ impl Dispatch {
     }
 }
 
+/// Whether anyone may ask it, of the system, even before there is anything to ask about.
+fn is_of_the_daemon(operation: &Operation) -> bool {
+    matches!(&operation.body, Body::Request(request) if System::owns(&request.path) && System::is_public(request))
+}
+
 impl Door for Dispatch {
     fn identify(&self, token: &Secret) -> TokenId {
         self.identity.identify(token)
@@ -253,9 +264,8 @@ impl Door for Dispatch {
         if !self.identity.is_initialized() {
             return Err(Fault::NotInitialized);
         }
-        self.namespaces.require(namespace)?;
-        let token = self.identity.token(caller);
-        token.map(drop).inspect_err(|_| self.telemetry.token_refused())
+        self.identity.token(caller).map(drop).inspect_err(|_| self.telemetry.token_refused())?;
+        self.namespaces.require(namespace)
     }
 
     fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {

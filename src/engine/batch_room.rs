@@ -15,7 +15,7 @@ use crate::model::{Deadline, Fault, Namespace};
 pub struct BatchRooms {
     window: usize,
     places: usize,
-    /// One for each namespace that ever had a mount: as many as the configuration makes.
+    /// One for each namespace that had a mount since it was made.
     rooms: Arc<Mutex<HashMap<Namespace, BatchRoom>>>,
 }
 
@@ -31,6 +31,11 @@ impl BatchRooms {
     pub fn new(limits: &Limits) -> BatchRooms {
         let window = limits.batch_window();
         BatchRooms { window, places: window.max(limits.lane_jobs_per_namespace / 2), rooms: Arc::default() }
+    }
+
+    /// The namespace is gone. Batches that are still under way keep their room.
+    pub(super) fn forget(&self, namespace: &Namespace) {
+        self.rooms.lock().remove(namespace);
     }
 
     /// That of a namespace.

@@ -21,7 +21,7 @@ use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
     Caller, CertificateRequest, CertificatesRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault,
-    LeaseRequest, MacRequest, Mount, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
+    LeaseRequest, MacRequest, Mount, Namespace, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -68,6 +68,15 @@ pub struct Services {
     pub batches: BatchRooms,
     /// The folder CA certificates and CRLs are published below, if configured.
     pub publish_dir: Option<PathBuf>,
+}
+
+impl Services {
+    /// The namespace is gone, and no engine of it works any more: nothing of it is kept outside of the store, nor published.
+    /// Blocks for the disk.
+    pub fn forget(&self, namespace: &Namespace) -> std::io::Result<()> {
+        self.batches.forget(namespace);
+        self.publish_dir.as_deref().map_or(Ok(()), |root| pki::unpublish(root, namespace))
+    }
 }
 
 /// One mounted engine.
@@ -143,6 +152,11 @@ pub trait Engine: Send + Sync {
 
     /// Stops what it does behind requests, and begins no more of it: the daemon drains.
     fn stop(&self) {}
+
+    /// Stops for good: its mount is gone. May be called again.
+    fn close(&self, _mount: &Mount) {
+        self.stop();
+    }
 
     /// The changes that remove this mount's records, made once nothing leads to the mount any more.
     fn removal(&self, mount: &Mount) -> Result<Vec<crate::store::Write>, Fault>;

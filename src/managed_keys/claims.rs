@@ -10,23 +10,25 @@ use crate::crypto;
 use crate::model::{Fault, KeyIdentity, Namespace};
 use crate::store::Store;
 
-/// Namespaces of one store.
-const NAMESPACES_MAX: usize = 100_000;
-
 /// Claims of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
 pub(super) struct Unserved(Vec<(Namespace, KeyIdentity)>);
 
 impl Unserved {
-    /// Reads those of every namespace in the store but the `served`.
-    pub(super) fn load(store: &Store, served: &[Namespace]) -> Result<Unserved, Fault> {
+    /// Reads those of these namespaces.
+    pub(super) fn load(store: &Store, unserved: &[Namespace]) -> Result<Unserved, Fault> {
         let mut claims = Vec::new();
-        for namespace in store.namespaces(NAMESPACES_MAX)?.into_iter().filter(|known| !served.contains(known)) {
-            for (_, record) in store.read_all::<KeyRecord>(&namespace, COLLECTION, None, KEYS_MAX)? {
+        for namespace in unserved {
+            for (_, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 claims.extend(record.identity()?.map(|identity| (namespace.clone(), identity)));
             }
         }
         Ok(Unserved(claims))
+    }
+
+    /// Those of other namespaces than this.
+    pub(super) fn without(&self, namespace: &Namespace) -> Unserved {
+        Unserved(self.0.iter().filter(|(of, _)| of != namespace).cloned().collect())
     }
 
     /// The claims.

@@ -5,6 +5,7 @@
 
 mod abilities;
 mod claims;
+mod ending;
 mod fields;
 mod first_use;
 mod handle;

@@ -56,15 +56,15 @@ impl Drop for Registration {
 }
 
 impl ManagedKeys {
-    /// Refuses options of a mount that name no place where keys can be made. Those that name none at all are fine, and
+    /// Refuses options of a mount in `namespace` that name no place where keys can be made. Those that name none at all are fine, and
     /// options of other names are not looked at.
-    pub fn check_options(&self, options: &BTreeMap<String, String>) -> Result<(), Fault> {
-        self.place(options).map(|_| ())
+    pub fn check_options(&self, namespace: &Namespace, options: &BTreeMap<String, String>) -> Result<(), Fault> {
+        self.place(namespace, options).map(|_| ())
     }
 
     /// Whether the mount's options name a place where keys can be made.
     pub fn makes_keys_for(&self, mount: &Mount) -> bool {
-        matches!(self.place(&mount.options), Ok(Some(_)))
+        matches!(self.place(&mount.namespace, &mount.options), Ok(Some(_)))
     }
 
     /// Makes a key of this kind for `mount`, where its options say: registers it, for this mount alone, has it generated and
@@ -74,7 +74,7 @@ impl ManagedKeys {
     ///
     /// [`Fault::InvalidRequest`] where the options name no place; else those of a first use. Nothing stays registered then.
     pub async fn make_for(&self, mount: &Mount, kind: KeyKind, deadline: Deadline) -> Result<OwnKey, Fault> {
-        let place = self.place(&mount.options)?.ok_or_else(|| no_place(mount))?;
+        let place = self.place(&mount.namespace, &mount.options)?.ok_or_else(|| no_place(mount))?;
         let uuid = uuid::Uuid::new_v4().to_string();
         let name = format!("mount-{}-{uuid}", mount.uuid.get(..8).unwrap_or(&mount.uuid));
         let settings = settings(place, &name, kind, mount);
@@ -164,7 +164,7 @@ impl ManagedKeys {
         Ok(())
     }
 
-    fn place(&self, options: &BTreeMap<String, String>) -> Result<Option<Place>, Fault> {
+    fn place(&self, namespace: &Namespace, options: &BTreeMap<String, String>) -> Result<Option<Place>, Fault> {
         let given = |name: &str| options.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let refused = |why: String| Err(Fault::invalid(format!("the mount's options: {why}")));
         let (name, label) = match (given(LIBRARY), given(POOL), given(TOKEN)) {
@@ -178,7 +178,7 @@ impl ManagedKeys {
             (Some(library), None, label) => (library, label),
             (None, Some(pool), None) => (pool, None),
         };
-        let info = self.look_up(name)?;
+        let info = self.look_up(namespace, name)?;
         match label {
             Some(_) if info.is_pool => refused(format!("{name:?} is a kms_pool: name it as {POOL}, without {TOKEN}")),
             None if !info.is_pool => refused(format!("{name:?} is a kms_library: name it as {LIBRARY}, with {TOKEN}")),

@@ -53,12 +53,12 @@ fn options_name_a_library_that_carries_its_pin_with_a_token_or_a_pool() {
             (&[("kms_pool", "hsm"), ("token_label", "t")], "cannot be given with kms_pool"),
             (&[("token_label", "t")], "says nothing without kms_library"),
         ] {
-            let told = keys.check_options(&options(pairs)).unwrap_err();
+            let told = keys.check_options(&Namespace::root(), &options(pairs)).unwrap_err();
             assert!(matches!(told, Fault::InvalidRequest { .. }), "{told:?}");
             assert!(told.to_string().contains(expected), "{pairs:?}: {told}");
         }
         for fine in [&[][..], &[("version", "2")], &[("kms_library", "HSM"), ("token_label", "t"), ("kms_pool", "")]] {
-            keys.check_options(&options(fine)).unwrap();
+            keys.check_options(&Namespace::root(), &options(fine)).unwrap();
         }
         let bare = Mount { options: BTreeMap::new(), ..mount("a") };
         let told = keys.make_for(&bare, P256, Deadline::after(Duration::from_secs(30))).await.err().unwrap();

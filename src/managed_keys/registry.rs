@@ -1,6 +1,6 @@
 //! Every managed key: an immutable table that requests read, changed by one writer at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,12 +13,15 @@ use super::handle::{Handle, KeyRef};
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
 use super::{tokens, uses};
+use crate::config::Limits;
 use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeyRoute, KeySpec, LibraryInfo, Supervisor};
 
-/// Managed keys of one namespace.
+/// Managed keys of one namespace, whatever the limit was when they were written.
 pub(super) const KEYS_MAX: usize = 100_000;
+/// Namespaces of one store: more than there may ever be.
+const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
@@ -31,15 +34,19 @@ pub struct ManagedKeys(Arc<Inner>);
 struct Inner {
     store: Store,
     supervisor: Supervisor,
+    /// Of one namespace.
+    keys_max: usize,
     table: ArcSwap<Table>,
     changes: Changes,
 }
 
 #[derive(Clone, Default)]
-struct Table {
+pub(super) struct Table {
     by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
     by_uuid: HashMap<String, Arc<Entry>, RandomState>,
     unserved: Arc<Unserved>,
+    /// Namespaces that are being deleted.
+    pub(super) closed: Arc<HashSet<Namespace>>,
 }
 
 /// One managed key, as it is now.
@@ -58,23 +65,28 @@ pub(super) struct Entry {
 
 impl ManagedKeys {
     /// The managed keys of this store. Nothing is read before [`ManagedKeys::load`].
-    pub fn new(store: Store, supervisor: Supervisor) -> ManagedKeys {
-        ManagedKeys(Arc::new(Inner { store, supervisor, table: ArcSwap::default(), changes: Changes::default() }))
+    pub fn new(store: Store, supervisor: Supervisor, limits: &Limits) -> ManagedKeys {
+        let (keys_max, table, changes) = (limits.managed_keys_per_namespace, ArcSwap::default(), Changes::default());
+        ManagedKeys(Arc::new(Inner { store, supervisor, keys_max, table, changes }))
     }
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again. Of the
     /// other namespaces in the store only the claims count.
     pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
-        let unserved = Arc::new(Unserved::load(&self.0.store, namespaces)?);
+        let served: HashSet<&Namespace> = namespaces.iter().collect();
+        // Most of many may be empty.
+        let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
+        let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
+        let unserved = Arc::new(Unserved::load(&self.0.store, &others)?);
         let mut table = Table { unserved, ..Table::default() };
-        for namespace in namespaces {
+        for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let (uuid, settings, identity) = record.open()?;
                 table.put(self.entry(uuid, name, namespace.clone(), settings, identity, Arc::default()));
             }
         }
         self.0.table.store(Arc::new(table));
-        namespaces.iter().try_for_each(|namespace| self.end_leftovers(namespace))
+        stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
     /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
@@ -162,7 +174,8 @@ impl ManagedKeys {
         let mut fields = Fields::new(data);
         fields.text("name")?;
         fields.text("type")?;
-        let settings = Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(library))?;
+        let settings =
+            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(namespace, library))?;
         if let Some(old) = old {
             check_change(old, &settings)?;
         }
@@ -182,10 +195,13 @@ impl ManagedKeys {
         settings: Settings,
         old: Option<&Arc<Entry>>,
     ) -> Result<Arc<Entry>, Fault> {
+        self.check_open(namespace)?;
         let table = self.0.table.load_full();
-        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= KEYS_MAX) {
+        let most = self.0.keys_max;
+        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
             return Err(Fault::invalid(format!(
-                "the namespace has {KEYS_MAX} managed keys, which is the most allowed"
+                "the namespace has {most} managed keys, as limits {{ managed_keys_per_namespace }} allows: delete one, or have \
+                 the operator raise it"
             )));
         }
         if old.is_none_or(|old| !old.settings.same_token(&settings)) {
@@ -239,11 +255,7 @@ impl ManagedKeys {
 
     /// Takes entries that are not stored any more from the table. Part of a change.
     pub(super) fn unpublish(&self, entries: &[Arc<Entry>]) {
-        self.0.table.rcu(|table| {
-            let mut table = Table::clone(table);
-            entries.iter().for_each(|entry| table.remove(entry));
-            table
-        });
+        self.change_table(|table| entries.iter().for_each(|entry| table.remove(entry)));
         entries.iter().for_each(|entry| self.let_go(entry));
     }
 
@@ -303,15 +315,30 @@ impl ManagedKeys {
         &self.0.supervisor
     }
 
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.0.table.load_full()
+    }
+
+    /// Shows another table. Part of a change.
+    pub(super) fn change_table(&self, change: impl Fn(&mut Table)) {
+        self.0.table.rcu(|table| {
+            let mut table = Table::clone(table);
+            change(&mut table);
+            table
+        });
+    }
+
     pub(super) fn changes(&self) -> &Changes {
         &self.0.changes
     }
 
-    pub(super) fn look_up(&self, library: &str) -> Result<LibraryInfo, Fault> {
+    /// The library or pool of this name, as far as the namespace may use it: to others it is as if it were not there.
+    pub(super) fn look_up(&self, namespace: &Namespace, library: &str) -> Result<LibraryInfo, Fault> {
         let libraries = self.0.supervisor.libraries();
-        let found = libraries.iter().find(|known| known.name.eq_ignore_ascii_case(library));
+        let mut open = libraries.iter().filter(|known| known.namespaces.allow(namespace));
+        let found = open.clone().find(|known| known.name.eq_ignore_ascii_case(library));
         found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = libraries.iter().map(|known| known.name.as_str()).collect();
+            let known: Vec<&str> = open.by_ref().map(|known| known.name.as_str()).collect();
             let known =
                 if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
             Fault::invalid(format!("there is no kms_library or kms_pool {library:?} in the configuration; {known}"))
@@ -337,17 +364,26 @@ impl ManagedKeys {
     }
 
     pub(super) fn publish(&self, entry: Arc<Entry>) {
-        self.0.table.rcu(|table| {
-            let mut table = Table::clone(table);
-            table.insert(Arc::clone(&entry));
-            table
-        });
+        self.change_table(|table| table.insert(Arc::clone(&entry)));
     }
 }
 
 impl Table {
     fn get(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(namespace)?.get(name)
+    }
+
+    /// The keys of a namespace.
+    pub(super) fn entries(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> {
+        self.by_name.get(namespace).into_iter().flat_map(HashMap::values)
+    }
+
+    /// Takes out all that there is of a namespace.
+    pub(super) fn end(&mut self, namespace: &Namespace) {
+        for entry in self.by_name.remove(namespace).into_iter().flat_map(HashMap::into_values) {
+            self.by_uuid.remove(&entry.uuid);
+        }
+        self.unserved = Arc::new(self.unserved.without(namespace));
     }
 
     fn put(&mut self, entry: Entry) {

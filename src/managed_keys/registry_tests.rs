@@ -147,7 +147,7 @@ fn a_key_signs_after_its_first_use_and_after_a_restart() {
         let (used, public) = handle(&keys, "doc").ready(soon()).await.unwrap();
         assert_eq!(sign(&used).await, Ok(true));
         // A new process: another supervisor, the same store and token.
-        let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
+        let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
         again.load(&[Namespace::root()]).unwrap();
         let loaded = handle(&again, "doc");
         assert_eq!(loaded.public_key(), Some(&public));
@@ -346,7 +346,7 @@ fn the_last_try_of_a_pin_is_made_only_at_an_operators_word() {
         actix::System::new().block_on(async {
             let token = SoftwareToken::default();
             token.backend().leave_one_pin_try();
-            let keys = ManagedKeys::new(open_store(), token.supervisor_forced(forced));
+            let keys = ManagedKeys::new(open_store(), token.supervisor_forced(forced), &Limits::default());
             write(&keys, "ca", json!({"allow_generate_key": true, "curve": "P256"})).await.unwrap();
             let ready = handle(&keys, "ca").ready(soon()).await;
             assert_eq!((ready.is_ok(), token.backend().logins()), (forced, usize::from(forced)));
@@ -406,7 +406,7 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
         }
         // The claim outlives a restart, whether the namespace is served or not, and ends with the last entry.
         for served in [&teams[..], &[teams[0].clone(), teams[2].clone()]] {
-            let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
+            let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
             again.load(served).unwrap();
             assert_eq!(again.names(&teams[1]).len(), if served.len() == 3 { 2 } else { 0 });
             assert_eq!(ready(&again, 2, "label").await, others("label"));

@@ -48,7 +48,7 @@ async fn decrypt(handle: &Handle, made: &Bytes) -> Result<Bytes, Fault> {
 }
 
 fn again(keys: &ManagedKeys, token: &SoftwareToken) -> ManagedKeys {
-    let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor());
+    let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
     again.load(&[Namespace::root()]).unwrap();
     again
 }

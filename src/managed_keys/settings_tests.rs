@@ -11,7 +11,8 @@ fn data(value: Value) -> Data {
 
 fn read_over(old: Option<&Settings>, library_has_pin: bool, value: Value) -> Result<Settings, Fault> {
     let data = data(value);
-    let info = LibraryInfo { name: "hsm".into(), has_pin: library_has_pin, is_pool: false };
+    let info =
+        LibraryInfo { name: "hsm".into(), has_pin: library_has_pin, is_pool: false, namespaces: Default::default() };
     Settings::read(&mut Fields::new(&data), old, |_| Ok(info))
 }
 

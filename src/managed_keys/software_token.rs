@@ -60,6 +60,7 @@ impl SoftwareToken {
             workers: 1,
             isolated: false,
             computes_here: true,
+            namespaces: Default::default(),
             final_pin_try,
         };
         let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];
@@ -80,7 +81,7 @@ pub(crate) fn open_store() -> Store {
 pub(crate) fn story<F: Future<Output = ()>>(run: impl FnOnce(ManagedKeys, SoftwareToken) -> F) {
     actix::System::new().block_on(async {
         let token = SoftwareToken::default();
-        let keys = ManagedKeys::new(open_store(), token.supervisor());
+        let keys = ManagedKeys::new(open_store(), token.supervisor(), &Limits::default());
         keys.load(&[Namespace::root()]).expect("no keys yet");
         run(keys, token).await;
     });

@@ -96,6 +96,11 @@ pub enum Fault {
         /// When to try again.
         retry_after: Duration,
     },
+    /// An administrator has locked the namespace, or one that it lies in.
+    Locked {
+        /// The one to be unlocked.
+        namespace: Namespace,
+    },
     /// The barrier is closed.
     Sealed,
     /// Not initialised yet: `keyway operator init` comes first.
@@ -205,7 +210,7 @@ impl Fault {
         match self {
             Fault::Overloaded { .. } => FaultLabel::Overloaded,
             Fault::DeadlineExceeded { .. } => FaultLabel::DeadlineExceeded,
-            Fault::Unavailable { .. } => FaultLabel::Unavailable,
+            Fault::Unavailable { .. } | Fault::Locked { .. } => FaultLabel::Unavailable,
             Fault::KeyUnavailable { .. } => FaultLabel::KeyUnavailable,
             Fault::DeviceError { .. } => FaultLabel::DeviceError,
             Fault::DeviceStuck { .. } => FaultLabel::DeviceStuck,
@@ -269,6 +274,11 @@ impl std::fmt::Display for Fault {
             Fault::NotFound { what } if what.is_empty() => f.write_str("not found"),
             Fault::NotFound { what } => f.write_str(what),
             Fault::QuotaExceeded { what, .. } => write!(f, "quota exceeded: {what}"),
+            Fault::Locked { namespace } => write!(
+                f,
+                "API access to this namespace has been locked by an administrator - {:?} must be unlocked to gain access.",
+                namespace.as_str().trim_end_matches('/')
+            ),
             Fault::Sealed => f.write_str("Vault is sealed"),
             Fault::NotInitialized => f.write_str("Keyway is not initialized: run `keyway operator init`"),
             Fault::Internal { what } => write!(f, "internal error: {what}"),

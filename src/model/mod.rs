@@ -37,7 +37,7 @@ pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOpera
 pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicKey};
 pub use lease::{Lease, LeaseRequest};
 pub use mount::{Mount, MountConfig};
-pub use namespace::Namespace;
+pub use namespace::{NAMESPACE_BYTES, Namespace};
 pub use operation::{
     Body, Capability, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest,
     Operation, Request, SignRequest, Verb, VerifyRequest,

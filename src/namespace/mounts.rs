@@ -1,20 +1,25 @@
 //! The namespaces, and the mounts of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
+use super::deletion::{self, Removals};
+use super::lock;
+use super::made;
 use super::record::{COLLECTION, MountRecord};
 use super::removal;
 use super::tree::{MountTable, Tree};
+use crate::config::Limits;
 use crate::model::{Fault, Mount, MountConfig, Namespace};
 use crate::store::{Changes, RecordKey, Store, Write};
 
-/// Namespaces in the store that are looked at for a warning.
-const NAMESPACES_MAX: usize = 100_000;
-/// Mounts of one namespace.
+/// Namespaces of one store: more than there may ever be.
+pub(super) const NAMESPACES_MAX: usize = 200_000;
+/// Mounts of one namespace, whatever the limit was when they were made.
 const MOUNTS_MAX: usize = 10_000;
 /// Longest mount path in bytes.
 const PATH_BYTES: usize = 256;
@@ -25,12 +30,26 @@ const RESERVED: [&str; 6] = ["sys", "auth", "audit", "identity", "cubbyhole", "r
 
 /// The namespaces and their mounts. Cheap to clone.
 #[derive(Clone)]
-pub struct Namespaces(Arc<Inner>);
+pub struct Namespaces(pub(super) Arc<Inner>);
 
-struct Inner {
-    store: Store,
-    tree: ArcSwap<Tree>,
-    changes: Changes,
+pub(super) struct Inner {
+    pub(super) store: Store,
+    /// Those of the configuration.
+    configured: Vec<Namespace>,
+    pub(super) limits: Bounds,
+    pub(super) tree: ArcSwap<Tree>,
+    pub(super) changes: Changes,
+    /// The ids that are taken.
+    pub(super) ids: Mutex<HashSet<String>>,
+    /// Those that were deleted and are not gone yet.
+    pub(super) removals: Mutex<Removals>,
+}
+
+/// How many there may be.
+pub(super) struct Bounds {
+    pub(super) namespaces: usize,
+    pub(super) below_one: usize,
+    mounts: usize,
 }
 
 /// An engine to be enabled.
@@ -66,20 +85,36 @@ pub struct Tune {
 impl Namespaces {
     /// The root namespace, those `configured`, and those they lie in, with the mounts that this store has of them. Nothing
     /// is read before [`Namespaces::load`].
-    pub fn new(store: Store, configured: &[Namespace]) -> Namespaces {
-        let tree = ArcSwap::from_pointee(Tree::of(configured));
-        Namespaces(Arc::new(Inner { store, tree, changes: Changes::default() }))
+    pub fn new(store: Store, configured: &[Namespace], limits: &Limits) -> Namespaces {
+        Namespaces(Arc::new(Inner {
+            store,
+            configured: configured.to_vec(),
+            limits: Bounds {
+                namespaces: limits.namespaces_max,
+                below_one: limits.namespaces_per_namespace,
+                mounts: limits.mounts_per_namespace,
+            },
+            tree: ArcSwap::from_pointee(Tree::of(configured)),
+            changes: Changes::default(),
+            ids: Mutex::default(),
+            removals: Mutex::default(),
+        }))
     }
 
-    /// Reads the mount tables from the store. Called when it is open: at start, or after initialisation. What is left of
+    /// Reads the namespaces that the API made, and the mount tables, from the store. Called when it is open: at start, or after initialisation. What is left of
     /// disabled mounts is removed; blocks for the disk meanwhile.
     ///
     /// # Errors
     ///
     /// Also if a mount lies where the configuration makes a namespace: the requests for it would go astray.
     pub fn load(&self) -> Result<(), Fault> {
-        let mut tree = Tree::clone(&self.0.tree.load());
-        for namespace in tree.all() {
+        let mut tree = Tree::of(&self.0.configured);
+        let removals = deletion::load(&self.0.store, &tree)?;
+        let ids = made::load(&self.0.store, &mut tree)?;
+        lock::load(&self.0.store)?.iter().for_each(|namespace| tree.lock(namespace));
+        // Most of many may be empty.
+        let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
+        for namespace in stored.iter().filter(|known| tree.about(known).is_some()).cloned().collect::<Vec<_>>() {
             removal::sweep(&self.0.store, &namespace)?;
             let records = self.0.store.read_all::<MountRecord>(&namespace, COLLECTION, None, MOUNTS_MAX)?;
             let mount =
@@ -96,15 +131,16 @@ impl Namespaces {
             }
             tree.replace(&namespace, mounts);
         }
-        for namespace in self.0.store.namespaces(NAMESPACES_MAX)? {
-            if tree.mounts(&namespace).is_none() {
-                tracing::warn!(
-                    %namespace,
-                    "the store has records of a namespace that the configuration does not name: it is not served; its \
-                     records stay, and are there again with its stanza"
-                );
-            }
+        let unserved = |known: &&Namespace| tree.about(known).is_none() && !removals.contains_key(*known);
+        for namespace in stored.iter().filter(unserved) {
+            tracing::warn!(
+                %namespace,
+                "the store has records of a namespace that neither the configuration names nor the API made: it is not \
+                 served; its records stay, and are there again with its stanza"
+            );
         }
+        *self.0.ids.lock() = ids;
+        *self.0.removals.lock() = removals;
         self.0.tree.store(Arc::new(tree));
         Ok(())
     }
@@ -114,19 +150,15 @@ impl Namespaces {
         self.0.tree.load().all()
     }
 
-    /// The namespaces directly below one, sorted.
-    pub fn children(&self, namespace: &Namespace) -> Vec<Namespace> {
-        let is_child = |known: &Namespace| known.ancestors().last() == Some(namespace);
-        self.all().into_iter().filter(is_child).collect()
-    }
-
     /// Refuses a namespace that does not exist.
     pub fn require(&self, namespace: &Namespace) -> Result<(), Fault> {
         if self.0.tree.load().mounts(namespace).is_some() {
             return Ok(());
         }
-        let what =
-            format!("namespace {:?} does not exist: the configuration has none of that name", namespace.as_str());
+        let what = format!(
+            "namespace {:?} does not exist: make it at sys/namespaces, or by a stanza of the configuration",
+            namespace.as_str()
+        );
         Err(Fault::NotFound { what })
     }
 
@@ -169,6 +201,8 @@ impl Namespaces {
     }
 
     fn enable_now(&self, namespace: Namespace, path: String, new: NewMount) -> Result<Arc<Mount>, Fault> {
+        // It may be gone since.
+        self.require(&namespace)?;
         let tree = self.0.tree.load();
         if let Some(taken) = tree.namespace_at(&namespace, &path) {
             let taken = taken.as_str();
@@ -178,8 +212,12 @@ impl Namespaces {
         if let Some(taken) = mounts.keys().find(|taken| taken.starts_with(&path) || path.starts_with(taken.as_str())) {
             return Err(Fault::invalid(format!("path is already in use at {taken}")));
         }
-        if mounts.len() >= MOUNTS_MAX {
-            return Err(Fault::invalid(format!("the namespace has {MOUNTS_MAX} mounts, which is the most allowed")));
+        let most = self.0.limits.mounts;
+        if mounts.len() >= most {
+            return Err(Fault::invalid(format!(
+                "the namespace has {most} mounts, as limits {{ mounts_per_namespace }} allows: disable one, or have the \
+                 operator raise it"
+            )));
         }
         let uuid = uuid::Uuid::new_v4().to_string();
         let accessor = format!("{}_{}", new.engine, uuid.get(..8).unwrap_or(&uuid));
@@ -243,7 +281,7 @@ impl Namespaces {
         let Some(mount) = self.mount(namespace, path) else { return Ok(None) };
         let gone = Write::Delete { key: RecordKey::new(namespace, COLLECTION, &mount.path) };
         self.0.store.commit_now(vec![gone, removal::note(&mount)?])?;
-        self.publish(namespace, |mounts| drop(mounts.remove(&mount.path)));
+        self.publish_mounts(namespace, |mounts| drop(mounts.remove(&mount.path)));
         if let Err(fault) = removal(&mount).and_then(|writes| removal::commit(&self.0.store, writes)) {
             tracing::warn!(
                 %namespace, path = mount.path, %fault,
@@ -269,18 +307,25 @@ impl Namespaces {
         }
         self.0.store.commit_now(vec![write])?;
         let mount = Arc::new(mount);
-        self.publish(&mount.namespace, |mounts| drop(mounts.insert(mount.path.clone(), Arc::clone(&mount))));
+        self.publish_mounts(&mount.namespace, |mounts| drop(mounts.insert(mount.path.clone(), Arc::clone(&mount))));
         Ok(mount)
     }
 
     /// Shows a change of one table to the requests to come. Part of a change that is stored already.
-    fn publish(&self, namespace: &Namespace, change: impl FnOnce(&mut MountTable)) {
+    fn publish_mounts(&self, namespace: &Namespace, change: impl FnOnce(&mut MountTable)) {
+        self.publish(|tree| {
+            if let Some(mounts) = tree.mounts(namespace) {
+                let mut mounts = MountTable::clone(mounts);
+                change(&mut mounts);
+                tree.replace(namespace, mounts);
+            }
+        });
+    }
+
+    /// Shows a change to the requests to come. Part of a change that is stored already.
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Tree)) {
         let mut tree = Tree::clone(&self.0.tree.load());
-        if let Some(mounts) = tree.mounts(namespace) {
-            let mut mounts = MountTable::clone(mounts);
-            change(&mut mounts);
-            tree.replace(namespace, mounts);
-        }
+        change(&mut tree);
         self.0.tree.store(Arc::new(tree));
     }
 }

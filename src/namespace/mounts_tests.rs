@@ -9,14 +9,14 @@ use crate::store::Ephemeral;
 fn namespaces() -> Namespaces {
     let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
     store.initialize().unwrap();
-    let namespaces = Namespaces::new(store, &[]);
+    let namespaces = Namespaces::new(store, &[], &Limits::default());
     namespaces.load().unwrap();
     namespaces
 }
 
 fn configured(namespaces: &Namespaces, paths: &[&str]) -> Namespaces {
     let paths: Vec<Namespace> = paths.iter().map(|path| Namespace::from_path(path)).collect();
-    Namespaces::new(namespaces.0.store.clone(), &paths)
+    Namespaces::new(namespaces.0.store.clone(), &paths, &Limits::default())
 }
 
 /// The namespaces of the next start, with a stanza for each of `paths`.
@@ -80,7 +80,8 @@ async fn reserved_and_malformed_paths_are_refused() {
 async fn a_namespace_without_a_stanza_does_not_exist() {
     let namespaces = restarted(&namespaces(), &["team-b"]);
     let team = Namespace::from_path("team-a");
-    let what = "namespace \"team-a/\" does not exist: the configuration has none of that name".into();
+    let what =
+        "namespace \"team-a/\" does not exist: make it at sys/namespaces, or by a stanza of the configuration".into();
     let absent = Fault::NotFound { what };
     assert_eq!(namespaces.require(&team), Err(absent.clone()));
     assert_eq!(namespaces.enable(&team, pki("pki")).await, Err(absent.clone()));
@@ -96,8 +97,10 @@ async fn two_namespaces_have_two_mounts_at_one_path() {
     let namespaces = restarted(&namespaces(), &["team-a", "team-b/ci"]);
     let names = ["", "team-a", "team-b", "team-b/ci"].map(Namespace::from_path);
     assert_eq!(namespaces.all(), names);
-    assert_eq!(namespaces.children(&names[0]), [names[1].clone(), names[2].clone()]);
-    assert_eq!(namespaces.children(&names[2]), [names[3].clone()]);
+    let children =
+        |of: &Namespace| -> Vec<Namespace> { namespaces.children(of).into_iter().map(|child| child.path).collect() };
+    assert_eq!(children(&names[0]), [names[1].clone(), names[2].clone()]);
+    assert_eq!(children(&names[2]), [names[3].clone()]);
     let mut uuids = Vec::new();
     for namespace in &names {
         uuids.push(namespaces.enable(namespace, pki("pki")).await.unwrap().uuid.clone());

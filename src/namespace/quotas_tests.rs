@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::namespace::NewMount;
 use crate::store::Ephemeral;
 
@@ -8,7 +8,8 @@ use QuotaKind::{Concurrency, RateLimit};
 async fn quotas() -> Quotas {
     let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
     store.initialize().unwrap();
-    let namespaces = Namespaces::new(store.clone(), &["team-a/ci", "team-b"].map(Namespace::from_path));
+    let namespaces =
+        Namespaces::new(store.clone(), &["team-a/ci", "team-b"].map(Namespace::from_path), &Limits::default());
     for namespace in ["", "team-a"] {
         let mount = NewMount { path: "transit".into(), engine: "transit".into(), ..NewMount::default() };
         namespaces.enable(&Namespace::from_path(namespace), mount).await.unwrap();

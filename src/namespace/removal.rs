@@ -56,7 +56,7 @@ pub(super) fn sweep(store: &Store, namespace: &Namespace) -> Result<(), Fault> {
 }
 
 /// Empties the collections that begin with `prefix`. Answers how many records went.
-fn remove_collections(store: &Store, namespace: &Namespace, prefix: &str) -> Result<usize, Fault> {
+pub(super) fn remove_collections(store: &Store, namespace: &Namespace, prefix: &str) -> Result<usize, Fault> {
     let mut removed = 0;
     loop {
         let collections = store.collections(namespace, prefix, PAGE)?;

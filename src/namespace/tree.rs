@@ -1,6 +1,7 @@
 //! Which namespaces there are, each with its mounts, and what a request's path addresses among them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -10,43 +11,146 @@ use crate::model::{Mount, Namespace};
 /// The mounts of a namespace by path, each ending in `/`.
 pub(super) type MountTable = BTreeMap<String, Arc<Mount>>;
 
-/// Every namespace that is served. The root always is, and with a namespace all those it lies in. Cheap to clone beside
-/// what its changes cost.
+/// Tables that the namespaces are spread over: a change copies one of them, so that ten thousand changes of ten thousand
+/// namespaces cost little.
+const SHARDS: usize = 128;
+
+/// Every namespace that is served. The root always is, and with a namespace all those it lies in. Cheap to clone, and to
+/// change then.
 #[derive(Clone)]
-pub(super) struct Tree(HashMap<Namespace, Arc<MountTable>, RandomState>);
+pub(super) struct Tree {
+    shards: Vec<Arc<Shard>>,
+    spread: RandomState,
+    count: usize,
+    locked: Arc<BTreeSet<Namespace>>,
+}
+
+type Shard = HashMap<Namespace, Space, RandomState>;
+
+/// One namespace. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Space {
+    pub(super) mounts: Arc<MountTable>,
+    pub(super) about: Arc<About>,
+}
+
+/// What is known of a namespace beside what is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct About {
+    /// Short and unique. Empty until the store was read.
+    pub(super) id: String,
+    /// The operator's notes.
+    pub(super) custom_metadata: BTreeMap<String, String>,
+    /// Whether a stanza makes it, or one below it.
+    pub(super) configured: bool,
+}
 
 impl Tree {
     /// The root, these, and those they lie in; without mounts yet.
     pub(super) fn of(configured: &[Namespace]) -> Tree {
+        let shards = (0..SHARDS).map(|_| Arc::default()).collect();
+        let mut tree = Tree { shards, spread: RandomState::default(), count: 0, locked: Arc::default() };
         let above = configured.iter().flat_map(Namespace::ancestors);
-        let all = std::iter::once(Namespace::root()).chain(above).chain(configured.iter().cloned());
-        Tree(all.map(|namespace| (namespace, Arc::default())).collect())
+        let about = About { configured: true, ..About::default() };
+        for namespace in std::iter::once(Namespace::root()).chain(above).chain(configured.iter().cloned()) {
+            tree.describe(&namespace, about.clone());
+        }
+        tree
     }
 
     /// Every namespace, sorted by its path: those above come before those below.
     pub(super) fn all(&self) -> Vec<Namespace> {
-        let mut all: Vec<Namespace> = self.0.keys().cloned().collect();
+        let mut all: Vec<Namespace> = self.keys().cloned().collect();
         all.sort_unstable();
         all
     }
 
+    /// Every namespace, in no order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Namespace> {
+        self.shards.iter().flat_map(|shard| shard.keys())
+    }
+
+    /// Namespaces, the root among them.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// The namespace of this path, if there is one.
+    pub(super) fn get(&self, path: &str) -> Option<(&Namespace, &Space)> {
+        self.shards.get(self.place(path))?.get_key_value(path)
+    }
+
     /// The mounts of a namespace; `None` if there is no such namespace.
     pub(super) fn mounts(&self, namespace: &Namespace) -> Option<&Arc<MountTable>> {
-        self.0.get(namespace)
+        self.get(namespace.as_str()).map(|(_, space)| &space.mounts)
+    }
+
+    /// What is known of a namespace.
+    pub(super) fn about(&self, namespace: &Namespace) -> Option<&Arc<About>> {
+        self.get(namespace.as_str()).map(|(_, space)| &space.about)
     }
 
     /// Gives a namespace that exists other mounts.
     pub(super) fn replace(&mut self, namespace: &Namespace, mounts: MountTable) {
-        if let Some(known) = self.0.get_mut(namespace) {
-            *known = Arc::new(mounts);
+        if let Some(space) = self.shard(namespace.as_str()).and_then(|shard| shard.get_mut(namespace)) {
+            space.mounts = Arc::new(mounts);
         }
+    }
+
+    /// Says what is known of a namespace; makes it, if there is none.
+    pub(super) fn describe(&mut self, namespace: &Namespace, about: About) {
+        let Some(shard) = self.shard(namespace.as_str()) else { return };
+        let before = shard.len();
+        shard.entry(namespace.clone()).or_default().about = Arc::new(about);
+        self.count += usize::from(shard.len() > before);
+    }
+
+    /// Takes a namespace out.
+    pub(super) fn remove(&mut self, namespace: &Namespace) {
+        let gone = self.shard(namespace.as_str()).and_then(|shard| shard.remove(namespace));
+        self.count -= usize::from(gone.is_some());
+        self.unlock(namespace);
+    }
+
+    /// Whether this one is locked itself.
+    pub(super) fn is_locked(&self, namespace: &Namespace) -> bool {
+        self.locked.contains(namespace)
+    }
+
+    /// The highest one that is locked among a namespace and those it lies in.
+    pub(super) fn lock_over(&self, namespace: &Namespace) -> Option<&Namespace> {
+        if self.locked.is_empty() {
+            return None;
+        }
+        let path = namespace.as_str();
+        path.match_indices('/').find_map(|(slash, _)| self.locked.get(path.get(..=slash)?))
+    }
+
+    /// Locks one.
+    pub(super) fn lock(&mut self, namespace: &Namespace) {
+        Arc::make_mut(&mut self.locked).insert(namespace.clone());
+    }
+
+    /// Unlocks one.
+    pub(super) fn unlock(&mut self, namespace: &Namespace) {
+        Arc::make_mut(&mut self.locked).remove(namespace);
+    }
+
+    fn shard(&mut self, path: &str) -> Option<&mut Shard> {
+        let place = self.place(path);
+        self.shards.get_mut(place).map(Arc::make_mut)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any number will do")]
+    fn place(&self, path: &str) -> usize {
+        self.spread.hash_one(path) as usize % SHARDS
     }
 
     /// Splits `path`, which is asked below the namespace `below`, into the deepest namespace it begins with and the rest.
     /// Compares whole parts, byte by byte: nothing is decoded, folded or resolved here.
     pub(super) fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
         let (mut found, mut rest) = (below.clone(), path);
-        if self.0.len() == 1 || !path.contains('/') {
+        if self.count == 1 || !path.contains('/') {
             return (found, rest);
         }
         let mut name = below.as_str().to_owned();
@@ -54,7 +158,7 @@ impl Tree {
         while let Some((part, tail)) = rest.split_once('/') {
             name.push_str(part);
             name.push('/');
-            let Some((deeper, _)) = self.0.get_key_value(name.as_str()) else { break };
+            let Some((deeper, _)) = self.get(&name) else { break };
             (found, rest) = (deeper.clone(), tail);
         }
         (found, rest)
@@ -64,7 +168,7 @@ impl Tree {
     pub(super) fn namespace_at(&self, namespace: &Namespace, mount: &str) -> Option<Namespace> {
         let first = mount.split('/').next().unwrap_or_default();
         let child = format!("{}{first}/", namespace.as_str());
-        self.0.get_key_value(child.as_str()).map(|(child, _)| child.clone())
+        self.get(&child).map(|(child, _)| child.clone())
     }
 }
 

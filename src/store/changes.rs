@@ -11,6 +11,8 @@ use crate::model::{Fault, Namespace};
 
 /// Changes of one namespace in one table that may wait or run at once.
 const CHANGES_MAX: usize = 64;
+/// Queues of namespaces that are kept though nobody stands in them.
+const QUEUES_KEPT: usize = 1024;
 /// When to come again: about what a few commits take.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -23,7 +25,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub struct Changes {
     /// One change of the table at a time, first come, first served.
     turn: Arc<Semaphore>,
-    /// One for each namespace that ever changed something: as many as the configuration makes.
+    /// One for each namespace that changes something, and of those that did, not very many.
     queues: Arc<Mutex<HashMap<Namespace, Queue>>>,
 }
 
@@ -75,6 +77,9 @@ impl Changes {
         let mut queues = self.queues.lock();
         if let Some(queue) = queues.get(namespace) {
             return queue.clone();
+        }
+        if queues.len() >= QUEUES_KEPT {
+            queues.retain(|_, queue| Arc::strong_count(&queue.places) > 1);
         }
         let queue = Queue { places: Arc::new(Semaphore::new(CHANGES_MAX)), turn: Arc::new(Semaphore::new(1)) };
         queues.insert(namespace.clone(), queue.clone());

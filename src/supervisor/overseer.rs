@@ -218,7 +218,7 @@ impl Overseer {
 
     /// Those that may hold a key.
     fn candidates(&mut self, spec: &KeySpec) -> Result<Vec<first_use::Candidate>, Fault> {
-        let (_, members) = self.shared.pools.find(&spec.library, spec.token.as_ref())?;
+        let (_, members) = self.shared.home(spec)?;
         let candidate = |member: Arc<Member>| first_use::Candidate { address: self.slot(&member), member };
         Ok(members.into_iter().map(candidate).collect())
     }
@@ -245,7 +245,7 @@ impl Overseer {
 
     pub(super) fn adopt(&mut self, mut adopt: Adopt) {
         // Its token may have been found to have another name meanwhile, or its library may be gone.
-        match self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref()) {
+        match self.shared.home(&adopt.spec) {
             Ok((pool, members)) => {
                 let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
                 adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
@@ -260,6 +260,12 @@ impl Overseer {
                 Err(fault) => adopt.route.remove_holder(candidate.member.id, &unavailable(&adopt.spec, &fault)),
             }
         }
+    }
+
+    /// No member serves this key any more. One that only prepared it knows it too, though it was never adopted.
+    pub(super) fn have_forgotten(&self, uuid: &str, why: &Fault) {
+        let forget = || Forget { uuid: uuid.to_owned(), why: why.clone() };
+        self.slots.values().for_each(|(_, address)| address.do_send(forget()));
     }
 
     /// Ends the members of tokens that no managed key names any more, and of those whose keys another name's members have.
@@ -338,14 +344,14 @@ impl Overseer {
 
     /// How many members a key has, and how many of them hold it.
     fn key_set(&self, Adopt { spec, route }: &Adopt) -> KeySetFigures {
-        let home = self.shared.pools.find(&spec.library, spec.token.as_ref());
+        let home = self.shared.home(spec);
         let (pool, members) = home.map_or((NO_POOL.to_owned(), 0), |(pool, of)| (pool.name.clone(), of.len()));
         let (namespace, key) = (spec.namespace.to_string(), spec.name.clone());
         KeySetFigures { pool, namespace, key, members, holders: route.holders() }
     }
 
     fn may_hold(&self, adopt: &Adopt, member: &Arc<Member>) -> bool {
-        let found = self.shared.pools.find(&adopt.spec.library, adopt.spec.token.as_ref());
+        let found = self.shared.home(&adopt.spec);
         found.is_ok_and(|(_, members)| members.iter().any(|candidate| candidate.id == member.id))
     }
 }
@@ -368,8 +374,8 @@ impl Handler<ToMember> for Overseer {
             ToMember::Adopt(adopt) => self.adopt(adopt),
             ToMember::Forget(uuid) => {
                 self.adopted.remove(&uuid);
-                // A member that only prepared the key knows it too, though it was never adopted.
-                self.slots.values().for_each(|(_, address)| address.do_send(Forget(uuid.clone())));
+                let why = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
+                self.have_forgotten(&uuid, &why);
             }
             ToMember::LetGo => self.let_go(),
         }

@@ -17,7 +17,7 @@ use super::slot_actor::{Adopt, Prepare, unavailable};
 use super::supervisor::{Library, Shared};
 use crate::backend::fake::{FakeBackend, PIN};
 use crate::backend::{Backend, BackendError, Device, KeySelector, KeyTemplate};
-use crate::config::{KmsPool, Limits, PoolMember, VerifyAfterSign};
+use crate::config::{Grants, KmsPool, Limits, PoolMember, VerifyAfterSign};
 use crate::model::{Curve, Fault, KeyKind, KeyUsages, MemberState, MemberStatus, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
@@ -83,12 +83,17 @@ impl Story {
             isolated: false,
             computes_here: true,
             final_pin_try: false,
+            namespaces: Grants::default(),
         };
         let member = |name: &str| {
             let token = TokenSelector::Label(name.into());
             PoolMember { library: "hsm".into(), token, pin: None, max_sessions: None }
         };
-        let pools = [KmsPool { name: "both".into(), members: ["one", "two"].map(member).to_vec() }];
+        let pools = [KmsPool {
+            name: "both".into(),
+            members: ["one", "two"].map(member).to_vec(),
+            namespaces: Grants::default(),
+        }];
         let limits = Limits { probe_min: Duration::from_millis(10), ..Limits::default() };
         let (libraries, telemetry) = (vec![library], Telemetry::new());
         let shared = Arc::new(Shared {

@@ -61,8 +61,19 @@ impl Pool {
 
     /// Shows how much is queued.
     pub(super) fn observe(&self) {
+        let tenants = self.tenants.read();
         for (namespace, queued, bytes) in self.lane.depths() {
-            self.tenant_metrics(&namespace).depth(queued, bytes);
+            // One that is forgotten meanwhile is not to come back.
+            if let Some(metrics) = tenants.get(&namespace) {
+                metrics.depth(queued, bytes);
+            }
+        }
+    }
+
+    /// The namespace is gone: its series end. Its place in the lane stays, for the next of its name.
+    pub(super) fn forget(&self, namespace: &Namespace) {
+        if let Some(metrics) = self.tenants.write().remove(namespace) {
+            metrics.end();
         }
     }
 

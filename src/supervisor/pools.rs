@@ -186,7 +186,7 @@ impl Pools {
         let mut table = self.table.write();
         let Some(token) = token else {
             table.release(uuid);
-            return table.pool(&name).ok_or_else(|| no_pool(library));
+            return table.pool(&name).ok_or_else(|| not_there(library, true));
         };
         let token = (name, token.clone());
         if table.named.get(uuid) != Some(&token) || !table.tokens.contains_key(&token) {
@@ -195,7 +195,7 @@ impl Pools {
                 table.check_room()?;
                 self.begin_alone(&mut table, library, &token, None);
             }
-            let Some(known) = table.tokens.get_mut(&token) else { return Err(no_library(library)) };
+            let Some(known) = table.tokens.get_mut(&token) else { return Err(not_there(library, false)) };
             known.keys += 1;
             table.named.insert(uuid.to_owned(), token.clone());
         }
@@ -247,7 +247,7 @@ impl Pools {
     pub(super) fn find(&self, library: &str, token: Option<&TokenSelector>) -> Result<Home, Fault> {
         let name = library.to_lowercase();
         let table = self.table.read();
-        let Some(token) = token else { return table.pool(&name).ok_or_else(|| no_pool(library)) };
+        let Some(token) = token else { return table.pool(&name).ok_or_else(|| not_there(library, true)) };
         table.home(library, &(name, token.clone()))
     }
 
@@ -279,7 +279,7 @@ impl Table {
 
     fn home(&self, library: &str, token: &TokenName) -> Result<Home, Fault> {
         if !self.libraries.contains_key(&token.0) {
-            return Err(no_library(library));
+            return Err(not_there(library, false));
         }
         self.tokens.get(token).map(|token| token.home.clone()).ok_or_else(|| {
             let what = format!("token {} of kms_library {library:?} was let go of: no managed key names it", token.1);
@@ -384,15 +384,11 @@ fn pool(
     Arc::new(Pool::new(name, lane, telemetry.clone()))
 }
 
-fn no_pool(name: &str) -> Fault {
+/// That there is no such library or pool.
+pub(super) fn not_there(name: &str, is_pool: bool) -> Fault {
+    let kind = if is_pool { "kms_pool" } else { "kms_library" };
     Fault::Unavailable {
-        what: format!("there is no kms_pool {name:?} in the configuration; add it and reload it (SIGHUP)"),
-    }
-}
-
-fn no_library(name: &str) -> Fault {
-    Fault::Unavailable {
-        what: format!("there is no kms_library {name:?} in the configuration; add it and reload it (SIGHUP)"),
+        what: format!("there is no {kind} {name:?} in the configuration; add it and reload it (SIGHUP)"),
     }
 }
 

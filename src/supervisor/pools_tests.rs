@@ -7,7 +7,7 @@ use super::pools::{Home, Pools};
 use super::route::MemberId;
 use super::supervisor::Library;
 use crate::backend::fake::FakeBackend;
-use crate::config::{KmsPool, Limits, PoolMember, VerifyAfterSign};
+use crate::config::{Grants, KmsPool, Limits, PoolMember, VerifyAfterSign};
 use crate::model::TokenSelector::{self, Label, Serial, Slot};
 use crate::telemetry::Telemetry;
 
@@ -29,10 +29,11 @@ fn table_of(workers: usize, sessions: Option<usize>) -> Pools {
         isolated: true,
         computes_here: false,
         final_pin_try: false,
+        namespaces: Grants::default(),
     };
     let member = |token| PoolMember { library: "hsm".into(), token, pin: None, max_sessions: None };
     let members = [Label("one".into()), Serial("2".into())].map(member).to_vec();
-    let pools = [KmsPool { name: "both".into(), members }];
+    let pools = [KmsPool { name: "both".into(), members, namespaces: Grants::default() }];
     Pools::new(&[library], &pools, &[], &Limits::default(), &Telemetry::new())
 }
 

@@ -8,6 +8,7 @@ use actix::prelude::*;
 
 use super::leaving::Leave;
 use super::overseer::Overseer;
+use super::pools::not_there;
 use super::regroup::Regrouped;
 use super::route::{KeyRoute, MemberId};
 use super::slot_actor::Adopt;
@@ -69,20 +70,26 @@ impl Overseer {
         let (mut lost, mut newly_lost) = (Vec::new(), 0);
         let adopted: Vec<Adopt> = self.adopted.values().cloned().collect();
         for Adopt { spec, route } in adopted {
-            match self.shared.pools.find(&spec.library, spec.token.as_ref()) {
+            // Its namespace may use it again, or the library is there again.
+            let was_closed = [true, false].map(|is_pool| not_there(&spec.library, is_pool));
+            let was_closed = route.absence().is_some_and(|fault| was_closed.contains(&fault));
+            match self.shared.home(&spec) {
                 Err(fault) => {
                     if route.absence().as_ref() != Some(&fault) {
                         newly_lost += 1;
                         if newly_lost <= LOST_SHOWN {
-                            tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                            let what = self.shared.unserved(&spec);
+                            tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "{what}");
                         }
                     }
+                    // Members that stay might serve it again.
+                    self.have_forgotten(&spec.uuid, &fault);
                     route.nobody_holds(fault);
                     lost.push(route);
                 }
                 Ok((pool, members)) => {
-                    let come: Vec<MemberId> =
-                        members.iter().map(|member| member.id).filter(|id| fresh.contains(id)).collect();
+                    let comes = |id: &MemberId| was_closed || fresh.contains(id);
+                    let come: Vec<MemberId> = members.iter().map(|member| member.id).filter(comes).collect();
                     if come.is_empty() && route.leads_to(&pool.lane) {
                         continue;
                     }

@@ -7,7 +7,7 @@ use super::pools::{Home, Pools};
 use super::regroup::Regrouped;
 use super::supervisor::{Change, Library, Remade};
 use crate::backend::fake::FakeBackend;
-use crate::config::{KmsPool, Limits, PoolMember, VerifyAfterSign};
+use crate::config::{Grants, KmsPool, Limits, PoolMember, VerifyAfterSign};
 use crate::model::Secret;
 use crate::model::TokenSelector::{self, Label, Slot};
 use crate::telemetry::Telemetry;
@@ -25,6 +25,7 @@ fn library(name: &str) -> Library {
         isolated: false,
         computes_here: false,
         final_pin_try: false,
+        namespaces: Grants::default(),
     }
 }
 
@@ -34,7 +35,7 @@ fn member(library: &str, token: &str) -> PoolMember {
 
 fn pool(name: &str, members: &[(&str, &str)]) -> KmsPool {
     let members = members.iter().map(|(library, token)| member(library, token)).collect();
-    KmsPool { name: name.into(), members }
+    KmsPool { name: name.into(), members, namespaces: Grants::default() }
 }
 
 fn both() -> KmsPool {

@@ -93,8 +93,11 @@ pub(super) struct Adopt {
     pub(super) route: Arc<KeyRoute>,
 }
 
-/// Serves a key no longer.
-pub(super) struct Forget(pub(super) String);
+/// Serves the key `uuid` no longer; askers are told why.
+pub(super) struct Forget {
+    pub(super) uuid: String,
+    pub(super) why: Fault,
+}
 
 /// To the supervisor: two names lead to one token. The guest's keys are the host's to serve from now on. Each is told by the
 /// first of its members.
@@ -410,8 +413,8 @@ impl Handler<Adopt> for SlotActor {
 impl Handler<Forget> for SlotActor {
     type Result = ();
 
-    fn handle(&mut self, Forget(uuid): Forget, _: &mut Self::Context) {
-        if self.keys.forget(&uuid, &self.member) {
+    fn handle(&mut self, Forget { uuid, why }: Forget, _: &mut Self::Context) {
+        if self.keys.forget(&uuid, &self.member, &why) {
             self.member.pool.lane.sweep();
             self.publish();
         }

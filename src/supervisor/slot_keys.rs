@@ -159,11 +159,10 @@ impl SlotKeys {
     }
 
     /// Holds a key no longer. False if it never did.
-    pub(super) fn forget(&mut self, uuid: &str, member: &Member) -> bool {
+    pub(super) fn forget(&mut self, uuid: &str, member: &Member, why: &Fault) -> bool {
         let Some(key) = self.by_uuid.remove(uuid) else { return false };
         self.uncount(&key);
-        let gone = Fault::NotFound { what: format!("no managed key found with uuid {uuid}") };
-        key.route.remove_holder(member.id, &gone);
+        key.route.remove_holder(member.id, why);
         true
     }
 

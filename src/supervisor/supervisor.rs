@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 
 use super::overseer::{Overseer, Start, StopAll, ToMember};
 use super::pins::PinMemory;
-use super::pools::{Home, Pools};
+use super::pools::{Home, Pools, not_there};
 use super::reconfigure::Reconfigure;
 use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
-use crate::config::{KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
-use crate::model::{Deadline, Fault, KeyIdentity, Secret, TokenSelector};
+use crate::config::{Grants, KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
+use crate::model::{Deadline, Fault, KeyIdentity, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
@@ -42,6 +42,8 @@ pub struct Library {
     pub computes_here: bool,
     /// Whether to log in even where a token says that it allows one last try before it locks.
     pub final_pin_try: bool,
+    /// Whose managed keys may name it.
+    pub namespaces: Grants,
 }
 
 /// What others may know of a library.
@@ -53,6 +55,8 @@ pub struct LibraryInfo {
     pub has_pin: bool,
     /// Whether it is a pool, whose members name their tokens themselves.
     pub is_pool: bool,
+    /// Whose managed keys may name it; to the others it is not there.
+    pub namespaces: Grants,
 }
 
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
@@ -81,12 +85,44 @@ impl Shared {
     pub(super) fn know<'l>(&self, libraries: impl Iterator<Item = &'l Library>, pools: &[KmsPool], limits: &Limits) {
         let library = |library: &Library| {
             let (name, has_pin) = (library.name.clone(), library.pin.is_some());
-            LibraryInfo { name, has_pin, is_pool: false }
+            LibraryInfo { name, has_pin, is_pool: false, namespaces: library.namespaces.clone() }
         };
-        let pool = |pool: &KmsPool| LibraryInfo { name: pool.name.clone(), has_pin: true, is_pool: true };
+        let pool = |pool: &KmsPool| {
+            let (name, namespaces) = (pool.name.clone(), pool.namespaces.clone());
+            LibraryInfo { name, has_pin: true, is_pool: true, namespaces }
+        };
         let libraries = libraries.map(library).chain(pools.iter().map(pool)).collect();
         let known = Known { libraries, tokens_per_namespace: limits.tokens_per_namespace };
         self.known.store(Arc::new(known));
+    }
+
+    /// Refuses a key whose namespace may not use its library or pool, in the words of one that is not there.
+    pub(super) fn check_grant(&self, spec: &KeySpec) -> Result<(), Fault> {
+        let known = self.known.load();
+        let named = known.libraries.iter().find(|library| library.name.eq_ignore_ascii_case(&spec.library));
+        match named {
+            Some(library) if !library.namespaces.allow(&spec.namespace) => {
+                Err(not_there(&spec.library, library.is_pool))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pool and members of a key, if its namespace may use them.
+    pub(super) fn home(&self, spec: &KeySpec) -> Result<Home, Fault> {
+        self.check_grant(spec)?;
+        self.pools.find(&spec.library, spec.token.as_ref())
+    }
+
+    /// What the log says of a key that nobody serves.
+    pub(super) fn unserved(&self, spec: &KeySpec) -> &'static str {
+        match self.check_grant(spec) {
+            Ok(()) => "managed key is not served",
+            Err(_) => {
+                "managed key is not served: its kms_library or kms_pool is not for its namespace any more; name it in \
+                 `namespaces` there, or delete the key"
+            }
+        }
     }
 }
 
@@ -180,6 +216,7 @@ impl Supervisor {
     /// From then on it is served. [`Fault::NotFound`] means that every member serves, and none holds such a key. Its token
     /// is in use until [`Supervisor::release`].
     pub async fn prepare(&self, spec: KeySpec, deadline: Deadline) -> Result<PreparedKey, Fault> {
+        self.shared.check_grant(&spec)?;
         self.name_token(&spec)?;
         let (reply, answer) = oneshot::channel();
         self.address.do_send(ToMember::Prepare(Prepare { spec, reply }));
@@ -193,13 +230,14 @@ impl Supervisor {
     /// Registers a key whose identity is known: its route, which members join once they have proven to hold it.
     /// Called again for the same key, it changes the key's settings. Its token is in use until [`Supervisor::release`].
     pub fn adopt(&self, spec: KeySpec, identity: &KeyIdentity) -> Arc<KeyRoute> {
-        let found = self.name_token(&spec);
+        // Named in any case: the grant may come back.
+        let found = self.name_token(&spec).and_then(|home| self.shared.check_grant(&spec).map(|()| home));
         let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| pool);
         let route = self.shared.routes.get_or_make(&spec, identity, pool);
         match found {
             Ok(_) => {}
             Err(fault) => {
-                tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "managed key is not served");
+                tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "{}", self.shared.unserved(&spec));
                 route.nobody_holds(fault);
             }
         }
@@ -220,6 +258,11 @@ impl Supervisor {
         self.forget(uuid);
         self.shared.pools.release(uuid);
         self.let_go();
+    }
+
+    /// Shows nothing more of a namespace that is gone.
+    pub fn forget_namespace(&self, namespace: &Namespace) {
+        self.shared.pools.all().iter().for_each(|pool| pool.forget(namespace));
     }
 
     /// The managed key names another token than this now.

@@ -7,6 +7,8 @@ use crate::model::FieldDefault::{Boolean, Number, Text};
 /// The parts that the patterns of `paths` leave open.
 pub(super) const PARTS: &[Field] = &[
     Field::text("path", "Where an engine is mounted."),
+    Field::text("namespace", "The name of a namespace right below the one addressed."),
+    Field::text("subpath", "A namespace below the one addressed."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
     Field::text("name", "The name of a managed key, a policy or a quota."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
@@ -26,6 +28,13 @@ pub(super) const PATHS: &[Field] =
 
 /// Whose capabilities are asked for.
 pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required()];
+
+/// What is noted of a namespace.
+pub(super) const NAMESPACE: &[Field] =
+    &[Field::map("custom_metadata", "Notes of the operator's: texts by their names, 64 at the most.")];
+
+/// What unlocks a namespace.
+pub(super) const UNLOCK: &[Field] = &[Field::text("unlock_key", "What locking it answered. A root token needs none.")];
 
 /// Which lease.
 pub(super) const LEASE: &[Field] =

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
@@ -46,6 +47,13 @@ pub type Load = Arc<dyn Fn() -> Result<(), Fault> + Send + Sync>;
 
 /// The changes that remove an engine's records when its mount is disabled.
 pub type Removal = Arc<dyn Fn(&Mount) -> Result<Vec<Write>, Fault> + Send + Sync>;
+
+/// Ends the engines of the mounts that a deleted namespace had, and what else there is of it outside of the store. Done once
+/// no request is in them.
+pub type Retire = Arc<dyn Fn(Namespace, Vec<Arc<Mount>>) -> Retiring + Send + Sync>;
+
+/// The future of [`Retire`].
+pub type Retiring = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
 /// Asks a mount's engine about leases; answered with [`Fault::absent`] where there is none.
 pub type Leases = Arc<dyn Fn(LeaseCall) -> Answer + Send + Sync>;
@@ -83,6 +91,10 @@ pub struct System {
     pub removal: Removal,
     /// Asked about leases.
     pub leases: Leases,
+    /// Asked when a namespace was deleted.
+    pub retire: Retire,
+    /// Rung when a namespace was deleted: [`System::end_deletions`] is due.
+    pub deletions: Arc<Notify>,
     /// The root token to make at initialisation; a random one if there is none.
     pub root_token: Option<Secret>,
     /// When the daemon started.
@@ -139,6 +151,11 @@ impl System {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())
     }
 
+    /// Whether the request is answered in a namespace that is locked: it is to unlock it.
+    pub fn unlocks(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.deed == Deed::UnlockNamespace)
+    }
+
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
@@ -162,7 +179,13 @@ impl System {
             Deed::ReadInit => Ok(self.init_status()),
             Deed::Initialize => self.init(&call, data).await,
             Deed::ReadStatus => self.status(&call).await,
-            Deed::ListNamespaces => self.list_namespaces(&call),
+            Deed::ListNamespaces => self.list_namespaces(&call).await,
+            Deed::ReadNamespace => self.read_namespace(&call, name(0)),
+            Deed::WriteNamespace => self.write_namespace(&call, name(0), data).await,
+            Deed::LockNamespace => self.lock_namespace(&call, name(0)).await,
+            Deed::UnlockNamespace => self.unlock_namespace(&call, name(0), data).await,
+            Deed::DeleteNamespace => self.delete_namespace(&call, name(0)).await,
+            Deed::PatchNamespace => self.patch_namespace(&call, name(0), data).await,
             Deed::ListMounts => Ok(self.list_mounts(&call)),
             Deed::ReadTuning => self.read_tuning(&call, name(0)),
             Deed::Tune => self.tune(&call, name(0), data).await,

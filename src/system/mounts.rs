@@ -44,7 +44,7 @@ impl System {
         }
         let description = fields.text("description")?.unwrap_or_default();
         let options = options(&mut fields)?.unwrap_or_default();
-        self.keys.check_options(&options)?;
+        self.keys.check_options(&call.namespace, &options)?;
         fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
         fields.text("plugin_name")?;
         let empty = Data::new();
@@ -95,7 +95,7 @@ impl System {
         tune.description = fields.text("description")?;
         tune.options = options(&mut fields)?;
         if let Some(options) = &tune.options {
-            self.keys.check_options(options)?;
+            self.keys.check_options(&call.namespace, options)?;
         }
         // Said of auth mounts only; clients send it empty for others.
         fields.refuse(&["token_type"])?;

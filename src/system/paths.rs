@@ -2,7 +2,7 @@
 
 use super::{fields, token_fields};
 use crate::managed_keys;
-use crate::model::endpoint::{delete, list, read, write};
+use crate::model::endpoint::{delete, list, patch, read, write};
 use crate::model::{Endpoint, Verb};
 use crate::namespace::QuotaKind::{self, Concurrency, RateLimit};
 
@@ -16,6 +16,12 @@ pub(super) enum Deed {
     Initialize,
     ReadStatus,
     ListNamespaces,
+    ReadNamespace,
+    WriteNamespace,
+    PatchNamespace,
+    DeleteNamespace,
+    LockNamespace,
+    UnlockNamespace,
     ListMounts,
     ReadTuning,
     Tune,
@@ -104,6 +110,28 @@ const TABLE: &[Row] = &[
     of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
     row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
     row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
+    row(write("sys/namespaces/api-lock/lock", "Locks the namespace addressed."), Deed::LockNamespace),
+    row(write("sys/namespaces/api-lock/lock/*subpath", "Locks a namespace."), Deed::LockNamespace),
+    row(
+        write("sys/namespaces/api-lock/unlock", "Unlocks the namespace addressed.").takes(&[fields::UNLOCK]),
+        Deed::UnlockNamespace,
+    ),
+    row(
+        write("sys/namespaces/api-lock/unlock/*subpath", "Unlocks a namespace.").takes(&[fields::UNLOCK]),
+        Deed::UnlockNamespace,
+    ),
+    row(read("sys/namespaces/*namespace", "Reads a namespace."), Deed::ReadNamespace),
+    row(
+        write("sys/namespaces/*namespace", "Makes a namespace, or changes its metadata.")
+            .creating()
+            .takes(&[fields::NAMESPACE]),
+        Deed::WriteNamespace,
+    ),
+    row(
+        patch("sys/namespaces/*namespace", "Changes some of the metadata of a namespace.").takes(&[fields::NAMESPACE]),
+        Deed::PatchNamespace,
+    ),
+    row(delete("sys/namespaces/*namespace", "Deletes a namespace and all that is in it."), Deed::DeleteNamespace),
     row(read("sys/mounts", "Reads every mount."), Deed::ListMounts),
     row(read("sys/mounts/*path/tune", "Reads the settings of a mount."), Deed::ReadTuning),
     row(

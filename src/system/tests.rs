@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
 use crate::model::recorder::{self, Reading};
@@ -52,10 +52,10 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 }
 
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
-    let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")]);
+    let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")], &Limits::default());
     let quotas = Quotas::new(store.clone(), namespaces.clone());
     let identity = Identity::new(store.clone());
-    let keys = ManagedKeys::new(store.clone(), supervisor);
+    let keys = ManagedKeys::new(store.clone(), supervisor, &Limits::default());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
     let records = store.clone();
     Arc::new(System {
@@ -77,6 +77,8 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
             Ok(names.into_iter().map(|name| Write::Delete { key: key(name) }).collect())
         }),
         leases: Arc::new(|_| Box::pin(std::future::ready(Err(Fault::absent())))),
+        retire: Arc::new(|_, _| Box::pin(std::future::ready(Ok(())))),
+        deletions: Arc::default(),
         root_token: None,
         started: SystemTime::now(),
         configuration: Arc::new(ArcSwap::from_pointee(ConfigurationStatus {
@@ -289,7 +291,8 @@ fn what_there_is_not_and_what_makes_no_sense_are_told_apart() {
 #[test]
 fn another_namespace_does_not_exist_but_health_is_everybodys() {
     story(|client| async move {
-        let what = "namespace \"a/\" does not exist: the configuration has none of that name".into();
+        let what =
+            "namespace \"a/\" does not exist: make it at sys/namespaces, or by a stanza of the configuration".into();
         let absent = Fault::NotFound { what };
         for path in [
             "sys/mounts",

@@ -9,7 +9,7 @@ use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
 use super::histogram::{Buckets, Histogram};
-use super::scopes::MemberScope;
+use super::scopes::{MemberScope, Scope};
 use super::{LoginLabel, PoolMetrics, count, count_bytes, counter, gauge, list};
 use crate::model::{Class, MemberState};
 
@@ -29,9 +29,10 @@ pub struct MemberLabels<'a> {
     pub worker: u32,
 }
 
-/// One namespace in one pool. Bounded by the pools and namespaces an operator configures.
+/// One namespace in one pool, while there are both.
 pub struct TenantMetrics {
     pool: Arc<PoolMetrics>,
+    own: Arc<Scope>,
     namespace: String,
     queue_seconds: [OnceLock<Histogram>; Class::ALL.len()],
     device_seconds: Histogram,
@@ -48,7 +49,7 @@ impl TenantMetrics {
         let cell = &self.queue_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
             let labels = [("pool", self.pool.name()), ("namespace", &*self.namespace), ("class", class.label())];
-            self.pool.histograms().get(list::JOB_QUEUE_SECONDS, Buckets::Fine, &labels)
+            self.own.histograms().get(list::JOB_QUEUE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(waited);
     }
@@ -71,6 +72,11 @@ impl TenantMetrics {
     /// One was not: its deadline, its tries or its namespace's budget are used up.
     pub fn not_retried(&self) {
         self.not_retried.increment(1);
+    }
+
+    /// The namespace is gone, and every series of it here. Whoever still works for it counts for nobody.
+    pub fn end(&self) {
+        self.pool.end_tenant(&self.own);
     }
 
     /// Jobs queued now, by class, and the bytes of their messages.
@@ -221,19 +227,21 @@ impl MemberMetrics {
 impl PoolMetrics {
     /// The handles of one namespace in the pool.
     pub fn tenant(self: &Arc<Self>, namespace: &str) -> TenantMetrics {
-        let recorder = self.recorder();
+        let own = self.tenant_scope();
+        let recorder = own.recorder();
         let labels = [("pool", self.name()), ("namespace", namespace)];
         let with = |name, value| [labels[0], labels[1], (name, value)];
         TenantMetrics {
             pool: Arc::clone(self),
             namespace: namespace.to_owned(),
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
-            device_seconds: self.histograms().get(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
+            device_seconds: own.histograms().get(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
             depth: Class::ALL.map(|class| gauge(recorder, list::LANE_DEPTH, &with("class", class.label()))),
             bytes: gauge(recorder, list::LANE_BYTES, &labels),
             refused: counter(recorder, list::LANE_REFUSED, &labels),
             retried: counter(recorder, list::RETRIES, &with("result", "tried")),
             not_retried: counter(recorder, list::RETRIES, &with("result", "refused")),
+            own: Arc::clone(&own),
         }
     }
 

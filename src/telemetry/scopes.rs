@@ -50,6 +50,8 @@ pub struct PoolMetrics {
     name: String,
     scope: Scope,
     members: Mutex<Vec<Arc<MemberScope>>>,
+    /// Of its namespaces.
+    tenants: Mutex<Vec<Arc<Scope>>>,
 }
 
 impl PoolMetrics {
@@ -61,8 +63,15 @@ impl PoolMetrics {
         self.scope.recorder()
     }
 
-    pub(super) fn histograms(&self) -> &Histograms {
-        self.scope.histograms()
+    /// Where a namespace counts; exposed until [`PoolMetrics::end_tenant`].
+    pub(super) fn tenant_scope(&self) -> Arc<Scope> {
+        let tenant = Arc::new(Scope::new());
+        self.tenants.lock().push(Arc::clone(&tenant));
+        tenant
+    }
+
+    pub(super) fn end_tenant(&self, tenant: &Arc<Scope>) {
+        self.tenants.lock().retain(|known| !Arc::ptr_eq(known, tenant));
     }
 
     /// Where a member of this token counts; exposed until [`PoolMetrics::end_scope`].
@@ -84,7 +93,9 @@ impl PoolMetrics {
     fn render(&self) -> Vec<String> {
         let members = self.members.lock().clone();
         let members = members.iter().flat_map(|member| member.scope.render());
-        self.scope.render().into_iter().chain(members).collect()
+        let tenants = self.tenants.lock().clone();
+        let tenants = tenants.iter().flat_map(|tenant| tenant.render());
+        self.scope.render().into_iter().chain(members).chain(tenants).collect()
     }
 }
 
@@ -108,7 +119,12 @@ impl Pools {
 impl Telemetry {
     /// Where a pool of this name counts.
     pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
-        let pool = PoolMetrics { name: name.to_owned(), scope: Scope::new(), members: Mutex::default() };
+        let pool = PoolMetrics {
+            name: name.to_owned(),
+            scope: Scope::new(),
+            members: Mutex::default(),
+            tenants: Mutex::default(),
+        };
         let pool = Arc::new(pool);
         self.0.pools.0.lock().push(Arc::clone(&pool));
         pool

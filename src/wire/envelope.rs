@@ -83,7 +83,11 @@ fn envelope(warnings: Vec<String>) -> Value {
 /// HTTP's status for a fault.
 pub fn status(fault: &Fault) -> u16 {
     match fault {
-        Fault::Overloaded { .. } | Fault::Unavailable { .. } | Fault::Sealed | Fault::NotInitialized => 503,
+        Fault::Overloaded { .. }
+        | Fault::Unavailable { .. }
+        | Fault::Locked { .. }
+        | Fault::Sealed
+        | Fault::NotInitialized => 503,
         Fault::QuotaExceeded { .. } => 429,
         Fault::DeadlineExceeded { .. } => 504,
         Fault::InvalidRequest { .. } | Fault::NotSupported { .. } => 400,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyway::backend::process::ProcessBackend;
 use keyway::backend::{Backend, BatchJob, Fate, KeyTemplate};
-use keyway::config::{Isolation, KmsLibrary, VerifyAfterSign};
+use keyway::config::{Grants, Isolation, KmsLibrary, VerifyAfterSign};
 use keyway::model::{
     Curve, Digest, Hash, KeyKind, KeyOperation, Secret, SignInput, SignatureScheme, TokenSelector, Verb,
 };
@@ -160,6 +160,7 @@ fn a_worker_that_hangs_is_ended_and_frees_whoever_waits() {
         env: environment.into(),
         keep_alive: None,
         verify_after_sign: VerifyAfterSign::Never,
+        namespaces: Grants::default(),
     };
     let backend = ProcessBackend::running(Path::new(env!("CARGO_BIN_EXE_keyway")), &library, LIMIT);
     let device = backend.open(&TokenSelector::Label(LABEL.into())).unwrap();

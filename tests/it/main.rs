@@ -25,6 +25,7 @@ mod lint;
 mod load;
 mod losses;
 mod names;
+mod namespaces;
 mod observed;
 mod ocsp;
 mod openssl;

@@ -13,7 +13,7 @@ use crate::rig::{POOL, Rig, TOKENS, probing};
 use crate::sim::{PIN, Sim};
 use crate::token::{self, Token};
 
-const DONE: &str = "the configuration was reloaded";
+pub(crate) const DONE: &str = "the configuration was reloaded";
 const REFUSED: &str = "the configuration was not reloaded";
 
 fn file(daemon: &Daemon) -> PathBuf {
@@ -21,7 +21,7 @@ fn file(daemon: &Daemon) -> PathBuf {
 }
 
 /// Writes the daemon's configuration with each of these replaced, which must be there.
-fn edit(daemon: &Daemon, replaced: &[(&str, &str)]) {
+pub(crate) fn edit(daemon: &Daemon, replaced: &[(&str, &str)]) {
     let mut text = std::fs::read_to_string(file(daemon)).unwrap();
     for (from, to) in replaced {
         assert!(text.contains(from), "{from} is not in {text}");
@@ -36,7 +36,7 @@ fn append(daemon: &Daemon, more: &str) {
 }
 
 /// Has the configuration read again; what the log said of that, which must have ended so.
-fn reload(daemon: &Daemon, end: &str) -> String {
+pub(crate) fn reload(daemon: &Daemon, end: &str) -> String {
     let before = daemon.log().len();
     daemon.signal("HUP");
     let told = wait_for("the reload", || {

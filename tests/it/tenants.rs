@@ -16,33 +16,33 @@ const A: &str = "team-a";
 const B: &str = "team-b/ci";
 
 /// The daemon's answer to a request with this header.
-async fn ask(daemon: &Daemon, namespace: &str, verb: Verb, path: &str, data: Value) -> Answer {
+pub(crate) async fn ask(daemon: &Daemon, namespace: &str, verb: Verb, path: &str, data: Value) -> Answer {
     let mut http = daemon.http();
     http.namespace = Some(namespace.to_owned());
     http.deadline = Some(LIMIT);
     http.request(verb, path, data.as_object().unwrap()).await.unwrap()
 }
 
-async fn write(daemon: &Daemon, namespace: &str, path: &str, data: Value) -> Value {
+pub(crate) async fn write(daemon: &Daemon, namespace: &str, path: &str, data: Value) -> Value {
     let answer = ask(daemon, namespace, Verb::Write, path, data).await;
     assert!(answer.status < 300, "{namespace} {path}: {} {:?}\n{}", answer.status, answer.body, daemon.log());
     answer.json()["data"].clone()
 }
 
 /// The status and the first error of a write that must be refused.
-async fn refused(daemon: &Daemon, namespace: &str, path: &str, data: Value) -> (u16, String) {
+pub(crate) async fn refused(daemon: &Daemon, namespace: &str, path: &str, data: Value) -> (u16, String) {
     let answer = ask(daemon, namespace, Verb::Write, path, data).await;
     assert!(answer.status >= 400, "{namespace} {path} was answered {}", answer.status);
     (answer.status, answer.json()["errors"][0].as_str().unwrap_or_default().to_owned())
 }
 
-async fn framed(daemon: &Daemon, namespace: &str) -> Result<Framed, ClientError> {
+pub(crate) async fn framed(daemon: &Daemon, namespace: &str) -> Result<Framed, ClientError> {
     let identity = Identity { token: Secret::from(daemon.root_token.as_str()), namespace: namespace.to_owned() };
     let path = daemon.socket().with_extension("sock.framed");
     Framed::connect(&path, &identity, proto::Class::Interactive, Some(LIMIT)).await
 }
 
-fn managed_key(label: &str) -> Value {
+pub(crate) fn managed_key(label: &str) -> Value {
     json!({
         "library": "hsm", "token_label": LABEL, "key_label": label, "mechanism": "0x1041", "curve": "P256",
         "allow_generate_key": true, "any_mount": true,
@@ -50,7 +50,7 @@ fn managed_key(label: &str) -> Value {
 }
 
 /// The mount `transit` of a namespace with the key `doc`, on a managed key `doc` of its own.
-async fn documents(daemon: &Daemon, namespace: &str, label: &str) {
+pub(crate) async fn documents(daemon: &Daemon, namespace: &str, label: &str) {
     write(daemon, namespace, "sys/mounts/transit", json!({"type": "transit"})).await;
     write(daemon, namespace, "sys/managed-keys/pkcs11/doc", managed_key(label)).await;
     let key = json!({"type": "managed_key", "managed_key_name": "doc"});
@@ -135,7 +135,7 @@ async fn nothing_leads_out_of_a_namespace() {
         assert_eq!(answer.status, status, "{namespace} {path}: {:?}", answer.body);
     }
     let unknown = refused(&daemon, "team-c", "sys/mounts/pki", json!({"type": "pki"})).await;
-    let text = "namespace \"team-c/\" does not exist: the configuration has none of that name";
+    let text = "namespace \"team-c/\" does not exist: make it at sys/namespaces, or by a stanza of the configuration";
     assert_eq!(unknown, (404, text.to_owned()));
     let hello = framed(&daemon, "team-c").await.err().unwrap();
     assert!(matches!(&hello, ClientError::Refused { label, message, .. } if label == "not_found" && message == text));

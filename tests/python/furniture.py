@@ -92,6 +92,8 @@ def furnish(client, library, label):
         "mac": {"mechanism": "0x0251", "key_bits": 256, "usages": "mac"},
     }.items():
         client.write(f"sys/managed-keys/pkcs11/{name}", key_label=name, **at, **key)
+    for name in ("tenant", "unwanted"):
+        client.write(f"sys/namespaces/{name}")
     options = {"kms_library": library, "token_label": label}
     client.write("sys/mounts/pki", type="pki", config={"max_lease_ttl": "87600h"}, options=options)
     client.write("sys/mounts/transit", type="transit", options=options)
@@ -119,6 +121,8 @@ def furnish(client, library, label):
         "key_ref": ["default", "first"],
         "serial": [signed["serial_number"]],
         "req": [base64.b64encode(asked).decode()],
+        "namespace": ["tenant"],
+        "subpath": ["tenant"],
         "path": ["pki", "transit"],
         "type": ["pkcs11"],
         "urlalgorithm": ["sha2-256", "sha2-512"],
@@ -127,6 +131,7 @@ def furnish(client, library, label):
         # Fields.
         "alt_names": [["b.example.com"]],
         "country": [["DE"]],
+        "custom_metadata": [{"owner": "ca"}],
         "csr": [csr],
         "description": "any",
         "exclude_cn_from_sans": "any",
@@ -190,6 +195,7 @@ def furnish(client, library, label):
         "sys-write-leases-revoke-prefix": {"prefix": [lease.rsplit("/", 1)[0]]},
         "sys-write-leases-lookup": {"lease_id": [lease]},
         "sys-write-leases-re": {"lease_id": [lease], "url_lease_id": [lease]},
+        "sys-delete-namespaces": {"namespace": ["unwanted"]},
         "sys-delete-managed-keys": {"name": ["new"]},
         "sys-delete-mounts": {"path": ["old"]},
         "sys-write-managed-keys": {
@@ -201,7 +207,7 @@ def furnish(client, library, label):
             "curve": ["P256"],
         },
         "sys-write-managed-keys-test-sign": {"name": ["ca", "doc"]},
-        "sys-write-mounts": {"path": ["new", "team/new"], "type": ["pki", "transit"]},
+        "sys-write-mounts": {"path": ["new", "nested/new"], "type": ["pki", "transit"]},
         "sys-write-mounts-tune": {"path": ["pki", "transit"]},
         "transit-": {"name": ["doc"], "type": ["signing-key"], "version": ["1", "latest"]},
         "transit-delete-keys": {"name": ["old"]},

@@ -31,7 +31,8 @@ CHECKS = [
 # Operations that never go well here, and why.
 REFUSED = {
     "sys-write-init": "the daemon is initialised",
-    "sys-list-namespaces": "there are none below the root",
+    "sys-write-namespaces-api-lock-lock": "the root namespace cannot be locked",
+    "sys-write-namespaces-api-lock-unlock": "the root namespace is not locked",
     "sys-write-leases-renew": "no certificate is renewed",
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
     "pki-list-certs-unfinished": "nothing was cut short",
@@ -42,6 +43,8 @@ REFUSED = {
 STATUSES = {"activecode", "uninitcode", "partial_failure_response_code"}
 # Asked when all others were, in this order: what they do, the others need undone.
 LAST = [
+    "sys-write-namespaces-api-lock-unlock-with-subpath",
+    "sys-delete-namespaces",
     "sys-write-leases-revoke",
     "sys-write-leases-revoke-with-url-lease-id",
     "sys-write-leases-revoke-prefix",

@@ -81,6 +81,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
         | Fault::PermissionDenied
         | Fault::TokenRefused { .. }
         | Fault::QuotaExceeded { .. }
+        | Fault::Locked { .. }
         | Fault::Sealed
         | Fault::NotInitialized => (8, &format!("a worker process met: {fault}"), None),
     };

@@ -104,6 +104,7 @@ use crl_config::CrlConfig;
 use crls::Crls;
 use intents::Intents;
 use ocsp::Responder;
+pub use publish::unpublish;
 use records::Records;
 use request::SignFields;
 use role::Role;
@@ -282,9 +283,13 @@ impl Engine for Pki {
         self.crls.stop();
     }
 
-    fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+    fn close(&self, mount: &Mount) {
         self.stop();
         self.telemetry.stored(&mount.namespace.to_string(), &mount.path, None);
+    }
+
+    fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.close(mount);
         let mut writes = self.records.removal(&self.store)?;
         for (id, key) in &self.authority.load().registry.keys {
             writes.extend(self.keys.drop_use(mount, &key.record.managed_key, &key::user(id)));

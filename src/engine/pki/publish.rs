@@ -12,7 +12,7 @@ use super::Pki;
 use super::crl::off_worker;
 use super::issuer::Issuer;
 use crate::engine::Call;
-use crate::model::{Fault, Mount};
+use crate::model::{Fault, Mount, Namespace};
 
 /// Anyone may read what is published.
 const FILE_MODE: u32 = 0o644;
@@ -92,10 +92,25 @@ impl Pki {
     }
 }
 
+/// Removes what was published of a namespace that is gone. It is no other's: no mount lies where a namespace is.
+pub fn unpublish(root: &Path, namespace: &Namespace) -> std::io::Result<()> {
+    if namespace.is_root() {
+        return Ok(());
+    }
+    match std::fs::remove_dir_all(below(root, namespace.as_str())) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 /// `<root>/<namespace or "root">/<mount path>`, each part made harmless.
 fn folder(root: &Path, mount: &Mount) -> PathBuf {
     let namespace = if mount.namespace.is_root() { "root" } else { mount.namespace.as_str() };
-    let parts = namespace.split('/').chain(mount.path.split('/')).filter(|part| !part.is_empty());
+    below(&below(root, namespace), &mount.path)
+}
+
+fn below(root: &Path, path: &str) -> PathBuf {
+    let parts = path.split('/').filter(|part| !part.is_empty());
     parts.fold(root.to_owned(), |folder, part| folder.join(harmless(part)))
 }
 
@@ -124,7 +139,7 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MountConfig, Namespace};
+    use crate::model::MountConfig;
 
     fn mount(namespace: &str, path: &str) -> Mount {
         Mount {

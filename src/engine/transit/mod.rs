@@ -167,8 +167,12 @@ impl Engine for Transit {
         })
     }
 
-    fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+    fn close(&self, _mount: &Mount) {
         self.making.close();
+    }
+
+    fn removal(&self, mount: &Mount) -> Result<Vec<Write>, Fault> {
+        self.close(mount);
         let mut writes =
             vec![Write::Delete { key: self.records.keys_config() }, Write::Delete { key: self.records.cache_config() }];
         for (name, key) in self.table.load().iter() {

@@ -175,7 +175,7 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
     actix::System::new().block_on(async {
         let (token, store) = (SoftwareToken::default(), open_store());
         token.make("ca", &[1], P256);
-        let keys = ManagedKeys::new(store.clone(), token.supervisor());
+        let keys = ManagedKeys::new(store.clone(), token.supervisor(), &Limits::default());
         keys.load(&[Namespace::root()]).unwrap();
         let key = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
         keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();

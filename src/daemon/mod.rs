@@ -298,6 +298,17 @@ async fn expose(
     Ok(Some(address))
 }
 
+/// Ends tokens when their time is up.
+async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
+    let mut seconds = tokio::time::interval(ENDING_TOKENS);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = seconds.tick() => identity.end_due().await,
+        }
+    }
+}
+
 /// Removes what deleted namespaces leave behind: what the last start was cut short in, and then whenever one is deleted.
 async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>) {
     loop {
@@ -310,17 +321,6 @@ async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>)
             () = system.deletions.notified() => {}
             // What failed is tried again.
             () = tokio::time::sleep(MAINTENANCE) => {}
-        }
-    }
-}
-
-/// Ends tokens when their time is up.
-async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
-    let mut seconds = tokio::time::interval(ENDING_TOKENS);
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = seconds.tick() => identity.end_due().await,
         }
     }
 }

@@ -89,11 +89,6 @@ pub trait Engine: Send + Sync {
         false
     }
 
-    /// Whether this path is answered whatever quotas say (`crl`, `revoke`).
-    fn is_unlimited(&self, _verb: Verb, _path: &str) -> bool {
-        false
-    }
-
     /// Whether policies must grant `sudo` for this path, too.
     fn needs_sudo(&self, _verb: Verb, _path: &str) -> bool {
         false
@@ -103,6 +98,11 @@ pub trait Engine: Send + Sync {
     /// `update`. Else a write is an update.
     fn exists(&self, _path: &str) -> Option<bool> {
         None
+    }
+
+    /// Whether this path is answered whatever quotas say (`crl`, `revoke`).
+    fn is_unlimited(&self, _verb: Verb, _path: &str) -> bool {
+        false
     }
 
     /// The hot operation sign.

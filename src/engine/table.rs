@@ -66,18 +66,18 @@ pub(super) fn is_public<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
         .any(|endpoint| endpoint.is_public && endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
 }
 
-/// Whether a path is answered whatever quotas say.
-pub(super) fn is_unlimited<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
-    let mut fitting = table.iter().map(|row| &row.endpoint).filter(|endpoint| endpoint.verb == verb);
-    fitting.any(|endpoint| endpoint.is_unlimited() && open_parts(endpoint.pattern, path).is_some())
-}
-
 /// Whether policies must grant `sudo` for a path, too.
 pub(super) fn needs_sudo<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
     table
         .iter()
         .map(|row| &row.endpoint)
         .any(|endpoint| endpoint.needs_sudo && endpoint.verb == verb && open_parts(endpoint.pattern, path).is_some())
+}
+
+/// Whether a path is answered whatever quotas say.
+pub(super) fn is_unlimited<E>(table: &[Row<E>], verb: Verb, path: &str) -> bool {
+    let mut fitting = table.iter().map(|row| &row.endpoint).filter(|endpoint| endpoint.verb == verb);
+    fitting.any(|endpoint| endpoint.is_unlimited() && open_parts(endpoint.pattern, path).is_some())
 }
 
 /// The parts of `path` that `pattern` leaves open, if they fit.

@@ -14,10 +14,10 @@ pub struct Endpoint {
     pub about: &'static str,
     /// Answered without a token.
     pub is_public: bool,
-    /// Let through whatever quotas say: what must go on when everything else is held back.
-    pub is_exempt: bool,
     /// Whether policies must grant `sudo` for it, too.
     pub needs_sudo: bool,
+    /// Let through whatever quotas say: what must go on when everything else is held back.
+    pub is_exempt: bool,
     /// What the request may say beside its path, in groups that several endpoints share.
     pub fields: &'static [&'static [Field]],
     /// Whether a write may make what is not there.
@@ -136,8 +136,8 @@ impl Endpoint {
             pattern,
             about,
             is_public: false,
-            is_exempt: false,
             needs_sudo: false,
+            is_exempt: false,
             fields: &[],
             creates: false,
             sent: None,
@@ -151,6 +151,12 @@ impl Endpoint {
         self
     }
 
+    /// This, for which policies must grant `sudo`, too.
+    pub const fn sudo(mut self) -> Endpoint {
+        self.needs_sudo = true;
+        self
+    }
+
     /// This, which no quota holds back.
     pub const fn unlimited(mut self) -> Endpoint {
         self.is_exempt = true;
@@ -160,12 +166,6 @@ impl Endpoint {
     /// Whether no quota holds it back: nor is anything that is answered without a token.
     pub const fn is_unlimited(&self) -> bool {
         self.is_exempt || self.is_public
-    }
-
-    /// This, for which policies must grant `sudo`, too.
-    pub const fn sudo(mut self) -> Endpoint {
-        self.needs_sudo = true;
-        self
     }
 
     /// This, of requests that may say these fields beside their path.

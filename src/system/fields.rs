@@ -10,18 +10,11 @@ pub(super) const PARTS: &[Field] = &[
     Field::text("namespace", "The name of a namespace right below the one addressed."),
     Field::text("subpath", "A namespace below the one addressed."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
-    Field::text("name", "The name of a managed key, of a policy, or of a quota."),
+    Field::text("name", "The name of a managed key, a policy or a quota."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
     Field::text("url_lease_id", "A lease's id."),
     Field::text("role_name", "The name of a role of tokens."),
 ];
-
-/// What is noted of a namespace.
-pub(super) const NAMESPACE: &[Field] =
-    &[Field::map("custom_metadata", "Notes of the operator's: texts by their names, 64 at the most.")];
-
-/// What unlocks a namespace.
-pub(super) const UNLOCK: &[Field] = &[Field::text("unlock_key", "What locking it answered. A root token needs none.")];
 
 /// The text of a policy.
 pub(super) const POLICY: &[Field] = &[
@@ -35,6 +28,13 @@ pub(super) const PATHS: &[Field] =
 
 /// Whose capabilities are asked for.
 pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required()];
+
+/// What is noted of a namespace.
+pub(super) const NAMESPACE: &[Field] =
+    &[Field::map("custom_metadata", "Notes of the operator's: texts by their names, 64 at the most.")];
+
+/// What unlocks a namespace.
+pub(super) const UNLOCK: &[Field] = &[Field::text("unlock_key", "What locking it answered. A root token needs none.")];
 
 /// Which lease.
 pub(super) const LEASE: &[Field] =

@@ -125,16 +125,6 @@ impl System {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
     }
 
-    /// Whether the request is let through whatever the quotas say.
-    pub fn is_unlimited(request: &Request) -> bool {
-        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())
-    }
-
-    /// Whether the request is answered in a namespace that is locked: it is to unlock it.
-    pub fn unlocks(request: &Request) -> bool {
-        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.deed == Deed::UnlockNamespace)
-    }
-
     /// Whether any token may ask it, without a policy that names it.
     pub fn is_for_any_token(request: &Request) -> bool {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if !row.needs_policy)
@@ -154,6 +144,16 @@ impl System {
             }
             _ => None,
         }
+    }
+
+    /// Whether the request is let through whatever the quotas say.
+    pub fn is_unlimited(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())
+    }
+
+    /// Whether the request is answered in a namespace that is locked: it is to unlock it.
+    pub fn unlocks(request: &Request) -> bool {
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if row.deed == Deed::UnlockNamespace)
     }
 
     /// Answers a request on one of the system's paths.
@@ -205,10 +205,6 @@ impl System {
             Deed::RenewLease => self.renew_lease(&call, name(0), data).await,
             Deed::RevokeLease => self.revoke_lease(&call, name(0), data).await,
             Deed::RevokeLeases => self.revoke_leases(&call, name(0)).await,
-            Deed::ListQuotas(kind) => self.list_quotas(&call, kind),
-            Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
-            Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,
-            Deed::DeleteQuota(kind) => self.delete_quota(&call, kind, name(0)).await,
             Deed::ListPolicies => Ok(self.list_policies(&call)),
             Deed::ReadPolicy => self.read_policy(&call, name(0)),
             Deed::WritePolicy => self.write_policy(&call, name(0), data).await,
@@ -218,6 +214,10 @@ impl System {
             Deed::ReadCapabilities => self.capabilities(&call, data),
             Deed::ReadOwnCapabilities => self.own_capabilities(&call, data),
             Deed::ReadGrants => self.grants(&call),
+            Deed::ListQuotas(kind) => self.list_quotas(&call, kind),
+            Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
+            Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,
+            Deed::DeleteQuota(kind) => self.delete_quota(&call, kind, name(0)).await,
             deed => self.answer_on_tokens(deed, &call, name(0), data).await,
         }
     }

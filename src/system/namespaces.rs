@@ -120,6 +120,7 @@ impl System {
         let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
         let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;
         emptied.map_err(|_| Fault::Unavailable { what: "the daemon is going down".into() })??;
+        self.identity.policies().forget(namespace);
         self.keys.reopen_namespace(namespace).await?;
         self.namespaces.end_removal(namespace).await
     }

@@ -19,7 +19,7 @@ const MOUNTS_MAX: usize = 100;
 const CONTEXT_MAX: usize = 64;
 
 impl System {
-    /// Every endpoint that the caller may ask: with a root token, which alone there is, all there are.
+    /// Every endpoint there is, whether the caller may ask it or not.
     pub(super) async fn describe(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let generic = fields.boolean("generic_mount_paths")?.unwrap_or(false);

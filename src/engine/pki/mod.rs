@@ -241,12 +241,12 @@ impl Engine for Pki {
         table::is_public(paths::TABLE, verb, path)
     }
 
-    fn is_unlimited(&self, verb: Verb, path: &str) -> bool {
-        table::is_unlimited(paths::TABLE, verb, path)
-    }
-
     fn needs_sudo(&self, verb: Verb, path: &str) -> bool {
         table::needs_sudo(paths::TABLE, verb, path)
+    }
+
+    fn is_unlimited(&self, verb: Verb, path: &str) -> bool {
+        table::is_unlimited(paths::TABLE, verb, path)
     }
 
     fn sign_certificate(self: Arc<Self>, call: Call, request: CertificateRequest) -> Answer {

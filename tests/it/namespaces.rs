@@ -229,7 +229,8 @@ async fn a_tenant_learns_nothing_of_another() {
     write(&daemon, "one", "pki/root/generate/kms", json!({"managed_key_name": "ca", "common_name": "One"})).await;
     let role = json!({"allow_any_name": true, "generate_lease": true, "key_type": "ec", "key_bits": 256});
     write(&daemon, "one", "pki/roles/web", role).await;
-    let issued = ask(&daemon, "one", Verb::Write, "pki/issue/web", json!({"common_name": "a.example"})).await.json();
+    let certificate = json!({"common_name": "a.example", "ttl": "1h"});
+    let issued = ask(&daemon, "one", Verb::Write, "pki/issue/web", certificate).await.json();
     let lease = issued["lease_id"].as_str().unwrap_or_else(|| panic!("{issued}\n{}", daemon.log()));
     write(&daemon, "one", "sys/leases/lookup", json!({"lease_id": lease})).await;
     // Without a good token, namespaces that are and that are not answer alike, on both wires.

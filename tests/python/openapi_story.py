@@ -34,6 +34,8 @@ REFUSED = {
     "sys-list-namespaces": "there are none below the root",
     "sys-write-leases-renew": "no certificate is renewed",
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
+    "sys-write-wrapping-wrap": "only a header asks for wrapping",
+    "auth-write-token-renew-self": "a root token does not end",
     "pki-list-certs-unfinished": "nothing was cut short",
     "pki-write-keys-import": "no private key is imported",
     "transit-read-export": "no private key is exported",
@@ -70,6 +72,7 @@ LAST = [
     "sys-delete-managed-keys",
     "sys-write-mounts-tune",
     "sys-delete-mounts",
+    "auth-write-token-revoke-self",
 ]
 
 

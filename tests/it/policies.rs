@@ -25,6 +25,11 @@ impl<'d> Tenant<'d> {
         Tenant { daemon, token: made.json()["auth"]["client_token"].as_str().unwrap().to_owned() }
     }
 
+    /// The bearer of a token that there is.
+    fn at(daemon: &'d Daemon, token: &str) -> Tenant<'d> {
+        Tenant { daemon, token: token.to_owned() }
+    }
+
     async fn ask(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Answer {
         let mut http = self.daemon.http();
         http.token = Some(Secret::from(self.token.as_str()));
@@ -122,8 +127,7 @@ async fn a_changed_policy_counts_for_the_next_request_and_after_a_restart() {
     let grant = |path: &str| json!({"policy": format!("path \"{path}\" {{ policy = \"write\" }}")});
     daemon.write("sys/policies/acl/app", grant("transit/sign/doc")).await;
     let bearer = Tenant::new(&daemon, "", &["app"]).await.token;
-    let at = |daemon| Tenant { daemon, token: bearer.clone() };
-    assert_eq!(at(&daemon).status(Verb::Write, "transit/sign/doc", sign()).await, 200);
+    assert_eq!(Tenant::at(&daemon, &bearer).status(Verb::Write, "transit/sign/doc", sign()).await, 200);
     daemon.write("sys/policies/acl/app", grant("transit/sign/other")).await;
     let (status, told) = daemon.refused("sys/policies/acl/app", json!({"policy": "path \"a\" {\n  x = 1\n}"})).await;
     assert_eq!(status, 400);
@@ -136,14 +140,14 @@ async fn a_changed_policy_counts_for_the_next_request_and_after_a_restart() {
             daemon = Daemon::start(&token, Setup::default());
             daemon.root_token = root_token;
         }
-        let app = at(&daemon);
+        let app = Tenant::at(&daemon, &bearer);
         assert_eq!(app.status(Verb::Write, "transit/sign/doc", sign()).await, 403, "{restarted}");
         assert_eq!(app.status(Verb::Write, "transit/sign/other", sign()).await, 200, "{restarted}");
         assert_eq!(app.signs("other", proto::Hash::Default).await, Ok(()), "{restarted}");
     }
     assert_eq!(daemon.ask(Verb::Delete, "sys/policies/acl/app", json!({})).await.status, 204);
-    assert_eq!(at(&daemon).status(Verb::Write, "transit/sign/other", sign()).await, 403);
-    assert!(at(&daemon).signs("other", proto::Hash::Default).await.is_err());
+    assert_eq!(Tenant::at(&daemon, &bearer).status(Verb::Write, "transit/sign/other", sign()).await, 403);
+    assert!(Tenant::at(&daemon, &bearer).signs("other", proto::Hash::Default).await.is_err());
 }
 
 #[tokio::test]

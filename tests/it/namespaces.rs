@@ -13,8 +13,9 @@ use keyway::wire::proto;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup, scrape, wait_for};
+use crate::load::Load;
 use crate::reload::{DONE, edit, reload};
-use crate::rig::Rig;
+use crate::rig::{Rig, probing};
 use crate::tenants::{ask, documents, framed, managed_key, refused, write};
 use crate::token::{LABEL, Token};
 
@@ -339,4 +340,25 @@ async fn a_pool_that_is_withdrawn_and_given_back_serves_without_a_new_login() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(rig.sim.calls("C_Login"), logins);
+}
+
+#[tokio::test]
+async fn what_is_under_way_in_a_deleted_namespace_ends_before_what_it_needs_goes() {
+    let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    make(&rig.daemon, "", "ns").await;
+    rig.key_in("ns", "doc", json!({})).await;
+    let before = rig.sim.calls("C_Sign");
+    rig.sim.steer("hang C_Sign");
+    let load = Load { namespace: "ns", connections: 1, depth: 2, deadline: LIMIT, ..Load::default() }.start(&rig).await;
+    wait_for("calls that hang", || (rig.sim.calls("C_Sign") >= before + 2).then_some(()));
+    delete(&rig.daemon, "", "ns").await;
+    let told = refused(&rig.daemon, "", "sys/namespaces/ns", json!({})).await;
+    assert!(told.0 == 400 && told.1.contains("is being deleted"), "{told:?}");
+    assert!(!rig.daemon.log().contains("the managed keys of a deleted namespace are released"));
+    rig.sim.steer("release");
+    make_anew(&rig.daemon, "ns").await;
+    let tally = load.stop();
+    assert!(tally.done >= 2, "those that hung were answered: {tally:#?}");
+    tally.assert_only(&["not_found"]);
 }

@@ -53,15 +53,42 @@ pub(super) fn print(format: Format, body: &Value) -> Result<(), Failure> {
     for warning in body["warnings"].as_array().into_iter().flatten() {
         eprintln!("warning: {}", plain(warning));
     }
-    // An answer that has no data at all is data itself: sys/health and its like.
-    let data = body.get("data").unwrap_or(body);
-    let Some(data) = data.as_object().filter(|data| !data.is_empty()) else { return Ok(()) };
-    let width = data.keys().map(String::len).max().unwrap_or(0).max(3);
+    let facts = facts(body);
+    if facts.is_empty() {
+        return Ok(());
+    }
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(3);
     say!("{:width$}    Value\n{:width$}    -----", "Key", "---");
-    for (name, value) in data {
+    for (name, value) in facts {
         say!("{name:width$}    {}", plain(value));
     }
     Ok(())
+}
+
+/// What an answer tells, by Vault's names: a token, a token in the place of an answer, or else its data.
+fn facts(body: &Value) -> Vec<(&str, &Value)> {
+    const AUTH: [(&str, &str); 5] = [
+        ("token", "client_token"),
+        ("token_accessor", "accessor"),
+        ("token_duration", "lease_duration"),
+        ("token_renewable", "renewable"),
+        ("token_policies", "token_policies"),
+    ];
+    const WRAPPED: [(&str, &str); 5] = [
+        ("wrapping_token", "token"),
+        ("wrapping_accessor", "accessor"),
+        ("wrapping_token_ttl", "ttl"),
+        ("wrapping_token_creation_time", "creation_time"),
+        ("wrapping_token_creation_path", "creation_path"),
+    ];
+    for (member, names) in [("auth", AUTH), ("wrap_info", WRAPPED)] {
+        if body[member].is_object() {
+            return names.iter().map(|(told, name)| (*told, &body[member][*name])).collect();
+        }
+    }
+    // An answer that has no data at all is data itself: sys/health and its like.
+    let data = body.get("data").unwrap_or(body);
+    data.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 /// A value on one line where it fits on one: text bare, all else as JSON.
@@ -70,5 +97,24 @@ pub(super) fn plain(value: &Value) -> String {
         Value::String(text) => text.trim_end().to_owned(),
         Value::Null => "n/a".to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_told_by_vaults_names_and_data_by_its_own() {
+        let names = |body: &Value| facts(body).iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
+        let made = json!({"data": null, "wrap_info": null, "auth": {"client_token": "hvs.x", "accessor": "a"}});
+        assert_eq!(facts(&made)[0], ("token", &json!("hvs.x")));
+        let wrapped = json!({"data": null, "wrap_info": {"token": "hvs.w"}, "auth": null});
+        assert_eq!(facts(&wrapped)[0], ("wrapping_token", &json!("hvs.w")));
+        assert_eq!(names(&json!({"data": {"a": 1}, "auth": null})), ["a"]);
+        assert_eq!(names(&json!({"initialized": true})), ["initialized"]);
+        assert!(names(&json!({"data": null})).is_empty());
     }
 }

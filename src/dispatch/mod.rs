@@ -107,7 +107,19 @@ impl Dispatch {
         self.engines.stop();
     }
 
+    /// Runs it, and keeps the answer behind a token where that is asked for.
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
+        let Some(ttl) = operation.wrap_ttl else { return self.perform_plainly(operation).await };
+        let (namespace, path) = (operation.namespace.clone(), operation.path().into_owned());
+        match self.perform_plainly(operation).await? {
+            Outcome::Response(response) => {
+                self.identity.wrap(&namespace, path, ttl.as_secs().max(1), response).await.map(Outcome::Response)
+            }
+            typed => Ok(typed),
+        }
+    }
+
+    async fn perform_plainly(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         if self.is_public(&operation) {
             return self.run_out(operation).await;
@@ -199,11 +211,11 @@ impl Dispatch {
 
     /// Hands the operation to who answers it.
     fn start(&self, operation: Operation) -> Result<Answer, Fault> {
-        let Operation { namespace, caller, deadline, class, body, .. } = operation;
+        let Operation { namespace, caller, deadline, class, wrap_ttl, body, .. } = operation;
         let call = |mount: Arc<Mount>| Call { mount, caller, deadline, class };
         match body {
             Body::Request(request) if System::owns(&request.path) => {
-                let call = system::Call { namespace, caller, deadline };
+                let call = system::Call { namespace, caller, deadline, is_wrapped: wrap_ttl.is_some() };
                 Ok(Arc::clone(&self.system).handle(call, request))
             }
             Body::Request(Request { verb, path, data, raw }) => {
@@ -264,7 +276,8 @@ impl Door for Dispatch {
         if !self.identity.is_initialized() {
             return Err(Fault::NotInitialized);
         }
-        self.identity.token(caller).map(drop).inspect_err(|_| self.telemetry.token_refused())?;
+        let token = self.identity.valid(caller, namespace);
+        token.map(drop).inspect_err(|_| self.telemetry.token_refused())?;
         self.namespaces.require(namespace)
     }
 

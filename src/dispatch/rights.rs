@@ -31,7 +31,7 @@ impl Dispatch {
             needs_sudo: &|| self.needs_sudo(operation),
             exists: &|| self.exists(operation),
             data: &|| fields(&operation.body),
-            wrapping: None,
+            wrapping: operation.wrap_ttl,
         })
     }
 

@@ -379,7 +379,7 @@ impl<'s> Connection<'s> {
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
         let (caller, arrived) = (self.caller, self.arrived);
         let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
-        Ok(Operation { namespace, caller, arrived, deadline, class, body })
+        Ok(Operation { namespace, caller, arrived, deadline, class, wrap_ttl: None, body })
     }
 
     /// The namespace an operation is addressed to, whose path is taken off the operation's own.

@@ -19,6 +19,7 @@ use super::bodies::{self, Held, Whole};
 use super::{Shared, path};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
+    parse_duration,
 };
 use crate::wire::envelope::{self, Rendered};
 
@@ -27,6 +28,8 @@ const DEADLINE: HeaderName = HeaderName::from_static("keyway-deadline-ms");
 /// `bulk` lowers a request's class.
 const CLASS: HeaderName = HeaderName::from_static("keyway-class");
 const VAULT_TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+/// How long an answer is kept behind a token of its own.
+const VAULT_WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
 const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// The media type of a PATCH (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -179,6 +182,7 @@ async fn operation(
         arrived,
         deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,
+        wrap_ttl: wrap_ttl(&head.headers)?,
         body: Body::Request(Request { verb, path: rest.to_owned(), data, raw }),
     };
     Ok((operation, held))
@@ -216,6 +220,13 @@ fn token(headers: &HeaderMap) -> Result<Option<Secret>, Fault> {
     }
     let bearer = text(headers, &header::AUTHORIZATION)?.and_then(|value| value.strip_prefix("Bearer "));
     Ok(bearer.map(|token| Secret::from(token.trim())))
+}
+
+/// None is asked for by zero, too.
+fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(wanted) = text(headers, &VAULT_WRAP_TTL)?.filter(|wanted| !wanted.is_empty()) else { return Ok(None) };
+    let expected = || Fault::invalid(format!("{VAULT_WRAP_TTL}: {wanted:?} is no duration, such as 60 or \"5m\""));
+    parse_duration(wanted).ok_or_else(expected).map(|ttl| Some(ttl).filter(|ttl| !ttl.is_zero()))
 }
 
 fn media_type(headers: &HeaderMap) -> Option<&str> {

@@ -148,6 +148,9 @@ impl Inner {
             if token.uses().is_some() {
                 self.counted.fetch_sub(1, Ordering::AcqRel);
             }
+            if token.is_wrapping() {
+                self.wrapping.fetch_sub(1, Ordering::AcqRel);
+            }
             next.extend(tree.remove(id, token));
             token.lock().is_over = true;
             gone.push(id);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::clock::Clock;
 use super::*;
 use crate::config::{Pace, Storage};
-use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Secret, Wire};
+use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Response, Secret, Wire, WrapInfo};
 use crate::store::{Ephemeral, Store, Write};
 
 const START: u64 = 1_000_000;
@@ -395,4 +395,107 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
     assert_eq!((token.path.as_str(), token.namespace.as_str()), ("auth/unix/login", "team/"));
     assert!(house.identity.login(login(&["root"])).await.is_err());
     assert!(house.identity.login(login(&["response-wrapping"])).await.is_err());
+}
+
+fn answer() -> Response {
+    let data = [("secret".to_owned(), serde_json::Value::from("behind a token"))].into_iter().collect();
+    Response::data(data)
+}
+
+impl House {
+    async fn wrapped(&self, answer: Response) -> WrapInfo {
+        match self.identity.wrap(&Namespace::from_path("team"), "pki/issue/web".into(), 60, answer).await.unwrap() {
+            Response::Wrapped(info) => info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn unwrapped(&self, token: &Secret) -> Result<Response, Fault> {
+        self.identity.unwrap(self.identity.identify(token)).await
+    }
+
+    fn answers(&self) -> usize {
+        self.store.list(&Namespace::root(), "wrapped", None, 1000).unwrap().len()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_behind_a_token_is_given_out_once_across_a_restart() {
+    let house = House::new().await;
+    let info = house.wrapped(answer()).await;
+    assert_eq!((info.ttl, info.creation_time, info.creation_path.as_str()), (60, START, "pki/issue/web"));
+    assert!(info.wrapped_accessor.is_empty());
+    let again = house.restarted();
+    let known = again.identity.wrapping(again.identity.identify(&info.token)).unwrap();
+    assert_eq!((known.path.as_str(), known.creation_ttl), ("pki/issue/web", 60));
+    assert_eq!(again.unwrapped(&info.token).await, Ok(answer()));
+    let gone = Err(Fault::invalid("wrapping token is not valid or does not exist"));
+    for house in [&again, &again.restarted()] {
+        assert_eq!(house.unwrapped(&info.token).await, gone);
+    }
+    assert_eq!(again.unwrapped(&house.root).await, gone, "no answer is behind it");
+    assert_eq!((house.stored(), house.answers()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_token_behind_a_token_is_told_by_its_accessor_and_can_be_wrapped_anew() {
+    let house = House::new().await;
+    let auth = house.create(&house.root, policies(&["a"])).await.unwrap();
+    let made = Response::Auth { auth: auth.clone(), warnings: vec!["w".into()] };
+    let first = house.wrapped(made.clone()).await;
+    assert_eq!(first.wrapped_accessor, auth.accessor);
+    house.pass(50);
+    let Ok(Response::Wrapped(second)) = house.identity.rewrap(house.identity.identify(&first.token)).await else {
+        panic!("it is wrapped anew")
+    };
+    assert_eq!((second.ttl, second.creation_path.as_str()), (60, "pki/issue/web"));
+    assert_eq!((second.wrapped_accessor.as_str(), house.answers()), (auth.accessor.as_str(), 1));
+    house.pass(50);
+    assert!(house.unwrapped(&first.token).await.is_err());
+    assert_eq!(house.restarted().unwrapped(&second.token).await, Ok(made));
+}
+
+#[tokio::test]
+async fn what_is_no_data_is_not_wrapped_and_what_is_not_taken_goes_with_its_token() {
+    let house = House::new().await;
+    let root = Namespace::root();
+    for plain in [Response::Empty, Response::Bare { status: 200, body: serde_json::json!({}) }] {
+        assert_eq!(house.identity.wrap(&root, "a".into(), 60, plain.clone()).await, Ok(plain));
+    }
+    let large = Response::keys(vec!["x".repeat(2 << 20)]);
+    assert!(matches!(house.identity.wrap(&root, "a".into(), 60, large).await, Err(Fault::TooLarge { .. })));
+    let expired = house.wrapped(answer()).await;
+    let used = house.wrapped(answer()).await;
+    let lost = house.wrapped(answer()).await;
+    // Used for something else, a token is used up, and so is what it holds.
+    let caller = house.caller(&used.token);
+    assert_eq!(authorize(&house.identity, &caller), Err(Fault::PermissionDenied));
+    let spent = house.identity.spend(&caller).unwrap().unwrap().take().await.unwrap();
+    assert!(house.unwrapped(&used.token).await.is_err());
+    house.identity.revoke(spent.unwrap()).await.unwrap();
+    assert_eq!(house.answers(), 2);
+    house.store.commit(vec![Write::Delete { key: token::key(house.identity.identify(&lost.token)) }]).await.unwrap();
+    house.restarted();
+    assert_eq!(house.answers(), 1);
+    house.pass(60);
+    assert!(house.unwrapped(&expired.token).await.is_err());
+    house.identity.end_due().await;
+    assert_eq!(house.answers(), 0);
+}
+
+#[test]
+fn of_many_that_ask_at_once_one_gets_the_answer() {
+    let block_on = |future| tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+    let (house, info) = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let house = House::new().await;
+        let info = house.wrapped(answer()).await;
+        (house, info)
+    });
+    let id = house.identity.identify(&info.token);
+    let got: usize = std::thread::scope(|scope| {
+        let asked = || block_on(house.identity.unwrap(id)).is_ok();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(asked)).collect();
+        threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
+    });
+    assert_eq!(got, 1);
 }

@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) tree: Mutex<Tree>,
     /// Tokens whose uses are counted: while there is none, no request looks.
     pub(super) counted: AtomicUsize,
+    /// Tokens that hold answers.
+    pub(super) wrapping: AtomicUsize,
     /// Tokens that are gone here and could not be deleted in the store.
     pub(super) undeleted: Mutex<Vec<TokenId>>,
     pub(super) clock: Clock,
@@ -57,6 +59,7 @@ impl Identity {
             tokens: papaya::HashMap::default(),
             tree: Mutex::default(),
             counted: AtomicUsize::new(0),
+            wrapping: AtomicUsize::new(0),
             undeleted: Mutex::default(),
             clock,
             root_made: AtomicBool::default(),
@@ -125,7 +128,7 @@ impl Identity {
     }
 
     /// The caller's token, if it is good now, in this namespace, for another request.
-    pub(super) fn valid(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
+    pub fn valid(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
         let token = self.token(caller)?;
         let good = token.uses() != Some(0) && token.reaches(namespace);
         if good { Ok(token) } else { Err(Fault::PermissionDenied) }
@@ -149,6 +152,9 @@ impl Inner {
     pub(super) fn hold(&self, tree: &mut Tree, id: TokenId, token: &Arc<Token>) {
         if token.uses().is_some() {
             self.counted.fetch_add(1, Ordering::AcqRel);
+        }
+        if token.is_wrapping() {
+            self.wrapping.fetch_add(1, Ordering::AcqRel);
         }
         tree.add(id, token);
         self.tokens.pin().insert(id, Arc::clone(token));

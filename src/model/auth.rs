@@ -4,6 +4,23 @@ use std::collections::BTreeMap;
 
 use super::Secret;
 
+/// A token that holds an answer, and gives it out once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrapInfo {
+    /// The token itself.
+    pub token: Secret,
+    /// Names it without being it.
+    pub accessor: String,
+    /// Seconds it lives.
+    pub ttl: u64,
+    /// When it was made, in Unix seconds.
+    pub creation_time: u64,
+    /// The path whose answer it holds.
+    pub creation_path: String,
+    /// The accessor of the token in that answer; empty if there is none.
+    pub wrapped_accessor: String,
+}
+
 /// A token, and what is to be known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {

@@ -26,7 +26,7 @@ mod status;
 mod token;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
-pub use auth::Auth;
+pub use auth::{Auth, WrapInfo};
 pub use caller::{Caller, PeerCredentials, TokenId, Wire};
 pub use class::Class;
 pub use deadline::Deadline;

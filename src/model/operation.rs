@@ -1,7 +1,7 @@
 //! The one typed door: everything a client can ask, whichever wire it came by.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -25,6 +25,8 @@ pub struct Operation {
     pub deadline: Deadline,
     /// How urgent it is.
     pub class: Class,
+    /// How long the answer is kept for whoever shows the token that is answered in its place; none: it is answered itself.
+    pub wrap_ttl: Option<Duration>,
     /// What is asked.
     pub body: Body,
 }

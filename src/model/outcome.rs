@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Auth, Data, Fault, Lease, SecretBytes};
+use super::{Auth, Data, Fault, Lease, SecretBytes, WrapInfo};
 
 /// The answer to an [`super::Operation`].
 #[derive(Clone, Debug)]
@@ -98,6 +98,8 @@ pub enum Response {
         /// What the operator should know all the same.
         warnings: Vec<String>,
     },
+    /// A token in the place of an answer, in Vault's envelope.
+    Wrapped(WrapInfo),
     /// Data in Vault's envelope, of a request that failed in part: a batch.
     Failed {
         /// HTTP status.

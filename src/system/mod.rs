@@ -17,6 +17,7 @@ mod tests;
 mod token;
 mod token_fields;
 mod token_roles;
+mod wrapping;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -112,6 +113,8 @@ pub struct Call {
     pub caller: Caller,
     /// When the answer stops being of use.
     pub deadline: Deadline,
+    /// Whether the answer is kept behind a token.
+    pub is_wrapped: bool,
 }
 
 impl System {
@@ -222,7 +225,7 @@ impl System {
         }
     }
 
-    /// Answers what is asked below `auth/token/`.
+    /// Answers what is asked of tokens, and of answers behind them.
     async fn answer_on_tokens(&self, deed: Deed, call: &Call, role: &str, data: &Data) -> Result<Response, Fault> {
         match deed {
             Deed::LookupSelf => self.lookup_self(call),
@@ -243,6 +246,10 @@ impl System {
             Deed::ReadTokenRole => self.read_token_role(call, role).await,
             Deed::WriteTokenRole => self.write_token_role(call, role, data).await,
             Deed::DeleteTokenRole => self.delete_token_role(call, role).await,
+            Deed::Wrap => wrapping::wrap(call, data),
+            Deed::Unwrap => self.unwrap(call, data).await,
+            Deed::LookUpWrapping => self.lookup_wrapping(call, data),
+            Deed::Rewrap => self.rewrap(call, data).await,
             _ => Err(Fault::internal("a path of the system's has no deed")),
         }
     }

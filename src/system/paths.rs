@@ -72,6 +72,10 @@ pub(super) enum Deed {
     ReadTokenRole,
     WriteTokenRole,
     DeleteTokenRole,
+    Wrap,
+    Unwrap,
+    LookUpWrapping,
+    Rewrap,
 }
 
 /// One row of the table: what can be asked, and what it asks for.
@@ -294,6 +298,22 @@ const TABLE: &[Row] = &[
         Deed::WriteTokenRole,
     ),
     row(delete("auth/token/roles/:role_name", "Deletes a role of tokens."), Deed::DeleteTokenRole),
+    row(write("sys/wrapping/wrap", "Keeps what the request says behind a token."), Deed::Wrap),
+    // Those that the token of an answer itself is the key to.
+    row(
+        write("sys/wrapping/unwrap", "Answers what a token holds, once.").public().takes(&[token_fields::TOKEN]),
+        Deed::Unwrap,
+    ),
+    row(
+        write("sys/wrapping/lookup", "What is known of an answer behind a token.")
+            .public()
+            .takes(&[token_fields::TOKEN]),
+        Deed::LookUpWrapping,
+    ),
+    row(
+        write("sys/wrapping/rewrap", "Puts an answer behind another token.").public().takes(&[token_fields::TOKEN]),
+        Deed::Rewrap,
+    ),
 ];
 
 /// What is asked by `verb` at a path.
@@ -387,10 +407,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_daemons_own_state_and_the_mounts_of_a_ui_are_public() {
+    fn only_the_daemons_own_state_the_mounts_of_a_ui_and_answers_behind_tokens_are_public() {
         let public: Vec<&str> = endpoints().iter().filter(|row| row.is_public).map(|row| row.pattern).collect();
-        let expected =
-            ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/init", "sys/internal/ui/mounts"];
+        let expected = [
+            "sys/health",
+            "sys/seal-status",
+            "sys/leader",
+            "sys/init",
+            "sys/init",
+            "sys/internal/ui/mounts",
+            "sys/wrapping/unwrap",
+            "sys/wrapping/lookup",
+            "sys/wrapping/rewrap",
+        ];
         assert_eq!(public, expected);
     }
 }

@@ -94,7 +94,8 @@ impl Client {
         let peer = PeerCredentials { uid: self.uid, gid: 0, pid: None };
         let token = self.root.lock().as_ref().map(|token| self.system.identity.identify(token));
         let deadline = Deadline::after(Duration::from_secs(30));
-        Call { namespace: Namespace::from_path(namespace), caller: Caller { peer, token, wire: Wire::Http }, deadline }
+        let caller = Caller { peer, token, wire: Wire::Http };
+        Call { namespace: Namespace::from_path(namespace), caller, deadline, is_wrapped: false }
     }
 
     async fn ask_in(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {

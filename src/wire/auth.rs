@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
+use time::UtcDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::model::{Auth, Secret, wiped};
+use crate::model::{Auth, Secret, WrapInfo, wiped};
 
 /// Room for the envelope of a token without its policies and notes.
 const ENVELOPE_BYTES: usize = 2048;
@@ -17,7 +19,7 @@ struct Envelope<'a> {
     renewable: bool,
     lease_duration: u64,
     data: Option<()>,
-    wrap_info: Option<()>,
+    wrap_info: Option<WrapMember<'a>>,
     warnings: Option<&'a [String]>,
     auth: Option<AuthMember<'a>>,
 }
@@ -36,6 +38,17 @@ struct AuthMember<'a> {
     orphan: bool,
     mfa_requirement: Option<()>,
     num_uses: u64,
+}
+
+#[derive(Serialize)]
+struct WrapMember<'a> {
+    token: &'a str,
+    accessor: &'a str,
+    ttl: u64,
+    creation_time: String,
+    creation_path: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    wrapped_accessor: &'a str,
 }
 
 /// The body of an answer with an `auth` member.
@@ -65,6 +78,25 @@ pub(super) fn auth_body(auth: &Auth, warnings: &[String]) -> Bytes {
     )
 }
 
+/// The body of an answer with a `wrap_info` member.
+pub(super) fn wrap_body(info: &WrapInfo) -> Bytes {
+    let made = i64::try_from(info.creation_time).ok().and_then(|made| UtcDateTime::from_unix_timestamp(made).ok());
+    write(
+        &Envelope {
+            wrap_info: Some(WrapMember {
+                token: text(&info.token),
+                accessor: &info.accessor,
+                ttl: info.ttl,
+                creation_time: made.and_then(|made| made.format(&Rfc3339).ok()).unwrap_or_default(),
+                creation_path: &info.creation_path,
+                wrapped_accessor: &info.wrapped_accessor,
+            }),
+            ..empty(&[])
+        },
+        6 * info.creation_path.len(),
+    )
+}
+
 fn empty(warnings: &[String]) -> Envelope<'_> {
     Envelope {
         request_id: uuid::Uuid::new_v4().to_string(),
@@ -87,4 +119,52 @@ fn write(envelope: &Envelope<'_>, room: usize) -> Bytes {
     // Texts and numbers always serialize.
     let _ = serde_json::to_writer(&mut body, envelope);
     wiped(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_answered_as_vault_does() {
+        let auth = Auth {
+            client_token: Secret::from("hvs.x"),
+            accessor: "a".into(),
+            policies: vec!["p".into()],
+            metadata: [("note".to_owned(), "\u{1}".repeat(5000))].into(),
+            lease_duration: 60,
+            renewable: true,
+            orphan: false,
+            num_uses: 3,
+        };
+        let body = auth_body(&auth, &["w".to_owned()]);
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&told["data"], &told["wrap_info"], &told["warnings"]), (&Value::Null, &Value::Null, &json!(["w"])));
+        let golden = json!({
+            "client_token": "hvs.x", "accessor": "a", "policies": ["p"], "token_policies": ["p"],
+            "metadata": auth.metadata, "lease_duration": 60, "renewable": true, "entity_id": "",
+            "token_type": "service", "orphan": false, "mfa_requirement": null, "num_uses": 3,
+        });
+        assert_eq!(told["auth"], golden);
+    }
+
+    #[test]
+    fn a_wrapped_answer_is_told_as_vault_does() {
+        let info = WrapInfo {
+            token: Secret::from("hvs.w"),
+            accessor: "a".into(),
+            ttl: 60,
+            creation_time: 0,
+            creation_path: "auth/token/create".into(),
+            wrapped_accessor: String::new(),
+        };
+        let told: Value = serde_json::from_slice(&wrap_body(&info)).unwrap();
+        let golden = json!({
+            "token": "hvs.w", "accessor": "a", "ttl": 60, "creation_time": "1970-01-01T00:00:00Z",
+            "creation_path": "auth/token/create",
+        });
+        assert_eq!((&told["wrap_info"], &told["auth"]), (&golden, &Value::Null));
+    }
 }

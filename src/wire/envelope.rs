@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::auth::auth_body;
+use super::auth::{auth_body, wrap_body};
 use super::from_model::json as to_bytes;
 use crate::model::{Fault, Response};
 
@@ -51,6 +51,9 @@ pub fn render(response: Response) -> Rendered {
         }
         Response::Auth { auth, warnings } => {
             Rendered { status: 200, content_type: JSON, body: auth_body(&auth, &warnings), retry_after: None }
+        }
+        Response::Wrapped(info) => {
+            Rendered { status: 200, content_type: JSON, body: wrap_body(&info), retry_after: None }
         }
         Response::Failed { status, data, warnings } => {
             let mut envelope = envelope(warnings);

@@ -6,6 +6,7 @@ mod authorities;
 mod batches;
 mod bench;
 mod bulk;
+mod client_tokens;
 mod clients;
 mod codes;
 mod corpus;

@@ -79,6 +79,34 @@ def _transit(client):
     return chain
 
 
+def _tokens(client):
+    """Tokens, each to be asked of something else, a role of tokens, and answers behind tokens."""
+    client.write("auth/token/roles/any", allowed_policies_glob=["*"])
+    client.write("auth/token/roles/old")
+    made = [client.ask("POST", "auth/token/create", ttl="24h")["auth"] for _ in range(4)]
+    wrapped = []
+    for _ in range(3):
+        asked = {"json": {"a": "b"}, "headers": {"X-Vault-Wrap-TTL": "24h"}, "timeout": TIMEOUT}
+        answer = client.session.post(f"{BASE}/v1/sys/wrapping/wrap", **asked)
+        wrapped.append(answer.json()["wrap_info"]["token"])
+    stays, gone, gone_by_accessor, gone_alone = made
+    of_it = {"token": [stays["client_token"]], "accessor": [stays["accessor"]]}
+    return {
+        "auth-": {"role_name": ["any"]},
+        "auth-delete-token-roles": {"role_name": ["old"]},
+        "auth-write-token-create": {"role_name": ["any"], "policies": [["a"]], "type": ["service"]},
+        "auth-write-token-lookup": of_it,
+        "auth-write-token-renew": of_it,
+        "auth-write-token-revoke": {"token": [gone["client_token"]]},
+        "auth-write-token-revoke-accessor": {"accessor": [gone_by_accessor["accessor"]]},
+        "auth-write-token-revoke-orphan": {"token": [gone_alone["client_token"]]},
+        "auth-write-token-roles": {"role_name": ["any", "new"], "allowed_policies_glob": [["*"]]},
+        "sys-write-wrapping-lookup": {"token": [wrapped[0]]},
+        "sys-write-wrapping-rewrap": {"token": [wrapped[1]]},
+        "sys-write-wrapping-unwrap": {"token": [wrapped[2]]},
+    }
+
+
 def furnish(client, library, label):
     """Makes mounts, keys, an authority and what it signed. Answers values for fields and parts of paths by their names ("any" is
     whatever fits the description); and those of one operation, by its id or how that begins, which it is to have always."""
@@ -230,4 +258,4 @@ def furnish(client, library, label):
     }
     client.write("sys/quotas/rate-limit/slow", path="transit/sign/old", rate=1000)
     client.write("sys/quotas/concurrency/slow", path="transit/sign/old", requests=1000)
-    return everywhere, of
+    return everywhere, {**of, **_tokens(client)}

@@ -62,6 +62,56 @@ def system(client, socket):
     assert client.read("sys/managed-keys/pkcs11/nobody") is None
 
 
+def tokens(client, socket):
+    made = client.auth.token
+    auth = made.create(policies=["root"], ttl="1h", meta={"of": "a job"}, display_name="job")["auth"]
+    assert auth["policies"] == ["root"] and auth["renewable"] and auth["lease_duration"] == 3600
+    own = vault_client(socket, auth["client_token"])
+    known = own.auth.token.lookup_self()["data"]
+    assert known["meta"] == {"of": "a job"} and known["display_name"] == "token-job" and 0 < known["ttl"] <= 3600
+    assert made.lookup(auth["client_token"])["data"]["accessor"] == auth["accessor"]
+    assert made.lookup_accessor(auth["accessor"])["data"]["policies"] == ["root"]
+    assert auth["accessor"] in made.list_accessors()["data"]["keys"]
+    assert made.renew(auth["client_token"], increment="2h")["auth"]["client_token"] == auth["client_token"]
+    assert own.auth.token.renew_self(increment="30m")["auth"]["lease_duration"] == 1800
+    assert made.renew_accessor(auth["accessor"])["auth"]["lease_duration"] == 3600
+    assert "lease is not renewable" in refused(errors.InvalidRequest, made.renew_self)
+    below = own.auth.token.create(ttl="1h")["auth"]
+    beside = own.auth.token.create_orphan(ttl="1h")["auth"]
+    assert beside["orphan"] and not below["orphan"]
+    own.auth.token.revoke_self()
+    assert "permission denied" in refused(errors.Forbidden, own.auth.token.lookup_self)
+    assert "bad token" in refused(errors.Forbidden, made.lookup, below["client_token"])
+    assert "invalid accessor" in refused(errors.Forbidden, made.lookup_accessor, below["accessor"])
+    child = vault_client(socket, beside["client_token"]).auth.token.create(ttl="1h")["auth"]
+    made.revoke_and_orphan_children(beside["client_token"])
+    assert made.lookup(child["client_token"])["data"]["orphan"]
+    made.revoke_accessor(child["accessor"])
+    made.revoke(child["client_token"])
+    made.create_or_update_role("ci", allowed_policies=["ops"], orphan=True, token_period=300)
+    assert made.read_role("ci")["data"]["allowed_policies"] == ["ops"] and made.list_roles()["data"]["keys"] == ["ci"]
+    by_role = made.create(role_name="ci")["auth"]
+    assert by_role["policies"] == ["default", "ops"] and by_role["lease_duration"] == 300
+    poor = vault_client(socket, by_role["client_token"])
+    refused(errors.Forbidden, poor.sys.list_mounted_secrets_engines)
+    made.delete_role("ci")
+    refused(errors.InvalidPath, made.read_role, "ci")
+    refused(errors.InvalidRequest, made.create, type="batch")
+
+
+def wrapping(client, socket):
+    info = client.sys.wrap({"a": "secret"}, ttl=60)["wrap_info"]
+    assert info["ttl"] == 60 and info["creation_path"] == "sys/wrapping/wrap"
+    known = client.write_data("sys/wrapping/lookup", data={"token": info["token"]})["data"]
+    assert known["creation_ttl"] == 60 and known["creation_time"] == info["creation_time"]
+    assert vault_client(socket, info["token"]).sys.unwrap()["data"] == {"a": "secret"}
+    assert "wrapping token is not valid" in refused(errors.InvalidRequest, client.sys.unwrap, info["token"])
+    wrapped = client.auth.token.create(ttl="1h", wrap_ttl="60s")
+    assert wrapped["auth"] is None
+    token = client.sys.unwrap(wrapped["wrap_info"]["token"])["auth"]["client_token"]
+    assert client.auth.token.lookup(token)["data"]["accessor"] == wrapped["wrap_info"]["wrapped_accessor"]
+
+
 def authority(client):
     pki = client.secrets.pki
     root = pki.generate_root("kms", "hvac Root", {"managed_key_name": "ca", "ttl": "87600h"})["data"]
@@ -315,6 +365,8 @@ def policies(client, socket):
 def main(socket, token, token_label):
     client = vault_client(socket, token)
     system(client, socket)
+    tokens(client, socket)
+    wrapping(client, socket)
     root = authority(client)
     lower = intermediate(client, root)
     serial = leaves(client, lower)

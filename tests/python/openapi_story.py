@@ -35,6 +35,8 @@ REFUSED = {
     "sys-write-namespaces-api-lock-unlock": "the root namespace is not locked",
     "sys-write-leases-renew": "no certificate is renewed",
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
+    "sys-write-wrapping-wrap": "only a header asks for wrapping",
+    "auth-write-token-renew-self": "a root token does not end",
     "pki-list-certs-unfinished": "nothing was cut short",
     "pki-write-keys-import": "no private key is imported",
     "transit-read-export": "no private key is exported",
@@ -75,6 +77,7 @@ LAST = [
     "sys-delete-managed-keys",
     "sys-write-mounts-tune",
     "sys-delete-mounts",
+    "auth-write-token-revoke-self",
 ]
 
 

@@ -115,7 +115,7 @@ impl System {
     /// In this order: what is under way in it ends, its keys are let go of, its records go.
     async fn end_deletion(&self, namespace: &Namespace, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
         (self.retire)(namespace.clone(), mounts).await?;
-        self.quotas.forget(&namespace);
+        self.quotas.forget(namespace);
         self.keys.end_namespace(namespace).await?;
         let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
         let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;

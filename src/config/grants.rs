@@ -47,10 +47,11 @@ fn grant(text: &str) -> Result<Grant, String> {
         Some(above) => (above, Grant::Below),
         None => (text, Grant::Only),
     };
-    let namespace = Namespace::from_client(path);
-    if path.is_empty() || !namespace.is_root() {
-        namespace.check().map_err(|wrong| format!("{text:?}: {wrong}"))?;
+    if path == "root" {
+        return Ok(grant(Namespace::root()));
     }
+    let namespace = Namespace::from_path(path);
+    namespace.check().map_err(|wrong| format!("{text:?}: {wrong}"))?;
     Ok(grant(namespace))
 }
 

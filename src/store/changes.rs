@@ -139,6 +139,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_namespaces_that_came_and_went_no_queue_is_kept() {
+        let changes = Changes::default();
+        let (go, waiting) = mpsc::channel::<()>();
+        let busy = Namespace::from_path("busy");
+        let mut first = changes.run(&busy, move || waiting.recv().map_err(|_| Fault::internal("gone"))).boxed();
+        assert!((&mut first).now_or_never().is_none());
+        for index in 0..3 * QUEUES_KEPT {
+            changes.queue(&Namespace::from_path(&index.to_string()));
+        }
+        assert!(changes.queues.lock().len() <= QUEUES_KEPT && changes.queues.lock().contains_key(&busy));
+        go.send(()).unwrap();
+        first.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn too_many_changes_of_a_namespace_are_refused_at_once_and_no_others() {
         let changes = Changes::default();
         let (go, waiting) = mpsc::channel::<()>();

@@ -274,17 +274,22 @@ const TABLE: &[Row] = &[
         Deed::RenewAccessor,
     ),
     row(
-        write("auth/token/revoke", "Revokes a token and all that it made.").takes(&[token_fields::TOKEN]),
+        write("auth/token/revoke", "Revokes a token and all that it made.").unlimited().takes(&[token_fields::TOKEN]),
         Deed::RevokeToken,
     ),
-    row(write("auth/token/revoke-self", "Revokes the caller's token and all that it made."), Deed::RevokeSelf),
+    row(
+        write("auth/token/revoke-self", "Revokes the caller's token and all that it made.").unlimited(),
+        Deed::RevokeSelf,
+    ),
     row(
         write("auth/token/revoke-accessor", "Revokes the token with an accessor and all that it made.")
+            .unlimited()
             .takes(&[token_fields::BY_ACCESSOR]),
         Deed::RevokeAccessor,
     ),
     row(
         write("auth/token/revoke-orphan", "Revokes a token; those it made become orphans.")
+            .unlimited()
             .sudo()
             .takes(&[token_fields::TOKEN]),
         Deed::RevokeOrphan,

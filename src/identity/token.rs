@@ -69,7 +69,7 @@ pub(super) struct Changing {
 impl Token {
     /// Whether it may do everything.
     pub fn is_root(&self) -> bool {
-        self.policies.iter().any(|policy| policy == ROOT_POLICY)
+        self.namespace.is_root() && self.policies.iter().any(|policy| policy == ROOT_POLICY)
     }
 
     /// Whether it holds an answer, and is good for nothing else.

@@ -91,7 +91,7 @@ impl System {
     pub(super) async fn unlock_namespace(&self, call: &Call, below: &str, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let given = fields.filled("unlock_key")?.map(|text| Secret::new(text.into_bytes()));
-        if given.is_none() && !self.identity.token(&call.caller)?.policies.iter().any(|policy| policy == "root") {
+        if given.is_none() && !self.identity.token(&call.caller)?.is_root() {
             return Err(Fault::invalid("unlock_key is missing: only a root token unlocks a namespace without it"));
         }
         let namespace = call.namespace.child(below);
@@ -112,10 +112,11 @@ impl System {
             .await;
     }
 
-    /// In this order: what is under way in it ends, its keys are let go of, its records go.
+    /// In this order: what is under way in it ends, its tokens end, its keys are let go of, its records go.
     async fn end_deletion(&self, namespace: &Namespace, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
         (self.retire)(namespace.clone(), mounts).await?;
         self.quotas.forget(namespace);
+        self.identity.revoke_namespace(namespace).await?;
         self.keys.end_namespace(namespace).await?;
         let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
         let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;

@@ -27,7 +27,7 @@
 //! - [`backend`]: kinds of places where keys live: PKCS#11, in this process or in workers, and keys in memory for measuring.
 //! - [`supervisor`]: actors that own tokens, the lanes of their pools, and their session threads.
 //! - [`managed_keys`]: named keys: settings, bindings, first use, handles.
-//! - [`namespace`], [`identity`]: tenants and their mounts; tokens.
+//! - [`namespace`], [`identity`]: tenants, their mounts and quotas; tokens and policies.
 //! - [`engine`]: PKI and Transit, which know nothing of each other.
 //! - [`system`]: the `sys/*` paths.
 //! - [`dispatch`], [`front`]: the way in.

@@ -110,6 +110,8 @@ impl Dispatch {
     /// Runs it, and keeps the answer behind a token where that is asked for.
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         let Some(ttl) = operation.wrap_ttl else { return self.perform_plainly(operation).await };
+        // Strangers fill nothing, not with what is public either.
+        self.identity.valid(&operation.caller, &operation.namespace)?;
         let (namespace, path) = (operation.namespace.clone(), operation.path().into_owned());
         match self.perform_plainly(operation).await? {
             Outcome::Response(response) => {
@@ -122,14 +124,23 @@ impl Dispatch {
     async fn perform_plainly(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         if self.is_public(&operation) {
+            self.find_namespace(&operation)?;
             return self.run_out(operation).await;
         }
+        let counted = self.identity.counted(&operation.caller);
         let allowed = self.authorize(&operation);
-        // A request that is refused counts as a use, too.
-        let Some(spending) = self.identity.spend(&operation.caller)? else {
+        // Held until the answer is there.
+        let mut _permit = Permit::default();
+        if allowed.is_ok() {
+            self.find_namespace(&operation)?;
+            _permit = self.within_quotas(&operation)?;
+        }
+        let Some(counted) = counted else {
             allowed?;
             return self.run_out(operation).await;
         };
+        // A request that is refused counts as a use, too; not so one that came too early or found the place locked.
+        let spending = self.identity.spend(&counted)?;
         let deadline = operation.deadline.instant();
         let taken = tokio::time::timeout_at(deadline.into(), spending.take()).await;
         let spent = taken.map_err(|_| Fault::DeadlineExceeded { stage: "queued" })??;
@@ -147,9 +158,6 @@ impl Dispatch {
 
     /// Runs it to its end, or to its deadline's.
     async fn run_out(&self, operation: Operation) -> Result<Outcome, Fault> {
-        self.find_namespace(&operation)?;
-        // Held until the answer is there.
-        let _permit = self.within_quotas(&operation)?;
         let deadline = operation.deadline.instant();
         match tokio::time::timeout_at(deadline.into(), self.start(operation)?).await {
             Ok(result) => result,

@@ -56,9 +56,9 @@ impl Dispatch {
 }
 
 /// What the operation says beside its path.
-fn fields(body: &Body) -> Vec<Cow<'_, Data>> {
+fn fields(body: &Body) -> Cow<'_, Data> {
     match body {
-        Body::Request(request) => vec![Cow::Borrowed(&request.data)],
-        typed => typed::fields(typed).into_iter().map(Cow::Owned).collect(),
+        Body::Request(request) => Cow::Borrowed(&request.data),
+        typed => Cow::Owned(typed::fields(typed)),
     }
 }

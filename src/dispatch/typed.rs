@@ -9,19 +9,19 @@ use crate::model::{
     RsaPadding, SaltLength, SignRequest, SignatureScheme, VerifyRequest,
 };
 
-/// What each of the operation's requests says.
-pub(super) fn fields(body: &Body) -> Vec<Data> {
+/// What the operation says. Of many requests at once, `csr` is a list, which is judged by each of its items.
+pub(super) fn fields(body: &Body) -> Data {
     match body {
-        Body::Sign(request) => vec![signing(request)],
-        Body::Verify(request) => vec![verification(request)],
-        Body::Encrypt(request) => vec![encryption(request)],
-        Body::Decrypt(request) => vec![decryption(request)],
-        Body::Mac(request) => vec![authentication(request)],
-        Body::SignCertificate(CertificateRequest { csr, data, .. }) => vec![certificate(csr, data)],
+        Body::Sign(request) => signing(request),
+        Body::Verify(request) => verification(request),
+        Body::Encrypt(request) => encryption(request),
+        Body::Decrypt(request) => decryption(request),
+        Body::Mac(request) => authentication(request),
+        Body::SignCertificate(CertificateRequest { csr, data, .. }) => certificate(pem(csr), data),
         Body::SignCertificates(CertificatesRequest { csrs, data, .. }) => {
-            csrs.iter().map(|csr| certificate(csr, data)).collect()
+            certificate(csrs.iter().map(|csr| pem(csr)).collect(), data)
         }
-        Body::Request(request) => vec![request.data.clone()],
+        Body::Request(request) => request.data.clone(),
     }
 }
 
@@ -108,8 +108,13 @@ fn authentication(request: &MacRequest) -> Data {
     data
 }
 
-fn certificate(csr: &[u8], data: &Data) -> Data {
+fn certificate(csr: Value, data: &Data) -> Data {
     let mut data = data.clone();
+    data.insert("csr".into(), csr);
+    data
+}
+
+fn pem(csr: &[u8]) -> Value {
     let lines: Vec<String> = BASE64_STANDARD
         .encode(csr)
         .as_bytes()
@@ -117,8 +122,7 @@ fn certificate(csr: &[u8], data: &Data) -> Data {
         .map(|line| String::from_utf8_lossy(line).into_owned())
         .collect();
     let (begin, end) = ("-----BEGIN CERTIFICATE REQUEST-----", "-----END CERTIFICATE REQUEST-----");
-    data.insert("csr".into(), format!("{begin}\n{}\n{end}", lines.join("\n")).into());
-    data
+    format!("{begin}\n{}\n{end}", lines.join("\n")).into()
 }
 
 #[cfg(test)]
@@ -168,7 +172,7 @@ mod tests {
             data,
         };
         let said = fields(&Body::SignCertificates(batch));
-        assert_eq!(said.len(), 2);
-        assert!(said.iter().all(|one| one["common_name"] == "a" && one["csr"].as_str().unwrap().contains("BEGIN")));
+        assert_eq!((&said["common_name"], said["csr"].as_array().unwrap().len()), (&json!("a"), 2));
+        assert!(said["csr"].as_array().unwrap().iter().all(|csr| csr.as_str().unwrap().contains("BEGIN")));
     }
 }

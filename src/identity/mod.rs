@@ -24,4 +24,4 @@ pub use roles::TokenRole;
 pub use rules::Wish;
 pub use token::{ROOT_POLICY, Token};
 pub use tokens::Identity;
-pub use using::Use;
+pub use using::{Counted, Use};

@@ -278,13 +278,14 @@ async fn a_token_is_renewed_within_its_bounds_and_that_is_stored() {
 #[tokio::test]
 async fn a_token_with_uses_has_so_many_across_a_restart_and_makes_no_other() {
     let house = House::new().await;
-    assert!(house.identity.spend(&house.caller(&house.root)).unwrap().is_none(), "nothing is counted");
+    assert!(house.identity.counted(&house.caller(&house.root)).is_none(), "nothing is counted");
     let token = house.made(&house.root, Wish { num_uses: 3, ..policies(&["root"]) }).await;
     assert!(house.refused(&token, Wish::default()).await.contains("restricted use token"));
-    assert!(house.identity.spend(&house.caller(&house.root)).unwrap().is_none());
+    assert!(house.identity.counted(&house.caller(&house.root)).is_none());
     let spend = |house: &House| {
-        let spent = house.identity.spend(&house.caller(&token));
-        async move { spent?.unwrap().take().await.map(|spent| spent.is_some()) }
+        let counted = house.identity.counted(&house.caller(&token)).unwrap();
+        let spent = house.identity.spend(&counted);
+        async move { spent?.take().await.map(|spent| spent.is_some()) }
     };
     assert_eq!(spend(&house).await, Ok(false));
     let again = house.restarted();
@@ -307,8 +308,8 @@ fn of_many_that_ask_at_once_no_more_are_let_in_than_there_are_uses() {
         (house, token)
     });
     let (identity, caller) = (&house.identity, house.caller(&token));
-    let ask = || match identity.spend(&caller) {
-        Ok(spending) => block_on(spending.expect("its uses are counted").take()).is_ok(),
+    let ask = || match identity.spend(&identity.counted(&caller).expect("its uses are counted")) {
+        Ok(spending) => block_on(spending.take()).is_ok(),
         Err(_) => false,
     };
     let taken: usize = std::thread::scope(|scope| {
@@ -316,6 +317,11 @@ fn of_many_that_ask_at_once_no_more_are_let_in_than_there_are_uses() {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(taken, 20);
+    // One that was judged while there were uses, and comes to its turn when the token is gone, is not let in.
+    let late = identity.counted(&caller).unwrap();
+    let revoked = identity.revoke(caller.token.unwrap());
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(revoked).unwrap();
+    assert!(identity.counted(&caller).is_none() && identity.spend(&late).is_err());
     assert!(!house.restarted().is_good(&token), "and none is left after a restart");
 }
 
@@ -470,7 +476,8 @@ async fn what_is_no_data_is_not_wrapped_and_what_is_not_taken_goes_with_its_toke
     // Used for something else, a token is used up, and so is what it holds.
     let caller = house.caller(&used.token);
     assert_eq!(authorize(&house.identity, &caller), Err(Fault::PermissionDenied));
-    let spent = house.identity.spend(&caller).unwrap().unwrap().take().await.unwrap();
+    let counted = house.identity.counted(&caller).unwrap();
+    let spent = house.identity.spend(&counted).unwrap().take().await.unwrap();
     assert!(house.unwrapped(&used.token).await.is_err());
     house.identity.revoke(spent.unwrap()).await.unwrap();
     assert_eq!(house.answers(), 2);

@@ -20,6 +20,12 @@ pub struct Use {
     spent: Option<TokenId>,
 }
 
+/// A token whose uses are counted.
+pub struct Counted {
+    id: TokenId,
+    token: Arc<Token>,
+}
+
 impl Use {
     /// Waits until the use is stored. The token to revoke when the request is done, if this use was its last one.
     pub async fn take(self) -> Result<Option<TokenId>, Fault> {
@@ -29,17 +35,21 @@ impl Use {
 }
 
 impl Identity {
-    /// Takes one of the uses of the caller's token; `None` if they are not counted. Of two that ask for the last one,
-    /// one is refused.
-    pub fn spend(&self, caller: &Caller) -> Result<Option<Use>, Fault> {
+    /// The caller's token, if its uses are counted. Asked for before the caller is judged: after that, another request may have
+    /// taken the last use, and the token with it.
+    pub fn counted(&self, caller: &Caller) -> Option<Counted> {
         if self.0.counted.load(Ordering::Acquire) == 0 {
-            return Ok(None);
+            return None;
         }
-        let Some(id) = caller.token else { return Ok(None) };
-        let Some(token) = self.0.find(id) else { return Ok(None) };
-        if token.uses().is_none() {
-            return Ok(None);
-        }
+        let id = caller.token?;
+        let token = self.0.find(id)?;
+        token.uses().is_some().then_some(Counted { id, token })
+    }
+
+    /// Takes one of its uses. Of two that ask for the last one, one is refused.
+    pub fn spend(&self, counted: &Counted) -> Result<Use, Fault> {
+        let Counted { id, token } = counted;
+        let id = *id;
         let mut lock = token.lock();
         let left = token.uses().and_then(|uses| uses.checked_sub(1)).filter(|_| !lock.is_over);
         let left = left.ok_or(Fault::PermissionDenied)?;
@@ -47,9 +57,9 @@ impl Identity {
         let stored = self.0.store.commit(vec![token.put(id, &lock)?]);
         drop(lock);
         if left == 0 {
-            self.bury_soon(id, &token);
+            self.bury_soon(id, token);
         }
-        Ok(Some(Use { stored, spent: (left == 0).then_some(id) }))
+        Ok(Use { stored, spent: (left == 0).then_some(id) })
     }
 
     /// Lets the clock end a token without uses, should the request that took the last one not come to it.

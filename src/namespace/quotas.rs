@@ -1,10 +1,11 @@
 //! Quotas: how many requests are taken below a path in a time, and how many at once.
 //!
 //! A quota lies on a namespace, on a mount, or on any path below a mount, such as that of one Transit key. Of the quotas of
-//! one kind whose paths a request's begins with, only the one with the longest is asked. Requests read a snapshot; none is
+//! one kind whose paths a request's begins with, only the one with the longest is asked. They are made in the root namespace, for
+//! all below it: no tenant makes its own bounds. Requests read a snapshot; none is
 //! slowed where there are no quotas. This room must not know what is done below a path, nor which requests are exempt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use super::mounts::Namespaces;
 use crate::model::{Fault, Namespace};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 
-/// Quotas of one kind that one namespace may make.
-const QUOTAS_MAX: usize = 1000;
+/// Quotas of one kind.
+const QUOTAS_MAX: usize = 100_000;
 /// When to come again where all places are taken: nobody knows when one gets free.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -74,7 +75,7 @@ pub enum Allowance {
 /// A quota as it is made and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// The path it lies on, in the namespace that made it: empty for that namespace itself; else it ends in `/`.
+    /// The path it lies on, from the root namespace on: empty for everything; else it ends in `/`.
     pub path: String,
     /// Of one on a namespace: whether it counts what is asked of the namespaces below too.
     pub is_inheritable: bool,
@@ -86,7 +87,7 @@ impl Versioned for Quota {
     const VERSION: u16 = 1;
 }
 
-/// The quotas of every namespace. Cheap to clone.
+/// The quotas. Cheap to clone.
 #[derive(Clone)]
 pub struct Quotas(Arc<Inner>);
 
@@ -97,17 +98,13 @@ struct Inner {
     table: ArcSwap<Table>,
 }
 
-/// What is in force, for each kind by the whole path: the namespace's and that below it.
+/// What is in force, for each kind by its path.
 #[derive(Clone, Default)]
 struct Table([HashMap<String, Arc<Enforced>, RandomState>; 2]);
 
 struct Enforced {
     name: String,
-    /// The namespace that made it.
-    owner: Namespace,
     quota: Quota,
-    /// The namespace it lies on, if it lies on one as a whole.
-    on: Option<Namespace>,
     bucket: Mutex<Bucket>,
     /// Requests under way.
     running: AtomicUsize,
@@ -139,15 +136,13 @@ impl Quotas {
         Quotas(Arc::new(Inner { store, namespaces, changes: Changes::default(), table: ArcSwap::default() }))
     }
 
-    /// Reads the quotas of every namespace from the store.
+    /// Reads the quotas from the store.
     pub fn load(&self) -> Result<(), Fault> {
         let mut table = Table::default();
-        for namespace in self.0.namespaces.all() {
-            for kind in QuotaKind::ALL {
-                let records = self.0.store.read_all::<Quota>(&namespace, kind.collection(), None, QUOTAS_MAX)?;
-                for (name, quota) in records {
-                    table.insert(kind, self.0.enforced(&namespace, name, quota));
-                }
+        for kind in QuotaKind::ALL {
+            let records = self.0.store.read_all::<Quota>(&Namespace::root(), kind.collection(), None, QUOTAS_MAX)?;
+            for (name, quota) in records {
+                table.insert(kind, Enforced::new(name, quota));
             }
         }
         self.0.table.store(Arc::new(table));
@@ -185,93 +180,99 @@ impl Quotas {
         Ok(permit)
     }
 
-    /// The names of the quotas that a namespace made, sorted.
-    pub fn names(&self, kind: QuotaKind, namespace: &Namespace) -> Vec<String> {
-        self.0.table.load().of(kind, namespace).into_keys().collect()
+    /// Their names, sorted.
+    pub fn names(&self, kind: QuotaKind) -> Vec<String> {
+        let mut names: Vec<String> = self.0.table.load().all(kind).map(|found| found.name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// One of them.
-    pub fn get(&self, kind: QuotaKind, namespace: &Namespace, name: &str) -> Option<Quota> {
-        self.0.table.load().of(kind, namespace).get(name).map(|found| found.quota.clone())
+    pub fn get(&self, kind: QuotaKind, name: &str) -> Option<Quota> {
+        self.0.table.load().all(kind).find(|found| found.name == name).map(|found| found.quota.clone())
     }
 
-    /// Makes a quota, or replaces the one of its name, which begins to count anew.
-    pub async fn put(&self, kind: QuotaKind, namespace: &Namespace, name: String, quota: Quota) -> Result<(), Fault> {
-        let (inner, owner) = (Arc::clone(&self.0), namespace.clone());
-        self.0.changes.run(namespace, move || inner.put(kind, &owner, name, quota)).await
+    /// Makes a quota of what `change` makes of the one of its name, which begins to count anew.
+    pub async fn put<F>(&self, kind: QuotaKind, name: String, change: F) -> Result<(), Fault>
+    where
+        F: FnOnce(Option<Quota>) -> Result<Quota, Fault> + Send + 'static,
+    {
+        let quotas = self.clone();
+        let change = move || {
+            let quota = change(quotas.get(kind, &name))?;
+            quotas.0.put(kind, name, quota)
+        };
+        self.0.changes.run(&Namespace::root(), change).await
     }
 
     /// Removes a quota, if it is there.
-    pub async fn delete(&self, kind: QuotaKind, namespace: &Namespace, name: String) -> Result<(), Fault> {
-        let (inner, owner) = (Arc::clone(&self.0), namespace.clone());
-        let change = move || {
-            inner.store.commit_now(vec![Write::Delete { key: RecordKey::new(&owner, kind.collection(), &name) }])?;
-            inner.publish(|table| table.remove(kind, &owner, &name));
-            Ok(())
-        };
-        self.0.changes.run(namespace, change).await
+    pub async fn delete(&self, kind: QuotaKind, name: String) -> Result<(), Fault> {
+        let inner = Arc::clone(&self.0);
+        let change = move || inner.remove(kind, vec![name]);
+        self.0.changes.run(&Namespace::root(), change).await
     }
 
-    /// Forgets those that a namespace made: it and its records are gone.
-    pub fn forget(&self, namespace: &Namespace) {
-        self.0.publish(|table| {
-            for quotas in &mut table.0 {
-                quotas.retain(|_, enforced| enforced.owner != *namespace);
+    /// Removes those on a path and below it: the namespace or the mount there is gone.
+    pub async fn end(&self, path: &str) -> Result<(), Fault> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let (inner, path) = (Arc::clone(&self.0), path.to_owned());
+        let change = move || {
+            for kind in QuotaKind::ALL {
+                let table = inner.table.load();
+                let on_it = table.all(kind).filter(|found| found.quota.path.starts_with(&path));
+                inner.remove(kind, on_it.map(|found| found.name.clone()).collect())?;
             }
-        });
+            Ok(())
+        };
+        self.0.changes.run(&Namespace::root(), change).await
     }
 }
 
 impl Inner {
-    fn put(&self, kind: QuotaKind, owner: &Namespace, name: String, mut quota: Quota) -> Result<(), Fault> {
-        quota.path = self.known_path(owner, &quota.path)?;
-        let enforced = self.enforced(owner, name.clone(), quota);
+    fn put(&self, kind: QuotaKind, name: String, mut quota: Quota) -> Result<(), Fault> {
+        quota.path = self.known_path(&quota.path)?;
         let table = self.table.load();
-        let own = table.of(kind, owner);
-        if own.len() >= QUOTAS_MAX && !own.contains_key(&name) {
+        let is_known = table.all(kind).any(|known| known.name == name);
+        if !is_known && table.map(kind).len() >= QUOTAS_MAX {
             return Err(Fault::invalid(format!("there are {QUOTAS_MAX} {} quotas: delete one first", kind.label())));
         }
-        if let Some(other) = table.map(kind).get(&enforced.whole())
-            && (other.owner != *owner || other.name != name)
+        if let Some(other) = table.map(kind).get(&quota.path)
+            && other.name != name
         {
-            // Those above and below make theirs on one path: only one can hold there.
-            let whose =
-                if other.owner == *owner { format!("{:?}", other.name) } else { "one of another namespace".into() };
-            let what = format!("a {} quota lies on this path already: {whose}", kind.label());
+            let what = format!("{} quota {:?} lies on this path already", kind.label(), other.name);
             return Err(Fault::invalid(what));
         }
-        let key = RecordKey::new(owner, kind.collection(), &name);
-        self.store.commit_now(vec![Write::put_record(key, &enforced.quota)?])?;
+        self.store.commit_now(vec![Write::put_record(key(kind, &name), &quota)?])?;
         self.publish(|table| {
-            table.remove(kind, owner, &name);
-            table.insert(kind, enforced);
+            table.remove(kind, &name);
+            table.insert(kind, Enforced::new(name, quota));
         });
         Ok(())
     }
 
+    /// Part of a change.
+    fn remove(&self, kind: QuotaKind, names: Vec<String>) -> Result<(), Fault> {
+        for name in names {
+            self.store.commit_now(vec![Write::Delete { key: key(kind, &name) }])?;
+            self.publish(|table| table.remove(kind, &name));
+        }
+        Ok(())
+    }
+
     /// The path in its one spelling; refused if it is neither a namespace nor on a mount.
-    fn known_path(&self, owner: &Namespace, path: &str) -> Result<String, Fault> {
+    fn known_path(&self, path: &str) -> Result<String, Fault> {
         let path = path.trim_matches('/');
         if path.is_empty() {
             return Ok(String::new());
         }
         let path = format!("{path}/");
-        let (namespace, rest) = self.namespaces.locate(owner, &path);
+        let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &path);
         if !rest.is_empty() && self.namespaces.route(&namespace, rest).is_none() {
             return Err(Fault::invalid(format!("invalid quota path {path:?}: there is no namespace and no mount")));
         }
         Ok(path)
-    }
-
-    fn enforced(&self, owner: &Namespace, name: String, quota: Quota) -> Enforced {
-        let (namespace, rest) = self.namespaces.locate(owner, &quota.path);
-        let on = rest.is_empty().then_some(namespace);
-        let left = match quota.allowance {
-            Allowance::Rate { requests, .. } => requests.max(1.0),
-            Allowance::AtOnce { .. } => 0.0,
-        };
-        let bucket = Mutex::new(Bucket { left, at: Instant::now(), blocked_until: None });
-        Enforced { name, owner: owner.clone(), quota, on, bucket, running: AtomicUsize::new(0) }
     }
 
     fn publish(&self, change: impl FnOnce(&mut Table)) {
@@ -287,16 +288,15 @@ impl Table {
     }
 
     fn insert(&mut self, kind: QuotaKind, enforced: Enforced) {
-        self.0[kind as usize].insert(enforced.whole(), Arc::new(enforced));
+        self.0[kind as usize].insert(enforced.quota.path.clone(), Arc::new(enforced));
     }
 
-    fn remove(&mut self, kind: QuotaKind, owner: &Namespace, name: &str) {
-        self.0[kind as usize].retain(|_, enforced| enforced.owner != *owner || enforced.name != name);
+    fn remove(&mut self, kind: QuotaKind, name: &str) {
+        self.0[kind as usize].retain(|_, enforced| enforced.name != name);
     }
 
-    fn of(&self, kind: QuotaKind, owner: &Namespace) -> BTreeMap<String, &Arc<Enforced>> {
-        let own = self.map(kind).values().filter(|enforced| enforced.owner == *owner);
-        own.map(|enforced| (enforced.name.clone(), enforced)).collect()
+    fn all(&self, kind: QuotaKind) -> impl Iterator<Item = &Arc<Enforced>> {
+        self.map(kind).values()
     }
 
     /// The one on the longest path that `whole`, a path of `namespace` that ends in `/`, begins with.
@@ -306,17 +306,21 @@ impl Table {
             return None;
         }
         let ends = whole.rmatch_indices('/').map(|(slash, _)| slash + 1).chain(std::iter::once(0));
-        let counts = |enforced: &&Arc<Enforced>| {
-            enforced.quota.is_inheritable || enforced.on.as_ref().is_none_or(|on| on == namespace)
-        };
+        // Those above the namespace lie on namespaces it is in.
+        let counts =
+            |found: &&Arc<Enforced>| found.quota.is_inheritable || found.quota.path.len() >= namespace.as_str().len();
         ends.filter_map(|end| quotas.get(whole.get(..end)?)).find(counts)
     }
 }
 
 impl Enforced {
-    /// The namespace's path and that below it.
-    fn whole(&self) -> String {
-        format!("{}{}", self.owner.as_str(), self.quota.path)
+    fn new(name: String, quota: Quota) -> Enforced {
+        let left = match quota.allowance {
+            Allowance::Rate { requests, .. } => requests.max(1.0),
+            Allowance::AtOnce { .. } => 0.0,
+        };
+        let bucket = Mutex::new(Bucket { left, at: Instant::now(), blocked_until: None });
+        Enforced { name, quota, bucket, running: AtomicUsize::new(0) }
     }
 
     /// Takes a place, if there is one.
@@ -349,6 +353,10 @@ impl Enforced {
         bucket.blocked_until = now.checked_add(block);
         Err(block.max(wait))
     }
+}
+
+fn key(kind: QuotaKind, name: &str) -> RecordKey {
+    RecordKey::new(&Namespace::root(), kind.collection(), name)
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ fn at_once(path: &str, requests: usize) -> Quota {
     Quota { path: path.into(), is_inheritable: true, allowance: Allowance::AtOnce { requests } }
 }
 
-async fn put(quotas: &Quotas, kind: QuotaKind, namespace: &str, name: &str, quota: Quota) -> Result<(), Fault> {
-    quotas.put(kind, &Namespace::from_path(namespace), name.into(), quota).await
+async fn put(quotas: &Quotas, kind: QuotaKind, name: &str, quota: Quota) -> Result<(), Fault> {
+    quotas.put(kind, name.into(), |_| Ok(quota)).await
 }
 
 /// How many of a hundred requests at one moment are let through.
@@ -41,7 +41,7 @@ async fn a_rate_lets_a_burst_through_and_then_as_many_as_time_gives() {
     let quotas = quotas().await;
     let begun = Instant::now() + Duration::from_secs(1);
     assert!(quotas.is_empty());
-    put(&quotas, RateLimit, "", "all", rate("", 5.0)).await.unwrap();
+    put(&quotas, RateLimit, "all", rate("", 5.0)).await.unwrap();
     assert!(!quotas.is_empty());
     assert_eq!(let_through(&quotas, "", "transit/sign/doc", begun), 5);
     let after = |ms| begun + Duration::from_millis(ms);
@@ -62,7 +62,7 @@ async fn a_rate_lets_a_burst_through_and_then_as_many_as_time_gives() {
 #[tokio::test]
 async fn less_than_one_in_an_interval_is_one_in_a_longer_time() {
     let quotas = quotas().await;
-    put(&quotas, RateLimit, "", "slow", rate("", 0.1)).await.unwrap();
+    put(&quotas, RateLimit, "slow", rate("", 0.1)).await.unwrap();
     let now = Instant::now() + Duration::from_secs(1);
     assert_eq!(let_through(&quotas, "", "x", now), 1);
     assert_eq!(let_through(&quotas, "", "x", now + Duration::from_secs(9)), 0);
@@ -73,7 +73,7 @@ async fn less_than_one_in_an_interval_is_one_in_a_longer_time() {
 async fn who_is_refused_stays_so_for_the_time_of_the_block() {
     let quotas = quotas().await;
     let allowance = Allowance::Rate { requests: 2.0, interval_ms: 1000, block_ms: 30_000 };
-    put(&quotas, RateLimit, "", "b", Quota { path: String::new(), is_inheritable: true, allowance }).await.unwrap();
+    put(&quotas, RateLimit, "b", Quota { path: String::new(), is_inheritable: true, allowance }).await.unwrap();
     let now = Instant::now() + Duration::from_secs(1);
     assert_eq!(let_through(&quotas, "", "x", now), 2);
     assert_eq!(let_through(&quotas, "", "x", now + Duration::from_secs(29)), 0);
@@ -83,10 +83,10 @@ async fn who_is_refused_stays_so_for_the_time_of_the_block() {
 #[tokio::test]
 async fn only_the_quota_on_the_longest_path_is_asked() {
     let quotas = quotas().await;
-    put(&quotas, RateLimit, "", "all", rate("", 1.0)).await.unwrap();
-    put(&quotas, RateLimit, "", "team", rate("/team-a/", 2.0)).await.unwrap();
-    put(&quotas, RateLimit, "", "engine", rate("team-a/transit", 3.0)).await.unwrap();
-    put(&quotas, RateLimit, "team-a", "key", rate("transit/sign/doc", 4.0)).await.unwrap();
+    put(&quotas, RateLimit, "all", rate("", 1.0)).await.unwrap();
+    put(&quotas, RateLimit, "team", rate("/team-a/", 2.0)).await.unwrap();
+    put(&quotas, RateLimit, "engine", rate("team-a/transit", 3.0)).await.unwrap();
+    put(&quotas, RateLimit, "key", rate("team-a/transit/sign/doc", 4.0)).await.unwrap();
     let now = Instant::now() + Duration::from_secs(1);
     for (namespace, path, taken) in [
         ("team-a", "transit/sign/doc", 4),
@@ -104,9 +104,9 @@ async fn only_the_quota_on_the_longest_path_is_asked() {
 #[tokio::test]
 async fn one_that_is_not_inheritable_counts_its_own_namespace_only() {
     let quotas = quotas().await;
-    let own = Quota { is_inheritable: false, ..rate("", 2.0) };
-    put(&quotas, RateLimit, "team-a", "own", own).await.unwrap();
-    put(&quotas, RateLimit, "", "all", rate("", 1.0)).await.unwrap();
+    let own = Quota { is_inheritable: false, ..rate("team-a", 2.0) };
+    put(&quotas, RateLimit, "own", own).await.unwrap();
+    put(&quotas, RateLimit, "all", rate("", 1.0)).await.unwrap();
     let now = Instant::now() + Duration::from_secs(1);
     assert_eq!(let_through(&quotas, "team-a", "transit/sign/doc", now), 2);
     assert_eq!(let_through(&quotas, "team-a/ci", "transit/sign/doc", now), 1);
@@ -115,7 +115,7 @@ async fn one_that_is_not_inheritable_counts_its_own_namespace_only() {
 #[tokio::test]
 async fn places_are_given_back_when_requests_end() {
     let quotas = quotas().await;
-    put(&quotas, Concurrency, "", "few", at_once("transit", 2)).await.unwrap();
+    put(&quotas, Concurrency, "few", at_once("transit", 2)).await.unwrap();
     let (root, now) = (Namespace::root(), Instant::now());
     let admit = || quotas.admit(&root, "transit/sign/doc", now);
     let running = [admit().unwrap_or_default(), admit().unwrap_or_default()];
@@ -124,48 +124,46 @@ async fn places_are_given_back_when_requests_end() {
     drop(running);
     assert!(admit().is_ok());
     // Of a request that the rate refuses, no place is kept.
-    put(&quotas, RateLimit, "", "rate", rate("transit", 1.0)).await.unwrap();
+    put(&quotas, RateLimit, "rate", rate("transit", 1.0)).await.unwrap();
     assert_eq!(let_through(&quotas, "", "transit/sign/doc", now), 1);
-    put(&quotas, RateLimit, "", "rate", rate("transit", 100.0)).await.unwrap();
+    put(&quotas, RateLimit, "rate", rate("transit", 100.0)).await.unwrap();
     let running = [admit().unwrap_or_default(), admit().unwrap_or_default()];
     assert!(admit().is_err());
     drop(running);
 }
 
 #[tokio::test]
-async fn quotas_outlast_a_restart_and_not_their_namespace() {
+async fn quotas_outlast_a_restart_and_not_what_they_lie_on() {
     let quotas = quotas().await;
-    put(&quotas, RateLimit, "team-a", "a", rate("transit", 7.0)).await.unwrap();
-    put(&quotas, Concurrency, "", "b", at_once("team-b", 1)).await.unwrap();
+    put(&quotas, RateLimit, "a", rate("team-a/transit", 7.0)).await.unwrap();
+    put(&quotas, Concurrency, "b", at_once("team-b", 1)).await.unwrap();
     let again = Quotas::new(quotas.0.store.clone(), quotas.0.namespaces.clone());
     again.load().unwrap();
-    let (root, team) = (Namespace::root(), Namespace::from_path("team-a"));
-    assert_eq!(again.names(RateLimit, &team), ["a"]);
-    assert_eq!(again.get(RateLimit, &team, "a"), Some(rate("transit/", 7.0)));
-    assert_eq!(again.get(Concurrency, &root, "b"), Some(at_once("team-b/", 1)));
-    assert_eq!(again.get(RateLimit, &root, "a"), None, "each namespace has its own");
-    again.forget(&team);
-    assert!(again.names(RateLimit, &team).is_empty());
-    again.delete(Concurrency, &root, "b".into()).await.unwrap();
+    assert_eq!(again.names(RateLimit), ["a"]);
+    assert_eq!(again.get(RateLimit, "a"), Some(rate("team-a/transit/", 7.0)));
+    assert_eq!(again.get(Concurrency, "b"), Some(at_once("team-b/", 1)));
+    assert_eq!(again.get(Concurrency, "a"), None, "each kind has its own");
+    again.end("team-a/").await.unwrap();
+    assert!(again.names(RateLimit).is_empty());
+    assert_eq!(again.names(Concurrency), ["b"]);
+    again.delete(Concurrency, "b".into()).await.unwrap();
     assert!(again.is_empty());
     again.load().unwrap();
-    assert!(again.names(Concurrency, &root).is_empty());
+    assert!(again.is_empty());
 }
 
 #[tokio::test]
 async fn a_path_is_a_namespace_or_on_a_mount_and_has_one_quota() {
     let quotas = quotas().await;
     for path in ["nowhere", "team-a/pki", "team-c", "team-b/transit", "../team-a"] {
-        let refused = put(&quotas, RateLimit, "", "x", rate(path, 1.0)).await.unwrap_err();
+        let refused = put(&quotas, RateLimit, "x", rate(path, 1.0)).await.unwrap_err();
         assert!(refused.to_string().contains("invalid quota path"), "{refused}");
     }
-    put(&quotas, RateLimit, "", "x", rate("team-a", 1.0)).await.unwrap();
-    for (namespace, path, told) in [("", "team-a/", "\"x\""), ("team-a", "", "another namespace")] {
-        let refused = put(&quotas, RateLimit, namespace, "y", rate(path, 1.0)).await.unwrap_err();
-        assert!(refused.to_string().contains(told), "{refused}");
-    }
-    put(&quotas, Concurrency, "", "y", at_once("team-a", 1)).await.unwrap();
+    put(&quotas, RateLimit, "x", rate("team-a", 1.0)).await.unwrap();
+    let refused = put(&quotas, RateLimit, "y", rate("/team-a/", 1.0)).await.unwrap_err();
+    assert!(refused.to_string().contains("quota \"x\" lies on this path already"), "{refused}");
+    put(&quotas, Concurrency, "y", at_once("team-a", 1)).await.unwrap();
     // Moved, it leaves the other path.
-    put(&quotas, RateLimit, "", "x", rate("team-b", 1.0)).await.unwrap();
-    put(&quotas, RateLimit, "team-a", "y", rate("", 1.0)).await.unwrap();
+    put(&quotas, RateLimit, "x", rate("team-b", 1.0)).await.unwrap();
+    put(&quotas, RateLimit, "y", rate("team-a", 1.0)).await.unwrap();
 }

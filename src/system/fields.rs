@@ -42,7 +42,7 @@ pub(super) const LEASE: &[Field] =
 
 /// What every quota says.
 pub(super) const QUOTA: &[Field] = &[
-    Field::text("path", "The namespace, mount or path below a mount it lies on; empty for the whole namespace."),
+    Field::text("path", "The namespace, mount or path below a mount it lies on; empty for everything."),
     Field::boolean("inheritable", "Whether one on a namespace counts what is asked of those below it too."),
     Field::text("type", "Its kind, as the path says it.").one_of(&["rate-limit", "concurrency"]),
 ];

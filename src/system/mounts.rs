@@ -73,6 +73,9 @@ impl System {
         if let Some(mount) = self.namespaces.disable(&call.namespace, path, move |mount| removal(mount)).await? {
             tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine disabled");
             self.keys.end_mount(&mount).await;
+            if let Err(fault) = self.quotas.end(&format!("{}{}", mount.namespace.as_str(), mount.path)).await {
+                tracing::warn!(path = mount.path, %fault, "the quotas of a disabled mount stay: delete them");
+            }
         }
         Ok(Response::Empty)
     }
@@ -107,7 +110,8 @@ impl System {
 
     pub(super) fn ui_mounts(&self, call: &Call) -> Response {
         // Without a token only mounts that ask for it are listed; none can ask for it here.
-        let mut mounts = self.namespaces.mounts(&call.namespace);
+        let is_open = self.namespaces.check_unlocked(&call.namespace).is_ok();
+        let mut mounts = if is_open { self.namespaces.mounts(&call.namespace) } else { Vec::new() };
         mounts.retain(|mount| self.identity.reaches(&call.caller, &call.namespace, &mount.path));
         let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
         let mut data = Data::new();

@@ -115,12 +115,15 @@ impl System {
     /// In this order: what is under way in it ends, its tokens end, its keys are let go of, its records go.
     async fn end_deletion(&self, namespace: &Namespace, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
         (self.retire)(namespace.clone(), mounts).await?;
-        self.quotas.forget(namespace);
+        self.quotas.end(namespace.as_str()).await?;
         self.identity.revoke_namespace(namespace).await?;
+        self.identity.policies().settle(namespace).await?;
         self.keys.end_namespace(namespace).await?;
         let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
         let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;
         emptied.map_err(|_| Fault::Unavailable { what: "the daemon is going down".into() })??;
+        // Again, for what was asked for before it was deleted and came late.
+        self.identity.revoke_namespace(namespace).await?;
         self.identity.policies().forget(namespace);
         self.keys.reopen_namespace(namespace).await?;
         self.namespaces.end_removal(namespace).await

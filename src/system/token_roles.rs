@@ -43,7 +43,9 @@ fn changed(known: TokenRole, fields: &mut Fields<'_>) -> Result<TokenRole, Fault
         return Err(Fault::invalid(format!("token_type {kind:?}: expected service, as no batch tokens are made here")));
     }
     fields.refuse(&["token_bound_cidrs", "bound_cidrs", "allowed_entity_aliases"])?;
-    let mut list = |name, before| Ok(fields.list(name)?.unwrap_or(before));
+    // As names of policies are written.
+    let lowered = |names: Vec<String>| names.iter().map(|name| name.to_lowercase()).collect();
+    let mut list = |name, before| Ok(fields.list(name)?.map_or(before, lowered));
     let allowed_policies = list("allowed_policies", known.allowed_policies)?;
     let disallowed_policies = list("disallowed_policies", known.disallowed_policies)?;
     let allowed_policies_glob = list("allowed_policies_glob", known.allowed_policies_glob)?;

@@ -41,6 +41,9 @@ impl System {
     fn wrapping_token(&self, call: &Call, data: &Data) -> Result<TokenId, Fault> {
         let named =
             Fields::new(data).filled("token")?.map(|token| self.identity.identify(&Secret::from(token.as_str())));
-        named.or(call.caller.token).ok_or_else(|| Fault::invalid("missing token"))
+        let id = named.or(call.caller.token).ok_or_else(|| Fault::invalid("missing token"))?;
+        // Only who has it is told that its namespace is locked.
+        self.namespaces.check_unlocked(&self.identity.wrapping(id)?.namespace)?;
+        Ok(id)
     }
 }

@@ -246,6 +246,17 @@ async fn a_tenant_learns_nothing_of_another() {
         }
         assert!(answers[0].0 == 403 && answers[0] == answers[1], "{path}: {answers:?}");
     }
+    for (path, verb) in [("sys/internal/ui/mounts", Verb::Read), ("sys/wrapping/lookup", Verb::Write)] {
+        let mut answers = Vec::new();
+        for namespace in ["one", "nobody"] {
+            let mut http = daemon.http();
+            (http.namespace, http.token) = (Some(namespace.into()), Some(Secret::from("hvs.wrong")));
+            let answer = http.request(verb, path, &Default::default()).await.unwrap();
+            let told = answer.json();
+            answers.push((answer.status, told["data"].clone(), told["errors"].clone()));
+        }
+        assert_eq!(answers[0], answers[1], "{path}");
+    }
     for namespace in ["one", "nobody"] {
         let identity = Identity { token: Secret::from("hvs.wrong"), namespace: namespace.into() };
         let socket = daemon.socket().with_extension("sock.framed");

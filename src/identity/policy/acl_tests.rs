@@ -27,7 +27,7 @@ fn attempt(acl: &Acl, path: &str, capability: Capability, data: &serde_json::Val
         capability,
         needs_sudo: &|| path.starts_with("root"),
         exists: &|| path.starts_with("old").then_some(true).or(path.starts_with("new").then_some(false)),
-        data: &|| vec![std::borrow::Cow::Borrowed(&data)],
+        data: &|| std::borrow::Cow::Borrowed(&data),
         wrapping: None,
     })
 }

@@ -1,5 +1,6 @@
 //! What a rule says of a request's fields: which it may have, must not have, with which values.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -51,23 +52,28 @@ impl Parameters {
 
 /// Whether a value, or one of a list's or of a text's with commas, is listed.
 fn is_any(value: &Value, listed: &[Value]) -> bool {
-    listed.is_empty() || is_one(value, listed) || items(value).iter().any(|item| is_one(item, listed))
+    listed.is_empty() || is_one(value, listed) || items(value).any(|item| is_one(&item, listed))
 }
 
 /// Whether a value, or each of a list's or of a text's with commas, is listed.
 fn is_within(value: &Value, listed: &[Value]) -> bool {
-    let items = items(value);
-    listed.is_empty() || is_one(value, listed) || (!items.is_empty() && items.iter().all(|item| is_one(item, listed)))
+    if listed.is_empty() || is_one(value, listed) {
+        return true;
+    }
+    let mut items = items(value).peekable();
+    items.peek().is_some() && items.all(|item| is_one(&item, listed))
 }
 
-/// What a list, or a text with commas, consists of: many fields are written either way.
-fn items(value: &Value) -> Vec<Value> {
+/// What a list, or a text with commas, consists of: many fields are written either way. One after the other: a long text has
+/// millions.
+fn items<'v>(value: &'v Value) -> Box<dyn Iterator<Item = Cow<'v, Value>> + 'v> {
     match value {
-        Value::Array(items) => items.clone(),
+        Value::Array(items) => Box::new(items.iter().map(Cow::Borrowed)),
         Value::String(text) => {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Box::new(items.map(|item| Cow::Owned(Value::from(item))))
         }
-        _ => Vec::new(),
+        _ => Box::new(std::iter::empty()),
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Attempt<'a> {
     /// Whether what a write is about exists; `None` where that makes no difference.
     pub exists: &'a dyn Fn() -> Option<bool>,
     /// The request's fields.
-    pub data: &'a dyn Fn() -> Vec<Cow<'a, Data>>,
+    pub data: &'a dyn Fn() -> Cow<'a, Data>,
     /// How long the answer's wrapping is to last, if it is to be wrapped.
     pub wrapping: Option<Duration>,
 }
@@ -73,7 +73,7 @@ impl Permissions {
         }
         // A list and a deletion have no fields to speak of.
         let has_fields = !matches!(attempt.capability, Capability::List | Capability::Delete);
-        if !has_fields || self.is_free() || (attempt.data)().iter().all(|data| self.takes(data)) {
+        if !has_fields || self.is_free() || self.takes(&(attempt.data)()) {
             return Ok(());
         }
         Err(Fault::PermissionDenied)

@@ -190,6 +190,11 @@ impl Policies {
         }
     }
 
+    /// Waits for the changes that are under way in a namespace that was deleted, so that none comes after its records are gone.
+    pub async fn settle(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.0.changes.run(namespace, || Ok(())).await
+    }
+
     /// Forgets the policies of a namespace that was deleted, with its records.
     pub fn forget(&self, namespace: &Namespace) {
         self.0.namespaces.rcu(|namespaces| {

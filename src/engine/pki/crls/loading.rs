@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::{Crls, SignerCrl};
 use crate::config::or_cores;
 use crate::engine::pki::crl::Crl;
@@ -40,6 +42,13 @@ struct Attempt {
     crls: Crls,
     begun: Instant,
     is_ended: bool,
+}
+
+/// Up to where the names of records are taken.
+#[derive(Default)]
+struct Cursor {
+    after: Option<String>,
+    is_at_the_end: bool,
 }
 
 impl Crls {
@@ -100,14 +109,12 @@ impl Crls {
         Ok(names.len() < STEP)
     }
 
-    /// Reads all, each thread its part of the serial numbers. Those that an attempt before this one read stay as they are.
+    /// Reads all, each thread one part after the other. Those that an attempt before this one read stay as they are.
     fn read(&self, threads: usize) -> Result<(), Fault> {
-        // The names of records are hexadecimal: of two digits and a `g`, none comes between these and the next number.
-        let bound = |part: usize| (part > 0 && part < threads).then(|| format!("{:02x}g", part * 0x100 / threads - 1));
+        let cursor = Mutex::default();
         std::thread::scope(|scope| {
-            let read = |part| move || self.read_part(bound(part), bound(part + 1));
-            let others: Vec<_> = (1..threads).map(|part| scope.spawn(read(part))).collect();
-            let outcome = read(0)();
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.read_parts(&cursor))).collect();
+            let outcome = self.read_parts(&cursor);
             others.into_iter().fold(outcome, |outcome, thread| {
                 outcome.and(thread.join().unwrap_or_else(|_| Err(Fault::internal("reading revocations panicked"))))
             })
@@ -116,26 +123,35 @@ impl Crls {
         Ok(())
     }
 
-    /// Reads those whose records' names are above `last` and not above `end`.
-    fn read_part(&self, mut last: Option<String>, end: Option<String>) -> Result<(), Fault> {
+    fn read_parts(&self, cursor: &Mutex<Cursor>) -> Result<(), Fault> {
         let (namespace, collection) = (self.0.records.namespace(), self.0.records.collection("revoked"));
-        loop {
+        while let Some(after) = self.take_part(cursor)? {
             if self.0.is_over.load(Ordering::Relaxed) {
                 return Err(Fault::Unavailable { what: "the mount is going down".into() });
             }
-            let mut step = self.0.store.read_all::<Revocation>(namespace, &collection, last.as_deref(), STEP)?;
-            last = step.last().map(|(name, _)| name.clone());
-            let is_other = |(name, _): &(String, Revocation)| end.as_ref().is_some_and(|end| name > end);
-            let own = step.partition_point(|record| !is_other(record));
-            let is_last = own < STEP;
-            step.truncate(own);
-            for same in step.chunk_by(|(_, one), (_, next)| one.signer == next.signer) {
+            let part = self.0.store.read_all::<Revocation>(namespace, &collection, after.as_deref(), STEP)?;
+            for same in part.chunk_by(|(_, one), (_, next)| one.signer == next.signer) {
                 self.add(same)?;
             }
-            if is_last {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+
+    /// The name that the next part comes after; `None` if all are taken. To find where a part ends costs little beside
+    /// reading it: names are not decrypted.
+    fn take_part(&self, cursor: &Mutex<Cursor>) -> Result<Option<Option<String>>, Fault> {
+        let mut cursor = cursor.lock();
+        if cursor.is_at_the_end {
+            return Ok(None);
+        }
+        // Whatever the others do if this fails, they do not read it in vain.
+        cursor.is_at_the_end = true;
+        let (namespace, collection) = (self.0.records.namespace(), self.0.records.collection("revoked"));
+        let names = self.0.store.list(namespace, &collection, cursor.after.as_deref(), STEP)?;
+        cursor.is_at_the_end = names.len() < STEP;
+        let after = cursor.after.take();
+        cursor.after = names.last().cloned();
+        Ok((!names.is_empty()).then_some(after))
     }
 
     /// Adds what one signer revoked; locks once for all of it.

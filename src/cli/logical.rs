@@ -71,8 +71,8 @@ fn ask(connect: &Connection, verb: Verb, path: &str, data: &Data) -> Result<Answ
 
 fn show_field(answer: &Answer, field: &str) -> Result<ExitCode, Failure> {
     let body = answer.json();
-    let value = body["data"].get(field).or_else(|| body.get(field));
-    let value = value.ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
+    let value =
+        output::field(&body, field).ok_or_else(|| Failure::new(format!("the answer has no field {field:?}")))?;
     say!("{}", output::plain(value));
     Ok(ExitCode::SUCCESS)
 }

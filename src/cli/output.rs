@@ -65,6 +65,12 @@ pub(super) fn print(format: Format, body: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One thing that an answer tells, as [`print`] calls it; or a member of the whole body, such as its lease's id.
+pub(super) fn field<'b>(body: &'b Value, name: &str) -> Option<&'b Value> {
+    let told = facts(body).into_iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+    told.or_else(|| body.get(name))
+}
+
 /// What an answer tells, by Vault's names: a token, a token in the place of an answer, or else its data.
 fn facts(body: &Value) -> Vec<(&str, &Value)> {
     const AUTH: [(&str, &str); 5] = [
@@ -105,6 +111,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_field_is_what_is_printed_or_what_stands_beside_it() {
+        let made = json!({"data": null, "lease_id": "l", "auth": {"client_token": "hvs.x", "accessor": "a"}});
+        for (name, value) in [("token", "hvs.x"), ("token_accessor", "a"), ("lease_id", "l")] {
+            assert_eq!(field(&made, name), Some(&json!(value)), "{name}");
+        }
+        let read = json!({"data": {"keys": [1]}, "keys": [2]});
+        assert_eq!(field(&read, "keys"), Some(&json!([1])));
+        assert_eq!(field(&read, "key"), None);
+        assert_eq!(field(&json!({"sealed": false}), "sealed"), Some(&json!(false)));
+    }
 
     #[test]
     fn a_token_is_told_by_vaults_names_and_data_by_its_own() {

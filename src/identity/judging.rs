@@ -116,5 +116,5 @@ impl Identity {
 /// How a namespace is called below the token's own, and whether the token may everything there.
 fn standing<'n>(token: &Token, namespace: &'n Namespace) -> Result<(&'n str, bool), Fault> {
     let below = namespace.as_str().strip_prefix(token.namespace.as_str()).ok_or(Fault::PermissionDenied)?;
-    Ok((below, token.namespace.is_root() && token.is_root()))
+    Ok((below, token.is_root()))
 }

@@ -67,7 +67,7 @@ pub(super) struct Changing {
 }
 
 impl Token {
-    /// Whether it may do everything.
+    /// Whether it may do everything: in another namespace than the root, a policy `root` means nothing.
     pub fn is_root(&self) -> bool {
         self.namespace.is_root() && self.policies.iter().any(|policy| policy == ROOT_POLICY)
     }

@@ -181,10 +181,10 @@ fn fields(old: &KmsLibrary, new: &KmsLibrary) -> Vec<&'static str> {
         ("workers", old.workers != *workers),
         ("env", old.env != *env),
         ("keep_alive", old.keep_alive != *keep_alive),
-        ("namespaces", old.namespaces != *namespaces),
         ("verify_after_sign", old.verify_after_sign != *verify_after_sign),
     ];
-    differ.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+    let grants = old.namespaces.differences(namespaces);
+    differ.into_iter().chain(grants).filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
 }
 
 fn pools(old: &[KmsPool], new: &[KmsPool]) -> Vec<String> {

@@ -62,6 +62,7 @@ fn a_library_is_made_anew_by_any_of_its_fields() {
         ("library = \"/opt/hsm.so\"\n profile = \"kryoptic\"", "profile", false),
         ("library = \"/opt/hsm.so\"\n max_sessions = 3", "max_sessions", false),
         ("library = \"/opt/hsm.so\"\n namespaces = [\"a\"]", "namespaces", false),
+        ("library = \"/opt/hsm.so\"\n shared_keys = [\"a\"]", "shared_keys", false),
         ("library = \"/opt/hsm.so\"\n keep_alive = \"5s\"", "keep_alive", false),
         ("library = \"/opt/hsm.so\"\n verify_after_sign = \"always\"", "verify_after_sign", false),
     ] {

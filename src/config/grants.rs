@@ -1,4 +1,5 @@
-//! `namespaces = ["team-a", "team-b/*"]` of a `kms_library` or `kms_pool`: whose managed keys may be on it.
+//! `namespaces = ["team-a", "team-b/*"]` of a `kms_library` or `kms_pool`: whose managed keys may be on it. And
+//! `shared_keys = ["ca", "team-*"]`: the labels of keys there that several of them may have.
 
 use super::reader::Reader;
 use crate::model::Namespace;
@@ -6,9 +7,22 @@ use crate::model::Namespace;
 /// What a path ends in that stands for all below it.
 const BELOW: &str = "/*";
 
-/// The namespaces that may use a library or pool.
+/// Labels of keys that are shared, at most.
+const SHARED_MAX: usize = 10_000;
+
+/// The namespaces that may use a library or pool, and the keys there that they may share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants(Option<Vec<Grant>>);
+pub struct Grants {
+    namespaces: Option<Vec<Grant>>,
+    shared: Vec<Label>,
+}
+
+/// What labels a key may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Label {
+    Whole(String),
+    Begins(String),
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Grant {
@@ -23,15 +37,45 @@ impl Grants {
             Grant::Only(granted) => granted == namespace,
             Grant::Below(above) => namespace.is_below(above),
         };
-        self.0.as_ref().is_none_or(|grants| grants.iter().any(fits))
+        self.namespaces.as_ref().is_none_or(|grants| grants.iter().any(fits))
     }
 
-    /// Reads the stanza's field.
+    /// Whether a key that is named by this label may be several namespaces' at the same time. Where nothing is said, none may.
+    pub fn share(&self, label: &str) -> bool {
+        self.shared.iter().any(|shared| match shared {
+            Label::Whole(text) => text == label,
+            Label::Begins(text) => label.starts_with(text.as_str()),
+        })
+    }
+
+    /// The fields in which it differs from `other`.
+    pub(super) fn differences(&self, other: &Grants) -> [(&'static str, bool); 2] {
+        [("namespaces", self.namespaces != other.namespaces), ("shared_keys", self.shared != other.shared)]
+    }
+
+    /// Reads the stanza's fields.
     pub(super) fn read(stanza: &mut Reader<'_>) -> Grants {
-        Grants(stanza.parsed("namespaces", |expression| {
+        let namespaces = stanza.parsed("namespaces", |expression| {
             let items = expression.as_array().ok_or_else(expected)?;
             items.iter().map(|item| item.as_str().ok_or_else(expected).and_then(grant)).collect()
-        }))
+        });
+        let shared = stanza.parsed("shared_keys", |expression| {
+            let items = expression.as_array().filter(|items| items.len() <= SHARED_MAX).ok_or_else(expected_labels)?;
+            items.iter().map(|item| item.as_str().ok_or_else(expected_labels).and_then(label)).collect()
+        });
+        Grants { namespaces, shared: shared.unwrap_or_default() }
+    }
+}
+
+fn expected_labels() -> String {
+    format!("expected a list of at most {SHARED_MAX} labels of keys, such as [\"ca\", \"team-*\"]")
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    match text.strip_suffix('*') {
+        _ if text.is_empty() => Err("\"\": expected the label of a key, or its beginning and \"*\"".to_owned()),
+        Some(beginning) => Ok(Label::Begins(beginning.to_owned())),
+        None => Ok(Label::Whole(text.to_owned())),
     }
 }
 
@@ -60,7 +104,19 @@ mod tests {
     use super::*;
 
     fn grants(texts: &[&str]) -> Grants {
-        Grants(Some(texts.iter().map(|text| grant(text).unwrap()).collect()))
+        let namespaces = Some(texts.iter().map(|text| grant(text).unwrap()).collect());
+        Grants { namespaces, ..Grants::default() }
+    }
+
+    #[test]
+    fn a_label_is_one_key_and_a_star_all_that_begin_so() {
+        let shared = |texts: &[&str]| Grants {
+            shared: texts.iter().map(|text| label(text).unwrap()).collect(),
+            ..Grants::default()
+        };
+        assert!(!Grants::default().share("ca") && !shared(&["ca"]).share("ca2") && !shared(&["ca"]).share(""));
+        assert!(shared(&["ca"]).share("ca") && shared(&["x", "ca-*"]).share("ca-1") && !shared(&["ca-*"]).share("ca"));
+        assert!(shared(&["*"]).share("any") && label("").is_err());
     }
 
     #[test]

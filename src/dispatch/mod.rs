@@ -167,7 +167,15 @@ impl Dispatch {
 
     /// Refuses what cannot be served whoever asks.
     fn admit(&self, operation: &Operation) -> Result<(), Fault> {
-        if is_of_the_daemon(operation) || self.identity.is_initialized() { Ok(()) } else { Err(Fault::NotInitialized) }
+        if !is_of_the_daemon(operation) && !self.identity.is_initialized() {
+            return Err(Fault::NotInitialized);
+        }
+        // OCSP requests in a path keep every slash, and no policy judges them. Elsewhere a path has one spelling: what is run
+        // is what was judged.
+        if !is_plain(operation) && !self.is_public(operation) {
+            return Err(Fault::invalid("the path has an empty part"));
+        }
+        Ok(())
     }
 
     /// Refuses what is asked in a namespace that does not exist or is locked. Who may not come in at all is not told which.
@@ -268,6 +276,12 @@ impl Dispatch {
         let found = self.namespaces.mount(namespace, path);
         found.ok_or_else(|| Fault::NotFound { what: format!("no engine is mounted at {:?}", path.trim_matches('/')) })
     }
+}
+
+/// Whether no part of its path is empty.
+fn is_plain(operation: &Operation) -> bool {
+    let Body::Request(Request { path, .. }) = &operation.body else { return true };
+    !(path.ends_with('/') || path.contains("//"))
 }
 
 /// Whether anyone may ask it, of the system, even before there is anything to ask about.

@@ -25,14 +25,20 @@ impl Dispatch {
             path if is_list && !path.ends_with('/') => Cow::Owned([&*path, "/"].concat()),
             path => path,
         };
-        let rights = self.identity.rights(&operation.caller, &operation.namespace, path, is_list)?;
-        rights.judge(&Attempt {
+        let attempt = Attempt {
             capability,
             needs_sudo: &|| self.needs_sudo(operation),
             exists: &|| self.exists(operation),
             data: &|| fields(&operation.body),
             wrapping: operation.wrap_ttl,
-        })
+        };
+        let Operation { caller, namespace, .. } = operation;
+        self.identity.rights(caller, namespace, path, is_list)?.judge(&attempt)?;
+        // What is read as another spelling must be granted there, too: nobody comes by the one to what the other denies.
+        match System::one_spelling(&operation.path()) {
+            Some(read) => self.identity.rights(caller, namespace, || Cow::Owned(read), is_list)?.judge(&attempt),
+            None => Ok(()),
+        }
     }
 
     fn needs_sudo(&self, operation: &Operation) -> bool {

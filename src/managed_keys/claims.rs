@@ -1,64 +1,97 @@
 //! Whose a key is: the first namespace that records its public key or check value has it, and no other may use it while one of that
-//! namespace's managed keys stands for it.
+//! namespace's managed keys stands for it; unless the configuration shares it (`shared_keys`).
 //!
 //! A claim is by what the key is, whatever library, token, label or id led to it. The records are the claims: nothing else
-//! is stored, and the last record that goes takes the claim with it.
+//! is stored, and the last record that goes takes the claim with it. They are counted here, so that a claim is found at once
+//! among very many.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
 
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, KEYS_MAX};
 use crate::crypto;
-use crate::model::{Fault, KeyIdentity, Namespace};
+use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
 use crate::store::Store;
 
-/// Claims of the namespaces that the configuration does not name now: they come back with their keys.
+/// Every claim there is, also of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
-pub(super) struct Unserved(Vec<(Namespace, KeyIdentity)>);
+pub(super) struct Claims(HashMap<Claimed, HashMap<Namespace, usize>, RandomState>);
 
-impl Unserved {
-    /// Reads those of these namespaces.
-    pub(super) fn load(store: &Store, unserved: &[Namespace]) -> Result<Unserved, Fault> {
-        let mut claims = Vec::new();
-        for namespace in unserved {
-            for (_, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-                claims.extend(record.identity()?.map(|identity| (namespace.clone(), identity)));
-            }
-        }
-        Ok(Unserved(claims))
-    }
+/// What a key is, whatever led to it.
+#[derive(PartialEq, Eq, Hash)]
+enum Claimed {
+    /// Not the whole SubjectPublicKeyInfo: libraries differ in how they write its parameters.
+    Public(KeyKind, Box<[u8]>),
+    /// By the value alone: not every token tells the length of a key.
+    Secret(CheckMethod, [u8; 32]),
+}
 
-    /// Those of other namespaces than this.
-    pub(super) fn without(&self, namespace: &Namespace) -> Unserved {
-        Unserved(self.0.iter().filter(|(of, _)| of != namespace).cloned().collect())
-    }
-
-    /// The claims.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Namespace, &KeyIdentity)> {
-        self.0.iter().map(|(namespace, identity)| (namespace, identity))
+impl Claimed {
+    fn by(identity: &KeyIdentity) -> Result<Claimed, Fault> {
+        Ok(match identity {
+            KeyIdentity::Public(public) => Claimed::Public(public.kind, crypto::subject_public_key(public)?.into()),
+            KeyIdentity::Secret(value) => Claimed::Secret(value.method, value.digest),
+        })
     }
 }
 
-/// Refuses where one of `claims`, of another namespace than the entry's, is to the key `found` for the entry.
-pub(super) fn check<'c>(
-    entry: &Entry,
-    found: &KeyIdentity,
-    claims: impl Iterator<Item = (&'c Namespace, &'c KeyIdentity)>,
-) -> Result<(), Fault> {
-    let bytes = found.public().map(crypto::subject_public_key).transpose()?;
-    let same = |other: &KeyIdentity| match (found, other) {
-        // Not the whole SubjectPublicKeyInfo: libraries differ in how they write its parameters.
-        (KeyIdentity::Public(found), KeyIdentity::Public(other)) => {
-            found.kind == other.kind && crypto::subject_public_key(other).ok() == bytes
+impl Claims {
+    /// Adds those of a namespace that is not served.
+    pub(super) fn load(&mut self, store: &Store, namespace: &Namespace) -> Result<(), Fault> {
+        for (_, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
+            if let Some(identity) = record.identity()? {
+                self.add(namespace, &identity);
+            }
         }
-        (KeyIdentity::Secret(found), KeyIdentity::Secret(other)) => found == other,
-        _ => false,
-    };
-    let mut others = claims.filter(|(namespace, _)| **namespace != entry.namespace);
-    let Some((claimed_by, _)) = others.find(|(_, other)| same(other)) else { return Ok(()) };
-    // For the operator of the daemon; whoever asks is not told whose it is.
-    tracing::warn!(key = entry.name, namespace = %entry.namespace, %claimed_by, "a key of another namespace was refused");
-    Err(Fault::invalid(format!(
-        "managed key {:?} cannot be used: the key it names on its token is another namespace's; register another label or \
-         id, or have the key released there",
-        entry.name
-    )))
+        Ok(())
+    }
+
+    /// One more managed key of a namespace stands for this. A key that cannot be read is nobody's: none found is like it.
+    pub(super) fn add(&mut self, namespace: &Namespace, identity: &KeyIdentity) {
+        if let Ok(claimed) = Claimed::by(identity) {
+            *self.0.entry(claimed).or_default().entry(namespace.clone()).or_default() += 1;
+        }
+    }
+
+    /// One of them does no longer.
+    pub(super) fn remove(&mut self, namespace: &Namespace, identity: &KeyIdentity) {
+        let Ok(claimed) = Claimed::by(identity) else { return };
+        let Some(by) = self.0.get_mut(&claimed) else { return };
+        if let Some(count) = by.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                by.remove(namespace);
+            }
+        }
+        if by.is_empty() {
+            self.0.remove(&claimed);
+        }
+    }
+
+    /// None of a namespace's does.
+    pub(super) fn end(&mut self, namespace: &Namespace) {
+        self.0.retain(|_, by| {
+            by.remove(namespace);
+            !by.is_empty()
+        });
+    }
+
+    /// Refuses where another namespace than the entry's has the key `found` for the entry.
+    pub(super) fn check(&self, entry: &Entry, found: &KeyIdentity) -> Result<(), Fault> {
+        let Some(by) = self.0.get(&Claimed::by(found)?) else { return Ok(()) };
+        let Some(claimed_by) = by.keys().find(|namespace| **namespace != entry.namespace) else { return Ok(()) };
+        // For the operator of the daemon; whoever asks is not told whose it is.
+        tracing::warn!(
+            key = entry.name, namespace = %entry.namespace, %claimed_by,
+            "a key of another namespace was refused: name its label in shared_keys of its kms_library or kms_pool to have \
+             several share it"
+        );
+        Err(Fault::invalid(format!(
+            "managed key {:?} cannot be used: the key it names on its token is another namespace's; register another label or \
+             id, or have the key released there",
+            entry.name
+        )))
+    }
 }

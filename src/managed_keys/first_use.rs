@@ -48,8 +48,8 @@ impl ManagedKeys {
         entry: &Arc<Entry>,
         deadline: Deadline,
     ) -> Result<(Arc<Entry>, KeyIdentity), Fault> {
-        if let Some((identity, _)) = &entry.ready {
-            return Ok((Arc::clone(entry), identity.clone()));
+        if let Some(ready) = &entry.ready {
+            return Ok((Arc::clone(entry), ready.identity.clone()));
         }
         let attempt = entry.first_use.join(|| self.clone().first_use(entry.uuid.clone()));
         let late = || Fault::DeadlineExceeded { stage: "waiting for the token to find or generate the key" };
@@ -59,7 +59,7 @@ impl ManagedKeys {
         }
         tokio::time::timeout_at(deadline.instant().into(), attempt).await.map_err(|_| late())??;
         let entry = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;
-        let identity = entry.ready.as_ref().map(|(identity, _)| identity.clone());
+        let identity = entry.ready.as_ref().map(|ready| ready.identity.clone());
         identity
             .map(|identity| (entry, identity))
             .ok_or_else(|| Fault::internal("a key is not ready after its first use"))

@@ -39,7 +39,7 @@ impl Handle {
 
     /// The public key recorded, once there was a first use; a secret key has none.
     pub fn public_key(&self) -> Option<&PublicKey> {
-        self.entry.ready.as_ref().and_then(|(identity, _)| identity.public())
+        self.entry.ready.as_ref().and_then(|ready| ready.identity.public())
     }
 
     /// Makes the key ready for an engine's first use: finds it, or generates it where that is allowed, has it proven, and
@@ -98,7 +98,7 @@ impl Handle {
 
     /// What is otherwise than with a key that Vault holds itself, for who had a mount make it.
     pub fn warnings(&self) -> Vec<String> {
-        let kind = self.entry.ready.as_ref().map(|(identity, _)| identity.kind());
+        let kind = self.entry.ready.as_ref().map(|ready| ready.identity.kind());
         kind.map(|kind| self.entry.abilities.warnings(kind)).unwrap_or_default()
     }
 
@@ -121,7 +121,7 @@ impl Handle {
     /// Queues one operation. Refuses at once where `usages` or the key's abilities forbid it, or the lane is full.
     pub fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         self.allow(&operation)?;
-        let Some((_, route)) = &self.entry.ready else {
+        let Some(route) = self.keys.route(&self.entry)? else {
             let reason = "it was never used: run its test/sign first".into();
             return Err(Fault::KeyUnavailable { key: self.entry.name.clone(), reason });
         };

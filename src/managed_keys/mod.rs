@@ -11,9 +11,11 @@ mod first_use;
 mod handle;
 mod mechanism;
 mod own;
+mod ready;
 mod record;
 mod registry;
 mod settings;
+mod shards;
 #[cfg(test)]
 pub(crate) mod software_token;
 mod tokens;

@@ -94,11 +94,11 @@ impl ManagedKeys {
         if abilities::of_own(kind).is_empty() {
             return Ok(made);
         }
-        let Some((_, route)) = &made.handle.entry.ready else {
+        let Some(route) = self.route(&made.handle.entry)? else {
             return Err(Fault::internal("a key is not ready after its first use"));
         };
         let terms = Terms { class: Class::Interactive, deadline };
-        let shown = trial::shown(route, &made.identity, terms).await?;
+        let shown = trial::shown(&route, &made.identity, terms).await?;
         let (this, uuid) = (self.clone(), made.handle.entry.uuid.clone());
         let note = move || this.note_shown_now(&uuid, shown);
         made.handle.entry = self.changes().run(&mount.namespace, note).await?;

@@ -4,19 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 use super::abilities::Abilities;
-use super::claims::{self, Unserved};
+use super::claims::Claims;
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
+use super::ready::Ready;
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
+use super::shards::Shards;
 use super::{tokens, uses};
 use crate::config::Limits;
 use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
 use crate::store::{Changes, RecordKey, Store, Write};
-use crate::supervisor::{KeyPlace, KeyRoute, KeySpec, LibraryInfo, Supervisor};
+use crate::supervisor::{KeyPlace, KeySpec, LibraryInfo, Supervisor};
 
 /// Managed keys of one namespace, whatever the limit was when they were written.
 pub(super) const KEYS_MAX: usize = 100_000;
@@ -24,6 +26,8 @@ pub(super) const KEYS_MAX: usize = 100_000;
 const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
+/// Keys of one library or pool that are served from the start; of very many, the others are when they are first asked for.
+const SERVED_AT_START: usize = 1_000;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
 const RECORD_BYTES: usize = 64 * 1024;
 
@@ -38,13 +42,14 @@ struct Inner {
     keys_max: usize,
     table: ArcSwap<Table>,
     changes: Changes,
+    /// Follows the table; touched by changes alone.
+    claims: Mutex<Claims>,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    by_name: HashMap<Namespace, HashMap<String, Arc<Entry>>>,
-    by_uuid: HashMap<String, Arc<Entry>, RandomState>,
-    unserved: Arc<Unserved>,
+    by_name: Shards<Namespace, Arc<HashMap<String, Arc<Entry>>>>,
+    by_uuid: Shards<String, Arc<Entry>>,
     /// Namespaces that are being deleted.
     pub(super) closed: Arc<HashSet<Namespace>>,
 }
@@ -58,7 +63,7 @@ pub(super) struct Entry {
     /// What it does, as the settings have it.
     pub(super) abilities: Abilities,
     /// What was recorded of it, and the way of its jobs, once there was a first use.
-    pub(super) ready: Option<(KeyIdentity, Arc<KeyRoute>)>,
+    pub(super) ready: Option<Ready>,
     /// The attempt at a first use under way, shared by all who ask, so that two first users do not generate two keys.
     pub(super) first_use: Arc<FirstUse>,
 }
@@ -66,25 +71,43 @@ pub(super) struct Entry {
 impl ManagedKeys {
     /// The managed keys of this store. Nothing is read before [`ManagedKeys::load`].
     pub fn new(store: Store, supervisor: Supervisor, limits: &Limits) -> ManagedKeys {
-        let (keys_max, table, changes) = (limits.managed_keys_per_namespace, ArcSwap::default(), Changes::default());
-        ManagedKeys(Arc::new(Inner { store, supervisor, keys_max, table, changes }))
+        ManagedKeys(Arc::new(Inner {
+            store,
+            supervisor,
+            keys_max: limits.managed_keys_per_namespace,
+            table: ArcSwap::default(),
+            changes: Changes::default(),
+            claims: Mutex::default(),
+        }))
     }
 
-    /// Reads the managed keys of these namespaces from the store and has those that were used before served again. Of the
-    /// other namespaces in the store only the claims count.
+    /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
+    /// many on one library or pool, most when they are first asked for. Of the other namespaces in the store only the claims
+    /// count.
     pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
         let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
-        let unserved = Arc::new(Unserved::load(&self.0.store, &others)?);
-        let mut table = Table { unserved, ..Table::default() };
+        let (mut claims, mut table) = (Claims::default(), Table::default());
+        others.iter().try_for_each(|namespace| claims.load(&self.0.store, namespace))?;
+        let mut served: HashMap<String, usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let (uuid, settings, identity) = record.open()?;
-                table.put(self.entry(uuid, name, namespace.clone(), settings, identity, Arc::default()));
+                let entry = Entry::new(uuid, name, namespace.clone(), settings, identity, Arc::default());
+                if let Some(ready) = &entry.ready {
+                    claims.add(namespace, &ready.identity);
+                    let served = served.entry(entry.settings.library.to_lowercase()).or_default();
+                    *served += 1;
+                    if *served <= SERVED_AT_START {
+                        ready.serve(&entry, &self.0.supervisor);
+                    }
+                }
+                table.insert(Arc::new(entry));
             }
         }
+        *self.0.claims.lock() = claims;
         self.0.table.store(Arc::new(table));
         stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
@@ -130,8 +153,7 @@ impl ManagedKeys {
     /// The names of a namespace's managed keys, sorted.
     pub fn names(&self, namespace: &Namespace) -> Vec<String> {
         let table = self.0.table.load();
-        let mut names: Vec<String> =
-            table.by_name.get(namespace).into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        let mut names: Vec<String> = table.entries(namespace).map(|entry| entry.name.clone()).collect();
         names.sort_unstable();
         names
     }
@@ -140,14 +162,14 @@ impl ManagedKeys {
     /// every key: not for a thread that others wait for.
     pub fn status(&self, namespace: &Namespace) -> Status {
         let table = self.0.table.load();
-        let seen = table.by_name.iter().filter(|(of, _)| namespace.is_root() || *of == namespace);
-        let keys = seen.flat_map(|(_, keys)| keys.values());
-        let status = self.0.supervisor.status_of(keys.map(|entry| KeyPlace {
+        let all = table.by_uuid.values().filter(|_| namespace.is_root());
+        let own = table.entries(namespace).filter(|_| !namespace.is_root());
+        let status = self.0.supervisor.status_of(all.chain(own).map(|entry| KeyPlace {
             namespace: &entry.namespace,
             name: &entry.name,
             library: &entry.settings.library,
             token: entry.settings.token.as_ref(),
-            route: entry.ready.as_ref().map(|(_, route)| route),
+            route: entry.ready.as_ref().and_then(Ready::served),
         }));
         if !namespace.is_root() {
             return status;
@@ -205,10 +227,10 @@ impl ManagedKeys {
             )));
         }
         if old.is_none_or(|old| !old.settings.same_token(&settings)) {
-            let others = table.by_name.get(namespace).into_iter().flatten().filter(|(known, _)| *known != name);
-            tokens::check(&self.0.supervisor, namespace, &settings, others.map(|(_, entry)| &entry.settings))?;
+            let others = table.entries(namespace).filter(|known| known.name != name);
+            tokens::check(&self.0.supervisor, namespace, &settings, others.map(|entry| &entry.settings))?;
         }
-        let identity = old.and_then(|old| old.ready.as_ref()).map(|(identity, _)| identity.clone());
+        let identity = old.and_then(|old| old.ready.as_ref()).map(|ready| ready.identity.clone());
         let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
         let record = KeyRecord::of(&uuid, &settings, identity.as_ref());
         let write = Write::put_record(RecordKey::new(namespace, COLLECTION, name), &record)?;
@@ -256,14 +278,14 @@ impl ManagedKeys {
     /// Takes entries that are not stored any more from the table. Part of a change.
     pub(super) fn unpublish(&self, entries: &[Arc<Entry>]) {
         self.change_table(|table| entries.iter().for_each(|entry| table.remove(entry)));
+        entries.iter().for_each(|entry| self.unclaim(entry));
         entries.iter().for_each(|entry| self.let_go(entry));
     }
 
     /// The UUIDs of the keys of a namespace that were made for a mount whose UUID is one of `owners`.
     pub(super) fn owned(&self, namespace: &Namespace, owners: impl Fn(&str) -> bool) -> Vec<String> {
         let table = self.0.table.load();
-        let entries = table.by_name.get(namespace).into_iter().flat_map(HashMap::values);
-        let owned = entries.filter(|entry| entry.settings.owner.as_deref().is_some_and(&owners));
+        let owned = table.entries(namespace).filter(|entry| entry.settings.owner.as_deref().is_some_and(&owners));
         owned.map(|entry| entry.uuid.clone()).collect()
     }
 
@@ -294,11 +316,26 @@ impl ManagedKeys {
         self.0.table.load().by_uuid.get(uuid).cloned()
     }
 
-    /// Refuses a key that another namespace has recorded. Part of the change that records it.
+    /// Refuses a key that another namespace has recorded, unless the configuration shares it. Part of the change that records it.
     pub(super) fn check_claim(&self, entry: &Entry, found: &KeyIdentity) -> Result<(), Fault> {
-        let table = self.0.table.load();
-        let served = table.by_uuid.values().filter_map(|known| Some((&known.namespace, &known.ready.as_ref()?.0)));
-        claims::check(entry, found, served.chain(table.unserved.iter()))
+        let library = self.look_up(&entry.namespace, &entry.settings.library);
+        let label = entry.settings.key_label.as_deref();
+        // By its label on the token, which is in the operator's hands: what names a key by its id alone shares nothing.
+        if library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label))) {
+            return Ok(());
+        }
+        self.0.claims.lock().check(entry, found)
+    }
+
+    fn unclaim(&self, entry: &Entry) {
+        if let Some(ready) = &entry.ready {
+            self.0.claims.lock().remove(&entry.namespace, &ready.identity);
+        }
+    }
+
+    /// Nothing of a namespace is claimed any more. Part of a change.
+    pub(super) fn end_claims(&self, namespace: &Namespace) {
+        self.0.claims.lock().end(namespace);
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -354,17 +391,36 @@ impl ManagedKeys {
         identity: Option<KeyIdentity>,
         first_use: Arc<FirstUse>,
     ) -> Entry {
-        let abilities = settings.abilities();
-        let mut entry = Entry { uuid, name, namespace, settings, abilities, ready: None, first_use };
-        if let Some(identity) = identity {
-            let route = self.0.supervisor.adopt(spec(&entry, Some(&identity)), &identity);
-            entry.ready = Some((identity, route));
+        let entry = Entry::new(uuid, name, namespace, settings, identity, first_use);
+        if let Some(ready) = &entry.ready {
+            ready.serve(&entry, &self.0.supervisor);
         }
         entry
     }
 
+    /// Shows an entry, in the place of the one of its UUID. Part of a change.
     pub(super) fn publish(&self, entry: Arc<Entry>) {
+        let old = self.by_uuid(&entry.uuid);
+        if let Some(ready) = &entry.ready {
+            self.0.claims.lock().add(&entry.namespace, &ready.identity);
+        }
         self.change_table(|table| table.insert(Arc::clone(&entry)));
+        old.iter().for_each(|old| self.unclaim(old));
+    }
+}
+
+impl Entry {
+    /// One that nobody serves yet.
+    fn new(
+        uuid: String,
+        name: String,
+        namespace: Namespace,
+        settings: Settings,
+        identity: Option<KeyIdentity>,
+        first_use: Arc<FirstUse>,
+    ) -> Entry {
+        let (abilities, ready) = (settings.abilities(), identity.map(Ready::new));
+        Entry { uuid, name, namespace, settings, abilities, ready, first_use }
     }
 }
 
@@ -374,31 +430,29 @@ impl Table {
     }
 
     /// The keys of a namespace.
-    pub(super) fn entries(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> {
-        self.by_name.get(namespace).into_iter().flat_map(HashMap::values)
+    pub(super) fn entries(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> + Clone {
+        self.by_name.get(namespace).into_iter().flat_map(|names| names.values())
     }
 
     /// Takes out all that there is of a namespace.
     pub(super) fn end(&mut self, namespace: &Namespace) {
-        for entry in self.by_name.remove(namespace).into_iter().flat_map(HashMap::into_values) {
-            self.by_uuid.remove(&entry.uuid);
-        }
-        self.unserved = Arc::new(self.unserved.without(namespace));
-    }
-
-    fn put(&mut self, entry: Entry) {
-        self.insert(Arc::new(entry));
+        let names = self.by_name.remove(namespace);
+        names.iter().flat_map(|names| names.values()).for_each(|entry| drop(self.by_uuid.remove(&entry.uuid)));
     }
 
     fn insert(&mut self, entry: Arc<Entry>) {
         self.by_uuid.insert(entry.uuid.clone(), Arc::clone(&entry));
-        self.by_name.entry(entry.namespace.clone()).or_default().insert(entry.name.clone(), entry);
+        if let Some(names) = self.by_name.entry(&entry.namespace) {
+            Arc::make_mut(names).insert(entry.name.clone(), entry);
+        }
     }
 
     fn remove(&mut self, entry: &Entry) {
         self.by_uuid.remove(&entry.uuid);
-        if let Some(names) = self.by_name.get_mut(&entry.namespace) {
-            names.remove(&entry.name);
+        let Some(names) = self.by_name.entry(&entry.namespace) else { return };
+        Arc::make_mut(names).remove(&entry.name);
+        if names.is_empty() {
+            self.by_name.remove(&entry.namespace);
         }
     }
 }

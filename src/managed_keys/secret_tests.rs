@@ -60,7 +60,7 @@ fn a_secret_key_is_generated_encrypts_and_is_known_again_after_a_restart() {
         assert_eq!(token.generated(), 1);
         let made = encrypt(&aes, b"plaintext").await.unwrap();
         let later = again(&keys, &token).find(&Namespace::root(), "aes").unwrap();
-        assert_eq!(later.entry.ready.as_ref().unwrap().0.kind(), AES);
+        assert_eq!(later.entry.ready.as_ref().unwrap().identity.kind(), AES);
         let begun = std::time::Instant::now();
         // The token proves itself first.
         let plaintext = loop {

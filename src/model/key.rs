@@ -35,7 +35,7 @@ impl PartialEq for CheckValue {
 impl Eq for CheckValue {}
 
 /// How a check value is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CheckMethod {
     /// One block, encrypted by AES.
     Block,

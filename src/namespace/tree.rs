@@ -14,6 +14,8 @@ pub(super) type MountTable = BTreeMap<String, Arc<Mount>>;
 /// Tables that the namespaces are spread over: a change copies one of them, so that ten thousand changes of ten thousand
 /// namespaces cost little.
 const SHARDS: usize = 128;
+/// What the API's own paths begin with in every namespace, none of which is called so.
+const OF_THE_API: [&str; 2] = ["sys/", "auth/"];
 
 /// Every namespace that is served. The root always is, and with a namespace all those it lies in. Cheap to clone, and to
 /// change then.
@@ -148,9 +150,20 @@ impl Tree {
 
     /// Splits `path`, which is asked below the namespace `below`, into the deepest namespace it begins with and the rest.
     /// Compares whole parts, byte by byte: nothing is decoded, folded or resolved here.
+    ///
+    /// What leads to the API's own paths through a namespace that does not exist is of that namespace, as it would be if the
+    /// header named it: else `team-a/sys/health` would tell anyone that `team-a` exists.
     pub(super) fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+        if !path.contains('/') {
+            return (below.clone(), path);
+        }
+        let (found, rest) = self.deepest(below, path);
+        self.of_none(&found, rest).unwrap_or((found, rest))
+    }
+
+    fn deepest<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
         let (mut found, mut rest) = (below.clone(), path);
-        if self.count == 1 || !path.contains('/') {
+        if self.count == 1 {
             return (found, rest);
         }
         let mut name = below.as_str().to_owned();
@@ -162,6 +175,19 @@ impl Tree {
             (found, rest) = (deeper.clone(), tail);
         }
         (found, rest)
+    }
+
+    /// The namespace that does not exist, and the rest, of a path below `above` that leads through neither a namespace nor a
+    /// mount to a part that no namespace may be called.
+    fn of_none<'p>(&self, above: &Namespace, path: &'p str) -> Option<(Namespace, &'p str)> {
+        let is_api = |rest: &str| OF_THE_API.iter().any(|name| rest.starts_with(name));
+        let mut starts = path.match_indices('/').map(|(slash, _)| path.split_at(slash + 1));
+        let (through, rest) = starts.find(|(_, rest)| is_api(rest))?;
+        let is_mount = || self.mounts(above).is_some_and(|mounts| mounts.keys().any(|mount| path.starts_with(mount)));
+        if is_api(path) || through.contains("//") || is_mount() {
+            return None;
+        }
+        Some((above.child(through), rest))
     }
 
     /// The namespace below `namespace` whose paths begin as this mount's path does: requests for the mount would go there.
@@ -233,6 +259,18 @@ mod tests {
         ] {
             let there = Namespace::from_path(below);
             assert_eq!(located(below, path), is(there.as_str(), path), "{below} + {path}");
+        }
+        // What is a path of the API's is of the namespace that its beginning names, be it there or not.
+        for (below, path, namespace, rest) in [
+            ("", "nobody/sys/health", "nobody/", "sys/health"),
+            ("", "team-a/nobody/deep/auth/token/create", "team-a/nobody/deep/", "auth/token/create"),
+            ("team-a", "team-b/sys/mounts/sys/tune", "team-a/team-b/", "sys/mounts/sys/tune"),
+            ("", "sys/mounts/a/sys/b", "", "sys/mounts/a/sys/b"),
+            ("", "nobody/system/health", "", "nobody/system/health"),
+            ("", "nobody/sys", "", "nobody/sys"),
+            ("", "no//body/sys/health", "", "no//body/sys/health"),
+        ] {
+            assert_eq!(located(below, path), is(namespace, rest), "{below} + {path}");
         }
         // A namespace that is not there has none below it.
         assert_eq!(located("team-c", "team-a/transit"), is("team-c/", "team-a/transit"));

@@ -333,13 +333,16 @@ impl Overseer {
             // Where there is no member, nobody else looks: of a library that is gone, a job may come just behind the news.
             pool.lane.sweep_if_idle();
         }
-        let mut sets: Vec<_> = self.adopted.values().map(|adopt| self.key_set(adopt)).collect();
+        let mut sets: Vec<&Adopt> = self.adopted.values().collect();
         if sets.len() > KEY_SETS_MAX {
-            // Those that lack a member are what somebody looks for.
-            sets.sort_by_key(|set| set.holders >= set.members);
-            sets.truncate(KEY_SETS_MAX);
+            // Those that nobody holds are what somebody looks for.
+            let (mut lacking, held): (Vec<_>, Vec<_>) = sets.into_iter().partition(|adopt| adopt.route.holders() == 0);
+            lacking.truncate(KEY_SETS_MAX);
+            let left = KEY_SETS_MAX - lacking.len();
+            lacking.extend(held.into_iter().take(left));
+            sets = lacking;
         }
-        self.telemetry.key_sets(sets);
+        self.telemetry.key_sets(sets.into_iter().map(|adopt| self.key_set(adopt)).collect());
     }
 
     /// How many members a key has, and how many of them hold it.

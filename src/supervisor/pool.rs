@@ -2,8 +2,8 @@
 //! no configured pool has it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,8 +13,13 @@ use super::lane::{Lane, LaneLimits};
 use super::presence::{self, Absence, Before, Presence};
 use super::route::MemberId;
 use crate::config::or_cores;
-use crate::model::{MemberState, MemberStatus, Namespace, Secret, TokenSelector};
+use crate::model::{Class, MemberState, MemberStatus, Namespace, Secret, TokenSelector};
 use crate::telemetry::{MemberLabels, MemberMetrics, PoolMetrics, Telemetry, TenantMetrics};
+
+/// Namespaces that have series of their own in one pool: each takes memory, and a place in every exposition.
+const NAMESPACES_SHOWN: usize = 1_000;
+/// What those beyond are called together. No namespace is.
+const OTHERS: &str = "(others)";
 
 /// A lane, and who counts what is queued in it.
 pub(super) struct Pool {
@@ -23,12 +28,14 @@ pub(super) struct Pool {
     telemetry: Telemetry,
     metrics: Arc<PoolMetrics>,
     tenants: RwLock<HashMap<Namespace, Arc<TenantMetrics>>>,
+    /// Of the namespaces that came when very many had series already.
+    others: OnceLock<Arc<TenantMetrics>>,
 }
 
 impl Pool {
     pub(super) fn new(name: &str, lane: Arc<Lane>, telemetry: Telemetry) -> Pool {
         let metrics = telemetry.pool(name);
-        Pool { name: name.to_owned(), lane, telemetry, metrics, tenants: RwLock::default() }
+        Pool { name: name.to_owned(), lane, telemetry, metrics, tenants: RwLock::default(), others: OnceLock::new() }
     }
 
     /// Where a namespace's jobs here are counted.
@@ -36,8 +43,12 @@ impl Pool {
         if let Some(metrics) = self.tenants.read().get(namespace) {
             return Arc::clone(metrics);
         }
+        let mut tenants = self.tenants.write();
+        if tenants.len() >= NAMESPACES_SHOWN && !tenants.contains_key(namespace) {
+            return Arc::clone(self.others.get_or_init(|| Arc::new(self.metrics.tenant(OTHERS))));
+        }
         let made = || Arc::new(self.metrics.tenant(&namespace.to_string()));
-        Arc::clone(self.tenants.write().entry(namespace.clone()).or_insert_with(made))
+        Arc::clone(tenants.entry(namespace.clone()).or_insert_with(made))
     }
 
     /// Hands the jobs that wait in its lane on to the lanes where their keys are served now. Those of keys that are served
@@ -62,11 +73,19 @@ impl Pool {
     /// Shows how much is queued.
     pub(super) fn observe(&self) {
         let tenants = self.tenants.read();
+        let mut others = ([0; Class::ALL.len()], 0);
         for (namespace, queued, bytes) in self.lane.depths() {
             // One that is forgotten meanwhile is not to come back.
-            if let Some(metrics) = tenants.get(&namespace) {
-                metrics.depth(queued, bytes);
+            match tenants.get(&namespace) {
+                Some(metrics) => metrics.depth(queued, bytes),
+                None => {
+                    others.0.iter_mut().zip(queued).for_each(|(sum, queued)| *sum += queued);
+                    others.1 += bytes;
+                }
             }
+        }
+        if let Some(metrics) = self.others.get() {
+            metrics.depth(others.0, others.1);
         }
     }
 

@@ -125,6 +125,23 @@ impl SlotKeys {
         }
     }
 
+    /// A proof of the key `uuid` is one of all that name the same object by the same credentials, as many namespaces may
+    /// that share it.
+    fn share_proof(&mut self, uuid: &str, holder: Holder) {
+        let Some(spec) = self.by_uuid.get(uuid).map(|key| key.spec.clone()) else { return };
+        for key in self.by_uuid.values_mut().filter(|key| !key.held && same_key(&key.spec, &spec)) {
+            key.route.add_holder(holder);
+            (key.held, key.told) = (true, None);
+            key.back_off.reset();
+            self.held += 1;
+            if key.proof == Proof::Queued {
+                self.untried -= usize::from(key.is_awaited());
+                key.proof = Proof::None;
+            }
+            key.tried = true;
+        }
+    }
+
     /// The PINs of those that have one.
     pub(super) fn pins(&self) -> impl Iterator<Item = &Secret> {
         self.by_uuid.values().filter_map(|key| key.spec.pin.as_ref())
@@ -242,7 +259,9 @@ impl SlotActor {
                 key.told = None;
                 key.back_off.reset();
                 let handle = proven.found.handle;
-                key.route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });
+                let holder = Holder { member: self.member.id, epoch: self.epoch, handle };
+                key.route.add_holder(holder);
+                self.keys.share_proof(uuid, holder);
                 self.exercised.store(Some(Arc::new(proven)));
                 self.member.pool.lane.nudge();
                 self.publish();
@@ -375,6 +394,8 @@ impl SlotActor {
             self.bring_up(ctx);
         } else if let (Some(key), Some(why)) = (self.keys.by_uuid.get(&uuid), &self.down) {
             key.route.remove_holder(self.member.id, &unavailable(&key.spec, why));
+            // Its first job may wait already.
+            self.member.pool.lane.sweep();
         }
     }
 }

@@ -149,6 +149,13 @@ impl System {
         }
     }
 
+    /// A path as it is answered, where that is not as it is written: a policy's name is the same in any case.
+    pub fn one_spelling(path: &str) -> Option<String> {
+        let names_policy = path.starts_with("sys/policies/acl/") || path.starts_with("sys/policy/");
+        let read = names_policy.then(|| path.to_lowercase())?;
+        (read != path).then_some(read)
+    }
+
     /// Whether the request is let through whatever the quotas say.
     pub fn is_unlimited(request: &Request) -> bool {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_unlimited())

@@ -1,9 +1,12 @@
 //! `sys/policies/acl` and `sys/policy`: policies written and read; `sys/capabilities`: what they grant.
 
+use std::sync::Arc;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::{Call, System};
+use crate::identity::Token;
 use crate::model::{Caller, Data, Fault, Fields, Response, Secret};
 
 /// Paths of one question.
@@ -65,7 +68,11 @@ impl System {
         let mut fields = Fields::new(data);
         let token = fields.filled("token")?.ok_or_else(|| Fault::invalid("missing token"))?;
         let caller = Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller };
-        self.identity.token(&caller).map_err(|_| Fault::invalid("invalid token"))?;
+        // One that has nothing to do with this namespace is as unknown as a wrong one.
+        let is_known = |token: Arc<Token>| token.reaches(&call.namespace) || token.namespace.is_below(&call.namespace);
+        if !self.identity.token(&caller).is_ok_and(is_known) {
+            return Err(Fault::invalid("invalid token"));
+        }
         self.answer_capabilities(call, &caller, &paths(&mut fields)?)
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 #[expect(unreachable_pub, reason = "public to the fuzz targets")]
 #[path = "../fuzz/src/lib.rs"]
-mod targets;
+pub(crate) mod targets;
 
 #[test]
 fn every_file_of_the_corpus_is_taken_by_its_target() {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say so")]
 
+mod attackers;
 mod authorities;
 mod batches;
 mod bench;
@@ -41,6 +42,7 @@ mod python;
 mod quotas;
 mod reload;
 mod rig;
+mod router;
 mod signing;
 mod sim;
 mod storage;

@@ -1,6 +1,8 @@
 //! What must hold of any bytes that strangers send, or that come from a worker process: each function takes them, and panics
 //! where it does not. The fuzz targets call these, and so does a test with every file of the corpus.
 
+mod router;
+
 use bytes::{Bytes, BytesMut};
 use keyway::backend::process::message::{Answer, Command};
 use keyway::engine::{pki, transit};
@@ -10,16 +12,19 @@ use keyway::wire::{frame, proto};
 use prost::Message;
 use serde_json::Value;
 
+pub use router::{MOUNTS, NAMESPACES, Route, check, expected};
+
 /// What takes the bytes of one target.
 pub type Target = fn(&[u8]);
 
 /// The targets, by their names.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("ciphertext", ciphertext),
     ("csr", csr),
     ("frame", frame),
     ("http", http),
     ("ocsp", ocsp),
+    ("path", path),
     ("pem", pem),
     ("worker", worker),
 ];
@@ -106,6 +111,13 @@ pub fn http(bytes: &[u8]) {
             read_fields(&data);
         }
     }
+}
+
+/// What is addressed by a header's namespace and, after a line end, a target: what a plain model says, whatever they are.
+pub fn path(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (header, target) = text.split_once('\n').unwrap_or(("", text));
+    check(header, target);
 }
 
 /// The values of JSON: itself and what is in it.

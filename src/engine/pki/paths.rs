@@ -105,7 +105,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     }),
     row(
         list("certs/unfinished", "Lists serial numbers begun with and not ended.").takes(&[fields::PAGE]),
-        |pki, _, target| answer(off_worker(true, move || intents::list(&pki.store, &pki.records, &target.data))),
+        |pki, _, target| answer(off_worker(true, move || intents::list(&pki.intents, &target.data))),
     ),
     row(list("certs", "Lists the serial numbers of certificates.").takes(&[fields::PAGE]), |pki, _, target| {
         answer(async move { pki.list_certificates(&target.data).await })

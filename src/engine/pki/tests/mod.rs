@@ -18,6 +18,7 @@ mod revoking;
 mod roots;
 mod signing_cas;
 mod tidying;
+mod unfinished;
 mod upgrading;
 
 use std::path::{Path, PathBuf};

@@ -29,6 +29,7 @@ mod fetch;
 mod fields;
 mod foreign_crl;
 mod format;
+mod fresh;
 mod import;
 mod intents;
 mod intermediate;

@@ -14,8 +14,8 @@ use crate::engine::Call;
 pub use crate::engine::{Answer, together};
 use crate::identity::Identity;
 use crate::model::{
-    Body, Caller, Class, Deadline, Fault, Mount, Namespace, Operation, Outcome, PeerCredentials, Request, Secret,
-    TokenId, Wire,
+    Body, Caller, Class, Deadline, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome, PeerCredentials,
+    Request, Secret, TokenId, Wire,
 };
 use crate::namespace::{Namespaces, Permit, QuotaKind, Quotas};
 use crate::system::{self, System};
@@ -234,11 +234,12 @@ impl Dispatch {
                 let call = system::Call { namespace, caller, deadline, is_wrapped: wrap_ttl.is_some() };
                 Ok(Arc::clone(&self.system).handle(call, request))
             }
-            Body::Request(Request { verb, path, data, raw }) => {
+            Body::Request(Request { verb, path, data, raw, if_modified_since }) => {
                 let no_route =
                     || Fault::NotFound { what: format!("no handler for route \"{path}\". route entry not found.") };
                 let (mount, rest) = self.namespaces.route(&namespace, &path).ok_or_else(no_route)?;
-                let request = Request { verb, path: rest.to_owned(), data, raw };
+                let if_modified_since = if_modified_since.filter(|_| mount.config.passes(IF_MODIFIED_SINCE));
+                let request = Request { verb, path: rest.to_owned(), data, raw, if_modified_since };
                 Ok(self.engines.get(&mount)?.handle(call(mount), request))
             }
             Body::Sign(request) => {

@@ -15,6 +15,8 @@ pub(super) struct Target {
     pub(super) data: Data,
     /// A body that is no JSON.
     pub(super) raw: Bytes,
+    /// See [`Request::if_modified_since`].
+    pub(super) if_modified_since: Option<u64>,
 }
 
 type Handler<E> = fn(Arc<E>, Call, Target) -> Answer;
@@ -44,7 +46,8 @@ pub(super) fn handle<E>(table: &[Row<E>], engine: Arc<E>, call: Call, request: R
         is_known = true;
         if row.endpoint.verb == request.verb {
             let (name, second) = (name.to_owned(), second.to_owned());
-            let target = Target { name, second, data: request.data, raw: request.raw };
+            let Request { data, raw, if_modified_since, .. } = request;
+            let target = Target { name, second, data, raw, if_modified_since };
             return (row.handler)(engine, call, target);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -41,6 +41,8 @@ const OCSP_REQUEST: &str = "application/ocsp-request";
 const PARAMETERS: usize = 256;
 /// Bodies beyond this are read on a thread of the blocking pool.
 const LARGE_BODY: usize = 128 << 10;
+/// The first second (Unix) that HTTP has no date for: the year 10000.
+const DATES_END: u64 = 253_402_300_800;
 /// hyper wants room for at least this much of a head.
 const HEAD_MIN: usize = 8 << 10;
 
@@ -83,9 +85,14 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
 }
 
 async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Full<Bytes>> {
+    let mut changed = None;
     let rendered = match operation(request, caller, shared).await {
         Ok((operation, _held)) => match Arc::clone(&shared.door).run(operation).await {
-            Ok(Outcome::Response(response)) => envelope::render(response),
+            Ok(Outcome::Response(response)) => {
+                let (response, told) = response.undated();
+                changed = told;
+                envelope::render(response)
+            }
             Ok(_) => envelope::render_fault(&Fault::internal("a generic request had a typed outcome")),
             Err(fault) => envelope::render_fault(&fault),
         },
@@ -102,7 +109,28 @@ async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared
             retry_after: None,
         },
     };
-    answer(rendered)
+    let mut response = answer(rendered);
+    if let Some(date) = changed.and_then(http_date) {
+        response.headers_mut().insert(header::LAST_MODIFIED, date);
+    }
+    response
+}
+
+/// A time in Unix seconds as headers have it. None beyond the year 9999.
+fn http_date(seconds: u64) -> Option<HeaderValue> {
+    let time =
+        Some(seconds).filter(|seconds| *seconds < DATES_END).map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    HeaderValue::try_from(httpdate::fmt_http_date(time?)).ok()
+}
+
+/// What the asker has is from then, in Unix seconds. Only a read can ask so, and what is no date is passed over (RFC 9110,
+/// 13.1.3), as is what comes in twice.
+fn if_modified_since(headers: &HeaderMap, verb: Verb) -> Option<u64> {
+    let mut given = headers.get_all(header::IF_MODIFIED_SINCE).iter();
+    let value = given.next().filter(|_| verb == Verb::Read)?;
+    let is_only = given.next().is_none() && !headers.contains_key(header::IF_NONE_MATCH);
+    let time = httpdate::parse_http_date(value.to_str().ok().filter(|_| is_only)?).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn answer(rendered: Rendered) -> HttpResponse<Full<Bytes>> {
@@ -175,6 +203,9 @@ async fn operation(
         Some("bulk") => Class::Bulk,
         Some(other) => return Err(Fault::invalid(format!("{CLASS}: {other:?} is neither interactive nor bulk")).into()),
     };
+    let wrap_ttl = wrap_ttl(&head.headers)?;
+    // What is kept behind a token is wanted whole.
+    let if_modified_since = if_modified_since(&head.headers, verb).filter(|_| wrap_ttl.is_none());
     let arrived = Instant::now();
     let operation = Operation {
         namespace,
@@ -182,8 +213,8 @@ async fn operation(
         arrived,
         deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,
-        wrap_ttl: wrap_ttl(&head.headers)?,
-        body: Body::Request(Request { verb, path: rest.to_owned(), data, raw }),
+        wrap_ttl,
+        body: Body::Request(Request { verb, path: rest.to_owned(), data, raw, if_modified_since }),
     };
     Ok((operation, held))
 }
@@ -292,6 +323,29 @@ mod tests {
         assert_eq!(ask(PARAMETERS).unwrap(), 1);
         assert!(ask(PARAMETERS + 1).unwrap_err().to_string().contains("256"));
         assert!(parameters(None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_date_is_read_in_every_form_and_nothing_else_is() {
+        let asked = |values: &[&str], verb| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_MODIFIED_SINCE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            if_modified_since(&headers, verb)
+        };
+        let forms = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
+        for form in forms {
+            assert_eq!(asked(&[form], Verb::Read), Some(784_111_777), "{form}");
+            assert_eq!((asked(&[form], Verb::Write), asked(&[form], Verb::List)), (None, None));
+            assert_eq!(asked(&[form, form], Verb::Read), None);
+        }
+        for odd in ["", "yesterday", "784111777", "\u{e9}", "Sun, 06 Nov 1960 08:49:37 GMT"] {
+            assert_eq!(asked(&[odd], Verb::Read), None, "{odd}");
+        }
+        assert_eq!(http_date(784_111_777).unwrap(), forms[0]);
+        assert_eq!(http_date(DATES_END), None);
+        assert!(http_date(DATES_END - 1).is_some());
     }
 
     #[test]

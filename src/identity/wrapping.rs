@@ -161,6 +161,7 @@ impl Answer {
                 Answer { lease: Some((lease.id, lease.duration)), ..plain(Some(data), warnings) }
             }
             Response::Auth { auth, warnings } => Answer { auth: Some(StoredAuth::of(auth)), ..plain(None, warnings) },
+            Response::Dated { response, .. } => return Answer::of(*response),
             other => return Err(Box::new(other)),
         })
     }

@@ -29,4 +29,4 @@ pub use own::{OwnKey, Registration};
 pub use registry::ManagedKeys;
 pub use settings::Settings;
 
-pub use crate::supervisor::together;
+pub use crate::supervisor::{Pending, together};

@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub sent: Option<&'static str>,
     /// What comes back.
     pub answer: AnswerKind,
+    /// Whether nothing comes back where the asker has it already (HTTP 304).
+    pub is_conditional: bool,
 }
 
 /// The form of the answer to a request that went well.
@@ -142,6 +144,7 @@ impl Endpoint {
             creates: false,
             sent: None,
             answer,
+            is_conditional: false,
         }
     }
 
@@ -189,6 +192,12 @@ impl Endpoint {
     /// This, answered with bytes of a media type.
     pub const fn answers(mut self, media_type: &'static str) -> Endpoint {
         self.answer = AnswerKind::Raw(media_type);
+        self
+    }
+
+    /// This, of which nothing comes back where the asker has it already.
+    pub const fn conditional(mut self) -> Endpoint {
+        self.is_conditional = true;
         self
     }
 

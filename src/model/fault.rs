@@ -241,6 +241,12 @@ impl Fault {
         )
     }
 
+    /// Whether a job that ended so was refused or taken back before any device heard of it. Where this is false it may have
+    /// been done.
+    pub fn left_the_device_alone(&self) -> bool {
+        matches!(self, Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | "arriving" })
+    }
+
     /// When to try again, where we know.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {

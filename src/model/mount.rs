@@ -35,7 +35,16 @@ pub struct MountConfig {
     pub max_lease_ttl: Duration,
     /// Names of the managed keys this mount may use, apart from those of `any_mount`.
     pub allowed_managed_keys: Vec<String>,
+    /// Names of the request headers that reach its engine.
+    pub passthrough_request_headers: Vec<String>,
+    /// Names of the headers that its engine's answers may carry.
+    pub allowed_response_headers: Vec<String>,
 }
+
+/// The one request header that an engine does anything with.
+pub const IF_MODIFIED_SINCE: &str = "If-Modified-Since";
+/// The one header that an engine's answers have.
+pub const LAST_MODIFIED: &str = "Last-Modified";
 
 /// The system's default lease TTL, as Vault's: 32 days.
 const SYSTEM_DEFAULT_TTL: Duration = Duration::from_secs(32 * 24 * 3600);
@@ -43,6 +52,16 @@ const SYSTEM_DEFAULT_TTL: Duration = Duration::from_secs(32 * 24 * 3600);
 const SYSTEM_MAX_TTL: Duration = Duration::from_secs(32 * 24 * 3600);
 
 impl MountConfig {
+    /// Whether this request header reaches the engine.
+    pub fn passes(&self, header: &str) -> bool {
+        self.passthrough_request_headers.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
+
+    /// Whether the engine's answers may carry this header.
+    pub fn answers_with(&self, header: &str) -> bool {
+        self.allowed_response_headers.iter().any(|name| name.eq_ignore_ascii_case(header))
+    }
+
     /// The default TTL in force.
     pub fn effective_default_ttl(&self) -> Duration {
         if self.default_lease_ttl.is_zero() {

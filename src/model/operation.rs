@@ -170,6 +170,9 @@ pub struct Request {
     pub data: Data,
     /// A body that is no JSON, as it came: an OCSP request. Empty on every other path.
     pub raw: Bytes,
+    /// What its asker has is from then (Unix seconds; HTTP's `If-Modified-Since`): what has not changed since is not wanted
+    /// again. An engine sees it only where its mount is tuned so.
+    pub if_modified_since: Option<u64>,
 }
 
 /// What a generic request does at its path.

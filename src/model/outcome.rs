@@ -123,6 +123,18 @@ pub enum Response {
         /// The body.
         body: Bytes,
     },
+    /// An answer, and since when it is what it is.
+    Dated {
+        /// In Unix seconds: HTTP's `Last-Modified`.
+        changed: u64,
+        /// The answer.
+        response: Box<Response>,
+    },
+    /// What is asked for did not change since its asker had it (HTTP 304).
+    NotModified {
+        /// As of [`Response::Dated`], where that may be told.
+        changed: Option<u64>,
+    },
 }
 
 impl Response {
@@ -134,6 +146,15 @@ impl Response {
     /// Data with warnings.
     pub fn with_warnings(data: Data, warnings: Vec<String>) -> Response {
         Response::Data { data, warnings, mirrored: false }
+    }
+
+    /// The answer by itself, and since when it is what it is, where it says so.
+    pub fn undated(self) -> (Response, Option<u64>) {
+        match self {
+            Response::Dated { changed, response } => (*response, Some(changed)),
+            Response::NotModified { changed } => (Response::NotModified { changed: None }, changed),
+            other => (other, None),
+        }
     }
 
     /// Vault's list shape: `{"keys": [...]}`.

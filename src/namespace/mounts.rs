@@ -80,6 +80,10 @@ pub struct Tune {
     pub max_lease_ttl: Option<Duration>,
     /// The managed keys the mount may use; replaces the list.
     pub allowed_managed_keys: Option<Vec<String>>,
+    /// The request headers that reach the engine; replaces the list.
+    pub passthrough_request_headers: Option<Vec<String>>,
+    /// The headers that its answers may carry; replaces the list.
+    pub allowed_response_headers: Option<Vec<String>>,
 }
 
 impl Namespaces {
@@ -253,6 +257,12 @@ impl Namespaces {
         config.max_lease_ttl = tune.max_lease_ttl.unwrap_or(config.max_lease_ttl);
         if let Some(keys) = tune.allowed_managed_keys {
             config.allowed_managed_keys = keys;
+        }
+        if let Some(headers) = tune.passthrough_request_headers {
+            config.passthrough_request_headers = headers;
+        }
+        if let Some(headers) = tune.allowed_response_headers {
+            config.allowed_response_headers = headers;
         }
         check_ttls(&mount.config)?;
         self.put(mount)

@@ -167,6 +167,8 @@ async fn settings_survive_a_restart() {
         options: Some(BTreeMap::from([("a".into(), "b".into())])),
         max_lease_ttl: Some(Duration::from_secs(3600)),
         allowed_managed_keys: Some(vec!["ca".into()]),
+        passthrough_request_headers: Some(vec!["If-Modified-Since".into()]),
+        allowed_response_headers: Some(vec!["Last-Modified".into()]),
         ..Tune::default()
     };
     let tuned = namespaces.tune(&root, "pki", tune).await.unwrap();
@@ -178,6 +180,8 @@ async fn settings_survive_a_restart() {
     let keys = Tune { allowed_managed_keys: Some(Vec::new()), ..Tune::default() };
     let mount = namespaces.tune(&root, "pki", keys).await.unwrap();
     assert!(mount.config.allowed_managed_keys.is_empty());
+    assert!(mount.config.passes("if-modified-since") && !mount.config.passes("last-modified"));
+    assert!(mount.config.answers_with("last-modified") && !mount.config.answers_with("if-modified-since"));
     assert_eq!((mount.description.as_str(), mount.config.max_lease_ttl.as_secs()), ("the team's CA", 3600));
 }
 

@@ -21,6 +21,10 @@ pub(super) struct MountRecord {
     default_lease_ttl_seconds: u64,
     max_lease_ttl_seconds: u64,
     allowed_managed_keys: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    passthrough_request_headers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    allowed_response_headers: Vec<String>,
 }
 
 impl Versioned for MountRecord {
@@ -38,6 +42,8 @@ impl MountRecord {
             default_lease_ttl_seconds: mount.config.default_lease_ttl.as_secs(),
             max_lease_ttl_seconds: mount.config.max_lease_ttl.as_secs(),
             allowed_managed_keys: mount.config.allowed_managed_keys.clone(),
+            passthrough_request_headers: mount.config.passthrough_request_headers.clone(),
+            allowed_response_headers: mount.config.allowed_response_headers.clone(),
         }
     }
 
@@ -54,6 +60,8 @@ impl MountRecord {
                 default_lease_ttl: Duration::from_secs(self.default_lease_ttl_seconds),
                 max_lease_ttl: Duration::from_secs(self.max_lease_ttl_seconds),
                 allowed_managed_keys: self.allowed_managed_keys,
+                passthrough_request_headers: self.passthrough_request_headers,
+                allowed_response_headers: self.allowed_response_headers,
             },
         }
     }

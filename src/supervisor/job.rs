@@ -62,6 +62,11 @@ impl Job {
         self.asker.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
+    /// What it is answered with where its deadline passed before a session (once more) started it.
+    pub(super) fn late(&self) -> Fault {
+        Fault::DeadlineExceeded { stage: if self.attempts == 0 { "queued" } else { "started" } }
+    }
+
     /// A session has taken it: it counts among those in flight.
     pub(super) fn begin(&mut self) {
         self.begun = true;

@@ -502,7 +502,7 @@ fn too_large(bytes: usize, limit: usize) -> Fault {
 
 /// Why nobody needs this job any more.
 fn over(job: &Job, now: Instant) -> Option<Fault> {
-    (job.abandoned() || job.terms.deadline.passed(now)).then_some(Fault::DeadlineExceeded { stage: "queued" })
+    (job.abandoned() || job.terms.deadline.passed(now)).then(|| job.late())
 }
 
 fn answer_all(finished: &mut Vec<(Job, Fault)>) {

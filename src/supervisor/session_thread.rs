@@ -247,7 +247,8 @@ impl SessionThread {
             },
             |job| {
                 if job.abandoned() || job.terms.deadline.passed(now) {
-                    outbox.push((job, Err(Fault::DeadlineExceeded { stage: "queued" })));
+                    let late = job.late();
+                    outbox.push((job, Err(late)));
                 } else {
                     unproven.push(job);
                 }

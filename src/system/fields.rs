@@ -90,6 +90,8 @@ pub(super) const TUNING: &[Field] = &[
     Field::duration("default_lease_ttl", "How long certificates are valid, if nothing else is said."),
     Field::duration("max_lease_ttl", "The longest a certificate may be valid."),
     Field::list("allowed_managed_keys", "The managed keys that it may use, beside those that any mount may use."),
+    Field::list("passthrough_request_headers", "The request headers that reach it: If-Modified-Since, if any."),
+    Field::list("allowed_response_headers", "The headers that its answers may have: Last-Modified, if any."),
 ];
 
 /// What else may be changed of a mount.

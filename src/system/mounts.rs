@@ -6,17 +6,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Call, System};
-use crate::model::{Data, Fault, Fields, Mount, MountConfig, Response};
+use crate::model::{Data, Fault, Fields, IF_MODIFIED_SINCE, LAST_MODIFIED, Mount, MountConfig, Response};
 use crate::namespace::{NewMount, Tune};
 
 /// Settings of Vault's that have no effect here: accepted as they are by default, and named in a warning else.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "force_no_cache",
     "audit_non_hmac_request_keys",
     "audit_non_hmac_response_keys",
     "listing_visibility",
-    "passthrough_request_headers",
-    "allowed_response_headers",
     "plugin_version",
 ];
 
@@ -61,6 +59,8 @@ impl System {
                 default_lease_ttl: tune.default_lease_ttl.unwrap_or_default(),
                 max_lease_ttl: tune.max_lease_ttl.unwrap_or_default(),
                 allowed_managed_keys: tune.allowed_managed_keys.unwrap_or_default(),
+                passthrough_request_headers: tune.passthrough_request_headers.unwrap_or_default(),
+                allowed_response_headers: tune.allowed_response_headers.unwrap_or_default(),
             },
         };
         let mount = self.namespaces.enable(&call.namespace, new).await?;
@@ -162,8 +162,21 @@ fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
         default_lease_ttl: fields.duration("default_lease_ttl")?,
         max_lease_ttl: fields.duration("max_lease_ttl")?,
         allowed_managed_keys: fields.list("allowed_managed_keys")?,
+        passthrough_request_headers: fields.list("passthrough_request_headers")?,
+        allowed_response_headers: fields.list("allowed_response_headers")?,
     };
-    Ok((tune, warning.into_iter().collect()))
+    let unread = other_headers(tune.passthrough_request_headers.as_deref(), IF_MODIFIED_SINCE);
+    let unread = unread.map(|names| format!("No engine reads these request headers: [{names}]"));
+    let unsent = other_headers(tune.allowed_response_headers.as_deref(), LAST_MODIFIED);
+    let unsent = unsent.map(|names| format!("No engine answers with these headers: [{names}]"));
+    Ok((tune, warning.into_iter().chain(unread).chain(unsent).collect()))
+}
+
+/// Those of a list of headers that are not the one with a meaning.
+fn other_headers(listed: Option<&[String]>, known: &str) -> Option<String> {
+    let others: Vec<&str> =
+        listed?.iter().map(String::as_str).filter(|name| !name.eq_ignore_ascii_case(known)).collect();
+    (!others.is_empty()).then(|| others.join(" "))
 }
 
 fn options(fields: &mut Fields<'_>) -> Result<Option<BTreeMap<String, String>>, Fault> {
@@ -179,6 +192,13 @@ fn config(mount: &Mount) -> Data {
     data.insert("force_no_cache".into(), false.into());
     if !mount.config.allowed_managed_keys.is_empty() {
         data.insert("allowed_managed_keys".into(), json!(mount.config.allowed_managed_keys));
+    }
+    let headers = [
+        ("passthrough_request_headers", &mount.config.passthrough_request_headers),
+        ("allowed_response_headers", &mount.config.allowed_response_headers),
+    ];
+    for (name, listed) in headers.into_iter().filter(|(_, listed)| !listed.is_empty()) {
+        data.insert(name.into(), json!(listed));
     }
     data
 }

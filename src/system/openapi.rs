@@ -133,6 +133,9 @@ impl<'c> Document<'c> {
             "tags": [if endpoint.pattern.starts_with("auth/") { "auth" } else { place.tag }],
             "responses": responses(endpoint.answer),
         });
+        if endpoint.is_conditional {
+            operation["responses"]["304"] = json!({ "description": "not modified since" });
+        }
         if endpoint.is_public {
             operation["security"] = json!([]);
         }

@@ -101,7 +101,7 @@ impl Client {
     async fn ask_in(&self, namespace: &str, verb: Verb, path: &str, data: Value) -> Result<Response, Fault> {
         let mut data = data.as_object().unwrap().clone();
         let asked = openapi::mark(verb, path, &mut data);
-        let request = Request { verb, path: path.into(), data, raw: Default::default() };
+        let request = Request { verb, path: path.into(), data, raw: Default::default(), if_modified_since: None };
         let answer = Arc::clone(&self.system).handle(self.call(namespace), request).await;
         self.readings.lock().extend(asked.into_iter().flat_map(openapi::readings));
         match answer? {
@@ -251,7 +251,13 @@ fn seal_status_and_leader_are_what_clients_parse() {
 #[test]
 fn only_these_are_answered_without_a_token() {
     let public = |verb, path: &str| {
-        System::is_public(&Request { verb, path: path.into(), data: Default::default(), raw: Default::default() })
+        System::is_public(&Request {
+            verb,
+            path: path.into(),
+            data: Default::default(),
+            raw: Default::default(),
+            if_modified_since: None,
+        })
     };
     for path in ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/internal/ui/mounts"] {
         assert!(public(Verb::Read, path), "{path}");

@@ -67,6 +67,10 @@ pub fn render(response: Response) -> Rendered {
             let (status, content_type) = if body.is_empty() { (204, "") } else { (200, content_type) };
             Rendered { status, content_type, body, retry_after: None }
         }
+        Response::Dated { response, .. } => render(*response),
+        Response::NotModified { .. } => {
+            Rendered { status: 304, content_type: "", body: Bytes::new(), retry_after: None }
+        }
     }
 }
 

@@ -79,7 +79,13 @@ pub fn parse_call(operation: Option<proto::call::Operation>) -> Result<CallBody,
                 Err(_) => return Err(unknown("verb", request.verb)),
             };
             let data = data(&request.data)?;
-            Ok(CallBody::Operation(Body::Request(Request { verb, path: request.path, data, raw: Bytes::new() })))
+            Ok(CallBody::Operation(Body::Request(Request {
+                verb,
+                path: request.path,
+                data,
+                raw: Bytes::new(),
+                if_modified_since: None,
+            })))
         }
     }
 }

@@ -12,6 +12,7 @@ use super::ocsp::Responders;
 use super::records::Records;
 use super::registry::{IssuerEntry, Registry};
 use super::urls::Urls;
+use super::validity;
 use super::x509::X509;
 use crate::model::Fault;
 use crate::store::Store;
@@ -27,6 +28,8 @@ pub(super) struct Authority {
     /// Those that answer OCSP requests.
     pub(super) responders: Responders,
     default: Option<Arc<Issuer>>,
+    /// When it began to be as it is, in Unix seconds: strictly rising, whatever the clock does.
+    pub(super) changed: u64,
 }
 
 impl Authority {
@@ -59,22 +62,27 @@ impl Authority {
         }
         let default = issuers.get(&registry.issuers_config.default).cloned();
         let responders = Responders::new(default.iter().chain(issuers.values()));
-        Ok(Authority { registry, urls, cluster, issuers, responders, default })
+        let changed = validity::now();
+        Ok(Authority { registry, urls, cluster, issuers, responders, default, changed })
     }
 
     /// This with other URLs.
     pub(super) fn with_urls(&self, urls: Urls) -> Result<Authority, Fault> {
-        Authority::new(self.registry.clone(), urls, self.cluster.clone())
+        Authority::new(self.registry.clone(), urls, self.cluster.clone()).map(|next| next.after(self))
     }
 
     /// This with other addresses of the mount.
     pub(super) fn with_cluster(&self, cluster: Cluster) -> Result<Authority, Fault> {
-        Authority::new(self.registry.clone(), self.urls.clone(), cluster)
+        Authority::new(self.registry.clone(), self.urls.clone(), cluster).map(|next| next.after(self))
     }
 
     /// This with other issuers and keys.
     pub(super) fn with_registry(&self, registry: Registry) -> Result<Authority, Fault> {
-        Authority::new(registry, self.urls.clone(), self.cluster.clone())
+        Authority::new(registry, self.urls.clone(), self.cluster.clone()).map(|next| next.after(self))
+    }
+
+    fn after(self, before: &Authority) -> Authority {
+        Authority { changed: self.changed.max(before.changed + 1), ..self }
     }
 
     /// The issuer that `reference` means: an id, a name, or `default`.

@@ -99,7 +99,7 @@ impl Prepared {
 
     /// Makes durable that `issuer` is about to sign it.
     pub(super) async fn record(self, intents: &Intents, issuer: &str) -> Result<Intended, Fault> {
-        let recorded = Some(intents.record([self.intent(issuer)]).await?);
+        let recorded = Some(intents.record(self.intent(issuer)).await?);
         Ok(Intended { prepared: self, recorded })
     }
 
@@ -109,8 +109,9 @@ impl Prepared {
         intents: &Intents,
         issuer: &str,
     ) -> Result<Vec<Intended>, Fault> {
-        let recorded = intents.record(all.iter().map(|prepared| prepared.intent(issuer)).collect::<Vec<_>>()).await?;
-        Ok(all.into_iter().map(|prepared| Intended { prepared, recorded: Some(recorded.clone()) }).collect())
+        let recorded = intents.record_all(all.iter().map(|prepared| prepared.intent(issuer))).await?;
+        let pairs = all.into_iter().zip(recorded);
+        Ok(pairs.map(|(prepared, recorded)| Intended { prepared, recorded: Some(recorded) }).collect())
     }
 
     fn intent(&self, issuer: &str) -> Intent {
@@ -125,24 +126,35 @@ impl Prepared {
 
 impl Intended {
     /// Has it signed.
-    pub(super) async fn sign(self, key: &SigningKey, terms: Terms) -> Result<Signed, Fault> {
-        let signature = key.sign(self.prepared.algorithm.operation(&self.prepared.tbs)?, terms).await?;
+    pub(super) async fn sign(mut self, key: &SigningKey, terms: Terms) -> Result<Signed, Fault> {
+        let signature = self.ask(key, terms).await?;
         self.assemble(&signature)
     }
 
     /// Has it signed, and checks that the signature is the key's.
     pub(super) async fn sign_and_verify(
-        self,
+        mut self,
         key: &SigningKey,
         public_key: &PublicKey,
         terms: Terms,
     ) -> Result<Signed, Fault> {
+        let signature = self.ask(key, terms).await?;
         let Prepared { algorithm, tbs, .. } = &self.prepared;
-        let signature = key.sign(algorithm.operation(tbs)?, terms).await?;
         if !algorithm.verify(public_key, tbs, &signature)? {
             return Err(wrong_signature(key.name(), "the CA certificate"));
         }
         self.assemble(&signature)
+    }
+
+    /// Its signature. From when the key's lane has the job until the certificate is stored, it may exist.
+    async fn ask(&mut self, key: &SigningKey, terms: Terms) -> Result<Bytes, Fault> {
+        let signing = key.submit(self.prepared.algorithm.operation(&self.prepared.tbs)?, terms)?;
+        self.recorded.iter_mut().for_each(Recorded::asked);
+        let signature = signing.await;
+        if signature.as_ref().is_err_and(Fault::left_the_device_alone) {
+            self.recorded.iter_mut().for_each(Recorded::settled);
+        }
+        signature
     }
 
     fn assemble(self, signature: &[u8]) -> Result<Signed, Fault> {
@@ -195,9 +207,9 @@ impl Signed {
         Issued { lease: None, ..self.issued() }
     }
 
-    fn issued(self) -> Issued {
+    fn issued(mut self) -> Issued {
         // What is stored needs no intent.
-        drop(self.recorded);
+        self.recorded.iter_mut().for_each(Recorded::settled);
         Issued { serial: self.serial, validity: self.validity, der: self.der, lease: self.lease }
     }
 }

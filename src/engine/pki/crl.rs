@@ -48,6 +48,8 @@ pub(super) struct Crl {
     pub(super) next_update: u64,
     /// How many revocations it lists.
     pub(super) entries: usize,
+    /// When it began to be served, in Unix seconds.
+    pub(super) shown: u64,
     /// Up to which count of changes it lists them.
     pub(super) changes: u64,
     pub(super) der: Bytes,
@@ -62,7 +64,8 @@ impl Crl {
     }
 
     fn new(number: u64, this_update: u64, next_update: u64, entries: usize, der: Bytes) -> Crl {
-        Crl { number, this_update, next_update, entries, changes: 0, der, pem: OnceCell::new() }
+        let shown = validity::now();
+        Crl { number, this_update, next_update, entries, shown, changes: 0, der, pem: OnceCell::new() }
     }
 
     /// PEM, without a last line feed. Those who come together wait for one making.
@@ -245,6 +248,8 @@ impl Pki {
             kind, number = crl.number, entries = crl.entries, issuer = %issuer.id(), key = key.name(),
             mount = %call.mount.path, namespace = %call.mount.namespace, "CRL signed"
         );
+        // Signing and storing it took time.
+        let crl = Crl { shown: validity::now(), ..crl };
         match scope {
             Scope::Complete => {
                 own.crl.store(Some(Arc::new(crl)));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::crl::Crl;
+use super::fresh::Asker;
 use super::issuer::Issuer;
 use super::serial::Serial;
 use super::x509::X509;
@@ -66,52 +67,74 @@ pub(super) enum Which {
 
 impl Pki {
     /// `GET ca`.
-    pub(super) fn ca(&self) -> Response {
-        let authority = self.authority.load();
-        let body = authority.default_issuer().map(|issuer| issuer.certificate.x509.der.clone()).unwrap_or_default();
-        Response::Raw { content_type: DER_CERTIFICATE, body }
+    pub(super) async fn ca(self: Arc<Self>, asker: Asker) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let body = || authority.default_issuer().map(|issuer| issuer.certificate.x509.der.clone()).unwrap_or_default();
+        asker
+            .answer(authority.changed, async || Ok(Response::Raw { content_type: DER_CERTIFICATE, body: body() }))
+            .await
     }
 
     /// `GET ca/pem`.
-    pub(super) fn ca_pem(&self) -> Response {
-        let authority = self.authority.load();
-        let body = authority.default_issuer().map(|issuer| Bytes::from(issuer.certificate.pem.clone()));
-        Response::Raw { content_type: PEM_CHAIN, body: body.unwrap_or_default() }
+    pub(super) async fn ca_pem(self: Arc<Self>, asker: Asker) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let pem = || authority.default_issuer().map(|issuer| Bytes::from(issuer.certificate.pem.clone()));
+        let made = async || Ok(Response::Raw { content_type: PEM_CHAIN, body: pem().unwrap_or_default() });
+        asker.answer(authority.changed, made).await
     }
 
     /// `GET ca_chain`.
-    pub(super) fn ca_chain(&self) -> Response {
-        let authority = self.authority.load();
-        let body = authority.default_issuer().map(|issuer| Bytes::from(chain(issuer)));
-        Response::Raw { content_type: PEM_CHAIN, body: body.unwrap_or_default() }
+    pub(super) async fn ca_chain(self: Arc<Self>, asker: Asker) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let pem = || authority.default_issuer().map(|issuer| Bytes::from(chain(issuer)));
+        let made = async || Ok(Response::Raw { content_type: PEM_CHAIN, body: pem().unwrap_or_default() });
+        asker.answer(authority.changed, made).await
     }
 
     /// `GET crl` and `crl/delta`, `/pem`: that of the default issuer.
-    pub(super) async fn default_crl(self: Arc<Self>, which: Which, encoding: Encoding) -> Result<Response, Fault> {
+    pub(super) async fn default_crl(
+        self: Arc<Self>,
+        asker: Asker,
+        which: Which,
+        encoding: Encoding,
+    ) -> Result<Response, Fault> {
         let authority = self.authority.load_full();
-        raw_crl(authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which)), encoding).await
+        let crl = authority.default_issuer().and_then(|issuer| self.crl_of(issuer, which));
+        asker.answer(authority.crl_changed(crl.as_deref()), async || raw_crl(crl, encoding).await).await
     }
 
     /// `GET issuer/:ref/crl/der` and `/pem`, `crl/delta/der` and `/pem`.
     pub(super) async fn issuer_crl(
         self: Arc<Self>,
+        asker: Asker,
         reference: String,
         which: Which,
         encoding: Encoding,
     ) -> Result<Response, Fault> {
         let authority = self.authority.load_full();
-        raw_crl(self.crl_of(authority.issuer(&reference)?, which), encoding).await
+        let crl = self.crl_of(authority.issuer(&reference)?, which);
+        asker.answer(authority.crl_changed(crl.as_deref()), async || raw_crl(crl, encoding).await).await
     }
 
     /// `GET issuer/:ref/crl` and `crl/delta`.
-    pub(super) async fn issuer_crl_json(self: Arc<Self>, reference: String, which: Which) -> Result<Response, Fault> {
+    pub(super) async fn issuer_crl_json(
+        self: Arc<Self>,
+        asker: Asker,
+        reference: String,
+        which: Which,
+    ) -> Result<Response, Fault> {
         let authority = self.authority.load_full();
-        let pem = match self.crl_of(authority.issuer(&reference)?, which) {
-            Some(crl) => crl.pem().await?,
-            None => Bytes::new(),
+        let crl = self.crl_of(authority.issuer(&reference)?, which);
+        let changed = authority.crl_changed(crl.as_deref());
+        let made = async || {
+            let pem = match crl {
+                Some(crl) => crl.pem().await?,
+                None => Bytes::new(),
+            };
+            let pem = String::from_utf8_lossy(&pem);
+            Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
         };
-        let pem = String::from_utf8_lossy(&pem);
-        Ok(Response::data(json!({ "crl": pem }).as_object().cloned().unwrap_or_default()))
+        asker.answer(changed, made).await
     }
 
     fn crl_of(&self, issuer: &Issuer, which: Which) -> Option<Arc<Crl>> {
@@ -123,23 +146,31 @@ impl Pki {
     }
 
     /// `GET cert/:serial`, where `ca`, `ca_chain` and `crl` stand for serial numbers, too.
-    pub(super) async fn read_certificate(self: Arc<Self>, name: String) -> Result<Response, Fault> {
+    pub(super) async fn read_certificate(self: Arc<Self>, asker: Asker, name: String) -> Result<Response, Fault> {
         let authority = self.authority.load_full();
         let default = || authority.default_issuer().ok_or_else(Fault::absent);
         match name.as_str() {
-            "ca" => Ok(shown(&default()?.certificate.pem, 0, default()?.id())),
+            "ca" => {
+                let issuer = default()?;
+                asker.answer(authority.changed, async || Ok(shown(&issuer.certificate.pem, 0, issuer.id()))).await
+            }
             "ca_chain" => {
-                let chain = chain(default()?);
-                let Response::Data { mut data, .. } = shown(&chain, 0, default()?.id()) else {
-                    return Err(Fault::internal("a chain is not shown as data"));
+                let issuer = default()?;
+                let made = async || {
+                    let chain = chain(issuer);
+                    let Response::Data { mut data, .. } = shown(&chain, 0, issuer.id()) else {
+                        return Err(Fault::internal("a chain is not shown as data"));
+                    };
+                    data.insert("ca_chain".into(), chain.into());
+                    Ok(Response::data(data))
                 };
-                data.insert("ca_chain".into(), chain.into());
-                Ok(Response::data(data))
+                asker.answer(authority.changed, made).await
             }
             "crl" | "delta-crl" => {
                 let which = if name == "crl" { Which::Complete } else { Which::Delta };
                 let crl = self.crl_of(default()?, which).ok_or_else(Fault::absent)?;
-                Ok(shown(&String::from_utf8_lossy(&crl.pem().await?), 0, default()?.id()))
+                let made = async || Ok(shown(&String::from_utf8_lossy(&crl.pem().await?), 0, default()?.id()));
+                asker.answer(authority.crl_changed(Some(&crl)), made).await
             }
             text => {
                 let (serial, der) = self.stored(text)?;

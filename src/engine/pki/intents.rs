@@ -3,9 +3,13 @@
 //!
 //! Those who come in one turn of a thread share a record; it does not wait for the one before it, which would cost them a wait
 //! for the disk more. When the last of them is done it is of no more use, and goes with the commit of the next one: a commit of
-//! its own would cost more than what it removes. At a start, what is left is looked at: a certificate that is not stored was
-//! under way at a crash, may have been signed, and nobody was answered with it.
+//! its own would cost more than what it removes.
+//!
+//! A certificate that its key was asked to sign, and of which nobody knows what became (its asker left, the token failed, it
+//! could not be stored), is noted as unfinished in that same commit: it may exist, is not stored, and nobody was answered with
+//! it. At a start, what a crash left is looked at in the same way.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,6 +28,10 @@ use crate::store::{RecordKey, Store, Versioned, Write};
 const TOLD: usize = 20;
 /// Serial numbers listed at once.
 const LISTED: usize = 10_000;
+/// Changes that close records, of one commit: few enough that a worker looks them up between two other tasks.
+const CLOSED_AT_ONCE: usize = 200;
+/// Records that are remembered while the disk fails. Beyond these, a start doubts them for nothing.
+const CLOSED_MAX: usize = 100_000;
 
 /// What is about to be signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,46 +74,106 @@ pub(super) struct Intents(Arc<Inner>);
 struct Inner {
     store: Store,
     records: Records,
+    /// The path of the mount, for logs.
+    mount: String,
     next: Mutex<Gathered>,
-    /// Records that are of no more use.
-    finished: Mutex<Vec<RecordKey>>,
+    /// Records that nobody holds any more.
+    closed: Mutex<VecDeque<Closed>>,
 }
 
 /// The next record. Whoever is its first sees to it that it is written.
 #[derive(Default)]
 struct Gathered {
     intents: Vec<Intent>,
-    waiting: Vec<oneshot::Sender<Result<Recorded, Fault>>>,
+    waiting: Vec<(usize, oneshot::Sender<Result<Shared, Fault>>)>,
 }
 
-/// That an intent is durable. When the last of a record is dropped, the record is of no more use.
-#[derive(Clone)]
-pub(super) struct Recorded(#[expect(dead_code, reason = "what counts is that it is held")] Arc<Kept>);
+/// A record that is durable, and which of its intents are a waiting one's: those from this one on.
+type Shared = (Arc<Kept>, usize);
 
+/// That an intent is durable. When the last of a record is dropped, the record is of no more use, once it is noted which of its
+/// certificates are in doubt.
+pub(super) struct Recorded {
+    kept: Arc<Kept>,
+    at: usize,
+    /// Its key was asked to sign it, and what became of that is not known.
+    in_doubt: bool,
+}
+
+impl Recorded {
+    /// Its key is asked to sign it. Dropped before it is [`Recorded::settled`], it may exist, and is noted as unfinished.
+    pub(super) fn asked(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// It is known what became of it: it is stored, or was never signed.
+    pub(super) fn settled(&mut self) {
+        self.in_doubt = false;
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if self.in_doubt {
+            self.kept.in_doubt.lock().push(self.at);
+        }
+    }
+}
+
+/// A record that somebody holds.
 struct Kept {
     of: Arc<Inner>,
     key: RecordKey,
+    intents: Vec<Intent>,
+    in_doubt: Mutex<Vec<usize>>,
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.of.finished.lock().push(self.key.clone());
+        let in_doubt = self.in_doubt.get_mut().iter().filter_map(|at| self.intents.get(*at).cloned()).collect();
+        self.of.closed.lock().push_back(Closed { key: Some(self.key.clone()), in_doubt });
     }
 }
 
+/// What is left to be written of a record.
+struct Closed {
+    /// To be deleted, together with the last that is in doubt.
+    key: Option<RecordKey>,
+    /// To be noted as unfinished, unless they are stored after all.
+    in_doubt: Vec<Intent>,
+}
+
 impl Intents {
-    pub(super) fn new(store: &Store, records: &Records) -> Intents {
-        let (store, records) = (store.clone(), records.clone());
-        Intents(Arc::new(Inner { store, records, next: Mutex::default(), finished: Mutex::default() }))
+    /// Those of the mount at the path `mount`.
+    pub(super) fn new(store: &Store, records: &Records, mount: &str) -> Intents {
+        let (store, records, mount) = (store.clone(), records.clone(), mount.to_owned());
+        Intents(Arc::new(Inner { store, records, mount, next: Mutex::default(), closed: Mutex::default() }))
     }
 
-    /// Makes intents durable, all of them in one record.
-    pub(super) async fn record(&self, intents: impl IntoIterator<Item = Intent>) -> Result<Recorded, Fault> {
+    /// Makes an intent durable.
+    pub(super) async fn record(&self, intent: Intent) -> Result<Recorded, Fault> {
+        let (kept, at) = self.share([intent]).await?;
+        Ok(Recorded { kept, at, in_doubt: false })
+    }
+
+    /// The same for many, all of them in one record.
+    pub(super) async fn record_all(
+        &self,
+        intents: impl ExactSizeIterator<Item = Intent>,
+    ) -> Result<Vec<Recorded>, Fault> {
+        let count = intents.len();
+        let (kept, first) = self.share(intents).await?;
+        let recorded = |at| Recorded { kept: Arc::clone(&kept), at, in_doubt: false };
+        Ok((first..first + count).map(recorded).collect())
+    }
+
+    async fn share(&self, intents: impl IntoIterator<Item = Intent>) -> Result<Shared, Fault> {
         let (sender, answer) = oneshot::channel();
         let is_first = {
             let mut next = self.0.next.lock();
+            let at = next.intents.len();
             next.intents.extend(intents);
-            next.waiting.push(sender);
+            next.waiting.push((at, sender));
             next.waiting.len() == 1
         };
         if is_first {
@@ -116,31 +184,169 @@ impl Intents {
             |_| Fault::Unavailable { what: "the serial number was not recorded: the daemon is stopping".into() };
         answer.await.map_err(stopping)?
     }
+
+    /// Notes all that is in doubt now. Blocks for the disk.
+    pub(super) fn note_doubts(&self) -> Result<(), Fault> {
+        while self.are_in_doubt() {
+            let part = self.0.take_closed();
+            let closing = self.0.closing(&part);
+            let noted = closing.and_then(|(writes, unfinished)| self.0.store.commit_now(writes).map(|()| unfinished));
+            match noted {
+                Ok(unfinished) => self.0.tell(unfinished),
+                Err(fault) => {
+                    self.0.put_back(part);
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Intents::note_doubts`] has anything to note.
+    pub(super) fn are_in_doubt(&self) -> bool {
+        self.0.closed.lock().iter().any(|closed| !closed.in_doubt.is_empty())
+    }
 }
 
 impl Inner {
+    /// The next `limit` of what is unfinished. A certificate that was stored after it was noted, by a commit that was under
+    /// way then, is listed no more.
+    fn unfinished(&self, mut after: Option<String>, limit: usize) -> Result<Vec<(String, Intent)>, Fault> {
+        let Inner { store, records, .. } = self;
+        let collection = records.collection("unfinished");
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let step = LOAD_STEP.min(limit - found.len());
+            let read = store.read_all::<Intent>(records.namespace(), &collection, after.as_deref(), step)?;
+            let is_last = read.len() < step;
+            after = read.last().map(|(name, _)| name.clone());
+            let mut stored = Vec::new();
+            for (name, intent) in read {
+                let serial = Serial::parse(&name);
+                match serial.map(|serial| store.get(&records.certificate(&serial))).transpose()?.flatten() {
+                    Some(_) => stored.push(Write::Delete { key: records.unfinished(&name) }),
+                    None => found.push((name, intent)),
+                }
+            }
+            store.commit_now(stored)?;
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     async fn write_next(self: Arc<Inner>) {
         let Gathered { intents, waiting } = std::mem::take(&mut *self.next.lock());
         let answer = self.write(intents).await;
-        for waiting in waiting {
+        for (at, waiting) in waiting {
             // Whoever left does not listen.
-            let _ = waiting.send(answer.clone());
+            let _ = waiting.send(answer.clone().map(|kept| (kept, at)));
         }
     }
 
-    async fn write(self: &Arc<Inner>, intents: Vec<Intent>) -> Result<Recorded, Fault> {
+    async fn write(self: &Arc<Inner>, intents: Vec<Intent>) -> Result<Arc<Kept>, Fault> {
         // Named by its first, which is no other's, and beside its neighbours.
         let first = intents.first().ok_or_else(|| Fault::internal("no certificates are intended"))?;
         let key = self.records.intents(&first.serial);
-        let mut writes = vec![Write::create_record(key.clone(), &Batch { intents })?];
-        let finished = std::mem::take(&mut *self.finished.lock());
-        writes.extend(finished.iter().map(|key| Write::Delete { key: key.clone() }));
-        if let Err(fault) = self.store.commit(writes).await {
-            self.finished.lock().extend(finished);
-            return Err(fault);
+        let batch = Batch { intents };
+        let mut writes = vec![Write::create_record(key.clone(), &batch)?];
+        let part = self.take_closed();
+        let committed = match self.closing(&part) {
+            Ok((closing, unfinished)) => {
+                writes.extend(closing);
+                self.store.commit(writes).await.map(|()| unfinished)
+            }
+            Err(fault) => Err(fault),
+        };
+        match committed {
+            Ok(unfinished) => self.tell(unfinished),
+            Err(fault) => {
+                self.put_back(part);
+                self.give_up(key);
+                return Err(fault);
+            }
         }
-        Ok(Recorded(Arc::new(Kept { of: Arc::clone(self), key })))
+        Ok(Arc::new(Kept { of: Arc::clone(self), key, intents: batch.intents, in_doubt: Mutex::default() }))
     }
+
+    /// A record whose commit failed: the disk may have it all the same. Nothing of it is signed, and a start must not doubt that.
+    fn give_up(&self, key: RecordKey) {
+        let mut closed = self.closed.lock();
+        if closed.len() < CLOSED_MAX {
+            closed.push_back(Closed { key: Some(key), in_doubt: Vec::new() });
+        }
+    }
+
+    /// As much of what is closed as goes into one commit beside others.
+    fn take_closed(&self) -> Vec<Closed> {
+        let mut closed = self.closed.lock();
+        let (mut part, mut room) = (Vec::new(), CLOSED_AT_ONCE);
+        while room > 0
+            && let Some(mut next) = closed.pop_front()
+        {
+            if next.in_doubt.len() > room {
+                let rest = next.in_doubt.split_off(room);
+                closed.push_front(Closed { key: next.key.take(), in_doubt: rest });
+            }
+            room = room.saturating_sub(next.in_doubt.len() + 1);
+            part.push(next);
+        }
+        part
+    }
+
+    fn put_back(&self, part: Vec<Closed>) {
+        let mut closed = self.closed.lock();
+        part.into_iter().rev().for_each(|part| closed.push_front(part));
+    }
+
+    /// The changes that close records, and the serial numbers that they note. Looks into the store for what is in doubt alone.
+    fn closing(&self, part: &[Closed]) -> Result<(Vec<Write>, Vec<String>), Fault> {
+        let (mut writes, mut unfinished) = (Vec::new(), Vec::new());
+        for Closed { key, in_doubt } in part {
+            for intent in in_doubt {
+                writes.extend(note(&self.store, &self.records, intent, &mut unfinished)?);
+            }
+            writes.extend(key.iter().map(|key| Write::Delete { key: key.clone() }));
+        }
+        Ok((writes, unfinished))
+    }
+
+    fn tell(&self, unfinished: Vec<String>) {
+        tell(
+            &self.records,
+            &self.mount,
+            unfinished,
+            "their key was asked to sign them, and it is not known what became of it",
+        );
+    }
+}
+
+/// The change that notes a certificate as unfinished, unless it is stored.
+fn note(
+    store: &Store,
+    records: &Records,
+    intent: &Intent,
+    unfinished: &mut Vec<String>,
+) -> Result<Option<Write>, Fault> {
+    let Some(serial) = Serial::parse(&intent.serial) else { return Ok(None) };
+    if store.get(&records.certificate(&serial))?.is_some() {
+        return Ok(None);
+    }
+    unfinished.push(serial.to_string());
+    Write::put_record(records.unfinished(&intent.serial), intent).map(Some)
+}
+
+fn tell(records: &Records, mount: &str, mut unfinished: Vec<String>, why: &str) {
+    if unfinished.is_empty() {
+        return;
+    }
+    let (count, namespace) = (unfinished.len(), records.namespace());
+    unfinished.truncate(TOLD);
+    tracing::warn!(
+        mount, %namespace, count, serials = unfinished.join(" "), why,
+        "these certificates may exist, are not stored, and nobody was answered with them; certs/unfinished lists them"
+    );
 }
 
 /// Looks at what a crash left, part of a mount's start: a certificate that is not stored is noted as unfinished, and told.
@@ -153,12 +359,8 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
         last = step.last().map(|(name, _)| name.clone());
         for (name, batch) in step {
             let mut writes = vec![Write::Delete { key: records.intents(&name) }];
-            for intent in batch.intents {
-                let Some(serial) = Serial::parse(&intent.serial) else { continue };
-                if store.get(&records.certificate(&serial))?.is_none() {
-                    writes.push(Write::put_record(records.unfinished(&intent.serial), &intent)?);
-                    unfinished.push(serial.to_string());
-                }
+            for intent in &batch.intents {
+                writes.extend(note(store, records, intent, &mut unfinished)?);
             }
             store.commit_now(writes)?;
         }
@@ -166,15 +368,7 @@ pub(super) fn settle(store: &Store, records: &Records, mount: &str) -> Result<()
             break;
         }
     }
-    if !unfinished.is_empty() {
-        let (count, namespace) = (unfinished.len(), records.namespace());
-        unfinished.truncate(TOLD);
-        tracing::warn!(
-            mount, %namespace, count, serials = unfinished.join(" "),
-            "the daemon ended while these certificates were being signed: they may exist, are not stored, and nobody was \
-             answered with them; certs/unfinished lists them"
-        );
-    }
+    tell(records, mount, unfinished, "the daemon ended while they were being signed");
     Ok(())
 }
 
@@ -206,10 +400,10 @@ pub(super) fn tidy(
 }
 
 /// `LIST certs/unfinished`. `after` and `limit` take it in parts. Blocks for the disk.
-pub(super) fn list(store: &Store, records: &Records, data: &Data) -> Result<Response, Fault> {
+pub(super) fn list(intents: &Intents, data: &Data) -> Result<Response, Fault> {
     let Page { after, limit } = Page::parse(data, LISTED)?;
-    let collection = records.collection("unfinished");
-    let found = store.read_all::<Intent>(records.namespace(), &collection, after.as_deref(), limit)?;
+    intents.note_doubts()?;
+    let found = intents.0.unfinished(after, limit)?;
     if found.is_empty() {
         return Err(Fault::absent());
     }
@@ -255,14 +449,14 @@ mod tests {
     }
 
     fn count(store: &Store, records: &Records, kind: &str) -> usize {
-        store.list(records.namespace(), &records.collection(kind), None, 100).unwrap().len()
+        store.list(records.namespace(), &records.collection(kind), None, 10_000).unwrap().len()
     }
 
     #[tokio::test]
     async fn a_record_goes_once_the_last_that_shares_it_is_done() {
         let (store, records) = place();
-        let intents = Intents::new(&store, &records);
-        let record = || intents.record([Intent::new(&Serial::new().unwrap(), "i", 9)]);
+        let intents = Intents::new(&store, &records, "pki/");
+        let record = || intents.record(Intent::new(&Serial::new().unwrap(), "i", 9));
         let recorded = (0..40).map(|_| record());
         let mut recorded: Vec<Recorded> =
             futures_util::future::join_all(recorded).await.into_iter().collect::<Result<_, _>>().unwrap();
@@ -278,16 +472,84 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_in_doubt_is_noted_before_its_record_goes() {
+        let (store, records) = place();
+        let intents = Intents::new(&store, &records, "pki/");
+        let serials: Vec<Serial> = (0..2 * CLOSED_AT_ONCE + 50).map(|_| Serial::new().unwrap()).collect();
+        let all = serials.iter().map(|serial| Intent::new(serial, "i", 9));
+        let mut recorded = intents.record_all(all).await.unwrap();
+        recorded.iter_mut().for_each(Recorded::asked);
+        recorded[0].settled();
+        // Stored, though nobody heard of it.
+        let certificate = Write::Create { key: records.certificate(&serials[1]), version: 1, value: vec![0x30] };
+        store.commit(vec![certificate]).await.unwrap();
+        drop(recorded);
+        assert!(intents.are_in_doubt());
+        // Each commit takes a part of them along; the record goes with the last one.
+        let mut seen = 0;
+        for _ in 0..3 {
+            assert!(store.get(&records.intents(&serials[0].record_name())).unwrap().is_some());
+            let _other = intents.record(Intent::new(&Serial::new().unwrap(), "i", 9)).await.unwrap();
+            let now = count(&store, &records, "unfinished");
+            assert!(now > seen, "{now} after {seen}");
+            seen = now;
+        }
+        intents.note_doubts().unwrap();
+        assert!(!intents.are_in_doubt());
+        assert!(store.get(&records.intents(&serials[0].record_name())).unwrap().is_none());
+        assert_eq!(count(&store, &records, "unfinished"), serials.len() - 2);
+    }
+
+    #[tokio::test]
+    async fn a_record_whose_commit_failed_goes_with_the_next() {
+        let (store, records) = place();
+        let intents = Intents::new(&store, &records, "pki/");
+        let serial = Serial::new().unwrap();
+        let intent = || Intent::new(&serial, "i", 9);
+        let _written = intents.record(intent()).await.unwrap();
+        // The same name twice stands for a disk that fails and has it all the same.
+        assert!(intents.record(intent()).await.is_err());
+        assert!(!intents.are_in_doubt());
+        let _other = intents.record(Intent::new(&Serial::new().unwrap(), "i", 9)).await.unwrap();
+        assert!(store.get(&records.intents(&serial.record_name())).unwrap().is_none());
+        settle(&store, &records, "pki/").unwrap();
+        assert!(store.read::<Intent>(&records.unfinished(&serial.record_name())).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_after_it_was_noted_is_listed_no_more() {
+        let (store, records) = place();
+        let intents = Intents::new(&store, &records, "pki/");
+        let serials: Vec<Serial> = (0..5).map(|_| Serial::new().unwrap()).collect();
+        for serial in &serials {
+            let mut recorded = intents.record(Intent::new(serial, "i", 9)).await.unwrap();
+            recorded.asked();
+        }
+        intents.note_doubts().unwrap();
+        for serial in &serials[..4] {
+            let certificate = Write::Create { key: records.certificate(serial), version: 1, value: vec![0x30] };
+            store.commit(vec![certificate]).await.unwrap();
+        }
+        let Response::Data { data, .. } = list(&intents, json!({"limit": 1}).as_object().unwrap()).unwrap() else {
+            panic!("a list")
+        };
+        assert_eq!(data["keys"], json!([serials[4].to_string()]));
+        let all = list(&intents, &Data::new()).unwrap();
+        assert!(matches!(all, Response::Data { data, .. } if data["keys"] == json!([serials[4].to_string()])));
+        assert_eq!(count(&store, &records, "unfinished"), 1);
+    }
+
+    #[tokio::test]
     async fn what_a_crash_left_is_noted_unless_it_was_stored_after_all() {
         let (store, records) = place();
-        let intents = Intents::new(&store, &records);
+        let intents = Intents::new(&store, &records, "pki/");
         let [lost, kept] = [Serial::new().unwrap(), Serial::new().unwrap()];
         let two = [&lost, &kept].map(|serial| Intent::new(serial, "i", 9));
-        std::mem::forget(intents.record(two).await.unwrap());
+        std::mem::forget(intents.record_all(two.into_iter()).await.unwrap());
         assert_eq!(count(&store, &records, "intents"), 1);
         let certificate = Write::Create { key: records.certificate(&kept), version: 1, value: vec![0x30] };
         store.commit(vec![certificate]).await.unwrap();
-        let listed = |data: Value| list(&store, &records, data.as_object().unwrap());
+        let listed = |data: Value| list(&intents, data.as_object().unwrap());
         assert!(listed(json!({})).is_err());
         settle(&store, &records, "pki/").unwrap();
         assert_eq!((count(&store, &records, "intents"), count(&store, &records, "unfinished")), (0, 1));

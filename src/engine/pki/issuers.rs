@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::algorithm::SignatureAlgorithm;
 use super::fetch::{DER_CERTIFICATE, PEM_CHAIN};
+use super::fresh::Asker;
 use super::issuer::{Issuer, IssuerSettings};
 use super::issuer_usage::{IssuerUsages, LeafNotAfterBehavior};
 use super::registry::{IssuerEntry, Registry};
@@ -62,29 +63,32 @@ impl Pki {
     }
 
     /// `GET issuer/:ref/json`.
-    pub(super) fn issuer_json(&self, reference: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let issuer = authority.issuer(reference)?;
-        Ok(Response::data(object(json!({
-            "certificate": format!("{}\n", issuer.certificate.pem),
-            "ca_chain": issuer.chain_pem(),
-            "issuer_id": issuer.id(),
-            "issuer_name": issuer.name(),
-        }))))
+    pub(super) async fn issuer_json(self: Arc<Self>, asker: Asker, reference: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let issuer = authority.issuer(&reference)?;
+        let made = async || {
+            Ok(Response::data(object(json!({
+                "certificate": format!("{}\n", issuer.certificate.pem),
+                "ca_chain": issuer.chain_pem(),
+                "issuer_id": issuer.id(),
+                "issuer_name": issuer.name(),
+            }))))
+        };
+        asker.answer(authority.changed, made).await
     }
 
     /// `GET issuer/:ref/der`.
-    pub(super) fn issuer_der(&self, reference: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let body = authority.issuer(reference)?.certificate.x509.der.clone();
-        Ok(Response::Raw { content_type: DER_CERTIFICATE, body })
+    pub(super) async fn issuer_der(self: Arc<Self>, asker: Asker, reference: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let body = authority.issuer(&reference)?.certificate.x509.der.clone();
+        asker.answer(authority.changed, async || Ok(Response::Raw { content_type: DER_CERTIFICATE, body })).await
     }
 
     /// `GET issuer/:ref/pem`.
-    pub(super) fn issuer_pem(&self, reference: &str) -> Result<Response, Fault> {
-        let authority = self.authority.load();
-        let body = Bytes::from(authority.issuer(reference)?.certificate.pem.clone());
-        Ok(Response::Raw { content_type: PEM_CHAIN, body })
+    pub(super) async fn issuer_pem(self: Arc<Self>, asker: Asker, reference: String) -> Result<Response, Fault> {
+        let authority = self.authority.load_full();
+        let body = Bytes::from(authority.issuer(&reference)?.certificate.pem.clone());
+        asker.answer(authority.changed, async || Ok(Response::Raw { content_type: PEM_CHAIN, body })).await
     }
 
     /// `POST` and `PATCH issuer/:ref`.

@@ -10,6 +10,7 @@ use x509_cert::ext::pkix::KeyUsages;
 use super::algorithm::SignatureAlgorithm;
 use super::ca_certificate::CaCertificate;
 use super::certificate::{Issued, Parts, Prepared};
+use super::crl::off_worker;
 use super::format::Format;
 use super::issuer::Issuer;
 use super::lint::Rules;
@@ -136,6 +137,15 @@ impl Pki {
             false => signed.unstored(),
         };
         Ok(self.certified(call, signatory, role, issued, is_stored, warnings))
+    }
+
+    /// Notes which certificates may exist that are not stored. Where nobody issues, no commit takes this along.
+    pub(super) async fn note_doubts(&self) -> Result<(), Fault> {
+        if !self.intents.are_in_doubt() {
+            return Ok(());
+        }
+        let intents = self.intents.clone();
+        off_worker(true, move || intents.note_doubts()).await
     }
 
     /// Counts a certificate that may be answered, and tells of it.

@@ -29,6 +29,7 @@ mod fetch;
 mod fields;
 mod foreign_crl;
 mod format;
+mod fresh;
 mod import;
 mod intents;
 mod intermediate;
@@ -179,7 +180,7 @@ impl Pki {
         let last_tidy = store.read::<LastTidy>(&records.last_tidy())?.unwrap_or_default();
         let auto_tidy = store.read::<AutoTidy>(&records.auto_tidy())?.unwrap_or_default();
         let pki = Pki {
-            intents: Intents::new(&store, &records),
+            intents: Intents::new(&store, &records, &mount.path),
             records,
             store,
             telemetry,
@@ -273,7 +274,8 @@ impl Engine for Pki {
             self.keep_counts(&call);
             let begun = self.tidy_if_due(&call).await;
             let dropped = self.drop_ended_leases().await;
-            self.keep_crls(&call).await.and(begun).and(dropped)?;
+            let noted = self.note_doubts().await;
+            self.keep_crls(&call).await.and(begun).and(dropped).and(noted)?;
             Ok(Response::Empty.into())
         })
     }

@@ -6,6 +6,7 @@ use super::crl::off_worker;
 use super::fetch::Encoding::{Der, Pem};
 use super::fetch::Which::{Complete, Delta};
 use super::fetch::{DER_CERTIFICATE, DER_CRL, PEM_CHAIN, PEM_CRL};
+use super::fresh::Asker;
 use super::issuers::Update;
 use super::ocsp::CONTENT_TYPE as OCSP;
 use super::{Pki, fields, intents};
@@ -73,30 +74,38 @@ pub(super) const TABLE: &[Row<Pki>] = &[
         write("ocsp", "Answers an OCSP request.").public().sent_as("application/ocsp-request").answers(OCSP),
         |pki, call, target| answer(pki.ocsp(call, target.raw)),
     ),
-    row(read("crl", "The default issuer's CRL in DER.").public().answers(DER_CRL), |pki, _, _| {
-        answer(pki.default_crl(Complete, Der))
-    }),
-    row(read("crl/pem", "The default issuer's CRL in PEM.").public().answers(PEM_CRL), |pki, _, _| {
-        answer(pki.default_crl(Complete, Pem))
-    }),
-    row(read("crl/delta", "The default issuer's delta CRL in DER.").public().answers(DER_CRL), |pki, _, _| {
-        answer(pki.default_crl(Delta, Der))
-    }),
-    row(read("crl/delta/pem", "The default issuer's delta CRL in PEM.").public().answers(PEM_CRL), |pki, _, _| {
-        answer(pki.default_crl(Delta, Pem))
-    }),
-    row(read("ca", "The default issuer's certificate in DER.").public().answers(DER_CERTIFICATE), |pki, _, _| {
-        now(Ok(pki.ca()))
-    }),
-    row(read("ca/pem", "The default issuer's certificate in PEM.").public().answers(PEM_CHAIN), |pki, _, _| {
-        now(Ok(pki.ca_pem()))
-    }),
-    row(read("ca_chain", "The default issuer's chain in PEM.").public().answers(PEM_CHAIN), |pki, _, _| {
-        now(Ok(pki.ca_chain()))
-    }),
-    row(read("cert/:serial", "Reads a certificate, or ca, ca_chain, crl or delta-crl.").public(), |pki, _, target| {
-        answer(pki.read_certificate(target.name))
-    }),
+    row(
+        read("crl", "The default issuer's CRL in DER.").public().conditional().answers(DER_CRL),
+        |pki, call, target| answer(pki.default_crl(Asker::of(&call, &target), Complete, Der)),
+    ),
+    row(
+        read("crl/pem", "The default issuer's CRL in PEM.").public().conditional().answers(PEM_CRL),
+        |pki, call, target| answer(pki.default_crl(Asker::of(&call, &target), Complete, Pem)),
+    ),
+    row(
+        read("crl/delta", "The default issuer's delta CRL in DER.").public().conditional().answers(DER_CRL),
+        |pki, call, target| answer(pki.default_crl(Asker::of(&call, &target), Delta, Der)),
+    ),
+    row(
+        read("crl/delta/pem", "The default issuer's delta CRL in PEM.").public().conditional().answers(PEM_CRL),
+        |pki, call, target| answer(pki.default_crl(Asker::of(&call, &target), Delta, Pem)),
+    ),
+    row(
+        read("ca", "The default issuer's certificate in DER.").public().conditional().answers(DER_CERTIFICATE),
+        |pki, call, target| answer(pki.ca(Asker::of(&call, &target))),
+    ),
+    row(
+        read("ca/pem", "The default issuer's certificate in PEM.").public().conditional().answers(PEM_CHAIN),
+        |pki, call, target| answer(pki.ca_pem(Asker::of(&call, &target))),
+    ),
+    row(
+        read("ca_chain", "The default issuer's chain in PEM.").public().conditional().answers(PEM_CHAIN),
+        |pki, call, target| answer(pki.ca_chain(Asker::of(&call, &target))),
+    ),
+    row(
+        read("cert/:serial", "Reads a certificate, or ca, ca_chain, crl or delta-crl.").public().conditional(),
+        |pki, call, target| answer(pki.read_certificate(Asker::of(&call, &target), target.name)),
+    ),
     row(read("cert/:serial/raw", "A certificate in DER.").public().answers(DER_CERTIFICATE), |pki, _, target| {
         now(pki.raw_certificate(&target.name))
     }),
@@ -105,7 +114,7 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     }),
     row(
         list("certs/unfinished", "Lists serial numbers begun with and not ended.").takes(&[fields::PAGE]),
-        |pki, _, target| answer(off_worker(true, move || intents::list(&pki.store, &pki.records, &target.data))),
+        |pki, _, target| answer(off_worker(true, move || intents::list(&pki.intents, &target.data))),
     ),
     row(list("certs", "Lists the serial numbers of certificates.").takes(&[fields::PAGE]), |pki, _, target| {
         answer(async move { pki.list_certificates(&target.data).await })
@@ -154,36 +163,48 @@ pub(super) const TABLE: &[Row<Pki>] = &[
     row(delete("issuer/:issuer_ref", "Deletes an issuer."), |pki, call, target| {
         answer(pki.delete_issuer(call, target.name))
     }),
-    row(read("issuer/:issuer_ref/json", "An issuer's certificate and chain.").public(), |pki, _, target| {
-        now(pki.issuer_json(&target.name))
-    }),
     row(
-        read("issuer/:issuer_ref/der", "An issuer's certificate in DER.").public().answers(DER_CERTIFICATE),
-        |pki, _, target| now(pki.issuer_der(&target.name)),
+        read("issuer/:issuer_ref/json", "An issuer's certificate and chain.").public().conditional(),
+        |pki, call, target| answer(pki.issuer_json(Asker::of(&call, &target), target.name)),
     ),
     row(
-        read("issuer/:issuer_ref/pem", "An issuer's certificate in PEM.").public().answers(PEM_CHAIN),
-        |pki, _, target| now(pki.issuer_pem(&target.name)),
-    ),
-    row(read("issuer/:issuer_ref/crl", "An issuer's CRL.").public(), |pki, _, target| {
-        answer(pki.issuer_crl_json(target.name, Complete))
-    }),
-    row(read("issuer/:issuer_ref/crl/der", "An issuer's CRL in DER.").public().answers(DER_CRL), |pki, _, target| {
-        answer(pki.issuer_crl(target.name, Complete, Der))
-    }),
-    row(read("issuer/:issuer_ref/crl/pem", "An issuer's CRL in PEM.").public().answers(PEM_CRL), |pki, _, target| {
-        answer(pki.issuer_crl(target.name, Complete, Pem))
-    }),
-    row(read("issuer/:issuer_ref/crl/delta", "An issuer's delta CRL.").public(), |pki, _, target| {
-        answer(pki.issuer_crl_json(target.name, Delta))
-    }),
-    row(
-        read("issuer/:issuer_ref/crl/delta/der", "An issuer's delta CRL in DER.").public().answers(DER_CRL),
-        |pki, _, target| answer(pki.issuer_crl(target.name, Delta, Der)),
+        read("issuer/:issuer_ref/der", "An issuer's certificate in DER.")
+            .public()
+            .conditional()
+            .answers(DER_CERTIFICATE),
+        |pki, call, target| answer(pki.issuer_der(Asker::of(&call, &target), target.name)),
     ),
     row(
-        read("issuer/:issuer_ref/crl/delta/pem", "An issuer's delta CRL in PEM.").public().answers(PEM_CRL),
-        |pki, _, target| answer(pki.issuer_crl(target.name, Delta, Pem)),
+        read("issuer/:issuer_ref/pem", "An issuer's certificate in PEM.").public().conditional().answers(PEM_CHAIN),
+        |pki, call, target| answer(pki.issuer_pem(Asker::of(&call, &target), target.name)),
+    ),
+    row(read("issuer/:issuer_ref/crl", "An issuer's CRL.").public().conditional(), |pki, call, target| {
+        answer(pki.issuer_crl_json(Asker::of(&call, &target), target.name, Complete))
+    }),
+    row(
+        read("issuer/:issuer_ref/crl/der", "An issuer's CRL in DER.").public().conditional().answers(DER_CRL),
+        |pki, call, target| answer(pki.issuer_crl(Asker::of(&call, &target), target.name, Complete, Der)),
+    ),
+    row(
+        read("issuer/:issuer_ref/crl/pem", "An issuer's CRL in PEM.").public().conditional().answers(PEM_CRL),
+        |pki, call, target| answer(pki.issuer_crl(Asker::of(&call, &target), target.name, Complete, Pem)),
+    ),
+    row(read("issuer/:issuer_ref/crl/delta", "An issuer's delta CRL.").public().conditional(), |pki, call, target| {
+        answer(pki.issuer_crl_json(Asker::of(&call, &target), target.name, Delta))
+    }),
+    row(
+        read("issuer/:issuer_ref/crl/delta/der", "An issuer's delta CRL in DER.")
+            .public()
+            .conditional()
+            .answers(DER_CRL),
+        |pki, call, target| answer(pki.issuer_crl(Asker::of(&call, &target), target.name, Delta, Der)),
+    ),
+    row(
+        read("issuer/:issuer_ref/crl/delta/pem", "An issuer's delta CRL in PEM.")
+            .public()
+            .conditional()
+            .answers(PEM_CRL),
+        |pki, call, target| answer(pki.issuer_crl(Asker::of(&call, &target), target.name, Delta, Pem)),
     ),
     row(
         write("issuer/:issuer_ref/revoke", "Revokes an issuer, which then signs nothing but CRLs.").unlimited(),

@@ -1,6 +1,11 @@
 //! The keys that sign: managed keys, and in tests keys in memory.
 
-use crate::managed_keys::{Handle, KeyRef, ManagedKeys, OwnKey, Registration};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::managed_keys::{Handle, KeyRef, ManagedKeys, OwnKey, Pending, Registration};
 use crate::model::{Fault, KeyKind, KeyOperation, KeyUsage, Mount, Namespace, PublicKey, SignatureScheme, Terms};
 use crate::store::Write;
 
@@ -142,11 +147,37 @@ impl SigningKey {
     }
 
     /// Makes one signature.
-    pub(super) async fn sign(&self, operation: KeyOperation, terms: Terms) -> Result<bytes::Bytes, Fault> {
+    pub(super) async fn sign(&self, operation: KeyOperation, terms: Terms) -> Result<Bytes, Fault> {
+        self.submit(operation, terms)?.await
+    }
+
+    /// Has one signature made. Where this is refused, no token ever heard of it.
+    pub(super) fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Signing, Fault> {
         match self {
-            SigningKey::Managed(handle) => handle.submit(operation, terms)?.await,
+            SigningKey::Managed(handle) => handle.submit(operation, terms).map(Signing::Managed),
             #[cfg(test)]
-            SigningKey::Software(key) => key.sign(&operation, terms),
+            SigningKey::Software(key) => key.submit(&operation, terms).map(Signing::Software),
+        }
+    }
+}
+
+/// A signature to come.
+pub(super) enum Signing {
+    /// By a managed key.
+    Managed(Pending),
+    /// By a key in memory: at once, or never.
+    #[cfg(test)]
+    Software(Option<Result<Bytes, Fault>>),
+}
+
+impl Future for Signing {
+    type Output = Result<Bytes, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Signing::Managed(pending) => Pin::new(pending).poll(context),
+            #[cfg(test)]
+            Signing::Software(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
         }
     }
 }

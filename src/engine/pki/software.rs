@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::crypto::SoftwareKey;
 use crate::managed_keys::KeyRef;
@@ -33,6 +34,12 @@ pub(super) struct Record {
     pub(super) lies: AtomicBool,
     /// Answers that the device is gone.
     pub(super) is_gone: AtomicBool,
+    /// Takes what it is asked, and never answers.
+    pub(super) hangs: AtomicBool,
+    /// So many it has taken so.
+    pub(super) held: AtomicUsize,
+    /// Takes what it is asked, and answers this.
+    pub(super) fails: Mutex<Option<Fault>>,
 }
 
 impl Keyring {
@@ -58,9 +65,19 @@ impl Keyring {
 }
 
 impl TestKey {
-    pub(super) fn sign(&self, operation: &KeyOperation, terms: Terms) -> Result<Bytes, Fault> {
+    /// Refuses, or answers at once, or never.
+    pub(super) fn submit(&self, operation: &KeyOperation, terms: Terms) -> Result<Option<Result<Bytes, Fault>>, Fault> {
         if self.record.is_gone.load(Ordering::Relaxed) {
             return Err(Fault::KeyUnavailable { key: self.name.clone(), reason: "no member serves".into() });
+        }
+        let hangs = self.record.hangs.load(Ordering::Relaxed);
+        self.record.held.fetch_add(usize::from(hangs), Ordering::Relaxed);
+        Ok((!hangs).then(|| self.sign(operation, terms)))
+    }
+
+    fn sign(&self, operation: &KeyOperation, terms: Terms) -> Result<Bytes, Fault> {
+        if let Some(fault) = self.record.fails.lock().clone() {
+            return Err(fault);
         }
         self.record.signatures.fetch_add(1, Ordering::Relaxed);
         match terms.class {

@@ -76,7 +76,7 @@ impl Desk {
         let mut data = data.as_object().cloned().unwrap();
         let endpoint = table::endpoint(paths::TABLE, verb, path);
         let mark = endpoint.map(|endpoint| recorder::mark(&endpoint, &mut data));
-        let request = Request { verb, path: path.into(), data, raw: Default::default() };
+        let request = Request { verb, path: path.into(), data, raw: Default::default(), if_modified_since: None };
         let answer = Arc::clone(&self.transit).handle(self.call(), request).await;
         if let (Some(endpoint), Some(mark)) = (endpoint, mark) {
             self.readings.lock().extend(recorder::judged(&endpoint, mark));

@@ -16,7 +16,7 @@ fn der(csr: &str) -> Bytes {
 }
 
 impl Desk {
-    fn csrs(&self, names: &[&str]) -> Vec<Bytes> {
+    pub(super) fn csrs(&self, names: &[&str]) -> Vec<Bytes> {
         names.iter().map(|name| der(&self.p256_csr(&format!("/CN={name}"), ""))).collect()
     }
 
@@ -26,7 +26,11 @@ impl Desk {
         Arc::clone(&self.pki).sign_certificates(self.call(), request)
     }
 
-    async fn batched(&self, role: &str, csrs: Vec<Bytes>) -> (Vec<Result<IssuedCertificate, Fault>>, Vec<Bytes>) {
+    pub(super) async fn batched(
+        &self,
+        role: &str,
+        csrs: Vec<Bytes>,
+    ) -> (Vec<Result<IssuedCertificate, Fault>>, Vec<Bytes>) {
         match self.batch(role, csrs, json!({})).await.unwrap() {
             Outcome::Certificates { results, chain } => (results, chain),
             other => panic!("no certificates: {other:?}"),

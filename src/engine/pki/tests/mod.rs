@@ -18,6 +18,7 @@ mod revoking;
 mod roots;
 mod signing_cas;
 mod tidying;
+mod unfinished;
 mod upgrading;
 
 use std::path::{Path, PathBuf};
@@ -125,7 +126,7 @@ impl Desk {
         let mut data = body.as_object().cloned().unwrap_or_default();
         let endpoint = table::endpoint(TABLE, verb, path);
         let mark = endpoint.map(|endpoint| recorder::mark(&endpoint, &mut data));
-        let request = Request { verb, path: path.into(), data, raw: Default::default() };
+        let request = Request { verb, path: path.into(), data, raw: Default::default(), if_modified_since: None };
         let answer = Arc::clone(&self.pki).handle(self.call(), request).await;
         if let (Some(endpoint), Some(mark)) = (endpoint, mark) {
             self.readings.lock().extend(recorder::judged(&endpoint, mark));

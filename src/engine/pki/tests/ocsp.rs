@@ -22,8 +22,13 @@ impl Desk {
     }
 
     async fn ocsp_post(&self, request: &[u8]) -> Vec<u8> {
-        let request =
-            Request { verb: Verb::Write, path: "ocsp".into(), data: Default::default(), raw: request.to_vec().into() };
+        let request = Request {
+            verb: Verb::Write,
+            path: "ocsp".into(),
+            data: Default::default(),
+            raw: request.to_vec().into(),
+            if_modified_since: None,
+        };
         match Arc::clone(&self.pki).handle(self.call(), request).await.unwrap() {
             Outcome::Response(Response::Raw { content_type: "application/ocsp-response", body }) => body.to_vec(),
             other => panic!("no OCSP response: {other:?}"),

@@ -30,7 +30,7 @@ pub use limits::Limits;
 pub use pace::Pace;
 pub use pools::NO_POOL;
 pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
-pub use reference::secret_variables;
+pub use reference::{Pin, Reference, secret_variables};
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]

@@ -173,6 +173,7 @@ fn a_pin_may_stand_elsewhere() {
         ("env:KEYWAY_NO_SUCH_VARIABLE", "expected the environment variable KEYWAY_NO_SUCH_VARIABLE to be set"),
         ("file:/no/such/file", "/no/such/file cannot be read"),
         ("credential:../x", "expected the name of a credential"),
+        ("file:pin", "expected an absolute path"),
     ] {
         let told = parse(&library(pin)).unwrap_err().to_string();
         assert!(told.starts_with("k.hcl:8:8: pin: ") && told.contains(expected), "{told}");

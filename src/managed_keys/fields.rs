@@ -11,7 +11,11 @@ pub const FIELDS: &[Field] = &[
     Field::text("key_id", "The key's id (CKA_ID) in its token, in hexadecimal."),
     Field::text("token_label", "The label of the token."),
     Field::text("slot", "The number of the token's slot, in the place of its label."),
-    Field::text("pin", "The PIN of the token, where the kms_library has none."),
+    Field::text(
+        "pin",
+        "The PIN of the token, where the kms_library has none; in the root namespace also where it stands: env:NAME, \
+         file:/path or credential:NAME.",
+    ),
     Field::text("curve", "The curve of an EC key to generate.").one_of(&["P256", "P384", "P521"]),
     Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),
     Field::integer("key_bits", "The size of a key to generate.").or(Number(0)),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::abilities::own_named;
 use super::mechanism::Mechanism;
 use super::settings::{Settings, curve_name, names, oaep_hash_name, oaep_hash_named};
+use crate::config::{Pin, Reference};
 use crate::crypto;
 use crate::model::{
     CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Secret, TokenSelector,
@@ -29,6 +30,9 @@ pub(super) struct KeyRecord {
     mechanism: u64,
     #[serde(with = "hex::serde")]
     pin: Vec<u8>,
+    /// Where the PIN stands, instead.
+    #[serde(default)]
+    pin_reference: Option<String>,
     curve: Option<String>,
     #[serde(default)]
     parameter_set: Option<MlDsa>,
@@ -107,6 +111,11 @@ impl Drop for KeyRecord {
 
 impl KeyRecord {
     pub(super) fn of(uuid: &str, settings: &Settings, identity: Option<&KeyIdentity>) -> KeyRecord {
+        let (pin, pin_reference) = match &settings.pin {
+            Some(Pin::Itself(pin)) => (pin.expose().to_vec(), None),
+            Some(Pin::At(reference)) => (Vec::new(), Some(reference.as_str().to_owned())),
+            None => (Vec::new(), None),
+        };
         let (mut token_label, mut token_serial, mut slot) = (None, None, None);
         match &settings.token {
             Some(TokenSelector::Label(label)) => token_label = Some(label.clone()),
@@ -123,7 +132,8 @@ impl KeyRecord {
             key_label: settings.key_label.clone(),
             key_id: settings.key_id.clone(),
             mechanism: settings.mechanism.0,
-            pin: settings.pin.as_ref().map(|pin| pin.expose().to_vec()).unwrap_or_default(),
+            pin,
+            pin_reference,
             curve: settings.curve.map(|curve| curve_name(curve).to_owned()),
             parameter_set: settings.parameter_set,
             key_bits: settings.key_bits,
@@ -154,6 +164,16 @@ impl KeyRecord {
         (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key).map(KeyIdentity::from)).transpose()
     }
 
+    fn pin(&self) -> Result<Option<Pin>, Fault> {
+        match &self.pin_reference {
+            None => Ok((!self.pin.is_empty()).then(|| Pin::Itself(Secret::new(self.pin.clone())))),
+            Some(text) => match Reference::parse(text) {
+                Ok(Some(reference)) => Ok(Some(Pin::At(reference))),
+                Ok(None) | Err(_) => Err(Fault::internal("a managed key's PIN refers to nothing that is known")),
+            },
+        }
+    }
+
     /// The key's UUID, settings, and what was recorded of it.
     pub(super) fn open(&self) -> Result<(String, Settings, Option<KeyIdentity>), Fault> {
         let label = self.token_label.clone().map(TokenSelector::Label);
@@ -167,7 +187,7 @@ impl KeyRecord {
             key_label: self.key_label.clone(),
             key_id: self.key_id.clone(),
             mechanism: Mechanism(self.mechanism),
-            pin: (!self.pin.is_empty()).then(|| Secret::new(self.pin.clone())),
+            pin: self.pin()?,
             curve: curve.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
             parameter_set: self.parameter_set,
             key_bits: self.key_bits,

@@ -196,14 +196,15 @@ impl ManagedKeys {
         let mut fields = Fields::new(data);
         fields.text("name")?;
         fields.text("type")?;
-        let settings =
-            Settings::read(&mut fields, old.map(|old| &old.settings), |library| self.look_up(namespace, library))?;
+        let settings = Settings::read(namespace, &mut fields, old.map(|old| &old.settings), |library| {
+            self.look_up(namespace, library)
+        })?;
         if let Some(old) = old {
             check_change(old, &settings)?;
         }
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
-        let warnings = warnings.chain(settings.usage_warning()).collect();
+        let warnings = warnings.chain(settings.usage_warning()).chain(settings.pin_warning()).collect();
         self.put_now(namespace, name, uuid, settings, old)?;
         Ok(warnings)
     }

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::abilities::{Abilities, Own};
 use super::mechanism::Mechanism;
-use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, MlDsa, Secret, TokenSelector};
+use crate::config::{Pin, Reference};
+use crate::model::{Curve, Data, Fault, Fields, Hash, KeyUsage, KeyUsages, MlDsa, Namespace, Secret, TokenSelector};
 use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
 
 /// What a secret reads as, and what may be sent back to keep it.
@@ -23,8 +24,8 @@ pub struct Settings {
     pub key_id: Option<String>,
     /// What it is used with.
     pub mechanism: Mechanism,
-    /// Its own PIN, where the library has none.
-    pub pin: Option<Secret>,
+    /// Its own PIN, where the library has none; or where it stands.
+    pub pin: Option<Pin>,
     /// The curve of a key to be generated.
     pub curve: Option<Curve>,
     /// The parameter set of an ML-DSA key to be generated.
@@ -56,9 +57,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads a create or update request. `old` lends its PIN where the request leaves it out or sends it back redacted; an
+    /// Reads a create or update request of `namespace`. `old` lends its PIN where the request leaves it out or sends it back redacted; an
     /// empty PIN takes the key's own away. `look_up` finds the library or pool named, and refuses an unknown one.
     pub fn read(
+        namespace: &Namespace,
         fields: &mut Fields<'_>,
         old: Option<&Settings>,
         look_up: impl FnOnce(&str) -> Result<LibraryInfo, Fault>,
@@ -80,7 +82,7 @@ impl Settings {
                     "pin \"redacted\" keeps a PIN, but this key has none yet: send the PIN itself",
                 ));
             }
-            (Some(pin), _) if pin != REDACTED => Some(Secret::new(pin.into_bytes())),
+            (Some(pin), _) if pin != REDACTED => Some(own_pin(namespace, pin)?),
             (_, old) => old.and_then(|old| old.pin.clone()),
         };
         if info.is_pool && pin.is_some() {
@@ -159,6 +161,12 @@ impl Settings {
         Some(format!("usages allow nothing that {mechanism} does: add some of {} to them", names.join(", ")))
     }
 
+    /// What an operator should know whose key's PIN cannot be had from where it stands, now. Blocks.
+    pub fn pin_warning(&self) -> Option<String> {
+        let why = self.pin.as_ref()?.reference()?.fetch().err()?;
+        Some(format!("pin: {why}; it is fetched whenever the token is logged in to, so put it there"))
+    }
+
     /// Whether `other` names the same token, or pool.
     pub fn same_token(&self, other: &Settings) -> bool {
         self.library.eq_ignore_ascii_case(&other.library) && self.token == other.token
@@ -198,7 +206,14 @@ impl Settings {
         put("mechanism", self.mechanism.0.into());
         put("key_bits", self.key_bits.into());
         put("curve", self.curve.map(curve_name).unwrap_or_default().into());
-        put("pin", if self.pin.is_some() { REDACTED.into() } else { "".into() });
+        put(
+            "pin",
+            match &self.pin {
+                Some(Pin::Itself(_)) => REDACTED.into(),
+                Some(Pin::At(reference)) => reference.as_str().into(),
+                None => "".into(),
+            },
+        );
         put("allow_generate_key", self.allow_generate_key.into());
         put("allow_replace_key", self.allow_replace_key.into());
         put("allow_store_key", self.allow_store_key.into());
@@ -225,6 +240,20 @@ impl Settings {
         }
         data
     }
+}
+
+/// A PIN, or where it stands. No tenant makes the daemon read a file, or its environment; and whoever means that is not
+/// to have the reference itself tried on a token.
+fn own_pin(namespace: &Namespace, pin: String) -> Result<Pin, Fault> {
+    if !namespace.is_root() && Reference::is_one(&pin) {
+        return Err(Fault::invalid(format!(
+            "pin begins with {:?}, as a reference to a PIN does, which only managed keys of the root namespace may have: send \
+             the PIN itself",
+            pin.split_inclusive(':').next().unwrap_or_default()
+        )));
+    }
+    let reference = Reference::parse(&pin).map_err(|why| Fault::invalid(format!("pin: {why}")))?;
+    Ok(reference.map_or_else(|| Pin::Itself(Secret::new(pin.into_bytes())), Pin::At))
 }
 
 fn required(name: &str) -> Fault {

@@ -10,10 +10,19 @@ fn data(value: Value) -> Data {
 }
 
 fn read_over(old: Option<&Settings>, library_has_pin: bool, value: Value) -> Result<Settings, Fault> {
+    read_in(&Namespace::root(), old, library_has_pin, value)
+}
+
+fn read_in(
+    namespace: &Namespace,
+    old: Option<&Settings>,
+    library_has_pin: bool,
+    value: Value,
+) -> Result<Settings, Fault> {
     let data = data(value);
     let info =
         LibraryInfo { name: "hsm".into(), has_pin: library_has_pin, is_pool: false, namespaces: Default::default() };
-    Settings::read(&mut Fields::new(&data), old, |_| Ok(info))
+    Settings::read(namespace, &mut Fields::new(&data), old, |_| Ok(info))
 }
 
 fn read(value: Value) -> Result<Settings, Fault> {
@@ -75,7 +84,7 @@ fn strings_numbers_and_booleans_mean_the_same() {
     for form in [texts, typed] {
         let settings = read(form).unwrap();
         assert_eq!(Value::Object(settings.show("k", "u")), shown);
-        assert_eq!(settings.pin.unwrap().expose(), b"1234");
+        assert_eq!(settings.pin, Some(Pin::Itself(Secret::from("1234"))));
     }
 }
 
@@ -123,10 +132,36 @@ fn any_mechanism_number_is_kept_also_one_above_32_bits() {
 }
 
 #[test]
+fn a_pin_that_stands_elsewhere_is_kept_as_the_reference_and_shown() {
+    let referring = read_over(None, false, with(json!({"pin": "file:/no/such/pin"}))).unwrap();
+    assert_eq!(referring.show("k", "u")["pin"], "file:/no/such/pin");
+    let warning = referring.pin_warning().unwrap();
+    assert!(warning.contains("/no/such/pin cannot be read"), "{warning}");
+    let kept = read_over(Some(&referring), false, with(json!({"pin": "file:/no/such/pin"}))).unwrap();
+    assert_eq!(kept.pin, referring.pin);
+    assert_eq!(read_over(Some(&referring), false, with(json!({"pin": "redacted"}))).unwrap().pin, referring.pin);
+    let replaced = read_over(Some(&referring), false, with(json!({"pin": "1234"}))).unwrap();
+    assert_eq!((&replaced.show("k", "u")["pin"], replaced.pin_warning()), (&json!("redacted"), None));
+    assert!(reason(read(with(json!({"pin": "file:pin"})))).contains("an absolute path"));
+}
+
+#[test]
+fn a_tenant_refers_to_nothing_and_his_reference_is_no_pin() {
+    let tenant = Namespace::root().child("team");
+    for pin in ["env:HOME", "file:/etc/passwd", "credential:luna-pin", "file:", "env:"] {
+        let told = reason(read_in(&tenant, None, true, with(json!({"pin": pin}))));
+        assert!(told.contains("root namespace"), "{told}");
+    }
+    let own = read_in(&tenant, None, true, with(json!({"pin": "my:pin"}))).unwrap();
+    assert_eq!(own.pin, Some(Pin::Itself(Secret::from("my:pin"))));
+}
+
+#[test]
 fn a_pin_stays_until_another_one_comes_and_goes_when_it_is_emptied() {
     let first = read(with(json!({"pin": "1234"}))).unwrap();
-    let pin =
-        |old: &Settings, more| read_over(Some(old), true, with(more)).unwrap().pin.map(|pin| pin.expose().to_vec());
+    let pin = |old: &Settings, more| {
+        read_over(Some(old), true, with(more)).unwrap().pin.map(|pin| pin.fetch().unwrap().expose().to_vec())
+    };
     assert_eq!(pin(&first, json!({})), Some(b"1234".to_vec()));
     assert_eq!(pin(&first, json!({"pin": "redacted"})), Some(b"1234".to_vec()));
     assert_eq!(pin(&first, json!({"pin": "4321"})), Some(b"4321".to_vec()));

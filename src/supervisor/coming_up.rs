@@ -12,7 +12,8 @@ use super::pool::sessions_of_profile;
 use super::route::{KeySpec, MemberId};
 use super::slot_actor::{HostGone, Prepare, Reply, SameToken, SlotActor, unavailable};
 use crate::backend::{BackendError, Fate};
-use crate::model::{Fault, MemberState, Secret};
+use crate::config::Pin;
+use crate::model::{Fault, MemberState};
 
 /// Askers that may wait for a token to come up.
 const WAITING_MAX: usize = 1024;
@@ -67,23 +68,46 @@ impl SlotActor {
     }
 
     /// The PINs that may be its token's, each once: the stanza's; else the one that it took last, and those of its keys.
-    fn pins(&self) -> Vec<Secret> {
+    fn pins(&self) -> Vec<Pin> {
         if let Some(pin) = &self.member.pin {
-            return vec![pin.clone()];
+            return vec![pin.clone().into()];
         }
         let waiting = self.waiting.iter().filter_map(|(spec, _)| spec.pin.as_ref());
         let mut seen = HashSet::new();
         let all = self.pin.iter().chain(waiting).chain(self.keys.pins());
-        all.filter(|pin| seen.insert(pin.expose())).cloned().collect()
+        all.filter(|pin| seen.insert(pin.key())).cloned().collect()
     }
 
-    fn has_other_pins(&self, offered: &[Secret]) -> bool {
-        let offered: HashSet<&[u8]> = offered.iter().map(Secret::expose).collect();
-        self.pins().iter().any(|pin| !offered.contains(pin.expose()))
+    fn has_other_pins(&self, offered: &[Pin]) -> bool {
+        let offered: HashSet<_> = offered.iter().map(Pin::key).collect();
+        self.pins().iter().any(|pin| !offered.contains(&pin.key()))
+    }
+
+    /// Whether a token that refused what it was given is to be given something else: what a key's PIN refers to may have
+    /// changed. Looked at by the clock, where that is so.
+    pub(super) fn read_pins_again(&mut self, ctx: &mut Context<Self>) {
+        let paused = self.pins_read.elapsed() < self.settings.limits.probe_max;
+        if paused || self.bringing_up || !self.wants_pin() || self.health.state() != MemberState::Refused {
+            return;
+        }
+        self.pins_read = Instant::now();
+        let pins = self.pins();
+        if pins.iter().all(|pin| pin.reference().is_none()) {
+            return;
+        }
+        let limit = self.settings.limits.call_open;
+        let changed = self.control.run(limit, move |control| control.has_other_pins(&pins));
+        ctx.spawn(changed.into_actor(self).map(|changed, actor, ctx| {
+            if changed == Ok(true) && actor.wants_pin() {
+                let step = actor.health.on(Event::NewPin, Instant::now());
+                actor.follow(step, None, ctx);
+                actor.publish();
+            }
+        }));
     }
 
     /// A key has brought a PIN. If the token lacks one, or refused what it was given, it is brought up with it.
-    pub(super) fn note_pin(&mut self, pin: Option<&Secret>, ctx: &mut Context<Self>) {
+    pub(super) fn note_pin(&mut self, pin: Option<&Pin>, ctx: &mut Context<Self>) {
         if pin.is_some() && self.member.pin.is_none() && self.wants_pin() {
             let step = self.health.on(Event::NewPin, Instant::now());
             self.follow(step, None, ctx);

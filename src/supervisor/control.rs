@@ -17,6 +17,7 @@ use super::proof;
 use super::route::{KeySpec, MemberId, PreparedKey};
 use super::same_token::{Name, Sighting, Sightings};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
+use crate::config::Pin;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::MemberMetrics;
 
@@ -59,6 +60,8 @@ pub(super) struct Control {
     _presence: Presence,
     /// The number of the last login it lived by.
     last_login: Option<u64>,
+    /// The PINs that it came up with last, or failed to.
+    pub(super) fetched: Vec<Secret>,
 }
 
 /// A key that a member has proven to hold.
@@ -160,7 +163,7 @@ pub(super) struct Opened {
     pub(super) device: Arc<dyn Device>,
     pub(super) info: DeviceInfo,
     /// The PIN it took.
-    pub(super) pin: Option<Secret>,
+    pub(super) pin: Option<Pin>,
     /// Members that are logged in to the same token by another name, and are to hand their keys over.
     pub(super) guest: Option<MemberId>,
 }
@@ -176,7 +179,7 @@ pub(super) enum BroughtUp {
 impl Control {
     fn new(to: Reach, presence: Presence) -> Control {
         let (session, device, login, sighting) = (None, None, None, None);
-        Control { to, session, device, login, sighting, _presence: presence, last_login: None }
+        Control { to, session, device, login, sighting, _presence: presence, last_login: None, fetched: Vec::new() }
     }
 
     /// Lets go of the device: its sessions here are closed and the login ends with the last of them.
@@ -191,11 +194,12 @@ impl Control {
     /// With `relogin`, whoever thinks that the login it had last still stands is wrong. `cause` is what had taken it down.
     pub(super) fn bring_up(
         &mut self,
-        pins: &[Secret],
+        pins: &[Pin],
         relogin: bool,
         cause: Option<&'static str>,
     ) -> Result<BroughtUp, BackendError> {
         self.close();
+        let pins = self.fetch(pins)?;
         let patience = Instant::now() + self.to.wait;
         self.wait_for_those_before(patience)?;
         let coming_up = Arc::clone(&self.to.coming_up);
@@ -207,14 +211,14 @@ impl Control {
         }
         let turn = self.to.logins.turn(&info.serial);
         let turn = turn.try_lock_until(patience).ok_or_else(|| others_log_in(&info, self.to.wait))?;
-        let (login, guest) = match self.log_in(device.as_ref(), &info, pins, cause)? {
+        let (login, guest) = match self.log_in(device.as_ref(), &info, &pins, cause)? {
             LoggedIn::As(login, guest) => (login, guest),
             LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
         };
         let sighting = self.to.sightings.note(&self.to.name, &info);
         drop(turn);
-        let took = |pin: &&Secret| self.to.pins.hash(&info.serial, pin).is_ok_and(|hash| login.is(&hash));
-        let pin = pins.iter().find(took).cloned();
+        let took = |(_, pin): &(Pin, Secret)| self.to.pins.hash(&info.serial, pin).is_ok_and(|hash| login.is(&hash));
+        let pin = pins.into_iter().find(took).map(|(pin, _)| pin);
         self.last_login = Some(login.number());
         self.session = Some(device.open_session()?);
         self.device = Some(Arc::clone(&device));
@@ -372,7 +376,7 @@ mod tests {
         let one = reach(&token);
         let (presence, _absence) = presence::pair();
         let mut other = Control::new(Reach { coming_up: Arc::clone(&one.coming_up), ..reach(&token) }, presence);
-        let pins = [Secret::from(fake::PIN)];
+        let pins = [Pin::Itself(Secret::from(fake::PIN))];
         let turn = one.coming_up.lock();
         let error = other.bring_up(&pins, false, None).map(drop).unwrap_err();
         assert_eq!((error.fate, token.logins()), (Fate::BackOff, 0));
@@ -394,7 +398,7 @@ mod tests {
         let (presence, _absence) = presence::pair();
         let thread = ControlThread::start(reach(&token), presence).unwrap();
         let limit = Duration::from_secs(60);
-        let pins = [Secret::from(fake::PIN)];
+        let pins = [Pin::Itself(Secret::from(fake::PIN))];
         thread.run(limit, move |control| control.bring_up(&pins, false, None).map(drop)).await.unwrap().unwrap();
         let panicked = thread.run(limit, |_| -> () { panic!("as a library's reader would") }).await.unwrap_err();
         assert!(panicked.to_string().contains("in the middle of a command"), "{panicked}");

@@ -8,6 +8,7 @@ use super::pins::{Login, PinHash, Standing};
 use super::route::{KeySpec, MemberId};
 use super::same_token::{Name, Rival};
 use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer};
+use crate::config::Pin;
 use crate::model::{Fault, Secret};
 use crate::telemetry::LoginLabel;
 
@@ -27,7 +28,7 @@ impl Control {
         &self,
         device: &dyn Device,
         info: &DeviceInfo,
-        pins: &[Secret],
+        pins: &[(Pin, Secret)],
         cause: Option<&'static str>,
     ) -> Result<LoggedIn, BackendError> {
         let guest = match self.rival(info)? {
@@ -47,12 +48,49 @@ impl Control {
         Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"))
     }
 
+    /// What the PINs are now. Those that cannot be had are told of, and left out: others may be the token's. The token and
+    /// whoever asks for it may be another tenant's, who is not told where a PIN stands.
+    pub(super) fn fetch(&mut self, pins: &[Pin]) -> Result<Vec<(Pin, Secret)>, BackendError> {
+        let Name { library, token, .. } = &self.to.name;
+        let mut seen = Vec::new();
+        let mut fetched = Vec::new();
+        for pin in pins {
+            match pin.fetch() {
+                Ok(secret) => {
+                    seen.push(secret.clone());
+                    fetched.push((pin.clone(), secret));
+                }
+                Err(why) => {
+                    tracing::warn!(library, %token, reference = ?pin.reference(), why, "a PIN cannot be fetched")
+                }
+            }
+        }
+        self.fetched = seen;
+        if fetched.is_empty() {
+            let what = format!(
+                "token {token}: what the pin of its managed keys refers to cannot be fetched; the daemon's log says why, and it \
+                 is tried again"
+            );
+            return Err(back_off(Fault::Unavailable { what }));
+        }
+        Ok(fetched)
+    }
+
+    /// Whether one of these PINs is another now than when they were fetched last.
+    pub(super) fn has_other_pins(&self, pins: &[Pin]) -> bool {
+        pins.iter().filter_map(|pin| pin.fetch().ok()).any(|pin| !self.fetched.contains(&pin))
+    }
+
     /// The PINs with their hashes, the one first that the token took last: wrong ones before it might lock it.
-    fn in_order<'p>(&self, info: &DeviceInfo, pins: &'p [Secret]) -> Result<Vec<(&'p Secret, PinHash)>, BackendError> {
+    fn in_order<'p>(
+        &self,
+        info: &DeviceInfo,
+        pins: &'p [(Pin, Secret)],
+    ) -> Result<Vec<(&'p Secret, PinHash)>, BackendError> {
         let memory = &self.to.pins;
         let taken = memory.taken(&info.serial).map_err(back_off)?;
-        let hash = |pin| Ok((pin, memory.hash(&info.serial, pin).map_err(back_off)?));
-        let mut hashed = pins.iter().map(hash).collect::<Result<Vec<_>, BackendError>>()?;
+        let hash = |pin: &'p Secret| Ok((pin, memory.hash(&info.serial, pin).map_err(back_off)?));
+        let mut hashed = pins.iter().map(|(_, pin)| hash(pin)).collect::<Result<Vec<_>, BackendError>>()?;
         hashed.sort_by_key(|(_, hash)| Some(*hash) != taken);
         Ok(hashed)
     }
@@ -196,7 +234,11 @@ impl Control {
     /// A key that carries its own PIN is served only if that is the PIN that logged in. Never a second login.
     pub(super) fn check_pin(&self, spec: &KeySpec) -> Result<(), BackendError> {
         let (Some(pin), Some(device), Some(login)) = (&spec.pin, &self.device, &self.login) else { return Ok(()) };
-        let hash = self.to.pins.hash(&device.info().serial, pin).map_err(back_off)?;
+        let pin = pin.fetch().map_err(|why| {
+            let what = format!("the pin of managed key {:?} cannot be fetched: {why}", spec.name);
+            BackendError::keep(Fault::CredentialsRefused { what })
+        })?;
+        let hash = self.to.pins.hash(&device.info().serial, &pin).map_err(back_off)?;
         if login.is(&hash) {
             return Ok(());
         }

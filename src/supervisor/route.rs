@@ -15,7 +15,8 @@ use super::schedule::TenantId;
 use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
-use crate::model::{Fault, KeyIdentity, KeyOperation, Namespace, Secret, Terms, TokenSelector};
+use crate::config::Pin;
+use crate::model::{Fault, KeyIdentity, KeyOperation, Namespace, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
 
 /// Device time an operation is expected to take before any was seen: 1 ms.
@@ -35,7 +36,7 @@ pub struct KeySpec {
     /// The token; `None` where `library` names a pool.
     pub token: Option<TokenSelector>,
     /// The key's own PIN, if it has one.
-    pub pin: Option<Secret>,
+    pub pin: Option<Pin>,
     /// How to find it.
     pub selector: KeySelector,
     /// What to generate where it is absent; `None` forbids it.

@@ -19,8 +19,8 @@ use super::session_thread::{SessionEvent, SessionThread};
 use super::slot_keys::SlotKeys;
 use super::watch::Watch;
 use crate::backend::{BackendError, Device, Fate};
-use crate::config::{Limits, Traits, VerifyAfterSign};
-use crate::model::{Fault, Secret};
+use crate::config::{Limits, Pin, Traits, VerifyAfterSign};
+use crate::model::Fault;
 use crate::telemetry::SessionCounts;
 
 /// What a slot actor needs to know of its library's configuration.
@@ -59,7 +59,10 @@ pub(super) struct SlotActor {
     pub(super) down: Option<Fault>,
     /// What took it down last, for the metrics of its next bring-up.
     pub(super) down_cause: Option<&'static str>,
-    pub(super) pin: Option<Secret>,
+    /// The PIN that the token took last, or that its stanza gives.
+    pub(super) pin: Option<Pin>,
+    /// When what its PINs refer to was looked at last.
+    pub(super) pins_read: Instant,
     pub(super) bringing_up: bool,
     /// The token forgot its login: whoever thinks that he is logged in is wrong.
     pub(super) login_lost: bool,
@@ -151,7 +154,8 @@ impl SlotActor {
     ) -> SlotActor {
         SlotActor {
             health: Health::new(settings.limits.probe_min, settings.limits.probe_max),
-            pin: member.pin.clone(),
+            pin: member.pin.clone().map(Pin::from),
+            pins_read: Instant::now(),
             keys: SlotKeys::new(settings.limits.probe_min),
             member,
             settings,

@@ -12,7 +12,8 @@ use super::pool::{BackOff, Member};
 use super::route::{Holder, KeyRoute, KeySpec, PreparedKey};
 use super::slot_actor::{Adopt, Reply, SlotActor, unavailable};
 use crate::backend::{BackendError, Fate};
-use crate::model::{Fault, MemberState, Secret};
+use crate::config::Pin;
+use crate::model::{Fault, MemberState};
 
 /// Longest pause between two tries to find a key that a serving token lacks.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -143,7 +144,7 @@ impl SlotKeys {
     }
 
     /// The PINs of those that have one.
-    pub(super) fn pins(&self) -> impl Iterator<Item = &Secret> {
+    pub(super) fn pins(&self) -> impl Iterator<Item = &Pin> {
         self.by_uuid.values().filter_map(|key| key.spec.pin.as_ref())
     }
 
@@ -407,6 +408,5 @@ fn is_keys_own(fate: Fate) -> bool {
 
 /// Whether two specs name the same key by the same credentials, so that the proof still stands.
 fn same_key(a: &KeySpec, b: &KeySpec) -> bool {
-    let same_pin = a.pin.as_ref().map(Secret::expose) == b.pin.as_ref().map(Secret::expose);
-    a.selector == b.selector && a.recorded == b.recorded && same_pin
+    a.selector == b.selector && a.recorded == b.recorded && a.pin == b.pin
 }

@@ -44,6 +44,7 @@ impl SlotActor {
             let error = BackendError { fault, fate: Fate::Reinitialize, cause: "library_lost" };
             self.on(Event::LibraryLost, Some(error), ctx);
         }
+        self.read_pins_again(ctx);
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
         ctx.run_later(self.watch_period(), SlotActor::watch);

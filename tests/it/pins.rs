@@ -1,5 +1,6 @@
 //! Wrong PINs: tried once in all, whoever brings them. Three tries lock a token.
 
+use keyway::model::Verb;
 use serde_json::{Value, json};
 
 use crate::daemon::{LIMIT, Setup, wait_for};
@@ -103,6 +104,61 @@ async fn a_library_that_dies_at_each_login_is_not_left_to_lock_its_token() {
     let (_, told) = rig.test_sign("doc").await;
     assert!(told.contains("came to no answer twice") && told.contains("restart"), "{told}");
     assert_eq!(rig.sim.calls("C_Login"), 2);
+}
+
+#[tokio::test]
+async fn a_pin_that_stands_elsewhere_is_fetched_at_each_login_and_stored_nowhere() {
+    let setup = || Setup { more: probing(""), ..Setup::default() };
+    let mut rig = Rig::bare(&["one"], &["doc"], setup()).await;
+    let file = rig.daemon.folder.join("pin");
+    let reference = format!("file:{}", file.display());
+    bring(&rig, "doc", &reference).await;
+    assert_eq!(rig.daemon.read("sys/managed-keys/pkcs11/doc").await["pin"], json!(reference));
+    // It is not there yet.
+    let (status, told) = rig.test_sign("doc").await;
+    assert!(status >= 400 && told.contains("cannot be fetched") && !told.contains(file.to_str().unwrap()), "{told}");
+    assert!(rig.daemon.log().contains(&format!("{} cannot be read", file.display())));
+    assert_eq!(rig.sim.calls("C_Login"), 0);
+    std::fs::write(&file, format!("{PIN}\n")).unwrap();
+    let begun = std::time::Instant::now();
+    while rig.test_sign("doc").await.0 != 204 {
+        assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
+    }
+    // Nothing of a PIN was stored: without the file, a start has none; with a wrong one, it is tried once; and the right one
+    // is found as soon as it is there.
+    std::fs::remove_file(&file).unwrap();
+    rig = rig.restart_bare(setup());
+    assert!(rig.test_sign("doc").await.0 >= 400);
+    assert_eq!(rig.sim.calls("C_Login"), 1);
+    std::fs::write(&file, WRONG).unwrap();
+    rig.until_member("one", |member| member["state"] == "refused").await;
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    std::fs::write(&file, PIN).unwrap();
+    rig.until_serving("one").await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    assert_eq!(rig.sim.calls("C_Login"), 3);
+}
+
+#[tokio::test]
+async fn a_tenant_has_neither_a_file_nor_the_environment_read() {
+    let setup = Setup { environment: &[("KEYWAY_TEST_PIN", PIN)], more: probing(""), ..Setup::default() };
+    let rig = Rig::bare(&["one"], &["doc"], setup).await;
+    rig.write("", "sys/namespaces/team", json!({})).await;
+    let file = rig.daemon.folder.join("pin");
+    std::fs::write(&file, PIN).unwrap();
+    let mut asked = key("doc", json!(null));
+    asked["library"] = json!("bare");
+    for pin in ["env:KEYWAY_TEST_PIN", &format!("file:{}", file.display()), "credential:pin", "file:/no/such/file"] {
+        asked["pin"] = json!(pin);
+        let answer = rig.ask("team", Verb::Write, "sys/managed-keys/pkcs11/doc", asked.clone()).await;
+        let told = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == 400 && told.contains("only managed keys of the root namespace"), "{told}");
+        assert!(!told.contains("no/such"), "{told}");
+    }
+    let answer = rig.ask("team", Verb::Read, "sys/managed-keys/pkcs11/doc", json!({})).await;
+    assert_eq!((answer.status, rig.sim.calls("C_Login")), (404, 0));
+    bring(&rig, "doc", "env:KEYWAY_TEST_PIN").await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
 }
 
 /// Registers a managed key of the library without a PIN, or changes it.

@@ -41,6 +41,7 @@ mod python;
 mod quotas;
 mod reload;
 mod rig;
+mod seal;
 mod signing;
 mod sim;
 mod storage;

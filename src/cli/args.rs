@@ -119,6 +119,10 @@ pub(super) struct Server {
 pub(super) enum OperatorCommand {
     /// Make the root key and the root token, once. Only the daemon's own user, or root, may.
     Init,
+    /// Have the keys wiped from the daemon's memory: it answers nothing until it is unsealed, or started anew. Asks for sudo.
+    Seal,
+    /// Have the daemon ask its seal for the root key again. Only the daemon's own user, or root, may.
+    Unseal,
 }
 
 #[derive(Debug, Args)]

@@ -75,6 +75,8 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Server(server) => server::run(&server),
         Command::Operator { command: OperatorCommand::Init } => operator::init(connect, cli.format),
+        Command::Operator { command: OperatorCommand::Seal } => operator::seal(connect),
+        Command::Operator { command: OperatorCommand::Unseal } => operator::unseal(connect, cli.format),
         Command::Status => status::run(connect, cli.format),
         Command::Read(path) => logical::read(connect, cli.format, &path),
         Command::Write(write) => logical::write(connect, cli.format, &write),

@@ -29,6 +29,9 @@ use super::storage_file::{IfAbsent, StorageFile};
 use crate::config::Pace;
 use crate::model::Fault;
 
+/// Its name.
+pub(super) const KIND: &str = "redb";
+
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 
 const BOUNDS: Bounds =
@@ -85,7 +88,7 @@ impl Embedded {
 
 impl Physical for Embedded {
     fn kind(&self) -> &'static str {
-        "redb"
+        KIND
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {

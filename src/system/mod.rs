@@ -12,6 +12,8 @@ mod openapi;
 mod paths;
 mod policies;
 mod quotas;
+mod sealing;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -36,6 +38,8 @@ use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Write};
 
 use paths::{Deed, Found, Row, find};
+pub use sealing::{Seal, Sealing};
+pub use standing::{Standing, WhileSealed};
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -94,6 +98,8 @@ pub struct System {
     pub leases: Leases,
     /// Asked when a namespace was deleted.
     pub retire: Retire,
+    /// Asked when the daemon is to be sealed.
+    pub seal: Seal,
     /// Rung when a namespace was deleted: [`System::end_deletions`] is due.
     pub deletions: Arc<Notify>,
     /// The root token to make at initialisation; a random one if there is none.
@@ -184,11 +190,13 @@ impl System {
         let name = |index: usize| names.get(index).map(String::as_str).unwrap_or_default();
         let data = &request.data;
         match row.deed {
-            Deed::ReadHealth => Ok(self.health(data)),
-            Deed::ReadSealStatus => Ok(self.seal_status()),
-            Deed::ReadLeader => Ok(self.leader()),
-            Deed::ReadInit => Ok(self.init_status()),
+            Deed::ReadHealth => Ok(self.standing().health(data)),
+            Deed::ReadSealStatus => Ok(self.standing().seal_status(Vec::new())),
+            Deed::ReadLeader => Ok(standing::leader()),
+            Deed::ReadInit => Ok(self.standing().init_status()),
             Deed::Initialize => self.init(&call, data).await,
+            Deed::Seal => self.seal(&call).await,
+            Deed::Unseal => Ok(self.standing().seal_status(standing::read_unseal(&call.caller, data)?)),
             Deed::ReadStatus => self.status(&call).await,
             Deed::ListNamespaces => self.list_namespaces(&call).await,
             Deed::ReadNamespace => self.read_namespace(&call, name(0)),

@@ -44,6 +44,7 @@ mod quotas;
 mod reload;
 mod rig;
 mod router;
+mod seal;
 mod signing;
 mod sim;
 mod storage;

@@ -23,7 +23,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{LeaseCall, Leases, Load, Removal, Retire, System};
+use crate::system::{LeaseCall, Leases, Load, Refusals, Removal, Retire, System};
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
@@ -81,7 +81,7 @@ impl Daemon {
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
         let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
         let quotas = Quotas::new(store.clone(), namespaces.clone());
-        let identity = Identity::new(store.clone());
+        let identity = Identity::new(store.clone(), &config.limits);
         let services = Services {
             store: store.clone(),
             keys: keys.clone(),
@@ -119,6 +119,7 @@ impl Daemon {
             root_token: start.root_token.clone(),
             started,
             configuration: Arc::clone(&configuration),
+            refusals: Refusals::default(),
         });
         let removing = Arc::clone(&system);
         let tenants = Tenants { namespaces, quotas, identity };

@@ -64,7 +64,8 @@ impl System {
     pub(super) fn capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let token = fields.filled("token")?.ok_or_else(|| Fault::invalid("missing token"))?;
-        let caller = Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller };
+        let caller =
+            Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller.clone() };
         self.identity.token(&caller).map_err(|_| Fault::invalid("invalid token"))?;
         self.answer_capabilities(call, &caller, &paths(&mut fields)?)
     }

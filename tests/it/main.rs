@@ -51,4 +51,5 @@ mod tidying;
 mod token;
 mod tokens;
 mod transit_certificates;
+mod unix_auth;
 mod wrong_keys;

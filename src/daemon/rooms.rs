@@ -16,7 +16,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Unopened};
 use crate::supervisor::Supervisor;
-use crate::system::{LeaseCall, Leases, Load, Removal, Retire, System};
+use crate::system::{LeaseCall, Leases, Load, Refusals, Removal, Retire, System};
 use crate::telemetry::Telemetry;
 
 /// How often engines are asked whether something is due by the clock.
@@ -60,7 +60,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
     let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
     let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
     let quotas = Quotas::new(store.clone(), namespaces.clone());
-    let identity = Identity::new(store.clone());
+    let identity = Identity::new(store.clone(), &site.config.limits);
     let services = Services {
         store: store.clone(),
         keys: keys.clone(),
@@ -99,6 +99,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         root_token: start.root_token.clone(),
         started: site.started,
         configuration: Arc::clone(&site.configuration),
+        refusals: Refusals::default(),
     });
     let removing = Arc::clone(&system);
     let tenants = Tenants { namespaces, quotas, identity };

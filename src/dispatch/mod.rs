@@ -86,7 +86,7 @@ impl Dispatch {
             let peer = PeerCredentials { uid: rustix::process::geteuid().as_raw(), gid: 0, pid: None };
             let call = Call {
                 mount: Arc::clone(&mount),
-                caller: Caller { peer, token: None, wire: Wire::Framed },
+                caller: Caller::new(peer, Wire::Framed),
                 deadline: Deadline::after(self.deadline_max),
                 class: Class::Control,
             };
@@ -228,12 +228,15 @@ impl Dispatch {
     /// Hands the operation to who answers it.
     fn start(&self, operation: Operation) -> Result<Answer, Fault> {
         let Operation { namespace, caller, deadline, class, wrap_ttl, body, .. } = operation;
-        let call = |mount: Arc<Mount>| Call { mount, caller, deadline, class };
-        match body {
+        let body = match body {
             Body::Request(request) if System::owns(&request.path) => {
                 let call = system::Call { namespace, caller, deadline, is_wrapped: wrap_ttl.is_some() };
-                Ok(Arc::clone(&self.system).handle(call, request))
+                return Ok(Arc::clone(&self.system).handle(call, request));
             }
+            body => body,
+        };
+        let call = |mount: Arc<Mount>| Call { mount, caller, deadline, class };
+        match body {
             Body::Request(Request { verb, path, data, raw, if_modified_since }) => {
                 let no_route =
                     || Fault::NotFound { what: format!("no handler for route \"{path}\". route entry not found.") };

@@ -354,7 +354,7 @@ impl<'s> Connection<'s> {
         }
         let door = &self.shared.door;
         let token = Secret::new(hello.token.into_bytes());
-        let caller = Caller { token: Some(door.identify(&token)), ..self.caller };
+        let caller = Caller { token: Some(door.identify(&token)), ..self.caller.clone() };
         let namespace = Namespace::from_client(&hello.namespace);
         door.welcome(&caller, &namespace)?;
         (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
@@ -377,7 +377,7 @@ impl<'s> Connection<'s> {
         };
         let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
-        let (caller, arrived) = (self.caller, self.arrived);
+        let (caller, arrived) = (self.caller.clone(), self.arrived);
         let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
         Ok(Operation { namespace, caller, arrived, deadline, class, wrap_ttl: None, body })
     }

@@ -64,7 +64,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
     // A client that reads no answers must not hold its connection for ever.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(shared.limits.client_io));
-    let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller, shared).await) });
+    let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller.clone(), shared).await) });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.client_io)

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::accounts::Account;
 use super::wakeups::Wakeups;
-use super::{DrainReport, Shared, framed, http};
+use super::{DrainReport, Shared, framed, http, peer};
 use crate::config::{Pace, Protocol};
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
 use crate::telemetry::Telemetry;
@@ -173,7 +173,7 @@ async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
         Protocol::Http => Wire::Http,
         Protocol::Framed => Wire::Framed,
     };
-    let caller = Caller { peer: arrival.peer, token: None, wire };
+    let caller = Caller { origin: Arc::new(peer::origin(&stream)), ..Caller::new(arrival.peer, wire) };
     let _shown = Shown::new(&shared.telemetry, wire);
     match wire {
         Wire::Http => http::serve(stream, caller, shared).await,

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::rules::{self, Wish};
 use super::token::{Token, TokenRecord};
 use super::tokens::{Identity, TOKENS_MAX, new_accessor, random_token};
 use super::ttl::{self, Wanted};
+use super::unix::login_of;
 use crate::model::{Auth, Caller, Fault, Namespace, Secret, TokenId};
 use crate::store::Write;
 
 /// The longest a token that its maker chooses may be, in bytes.
 const ID_BYTES_MAX: usize = 1024;
+/// When to come again who has too many tokens of logins: some of them may have ended by then.
+const LOGINS_PAUSE: Duration = Duration::from_secs(1);
 
 /// A token to make for somebody who has proven otherwise who they are. Zero stands for Vault's default.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct Login {
     pub meta: BTreeMap<String, String>,
     /// Seconds the token lives.
     pub ttl: u64,
+    /// Seconds it may be made to live, unless it has a period.
+    pub max_ttl: u64,
     /// Seconds it may live all in all.
     pub explicit_max_ttl: u64,
     /// Seconds it is renewed for each time.
@@ -49,6 +55,7 @@ impl Identity {
         let now = self.0.clock.now();
         let wanted = Wanted {
             ttl: login.ttl,
+            max_ttl: login.max_ttl,
             period: login.period,
             explicit_max_ttl: login.explicit_max_ttl,
             start: now,
@@ -122,6 +129,11 @@ impl Identity {
                 let what = format!("there are {TOKENS_MAX} tokens; some must end first");
                 return Err(Fault::Unavailable { what });
             }
+            if let Some(uid) = login_of(&token)
+                && tree.logins(&token.namespace, uid) >= self.0.logins_per_uid
+            {
+                return Err(too_many_logins(uid, &token.namespace, self.0.logins_per_uid));
+            }
             if self.0.tokens.pin().get(&id).is_some() {
                 return Err(Fault::invalid("cannot create a token with a duplicate ID"));
             }
@@ -141,6 +153,16 @@ impl Identity {
             return Err(fault);
         }
         Ok((token, secret))
+    }
+}
+
+fn too_many_logins(uid: u32, namespace: &Namespace, limit: usize) -> Fault {
+    Fault::QuotaExceeded {
+        what: format!(
+            "uid {uid} has {limit} live tokens of auth/unix/login in namespace {namespace}, as many as it may: revoke those \
+             that are done with, or have the role's token_ttl end them sooner"
+        ),
+        retry_after: LOGINS_PAUSE,
     }
 }
 

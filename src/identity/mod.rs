@@ -1,4 +1,5 @@
-//! Who is asking, and what they may do: tokens, kept as keyed hashes and judged at every request.
+//! Who is asking, and what they may do: tokens, kept as keyed hashes and judged at every request; and roles that go by the
+//! kernel's word on a process.
 //!
 //! This room must not know what any path means.
 
@@ -15,6 +16,7 @@ mod token;
 mod tokens;
 mod tree;
 mod ttl;
+mod unix;
 mod using;
 mod wrapping;
 
@@ -24,4 +26,5 @@ pub use roles::TokenRole;
 pub use rules::Wish;
 pub use token::{ROOT_POLICY, Token};
 pub use tokens::Identity;
+pub use unix::{UnixFit, UnixRole, UnixRoles};
 pub use using::{Counted, Use};

@@ -88,7 +88,7 @@ pub(super) fn judge(
     let period = least(wish.period, role.map_or(0, |role| role.period_seconds));
     let explicit_max_ttl = least(wish.explicit_max_ttl, role.map_or(0, |role| role.explicit_max_ttl_seconds));
     let (ttl, warnings) = if !is_root || period > 0 || wish.ttl > 0 {
-        let wanted = Wanted { increment: 0, ttl: wish.ttl, period, explicit_max_ttl, start: now };
+        let wanted = Wanted { ttl: wish.ttl, period, explicit_max_ttl, start: now, ..Wanted::default() };
         ttl::effective(&wanted, now)?
     } else {
         (explicit_max_ttl, Vec::new())

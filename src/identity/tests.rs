@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Clock;
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Response, Secret, Wire, WrapInfo};
 use crate::store::{Ephemeral, Store, Write};
 
@@ -25,14 +25,14 @@ impl House {
         let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(START));
-        let identity = Identity::at(store.clone(), Clock::told(Arc::clone(&now)));
+        let identity = Identity::at(store.clone(), &Limits::default(), Clock::told(Arc::clone(&now)));
         let root = identity.create_root(None).await.unwrap();
         House { store, now, identity, root }
     }
 
     /// The same after a restart.
     fn restarted(&self) -> House {
-        let identity = Identity::at(self.store.clone(), Clock::told(Arc::clone(&self.now)));
+        let identity = Identity::at(self.store.clone(), &Limits::default(), Clock::told(Arc::clone(&self.now)));
         identity.load().unwrap();
         House { store: self.store.clone(), now: Arc::clone(&self.now), identity, root: self.root.clone() }
     }
@@ -81,7 +81,7 @@ impl House {
 }
 
 fn caller(token: Option<crate::model::TokenId>) -> Caller {
-    Caller { peer: PeerCredentials { uid: 1, gid: 1, pid: None }, token, wire: Wire::Http }
+    Caller { token, ..Caller::new(PeerCredentials { uid: 1, gid: 1, pid: None }, Wire::Http) }
 }
 
 fn policies(names: &[&str]) -> Wish {
@@ -115,7 +115,7 @@ async fn a_random_token_has_vaults_form_and_a_given_one_is_taken_as_it_is() {
     assert!(text.strip_prefix("hvs.").unwrap().chars().all(|c| c.is_ascii_alphanumeric()));
     let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
     store.initialize().unwrap();
-    let dev = Identity::new(store);
+    let dev = Identity::new(store, &Limits::default());
     assert!(dev.create_root(Some(Secret::from(""))).await.is_err());
     dev.create_root(Some(Secret::from("root"))).await.unwrap();
     assert_eq!(authorize(&dev, &caller(Some(dev.identify(&Secret::from("root"))))), Ok(()));
@@ -384,11 +384,12 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
     let house = House::new().await;
     let login = |policies: &[&str]| Login {
         namespace: Namespace::from_path("team"),
-        path: "auth/unix/login".into(),
+        path: "auth/cert/login".into(),
         policies: policies.iter().map(|name| (*name).to_owned()).collect(),
         no_default_policy: false,
         display_name: "unix-0".into(),
         meta: [("uid".to_owned(), "0".to_owned())].into(),
+        max_ttl: 0,
         ttl: 60,
         explicit_max_ttl: 0,
         period: 0,
@@ -398,7 +399,7 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
     assert_eq!((auth.policies, auth.lease_duration), (vec!["a".to_owned(), "default".to_owned()], 60));
     assert!(auth.renewable && auth.orphan && warnings.is_empty() && auth.metadata["uid"] == "0");
     let token = house.restarted().identity.token(&house.caller(&auth.client_token)).unwrap();
-    assert_eq!((token.path.as_str(), token.namespace.as_str()), ("auth/unix/login", "team/"));
+    assert_eq!((token.path.as_str(), token.namespace.as_str()), ("auth/cert/login", "team/"));
     assert!(house.identity.login(login(&["root"])).await.is_err());
     assert!(house.identity.login(login(&["response-wrapping"])).await.is_err());
 }

@@ -11,6 +11,8 @@ use super::clock::Clock;
 use super::policy::Policies;
 use super::token::{COLLECTION, ROOT_POLICY, Token, TokenRecord, parse_id};
 use super::tree::Tree;
+use super::unix::UnixRoles;
+use crate::config::Limits;
 use crate::model::{Caller, Fault, Namespace, Secret, TokenId};
 use crate::store::{RecordKey, Store, Write};
 
@@ -31,6 +33,9 @@ pub struct Identity(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) store: Store,
     policies: Policies,
+    unix_roles: UnixRoles,
+    /// Live tokens of one uid in one namespace that it got by `auth/unix/login`.
+    pub(super) logins_per_uid: usize,
     /// Every token that is good but for its end. A request looks up one, and takes no lock.
     pub(super) tokens: papaya::HashMap<TokenId, Arc<Token>, RandomState>,
     /// What else leads to them. Held while `tokens` is changed and while the change is queued at the store, never longer:
@@ -48,13 +53,15 @@ pub(super) struct Inner {
 
 impl Identity {
     /// The tokens of this store. Nothing is read before [`Identity::load`].
-    pub fn new(store: Store) -> Identity {
-        Identity::at(store, Clock::default())
+    pub fn new(store: Store, limits: &Limits) -> Identity {
+        Identity::at(store, limits, Clock::default())
     }
 
-    pub(super) fn at(store: Store, clock: Clock) -> Identity {
+    pub(super) fn at(store: Store, limits: &Limits, clock: Clock) -> Identity {
         Identity(Arc::new(Inner {
             policies: Policies::new(store.clone()),
+            unix_roles: UnixRoles::new(store.clone(), limits),
+            logins_per_uid: limits.unix_logins_per_uid,
             store,
             tokens: papaya::HashMap::default(),
             tree: Mutex::default(),
@@ -137,6 +144,11 @@ impl Identity {
     /// The policies.
     pub fn policies(&self) -> &Policies {
         &self.0.policies
+    }
+
+    /// The roles of `auth/unix`.
+    pub fn unix_roles(&self) -> &UnixRoles {
+        &self.0.unix_roles
     }
 }
 

@@ -1,11 +1,13 @@
 //! What leads to tokens beside what their bearers show: who made whom, accessors, and who ends next.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
 use super::token::Token;
-use crate::model::TokenId;
+use super::unix::login_of;
+use crate::model::{Namespace, TokenId};
 
 /// The index of all tokens. Changed under one lock, together with the table of tokens.
 #[derive(Debug, Default)]
@@ -14,6 +16,8 @@ pub(super) struct Tree {
     accessors: HashMap<String, TokenId, RandomState>,
     /// Those that end, the next one first.
     ends: BTreeSet<(u64, TokenId)>,
+    /// How many a uid got by logging in, in each namespace.
+    logins: HashMap<(Namespace, u32), usize, RandomState>,
 }
 
 impl Tree {
@@ -25,6 +29,9 @@ impl Tree {
         self.accessors.insert(token.accessor.clone(), id);
         if let Some(ends) = token.ends() {
             self.ends.insert((ends, id));
+        }
+        if let Some(uid) = login_of(token) {
+            *self.logins.entry((token.namespace.clone(), uid)).or_default() += 1;
         }
     }
 
@@ -42,6 +49,14 @@ impl Tree {
         self.accessors.remove(&token.accessor);
         if let Some(ends) = token.ends() {
             self.ends.remove(&(ends, id));
+        }
+        if let Some(uid) = login_of(token)
+            && let Entry::Occupied(mut count) = self.logins.entry((token.namespace.clone(), uid))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
         self.release(id)
     }
@@ -72,6 +87,11 @@ impl Tree {
     /// A token that has ended by `now`.
     pub(super) fn due(&self, now: u64) -> Option<TokenId> {
         self.ends.first().filter(|(ends, _)| *ends <= now).map(|(_, id)| *id)
+    }
+
+    /// How many tokens a uid got by logging in in a namespace.
+    pub(super) fn logins(&self, namespace: &Namespace, uid: u32) -> usize {
+        self.logins.get(&(namespace.clone(), uid)).copied().unwrap_or_default()
     }
 
     /// How many tokens there are.

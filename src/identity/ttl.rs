@@ -14,6 +14,8 @@ pub(super) struct Wanted {
     pub(super) increment: u64,
     /// For how long it was made.
     pub(super) ttl: u64,
+    /// The longest that whoever made it lets it be renewed, all in all, unless it has a period.
+    pub(super) max_ttl: u64,
     /// For how long it is renewed each time, without end.
     pub(super) period: u64,
     /// The longest it may live, all in all.
@@ -37,7 +39,8 @@ pub(super) fn effective(wanted: &Wanted, now: u64) -> Result<(u64, Vec<String>),
         (wanted.period.min(MAX_TTL), explicit)
     } else {
         let asked = [wanted.increment, wanted.ttl].into_iter().find(|seconds| *seconds > 0);
-        (asked.unwrap_or(DEFAULT_TTL), Some(explicit.map_or(MAX_TTL, |explicit| explicit.min(MAX_TTL))))
+        let longest = [wanted.max_ttl, wanted.explicit_max_ttl].into_iter().filter(|seconds| *seconds > 0);
+        (asked.unwrap_or(DEFAULT_TTL), Some(longest.fold(MAX_TTL, u64::min)))
     };
     let Some(limit) = limit else { return Ok((ttl, warnings)) };
     let left = wanted.start.saturating_add(limit).saturating_sub(now);
@@ -81,6 +84,7 @@ mod tests {
         assert_eq!(seconds(Wanted { ttl: 60, increment: 90, start, ..Wanted::default() }, start), (90, 0));
         assert_eq!(seconds(Wanted { ttl: MAX_TTL + 1, start, ..Wanted::default() }, start), (MAX_TTL, 1));
         assert_eq!(seconds(Wanted { ttl: 60, explicit_max_ttl: 50, start, ..Wanted::default() }, start), (50, 1));
+        assert_eq!(seconds(Wanted { max_ttl: 40, explicit_max_ttl: 50, start, ..Wanted::default() }, start), (40, 1));
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Identity {
     /// then, without the token itself.
     pub async fn renew(&self, id: TokenId, increment: u64) -> Result<(Auth, Vec<String>), Fault> {
         let token = self.0.find(id).ok_or_else(|| Fault::invalid("token not found"))?;
+        let max_ttl = self.check_login(&token)?;
         let now = self.0.clock.now();
         let (stored, warnings) = {
             let mut tree = self.0.tree.lock();
@@ -87,6 +88,7 @@ impl Identity {
             let wanted = Wanted {
                 increment,
                 ttl: token.creation_ttl,
+                max_ttl,
                 period: token.period,
                 explicit_max_ttl: token.explicit_max_ttl,
                 start: token.creation_time,

@@ -27,7 +27,7 @@ mod token;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
 pub use auth::{Auth, WrapInfo};
-pub use caller::{Caller, PeerCredentials, TokenId, Wire};
+pub use caller::{Caller, Origin, PeerCredentials, TokenId, Unit, Wire};
 pub use class::Class;
 pub use deadline::Deadline;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};

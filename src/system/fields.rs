@@ -13,7 +13,7 @@ pub(super) const PARTS: &[Field] = &[
     Field::text("name", "The name of a managed key, a policy or a quota."),
     Field::text("prefix", "A path below a mount, such as `pki/issue/web`."),
     Field::text("url_lease_id", "A lease's id."),
-    Field::text("role_name", "The name of a role of tokens."),
+    Field::text("role_name", "The name of a role of tokens, or of one for logins."),
 ];
 
 /// The text of a policy.

@@ -50,8 +50,12 @@ impl System {
         let path = format!("{}/", path.trim_matches('/'));
         let Some((mount, rest)) = self.namespaces.route(&call.namespace, &path) else { return Ok(None) };
         let asked = ask(rest.trim_end_matches('/').to_owned());
-        let call =
-            LeaseCall { mount: Arc::<Mount>::clone(&mount), caller: call.caller, deadline: call.deadline, asked };
+        let call = LeaseCall {
+            mount: Arc::<Mount>::clone(&mount),
+            caller: call.caller.clone(),
+            deadline: call.deadline,
+            asked,
+        };
         match (self.leases)(call).await {
             Ok(Outcome::Response(response)) => Ok(Some(response)),
             Ok(_) => Err(Fault::internal("a lease had a typed outcome")),

@@ -2,6 +2,7 @@
 //!
 //! This room must not know: any wire, or what an engine does; the types of engine there are reach it as data.
 
+mod auth_methods;
 mod fields;
 mod health;
 mod keys;
@@ -19,6 +20,8 @@ mod tests;
 mod token;
 mod token_fields;
 mod token_roles;
+mod unix_auth;
+mod unix_fields;
 mod wrapping;
 
 use std::pin::Pin;
@@ -40,6 +43,7 @@ use crate::store::{Store, Write};
 use paths::{Deed, Found, Row, find};
 pub use sealing::{Seal, Sealing};
 pub use standing::{Standing, WhileSealed};
+pub use unix_auth::Refusals;
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -108,6 +112,8 @@ pub struct System {
     pub started: SystemTime,
     /// What became of the configuration since.
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
+    /// Logs refused logins.
+    pub refusals: Refusals,
 }
 
 /// One call on the system.
@@ -126,7 +132,7 @@ pub struct Call {
 impl System {
     /// Whether `path` is one of the system's.
     pub fn owns(path: &str) -> bool {
-        path.starts_with("sys/") || path.starts_with("auth/token/")
+        ["sys/", "auth/token/", "auth/unix/"].iter().any(|start| path.starts_with(start))
     }
 
     /// Whether the request is answered without a token, even before initialisation.
@@ -150,6 +156,9 @@ impl System {
         match find(Verb::Write, path) {
             Found::Row(Row { deed: Deed::WriteKey, .. }, names) => {
                 Some(self.keys.find(namespace, names.get(1)?).is_some())
+            }
+            Found::Row(Row { deed: Deed::WriteUnixRole, .. }, names) => {
+                self.identity.unix_roles().get(namespace, names.first()?).ok().map(|role| role.is_some())
             }
             _ => None,
         }
@@ -206,6 +215,7 @@ impl System {
             Deed::DeleteNamespace => self.delete_namespace(&call, name(0)).await,
             Deed::PatchNamespace => self.patch_namespace(&call, name(0), data).await,
             Deed::ListMounts => Ok(self.list_mounts(&call)),
+            Deed::ListAuthMethods => Ok(self.list_auth_methods(&call)),
             Deed::ReadTuning => self.read_tuning(&call, name(0)),
             Deed::Tune => self.tune(&call, name(0), data).await,
             Deed::ReadMount => self.read_mount(&call, name(0)),
@@ -262,6 +272,11 @@ impl System {
             Deed::ReadTokenRole => self.read_token_role(call, role).await,
             Deed::WriteTokenRole => self.write_token_role(call, role, data).await,
             Deed::DeleteTokenRole => self.delete_token_role(call, role).await,
+            Deed::ListUnixRoles => self.list_unix_roles(call),
+            Deed::ReadUnixRole => self.read_unix_role(call, role),
+            Deed::WriteUnixRole => self.write_unix_role(call, role, data).await,
+            Deed::DeleteUnixRole => self.delete_unix_role(call, role).await,
+            Deed::LoginByUnix => self.login_by_unix(call, data).await,
             Deed::Wrap => wrapping::wrap(call, data),
             Deed::Unwrap => self.unwrap(call, data).await,
             Deed::LookUpWrapping => self.lookup_wrapping(call, data),

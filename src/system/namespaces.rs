@@ -118,6 +118,7 @@ impl System {
         self.quotas.end(namespace.as_str()).await?;
         self.identity.revoke_namespace(namespace).await?;
         self.identity.policies().settle(namespace).await?;
+        self.identity.unix_roles().settle(namespace).await?;
         self.keys.end_namespace(namespace).await?;
         let (namespaces, own) = (self.namespaces.clone(), namespace.clone());
         let emptied = tokio::task::spawn_blocking(move || namespaces.empty(&own)).await;

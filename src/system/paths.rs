@@ -1,6 +1,6 @@
 //! The table of the system's paths.
 
-use super::{fields, token_fields};
+use super::{fields, token_fields, unix_fields};
 use crate::managed_keys;
 use crate::model::endpoint::{delete, list, patch, read, write};
 use crate::model::{Endpoint, Verb};
@@ -25,6 +25,7 @@ pub(super) enum Deed {
     LockNamespace,
     UnlockNamespace,
     ListMounts,
+    ListAuthMethods,
     ReadTuning,
     Tune,
     ReadMount,
@@ -74,6 +75,11 @@ pub(super) enum Deed {
     ReadTokenRole,
     WriteTokenRole,
     DeleteTokenRole,
+    ListUnixRoles,
+    ReadUnixRole,
+    WriteUnixRole,
+    DeleteUnixRole,
+    LoginByUnix,
     Wrap,
     Unwrap,
     LookUpWrapping,
@@ -150,6 +156,7 @@ const TABLE: &[Row] = &[
     row(read("sys/mounts/*path", "Reads a mount."), Deed::ReadMount),
     row(write("sys/mounts/*path", "Mounts an engine.").creating().takes(&[fields::MOUNT]), Deed::Enable),
     row(delete("sys/mounts/*path", "Unmounts an engine and deletes its records."), Deed::Disable),
+    row(read("sys/auth", "Reads the ways to get a token."), Deed::ListAuthMethods),
     row(read("sys/internal/ui/mounts", "The mounts the caller may see.").public(), Deed::ShowMounts),
     for_any_token(read("sys/internal/ui/mounts/*path", "The mount a path is below."), Deed::ShowMount),
     row(read("sys/internal/ui/resultant-acl", "What the caller's policies grant."), Deed::ReadGrants),
@@ -308,6 +315,22 @@ const TABLE: &[Row] = &[
         Deed::WriteTokenRole,
     ),
     row(delete("auth/token/roles/:role_name", "Deletes a role of tokens."), Deed::DeleteTokenRole),
+    row(list("auth/unix/role", "Lists the roles for logins by processes."), Deed::ListUnixRoles),
+    row(read("auth/unix/role/:role_name", "Reads a role for logins by processes."), Deed::ReadUnixRole),
+    row(
+        write("auth/unix/role/:role_name", "Makes a role for logins by processes, or changes one.")
+            .creating()
+            .takes(&[unix_fields::ROLE]),
+        Deed::WriteUnixRole,
+    ),
+    row(delete("auth/unix/role/:role_name", "Deletes a role for logins by processes."), Deed::DeleteUnixRole),
+    // Asks for what the kernel says of the process instead of a token.
+    row(
+        write("auth/unix/login", "Makes a token for the process at the other end, by a role.")
+            .public()
+            .takes(&[unix_fields::LOGIN]),
+        Deed::LoginByUnix,
+    ),
     row(write("sys/wrapping/wrap", "Keeps what the request says behind a token."), Deed::Wrap),
     // Those that the token of an answer itself is the key to.
     row(
@@ -417,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_daemons_own_state_the_mounts_of_a_ui_and_answers_behind_tokens_are_public() {
+    fn only_the_daemons_own_state_the_mounts_of_a_ui_logins_and_answers_behind_tokens_are_public() {
         let public: Vec<&str> = endpoints().iter().filter(|row| row.is_public).map(|row| row.pattern).collect();
         let expected = [
             "sys/health",
@@ -426,6 +449,7 @@ mod tests {
             "sys/init",
             "sys/init",
             "sys/internal/ui/mounts",
+            "auth/unix/login",
             "sys/wrapping/unwrap",
             "sys/wrapping/lookup",
             "sys/wrapping/rewrap",

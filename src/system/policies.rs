@@ -67,7 +67,8 @@ impl System {
     pub(super) fn capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let token = fields.filled("token")?.ok_or_else(|| Fault::invalid("missing token"))?;
-        let caller = Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller };
+        let caller =
+            Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller.clone() };
         // One that has nothing to do with this namespace is as unknown as a wrong one.
         let is_known = |token: Arc<Token>| token.reaches(&call.namespace) || token.namespace.is_below(&call.namespace);
         if !self.identity.token(&caller).is_ok_and(is_known) {

@@ -54,7 +54,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")], &Limits::default());
     let quotas = Quotas::new(store.clone(), namespaces.clone());
-    let identity = Identity::new(store.clone());
+    let identity = Identity::new(store.clone(), &Limits::default());
     let keys = ManagedKeys::new(store.clone(), supervisor, &Limits::default());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
     let records = store.clone();
@@ -87,6 +87,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
             refused: false,
             needs_restart: Vec::new(),
         })),
+        refusals: Refusals::default(),
     })
 }
 
@@ -95,7 +96,7 @@ impl Client {
         let peer = PeerCredentials { uid: self.uid, gid: 0, pid: None };
         let token = self.root.lock().as_ref().map(|token| self.system.identity.identify(token));
         let deadline = Deadline::after(Duration::from_secs(30));
-        let caller = Caller { peer, token, wire: Wire::Http };
+        let caller = Caller { token, ..Caller::new(peer, Wire::Http) };
         Call { namespace: Namespace::from_path(namespace), caller, deadline, is_wrapped: false }
     }
 

@@ -56,4 +56,5 @@ mod token;
 mod tokens;
 mod transit_certificates;
 mod unfinished;
+mod unix_auth;
 mod wrong_keys;

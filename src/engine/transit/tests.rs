@@ -66,7 +66,7 @@ impl Desk {
         let peer = PeerCredentials { uid: 0, gid: 0, pid: None };
         Call {
             mount: Arc::clone(&self.mount),
-            caller: Caller { peer, token: None, wire: Wire::Http },
+            caller: Caller::new(peer, Wire::Http),
             deadline: Deadline::after(Duration::from_secs(30)),
             class: Class::Interactive,
         }

@@ -72,6 +72,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "auth/token/revoke", none.clone()),
             (Verb::Write, "auth/token/revoke-accessor", none.clone()),
             (Verb::Write, "auth/token/revoke-orphan", none.clone()),
+            (Verb::Write, "auth/unix/role/any", none.clone()),
+            (Verb::Write, "auth/unix/login", json!({"role": "any"})),
             (Verb::Write, "sys/wrapping/lookup", none.clone()),
             (Verb::Write, "sys/wrapping/unwrap", none.clone()),
             (Verb::Write, "sys/wrapping/rewrap", none),

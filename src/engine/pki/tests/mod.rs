@@ -116,7 +116,7 @@ impl Desk {
         let peer = PeerCredentials { uid: 1000, gid: 1000, pid: Some(7) };
         Call {
             mount: Arc::clone(&self.mount),
-            caller: Caller { peer, token: None, wire: Wire::Http },
+            caller: Caller::new(peer, Wire::Http),
             deadline: Deadline::after(Duration::from_secs(30)),
             class: Class::Interactive,
         }

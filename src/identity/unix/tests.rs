@@ -1,0 +1,164 @@
+//! Stories of roles for processes: whom they are for, what they give, and what of that a renewal asks again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::clock::Clock;
+use super::super::{Identity, UnixRole};
+use crate::config::{Limits, Pace, Storage};
+use crate::model::{Auth, Caller, Fault, Namespace, Origin, PeerCredentials, Unit, Wire};
+use crate::store::{Ephemeral, Store};
+
+struct House {
+    identity: Identity,
+    store: Store,
+    now: Arc<AtomicU64>,
+}
+
+impl House {
+    async fn new() -> House {
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        store.initialize().unwrap();
+        let now = Arc::new(AtomicU64::new(1_000_000));
+        let house = House::on(store, now);
+        house.identity.create_root(None).await.unwrap();
+        house
+    }
+
+    fn on(store: Store, now: Arc<AtomicU64>) -> House {
+        let limits = Limits { unix_roles_per_namespace: 3, unix_logins_per_uid: 2, ..Limits::default() };
+        House { identity: Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now))), store, now }
+    }
+
+    async fn write(&self, role: UnixRole) {
+        self.identity.unix_roles().write(&Namespace::root(), "job", role).await.unwrap();
+    }
+
+    async fn login(&self, caller: &Caller) -> Result<Auth, Fault> {
+        let fit = self.identity.fits_unix_role(caller, &Namespace::root(), "job")?.map_err(Fault::invalid)?;
+        self.identity.login_by_unix_role(fit).await.map(|(auth, _)| auth)
+    }
+
+    async fn renewed(&self, auth: &Auth) -> Result<u64, String> {
+        let id = self.identity.identify(&auth.client_token);
+        let renewed = self.identity.renew(id, 0).await;
+        renewed.map(|(auth, _)| auth.lease_duration).map_err(|fault| fault.to_string())
+    }
+}
+
+fn caller(uid: u32, gid: u32, groups: &[u32], unit: Unit) -> Caller {
+    let origin = Arc::new(Origin { groups: groups.to_vec(), unit });
+    Caller { origin, ..Caller::new(PeerCredentials { uid, gid, pid: None }, Wire::Http) }
+}
+
+fn backup() -> Unit {
+    Unit::Named("backup.service".into())
+}
+
+fn role() -> UnixRole {
+    UnixRole { bound_uids: vec![7], policies: vec!["p".into()], ttl_seconds: 100, ..UnixRole::default() }
+}
+
+#[tokio::test]
+async fn a_process_must_fit_one_bound_of_each_kind() {
+    let house = House::new().await;
+    house
+        .write(UnixRole {
+            bound_uids: vec![7, 8],
+            bound_gids: vec![20, 30],
+            bound_units: vec!["backup.service".into(), "other.service".into()],
+            ..UnixRole::default()
+        })
+        .await;
+    for (caller, fits) in [
+        (caller(7, 20, &[], backup()), true),
+        (caller(8, 1, &[2, 30], backup()), true),
+        (caller(9, 20, &[], backup()), false),
+        (caller(7, 21, &[31], backup()), false),
+        (caller(7, 20, &[], Unit::Named("backup2.service".into())), false),
+        (caller(7, 20, &[], Unit::Other), false),
+        (caller(7, 20, &[], Unit::Untold), false),
+        (caller(0, 0, &[], backup()), false),
+    ] {
+        let judged = house.identity.fits_unix_role(&caller, &Namespace::root(), "job").unwrap();
+        assert_eq!(judged.is_ok(), fits, "{caller:?}: {judged:?}");
+    }
+    let elsewhere = house.identity.fits_unix_role(&caller(7, 20, &[], backup()), &Namespace::from_path("a"), "job");
+    assert!(elsewhere.unwrap().is_err(), "a role is one of its namespace");
+}
+
+#[tokio::test]
+async fn a_role_without_bounds_or_with_root_is_none() {
+    let house = House::new().await;
+    let roles = house.identity.unix_roles();
+    let refused = async |role: UnixRole| roles.write(&Namespace::root(), "job", role).await.unwrap_err().to_string();
+    assert!(refused(UnixRole { bound_uids: vec![], ..role() }).await.contains("at least one of bound_uids"));
+    for name in ["root", " ROOT ", "response-wrapping"] {
+        let told = refused(UnixRole { policies: vec!["p".into(), name.into()], ..role() }).await;
+        assert!(told.contains("cannot"), "{told}");
+    }
+    assert!(refused(UnixRole { bound_units: vec!["backup".into()], ..role() }).await.contains("backup.service"));
+    assert!(refused(UnixRole { max_ttl_seconds: 99, ..role() }).await.contains("token_max_ttl"));
+    assert!(refused(UnixRole { bound_uids: vec![1; 257], ..role() }).await.contains("256"));
+    for name in ["", "a/b", "a b", "\n", &"a".repeat(129)] {
+        assert!(roles.write(&Namespace::root(), name, role()).await.is_err(), "{name:?}");
+        assert_eq!(roles.get(&Namespace::root(), name).unwrap(), None);
+    }
+    for name in ["a", "b", "c"] {
+        roles.write(&Namespace::root(), name, role()).await.unwrap();
+    }
+    assert!(refused(role()).await.contains("unix_roles_per_namespace"));
+    roles.write(&Namespace::root(), "a", role()).await.unwrap();
+    roles.delete(&Namespace::root(), "b").await.unwrap();
+    roles.write(&Namespace::root(), "job", role()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_asks_again_what_the_login_did() {
+    let house = House::new().await;
+    let grouped = || UnixRole { bound_gids: vec![30], bound_units: vec!["backup.service".into()], ..role() };
+    house.write(grouped()).await;
+    let auth = house.login(&caller(7, 1, &[2, 30], backup())).await.unwrap();
+    assert_eq!(auth.metadata["group"], "30");
+    assert_eq!(
+        (auth.metadata["unit"].as_str(), auth.policies.as_slice()),
+        ("backup.service", ["default", "p"].map(str::to_owned).as_slice())
+    );
+    assert_eq!(house.renewed(&auth).await, Ok(100));
+    for (changed, told) in [
+        (UnixRole { bound_uids: vec![8], ..grouped() }, "its uid"),
+        (UnixRole { bound_gids: vec![31], ..grouped() }, "none of its groups"),
+        (UnixRole { bound_units: vec!["b.service".into()], ..grouped() }, "its unit"),
+        (UnixRole { policies: vec!["q".into()], ..grouped() }, "policies have changed"),
+    ] {
+        house.write(changed).await;
+        let refused = house.renewed(&auth).await.unwrap_err();
+        assert!(refused.contains(told), "{refused}");
+    }
+    house.write(UnixRole { max_ttl_seconds: 150, ..grouped() }).await;
+    house.now.fetch_add(90, Ordering::SeqCst);
+    assert_eq!(house.renewed(&auth).await, Ok(60), "no longer than the role gives now");
+    house.identity.unix_roles().delete(&Namespace::root(), "job").await.unwrap();
+    assert!(house.renewed(&auth).await.unwrap_err().contains("is gone"));
+}
+
+#[tokio::test]
+async fn a_uid_has_so_many_tokens_of_logins_and_others_have_theirs() {
+    let house = House::new().await;
+    house.write(UnixRole { bound_uids: vec![7, 8], ..role() }).await;
+    let seven = caller(7, 1, &[], Unit::Other);
+    let first = house.login(&seven).await.unwrap();
+    house.login(&seven).await.unwrap();
+    assert!(matches!(house.login(&seven).await, Err(Fault::QuotaExceeded { .. })));
+    house.login(&caller(8, 1, &[], Unit::Other)).await.unwrap();
+    // After a restart they are counted anew.
+    let house = House::on(house.store, house.now);
+    house.identity.load().unwrap();
+    assert!(house.login(&seven).await.is_err());
+    house.identity.revoke(house.identity.identify(&first.client_token)).await.unwrap();
+    house.login(&seven).await.unwrap();
+    assert!(house.login(&seven).await.is_err());
+    house.now.fetch_add(101, Ordering::SeqCst);
+    house.identity.end_due().await;
+    house.login(&seven).await.unwrap();
+}

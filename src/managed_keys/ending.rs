@@ -19,6 +19,7 @@ impl ManagedKeys {
             table.end(namespace);
             Arc::make_mut(&mut table.closed).insert(namespace.clone());
         });
+        self.forget_bindings(|mount| mount.namespace == *namespace);
         entries.iter().for_each(|entry| self.let_go(entry));
         self.supervisor().forget_namespace(namespace);
         tracing::info!(%namespace, keys = entries.len(), "the managed keys of a deleted namespace are released");

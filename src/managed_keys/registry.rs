@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 
 use super::abilities::Abilities;
+use super::bindings::{Bindings, Mounts};
 use super::claims::{self, Unserved};
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
@@ -37,6 +38,7 @@ struct Inner {
     /// Of one namespace.
     keys_max: usize,
     table: ArcSwap<Table>,
+    bindings: Bindings,
     changes: Changes,
 }
 
@@ -66,13 +68,15 @@ pub(super) struct Entry {
 impl ManagedKeys {
     /// The managed keys of this store. Nothing is read before [`ManagedKeys::load`].
     pub fn new(store: Store, supervisor: Supervisor, limits: &Limits) -> ManagedKeys {
-        let (keys_max, table, changes) = (limits.managed_keys_per_namespace, ArcSwap::default(), Changes::default());
-        ManagedKeys(Arc::new(Inner { store, supervisor, keys_max, table, changes }))
+        let keys_max = limits.managed_keys_per_namespace;
+        let (table, bindings, changes) = (ArcSwap::default(), Bindings::default(), Changes::default());
+        ManagedKeys(Arc::new(Inner { store, supervisor, keys_max, table, bindings, changes }))
     }
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again. Of the
-    /// other namespaces in the store only the claims count.
-    pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
+    /// other namespaces in the store only the claims count. `mounts` says now and later which mounts there are: what others
+    /// have noted to use binds nothing.
+    pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
@@ -86,6 +90,7 @@ impl ManagedKeys {
             }
         }
         self.0.table.store(Arc::new(table));
+        self.load_bindings(mounts)?;
         stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
@@ -179,6 +184,10 @@ impl ManagedKeys {
         if let Some(old) = old {
             check_change(old, &settings)?;
         }
+        let is_withdrawn = |old: &Arc<Entry>| old.settings.allow_raw_signing && !settings.allow_raw_signing;
+        let withdrawn = old.filter(|old| is_withdrawn(old)).map(|old| self.withdraw_raw_signing(&old.uuid));
+        // Held until the settings are what everybody sees.
+        let _withdrawal = withdrawn.transpose()?;
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
         let warnings = warnings.chain(settings.usage_warning()).collect();
@@ -311,6 +320,10 @@ impl ManagedKeys {
         self.0.store.clone()
     }
 
+    pub(super) fn bindings(&self) -> &Bindings {
+        &self.0.bindings
+    }
+
     pub(super) fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
     }
@@ -371,6 +384,15 @@ impl ManagedKeys {
 impl Table {
     fn get(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(namespace)?.get(name)
+    }
+
+    pub(super) fn by_uuid(&self, uuid: &str) -> Option<&Arc<Entry>> {
+        self.by_uuid.get(uuid)
+    }
+
+    /// The keys of each namespace.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Namespace, impl Iterator<Item = &Arc<Entry>>)> {
+        self.by_name.iter().map(|(namespace, keys)| (namespace, keys.values()))
     }
 
     /// The keys of a namespace.

@@ -181,7 +181,8 @@ fn loader(
         quotas.load()?;
         identity.load()?;
         supervisor.bring_up_pools();
-        keys.load(&namespaces.all())
+        let mounts = namespaces.clone();
+        keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.mounts(namespace)))
     })
 }
 

@@ -20,6 +20,7 @@ impl ManagedKeys {
             Arc::make_mut(&mut table.closed).insert(namespace.clone());
         });
         self.end_claims(namespace);
+        self.forget_bindings(|mount| mount.namespace == *namespace);
         entries.iter().for_each(|entry| self.let_go(entry));
         self.supervisor().forget_namespace(namespace);
         tracing::info!(%namespace, keys = entries.len(), "the managed keys of a deleted namespace are released");

@@ -24,6 +24,11 @@ pub const FIELDS: &[Field] = &[
     Field::boolean("allow_replace_key", "Kept, and of no account.").or(Boolean(false)),
     Field::boolean("allow_store_key", "Kept, and of no account.").or(Boolean(false)),
     Field::boolean("any_mount", "Whether every mount of the namespace may use it.").or(Boolean(false)),
+    Field::boolean(
+        "allow_raw_signing",
+        "Whether both PKI and Transit may use its key, which then signs what clients give.",
+    )
+    .or(Boolean(false)),
     Field::boolean("force_rw_session", "Kept, and of no account.").or(Boolean(false)),
     Field::text("hmac_key_label", "Kept, and of no account."),
     Field::integer("max_parallel", "The most of its jobs under way at once; absent or 0 is no limit of its own."),

@@ -4,6 +4,7 @@
 //! This room must not know: what an engine does with a key, any wire, or any backend but through the supervisor.
 
 mod abilities;
+mod bindings;
 mod claims;
 mod ending;
 mod fields;
@@ -22,6 +23,7 @@ mod tokens;
 mod trial;
 mod uses;
 
+pub use bindings::{Binding, Mounts};
 pub use fields::FIELDS;
 pub use handle::{Handle, KeyRef};
 pub use mechanism::Mechanism;

@@ -126,6 +126,7 @@ impl ManagedKeys {
 
     /// The same for all keys of a mount that was disabled.
     pub async fn end_mount(&self, mount: &Mount) {
+        self.forget_bindings(|known| known.uuid == mount.uuid);
         let owned = self.owned(&mount.namespace, |owner| owner == mount.uuid);
         if !owned.is_empty() {
             self.end_unused(&mount.namespace, owned).await;
@@ -234,6 +235,7 @@ fn settings(place: Place, name: &str, kind: KeyKind, mount: &Mount) -> Settings 
         allow_replace_key: false,
         allow_store_key: false,
         any_mount: false,
+        allow_raw_signing: false,
         force_rw_session: false,
         rsa_oaep_hash: None,
         hmac_key_label: None,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::managed_keys::KeyRef;
-use crate::managed_keys::software_token::{SoftwareToken, no_mechanism, story};
+use crate::managed_keys::software_token::{SoftwareToken, no_mechanism, no_mounts, story};
 use crate::model::{Cipher, KeyOperation, MountConfig, SignatureScheme};
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
@@ -100,7 +100,7 @@ fn a_key_of_a_mounts_own_is_for_that_mount_alone() {
         let told = keys.delete(&root, &name, move || vec![owner]).await.unwrap_err().to_string();
         assert!(told.contains("which it was made for"), "{told}");
         drop(key);
-        keys.load(std::slice::from_ref(&root)).unwrap();
+        keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
         assert_eq!(keys.show(&root, &name).unwrap()["owner"], json!(own.uuid));
         keys.delete(&root, &name, Vec::new).await.unwrap();
         assert!(keys.find(&root, &name).is_none());
@@ -137,7 +137,7 @@ fn a_registration_goes_when_nothing_uses_the_key() {
         assert!(keys.names(&root).is_empty());
         // The daemon ended in between.
         let key = made(&keys, &own).await;
-        keys.load(std::slice::from_ref(&root)).unwrap();
+        keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
         assert!(keys.names(&root).is_empty(), "{}", key.handle.name());
     });
 }
@@ -172,7 +172,7 @@ fn what_the_token_showed_of_a_key_is_kept_and_not_to_be_changed() {
             assert!(refused.contains(told), "{refused}");
         }
         drop(key);
-        keys.load(std::slice::from_ref(&root)).unwrap();
+        keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
         assert_eq!(keys.show(&root, &name).unwrap()["abilities"], expected);
         let handle = keys.resolve(&own, KeyRef::Uuid(&uuid)).unwrap();
         assert!(handle.default_scheme(32).is_err() && handle.require_scheme(SignatureScheme::RsaPkcs1).is_ok());

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::abilities::Abilities;
+use super::bindings::{Bindings, Mounts};
 use super::claims::Claims;
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
@@ -41,6 +42,7 @@ struct Inner {
     /// Of one namespace.
     keys_max: usize,
     table: ArcSwap<Table>,
+    bindings: Bindings,
     changes: Changes,
     /// Follows the table; touched by changes alone.
     claims: Mutex<Claims>,
@@ -76,6 +78,7 @@ impl ManagedKeys {
             supervisor,
             keys_max: limits.managed_keys_per_namespace,
             table: ArcSwap::default(),
+            bindings: Bindings::default(),
             changes: Changes::default(),
             claims: Mutex::default(),
         }))
@@ -83,8 +86,8 @@ impl ManagedKeys {
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
     /// many on one library or pool, most when they are first asked for. Of the other namespaces in the store only the claims
-    /// count.
-    pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
+    /// count. `mounts` says now and later which mounts there are: what others have noted to use binds nothing.
+    pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
@@ -109,6 +112,7 @@ impl ManagedKeys {
         }
         *self.0.claims.lock() = claims;
         self.0.table.store(Arc::new(table));
+        self.load_bindings(mounts)?;
         stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
@@ -202,6 +206,10 @@ impl ManagedKeys {
         if let Some(old) = old {
             check_change(old, &settings)?;
         }
+        let is_withdrawn = |old: &Arc<Entry>| old.settings.allow_raw_signing && !settings.allow_raw_signing;
+        let withdrawn = old.filter(|old| is_withdrawn(old)).map(|old| self.withdraw_raw_signing(&old.uuid));
+        // Held until the settings are what everybody sees.
+        let _withdrawal = withdrawn.transpose()?;
         let uuid = old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |old| old.uuid.clone());
         let warnings = fields.warnings().into_iter().chain(settings.generation_warning());
         let warnings = warnings.chain(settings.usage_warning()).chain(settings.pin_warning()).collect();
@@ -349,6 +357,10 @@ impl ManagedKeys {
         self.0.store.clone()
     }
 
+    pub(super) fn bindings(&self) -> &Bindings {
+        &self.0.bindings
+    }
+
     pub(super) fn supervisor(&self) -> &Supervisor {
         &self.0.supervisor
     }
@@ -428,6 +440,15 @@ impl Entry {
 impl Table {
     fn get(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(namespace)?.get(name)
+    }
+
+    pub(super) fn by_uuid(&self, uuid: &str) -> Option<&Arc<Entry>> {
+        self.by_uuid.get(uuid)
+    }
+
+    /// The keys of each namespace.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Namespace, impl Iterator<Item = &Arc<Entry>>)> {
+        self.by_name.iter().map(|(namespace, keys)| (namespace, keys.values()))
     }
 
     /// The keys of a namespace.

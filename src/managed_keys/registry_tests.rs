@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
-use crate::managed_keys::software_token::{SoftwareToken, open_store, story};
+use crate::managed_keys::software_token::{SoftwareToken, no_mounts, open_store, story};
 use crate::model::{
     Class, Curve, Deadline, Hash, KeyKind, KeyOperation, MountConfig, PublicKey, SaltLength, SignInput,
     SignatureScheme, Terms,
@@ -148,7 +148,7 @@ fn a_key_signs_after_its_first_use_and_after_a_restart() {
         assert_eq!(sign(&used).await, Ok(true));
         // A new process: another supervisor, the same store and token.
         let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
-        again.load(&[Namespace::root()]).unwrap();
+        again.load(&[Namespace::root()], no_mounts()).unwrap();
         let loaded = handle(&again, "doc");
         assert_eq!(loaded.public_key(), Some(&public));
         let until = Instant::now() + Duration::from_secs(30);
@@ -407,7 +407,7 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
         // The claim outlives a restart, whether the namespace is served or not, and ends with the last entry.
         for served in [&teams[..], &[teams[0].clone(), teams[2].clone()]] {
             let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
-            again.load(served).unwrap();
+            again.load(served, no_mounts()).unwrap();
             assert_eq!(again.names(&teams[1]).len(), if served.len() == 3 { 2 } else { 0 });
             assert_eq!(ready(&again, 2, "label").await, others("label"));
         }

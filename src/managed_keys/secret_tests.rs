@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::managed_keys::software_token::{SoftwareToken, story};
+use crate::managed_keys::software_token::{SoftwareToken, no_mounts, story};
 use crate::model::{Cipher, Class, Deadline, Hash, KeyKind, KeyOperation, SecretBytes, Terms};
 
 const AES: KeyKind = KeyKind::Aes { bits: 256 };
@@ -49,7 +49,7 @@ async fn decrypt(handle: &Handle, made: &Bytes) -> Result<Bytes, Fault> {
 
 fn again(keys: &ManagedKeys, token: &SoftwareToken) -> ManagedKeys {
     let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
-    again.load(&[Namespace::root()]).unwrap();
+    again.load(&[Namespace::root()], no_mounts()).unwrap();
     again
 }
 

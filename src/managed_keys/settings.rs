@@ -40,6 +40,8 @@ pub struct Settings {
     pub allow_store_key: bool,
     /// Whether every mount of the namespace may use it.
     pub any_mount: bool,
+    /// Whether engines of several types may use its key: then what Transit's clients give is signed by an issuer's key, too.
+    pub allow_raw_signing: bool,
     /// Kept for Vault's clients: every session is a read/write session here.
     pub force_rw_session: bool,
     /// The hash of OAEP, where the mechanism is that.
@@ -104,6 +106,7 @@ impl Settings {
             allow_replace_key: fields.boolean("allow_replace_key")?.unwrap_or(false),
             allow_store_key: fields.boolean("allow_store_key")?.unwrap_or(false),
             any_mount: fields.boolean("any_mount")?.unwrap_or(false),
+            allow_raw_signing: fields.boolean("allow_raw_signing")?.unwrap_or(false),
             force_rw_session: fields.boolean("force_rw_session")?.unwrap_or(false),
             hmac_key_label: fields.filled("hmac_key_label")?,
             max_parallel: max_parallel(fields)?,
@@ -218,6 +221,7 @@ impl Settings {
         put("allow_replace_key", self.allow_replace_key.into());
         put("allow_store_key", self.allow_store_key.into());
         put("any_mount", self.any_mount.into());
+        put("allow_raw_signing", self.allow_raw_signing.into());
         put("force_rw_session", self.force_rw_session.into());
         put("usages", usages.into());
         if let Some(owner) = &self.owner {

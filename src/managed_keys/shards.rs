@@ -55,8 +55,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         Some(Arc::make_mut(self.shards.get_mut(place)?).entry(key.clone()).or_default())
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.iter())
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.shards.iter().flat_map(|shard| shard.values())
+        self.iter().map(|(_, value)| value)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any number will do")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ManagedKeys;
+use super::{ManagedKeys, Mounts};
 use crate::backend::BackendError;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
 use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
@@ -77,12 +77,17 @@ pub(crate) fn open_store() -> Store {
     store
 }
 
+/// For stories without mounts that are there or gone.
+pub(crate) fn no_mounts() -> Mounts {
+    Arc::new(|_| Vec::new())
+}
+
 /// Runs a story on an actix system, with managed keys on a token.
 pub(crate) fn story<F: Future<Output = ()>>(run: impl FnOnce(ManagedKeys, SoftwareToken) -> F) {
     actix::System::new().block_on(async {
         let token = SoftwareToken::default();
         let keys = ManagedKeys::new(open_store(), token.supervisor(), &Limits::default());
-        keys.load(&[Namespace::root()]).expect("no keys yet");
+        keys.load(&[Namespace::root()], no_mounts()).expect("no keys yet");
         run(keys, token).await;
     });
 }

@@ -9,6 +9,8 @@ use crate::store::{RecordKey, Store, Write};
 const COLLECTION: &str = "managed-key-uses";
 /// Users looked at; with so many, one that is not stale is among them.
 const USERS_MAX: usize = 100_000;
+/// Notes read from the store at a time.
+const STEP: usize = 4096;
 /// Stale notes removed with a key; what is left of more than these is never looked at again.
 const STALE_MAX: usize = 5000;
 
@@ -50,6 +52,20 @@ pub(super) fn removal(
     }
     let delete = |note| Write::Delete { key: RecordKey::new(namespace, collection.clone(), note) };
     Ok(notes.into_iter().take(STALE_MAX).map(delete).collect())
+}
+
+/// Calls `note` with the UUID of the mount of every use that is noted of the key.
+pub(super) fn each(store: &Store, namespace: &Namespace, uuid: &str, mut note: impl FnMut(&str)) -> Result<(), Fault> {
+    let collection = collection(uuid);
+    let mut last: Option<String> = None;
+    loop {
+        let names = store.list(namespace, &collection, last.as_deref(), STEP)?;
+        names.iter().filter_map(|name| name.split_once('/')).for_each(|(mount, _)| note(mount));
+        match names.into_iter().next_back() {
+            Some(name) => last = Some(name),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Whether anything is noted to use the key.

@@ -68,7 +68,8 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         load: Arc::new(move || {
             rooms.0.load()?;
             rooms.1.load()?;
-            rooms.2.load(&rooms.0.all())
+            let mounts = rooms.0.clone();
+            rooms.2.load(&rooms.0.all(), Arc::new(move |namespace| mounts.mounts(namespace)))
         }),
         removal: Arc::new(move |mount| {
             let collection = format!("{}/cert", mount.uuid);
@@ -467,7 +468,7 @@ fn a_managed_key_is_registered_tested_used_and_deleted() {
             "UUID": null, "name": "ca", "type": "pkcs11", "library": "hsm", "slot": 0, "token_label": "t",
             "key_label": "ca", "key_id": "", "mechanism": 4161, "key_bits": 0, "curve": "P256", "pin": "",
             "allow_generate_key": true, "allow_replace_key": false, "allow_store_key": false, "any_mount": false,
-            "force_rw_session": false, "usages": ["sign", "verify"],
+            "allow_raw_signing": false, "force_rw_session": false, "usages": ["sign", "verify"],
         });
         assert_eq!(body, golden);
         assert_eq!(client.token.generated(), 0);

@@ -39,6 +39,7 @@ mod pins;
 mod policies;
 mod pools;
 mod post_quantum;
+mod purposes;
 mod python;
 mod quotas;
 mod reload;

@@ -29,7 +29,8 @@ async fn ml_dsa_keys_certify_and_sign() {
         let root = daemon.write("pki/root/generate/kms", root).await;
         write(&format!("root-{set}.pem"), root["certificate"].as_str().unwrap());
         // A leaf with an ML-DSA key of its own, which is in the token too.
-        daemon.managed_key(&doc, json!({"mechanism": "0x1d", "parameter_set": set})).await;
+        let settings = json!({"mechanism": "0x1d", "parameter_set": set, "allow_raw_signing": true});
+        daemon.managed_key(&doc, settings.clone()).await;
         let request = json!({"managed_key_name": doc, "common_name": format!("leaf-{set}.example.com")});
         let request = daemon.write("pki/intermediate/generate/kms", request).await;
         let role =
@@ -39,7 +40,7 @@ async fn ml_dsa_keys_certify_and_sign() {
         write(&format!("leaf-{set}.pem"), leaf["certificate"].as_str().unwrap());
         let crl = daemon.ask(keyway::model::Verb::Read, &format!("pki/issuer/{ca}/crl/pem"), json!({})).await;
         std::fs::write(folder.path().join(format!("crl-{set}.pem")), &crl.body).unwrap();
-        daemon.transit_key(&doc, json!({"mechanism": "0x1d", "parameter_set": set})).await;
+        daemon.transit_key(&doc, settings).await;
         let input = STANDARD.encode(format!("a message to {set}"));
         let signed = daemon.write(&format!("transit/sign/{doc}"), json!({"input": input})).await;
         let check = json!({"input": input, "signature": signed["signature"]});

@@ -57,7 +57,7 @@ def _csr_and_key(name):
 
 def _authority(client):
     client.write("pki/root/generate/kms", managed_key_name="ca", key_name="first", common_name="Root", issuer_name="top", ttl="80000h")
-    client.write("pki/keys/generate/kms", managed_key_name="doc", key_name="spare")
+    client.write("pki/keys/generate/kms", managed_key_name="spare", key_name="spare")
     client.write("pki/config/crl", auto_rebuild=True, enable_delta=True)
     client.write("pki/roles/any", key_type="ec", allow_any_name=True, allowed_uri_sans="*", ttl="72h")
     client.write("pki/roles/old", key_type="ec")
@@ -115,6 +115,7 @@ def furnish(client, library, label):
     for name, key in {
         "ca": p256,
         "next": p256,
+        "spare": p256,
         "doc": p256,
         "aes": {"mechanism": "0x1087", "key_bits": 256, "usages": "encrypt,decrypt"},
         "mac": {"mechanism": "0x0251", "key_bits": 256, "usages": "mac"},

@@ -43,7 +43,7 @@ impl<'a> Preparation<'a> {
         Preparation { child, library, token, done: HashSet::new() }
     }
 
-    /// A managed key and a Transit key of the same name, unless they are there.
+    /// A managed key and a Transit key of the same name, unless they are there. A CA may be made on it, too.
     pub(super) async fn key(&mut self, namespace: &str, key: &Key) -> Result<(), Failure> {
         if !self.done.insert((namespace.to_owned(), key.name.clone())) {
             return Ok(());
@@ -54,6 +54,7 @@ impl<'a> Preparation<'a> {
         let name = &key.name;
         let mut settings = json!({
             "library": self.library, "key_label": key.label, "any_mount": true, "mechanism": key.mechanism(),
+            "allow_raw_signing": true,
         });
         if let Some(token) = self.token {
             settings["token_label"] = token.into();

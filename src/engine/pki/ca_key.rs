@@ -5,7 +5,7 @@ use super::algorithm::SignatureAlgorithm;
 use super::registry::{Added, DEFAULT, Registry};
 use super::signing_key::SigningKey;
 use crate::engine::Call;
-use crate::managed_keys::{KeyRef, Registration};
+use crate::managed_keys::{Binding, KeyRef, Registration};
 use crate::model::{Curve, Fault, Fields, KeyKind, MlDsa, PublicKey};
 
 /// Which key a request means.
@@ -28,6 +28,8 @@ pub(super) struct CaKey {
     name: String,
     /// Of a key just made: to be held until the key is stored as one of the mount's.
     _registration: Option<Registration>,
+    /// Of a key that may be new to the mount: nothing is signed by a key that then turns out to be another engine's.
+    _binding: Option<Binding>,
 }
 
 impl CaKeyChoice {
@@ -127,12 +129,14 @@ impl Pki {
                 let authority = self.authority.load_full();
                 let known = authority.registry.key(reference)?;
                 let key = self.signing_key(&call.mount, known)?;
-                return Ok(CaKey { key, public_key: known.public_key.clone(), name, _registration: None });
+                let public_key = known.public_key.clone();
+                return Ok(CaKey { key, public_key, name, _registration: None, _binding: None });
             }
             CaKeyChoice::Own(kind) => {
                 self.authority.load().registry.check_key_name(&name, "")?;
                 let (key, public_key, registration) = self.keys.make_for(&call.mount, *kind, call.terms()).await?;
-                return Ok(CaKey { key, public_key, name, _registration: Some(registration) });
+                let binding = self.keys.bind(&call.mount, key.uuid())?;
+                return Ok(CaKey { key, public_key, name, _registration: Some(registration), _binding: binding });
             }
             CaKeyChoice::ManagedName(name) => KeyRef::Name(name),
             CaKeyChoice::ManagedId(uuid) => KeyRef::Uuid(uuid),
@@ -144,6 +148,7 @@ impl Pki {
             authority.registry.check_key_name(&name, "")?;
         }
         let (key, public_key) = key.ready(call.terms()).await?;
-        Ok(CaKey { key, public_key, name, _registration: None })
+        let binding = self.keys.bind(&call.mount, key.uuid())?;
+        Ok(CaKey { key, public_key, name, _registration: None, _binding: binding })
     }
 }

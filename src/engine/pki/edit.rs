@@ -8,6 +8,7 @@ use super::certificate::{Issued, Signed};
 use super::key;
 use super::registry::Registry;
 use crate::engine::Call;
+use crate::managed_keys::Binding;
 use crate::model::{Fault, Mount};
 use crate::store::Write;
 
@@ -45,7 +46,7 @@ impl Pki {
     /// Answers beside both results the managed keys that stopped being the mount's.
     fn edit_now<T, C>(
         &self,
-        mount: &Mount,
+        mount: &Arc<Mount>,
         edit: impl FnOnce(&mut Registry) -> Result<T, Fault>,
         commit: impl FnOnce(&Pki, Vec<Write>) -> Result<C, Fault>,
     ) -> Result<(T, C, Vec<String>), Fault> {
@@ -53,7 +54,9 @@ impl Pki {
         let mut registry = before.registry.clone();
         let edited = edit(&mut registry)?;
         let mut writes = registry.writes_since(&before.registry, &self.records)?;
+        let mut bound = Vec::new();
         for (id, key) in registry.keys.iter().filter(|(id, _)| !before.registry.keys.contains_key(*id)) {
+            bound.extend(self.keys.bind(mount, &key.record.managed_key)?);
             writes.extend(self.keys.note_use(mount, &key.record.managed_key, &key::user(id)));
         }
         let mut freed = Vec::new();
@@ -64,6 +67,8 @@ impl Pki {
         // Made before the commit: what cannot be made ready must not be stored.
         let after = before.with_registry(registry)?;
         let committed = commit(self, writes)?;
+        bound.into_iter().for_each(Binding::keep);
+        freed.iter().for_each(|uuid| self.keys.unbind(mount, uuid));
         self.publish_authority(after);
         Ok((edited, committed, freed))
     }

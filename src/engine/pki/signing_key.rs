@@ -1,16 +1,14 @@
 //! The keys that sign: managed keys, and in tests keys in memory.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use crate::managed_keys::{Handle, KeyRef, ManagedKeys, OwnKey, Pending, Registration};
+use crate::managed_keys::{Binding, Handle, KeyRef, ManagedKeys, OwnKey, Pending, Registration};
 use crate::model::{Fault, KeyKind, KeyOperation, KeyUsage, Mount, Namespace, PublicKey, SignatureScheme, Terms};
 use crate::store::Write;
-
-#[cfg(test)]
-use std::sync::Arc;
 
 #[cfg(test)]
 use super::software::Keyring;
@@ -68,6 +66,24 @@ impl KeySource {
     pub(super) async fn end_unused(&self, namespace: &Namespace, uuids: Vec<String>) {
         match self {
             KeySource::Managed(keys) => keys.end_unused(namespace, uuids).await,
+            #[cfg(test)]
+            KeySource::Software(_) => {}
+        }
+    }
+
+    /// Binds a key to this engine, for a use that is about to be noted.
+    pub(super) fn bind(&self, mount: &Arc<Mount>, uuid: &str) -> Result<Option<Binding>, Fault> {
+        match self {
+            KeySource::Managed(keys) => keys.bind(mount, uuid).map(Some),
+            #[cfg(test)]
+            KeySource::Software(_) => Ok(None),
+        }
+    }
+
+    /// Ends a use that was noted.
+    pub(super) fn unbind(&self, mount: &Mount, uuid: &str) {
+        match self {
+            KeySource::Managed(keys) => keys.unbind(mount, uuid),
             #[cfg(test)]
             KeySource::Software(_) => {}
         }

@@ -9,7 +9,7 @@ use super::own_type::{DEFAULT, OwnType};
 use super::{Transit, auto_rotate};
 use crate::engine::Call;
 use crate::engine::name::{NAME_MAX, is_name};
-use crate::managed_keys::{Handle, KeyRef, OwnKey, Registration};
+use crate::managed_keys::{Binding, Handle, KeyRef, OwnKey, Registration};
 use crate::model::{Data, Deadline, Fault, Fields, KeyIdentity, Mount, Response};
 use crate::store::Write;
 
@@ -105,6 +105,8 @@ pub(super) fn user(name: &str, version: u32) -> String {
 pub(super) struct NewVersion {
     pub(super) handle: Handle,
     pub(super) identity: KeyIdentity,
+    /// To be kept once its use is noted.
+    pub(super) binding: Binding,
     /// Of a key that was made for this; to be held until its use is noted.
     pub(super) _registration: Option<Registration>,
 }
@@ -122,11 +124,13 @@ impl Transit {
         if let Some(own) = &wish.own {
             let made = self.keys.make_able_for(&call.mount, own.kind()?, call.deadline).await?;
             let OwnKey { handle, identity, registration } = made;
-            return Ok(NewVersion { handle, identity, _registration: Some(registration) });
+            let binding = self.keys.bind(&call.mount, handle.uuid())?;
+            return Ok(NewVersion { handle, identity, binding, _registration: Some(registration) });
         }
         let handle = self.keys.resolve(&call.mount, wish.managed_key()?)?;
         let (handle, identity) = handle.identified(call.deadline).await?;
-        Ok(NewVersion { handle, identity, _registration: None })
+        let binding = self.keys.bind(&call.mount, handle.uuid())?;
+        Ok(NewVersion { handle, identity, binding, _registration: None })
     }
 
     /// `POST keys/:name`. The managed key is found, or generated where that is allowed, before the answer.
@@ -182,9 +186,10 @@ impl Transit {
             }
             transit.check_room()?;
             let mut table = HashMap::clone(&transit.table.load());
-            let NewVersion { handle, .. } = &new;
+            let NewVersion { handle, identity: _, binding, _registration } = new;
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, 1));
             transit.store.commit_now(vec![Write::create_record(transit.records.key(&name), &key.record)?, uses])?;
+            binding.keep();
             tracing::info!(
                 namespace = %mount.namespace, mount = mount.path, key = name, managed_key = handle.name(),
                 uid = call.caller.peer.uid, "transit key created"
@@ -221,12 +226,14 @@ impl Transit {
                 return refused(&name, "deletion is not allowed for this policy");
             }
             transit.store.commit_now(transit.key_removal(&call.mount, &name, &key))?;
+            let managed_keys = || key.record.versions.iter().map(|version| version.managed_key.clone());
+            managed_keys().for_each(|uuid| transit.keys.unbind(&call.mount, &uuid));
             transit.table.store(Arc::new(table));
             tracing::info!(
                 namespace = %call.mount.namespace, mount = call.mount.path, key = name, uid = call.caller.peer.uid,
                 "transit key deleted"
             );
-            Ok(key.record.versions.iter().map(|version| version.managed_key.clone()).collect())
+            Ok(managed_keys().collect())
         });
         this.keys.end_unused(&namespace, freed.await?).await;
         Ok(Response::Empty)

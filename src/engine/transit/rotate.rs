@@ -48,7 +48,7 @@ impl Transit {
                 let what = format!("key {name} is another one than when its rotation began; try again");
                 return Err(Fault::Unavailable { what });
             }
-            let NewVersion { handle, identity, .. } = &new;
+            let NewVersion { handle, identity, binding, _registration } = new;
             if record.versions.last().is_some_and(|latest| latest.managed_key == handle.uuid()) {
                 let managed = handle.name();
                 return Err(Fault::invalid(format!(
@@ -56,10 +56,11 @@ impl Transit {
                 )));
             }
             check_versions(&record)?;
-            record.versions.push(VersionRecord::new(handle, identity));
+            record.versions.push(VersionRecord::new(&handle, &identity));
             let version = record.latest();
             let uses = this.keys.note_use(&mount, handle.uuid(), &user(&name, version));
             transit.store.commit_now(vec![Write::put_record(transit.records.key(&name), &record)?, uses])?;
+            binding.keep();
             tracing::info!(
                 namespace = %mount.namespace, mount = mount.path, key = name, version, managed_key = handle.name(),
                 uid = call.caller.peer.uid, "transit key rotated"
@@ -90,10 +91,11 @@ impl Transit {
             for (number, version) in record.numbered().take(gone) {
                 writes.push(transit.keys.drop_use(&call.mount, &version.managed_key, &user(&name, number)));
             }
-            let freed = record.versions.drain(..gone).map(|version| version.managed_key).collect();
+            let freed: Vec<String> = record.versions.drain(..gone).map(|version| version.managed_key).collect();
             record.min_available_version = least;
             writes.push(Write::put_record(transit.records.key(&name), &record)?);
             transit.store.commit_now(writes)?;
+            freed.iter().for_each(|uuid| transit.keys.unbind(&call.mount, uuid));
             tracing::info!(
                 namespace = %call.mount.namespace, mount = call.mount.path, key = name, min_available_version = least,
                 uid = call.caller.peer.uid, "transit key trimmed"

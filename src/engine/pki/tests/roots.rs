@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::managed_keys::ManagedKeys;
-use crate::managed_keys::software_token::{SoftwareToken, open_store};
+use crate::managed_keys::software_token::{SoftwareToken, no_mounts, open_store};
 
 fn root(key: &str) -> Value {
     json!({"common_name": "Test Root", "managed_key_name": key, "ttl": "8760h"})
@@ -176,7 +176,7 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
         let (token, store) = (SoftwareToken::default(), open_store());
         token.make("ca", &[1], P256);
         let keys = ManagedKeys::new(store.clone(), token.supervisor(), &Limits::default());
-        keys.load(&[Namespace::root()]).unwrap();
+        keys.load(&[Namespace::root()], no_mounts()).unwrap();
         let key = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
         keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();
 

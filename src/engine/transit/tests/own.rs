@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::making::Turn;
 use super::*;
 use crate::managed_keys::KeyRef;
-use crate::managed_keys::software_token::no_mechanism;
+use crate::managed_keys::software_token::{no_mechanism, no_mounts};
 use crate::model::{Cipher, KeyOperation};
 use crate::store::Write;
 
@@ -236,7 +236,7 @@ fn oaep_is_done_with_the_hash_that_the_token_had_when_the_version_was_made() {
         let hashes = ["1", "2"].map(|version| document["keys"][version]["rsa_oaep_hash"].clone());
         assert_eq!(hashes, ["sha1", "sha256"]);
         // And so after a restart.
-        desk.services.keys.load(&[Namespace::root()]).unwrap();
+        desk.services.keys.load(&[Namespace::root()], no_mounts()).unwrap();
         let desk = Desk { transit: Transit::load(&desk.mount, &desk.services).unwrap(), ..desk };
         let new = desk.write("encrypt/doc", json!({"plaintext": secret})).await.unwrap().0["ciphertext"].clone();
         let again = desk.write("encrypt/doc", json!({"plaintext": secret, "key_version": 1})).await.unwrap().0;

@@ -5,6 +5,7 @@ mod drain;
 mod notify;
 mod pins;
 mod reload;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
-use crate::front::Front;
+use crate::front::{Front, Passed};
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{Class, Fault, Namespace, Secret};
@@ -30,6 +31,7 @@ pub use drain::Ended;
 use drain::{Asked, Signals};
 use pins::StoredPins;
 use reload::Reload;
+use watchdog::Watchdog;
 
 /// How often engines are asked whether something is due by the clock.
 const MAINTENANCE: Duration = Duration::from_secs(60);
@@ -71,6 +73,7 @@ impl Daemon {
     /// Starts everything. Must run on an actix system.
     pub async fn start(config: &Config, start: Start) -> Result<Daemon, Fault> {
         let started = SystemTime::now();
+        let passed = Passed::take()?;
         // Before all else: one that comes while the daemon starts is heeded when it has.
         let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
@@ -131,7 +134,7 @@ impl Daemon {
         tokio::task::spawn_local(remove_namespaces(removing, stopped.clone()));
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
-        let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
+        let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
         tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
         tokio::task::spawn_local(end_tokens(tokens, stop.subscribe()));
         let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
@@ -161,6 +164,9 @@ impl Daemon {
     /// Serves until a signal asks it to end; then drains, and says how that went. SIGHUP has the configuration read again.
     pub async fn run(mut self) -> Ended {
         notify::ready();
+        let watchdog =
+            Watchdog { front: self.front.pulse(), store: self.store.clone(), supervisor: self.supervisor.clone() };
+        tokio::task::spawn_local(watchdog.run(self.stop.subscribe()));
         let signal = loop {
             match self.signals.next().await {
                 Asked::End(signal) => break signal,
@@ -173,7 +179,7 @@ impl Daemon {
                 }
             }
         };
-        notify::stopping();
+        notify::stopping(self.reload.drain());
         tracing::info!(signal, limit_s = self.reload.drain().as_secs(), "draining");
         self.end().await
     }

@@ -11,6 +11,7 @@ mod key_file;
 mod memory;
 mod name;
 mod physical;
+mod pulse;
 mod queue;
 mod records;
 mod seal;

@@ -16,7 +16,7 @@ use super::rooms::Rooms;
 use super::{Start, rooms};
 use crate::config::Config;
 use crate::model::{ConfigurationStatus, Fault};
-use crate::store::{Place, Unopened};
+use crate::store::{Place, Store, Unopened};
 use crate::supervisor::Supervisor;
 use crate::system::{Seal, Sealing};
 use crate::telemetry::Telemetry;
@@ -108,6 +108,8 @@ pub(super) struct Inbox(mpsc::Receiver<(Errand, Reply)>);
 /// What rooms are built from, and stays when they go.
 pub(super) struct Site {
     pub(super) place: Arc<Place>,
+    /// Tells which store is open; none while the daemon is sealed.
+    pub(super) open_store: watch::Sender<Option<Store>>,
     pub(super) config: Config,
     pub(super) start: Start,
     pub(super) supervisor: Supervisor,

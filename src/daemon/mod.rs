@@ -8,6 +8,7 @@ mod notify;
 mod pins;
 mod reload;
 mod rooms;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use tokio::task::JoinHandle;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::Door;
-use crate::front::Front;
+use crate::front::{Front, Passed};
 use crate::model::{Fault, Secret};
-use crate::store::{Place, seal_from_config};
+use crate::store::{Place, Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
@@ -33,6 +34,7 @@ pub use keeper::{Errands, Replacement};
 use keeper::{Keeper, Site};
 use pins::StoredPins;
 use reload::Reload;
+use watchdog::Watchdog;
 
 /// What a start needs beside the configuration.
 #[derive(Default)]
@@ -56,6 +58,8 @@ pub struct Daemon {
     reload: Reload,
     signals: Signals,
     stop: watch::Sender<bool>,
+    /// The open store, unless the daemon is sealed.
+    stores: watch::Receiver<Option<Store>>,
     metrics_address: Option<String>,
     root_token: Option<Secret>,
 }
@@ -64,6 +68,7 @@ impl Daemon {
     /// Starts everything. Must run on an actix system.
     pub async fn start(config: &Config, start: Start) -> Result<Daemon, Fault> {
         let started = SystemTime::now();
+        let passed = Passed::take()?;
         // Before all else: one that comes while the daemon starts is heeded when it has.
         let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
@@ -78,8 +83,10 @@ impl Daemon {
         let gate = Arc::new(Gate::new(sealed, errands.clone(), telemetry.clone(), &config.limits));
         let reload =
             Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), Arc::clone(&configuration));
+        let (open_store, stores) = watch::channel(None);
         let site = Site {
             place,
+            open_store,
             config: config.clone(),
             start,
             supervisor: supervisor.clone(),
@@ -95,9 +102,9 @@ impl Daemon {
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         keeper.let_in();
         let door: Arc<dyn Door> = gate;
-        let front = Front::start(&config.listeners, &config.limits, door, telemetry.clone(), config.pace())?;
+        let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
         let keeper = tokio::task::spawn_local(keeper.keep(inbox, stopped));
-        Ok(Daemon { keeper, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        Ok(Daemon { keeper, supervisor, front, telemetry, reload, signals, stop, stores, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -123,6 +130,9 @@ impl Daemon {
     /// Serves until a signal asks it to end; then drains, and says how that went. SIGHUP has the configuration read again.
     pub async fn run(mut self) -> Ended {
         notify::ready();
+        let watchdog =
+            Watchdog { front: self.front.pulse(), stores: self.stores.clone(), supervisor: self.supervisor.clone() };
+        tokio::task::spawn_local(watchdog.run(self.stop.subscribe()));
         let signal = loop {
             match self.signals.next().await {
                 Asked::End(signal) => break signal,
@@ -135,7 +145,7 @@ impl Daemon {
                 }
             }
         };
-        notify::stopping();
+        notify::stopping(self.reload.drain());
         tracing::info!(signal, limit_s = self.reload.drain().as_secs(), "draining");
         self.end().await
     }

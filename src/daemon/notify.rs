@@ -1,7 +1,12 @@
 //! Tells systemd how the daemon stands (sd_notify(3)), where that has started it and wants to know: `Type=notify` of its unit.
 //! Else nothing happens here.
 
+use std::time::Duration;
+
 use sd_notify::NotifyState;
+
+/// What an end takes beyond the drain: the store is closed, processes end.
+const LAST_CALLS: Duration = Duration::from_secs(15);
 
 /// It serves.
 pub(super) fn ready() {
@@ -21,9 +26,21 @@ pub(super) fn reloaded(how: &str) {
     say(&[NotifyState::Ready, NotifyState::Status(how)]);
 }
 
-/// It ends.
-pub(super) fn stopping() {
-    say(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+/// It ends, within `limit` and what its last calls take.
+pub(super) fn stopping(limit: Duration) {
+    let limit = limit.saturating_add(LAST_CALLS);
+    let most = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
+    say(&[NotifyState::Stopping, NotifyState::Status("draining"), NotifyState::ExtendTimeoutUsec(most)]);
+}
+
+/// How long systemd waits for the next sign of life, if it waits for any (`WatchdogSec=` of the unit).
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+/// It lives.
+pub(super) fn alive() {
+    say(&[NotifyState::Watchdog]);
 }
 
 fn say(states: &[NotifyState<'_>]) {

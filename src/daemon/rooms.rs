@@ -45,6 +45,7 @@ pub(super) async fn assemble(site: &Site) -> Result<Rooms, Unopened> {
     let opened = tokio::task::spawn_blocking(move || place.open()).await;
     let store = opened.unwrap_or_else(|_| Err(Unopened::Storage(going_down())))?;
     site.pins.keep_in(Some(store.clone()));
+    site.open_store.send_replace(Some(store.clone()));
     match build(site, store.clone()).await {
         Ok(rooms) => Ok(rooms),
         Err(fault) => {
@@ -154,6 +155,7 @@ impl Rooms {
 async fn take_down(site: &Site, store: Store, limit: Duration) -> usize {
     let left = site.supervisor.unload(limit).await;
     site.pins.keep_in(None);
+    site.open_store.send_replace(None);
     // Waits for the disk.
     let _ = tokio::task::spawn_blocking(move || store.seal()).await;
     left

@@ -6,11 +6,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use super::passed::Passed;
 use crate::config::{Listener, Protocol};
 use crate::model::{Fault, PeerCredentials};
 
 /// A socket that is bound, with its owner and mode set. Its file is removed when this is dropped, unless it is another's by
-/// then.
+/// then, or whoever passed the socket keeps it.
 #[derive(Debug)]
 pub(super) struct BoundListener {
     pub(super) socket: UnixListener,
@@ -19,11 +20,48 @@ pub(super) struct BoundListener {
     allow_gids: Vec<u32>,
     own_uid: u32,
     pub(super) path: PathBuf,
+    /// Whether another process has it too, and has set its owner and mode.
+    passed: bool,
     /// Device and inode. No other file gets them while the socket is bound.
     file: (u64, u64),
 }
 
 impl BoundListener {
+    /// The socket passed for it, if there is one; else binds it.
+    pub(super) fn open(listener: &Listener, passed: &mut Passed) -> Result<BoundListener, Fault> {
+        match passed.at(&listener.address) {
+            Some(socket) => BoundListener::take(listener, socket),
+            None => BoundListener::bind(listener),
+        }
+    }
+
+    fn take(listener: &Listener, socket: UnixListener) -> Result<BoundListener, Fault> {
+        let path = &listener.address;
+        let failed = |what: &str, error: &std::io::Error| Fault::Unavailable {
+            what: format!("listener {}: cannot {what}, which was passed to the daemon: {error}", path.display()),
+        };
+        let found = std::fs::metadata(path).map_err(|error| failed("find the file of its socket", &error))?;
+        socket.set_nonblocking(true).map_err(|error| failed("make its socket non-blocking", &error))?;
+        tracing::info!(
+            address = %path.display(), mode = format!("{:o}", found.mode() & 0o777), uid = found.uid(), gid = found.gid(),
+            "the listener's socket was passed to the daemon: its mode and owner are as the socket unit has them"
+        );
+        Ok(BoundListener::with(listener, socket, true, &found))
+    }
+
+    fn with(listener: &Listener, socket: UnixListener, passed: bool, file: &std::fs::Metadata) -> BoundListener {
+        BoundListener {
+            socket,
+            protocol: listener.protocol,
+            allow_uids: listener.allow_uids.clone(),
+            allow_gids: listener.allow_gids.clone(),
+            own_uid: rustix::process::geteuid().as_raw(),
+            path: listener.address.clone(),
+            passed,
+            file: (file.dev(), file.ino()),
+        }
+    }
+
     /// Binds it. A path taken by a live daemon is refused; one left by a dead daemon is replaced.
     pub(super) fn bind(listener: &Listener) -> Result<BoundListener, Fault> {
         let path = listener.address.clone();
@@ -45,21 +83,13 @@ impl BoundListener {
         let file = std::fs::symlink_metadata(&early).map_err(|error| failed("find its file", &error))?;
         socket.set_nonblocking(true).map_err(|error| failed("make it non-blocking", &error))?;
         std::fs::rename(&early, &path).map_err(|error| failed("give it its name", &error))?;
-        Ok(BoundListener {
-            socket,
-            protocol: listener.protocol,
-            allow_uids: listener.allow_uids.clone(),
-            allow_gids: listener.allow_gids.clone(),
-            own_uid: rustix::process::geteuid().as_raw(),
-            path,
-            file: (file.dev(), file.ino()),
-        })
+        Ok(BoundListener::with(listener, socket, false, &file))
     }
 
     /// Whether whoever connects to its path reaches it: its file was not removed, nor another put in its place. Where that
     /// cannot be told, it is.
     pub(super) fn is_found(&self) -> bool {
-        match std::fs::symlink_metadata(&self.path) {
+        match std::fs::metadata(&self.path) {
             Ok(there) => (there.dev(), there.ino()) == self.file,
             Err(error) => error.kind() != ErrorKind::NotFound,
         }
@@ -77,7 +107,7 @@ impl BoundListener {
 
 impl Drop for BoundListener {
     fn drop(&mut self) {
-        if self.is_found() {
+        if !self.passed && self.is_found() {
             let _ = std::fs::remove_file(&self.path);
         }
     }

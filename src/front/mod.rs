@@ -10,6 +10,7 @@ mod bodies;
 mod framed;
 mod http;
 mod listener;
+mod passed;
 mod path;
 mod peer;
 mod strangers;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::{Limits, Listener, Pace};
@@ -33,6 +35,7 @@ use acceptor::Acceptor;
 use accounts::Accounts;
 use bodies::Bodies;
 use listener::BoundListener;
+pub use passed::Passed;
 pub use strangers::{Body, read_body, read_path, read_query};
 use worker::Worker;
 
@@ -62,6 +65,22 @@ pub struct Front {
     workers: Vec<Worker>,
 }
 
+/// Tells whether the workers of a front live.
+pub struct Pulse(Vec<Handle>);
+
+impl Pulse {
+    /// Of these runtimes.
+    pub(crate) fn of(workers: Vec<Handle>) -> Pulse {
+        Pulse(workers)
+    }
+
+    /// Waits until every worker has taken a turn since; false if one of them has ended.
+    pub async fn beats(&self) -> bool {
+        let turns = self.0.iter().map(|worker| worker.spawn(std::future::ready(())));
+        futures_util::future::join_all(turns).await.iter().all(Result::is_ok)
+    }
+}
+
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
@@ -72,15 +91,19 @@ pub struct DrainReport {
 }
 
 impl Front {
-    /// Binds every listener, then starts serving. Nothing is served if one of them cannot be bound.
+    /// Binds every listener whose socket was not `passed`, then starts serving. Nothing is served if one of them cannot be bound, or
+    /// one was passed in vain.
     pub fn start(
         listeners: &[Listener],
+        mut passed: Passed,
         limits: &Limits,
         door: Arc<dyn Door>,
         telemetry: Telemetry,
         pace: Pace,
     ) -> Result<Front, Fault> {
-        let bound = listeners.iter().map(BoundListener::bind).collect::<Result<Vec<_>, _>>()?;
+        let open = |listener| BoundListener::open(listener, &mut passed);
+        let bound = listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        passed.check_all_taken()?;
         let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (stop, stopped) = watch::channel(false);
         let limits = Arc::new(fitting(limits));
@@ -98,6 +121,11 @@ impl Front {
     /// The sockets' paths, in the order of the listeners.
     pub fn addresses(&self) -> &[PathBuf] {
         &self.addresses
+    }
+
+    /// What tells whether its workers live.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::of(self.workers.iter().map(Worker::runtime).collect())
     }
 
     /// Accepts nothing more, lets what has begun finish within `limit`, closes the rest, and says how it ended. Blocks.

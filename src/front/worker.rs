@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -81,6 +82,7 @@ impl Drop for Shown<'_> {
 
 pub(super) struct Worker {
     desk: Desk,
+    runtime: Handle,
     end: oneshot::Sender<Instant>,
     thread: JoinHandle<DrainReport>,
 }
@@ -98,6 +100,7 @@ impl Worker {
             .global_queue_interval(4)
             .build()
             .map_err(cannot)?;
+        let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name(format!("keyway-worker-{number}"))
             .spawn(move || {
@@ -105,11 +108,16 @@ impl Worker {
                 runtime.block_on(serve(inbox, ended, load, shared))
             })
             .map_err(cannot)?;
-        Ok(Worker { desk, end, thread })
+        Ok(Worker { desk, runtime: handle, end, thread })
     }
 
     pub(super) fn desk(&self) -> Desk {
         self.desk.clone()
+    }
+
+    /// The runtime of its thread.
+    pub(super) fn runtime(&self) -> Handle {
+        self.runtime.clone()
     }
 
     /// Waits until its connections have ended, `end` at the latest.

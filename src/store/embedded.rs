@@ -180,7 +180,7 @@ impl Shared {
     fn answer(&self, group: Vec<Transaction>, verdicts: Vec<Verdict>) {
         let (mut commits, mut records) = (0, 0);
         for (transaction, verdict) in group.iter().zip(&verdicts) {
-            if verdict.is_ok() {
+            if verdict.is_ok() && !transaction.changes().is_empty() {
                 commits += 1;
                 records += transaction.changes().len() as u64;
             }
@@ -275,7 +275,8 @@ fn commit_group(database: &Database, group: &[Transaction]) -> Result<Vec<Verdic
         let mut table = transaction.open_table(ENTRIES)?;
         group.iter().map(|each| apply(&mut table, each.changes())).collect::<Result<Vec<Verdict>, redb::Error>>()?
     };
-    if verdicts.iter().any(Result::is_ok) {
+    // One that changes nothing asks whether the writer lives, and costs the disk nothing.
+    if group.iter().zip(&verdicts).any(|(each, verdict)| verdict.is_ok() && !each.changes().is_empty()) {
         transaction.commit()?;
     } else {
         transaction.abort()?;

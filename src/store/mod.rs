@@ -12,6 +12,7 @@ mod memory;
 mod name;
 mod physical;
 mod place;
+mod pulse;
 mod queue;
 mod records;
 mod seal;

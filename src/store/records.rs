@@ -193,6 +193,10 @@ impl Store {
         self.inner.barrier()?.keyed_hash(purpose, bytes)
     }
 
+    pub(super) fn physical(&self) -> &dyn Physical {
+        self.inner.physical.as_ref()
+    }
+
     /// What was written since the store was opened.
     pub fn stats(&self) -> Stats {
         self.inner.physical.counters().snapshot()

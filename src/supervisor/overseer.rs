@@ -73,6 +73,12 @@ impl Message for ToMember {
 /// Ends every member, and the actor.
 pub(super) struct StopAll;
 
+/// Asks whether it takes its turns.
+pub(super) struct Ping;
+
+impl Message for Ping {
+    type Result = ();
+}
 impl Message for StopAll {
     type Result = ();
 }
@@ -395,6 +401,12 @@ impl Handler<ToMember> for Overseer {
             ToMember::LetGo => self.let_go(),
         }
     }
+}
+
+impl Handler<Ping> for Overseer {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<SameToken> for Overseer {

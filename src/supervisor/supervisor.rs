@@ -7,7 +7,7 @@ use actix::prelude::*;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
-use super::overseer::{Overseer, Start, StopAll, ToMember};
+use super::overseer::{Overseer, Ping, Start, StopAll, ToMember};
 use super::pins::PinMemory;
 use super::pools::{Home, Pools, not_there};
 use super::reconfigure::Reconfigure;
@@ -310,6 +310,11 @@ impl Supervisor {
         while !self.shared.pools.members().iter().all(|member| member.is_settled()) && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Waits until the actor that owns the members has taken a turn since. False if it is gone.
+    pub async fn answers(&self) -> bool {
+        self.address.send(Ping).await.is_ok()
     }
 
     /// Lets the lanes run empty, `limit` at the longest, and ends every session. Answers how many jobs were cut off.

@@ -141,8 +141,15 @@ fn the_example_configurations_are_good() {
         examples.into_iter().partition(|path| path.extension().is_some_and(|extension| extension == "hcl"));
     assert!(examples.len() >= 2);
     // What systemd hands to the daemon by the unit, which is beside them.
-    let [unit] = &others[..] else { panic!("{others:?}") };
-    let unit = std::fs::read_to_string(unit).unwrap();
+    let read = |name: &str| {
+        let path = others.iter().find(|path| path.ends_with(name)).unwrap_or_else(|| panic!("{name}: {others:?}"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let (unit, sockets) = (read("keyway.service"), read("keyway.socket"));
+    let production = std::fs::read_to_string(format!("{folder}/production.hcl")).unwrap();
+    for path in sockets.lines().filter_map(|line| line.strip_prefix("ListenStream=")) {
+        assert!(production.contains(&format!("address      = \"{path}\"\n")), "no listener is at {path}");
+    }
     let credentials = tempfile::tempdir().unwrap();
     for name in unit.lines().filter_map(|line| line.strip_prefix("LoadCredential=")?.split(':').next()) {
         std::fs::write(credentials.path().join(name), "1234\n").unwrap();

@@ -18,6 +18,9 @@ const WITHOUT_EFFECT: [&str; 5] = [
     "plugin_version",
 ];
 
+/// Names in one list of headers.
+const HEADERS_MAX: usize = 64;
+
 impl System {
     pub(super) fn list_mounts(&self, call: &Call) -> Response {
         let mounts = self.namespaces.mounts(&call.namespace);
@@ -162,14 +165,23 @@ fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
         default_lease_ttl: fields.duration("default_lease_ttl")?,
         max_lease_ttl: fields.duration("max_lease_ttl")?,
         allowed_managed_keys: fields.list("allowed_managed_keys")?,
-        passthrough_request_headers: fields.list("passthrough_request_headers")?,
-        allowed_response_headers: fields.list("allowed_response_headers")?,
+        passthrough_request_headers: headers(fields, "passthrough_request_headers")?,
+        allowed_response_headers: headers(fields, "allowed_response_headers")?,
     };
     let unread = other_headers(tune.passthrough_request_headers.as_deref(), IF_MODIFIED_SINCE);
     let unread = unread.map(|names| format!("No engine reads these request headers: [{names}]"));
     let unsent = other_headers(tune.allowed_response_headers.as_deref(), LAST_MODIFIED);
     let unsent = unsent.map(|names| format!("No engine answers with these headers: [{names}]"));
     Ok((tune, warning.into_iter().chain(unread).chain(unsent).collect()))
+}
+
+/// A list of headers, which is gone through at each request.
+fn headers(fields: &mut Fields<'_>, name: &'static str) -> Result<Option<Vec<String>>, Fault> {
+    let listed = fields.list(name)?;
+    if listed.as_ref().is_some_and(|listed| listed.len() > HEADERS_MAX) {
+        return Err(Fault::invalid(format!("{name} has more than {HEADERS_MAX} headers")));
+    }
+    Ok(listed)
 }
 
 /// Those of a list of headers that are not the one with a meaning.

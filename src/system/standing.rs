@@ -178,7 +178,7 @@ mod tests {
         let peer = PeerCredentials { uid, gid: 0, pid: None };
         let data = data.as_object().cloned().unwrap_or_default();
         let request = Request { verb, path: path.to_owned(), data, raw: bytes::Bytes::new(), if_modified_since: None };
-        SEALED.while_sealed(&Caller { peer, token: None, wire: Wire::Http }, &request)
+        SEALED.while_sealed(&Caller::new(peer, Wire::Http), &request)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Stories about the system's paths, as a client tells them: what is asked, and the body of the answer.
 
+mod headers;
 mod namespaces;
 mod openapi;
 mod policies;

@@ -20,6 +20,7 @@ mod endpoints;
 mod fairness;
 mod hardware;
 mod hostile;
+mod hostile_requests;
 
 mod isolation;
 mod leases;

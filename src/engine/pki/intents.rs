@@ -228,7 +228,9 @@ impl Inner {
                     None => found.push((name, intent)),
                 }
             }
-            store.commit_now(stored)?;
+            if !stored.is_empty() {
+                store.commit_now(stored)?;
+            }
             if is_last {
                 break;
             }

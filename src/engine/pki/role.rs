@@ -102,9 +102,20 @@ impl Versioned for Role {
     const VERSION: u16 = 1;
 }
 
-/// Fields of Vault's roles that need what is not built: refused when set, and read back as they are by default.
-const NOT_BUILT: [&str; 4] =
-    ["allowed_domains_template", "allowed_uri_sans_template", "no_store_metadata", "allow_token_displayname"];
+/// Fields of Vault's roles that need what is not built, and what to do instead: refused when set, and read back as they are by
+/// default.
+const NOT_BUILT: [(&str, &str); 4] = [
+    ("allowed_domains_template", NO_TEMPLATES),
+    ("allowed_uri_sans_template", NO_TEMPLATES),
+    ("no_store_metadata", "no metadata of certificates is kept here; leave it out"),
+    (
+        "allow_token_displayname",
+        "whoever makes a token chooses its name, which says nothing of what certificates it may have; name them in \
+         allowed_domains",
+    ),
+];
+const NO_TEMPLATES: &str = "templates are filled in from identity entities, and there are none here; make a role for each client, \
+                            and name in it what that client may have";
 
 /// Vault's warning: who wants a lease of what is not stored gets none.
 const NO_LEASE_UNSTORED: &str = "mutually exclusive values no_store=true and generate_lease=true were both specified; \
@@ -114,7 +125,9 @@ impl Role {
     /// Reads a whole role; what is absent takes its default. Also answers warnings.
     pub(super) fn parse(data: &Data) -> Result<(Role, Vec<String>), Fault> {
         let mut fields = Fields::below(data, &["name"]);
-        fields.refuse(&NOT_BUILT)?;
+        for (name, why) in NOT_BUILT {
+            fields.refuse(&[name]).map_err(|_| Fault::invalid(format!("{name} cannot be set: {why}")))?;
+        }
         let mut flag = |name, default| Ok::<bool, Fault>(fields.boolean(name)?.unwrap_or(default));
         let role = Role {
             issuer_ref: String::new(),
@@ -298,7 +311,7 @@ impl Role {
         let serde_json::Value::Object(mut data) = value else {
             return Err(Fault::internal("a role is not written as an object"));
         };
-        for name in NOT_BUILT {
+        for (name, _) in NOT_BUILT {
             data.insert(name.into(), false.into());
         }
         Ok(data)
@@ -449,14 +462,15 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        for (name, value) in [
-            ("allowed_domains_template", json!(true)),
-            ("allowed_uri_sans_template", json!("true")),
-            ("no_store_metadata", json!(1)),
-            ("issuer_ref", json!("a/b")),
+        for (name, value, why) in [
+            ("allowed_domains_template", json!(true), "a role for each client"),
+            ("allowed_uri_sans_template", json!("true"), "a role for each client"),
+            ("no_store_metadata", json!(1), "leave it out"),
+            ("allow_token_displayname", json!(true), "allowed_domains"),
+            ("issuer_ref", json!("a/b"), "neither"),
         ] {
-            let fault = parse(json!({ name: value })).unwrap_err();
-            assert!(fault.to_string().contains(name), "{fault}");
+            let told = parse(json!({ name: value })).unwrap_err().to_string();
+            assert!(told.contains(name) && told.contains(why), "{told}");
         }
         assert!(parse(json!({"generate_lease": false, "issuer_ref": "other"})).is_ok());
     }

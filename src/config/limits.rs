@@ -81,6 +81,9 @@ pub struct Limits {
     pub mounts_per_namespace: usize,
     /// Managed keys of one namespace. Default 10,000, at most 100,000.
     pub managed_keys_per_namespace: usize,
+    /// Managed keys of one library or pool that are served from the start; of more, the others are from when they are first
+    /// asked for. Default 1,000, at most 100,000.
+    pub managed_keys_at_start: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
     /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
@@ -126,6 +129,7 @@ impl Default for Limits {
             namespaces_per_namespace: 1000,
             mounts_per_namespace: 1000,
             managed_keys_per_namespace: 10_000,
+            managed_keys_at_start: 1000,
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             ocsp_cache_bytes: 64 << 20,
             ocsp_signatures: 16,
@@ -192,6 +196,7 @@ impl Limits {
         stanza.count("namespaces_per_namespace", 0..=self.namespaces_max, &mut self.namespaces_per_namespace);
         stanza.count("mounts_per_namespace", 1..=10_000, &mut self.mounts_per_namespace);
         stanza.count("managed_keys_per_namespace", 1..=100_000, &mut self.managed_keys_per_namespace);
+        stanza.count("managed_keys_at_start", 0..=100_000, &mut self.managed_keys_at_start);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
@@ -233,6 +238,7 @@ impl Limits {
             ("namespaces_per_namespace", self.namespaces_per_namespace.to_string()),
             ("mounts_per_namespace", self.mounts_per_namespace.to_string()),
             ("managed_keys_per_namespace", self.managed_keys_per_namespace.to_string()),
+            ("managed_keys_at_start", self.managed_keys_at_start.to_string()),
             ("key_generations", self.key_generations.to_string()),
             ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
             ("ocsp_signatures", self.ocsp_signatures.to_string()),

@@ -15,7 +15,7 @@ use crate::store::Versioned;
 pub(super) const COLLECTION: &str = "managed-keys";
 
 /// Encrypted by the barrier like every record: the PIN in it is as safe as the store.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct KeyRecord {
     uuid: String,
     library: String,
@@ -58,7 +58,7 @@ pub(super) struct KeyRecord {
 }
 
 /// A check value as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct CheckRecord {
     /// Whether it is an AES key; else one for HMAC.
     aes: bool,
@@ -106,6 +106,13 @@ impl Drop for KeyRecord {
 }
 
 impl KeyRecord {
+    /// The same with another UUID.
+    pub(super) fn with_uuid(&self, uuid: &str) -> KeyRecord {
+        let mut other = self.clone();
+        uuid.clone_into(&mut other.uuid);
+        other
+    }
+
     pub(super) fn of(uuid: &str, settings: &Settings, identity: Option<&KeyIdentity>) -> KeyRecord {
         let (mut token_label, mut token_serial, mut slot) = (None, None, None);
         match &settings.token {

@@ -26,8 +26,6 @@ pub(super) const KEYS_MAX: usize = 100_000;
 const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
-/// Keys of one library or pool that are served from the start; of very many, the others are when they are first asked for.
-const SERVED_AT_START: usize = 1_000;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
 const RECORD_BYTES: usize = 64 * 1024;
 
@@ -40,6 +38,8 @@ struct Inner {
     supervisor: Supervisor,
     /// Of one namespace.
     keys_max: usize,
+    /// Of one library or pool.
+    served_at_start: usize,
     table: ArcSwap<Table>,
     changes: Changes,
     /// Follows the table; touched by changes alone.
@@ -75,6 +75,7 @@ impl ManagedKeys {
             store,
             supervisor,
             keys_max: limits.managed_keys_per_namespace,
+            served_at_start: limits.managed_keys_at_start,
             table: ArcSwap::default(),
             changes: Changes::default(),
             claims: Mutex::default(),
@@ -100,7 +101,7 @@ impl ManagedKeys {
                     claims.add(namespace, &ready.identity);
                     let served = served.entry(entry.settings.library.to_lowercase()).or_default();
                     *served += 1;
-                    if *served <= SERVED_AT_START {
+                    if *served <= self.0.served_at_start {
                         ready.serve(&entry, &self.0.supervisor);
                     }
                 }

@@ -43,6 +43,7 @@ mod quotas;
 mod reload;
 mod rig;
 mod router;
+mod shared_keys;
 mod signing;
 mod sim;
 mod storage;

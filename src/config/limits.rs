@@ -81,7 +81,7 @@ pub struct Limits {
     pub mounts_per_namespace: usize,
     /// Managed keys of one namespace. Default 10,000, at most 100,000.
     pub managed_keys_per_namespace: usize,
-    /// Managed keys of one library or pool that are served from the start; of more, the others are from when they are first
+    /// Managed keys of one token or pool that are served from the start; of more, the others are from when they are first
     /// asked for. Default 1,000, at most 100,000.
     pub managed_keys_at_start: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
@@ -196,7 +196,7 @@ impl Limits {
         stanza.count("namespaces_per_namespace", 0..=self.namespaces_max, &mut self.namespaces_per_namespace);
         stanza.count("mounts_per_namespace", 1..=10_000, &mut self.mounts_per_namespace);
         stanza.count("managed_keys_per_namespace", 1..=100_000, &mut self.managed_keys_per_namespace);
-        stanza.count("managed_keys_at_start", 0..=100_000, &mut self.managed_keys_at_start);
+        stanza.count("managed_keys_at_start", 1..=100_000, &mut self.managed_keys_at_start);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::shards::Shards;
 use super::{tokens, uses};
 use crate::config::Limits;
-use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
+use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status, TokenSelector};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeySpec, LibraryInfo, Supervisor};
 
@@ -38,7 +38,7 @@ struct Inner {
     supervisor: Supervisor,
     /// Of one namespace.
     keys_max: usize,
-    /// Of one library or pool.
+    /// Of one token or pool.
     served_at_start: usize,
     table: ArcSwap<Table>,
     changes: Changes,
@@ -83,7 +83,7 @@ impl ManagedKeys {
     }
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
-    /// many on one library or pool, most when they are first asked for. Of the other namespaces in the store only the claims
+    /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
     /// count.
     pub fn load(&self, namespaces: &[Namespace]) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
@@ -92,14 +92,15 @@ impl ManagedKeys {
         let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
         let (mut claims, mut table) = (Claims::default(), Table::default());
         others.iter().try_for_each(|namespace| claims.load(&self.0.store, namespace))?;
-        let mut served: HashMap<String, usize> = HashMap::new();
+        let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let (uuid, settings, identity) = record.open()?;
                 let entry = Entry::new(uuid, name, namespace.clone(), settings, identity, Arc::default());
                 if let Some(ready) = &entry.ready {
                     claims.add(namespace, &ready.identity);
-                    let served = served.entry(entry.settings.library.to_lowercase()).or_default();
+                    let Settings { library, token, .. } = &entry.settings;
+                    let served = served.entry((library.to_lowercase(), token.clone())).or_default();
                     *served += 1;
                     if *served <= self.0.served_at_start {
                         ready.serve(&entry, &self.0.supervisor);

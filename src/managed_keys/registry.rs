@@ -243,7 +243,10 @@ impl ManagedKeys {
             return Err(Fault::TooLarge { what });
         }
         self.0.store.commit_now(vec![write])?;
-        let entry = Arc::new(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
+        // One that nobody has asked for since the start stays so.
+        let waits = old.and_then(|old| old.ready.as_ref()).is_some_and(|ready| ready.served().is_none());
+        let make = |entry: Entry| if waits { entry } else { self.served(entry) };
+        let entry = Arc::new(make(Entry::new(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use)));
         self.publish(Arc::clone(&entry));
         if let Some(old) = old {
             self.let_go(old);
@@ -393,7 +396,11 @@ impl ManagedKeys {
         identity: Option<KeyIdentity>,
         first_use: Arc<FirstUse>,
     ) -> Entry {
-        let entry = Entry::new(uuid, name, namespace, settings, identity, first_use);
+        self.served(Entry::new(uuid, name, namespace, settings, identity, first_use))
+    }
+
+    /// Has it served from now on, if it was ever used.
+    fn served(&self, entry: Entry) -> Entry {
         if let Some(ready) = &entry.ready {
             ready.serve(&entry, &self.0.supervisor);
         }

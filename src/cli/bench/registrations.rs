@@ -155,7 +155,7 @@ impl Stage<'_> {
         let fields = runtime.block_on(child.ask("", Verb::Read, "sys/managed-keys/pkcs11/real-0", json!({})))?;
         let mut managed = json!({"any_mount": true});
         for name in ["library", "token_label", "key_label", "mechanism"] {
-            if fields[name].as_str().is_some_and(|text| !text.is_empty()) {
+            if !fields[name].is_null() && fields[name] != "" {
                 managed[name] = fields[name].clone();
             }
         }

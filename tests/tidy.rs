@@ -27,7 +27,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli/server.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/dev.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/worker.rs", &["backend"]),
-    ("cli/bench", &["backend", "cli", "client", "config", "crypto", "engine", "model", "store", "telemetry", "wire"]),
+    (
+        "cli/bench",
+        &[
+            "backend",
+            "cli",
+            "client",
+            "config",
+            "crypto",
+            "engine",
+            "managed_keys",
+            "model",
+            "namespace",
+            "store",
+            "telemetry",
+            "wire",
+        ],
+    ),
     (
         "daemon",
         &[

@@ -74,7 +74,7 @@ pub(super) enum Command {
         command: PkiCommand,
     },
     /// Measure what Keyway adds to the bare token: in turns with a loop in this process that calls the token itself.
-    Bench(Bench),
+    Bench(Box<Bench>),
     /// Run the PKCS#11 library of a kms_library apart from the daemon, which starts this by itself.
     #[command(hide = true)]
     Pkcs11Worker {

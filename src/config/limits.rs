@@ -85,6 +85,9 @@ pub struct Limits {
     pub unix_roles_per_namespace: usize,
     /// Live tokens of one uid in one namespace that it got by `auth/unix/login`. Default 1,000, at most 100,000.
     pub unix_logins_per_uid: usize,
+    /// Managed keys of one token or pool that are served from the start; of more, the others are from when they are first
+    /// asked for. Default 1,000, at most 100,000.
+    pub managed_keys_at_start: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
     /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
@@ -132,6 +135,7 @@ impl Default for Limits {
             managed_keys_per_namespace: 10_000,
             unix_roles_per_namespace: 1000,
             unix_logins_per_uid: 1000,
+            managed_keys_at_start: 1000,
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             ocsp_cache_bytes: 64 << 20,
             ocsp_signatures: 16,
@@ -200,6 +204,7 @@ impl Limits {
         stanza.count("managed_keys_per_namespace", 1..=100_000, &mut self.managed_keys_per_namespace);
         stanza.count("unix_roles_per_namespace", 1..=10_000, &mut self.unix_roles_per_namespace);
         stanza.count("unix_logins_per_uid", 1..=100_000, &mut self.unix_logins_per_uid);
+        stanza.count("managed_keys_at_start", 1..=100_000, &mut self.managed_keys_at_start);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
@@ -243,6 +248,7 @@ impl Limits {
             ("managed_keys_per_namespace", self.managed_keys_per_namespace.to_string()),
             ("unix_roles_per_namespace", self.unix_roles_per_namespace.to_string()),
             ("unix_logins_per_uid", self.unix_logins_per_uid.to_string()),
+            ("managed_keys_at_start", self.managed_keys_at_start.to_string()),
             ("key_generations", self.key_generations.to_string()),
             ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
             ("ocsp_signatures", self.ocsp_signatures.to_string()),

@@ -10,6 +10,7 @@ mod ending;
 mod fields;
 mod first_use;
 mod handle;
+pub mod measure;
 mod mechanism;
 mod own;
 mod ready;

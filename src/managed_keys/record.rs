@@ -16,7 +16,7 @@ use crate::store::Versioned;
 pub(super) const COLLECTION: &str = "managed-keys";
 
 /// Encrypted by the barrier like every record: the PIN in it is as safe as the store.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct KeyRecord {
     uuid: String,
     library: String,
@@ -64,7 +64,7 @@ pub(super) struct KeyRecord {
 }
 
 /// A check value as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct CheckRecord {
     /// Whether it is an AES key; else one for HMAC.
     aes: bool,
@@ -112,6 +112,13 @@ impl Drop for KeyRecord {
 }
 
 impl KeyRecord {
+    /// The same with another UUID.
+    pub(super) fn with_uuid(&self, uuid: &str) -> KeyRecord {
+        let mut other = self.clone();
+        uuid.clone_into(&mut other.uuid);
+        other
+    }
+
     pub(super) fn of(uuid: &str, settings: &Settings, identity: Option<&KeyIdentity>) -> KeyRecord {
         let (pin, pin_reference) = match &settings.pin {
             Some(Pin::Itself(pin)) => (pin.expose().to_vec(), None),

@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::shards::Shards;
 use super::{tokens, uses};
 use crate::config::Limits;
-use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status};
+use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status, TokenSelector};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeySpec, LibraryInfo, Supervisor};
 
@@ -27,8 +27,6 @@ pub(super) const KEYS_MAX: usize = 100_000;
 const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
-/// Keys of one library or pool that are served from the start; of very many, the others are when they are first asked for.
-const SERVED_AT_START: usize = 1_000;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
 const RECORD_BYTES: usize = 64 * 1024;
 
@@ -41,6 +39,8 @@ struct Inner {
     supervisor: Supervisor,
     /// Of one namespace.
     keys_max: usize,
+    /// Of one token or pool.
+    served_at_start: usize,
     table: ArcSwap<Table>,
     bindings: Bindings,
     changes: Changes,
@@ -77,6 +77,7 @@ impl ManagedKeys {
             store,
             supervisor,
             keys_max: limits.managed_keys_per_namespace,
+            served_at_start: limits.managed_keys_at_start,
             table: ArcSwap::default(),
             bindings: Bindings::default(),
             changes: Changes::default(),
@@ -85,7 +86,7 @@ impl ManagedKeys {
     }
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
-    /// many on one library or pool, most when they are first asked for. Of the other namespaces in the store only the claims
+    /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
     /// count. `mounts` says now and later which mounts there are: what others have noted to use binds nothing.
     pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
@@ -94,16 +95,17 @@ impl ManagedKeys {
         let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
         let (mut claims, mut table) = (Claims::default(), Table::default());
         others.iter().try_for_each(|namespace| claims.load(&self.0.store, namespace))?;
-        let mut served: HashMap<String, usize> = HashMap::new();
+        let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let (uuid, settings, identity) = record.open()?;
                 let entry = Entry::new(uuid, name, namespace.clone(), settings, identity, Arc::default());
                 if let Some(ready) = &entry.ready {
                     claims.add(namespace, &ready.identity);
-                    let served = served.entry(entry.settings.library.to_lowercase()).or_default();
+                    let Settings { library, token, .. } = &entry.settings;
+                    let served = served.entry((library.to_lowercase(), token.clone())).or_default();
                     *served += 1;
-                    if *served <= SERVED_AT_START {
+                    if *served <= self.0.served_at_start {
                         ready.serve(&entry, &self.0.supervisor);
                     }
                 }
@@ -250,7 +252,10 @@ impl ManagedKeys {
             return Err(Fault::TooLarge { what });
         }
         self.0.store.commit_now(vec![write])?;
-        let entry = Arc::new(self.entry(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use));
+        // One that nobody has asked for since the start stays so.
+        let waits = old.and_then(|old| old.ready.as_ref()).is_some_and(|ready| ready.served().is_none());
+        let make = |entry: Entry| if waits { entry } else { self.served(entry) };
+        let entry = Arc::new(make(Entry::new(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use)));
         self.publish(Arc::clone(&entry));
         if let Some(old) = old {
             self.let_go(old);
@@ -404,7 +409,11 @@ impl ManagedKeys {
         identity: Option<KeyIdentity>,
         first_use: Arc<FirstUse>,
     ) -> Entry {
-        let entry = Entry::new(uuid, name, namespace, settings, identity, first_use);
+        self.served(Entry::new(uuid, name, namespace, settings, identity, first_use))
+    }
+
+    /// Has it served from now on, if it was ever used.
+    fn served(&self, entry: Entry) -> Entry {
         if let Some(ready) = &entry.ready {
             ready.serve(&entry, &self.0.supervisor);
         }

@@ -193,6 +193,12 @@ impl MetadataChange {
     }
 }
 
+/// The change that makes a namespace whose id is its number, for [`measure`](super::measure).
+pub(super) fn numbered(namespace: &Namespace, number: usize) -> Result<Write, Fault> {
+    let id = format!("{number:0width$}", width = ID_CHARS);
+    Write::put_record(key(namespace), &NamespaceRecord { id, custom_metadata: BTreeMap::new() })
+}
+
 /// Adds those of the store to the `tree`, and those they lie in; gives every one its id. Answers the ids.
 pub(super) fn load(store: &Store, tree: &mut Tree) -> Result<HashSet<String>, Fault> {
     for (path, record) in store.read_all::<NamespaceRecord>(&Namespace::root(), COLLECTION, None, NAMESPACES_MAX)? {

@@ -6,6 +6,7 @@
 mod deletion;
 mod lock;
 mod made;
+pub mod measure;
 mod mounts;
 mod quotas;
 mod record;

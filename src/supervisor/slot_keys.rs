@@ -135,11 +135,12 @@ impl SlotKeys {
             (key.held, key.told) = (true, None);
             key.back_off.reset();
             self.held += 1;
+            self.untried -= usize::from(key.is_awaited());
+            key.tried = true;
+            // One that is under way comes to its end by itself.
             if key.proof == Proof::Queued {
-                self.untried -= usize::from(key.is_awaited());
                 key.proof = Proof::None;
             }
-            key.tried = true;
         }
     }
 

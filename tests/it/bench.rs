@@ -118,6 +118,18 @@ fn very_many_certificates_are_stored_and_revoked_and_told_of() {
 }
 
 #[test]
+fn very_many_managed_keys_share_a_few_keys_and_each_signs() {
+    let token = Token::new();
+    let many = ["-what=registrations", "-generate-keys", "-keys=p256", "-namespaces=20", "-registrations=100"];
+    let results = json(&bench(&token, &[&many[..], &["-real-keys=3"]].concat()));
+    let [few, full] = results["seen"].as_array().unwrap().as_slice() else { panic!("{results}") };
+    assert_eq!((&few["registrations"], &full["registrations"]), (&Value::from(0), &Value::from(100)));
+    assert_eq!(full["keys_used"], 100, "every one of them has signed: {results}");
+    assert_eq!(token.calls("C_GenerateKeyPair"), 3);
+    assert_eq!(left_behind(&token), 0);
+}
+
+#[test]
 fn ratios_are_of_the_operators_own_key_which_stays_as_it_is() {
     let token = Token::new();
     token.generate_rsa("My CA", "0a");

@@ -1,10 +1,13 @@
 //! What one namespace does to another: nothing. By counts of what each was given while both waited.
 
-use keyway::model::Verb;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keyway::client::Http;
+use keyway::model::{Secret, Verb};
 use keyway::wire::proto;
 use serde_json::json;
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::{Load, Running};
 use crate::rig::{Rig, probing, sum};
 
@@ -48,6 +51,65 @@ async fn a_trickle_beside_a_flood_is_served_whole() {
     let flooding = flooding.stop();
     flooding.assert_only(&["overloaded"]);
     assert!(flooding.failed("overloaded") > 0, "{flooding:#?}");
+    assert_eq!(rig.sum("keyway_lane_refused_total", &[("namespace", "b/")]), 0.0);
+}
+
+/// Asks without a pause for what is no signature, as the tenant `a`, until it is to stop: for lists, policies of the largest size,
+/// judgements of a thousand paths, registrations that are refused, and with a token that is none. Answers how many were
+/// answered.
+async fn ask_all_the_time(mut http: Http, kind: usize, stop: &AtomicBool) -> usize {
+    let rule = |number| format!("path \"some/long/path/{number}/*\" {{\n  capabilities = [\"read\"]\n}}\n");
+    let policy: String = (0..1_500).map(rule).collect();
+    let paths: Vec<String> = (0..1_000).map(|number| format!("some/long/path/{number}/x")).collect();
+    http.namespace = Some("a".into());
+    if kind == 4 {
+        http.token = Some(Secret::from("hvs.wrong"));
+    }
+    let (verb, path, data, expected) = match kind {
+        0 => (Verb::List, "auth/token/accessors", json!({}), 404),
+        1 => (Verb::Write, "sys/policies/acl/large", json!({"policy": policy}), 204),
+        2 => (Verb::Write, "sys/capabilities-self", json!({"paths": paths}), 200),
+        3 => (Verb::Write, "sys/managed-keys/pkcs11/x", json!({"library": "nothing"}), 400),
+        _ => (Verb::Write, "transit/sign/doc-a", json!({"input": "eA=="}), 403),
+    };
+    http.deadline = Some(LIMIT);
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = http.request(verb, path, data.as_object().unwrap()).await.unwrap();
+        assert_eq!(answer.status, expected, "{path}: {:?}", answer.body);
+        answered += 1;
+    }
+    answered
+}
+
+#[tokio::test]
+async fn what_else_a_tenant_asks_for_takes_no_signature_from_another() {
+    let rig = two_namespaces("namespace \"a\" {}\nnamespace \"b\" {}\n", "").await;
+    let floods = [flood("a", "doc-a").start(&rig).await, flood("b", "doc-b").start(&rig).await];
+    floods.iter().for_each(|flood| flood.until_done(30));
+    let stop = AtomicBool::new(false);
+    let clients: Vec<Http> = (0..10).map(|_| rig.daemon.http()).collect();
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let noise = clients.into_iter().enumerate().map(|(number, http)| ask_all_the_time(http, number % 5, &stop));
+        runtime.block_on(futures_util::future::join_all(noise))
+    };
+    let (answered, begun, ended) = std::thread::scope(|scope| {
+        let noise = scope.spawn(ask);
+        floods[1].until_done(30);
+        let begun = started(&rig);
+        floods[1].until_done(300);
+        let ended = started(&rig);
+        stop.store(true, Ordering::Relaxed);
+        (noise.join().unwrap(), begun, ended)
+    });
+    for flood in floods {
+        flood.stop().assert_none_lost();
+    }
+    assert!(answered.iter().all(|count| *count > 0), "{answered:?}");
+    let [a, b] = [ended[0] - begun[0], ended[1] - begun[1]];
+    let share = b / (a + b);
+    assert!(share > 0.4, "{a} and {b}: {share}");
     assert_eq!(rig.sum("keyway_lane_refused_total", &[("namespace", "b/")]), 0.0);
 }
 

@@ -48,6 +48,7 @@ mod reload;
 mod rig;
 mod router;
 mod seal;
+mod shared_keys;
 mod signing;
 mod sim;
 mod storage;

@@ -20,6 +20,8 @@ pub(in crate::cli) struct Bench {
     pub(super) streams: Streams,
     #[command(flatten)]
     pub(super) stored: Stored,
+    #[command(flatten)]
+    pub(super) registered: Registered,
     /// Keep the CPUs from sleeping, with a process of lowest priority on each: what is left of the latency is Keyway's.
     #[arg(long, help_heading = "How it is measured")]
     pub(super) keep_awake: bool,
@@ -129,6 +131,21 @@ pub(super) struct Stored {
     pub(super) revoked: u64,
 }
 
+/// Very many managed keys.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Very many managed keys: -what registrations")]
+pub(super) struct Registered {
+    /// Namespaces.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=99_999))]
+    pub(super) namespaces: u32,
+    /// Managed keys in all of them together, all of which were used before.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(super) registrations: u32,
+    /// Keys on the token that these stand for, each for those of many namespaces.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) real_keys: u32,
+}
+
 /// A kind of key the bench makes for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum OwnKey {
@@ -161,6 +178,8 @@ pub(in crate::cli) enum What {
     Footprint,
     /// Start, memory and issuance with very many certificates stored, and the making of a CRL of very many entries.
     Stored,
+    /// Start, memory and time to a signature with very many managed keys in very many namespaces, on few keys that they share.
+    Registrations,
     /// Latency and shares of streams of requests, by rate or load, alone and together.
     Streams,
 }

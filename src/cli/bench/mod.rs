@@ -17,6 +17,7 @@ mod over_http;
 mod paired;
 mod prepare;
 mod random;
+mod registrations;
 mod report;
 mod schedule;
 mod settings;
@@ -66,6 +67,7 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     let measured = match what {
         What::Streams => return streams::run(args, format, &home),
         What::Stored => return stored::run(args, format, &home),
+        What::Registrations => return registrations::run(args, format, &home),
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
         What::Overhead => paired::run_fake(args, what, &home)?,
         What::Echo if own => paired::run_fake(args, what, &home)?,

@@ -127,9 +127,13 @@ async fn asked(
         What::Ocsp => Asked::Http(prepared.ocsp(key, Nonce::None, home).await?),
         What::OcspNonce => Asked::Http(prepared.ocsp(key, Nonce::Each, home).await?),
         What::Batches => Asked::Http(HttpWork::sign(key, args.rounds.batch.unwrap_or(BATCH))),
-        What::Sign | What::Echo | What::Overhead | What::Footprint | What::Stored | What::Streams => {
-            Asked::Framed(Work::sign(key))
-        }
+        What::Sign
+        | What::Echo
+        | What::Overhead
+        | What::Footprint
+        | What::Stored
+        | What::Registrations
+        | What::Streams => Asked::Framed(Work::sign(key)),
     })
 }
 

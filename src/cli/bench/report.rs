@@ -141,7 +141,7 @@ pub(super) fn print(format: Format, args: &Bench, what: What, measured: &[Measur
             What::Batches => "batches",
             What::Echo => "echo",
             What::Overhead => "overhead",
-            What::Sign | What::Footprint | What::Stored | What::Streams => "sign",
+            What::Sign | What::Footprint | What::Stored | What::Registrations | What::Streams => "sign",
         };
         let body = json!({
             "what": name, "rounds": rounds, "round_ms": round_ms, "batch": args.rounds.batch,

@@ -17,6 +17,8 @@ const REFERENCES: [&str; 3] = ["env:", "file:", "credential:"];
 /// What a daemon is told, but for its own folder.
 pub(super) struct Settings {
     stanzas: String,
+    /// Bounds of its own.
+    limits: String,
     /// More of the configuration, from the operator.
     extra: Option<String>,
     /// What managed keys give as their library.
@@ -29,21 +31,22 @@ impl Settings {
     /// From the arguments. Without a library, the bench's own SoftHSM2 token.
     pub(super) fn new(tokens: &Tokens, streams: &[StreamSpec]) -> Result<Settings, Failure> {
         let mut stanzas = String::new();
+        let limits = "  connections_per_uid = 4096\n".to_owned();
         let mut settings = match (&tokens.library, tokens.members.as_slice()) {
             (None, []) => {
                 library_stanza(&mut stanzas, tokens, dev::LIBRARY, &dev::library(false)?.library, Some(dev::PIN));
-                Settings { stanzas, extra: None, library: dev::LIBRARY.into(), token: Some(dev::TOKEN.into()) }
+                Settings { stanzas, limits, extra: None, library: dev::LIBRARY.into(), token: Some(dev::TOKEN.into()) }
             }
             (Some(library), []) => {
                 let token = tokens.token.clone().ok_or_else(|| Failure::usage("give -token LABEL with -library"))?;
                 let pin = tokens.pin.as_deref();
                 let pin = pin.ok_or_else(|| Failure::usage("give -pin env:NAME or -pin file:/path with -library"))?;
                 library_stanza(&mut stanzas, tokens, "bench", library, Some(reference(pin)?));
-                Settings { stanzas, extra: None, library: "bench".into(), token: Some(token) }
+                Settings { stanzas, limits, extra: None, library: "bench".into(), token: Some(token) }
             }
             (_, members) => {
                 pool_stanzas(&mut stanzas, tokens, members)?;
-                Settings { stanzas, extra: None, library: POOL.into(), token: None }
+                Settings { stanzas, limits, extra: None, library: POOL.into(), token: None }
             }
         };
         namespace_stanzas(&mut settings.stanzas, streams)?;
@@ -52,6 +55,19 @@ impl Settings {
             settings.extra = Some(read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?);
         }
         Ok(settings)
+    }
+
+    /// The same for very many namespaces, which share the keys of the bench's own.
+    pub(super) fn shared_by(mut self, namespaces: u32) -> Settings {
+        let head = match self.token {
+            Some(_) => "kms_library \"pkcs11\" {\n".to_owned(),
+            None => format!("kms_pool \"{POOL}\" {{\n"),
+        };
+        let sharing = format!("{head}  shared_keys = [\"keyway-bench-*\"]\n");
+        self.stanzas = self.stanzas.replacen(&head, &sharing, 1);
+        // The root is one of them.
+        self.limits += &format!("  namespaces_max = {}\n", namespaces + 1);
+        self
     }
 
     /// Writes the configuration of a daemon that has its store and sockets in `home`, and reads it as the daemon will.
@@ -70,7 +86,7 @@ impl Settings {
             hcl::parse(extra).is_ok_and(|body| body.blocks().any(|block| block.identifier.as_str() == "limits"))
         };
         if !self.extra.as_ref().is_some_and(has_limits) {
-            text += "limits { connections_per_uid = 4096 }\n";
+            text += &format!("limits {{\n{}}}\n", self.limits);
         }
         std::fs::write(folder.join("bench.hcl"), text)?;
         if let Some(extra) = &self.extra {

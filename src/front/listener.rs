@@ -17,6 +17,7 @@ pub(super) struct BoundListener {
     pub(super) protocol: Protocol,
     allow_uids: Vec<u32>,
     allow_gids: Vec<u32>,
+    pub(super) implicit_auth: bool,
     own_uid: u32,
     pub(super) path: PathBuf,
     /// Device and inode. No other file gets them while the socket is bound.
@@ -50,6 +51,7 @@ impl BoundListener {
             protocol: listener.protocol,
             allow_uids: listener.allow_uids.clone(),
             allow_gids: listener.allow_gids.clone(),
+            implicit_auth: listener.implicit_auth,
             own_uid: rustix::process::geteuid().as_raw(),
             path,
             file: (file.dev(), file.ino()),
@@ -141,6 +143,7 @@ mod tests {
             socket_group: None,
             allow_uids: Vec::new(),
             allow_gids: Vec::new(),
+            implicit_auth: false,
         }
     }
 

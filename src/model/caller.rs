@@ -83,6 +83,8 @@ pub struct Caller {
     pub origin: Arc<Origin>,
     /// The token it presented, if any.
     pub token: Option<TokenId>,
+    /// Whether its process counts for itself where it shows no token: the listener's `implicit_auth`.
+    pub implicit: bool,
     /// The wire it uses.
     pub wire: Wire,
 }
@@ -90,6 +92,6 @@ pub struct Caller {
 impl Caller {
     /// A caller who has shown no token, and of whose process no more is known.
     pub fn new(peer: PeerCredentials, wire: Wire) -> Caller {
-        Caller { peer, origin: Arc::default(), token: None, wire }
+        Caller { peer, origin: Arc::default(), token: None, implicit: false, wire }
     }
 }

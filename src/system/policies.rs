@@ -66,7 +66,7 @@ impl System {
         let token = fields.filled("token")?.ok_or_else(|| Fault::invalid("missing token"))?;
         let caller =
             Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller.clone() };
-        self.identity.token(&caller).map_err(|_| Fault::invalid("invalid token"))?;
+        self.identity.token(&caller, &call.namespace).map_err(|_| Fault::invalid("invalid token"))?;
         self.answer_capabilities(call, &caller, &paths(&mut fields)?)
     }
 

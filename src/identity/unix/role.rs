@@ -36,6 +36,8 @@ pub struct UnixRole {
     pub explicit_max_ttl_seconds: u64,
     /// How often they may be used.
     pub num_uses: u64,
+    /// Whether it counts without a login, where the listener lets that be.
+    pub implicit: bool,
 }
 
 impl Versioned for UnixRole {

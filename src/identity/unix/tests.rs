@@ -39,6 +39,13 @@ impl House {
         self.identity.login_by_unix_role(fit).await.map(|(auth, _)| auth)
     }
 
+    /// The policies of the caller without a token, and where they count.
+    fn due(&self, caller: &Caller, namespace: &str) -> Option<(String, String)> {
+        let token = self.identity.token(caller, &Namespace::from_path(namespace)).ok()?;
+        assert!(token.is_implicit() && !token.is_root() && !token.renewable);
+        Some((token.namespace.as_str().to_owned(), token.policies.join(",")))
+    }
+
     async fn renewed(&self, auth: &Auth) -> Result<u64, String> {
         let id = self.identity.identify(&auth.client_token);
         let renewed = self.identity.renew(id, 0).await;
@@ -161,4 +168,57 @@ async fn a_uid_has_so_many_tokens_of_logins_and_others_have_theirs() {
     house.now.fetch_add(101, Ordering::SeqCst);
     house.identity.end_due().await;
     house.login(&seven).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shows_no_token_has_what_the_roles_give_that_fit_in_the_nearest_namespace() {
+    let house = House::new().await;
+    let roles = house.identity.unix_roles();
+    let implicit = |uid: u32, policy: &str| UnixRole {
+        bound_uids: vec![uid],
+        policies: vec![policy.to_owned()],
+        implicit: true,
+        ..UnixRole::default()
+    };
+    let write = async |namespace: &str, name: &str, role: UnixRole| {
+        roles.write(&Namespace::from_path(namespace), name, role).await.unwrap();
+    };
+    let seven = Caller { implicit: true, ..caller(7, 1, &[], Unit::Other) };
+    let due = |policies: &str, namespace: &str| Some((namespace.to_owned(), policies.to_owned()));
+    assert_eq!(house.due(&seven, ""), None);
+    write("", "a", implicit(7, "p")).await;
+    assert_eq!(house.due(&seven, ""), due("default,p", ""));
+    write("", "b", UnixRole { no_default_policy: true, ..implicit(7, "q") }).await;
+    write("", "c", UnixRole { implicit: false, ..implicit(7, "r") }).await;
+    assert_eq!(house.due(&seven, ""), due("default,p,q", ""));
+    write("team", "a", implicit(7, "of-team")).await;
+    write("team/ci", "a", implicit(8, "of-ci")).await;
+    for (namespace, policies, of) in [
+        ("team", "default,of-team", "team/"),
+        ("team/ci", "default,of-team", "team/"),
+        ("team/ci/deep", "default,of-team", "team/"),
+        ("teams", "default,p,q", ""),
+    ] {
+        assert_eq!(house.due(&seven, namespace), due(policies, of), "{namespace}");
+    }
+    let eight = Caller { implicit: true, ..caller(8, 1, &[], Unit::Other) };
+    assert_eq!(house.due(&eight, "team/ci/deep"), due("default,of-ci", "team/ci/"));
+    assert_eq!((house.due(&eight, "team"), house.due(&eight, "")), (None, None));
+    let strict = Caller { implicit: false, ..seven.clone() };
+    assert_eq!(house.due(&strict, "team"), None, "the listener does not let it in so");
+    let wrong = Caller { token: Some(house.identity.identify(&"hvs.wrong".into())), ..seven.clone() };
+    assert_eq!(house.due(&wrong, "team"), None, "a token that is shown is the one that counts");
+    let wish = super::super::Wish::default();
+    let refused = house.identity.create(&seven, &Namespace::root(), wish).await.unwrap_err().to_string();
+    assert!(refused.contains("auth/unix/login"), "{refused}");
+    // Changes count at once, and after a restart.
+    write("", "b", implicit(8, "q")).await;
+    assert_eq!(house.due(&seven, ""), due("default,p", ""));
+    roles.delete(&Namespace::from_path("team"), "a").await.unwrap();
+    assert_eq!(house.due(&seven, "team"), due("default,p", ""));
+    let again = House::on(house.store.clone(), Arc::clone(&house.now));
+    again.identity.load().unwrap();
+    assert_eq!((again.due(&seven, "team"), again.due(&eight, "")), (due("default,p", ""), due("default,q", "")));
+    again.identity.unix_roles().forget(&Namespace::root());
+    assert_eq!(again.due(&seven, ""), None);
 }

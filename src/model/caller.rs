@@ -16,7 +16,7 @@ pub struct PeerCredentials {
 /// What else the kernel said of that process when it connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// Its supplementary groups; none where the kernel does not tell.
+    /// Its supplementary groups, sorted; none where the kernel does not tell.
     pub groups: Vec<u32>,
     /// The systemd unit it ran in.
     pub unit: Unit,

@@ -15,7 +15,9 @@ use super::role::{Process, UnixRole};
 use crate::model::{Caller, Namespace, Origin};
 
 /// Processes, as far as roles can tell them apart, that are kept judged for one namespace; beyond, all are forgotten.
-const JUDGED_MAX: usize = 4096;
+const JUDGED_MAX: usize = 1024;
+/// Policies that all roles of a process give together; with more, it is given none: every request goes through their names.
+const POLICIES_MAX: usize = 1024;
 /// What stands in the place of a login's path.
 const PATH: &str = "auth/unix";
 
@@ -27,8 +29,16 @@ pub(super) struct Implicit(ArcSwap<HashMap<Namespace, Arc<Table>, RandomState>>)
 #[derive(Default)]
 struct Table {
     roles: BTreeMap<String, Arc<UnixRole>>,
-    /// What each process is due, by all that a role may ask of it; `None` if it fits no role.
-    judged: papaya::HashMap<(u32, u32, Arc<Origin>), Option<Arc<Token>>, RandomState>,
+    /// What each process is due; `None` if it fits no role.
+    judged: papaya::HashMap<Who, Option<Arc<Token>>, RandomState>,
+}
+
+/// A process by all that a role may ask of it.
+#[derive(PartialEq, Eq, Hash)]
+struct Who {
+    uid: u32,
+    gid: u32,
+    origin: Arc<Origin>,
 }
 
 impl Implicit {
@@ -84,7 +94,7 @@ impl Implicit {
 
 impl Table {
     fn due(&self, namespace: &Namespace, caller: &Caller) -> Option<Arc<Token>> {
-        let who = (caller.peer.uid, caller.peer.gid, Arc::clone(&caller.origin));
+        let who = Who { uid: caller.peer.uid, gid: caller.peer.gid, origin: Arc::clone(&caller.origin) };
         let judged = self.judged.pin();
         if let Some(known) = judged.get(&who) {
             return known.clone();
@@ -106,6 +116,14 @@ impl Table {
         let all: Vec<String> = fitting.iter().flat_map(|(_, role)| role.policies.iter().cloned()).collect();
         let has_default = fitting.iter().any(|(_, role)| !role.no_default_policy);
         let policies = rules::sanitized(&all, has_default);
+        if policies.len() > POLICIES_MAX {
+            let count = policies.len();
+            tracing::warn!(
+                %namespace, uid = process.uid, count, POLICIES_MAX,
+                "the implicit roles of a process give too many policies together: it is given none of them"
+            );
+            return None;
+        }
         // No role is stored that has one of these.
         if rules::check_assignable(&policies).is_err() || policies.iter().any(|policy| policy == ROOT_POLICY) {
             return None;

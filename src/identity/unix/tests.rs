@@ -13,21 +13,33 @@ struct House {
     identity: Identity,
     store: Store,
     now: Arc<AtomicU64>,
+    limits: Limits,
 }
 
 impl House {
     async fn new() -> House {
+        House::with(Limits { unix_roles_per_namespace: 3, unix_logins_per_uid: 2, ..Limits::default() }).await
+    }
+
+    async fn with(limits: Limits) -> House {
         let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(1_000_000));
-        let house = House::on(store, now);
+        let house = House::on(store, now, limits);
         house.identity.create_root(None).await.unwrap();
         house
     }
 
-    fn on(store: Store, now: Arc<AtomicU64>) -> House {
-        let limits = Limits { unix_roles_per_namespace: 3, unix_logins_per_uid: 2, ..Limits::default() };
-        House { identity: Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now))), store, now }
+    fn on(store: Store, now: Arc<AtomicU64>, limits: Limits) -> House {
+        let identity = Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now)));
+        House { identity, store, now, limits }
+    }
+
+    /// The same after a restart.
+    fn restarted(&self) -> House {
+        let house = House::on(self.store.clone(), Arc::clone(&self.now), self.limits.clone());
+        house.identity.load().unwrap();
+        house
     }
 
     async fn write(&self, role: UnixRole) {
@@ -159,8 +171,7 @@ async fn a_uid_has_so_many_tokens_of_logins_and_others_have_theirs() {
     assert!(matches!(house.login(&seven).await, Err(Fault::QuotaExceeded { .. })));
     house.login(&caller(8, 1, &[], Unit::Other)).await.unwrap();
     // After a restart they are counted anew.
-    let house = House::on(house.store, house.now);
-    house.identity.load().unwrap();
+    let house = house.restarted();
     assert!(house.login(&seven).await.is_err());
     house.identity.revoke(house.identity.identify(&first.client_token)).await.unwrap();
     house.login(&seven).await.unwrap();
@@ -216,9 +227,20 @@ async fn who_shows_no_token_has_what_the_roles_give_that_fit_in_the_nearest_name
     assert_eq!(house.due(&seven, ""), due("default,p", ""));
     roles.delete(&Namespace::from_path("team"), "a").await.unwrap();
     assert_eq!(house.due(&seven, "team"), due("default,p", ""));
-    let again = House::on(house.store.clone(), Arc::clone(&house.now));
-    again.identity.load().unwrap();
+    let again = house.restarted();
     assert_eq!((again.due(&seven, "team"), again.due(&eight, "")), (due("default,p", ""), due("default,q", "")));
     again.identity.unix_roles().forget(&Namespace::root());
     assert_eq!(again.due(&seven, ""), None);
+}
+
+#[tokio::test]
+async fn a_process_that_roles_give_too_many_policies_without_a_token_is_given_none() {
+    let house = House::with(Limits { unix_roles_per_namespace: 10, ..Limits::default() }).await;
+    let nine = Caller { implicit: true, ..caller(9, 1, &[], Unit::Other) };
+    for part in 0..5 {
+        let policies = (0..256).map(|number| format!("p{part}-{number}")).collect();
+        let role = UnixRole { bound_uids: vec![9], policies, implicit: true, ..UnixRole::default() };
+        house.identity.unix_roles().write(&Namespace::root(), &format!("r{part}"), role).await.unwrap();
+        assert_eq!(house.due(&nine, "").is_some(), part < 3, "{part}");
+    }
 }

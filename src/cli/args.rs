@@ -66,6 +66,8 @@ pub(super) enum Command {
     List(PathArgs),
     /// Delete what is at a path.
     Delete(PathArgs),
+    /// Get a token by what the kernel says of this process: role=NAME. Stored in ~/.vault-token, as Vault does.
+    Login(LoginArgs),
     /// Sign a file with a Transit key.
     Sign(SignArgs),
     /// Work with certificates.
@@ -152,6 +154,22 @@ pub(super) struct WriteArgs {
     /// Print this field of the answer alone.
     #[arg(long)]
     pub(super) field: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoginArgs {
+    /// role=NAME.
+    #[arg(required = true, value_name = "role=NAME")]
+    pub(super) data: Vec<String>,
+    /// By what to log in.
+    #[arg(long, value_parser = ["unix"], default_value = "unix")]
+    pub(super) method: String,
+    /// Do not store the token.
+    #[arg(long)]
+    pub(super) no_store: bool,
+    /// Print the token alone, and do not store it.
+    #[arg(long)]
+    pub(super) token_only: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,11 +22,13 @@ impl Connection {
     /// A client of the framed wire. Must run inside a tokio runtime.
     pub(super) async fn framed(&self, class: proto::Class) -> Result<Framed, Failure> {
         let path = self.framed_path()?;
-        let Some(token) = token() else {
-            return Err(Failure::usage("no token: set VAULT_TOKEN, or put it in ~/.vault-token"));
-        };
-        let identity = Identity { token, namespace: self.namespace.clone().unwrap_or_default() };
-        Ok(Framed::connect(&path, &identity, class, Some(self.deadline())).await?)
+        // Without a token it is the listener that says whether that will do.
+        let token = token();
+        let advice = if token.is_none() { "; no token was shown: set VAULT_TOKEN, or log in" } else { "" };
+        let identity =
+            Identity { token: token.unwrap_or_default(), namespace: self.namespace.clone().unwrap_or_default() };
+        let connected = Framed::connect(&path, &identity, class, Some(self.deadline())).await;
+        connected.map_err(|error| Failure::new(format!("{error}{advice}")))
     }
 
     fn framed_path(&self) -> Result<PathBuf, Failure> {
@@ -46,7 +48,11 @@ fn token() -> Option<Secret> {
     {
         return Some(Secret::new(token.into_bytes()));
     }
-    let home = std::env::home_dir()?;
-    let token = std::fs::read_to_string(home.join(".vault-token")).ok()?;
+    let token = std::fs::read_to_string(token_file()?).ok()?;
     Some(Secret::from(token.trim())).filter(|token| !token.is_empty())
+}
+
+/// Where Vault's command keeps a token, too.
+pub(super) fn token_file() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".vault-token"))
 }

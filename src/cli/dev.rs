@@ -172,6 +172,7 @@ fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
         socket_group: None,
         allow_uids: Vec::new(),
         allow_gids: Vec::new(),
+        implicit_auth: false,
     };
     let prometheus_listener = metrics
         .map(|address| {

@@ -9,6 +9,7 @@ mod bulk;
 mod connection;
 mod dev;
 mod logical;
+mod login;
 mod operator;
 mod output;
 mod server;
@@ -82,6 +83,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Write(write) => logical::write(connect, cli.format, &write),
         Command::List(path) => logical::list(connect, cli.format, &path),
         Command::Delete(path) => logical::delete(connect, cli.format, &path),
+        Command::Login(args) => login::run(connect, cli.format, &args),
         Command::Sign(sign) => sign::run(connect, &sign),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),

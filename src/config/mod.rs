@@ -78,6 +78,8 @@ pub struct Listener {
     pub allow_uids: Vec<u32>,
     /// If not empty, also peers of these gids may connect.
     pub allow_gids: Vec<u32>,
+    /// Whether implicit roles of `auth/unix` count here for requests without a token.
+    pub implicit_auth: bool,
 }
 
 /// The wire of a listener.

@@ -119,6 +119,13 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A truth.
+    pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        self.parsed(name, |expression| {
+            expression.as_bool().ok_or_else(|| "expected true or false, without quotes".to_owned())
+        })
+    }
+
     /// A whole number in a range.
     pub(super) fn count(&mut self, name: &'static str, range: RangeInclusive<usize>, into: &mut usize) {
         let read = self.parsed(name, |expression| {

@@ -55,6 +55,7 @@ pub(super) fn listener(stanza: &mut Reader<'_>) -> Option<Listener> {
         socket_group: stanza.text("socket_group"),
         allow_uids: stanza.ids("allow_uids"),
         allow_gids: stanza.ids("allow_gids"),
+        implicit_auth: stanza.boolean("implicit_auth").unwrap_or_default(),
         address: address?,
     })
 }

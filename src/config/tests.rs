@@ -44,6 +44,7 @@ fn every_field_is_read() {
           socket_group = "100"
           allow_uids = [1, 2]
           allow_gids = [3]
+          implicit_auth = true
         }
         storage "redb" { path = "/var/k.redb" }
         seal "file" { path = "/var/k.key" }
@@ -78,12 +79,13 @@ fn every_field_is_read() {
         socket_group: Some("100".into()),
         allow_uids: vec![1, 2],
         allow_gids: vec![3],
+        implicit_auth: true,
     };
     assert_eq!(config.listeners, [listener]);
     let library = &config.kms_libraries[0];
     assert_eq!((library.name.as_str(), library.profile, library.max_sessions), ("luna", Some(Profile::Luna), Some(12)));
     assert_eq!(library.pin.as_ref().unwrap().expose(), b"1234");
-    assert!(config.warnings[0].contains("k.hcl:13:9"), "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("k.hcl:14:9"), "{:?}", config.warnings);
     assert_eq!(config.telemetry.prometheus_listener, Some(PrometheusListener::Unix("/run/metrics.sock".into())));
     let limits = &config.limits;
     assert_eq!((limits.batch_items, limits.http_body_values), (20_000, 160_000));

@@ -85,7 +85,8 @@ async fn accept(socket: &UnixListener, bound: &BoundListener, desks: &[Desk], ac
         match account {
             Ok(account) => {
                 let Ok(stream) = stream.into_std() else { continue };
-                let arrival = Arrival { stream, peer, protocol: bound.protocol, account };
+                let BoundListener { protocol, implicit_auth, .. } = *bound;
+                let arrival = Arrival { stream, peer, protocol, implicit_auth, account };
                 if let Some(desk) = desks.iter().min_by_key(|desk| desk.load()) {
                     desk.deal(arrival);
                 }

@@ -353,8 +353,8 @@ impl<'s> Connection<'s> {
             )));
         }
         let door = &self.shared.door;
-        let token = Secret::new(hello.token.into_bytes());
-        let caller = Caller { token: Some(door.identify(&token)), ..self.caller.clone() };
+        let token = (!hello.token.is_empty()).then(|| door.identify(&Secret::new(hello.token.into_bytes())));
+        let caller = Caller { token, ..self.caller.clone() };
         let namespace = Namespace::from_client(&hello.namespace);
         door.welcome(&caller, &namespace)?;
         (self.caller, self.namespace, self.greeted) = (caller, namespace, true);

@@ -246,11 +246,12 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
 }
 
 fn token(headers: &HeaderMap) -> Result<Option<Secret>, Fault> {
-    if let Some(token) = headers.get(VAULT_TOKEN) {
+    // An empty one is none, as in Vault.
+    if let Some(token) = headers.get(VAULT_TOKEN).filter(|token| !token.is_empty()) {
         return Ok(Some(Secret::new(token.as_bytes())));
     }
     let bearer = text(headers, &header::AUTHORIZATION)?.and_then(|value| value.strip_prefix("Bearer "));
-    Ok(bearer.map(|token| Secret::from(token.trim())))
+    Ok(bearer.map(str::trim).filter(|token| !token.is_empty()).map(Secret::from))
 }
 
 /// None is asked for by zero, too.

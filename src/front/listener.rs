@@ -18,6 +18,7 @@ pub(super) struct BoundListener {
     pub(super) protocol: Protocol,
     allow_uids: Vec<u32>,
     allow_gids: Vec<u32>,
+    pub(super) implicit_auth: bool,
     own_uid: u32,
     pub(super) path: PathBuf,
     /// Whether another process has it too, and has set its owner and mode.
@@ -55,6 +56,7 @@ impl BoundListener {
             protocol: listener.protocol,
             allow_uids: listener.allow_uids.clone(),
             allow_gids: listener.allow_gids.clone(),
+            implicit_auth: listener.implicit_auth,
             own_uid: rustix::process::geteuid().as_raw(),
             path: listener.address.clone(),
             passed,
@@ -171,6 +173,7 @@ mod tests {
             socket_group: None,
             allow_uids: Vec::new(),
             allow_gids: Vec::new(),
+            implicit_auth: false,
         }
     }
 

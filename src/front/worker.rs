@@ -27,6 +27,7 @@ pub(super) struct Arrival {
     pub(super) stream: StdStream,
     pub(super) peer: PeerCredentials,
     pub(super) protocol: Protocol,
+    pub(super) implicit_auth: bool,
     pub(super) account: Account,
 }
 
@@ -181,7 +182,8 @@ async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
         Protocol::Http => Wire::Http,
         Protocol::Framed => Wire::Framed,
     };
-    let caller = Caller { origin: Arc::new(peer::origin(&stream)), ..Caller::new(arrival.peer, wire) };
+    let (origin, implicit) = (Arc::new(peer::origin(&stream)), arrival.implicit_auth);
+    let caller = Caller { origin, implicit, ..Caller::new(arrival.peer, wire) };
     let _shown = Shown::new(&shared.telemetry, wire);
     match wire {
         Wire::Http => http::serve(stream, caller, shared).await,

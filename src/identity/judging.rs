@@ -75,15 +75,16 @@ impl Identity {
 
     /// Whether the caller is granted `sudo` at a path of `namespace`; a list's ends in `/`.
     pub fn may_sudo(&self, caller: &Caller, namespace: &Namespace, path: &str) -> bool {
-        let granted =
-            self.token(caller).and_then(|token| self.granted(&token, namespace, || Cow::Borrowed(path), true));
+        let granted = self
+            .token(caller, namespace)
+            .and_then(|token| self.granted(&token, namespace, || Cow::Borrowed(path), true));
         granted.is_ok_and(|rights| rights.has_sudo())
     }
 
     /// The names of what the caller is granted at a path of `namespace`, sorted; `deny` if that is nothing.
     pub fn capabilities(&self, caller: &Caller, namespace: &Namespace, path: &str) -> Result<Vec<&'static str>, Fault> {
         // The request that asks may have taken the token's last use.
-        let token = self.token(caller)?;
+        let token = self.token(caller, namespace)?;
         Ok(match self.granted(&token, namespace, || Cow::Borrowed(path), true) {
             Ok(Rights::Everything) => vec![ROOT_POLICY],
             Ok(Rights::Granted(permissions)) => permissions.capabilities().names(),
@@ -94,7 +95,7 @@ impl Identity {
     /// Whether the caller is granted anything below a mount of `namespace`, whose path ends in `/`.
     pub fn reaches(&self, caller: &Caller, namespace: &Namespace, mount: &str) -> bool {
         let reached = || {
-            let token = self.token(caller)?;
+            let token = self.token(caller, namespace)?;
             let (below, may_all) = standing(&token, namespace)?;
             Ok::<_, Fault>(may_all || self.acl(&token)?.reaches(&[below, mount].concat()))
         };
@@ -103,7 +104,7 @@ impl Identity {
 
     /// What the caller's policies grant, as a whole; `None`: everything.
     pub fn grants(&self, caller: &Caller, namespace: &Namespace) -> Result<Option<Arc<Acl>>, Fault> {
-        let token = self.token(caller)?;
+        let token = self.token(caller, namespace)?;
         let (_, may_all) = standing(&token, namespace)?;
         if may_all { Ok(None) } else { self.acl(&token).map(Some) }
     }

@@ -85,7 +85,12 @@ impl Identity {
         namespace: &Namespace,
         wish: Wish,
     ) -> Result<(Auth, Vec<String>), Fault> {
-        let parent = self.token(caller)?;
+        let parent = self.token(caller, namespace)?;
+        if parent.is_implicit() {
+            return Err(Fault::invalid(
+                "who shows no token makes none: log in at auth/unix/login, and make it with the token from there",
+            ));
+        }
         let role = match &wish.role {
             Some(name) => {
                 Some(self.role(namespace, name)?.ok_or_else(|| Fault::invalid(format!("unknown role {name}")))?)

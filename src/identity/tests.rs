@@ -68,7 +68,7 @@ impl House {
     }
 
     fn policies(&self, token: &Secret) -> Vec<String> {
-        self.identity.token(&self.caller(token)).unwrap().policies.clone()
+        self.identity.token(&self.caller(token), &Namespace::root()).unwrap().policies.clone()
     }
 
     async fn revoke(&self, token: &Secret) {
@@ -99,7 +99,7 @@ async fn a_token_opens_until_it_is_revoked_and_survives_a_restart() {
     assert_eq!(house.policies(&house.root), ["root"]);
     assert_eq!(authorize(&house.identity, &good), Ok(()));
     for bad in [caller(None), house.caller(&Secret::from("hvs.wrong"))] {
-        assert_eq!(house.identity.token(&bad).unwrap_err(), Fault::PermissionDenied);
+        assert_eq!(house.identity.token(&bad, &Namespace::root()).unwrap_err(), Fault::PermissionDenied);
         assert_eq!(authorize(&house.identity, &bad), Err(Fault::PermissionDenied));
     }
     house.revoke(&house.root).await;
@@ -209,7 +209,7 @@ async fn children_go_on_as_orphans_where_only_their_parent_is_revoked() {
     assert_eq!(house.identity.revoke_orphan(house.identity.identify(&top)).await, Ok(true));
     for house in [&house.restarted(), &house] {
         assert!(!house.is_good(&top) && house.is_good(&child) && house.is_good(&grandchild));
-        assert!(house.identity.token(&house.caller(&child)).unwrap().is_orphan());
+        assert!(house.identity.token(&house.caller(&child), &Namespace::root()).unwrap().is_orphan());
     }
     house.revoke(&child).await;
     assert!(!house.is_good(&grandchild));
@@ -293,7 +293,10 @@ async fn a_token_with_uses_has_so_many_across_a_restart_and_makes_no_other() {
     assert_eq!(spend(&again).await, Ok(true));
     assert_eq!(spend(&again).await, Err(Fault::PermissionDenied));
     assert!(!again.is_good(&token));
-    assert!(again.identity.token(&again.caller(&token)).is_ok(), "the last request may ask who it is");
+    assert!(
+        again.identity.token(&again.caller(&token), &Namespace::root()).is_ok(),
+        "the last request may ask who it is"
+    );
     again.pass(60);
     again.identity.end_due().await;
     assert_eq!(house.stored(), 1);
@@ -339,7 +342,7 @@ async fn a_token_works_in_its_namespace_and_is_found_from_above_alone() {
     }
     assert_eq!(house.identity.accessors(&team, 10), [auth.accessor]);
     house.identity.revoke_namespace(&team).await.unwrap();
-    assert!(house.identity.token(&caller).is_err());
+    assert!(house.identity.token(&caller, &Namespace::root()).is_err());
     assert_eq!(house.stored(), 1);
 }
 
@@ -366,7 +369,7 @@ async fn a_role_says_what_its_tokens_may_be() {
     let auth = house.create(&plain, by_role(&[])).await.unwrap();
     let expected = (list(&["default", "ops"]), 300, 5, true);
     assert_eq!((auth.policies, auth.lease_duration, auth.num_uses, auth.orphan), expected);
-    let token = house.identity.token(&house.caller(&auth.client_token)).unwrap();
+    let token = house.identity.token(&house.caller(&auth.client_token), &Namespace::root()).unwrap();
     assert_eq!((token.path.as_str(), token.period), ("auth/token/create/ci/v1", 300));
     let globbed = house.create(&plain, by_role(&["app-web-read"])).await.unwrap();
     assert_eq!(globbed.policies, ["app-web-read", "default"]);
@@ -398,7 +401,7 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
     let (auth, warnings) = house.identity.login(login(&["a"])).await.unwrap();
     assert_eq!((auth.policies, auth.lease_duration), (vec!["a".to_owned(), "default".to_owned()], 60));
     assert!(auth.renewable && auth.orphan && warnings.is_empty() && auth.metadata["uid"] == "0");
-    let token = house.restarted().identity.token(&house.caller(&auth.client_token)).unwrap();
+    let token = house.restarted().identity.token(&house.caller(&auth.client_token), &Namespace::root()).unwrap();
     assert_eq!((token.path.as_str(), token.namespace.as_str()), ("auth/cert/login", "team/"));
     assert!(house.identity.login(login(&["root"])).await.is_err());
     assert!(house.identity.login(login(&["response-wrapping"])).await.is_err());

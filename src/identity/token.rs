@@ -77,6 +77,11 @@ impl Token {
         self.policies.iter().any(|policy| policy == WRAPPING_POLICY)
     }
 
+    /// Whether nobody bears it: it stands for what a process is due without a token.
+    pub fn is_implicit(&self) -> bool {
+        self.accessor.is_empty()
+    }
+
     /// Whether it works in a namespace: its own, and those below.
     pub fn reaches(&self, namespace: &Namespace) -> bool {
         namespace.as_str().starts_with(self.namespace.as_str())

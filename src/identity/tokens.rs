@@ -77,6 +77,7 @@ impl Identity {
     pub fn load(&self) -> Result<(), Fault> {
         let inner = &self.0;
         inner.policies.load()?;
+        inner.unix_roles.load()?;
         let records = inner.store.read_all::<TokenRecord>(&Namespace::root(), COLLECTION, None, TOKENS_MAX)?;
         let mut ids = Vec::with_capacity(records.len());
         {
@@ -127,16 +128,22 @@ impl Identity {
         Ok(secret)
     }
 
-    /// The caller's token, if it is good now. A missing and a wrong one are refused alike.
+    /// The caller's token, if it is good now; or, if it shows none and is let in without, what its process is due in this
+    /// namespace, in the form of a token that nobody bears. A missing and a wrong one are refused alike.
     ///
     /// One that has no uses left is good here: the request that took the last one may still ask who it is.
-    pub fn token(&self, caller: &Caller) -> Result<Arc<Token>, Fault> {
-        caller.token.and_then(|id| self.0.find(id)).ok_or(Fault::PermissionDenied)
+    pub fn token(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
+        let found = match caller.token {
+            Some(id) => self.0.find(id),
+            None if caller.implicit => self.0.unix_roles.due(caller, namespace),
+            None => None,
+        };
+        found.ok_or(Fault::PermissionDenied)
     }
 
     /// The caller's token, if it is good now, in this namespace, for another request.
     pub fn valid(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
-        let token = self.token(caller)?;
+        let token = self.token(caller, namespace)?;
         let good = token.uses() != Some(0) && token.reaches(namespace);
         if good { Ok(token) } else { Err(Fault::PermissionDenied) }
     }

@@ -16,7 +16,7 @@ pub struct PeerCredentials {
 /// What else the kernel said of that process when it connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// Its supplementary groups; none where the kernel does not tell.
+    /// Its supplementary groups, sorted; none where the kernel does not tell.
     pub groups: Vec<u32>,
     /// The systemd unit it ran in.
     pub unit: Unit,
@@ -83,6 +83,8 @@ pub struct Caller {
     pub origin: Arc<Origin>,
     /// The token it presented, if any.
     pub token: Option<TokenId>,
+    /// Whether its process counts for itself where it shows no token: the listener's `implicit_auth`.
+    pub implicit: bool,
     /// The wire it uses.
     pub wire: Wire,
 }
@@ -90,6 +92,6 @@ pub struct Caller {
 impl Caller {
     /// A caller who has shown no token, and of whose process no more is known.
     pub fn new(peer: PeerCredentials, wire: Wire) -> Caller {
-        Caller { peer, origin: Arc::default(), token: None, wire }
+        Caller { peer, origin: Arc::default(), token: None, implicit: false, wire }
     }
 }

@@ -124,7 +124,7 @@ impl<'d> Fields<'d> {
         }
     }
 
-    /// A list of strings: a JSON list, or a comma string. Empty items are dropped.
+    /// A list of strings: a JSON list, a comma string, or a single number. Empty items are dropped.
     pub fn list(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Fault> {
         let split = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
@@ -132,6 +132,7 @@ impl<'d> Fields<'d> {
         match self.get(name, Read::List) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(split(text))),
+            Some(number @ Value::Number(_)) => Ok(Some(vec![number.to_string()])),
             Some(Value::Array(items)) => items
                 .iter()
                 .map(|item| match item {

@@ -91,7 +91,7 @@ impl System {
     pub(super) async fn unlock_namespace(&self, call: &Call, below: &str, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let given = fields.filled("unlock_key")?.map(|text| Secret::new(text.into_bytes()));
-        if given.is_none() && !self.identity.token(&call.caller)?.is_root() {
+        if given.is_none() && !self.identity.token(&call.caller, &call.namespace)?.is_root() {
             return Err(Fault::invalid("unlock_key is missing: only a root token unlocks a namespace without it"));
         }
         let namespace = call.namespace.child(below);
@@ -126,6 +126,7 @@ impl System {
         // Again, for what was asked for before it was deleted and came late.
         self.identity.revoke_namespace(namespace).await?;
         self.identity.policies().forget(namespace);
+        self.identity.unix_roles().forget(namespace);
         self.keys.reopen_namespace(namespace).await?;
         self.namespaces.end_removal(namespace).await
     }

@@ -71,7 +71,7 @@ impl System {
             Caller { token: Some(self.identity.identify(&Secret::from(token.as_str()))), ..call.caller.clone() };
         // One that has nothing to do with this namespace is as unknown as a wrong one.
         let is_known = |token: Arc<Token>| token.reaches(&call.namespace) || token.namespace.is_below(&call.namespace);
-        if !self.identity.token(&caller).is_ok_and(is_known) {
+        if !self.identity.token(&caller, &call.namespace).is_ok_and(is_known) {
             return Err(Fault::invalid("invalid token"));
         }
         self.answer_capabilities(call, &caller, &paths(&mut fields)?)

@@ -57,7 +57,7 @@ impl System {
 
     /// What is known of the caller's token.
     pub(super) fn lookup_self(&self, call: &Call) -> Result<Response, Fault> {
-        self.identity.token(&call.caller).map(|token| self.shown(&token))
+        self.identity.token(&call.caller, &call.namespace).map(|token| self.shown(&token))
     }
 
     /// `lookup`: of the token that the data names; the caller's, if it names none.
@@ -138,7 +138,7 @@ impl System {
 
     /// `revoke-self`.
     pub(super) async fn revoke_self(&self, call: &Call) -> Result<Response, Fault> {
-        let token = self.identity.token(&call.caller)?;
+        let token = self.identity.token(&call.caller, &call.namespace)?;
         self.revoke(call, own(call)?, &token).await
     }
 
@@ -190,7 +190,7 @@ impl System {
             "ttl": self.identity.left(token),
             "renewable": token.renewable,
             "entity_id": "",
-            "type": "service",
+            "type": if token.is_implicit() { "implicit" } else { "service" },
             "namespace_path": token.namespace.as_str(),
         });
         if token.ends().is_some() {
@@ -216,7 +216,11 @@ impl System {
 
 /// The id of the caller's own token.
 fn own(call: &Call) -> Result<TokenId, Fault> {
-    call.caller.token.ok_or(Fault::PermissionDenied)
+    call.caller.token.ok_or_else(|| {
+        Fault::invalid(
+            "there is no token of the caller's: roles of auth/unix let it in without; log in at auth/unix/login",
+        )
+    })
 }
 
 /// The token that the data names.

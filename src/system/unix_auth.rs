@@ -112,6 +112,7 @@ fn changed(known: UnixRole, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> 
     fields.refuse(&["token_bound_cidrs", "token_strictly_bind_ip", "alias_metadata"])?;
     let bound_uids = ids("bound_uids", fields)?.unwrap_or(known.bound_uids);
     let bound_gids = ids("bound_gids", fields)?.unwrap_or(known.bound_gids);
+    let implicit = fields.boolean("implicit")?.unwrap_or(known.implicit);
     let mut seconds = |name, before| Ok::<_, Fault>(fields.duration(name)?.map_or(before, |span| span.as_secs()));
     let ttl_seconds = seconds("token_ttl", known.ttl_seconds)?;
     let max_ttl_seconds = seconds("token_max_ttl", known.max_ttl_seconds)?;
@@ -129,6 +130,7 @@ fn changed(known: UnixRole, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> 
         period_seconds,
         explicit_max_ttl_seconds,
         num_uses: uses.map_err(|_| Fault::invalid("number of uses cannot be negative"))?.unwrap_or(known.num_uses),
+        implicit,
     })
 }
 
@@ -168,6 +170,7 @@ fn shown(role: &UnixRole) -> Data {
         "bound_uids": role.bound_uids,
         "bound_gids": role.bound_gids,
         "bound_units": role.bound_units,
+        "implicit": role.implicit,
         "token_bound_cidrs": [],
         "token_explicit_max_ttl": role.explicit_max_ttl_seconds,
         "token_max_ttl": role.max_ttl_seconds,

@@ -11,6 +11,8 @@ pub(super) const ROLE: &[Field] = &[
     Field::list("bound_uids", "Effective user ids: the process must have one of them."),
     Field::list("bound_gids", "Group ids: the process must have one of them, effective or supplementary."),
     Field::list("bound_units", "Units of the system, such as backup.service: the process must run in one of them."),
+    Field::boolean("implicit", "Whether it counts without a login, at listeners with implicit_auth.")
+        .or(Boolean(false)),
     Field::list("token_policies", "The policies of its tokens, in the role's namespace."),
     Field::duration("token_ttl", "How long its tokens live."),
     Field::duration("token_max_ttl", "How long they may live by renewing."),

@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
-use keyway::client::Answer;
+use keyway::client::{Answer, Framed, Identity};
 use keyway::model::{Secret, Verb};
+use keyway::wire::proto;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup};
+use crate::python;
 use crate::token::Token;
 
 const REFUSED: &str = "no login: there is no such role, or it is not for this process; the log says which";
@@ -228,15 +230,14 @@ async fn a_role_is_one_of_its_namespace_and_goes_with_it() {
     write(&daemon, "team", "sys/namespaces/api-lock/lock", json!({})).await;
     assert_eq!(login(&daemon, "team", "job").await.status, 503);
     assert_eq!(login(&daemon, "team", "unheard-of").await.status, 403);
-    for path in ["team/sys/namespaces/below", "sys/namespaces/team"] {
-        let unlocked =
-            ask(&daemon, Some(&daemon.root_token), "team", Verb::Write, "sys/namespaces/api-lock/unlock", json!({}))
-                .await;
-        assert!(unlocked.status == 204 || path.starts_with("sys"), "{unlocked:?}");
-        let deleted = ask(&daemon, Some(&daemon.root_token), "", Verb::Delete, path, json!({})).await;
+    write(&daemon, "team", "sys/namespaces/api-lock/unlock", json!({})).await;
+    for (namespace, name) in [("team", "below"), ("", "team")] {
+        let path = format!("sys/namespaces/{name}");
+        let deleted = ask(&daemon, Some(&daemon.root_token), namespace, Verb::Delete, &path, json!({})).await;
         assert_eq!(deleted.status, 204, "{deleted:?}");
     }
-    assert_eq!(mounts(&daemon, &bearer, "team").await, 403);
+    // The one as soon as the namespace is gone, the other once the token is.
+    assert!([404, 403].contains(&mounts(&daemon, &bearer, "team").await));
     let begun = std::time::Instant::now();
     while ask(&daemon, Some(&daemon.root_token), "", Verb::Write, "sys/namespaces/team", json!({})).await.status != 200
     {
@@ -244,4 +245,165 @@ async fn a_role_is_one_of_its_namespace_and_goes_with_it() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(login(&daemon, "team", "job").await.status, 403);
+    assert_eq!(mounts(&daemon, &bearer, "team").await, 403);
+}
+
+#[tokio::test]
+async fn hvac_logs_in_by_its_process() {
+    let Some(python) = python::python() else { return };
+    let token = Token::absent();
+    let daemon = bare(&token, "").await;
+    write(&daemon, "", "sys/policies/acl/reader", json!({"policy": POLICY})).await;
+    write(&daemon, "", "auth/unix/role/job", json!({"bound_uids": uid(), "token_policies": "reader"})).await;
+    python::run(&python, "unix_login.py", &[daemon.socket().display().to_string(), "job".to_owned()]);
+}
+
+/// A socket of each wire that lets in by roles alone, beside the common ones.
+fn implicit(token: &Token) -> (String, String) {
+    let home = token.folder.path().display();
+    let stanza = format!(
+        "listener \"unix\" {{\n address = \"{home}/i.sock\"\n implicit_auth = true\n}}\n\
+         listener \"unix\" {{\n address = \"{home}/i.sock.framed\"\n protocol = \"framed\"\n implicit_auth = true\n}}\n"
+    );
+    (format!("{home}/i.sock"), stanza)
+}
+
+/// Asks at a socket with this token or none.
+async fn at(socket: &str, token: Option<&str>, namespace: &str, verb: Verb, path: &str) -> (u16, Value) {
+    let mut http = keyway::client::Http::new(std::path::Path::new(socket));
+    http.token = token.map(Secret::from);
+    http.namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    http.deadline = Some(LIMIT);
+    let answer = http.request(verb, path, &Default::default()).await.unwrap();
+    (answer.status, answer.json())
+}
+
+async fn framed(socket: &str, token: &str, namespace: &str) -> Result<Framed, String> {
+    let identity = Identity { token: Secret::from(token), namespace: namespace.to_owned() };
+    let path = std::path::PathBuf::from(format!("{socket}.framed"));
+    let connected = Framed::connect(&path, &identity, proto::Class::Interactive, Some(LIMIT)).await;
+    connected.map_err(|error| error.to_string())
+}
+
+async fn reads_mounts(connection: &Framed) -> bool {
+    let mounts = proto::Request { path: "sys/mounts".into(), ..proto::Request::default() };
+    connection.request(mounts).await.is_ok()
+}
+
+#[tokio::test]
+async fn who_shows_no_token_is_let_in_by_its_roles_where_the_listener_says_so() {
+    let token = Token::absent();
+    let (socket, stanza) = implicit(&token);
+    let daemon = bare(&token, &format!("{stanza}namespace \"team\" {{}}\n")).await;
+    let common = daemon.socket().display().to_string();
+    write(&daemon, "", "sys/policies/acl/reader", json!({"policy": POLICY})).await;
+    let known = "auth/token/lookup-self";
+    assert_eq!(at(&socket, None, "", Verb::Read, known).await.0, 403);
+    assert!(framed(&socket, "", "").await.is_err());
+    let role = |uid: u32| json!({"bound_uids": [uid], "token_policies": ["reader"], "implicit": true});
+    write(&daemon, "", "auth/unix/role/job", role(uid())).await;
+    // On both wires, and in namespaces below as far as the policies go.
+    let connection = framed(&socket, "", "").await.unwrap();
+    assert!(reads_mounts(&connection).await);
+    assert_eq!(at(&socket, None, "", Verb::Read, "sys/mounts").await.0, 200);
+    assert_eq!(at(&socket, None, "team", Verb::Read, "sys/mounts").await.0, 403);
+    assert_eq!(at(&socket, None, "", Verb::List, "sys/policies/acl").await.0, 403);
+    // Not where the listener says nothing of it.
+    assert_eq!(at(&common, None, "", Verb::Read, "sys/mounts").await.0, 403);
+    assert!(framed(&common, "", "").await.is_err());
+    // A token that is shown is the one that counts.
+    assert_eq!(at(&socket, Some("hvs.wrong"), "", Verb::Read, "sys/mounts").await.0, 403);
+    assert!(framed(&socket, "hvs.wrong", "").await.is_err());
+    let root = at(&socket, Some(&daemon.root_token), "", Verb::Read, known).await.1;
+    assert_eq!(root["data"]["policies"], json!(["root"]));
+    let (_, own) = at(&socket, None, "", Verb::Read, known).await;
+    let data = &own["data"];
+    assert_eq!(
+        (&data["id"], &data["type"], &data["policies"]),
+        (&json!(""), &json!("implicit"), &json!(["default", "reader"]))
+    );
+    assert_eq!((&data["meta"]["roles"], &data["meta"]["uid"]), (&json!("job"), &json!(uid().to_string())), "{own}");
+    for path in ["auth/token/renew-self", "auth/token/revoke-self"] {
+        let (status, told) = at(&socket, None, "", Verb::Write, path).await;
+        assert!(status == 400 && told["errors"][0].as_str().unwrap().contains("auth/unix/login"), "{path}: {told}");
+    }
+    assert_eq!(at(&socket, None, "", Verb::Write, "auth/token/create").await.0, 403, "no policy grants it");
+    write(
+        &daemon,
+        "",
+        "sys/policies/acl/reader",
+        json!({"policy": "path \"auth/token/create\" { capabilities = [\"update\"] }"}),
+    )
+    .await;
+    let (status, told) = at(&socket, None, "", Verb::Write, "auth/token/create").await;
+    assert!(status == 400 && told["errors"][0].as_str().unwrap().contains("makes none"), "{told}");
+    assert!(!reads_mounts(&connection).await, "a changed policy counts at the next request");
+    // So does a changed role, on connections that are open.
+    write(&daemon, "", "sys/policies/acl/reader", json!({"policy": POLICY})).await;
+    assert!(reads_mounts(&connection).await);
+    write(&daemon, "", "auth/unix/role/job", role(uid() + 1)).await;
+    assert!(!reads_mounts(&connection).await);
+    assert_eq!(at(&socket, None, "", Verb::Read, "sys/mounts").await.0, 403);
+    assert!(reads_mounts(&framed(&socket, &daemon.root_token, "").await.unwrap()).await);
+}
+
+#[tokio::test]
+async fn implicit_roles_of_a_tenant_count_in_its_namespace_and_below_alone() {
+    let token = Token::absent();
+    let (socket, stanza) = implicit(&token);
+    let daemon = bare(&token, &format!("{stanza}namespace \"team/ci\" {{}}\nnamespace \"other\" {{}}\n")).await;
+    let everything =
+        json!({"policy": "path \"*\" { capabilities = [\"read\", \"list\", \"update\", \"create\", \"sudo\"] }"});
+    write(&daemon, "team", "sys/policies/acl/all", everything).await;
+    let role = json!({"bound_uids": uid(), "token_policies": ["all"], "implicit": true});
+    write(&daemon, "team", "auth/unix/role/job", role.clone()).await;
+    for (namespace, status) in [("team", 200), ("team/ci", 200), ("", 403), ("other", 403), ("nowhere", 403)] {
+        assert_eq!(at(&socket, None, namespace, Verb::Read, "sys/mounts").await.0, status, "{namespace}");
+    }
+    assert!(framed(&socket, "", "team/ci").await.is_ok() && framed(&socket, "", "").await.is_err());
+    // A role nearer to what is asked goes before one above, even where it gives less.
+    write(&daemon, "team/ci", "auth/unix/role/less", json!({"bound_uids": uid(), "implicit": true})).await;
+    assert_eq!(at(&socket, None, "team/ci", Verb::Read, "sys/mounts").await.0, 403);
+    assert_eq!(at(&socket, None, "team", Verb::Read, "ci/sys/mounts").await.0, 403);
+    let root_token = daemon.root_token.clone();
+    drop(daemon);
+    let mut daemon = Daemon::start(&token, setup(&format!("{stanza}namespace \"team/ci\" {{}}\n")));
+    daemon.root_token = root_token;
+    assert_eq!(at(&socket, None, "team", Verb::Read, "sys/mounts").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_command_line_logs_in_and_keeps_the_token_where_it_looks_for_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let token = Token::absent();
+    let daemon = bare(&token, "").await;
+    write(&daemon, "", "sys/policies/acl/reader", json!({"policy": POLICY})).await;
+    write(&daemon, "", "auth/unix/role/job", json!({"bound_uids": uid(), "token_policies": "reader"})).await;
+    let home = tempfile::tempdir().unwrap();
+    let keyway = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_keyway"))
+            .args(arguments)
+            .env("VAULT_ADDR", format!("unix://{}", daemon.socket().display()))
+            .env_remove("VAULT_TOKEN")
+            .env("HOME", home.path())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let file = home.path().join(".vault-token");
+    let (code, alone, _) = keyway(&["login", "-method=unix", "-token-only", "role=job"]);
+    assert!(code == Some(0) && alone.starts_with("hvs.") && alone.lines().count() == 1 && !file.exists(), "{alone}");
+    let (code, told, said) = keyway(&["login", "-method=unix", "role=job"]);
+    assert!(code == Some(0) && told.contains("token_policies"), "{told}{said}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let stored = std::fs::read_to_string(&file).unwrap();
+    assert!(told.contains(&stored) && stored != alone.trim());
+    assert_eq!(keyway(&["read", "sys/mounts"]).0, Some(0));
+    let (code, _, said) = keyway(&["login", "role=unheard-of"]);
+    assert!(code == Some(1) && said.contains(REFUSED), "{said}");
+    for wrong in [&["login"][..], &["login", "-method=ldap", "role=job"]] {
+        assert_eq!(keyway(wrong).0, Some(64), "{wrong:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), stored);
 }

@@ -36,6 +36,8 @@ pub struct UnixRole {
     pub explicit_max_ttl_seconds: u64,
     /// How often they may be used.
     pub num_uses: u64,
+    /// Whether it counts without a login, where the listener lets that be.
+    pub implicit: bool,
 }
 
 impl Versioned for UnixRole {
@@ -47,6 +49,7 @@ impl Versioned for UnixRole {
 pub(super) struct Process<'p> {
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Sorted.
     pub(super) groups: &'p [u32],
     pub(super) unit: Option<&'p str>,
 }
@@ -108,8 +111,10 @@ impl UnixRole {
         if self.bound_gids.is_empty() {
             return Ok(None);
         }
-        let mut groups = std::iter::once(&process.gid).chain(process.groups);
-        let group = groups.find(|group| self.bound_gids.contains(group));
+        if self.bound_gids.contains(&process.gid) {
+            return Ok(Some(process.gid));
+        }
+        let group = self.bound_gids.iter().find(|group| process.groups.binary_search(group).is_ok());
         group.copied().map(Some).ok_or("none of its groups is among bound_gids")
     }
 }

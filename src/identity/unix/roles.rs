@@ -1,26 +1,56 @@
 //! The roles of every namespace.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::super::Token;
+use super::implicit::Implicit;
 use super::role::UnixRole;
 use crate::config::Limits;
-use crate::model::{Fault, Namespace};
+use crate::model::{Caller, Fault, Namespace};
 use crate::store::{Changes, RecordKey, Store, Write};
 
 /// The collection of a namespace's roles, by their names.
 const COLLECTION: &str = "unix-roles";
 /// Longest name of a role, in bytes.
 const NAME_BYTES: usize = 128;
+/// Roles that are read of one namespace: the most that `unix_roles_per_namespace` may ever have been.
+const ROLES_MAX: usize = 10_000;
+/// Namespaces in the store.
+const NAMESPACES_MAX: usize = 100_000;
 
 /// The roles of every namespace. Cheap to clone.
 #[derive(Clone)]
 pub struct UnixRoles {
     store: Store,
     changes: Changes,
+    /// Only these are kept in memory.
+    implicit: Arc<Implicit>,
     per_namespace: usize,
 }
 
 impl UnixRoles {
     pub(in super::super) fn new(store: Store, limits: &Limits) -> UnixRoles {
-        UnixRoles { store, changes: Changes::default(), per_namespace: limits.unix_roles_per_namespace }
+        let per_namespace = limits.unix_roles_per_namespace;
+        UnixRoles { store, changes: Changes::default(), implicit: Arc::default(), per_namespace }
+    }
+
+    /// Reads those that count without a login from the store.
+    pub(in super::super) fn load(&self) -> Result<(), Fault> {
+        let mut found: HashMap<Namespace, BTreeMap<String, Arc<UnixRole>>> = HashMap::new();
+        for namespace in self.store.namespaces(NAMESPACES_MAX)? {
+            let roles = self.store.read_all::<UnixRole>(&namespace, COLLECTION, None, ROLES_MAX)?;
+            for (name, role) in roles.into_iter().filter(|(_, role)| role.implicit) {
+                found.entry(namespace.clone()).or_default().insert(name, Arc::new(role));
+            }
+        }
+        self.implicit.load(found);
+        Ok(())
+    }
+
+    /// What the caller's process is due in a namespace without a token, in the form of one that nobody bears.
+    pub(in super::super) fn due(&self, caller: &Caller, namespace: &Namespace) -> Option<Arc<Token>> {
+        self.implicit.due(caller, namespace)
     }
 
     /// A role, if it is there.
@@ -51,7 +81,9 @@ impl UnixRoles {
                     this.per_namespace
                 )));
             }
-            this.store.commit_now(vec![Write::put_record(key, &role)?])
+            this.store.commit_now(vec![Write::put_record(key, &role)?])?;
+            this.implicit.set(&own, &name, role.implicit.then(|| Arc::new(role)));
+            Ok(())
         };
         self.changes.run(namespace, change).await
     }
@@ -59,14 +91,24 @@ impl UnixRoles {
     /// Deletes a role; absent is fine. Tokens that were made by it are not renewed any more.
     pub async fn delete(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
         check_name(name)?;
-        let (this, key) = (self.clone(), key(namespace, name));
-        self.changes.run(namespace, move || this.store.commit_now(vec![Write::Delete { key }])).await
+        let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
+        let change = move || {
+            this.store.commit_now(vec![Write::Delete { key: key(&own, &name) }])?;
+            this.implicit.set(&own, &name, None);
+            Ok(())
+        };
+        self.changes.run(namespace, change).await
     }
 
     /// Waits for the changes that are under way in a namespace that was deleted, so that none comes after its records are
     /// gone.
     pub async fn settle(&self, namespace: &Namespace) -> Result<(), Fault> {
         self.changes.run(namespace, || Ok(())).await
+    }
+
+    /// Forgets the roles of a namespace that was deleted, with its records.
+    pub fn forget(&self, namespace: &Namespace) {
+        self.implicit.forget(namespace);
     }
 }
 

@@ -13,21 +13,33 @@ struct House {
     identity: Identity,
     store: Store,
     now: Arc<AtomicU64>,
+    limits: Limits,
 }
 
 impl House {
     async fn new() -> House {
+        House::with(Limits { unix_roles_per_namespace: 3, unix_logins_per_uid: 2, ..Limits::default() }).await
+    }
+
+    async fn with(limits: Limits) -> House {
         let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(1_000_000));
-        let house = House::on(store, now);
+        let house = House::on(store, now, limits);
         house.identity.create_root(None).await.unwrap();
         house
     }
 
-    fn on(store: Store, now: Arc<AtomicU64>) -> House {
-        let limits = Limits { unix_roles_per_namespace: 3, unix_logins_per_uid: 2, ..Limits::default() };
-        House { identity: Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now))), store, now }
+    fn on(store: Store, now: Arc<AtomicU64>, limits: Limits) -> House {
+        let identity = Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now)));
+        House { identity, store, now, limits }
+    }
+
+    /// The same after a restart.
+    fn restarted(&self) -> House {
+        let house = House::on(self.store.clone(), Arc::clone(&self.now), self.limits.clone());
+        house.identity.load().unwrap();
+        house
     }
 
     async fn write(&self, role: UnixRole) {
@@ -37,6 +49,13 @@ impl House {
     async fn login(&self, caller: &Caller) -> Result<Auth, Fault> {
         let fit = self.identity.fits_unix_role(caller, &Namespace::root(), "job")?.map_err(Fault::invalid)?;
         self.identity.login_by_unix_role(fit).await.map(|(auth, _)| auth)
+    }
+
+    /// The policies of the caller without a token, and where they count.
+    fn due(&self, caller: &Caller, namespace: &str) -> Option<(String, String)> {
+        let token = self.identity.token(caller, &Namespace::from_path(namespace)).ok()?;
+        assert!(token.is_implicit() && !token.is_root() && !token.renewable);
+        Some((token.namespace.as_str().to_owned(), token.policies.join(",")))
     }
 
     async fn renewed(&self, auth: &Auth) -> Result<u64, String> {
@@ -152,8 +171,7 @@ async fn a_uid_has_so_many_tokens_of_logins_and_others_have_theirs() {
     assert!(matches!(house.login(&seven).await, Err(Fault::QuotaExceeded { .. })));
     house.login(&caller(8, 1, &[], Unit::Other)).await.unwrap();
     // After a restart they are counted anew.
-    let house = House::on(house.store, house.now);
-    house.identity.load().unwrap();
+    let house = house.restarted();
     assert!(house.login(&seven).await.is_err());
     house.identity.revoke(house.identity.identify(&first.client_token)).await.unwrap();
     house.login(&seven).await.unwrap();
@@ -161,4 +179,68 @@ async fn a_uid_has_so_many_tokens_of_logins_and_others_have_theirs() {
     house.now.fetch_add(101, Ordering::SeqCst);
     house.identity.end_due().await;
     house.login(&seven).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shows_no_token_has_what_the_roles_give_that_fit_in_the_nearest_namespace() {
+    let house = House::new().await;
+    let roles = house.identity.unix_roles();
+    let implicit = |uid: u32, policy: &str| UnixRole {
+        bound_uids: vec![uid],
+        policies: vec![policy.to_owned()],
+        implicit: true,
+        ..UnixRole::default()
+    };
+    let write = async |namespace: &str, name: &str, role: UnixRole| {
+        roles.write(&Namespace::from_path(namespace), name, role).await.unwrap();
+    };
+    let seven = Caller { implicit: true, ..caller(7, 1, &[], Unit::Other) };
+    let due = |policies: &str, namespace: &str| Some((namespace.to_owned(), policies.to_owned()));
+    assert_eq!(house.due(&seven, ""), None);
+    write("", "a", implicit(7, "p")).await;
+    assert_eq!(house.due(&seven, ""), due("default,p", ""));
+    write("", "b", UnixRole { no_default_policy: true, ..implicit(7, "q") }).await;
+    write("", "c", UnixRole { implicit: false, ..implicit(7, "r") }).await;
+    assert_eq!(house.due(&seven, ""), due("default,p,q", ""));
+    write("team", "a", implicit(7, "of-team")).await;
+    write("team/ci", "a", implicit(8, "of-ci")).await;
+    for (namespace, policies, of) in [
+        ("team", "default,of-team", "team/"),
+        ("team/ci", "default,of-team", "team/"),
+        ("team/ci/deep", "default,of-team", "team/"),
+        ("teams", "default,p,q", ""),
+    ] {
+        assert_eq!(house.due(&seven, namespace), due(policies, of), "{namespace}");
+    }
+    let eight = Caller { implicit: true, ..caller(8, 1, &[], Unit::Other) };
+    assert_eq!(house.due(&eight, "team/ci/deep"), due("default,of-ci", "team/ci/"));
+    assert_eq!((house.due(&eight, "team"), house.due(&eight, "")), (None, None));
+    let strict = Caller { implicit: false, ..seven.clone() };
+    assert_eq!(house.due(&strict, "team"), None, "the listener does not let it in so");
+    let wrong = Caller { token: Some(house.identity.identify(&"hvs.wrong".into())), ..seven.clone() };
+    assert_eq!(house.due(&wrong, "team"), None, "a token that is shown is the one that counts");
+    let wish = super::super::Wish::default();
+    let refused = house.identity.create(&seven, &Namespace::root(), wish).await.unwrap_err().to_string();
+    assert!(refused.contains("auth/unix/login"), "{refused}");
+    // Changes count at once, and after a restart.
+    write("", "b", implicit(8, "q")).await;
+    assert_eq!(house.due(&seven, ""), due("default,p", ""));
+    roles.delete(&Namespace::from_path("team"), "a").await.unwrap();
+    assert_eq!(house.due(&seven, "team"), due("default,p", ""));
+    let again = house.restarted();
+    assert_eq!((again.due(&seven, "team"), again.due(&eight, "")), (due("default,p", ""), due("default,q", "")));
+    again.identity.unix_roles().forget(&Namespace::root());
+    assert_eq!(again.due(&seven, ""), None);
+}
+
+#[tokio::test]
+async fn a_process_that_roles_give_too_many_policies_without_a_token_is_given_none() {
+    let house = House::with(Limits { unix_roles_per_namespace: 10, ..Limits::default() }).await;
+    let nine = Caller { implicit: true, ..caller(9, 1, &[], Unit::Other) };
+    for part in 0..5 {
+        let policies = (0..256).map(|number| format!("p{part}-{number}")).collect();
+        let role = UnixRole { bound_uids: vec![9], policies, implicit: true, ..UnixRole::default() };
+        house.identity.unix_roles().write(&Namespace::root(), &format!("r{part}"), role).await.unwrap();
+        assert_eq!(house.due(&nine, "").is_some(), part < 3, "{part}");
+    }
 }

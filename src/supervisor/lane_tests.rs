@@ -449,7 +449,9 @@ fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
     let (key, theirs) = (key_of(&pool, "a", None), key_of(&pool, "b", None));
     let pending = key.submit(operation(), terms(LONG)).unwrap();
     let mut job = pull_for(&pool, &one).pop_front().unwrap();
+    assert_eq!(job.late(), Fault::DeadlineExceeded { stage: "queued" });
     assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
+    assert_eq!(job.late(), Fault::DeadlineExceeded { stage: "started" }, "a device has heard of it");
     assert!(pool.lane.retry(job, fault(), MEMBER));
     // The third is the last.
     let mut job = pull_for(&pool, &one).pop_front().unwrap();

@@ -15,7 +15,7 @@ use crate::model::{Data, MemberState, Secret, Verb};
 use crate::wire::proto;
 
 /// How long it may take to start.
-const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_secs(120);
 /// How long a token may take to come up, and a key to be proven.
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Pause before asking again what may succeed later.

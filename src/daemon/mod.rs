@@ -81,7 +81,7 @@ impl Daemon {
         let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
         let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
         let quotas = Quotas::new(store.clone(), namespaces.clone());
-        let identity = Identity::new(store.clone());
+        let identity = Identity::new(store.clone(), &config.limits);
         let services = Services {
             store: store.clone(),
             keys: keys.clone(),
@@ -249,6 +249,11 @@ fn loader(
         namespaces.load()?;
         quotas.load()?;
         identity.load()?;
+        for namespace in namespaces.remade() {
+            quotas.end_now(namespace.as_str())?;
+            identity.revoke_namespace_now(&namespace)?;
+            namespaces.end_remade(&namespace)?;
+        }
         supervisor.bring_up_pools();
         let mounts = namespaces.clone();
         keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.mounts(namespace)))

@@ -110,6 +110,7 @@ impl Identity {
         given: Option<Secret>,
         beside: Vec<Write>,
     ) -> Result<(Arc<Token>, Secret), Fault> {
+        record.check_size()?;
         let secret = given.map_or_else(random_token, Ok)?;
         let id = TokenId(self.0.store.keyed_hash("token", secret.expose())?);
         record.ends =
@@ -121,6 +122,13 @@ impl Identity {
             if tree.len() >= TOKENS_MAX {
                 let what = format!("there are {TOKENS_MAX} tokens; some must end first");
                 return Err(Fault::Unavailable { what });
+            }
+            let most = self.0.tokens_max;
+            if tree.of(&token.namespace) >= most {
+                return Err(Fault::invalid(format!(
+                    "the namespace has {most} tokens, as limits {{ client_tokens_per_namespace }} allows: revoke some, let some \
+                     end, or have the operator raise it"
+                )));
             }
             if self.0.tokens.pin().get(&id).is_some() {
                 return Err(Fault::invalid("cannot create a token with a duplicate ID"));

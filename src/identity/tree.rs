@@ -5,13 +5,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use foldhash::fast::RandomState;
 
 use super::token::Token;
-use crate::model::TokenId;
+use crate::model::{Namespace, TokenId};
 
 /// The index of all tokens. Changed under one lock, together with the table of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     children: HashMap<TokenId, HashSet<TokenId, RandomState>, RandomState>,
     accessors: HashMap<String, TokenId, RandomState>,
+    /// How many there are of each namespace.
+    namespaces: HashMap<Namespace, usize, RandomState>,
     /// Those that end, the next one first.
     ends: BTreeSet<(u64, TokenId)>,
 }
@@ -23,6 +25,7 @@ impl Tree {
             self.bind(parent, id);
         }
         self.accessors.insert(token.accessor.clone(), id);
+        *self.namespaces.entry(token.namespace.clone()).or_default() += 1;
         if let Some(ends) = token.ends() {
             self.ends.insert((ends, id));
         }
@@ -40,6 +43,12 @@ impl Tree {
             }
         }
         self.accessors.remove(&token.accessor);
+        if let Some(count) = self.namespaces.get_mut(&token.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.namespaces.remove(&token.namespace);
+            }
+        }
         if let Some(ends) = token.ends() {
             self.ends.remove(&(ends, id));
         }
@@ -72,6 +81,11 @@ impl Tree {
     /// A token that has ended by `now`.
     pub(super) fn due(&self, now: u64) -> Option<TokenId> {
         self.ends.first().filter(|(ends, _)| *ends <= now).map(|(_, id)| *id)
+    }
+
+    /// How many tokens a namespace has.
+    pub(super) fn of(&self, namespace: &Namespace) -> usize {
+        self.namespaces.get(namespace).copied().unwrap_or_default()
     }
 
     /// How many tokens there are.

@@ -54,7 +54,7 @@ fn story<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
 fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")], &Limits::default());
     let quotas = Quotas::new(store.clone(), namespaces.clone());
-    let identity = Identity::new(store.clone());
+    let identity = Identity::new(store.clone(), &Limits::default());
     let keys = ManagedKeys::new(store.clone(), supervisor, &Limits::default());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
     let records = store.clone();

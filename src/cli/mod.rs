@@ -9,11 +9,14 @@ mod bulk;
 mod connection;
 mod dev;
 mod logical;
+mod namespace;
 mod operator;
 mod output;
+mod policy;
 mod server;
 mod sign;
 mod status;
+mod token;
 mod worker;
 
 use std::ffi::OsString;
@@ -80,6 +83,9 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Write(write) => logical::write(connect, cli.format, &write),
         Command::List(path) => logical::list(connect, cli.format, &path),
         Command::Delete(path) => logical::delete(connect, cli.format, &path),
+        Command::Token { command } => token::run(connect, cli.format, &command),
+        Command::Policy { command } => policy::run(connect, cli.format, &command),
+        Command::Namespace { command } => namespace::run(connect, cli.format, &command),
         Command::Sign(sign) => sign::run(connect, &sign),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),

@@ -9,6 +9,7 @@ mod bulk;
 mod client_tokens;
 mod clients;
 mod codes;
+mod commands;
 mod corpus;
 mod daemon;
 mod deaths;

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::args::Bench;
+use super::namespace::NamespaceCommand;
+use super::policy::PolicyCommand;
+use super::token::TokenCommand;
 
 /// Use private keys that live in HSMs, through Vault's API and a fast framed API, on a Unix socket.
 #[derive(Debug, Parser)]
@@ -68,6 +71,21 @@ pub(super) enum Command {
     Delete(PathArgs),
     /// Get a token by what the kernel says of this process: role=NAME. Stored in ~/.vault-token, as Vault does.
     Login(LoginArgs),
+    /// Make tokens, look at them, prolong and end them.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Work with policies.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Work with the namespaces that lie in this one.
+    Namespace {
+        #[command(subcommand)]
+        command: NamespaceCommand,
+    },
     /// Sign a file with a Transit key.
     Sign(SignArgs),
     /// Work with certificates.
@@ -140,6 +158,9 @@ pub(super) struct ReadArgs {
     /// Print this field of the answer alone.
     #[arg(long)]
     pub(super) field: Option<String>,
+    /// Keep the answer behind a token that is good once, for this long, such as 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) wrap_ttl: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +175,9 @@ pub(super) struct WriteArgs {
     /// Print this field of the answer alone.
     #[arg(long)]
     pub(super) field: Option<String>,
+    /// Keep the answer behind a token that is good once, for this long, such as 60s.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) wrap_ttl: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -12,16 +12,13 @@ use crate::client::Answer;
 use crate::model::{Data, Verb};
 
 pub(super) fn read(connect: &Connection, format: Format, args: &ReadArgs) -> Result<ExitCode, Failure> {
-    let answer = ask(connect, Verb::Read, &args.path, &Data::new())?;
+    let answer = ask_wrapped(connect, Verb::Read, &args.path, &Data::new(), args.wrap_ttl.as_deref())?;
     if answer.status == 404 {
         eprintln!("No value found at {}", args.path);
         return Ok(ExitCode::from(2));
     }
     let answer = answer.success()?;
-    match &args.field {
-        Some(field) => show_field(&answer, field),
-        None => show(format, answer),
-    }
+    show_or_field(format, answer, args.field.as_deref())
 }
 
 pub(super) fn list(connect: &Connection, format: Format, args: &PathArgs) -> Result<ExitCode, Failure> {
@@ -53,20 +50,39 @@ pub(super) fn write(connect: &Connection, format: Format, args: &WriteArgs) -> R
     if args.data.is_empty() && !args.force {
         return Err(Failure::usage("nothing to write: give name=value pairs, `-` or @file, or -force"));
     }
-    let answer = ask(connect, Verb::Write, &args.path, &data(&args.data)?)?.success()?;
-    if let Some(field) = &args.field {
-        return show_field(&answer, field);
-    }
-    if answer.status == 204 && format == Format::Table {
+    let wrap_ttl = args.wrap_ttl.as_deref();
+    let answer = ask_wrapped(connect, Verb::Write, &args.path, &data(&args.data)?, wrap_ttl)?.success()?;
+    if answer.status == 204 && format == Format::Table && args.field.is_none() {
         say!("Success! Data written to: {}", args.path);
         return Ok(ExitCode::SUCCESS);
     }
-    show(format, answer)
+    show_or_field(format, answer, args.field.as_deref())
 }
 
-fn ask(connect: &Connection, verb: Verb, path: &str, data: &Data) -> Result<Answer, Failure> {
+/// Asks for one thing, whatever the answer.
+pub(super) fn ask(connect: &Connection, verb: Verb, path: &str, data: &Data) -> Result<Answer, Failure> {
+    ask_wrapped(connect, verb, path, data, None)
+}
+
+/// The same, and has the answer kept behind a token for as long as is said.
+pub(super) fn ask_wrapped(
+    connect: &Connection,
+    verb: Verb,
+    path: &str,
+    data: &Data,
+    wrap_ttl: Option<&str>,
+) -> Result<Answer, Failure> {
     let mut http = connect.http()?;
+    http.wrap_ttl = wrap_ttl.map(str::to_owned);
     Ok(runtime()?.block_on(http.request(verb, path, data))?)
+}
+
+/// Prints an answer, or one field of it.
+pub(super) fn show_or_field(format: Format, answer: Answer, field: Option<&str>) -> Result<ExitCode, Failure> {
+    match field {
+        Some(field) => show_field(&answer, field),
+        None => show(format, answer),
+    }
 }
 
 fn show_field(answer: &Answer, field: &str) -> Result<ExitCode, Failure> {
@@ -110,10 +126,20 @@ pub(super) fn data(arguments: &[String]) -> Result<Data, Failure> {
     Ok(data)
 }
 
+/// A text from standard input, where the argument is `-`.
+pub(super) fn text_or_stdin(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
 fn object(text: &str, from: &str) -> Result<Data, Failure> {
     serde_json::from_str(text).map_err(|error| Failure::usage(format!("{from} is not a JSON object: {error}")))
 }
 
-fn file_text(path: &str) -> Result<String, Failure> {
+pub(super) fn file_text(path: &str) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{path}: {error}")))
 }

@@ -10,11 +10,14 @@ mod connection;
 mod dev;
 mod logical;
 mod login;
+mod namespace;
 mod operator;
 mod output;
+mod policy;
 mod server;
 mod sign;
 mod status;
+mod token;
 mod worker;
 
 use std::ffi::OsString;
@@ -84,6 +87,9 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::List(path) => logical::list(connect, cli.format, &path),
         Command::Delete(path) => logical::delete(connect, cli.format, &path),
         Command::Login(args) => login::run(connect, cli.format, &args),
+        Command::Token { command } => token::run(connect, cli.format, &command),
+        Command::Policy { command } => policy::run(connect, cli.format, &command),
+        Command::Namespace { command } => namespace::run(connect, cli.format, &command),
         Command::Sign(sign) => sign::run(connect, &sign),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),

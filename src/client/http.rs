@@ -60,13 +60,15 @@ pub struct Http {
     pub namespace: Option<String>,
     /// Sent as `Keyway-Deadline-Ms`.
     pub deadline: Option<Duration>,
+    /// Sent as `X-Vault-Wrap-TTL`: how long the answer is kept behind a token, such as `60s`.
+    pub wrap_ttl: Option<String>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Http {
     /// A client of the daemon at this socket.
     pub fn new(path: &Path) -> Http {
-        Http { path: path.to_owned(), token: None, namespace: None, deadline: None, connection: None }
+        Http { path: path.to_owned(), token: None, namespace: None, deadline: None, wrap_ttl: None, connection: None }
     }
 
     /// Asks for one thing. `path` is below `/v1/`. Must run inside a tokio runtime.
@@ -134,6 +136,9 @@ impl Http {
         }
         if let Some(deadline) = self.deadline {
             request = request.header("keyway-deadline-ms", deadline.as_millis().to_string());
+        }
+        if let Some(wrap_ttl) = &self.wrap_ttl {
+            request = request.header("x-vault-wrap-ttl", wrap_ttl);
         }
         request.body(Full::new(body)).map_err(|error| ClientError::Refused {
             label: "invalid_request".into(),

@@ -88,6 +88,14 @@ pub struct Limits {
     /// Managed keys of one token or pool that are served from the start; of more, the others are from when they are first
     /// asked for. Default 1,000, at most 100,000.
     pub managed_keys_at_start: usize,
+    /// Tokens of clients of one namespace, those that hold wrapped answers among them. Default 50,000, at most 1,000,000.
+    pub client_tokens_per_namespace: usize,
+    /// Token roles of one namespace. Default 1,000, at most 10,000.
+    pub token_roles_per_namespace: usize,
+    /// Policies of one namespace. Default 1,000, at most 5,000.
+    pub policies_per_namespace: usize,
+    /// Bytes of the texts of one namespace's policies, which are kept in memory. Default 16 MiB, at least 128 KiB, at most 1 GiB.
+    pub policy_bytes_per_namespace: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
     /// What one PKI mount keeps of OCSP answers, in bytes; each takes about 1 KiB. Default 64 MiB, at most 64 GiB.
@@ -136,6 +144,10 @@ impl Default for Limits {
             unix_roles_per_namespace: 1000,
             unix_logins_per_uid: 1000,
             managed_keys_at_start: 1000,
+            client_tokens_per_namespace: 50_000,
+            token_roles_per_namespace: 1000,
+            policies_per_namespace: 1000,
+            policy_bytes_per_namespace: 16 << 20,
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             ocsp_cache_bytes: 64 << 20,
             ocsp_signatures: 16,
@@ -205,6 +217,10 @@ impl Limits {
         stanza.count("unix_roles_per_namespace", 1..=10_000, &mut self.unix_roles_per_namespace);
         stanza.count("unix_logins_per_uid", 1..=100_000, &mut self.unix_logins_per_uid);
         stanza.count("managed_keys_at_start", 1..=100_000, &mut self.managed_keys_at_start);
+        stanza.count("client_tokens_per_namespace", 1..=1_000_000, &mut self.client_tokens_per_namespace);
+        stanza.count("token_roles_per_namespace", 0..=10_000, &mut self.token_roles_per_namespace);
+        stanza.count("policies_per_namespace", 0..=5000, &mut self.policies_per_namespace);
+        stanza.bytes("policy_bytes_per_namespace", MIB / 8..=1024 * MIB, &mut self.policy_bytes_per_namespace);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
@@ -249,6 +265,10 @@ impl Limits {
             ("unix_roles_per_namespace", self.unix_roles_per_namespace.to_string()),
             ("unix_logins_per_uid", self.unix_logins_per_uid.to_string()),
             ("managed_keys_at_start", self.managed_keys_at_start.to_string()),
+            ("client_tokens_per_namespace", self.client_tokens_per_namespace.to_string()),
+            ("token_roles_per_namespace", self.token_roles_per_namespace.to_string()),
+            ("policies_per_namespace", self.policies_per_namespace.to_string()),
+            ("policy_bytes_per_namespace", self.policy_bytes_per_namespace.to_string()),
             ("key_generations", self.key_generations.to_string()),
             ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
             ("ocsp_signatures", self.ocsp_signatures.to_string()),

@@ -182,6 +182,11 @@ fn loader(
         namespaces.load()?;
         quotas.load()?;
         identity.load()?;
+        for namespace in namespaces.remade() {
+            quotas.end_now(namespace.as_str())?;
+            identity.revoke_namespace_now(&namespace)?;
+            namespaces.end_remade(&namespace)?;
+        }
         supervisor.bring_up_pools();
         let mounts = namespaces.clone();
         keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.mounts(namespace)))

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::config::Limits;
 use crate::engine::Call;
+use crate::engine::holding;
 pub use crate::engine::{Answer, together};
-use crate::identity::Identity;
+use crate::identity::{Counted, Identity};
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome, PeerCredentials,
     Request, Secret, TokenId, Wire,
@@ -129,12 +130,24 @@ impl Dispatch {
         }
         let counted = self.identity.counted(&operation.caller);
         let allowed = self.authorize(&operation);
-        // Held until the answer is there.
-        let mut _permit = Permit::default();
+        let mut permit = Permit::default();
         if allowed.is_ok() {
             self.find_namespace(&operation)?;
-            _permit = self.within_quotas(&operation)?;
+            permit = self.within_quotas(&operation)?;
         }
+        if !permit.takes_a_place() {
+            return self.perform_allowed(operation, counted, allowed).await;
+        }
+        // Held until the work has ended, which may be after its deadline.
+        holding(permit, self.perform_allowed(operation, counted, allowed)).await
+    }
+
+    async fn perform_allowed(
+        &self,
+        operation: Operation,
+        counted: Option<Counted>,
+        allowed: Result<(), Fault>,
+    ) -> Result<Outcome, Fault> {
         let Some(counted) = counted else {
             allowed?;
             return self.run_out(operation).await;

@@ -5,6 +5,7 @@
 
 mod batch_room;
 mod cpu;
+mod hold;
 mod name;
 pub mod pki;
 pub mod registry;
@@ -27,6 +28,7 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 pub use batch_room::BatchRooms;
 pub use cpu::CpuPool;
+pub use hold::holding;
 
 /// The future of an engine's answer.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;

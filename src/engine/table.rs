@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Answer, Call};
+use super::{Answer, Call, hold};
 use crate::model::{Data, Endpoint, Fault, Outcome, Request, Response, Verb};
 
 /// What is asked at a path: the parts its pattern leaves open (empty where it leaves none), and the data.
@@ -121,7 +121,7 @@ pub(super) fn answer(work: impl Future<Output = Result<Response, Fault>> + Send 
 /// the store has.
 pub(super) fn to_the_end(work: impl Future<Output = Result<Response, Fault>> + Send + 'static) -> Answer {
     Box::pin(async move {
-        let done = tokio::spawn(work).await;
+        let done = tokio::spawn(hold::going_on(work)).await;
         done.map_err(|_| Fault::internal("a request ended without an answer"))?.map(Outcome::from)
     })
 }

@@ -66,14 +66,23 @@ impl Identity {
 
     /// Ends every token of a namespace and of those below it, with all that they made: the namespace is going.
     pub async fn revoke_namespace(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.forget_roles(namespace).await?;
+        let gone = self.take_out_namespace(namespace);
+        self.delete(gone).await
+    }
+
+    /// The same at a start, where the namespace is made anew before its removal was over. Blocks for the disk.
+    pub fn revoke_namespace_now(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let gone = self.take_out_namespace(namespace);
+        tracing::info!(%namespace, tokens = gone.len(), "the tokens of a deleted namespace are gone");
+        self.0.delete_now(&gone)
+    }
+
+    fn take_out_namespace(&self, namespace: &Namespace) -> Vec<TokenId> {
         let within = |token: &Token| token.namespace.as_str().starts_with(namespace.as_str());
         let found: Vec<TokenId> =
             self.0.tokens.pin().iter().filter(|(_, token)| within(token)).map(|(id, _)| *id).collect();
-        let mut gone = Vec::new();
-        for id in found {
-            gone.extend(self.take_out(id));
-        }
-        self.delete(gone).await
+        found.into_iter().flat_map(|id| self.take_out(id)).collect()
     }
 
     /// At a start: ends the tokens that are over by now, that have no uses left, or whose parent is gone.

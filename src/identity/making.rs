@@ -122,6 +122,7 @@ impl Identity {
         given: Option<Secret>,
         beside: Vec<Write>,
     ) -> Result<(Arc<Token>, Secret), Fault> {
+        record.check_size()?;
         let secret = given.map_or_else(random_token, Ok)?;
         let id = TokenId(self.0.store.keyed_hash("token", secret.expose())?);
         record.ends =
@@ -138,6 +139,13 @@ impl Identity {
                 && tree.logins(&token.namespace, uid) >= self.0.logins_per_uid
             {
                 return Err(too_many_logins(uid, &token.namespace, self.0.logins_per_uid));
+            }
+            let most = self.0.tokens_max;
+            if tree.of(&token.namespace) >= most {
+                return Err(Fault::invalid(format!(
+                    "the namespace has {most} tokens, as limits {{ client_tokens_per_namespace }} allows: revoke some, let some \
+                     end, or have the operator raise it"
+                )));
             }
             if self.0.tokens.pin().get(&id).is_some() {
                 return Err(Fault::invalid("cannot create a token with a duplicate ID"));

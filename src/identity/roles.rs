@@ -9,8 +9,10 @@ use crate::store::{RecordKey, Versioned, Write};
 
 /// The collection of a namespace's roles, by their names.
 const COLLECTION: &str = "token-roles";
-/// Roles of a namespace at most.
+/// Roles of a namespace, whatever the limit was when they were made.
 const ROLES_MAX: usize = 10_000;
+/// The largest stored record of a role, in bytes.
+const RECORD_BYTES: usize = 64 << 10;
 
 /// A role. Zero stands for no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,17 +75,66 @@ impl Identity {
     }
 
     /// Makes a role, or replaces it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::InvalidRequest`] also where the namespace has as many as it may, and [`Fault::TooLarge`] for too long a one.
     pub async fn put_role(&self, namespace: &Namespace, name: &str, role: &TokenRole) -> Result<(), Fault> {
         let key = key(namespace, name);
-        if self.0.store.get(&key)?.is_none() && self.roles(namespace)?.len() >= ROLES_MAX {
-            return Err(Fault::invalid(format!("a namespace has at most {ROLES_MAX} token roles: delete one first")));
+        let write = Write::put_record(key.clone(), role)?;
+        if let Write::Put { value, .. } = &write
+            && value.len() > RECORD_BYTES
+        {
+            return Err(Fault::TooLarge {
+                what: format!("token role {name:?}: at most {RECORD_BYTES} bytes are stored"),
+            });
         }
-        self.0.store.commit(vec![Write::put_record(key, role)?]).await
+        let (this, own) = (self.clone(), namespace.clone());
+        let put = move || {
+            let (count, most) = (this.count_roles(&own)?, this.0.roles_max);
+            let is_new = this.0.store.get(&key)?.is_none();
+            if is_new && count >= most {
+                return Err(Fault::invalid(format!(
+                    "the namespace has {most} token roles, as limits {{ token_roles_per_namespace }} allows: delete one, or have \
+                     the operator raise it"
+                )));
+            }
+            this.0.store.commit_now(vec![write])?;
+            this.0.roles.lock().insert(own, count + usize::from(is_new));
+            Ok(())
+        };
+        self.0.role_changes.run(namespace, put).await
     }
 
     /// Deletes a role. Its tokens stay.
     pub async fn delete_role(&self, namespace: &Namespace, name: &str) -> Result<(), Fault> {
-        self.0.store.commit(vec![Write::Delete { key: key(namespace, name) }]).await
+        let key = key(namespace, name);
+        let (this, own) = (self.clone(), namespace.clone());
+        let delete = move || {
+            let count = this.count_roles(&own)?;
+            if this.0.store.get(&key)?.is_some() {
+                this.0.store.commit_now(vec![Write::Delete { key }])?;
+                this.0.roles.lock().insert(own, count.saturating_sub(1));
+            }
+            Ok(())
+        };
+        self.0.role_changes.run(namespace, delete).await
+    }
+
+    /// Forgets the roles of a namespace that was deleted, once the changes of them that were under way are over.
+    pub(super) async fn forget_roles(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let (this, own) = (self.clone(), namespace.clone());
+        let forget = move || {
+            this.0.roles.lock().remove(&own);
+            Ok(())
+        };
+        self.0.role_changes.run(namespace, forget).await
+    }
+
+    /// How many roles a namespace has: counted once, and then kept. Part of a change.
+    fn count_roles(&self, namespace: &Namespace) -> Result<usize, Fault> {
+        let known = self.0.roles.lock().get(namespace).copied();
+        known.map_or_else(|| self.roles(namespace).map(|roles| roles.len()), Ok)
     }
 }
 

@@ -9,9 +9,6 @@ use crate::model::{Fault, Namespace, Secret};
 
 /// The policy that every token has unless it is made without.
 const DEFAULT_POLICY: &str = "default";
-/// The longest text of a token's that its maker chooses, in bytes, and the most policies and notes it has.
-const TEXT_BYTES_MAX: usize = 1024;
-const ITEMS_MAX: usize = 256;
 
 /// What is asked of a token to make. Zero stands for what is not said.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +59,6 @@ pub(super) fn judge(
     may_sudo: bool,
     now: u64,
 ) -> Result<Judged, Fault> {
-    check_sizes(&wish)?;
     if parent.num_uses > 0 {
         return Err(Fault::invalid("restricted use token cannot generate child tokens"));
     }
@@ -233,15 +229,4 @@ pub(super) fn path(wish: &Wish, role: Option<&TokenRole>) -> String {
 /// The lesser of two limits, where zero is none.
 fn least(one: u64, other: u64) -> u64 {
     if one == 0 || other == 0 { one.max(other) } else { one.min(other) }
-}
-
-fn check_sizes(wish: &Wish) -> Result<(), Fault> {
-    let texts = wish.policies.iter().chain(wish.meta.keys()).chain(wish.meta.values()).chain([&wish.display_name]);
-    if wish.policies.len() > ITEMS_MAX || wish.meta.len() > ITEMS_MAX {
-        return Err(Fault::invalid(format!("a token has at most {ITEMS_MAX} policies and as many notes")));
-    }
-    match texts.into_iter().any(|text| text.len() > TEXT_BYTES_MAX) {
-        true => Err(Fault::invalid(format!("no text of a token is longer than {TEXT_BYTES_MAX} bytes"))),
-        false => Ok(()),
-    }
 }

@@ -22,10 +22,14 @@ struct House {
 
 impl House {
     async fn new() -> House {
+        House::bounded(Limits::default()).await
+    }
+
+    async fn bounded(limits: Limits) -> House {
         let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(START));
-        let identity = Identity::at(store.clone(), &Limits::default(), Clock::told(Arc::clone(&now)));
+        let identity = Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now)));
         let root = identity.create_root(None).await.unwrap();
         House { store, now, identity, root }
     }
@@ -509,4 +513,92 @@ fn of_many_that_ask_at_once_one_gets_the_answer() {
         threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
     });
     assert_eq!(got, 1);
+}
+
+#[tokio::test]
+async fn a_namespace_has_so_many_tokens_and_no_more() {
+    let limits = Limits { client_tokens_per_namespace: 3, ..Limits::default() };
+    let house = House::bounded(limits.clone()).await;
+    let told = "the namespace has 3 tokens, as limits { client_tokens_per_namespace } allows: revoke some, let some end, or have \
+                the operator raise it";
+    let in_a = async |house: &House| house.create_in("a", &house.root, policies(&["x"])).await;
+    let first = in_a(&house).await.unwrap().client_token;
+    for _ in 0..2 {
+        in_a(&house).await.unwrap();
+    }
+    assert_eq!(in_a(&house).await.unwrap_err().to_string(), told);
+    // Its own are counted, and no others'.
+    house.create_in("a/b", &house.root, policies(&["x"])).await.unwrap();
+    house.create_in("", &house.root, policies(&["x"])).await.unwrap();
+    // What holds an answer is one of them.
+    let answer = || Response::data(Default::default());
+    let wrapped = house.identity.wrap(&Namespace::from_path("a"), "p".into(), 60, answer()).await;
+    assert_eq!(wrapped.map(drop).unwrap_err().to_string(), told);
+    // A restart counts anew; whoever goes makes room.
+    let identity = Identity::at(house.store.clone(), &limits, Clock::told(Arc::clone(&house.now)));
+    identity.load().unwrap();
+    let again = House { identity, store: house.store.clone(), now: Arc::clone(&house.now), root: house.root.clone() };
+    assert!(in_a(&again).await.is_err());
+    again.identity.revoke(again.identity.identify(&first)).await.unwrap();
+    in_a(&again).await.unwrap();
+    assert!(in_a(&again).await.is_err());
+    again.identity.revoke_namespace_now(&Namespace::from_path("a")).unwrap();
+    in_a(&again).await.unwrap();
+    let restarted = again.restarted();
+    assert_eq!(restarted.identity.accessors(&Namespace::from_path("a"), 9).len(), 1);
+    assert!(restarted.identity.accessors(&Namespace::from_path("a/b"), 9).is_empty(), "those below went along");
+}
+
+#[tokio::test]
+async fn the_texts_of_a_token_are_bounded_together_and_each() {
+    let house = House::new().await;
+    let notes = |count: usize, bytes: usize| Wish {
+        meta: (0..count).map(|number| (number.to_string(), "x".repeat(bytes))).collect(),
+        ..policies(&["a"])
+    };
+    house.create(&house.root, notes(15, 1000)).await.unwrap();
+    for (wish, told) in [
+        (notes(17, 1000), "at most 16384 bytes together"),
+        (notes(1, 1025), "no text of a token is longer than 1024 bytes"),
+        (notes(257, 1), "at most 256 policies and as many notes"),
+        (Wish { display_name: "x".repeat(1020), ..Wish::default() }, "no text of a token is longer than 1024 bytes"),
+        (
+            policies(
+                &vec!["x"; 300]
+                    .iter()
+                    .enumerate()
+                    .map(|(n, x)| format!("{x}{n}"))
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>(),
+            ),
+            "at most 256 policies",
+        ),
+    ] {
+        let refused = house.refused(&house.root, wish).await;
+        assert!(refused.contains(told), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_has_so_many_token_roles_and_no_more() {
+    let limits = Limits { token_roles_per_namespace: 2, ..Limits::default() };
+    let house = House::bounded(limits).await;
+    let a = Namespace::from_path("a");
+    let put = async |name: &str| house.identity.put_role(&a, name, &TokenRole::default()).await;
+    for name in ["one", "two", "one"] {
+        put(name).await.unwrap();
+    }
+    let told = put("three").await.unwrap_err().to_string();
+    assert!(told.contains("limits { token_roles_per_namespace }"), "{told}");
+    house.identity.put_role(&Namespace::root(), "three", &TokenRole::default()).await.unwrap();
+    // One that is not there makes no room.
+    house.identity.delete_role(&a, "nobody").await.unwrap();
+    assert!(put("three").await.is_err());
+    house.identity.delete_role(&a, "one").await.unwrap();
+    put("three").await.unwrap();
+    assert_eq!(house.identity.roles(&a).unwrap(), ["three", "two"]);
+    let long = TokenRole { allowed_policies: vec!["x".repeat(70_000)], ..TokenRole::default() };
+    assert!(matches!(house.identity.put_role(&a, "two", &long).await, Err(Fault::TooLarge { .. })));
 }

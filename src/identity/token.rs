@@ -15,6 +15,11 @@ pub(super) const COLLECTION: &str = "tokens";
 pub const ROOT_POLICY: &str = "root";
 /// The policy of tokens that hold an answer, and may do nothing but hand it out. No token is given it.
 pub(super) const WRAPPING_POLICY: &str = "response-wrapping";
+/// The most bytes that all texts of a token have together, and the most policies and notes it has: every token is kept in memory.
+const TEXTS_BYTES: usize = 16 << 10;
+const ITEMS_MAX: usize = 256;
+/// The longest of them.
+const TEXT_BYTES: usize = 1024;
 /// Stands for "never" and for "as often as they like".
 const UNBOUNDED: u64 = u64::MAX;
 
@@ -201,6 +206,25 @@ impl Versioned for TokenRecord {
 }
 
 impl TokenRecord {
+    /// Refuses a token of more texts than are kept.
+    pub(super) fn check_size(&self) -> Result<(), Fault> {
+        if self.policies.len() > ITEMS_MAX || self.meta.len() > ITEMS_MAX {
+            return Err(Fault::invalid(format!("a token has at most {ITEMS_MAX} policies and as many notes")));
+        }
+        let notes = self.meta.keys().chain(self.meta.values());
+        let texts = self.policies.iter().chain(notes).chain([&self.display_name, &self.role]);
+        let lengths: Vec<usize> = texts.map(String::len).collect();
+        if lengths.iter().any(|length| *length > TEXT_BYTES) {
+            return Err(Fault::invalid(format!("no text of a token is longer than {TEXT_BYTES} bytes")));
+        }
+        if lengths.iter().sum::<usize>() + self.path.len() > TEXTS_BYTES {
+            return Err(Fault::invalid(format!(
+                "the policies, notes (meta) and names of a token have at most {TEXTS_BYTES} bytes together"
+            )));
+        }
+        Ok(())
+    }
+
     /// An orphan of the root namespace without end, as the first root token is.
     pub(super) fn everlasting(accessor: String, policies: Vec<String>, display_name: String) -> TokenRecord {
         TokenRecord {

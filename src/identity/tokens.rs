@@ -1,5 +1,6 @@
 //! The tokens there are: read by every request without a lock, changed one at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,7 +15,7 @@ use super::tree::Tree;
 use super::unix::UnixRoles;
 use crate::config::Limits;
 use crate::model::{Caller, Fault, Namespace, Secret, TokenId};
-use crate::store::{RecordKey, Store, Write};
+use crate::store::{Changes, RecordKey, Store, Write};
 
 /// Tokens at most.
 pub(super) const TOKENS_MAX: usize = 1_000_000;
@@ -45,6 +46,12 @@ pub(super) struct Inner {
     pub(super) counted: AtomicUsize,
     /// Tokens that hold answers.
     pub(super) wrapping: AtomicUsize,
+    /// Tokens and roles of one namespace at most.
+    pub(super) tokens_max: usize,
+    pub(super) roles_max: usize,
+    /// How many roles there are in the namespaces where it was asked for. Changed by `role_changes` only.
+    pub(super) roles: Mutex<HashMap<Namespace, usize>>,
+    pub(super) role_changes: Changes,
     /// Tokens that are gone here and could not be deleted in the store.
     pub(super) undeleted: Mutex<Vec<TokenId>>,
     pub(super) clock: Clock,
@@ -59,9 +66,13 @@ impl Identity {
 
     pub(super) fn at(store: Store, limits: &Limits, clock: Clock) -> Identity {
         Identity(Arc::new(Inner {
-            policies: Policies::new(store.clone()),
+            policies: Policies::new(store.clone(), limits),
             unix_roles: UnixRoles::new(store.clone(), limits),
             logins_per_uid: limits.unix_logins_per_uid,
+            tokens_max: limits.client_tokens_per_namespace,
+            roles_max: limits.token_roles_per_namespace,
+            roles: Mutex::default(),
+            role_changes: Changes::default(),
             store,
             tokens: papaya::HashMap::default(),
             tree: Mutex::default(),

@@ -14,6 +14,8 @@ use crate::model::{Namespace, TokenId};
 pub(super) struct Tree {
     children: HashMap<TokenId, HashSet<TokenId, RandomState>, RandomState>,
     accessors: HashMap<String, TokenId, RandomState>,
+    /// How many there are of each namespace.
+    namespaces: HashMap<Namespace, usize, RandomState>,
     /// Those that end, the next one first.
     ends: BTreeSet<(u64, TokenId)>,
     /// How many a uid got by logging in, in each namespace.
@@ -27,6 +29,7 @@ impl Tree {
             self.bind(parent, id);
         }
         self.accessors.insert(token.accessor.clone(), id);
+        *self.namespaces.entry(token.namespace.clone()).or_default() += 1;
         if let Some(ends) = token.ends() {
             self.ends.insert((ends, id));
         }
@@ -47,6 +50,12 @@ impl Tree {
             }
         }
         self.accessors.remove(&token.accessor);
+        if let Some(count) = self.namespaces.get_mut(&token.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.namespaces.remove(&token.namespace);
+            }
+        }
         if let Some(ends) = token.ends() {
             self.ends.remove(&(ends, id));
         }
@@ -92,6 +101,11 @@ impl Tree {
     /// How many tokens a uid got by logging in in a namespace.
     pub(super) fn logins(&self, namespace: &Namespace, uid: u32) -> usize {
         self.logins.get(&(namespace.clone(), uid)).copied().unwrap_or_default()
+    }
+
+    /// How many tokens a namespace has.
+    pub(super) fn of(&self, namespace: &Namespace) -> usize {
+        self.namespaces.get(namespace).copied().unwrap_or_default()
     }
 
     /// How many tokens there are.

@@ -55,7 +55,8 @@ fn a_read_shows_every_field_with_its_default() {
     let shown = json!({
         "UUID": "5f0c", "name": "ca-root", "type": "pkcs11", "library": "hsm", "slot": 0, "token_label": "t",
         "key_label": "k", "key_id": "", "mechanism": 4161, "key_bits": 0, "curve": "", "pin": "",
-        "allow_generate_key": false, "allow_replace_key": false, "allow_store_key": false, "any_mount": false,
+        "allow_generate_key": false, "allow_replace_key": false, "allow_store_key": false, "allow_raw_signing": false,
+        "any_mount": false,
         "force_rw_session": false, "usages": ["sign", "verify"],
     });
     assert_eq!(Value::Object(settings.show("ca-root", "5f0c")), shown);
@@ -66,19 +67,21 @@ fn strings_numbers_and_booleans_mean_the_same() {
     let texts = json!({
         "library": "hsm", "slot": "2305843009213693953", "token_label": "", "key_label": "k", "mechanism": "0x1",
         "key_bits": "4096", "pin": "1234", "allow_generate_key": "true", "allow_replace_key": "false",
-        "allow_store_key": "true", "any_mount": "1", "force_rw_session": "true", "max_parallel": "4",
+        "allow_store_key": "true", "any_mount": "1", "allow_raw_signing": "true", "force_rw_session": "true", "max_parallel": "4",
         "usages": "sign,verify", "hmac_key_label": "h", "rsa_oaep_hash": "",
     });
     let typed = json!({
         "library": "hsm", "slot": 2_305_843_009_213_693_953_u64, "key_label": "k", "mechanism": 1, "key_bits": 4096,
         "pin": 1234, "allow_generate_key": true, "allow_replace_key": false, "allow_store_key": true, "any_mount": true,
+        "allow_raw_signing": true,
         "force_rw_session": true, "max_parallel": 4, "usages": [3, "verify"], "hmac_key_label": "h",
     });
     let shown = json!({
         "UUID": "u", "name": "k", "type": "pkcs11", "library": "hsm", "slot": 2_305_843_009_213_693_953_u64,
         "token_label": "", "key_label": "k", "key_id": "", "mechanism": 1, "key_bits": 4096, "curve": "",
         "pin": "redacted", "allow_generate_key": true, "allow_replace_key": false, "allow_store_key": true,
-        "any_mount": true, "force_rw_session": true, "max_parallel": 4, "usages": ["sign", "verify"],
+        "any_mount": true, "allow_raw_signing": true, "force_rw_session": true, "max_parallel": 4,
+        "usages": ["sign", "verify"],
         "hmac_key_label": "h",
     });
     for form in [texts, typed] {

@@ -88,6 +88,19 @@ impl Namespaces {
         self.0.changes.run(namespace, end).await
     }
 
+    /// Namespaces that were deleted and that the configuration makes anew at this start, before their removal was over. What is kept of
+    /// them in other namespaces, such as their tokens, is to end before anybody is served, and then [`Namespaces::end_remade`].
+    pub fn remade(&self) -> Vec<Namespace> {
+        self.0.remade.lock().clone()
+    }
+
+    /// Nothing is left of what such a namespace was. Blocks for the disk.
+    pub fn end_remade(&self, namespace: &Namespace) -> Result<(), Fault> {
+        self.0.store.commit_now(vec![Write::Delete { key: key(namespace) }])?;
+        self.0.remade.lock().retain(|known| known != namespace);
+        Ok(())
+    }
+
     /// Refuses to make a namespace that is still being removed.
     pub(super) fn check_removed(&self, namespace: &Namespace) -> Result<(), Fault> {
         if !self.0.removals.lock().contains_key(namespace) {
@@ -98,21 +111,22 @@ impl Namespaces {
     }
 }
 
-/// Those whose removal was cut short. One that the configuration makes is removed here and now, before it is read.
-pub(super) fn load(store: &Store, tree: &Tree) -> Result<Removals, Fault> {
-    let mut removals = Removals::new();
+/// Those whose removal was cut short; and those of them that the configuration makes anew, whose records are removed here and now,
+/// before they are read.
+pub(super) fn load(store: &Store, tree: &Tree) -> Result<(Removals, Vec<Namespace>), Fault> {
+    let (mut removals, mut remade) = (Removals::new(), Vec::new());
     let noted = store.read_all::<RemovedNamespace>(&Namespace::root(), COLLECTION, None, NAMESPACES_MAX)?;
     for (path, RemovedNamespace { id }) in noted {
         let namespace = Namespace::from_path(&path);
         if tree.about(&namespace).is_some() {
             tracing::info!(%namespace, id, "a stanza makes a namespace that was deleted: what was in it goes first");
             empty(store, &namespace)?;
-            store.commit_now(vec![Write::Delete { key: key(&namespace) }])?;
+            remade.push(namespace);
         } else {
             removals.insert(namespace, Vec::new());
         }
     }
-    Ok(removals)
+    Ok((removals, remade))
 }
 
 fn empty(store: &Store, namespace: &Namespace) -> Result<(), Fault> {

@@ -223,6 +223,11 @@ async fn a_removal_that_is_cut_short_is_taken_up_at_the_next_start() {
     let [a, b, ab] = ["a", "b", "ab"].map(Namespace::from_path);
     assert_eq!(again.paths(), ["", "ab/", "b/", "s/"]);
     assert!(store.collections(&b, "", 1).unwrap().is_empty());
+    assert_eq!(again.remade(), std::slice::from_ref(&b));
+    // Until what is kept of it elsewhere has ended, every start finds it so.
+    assert_eq!(started(&store, &["b"], &Limits::default()).remade(), std::slice::from_ref(&b));
+    again.end_remade(&b).unwrap();
+    assert!(again.remade().is_empty() && started(&store, &["b"], &Limits::default()).remade().is_empty());
     assert!(again.refused("a").await.contains("is being deleted"));
     assert_eq!(again.removals(), [(a.clone(), Vec::new())]);
     again.empty(&a).unwrap();

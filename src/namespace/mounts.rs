@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) ids: Mutex<HashSet<String>>,
     /// Those that were deleted and are not gone yet.
     pub(super) removals: Mutex<Removals>,
+    /// Those of them that the configuration made anew at this start.
+    pub(super) remade: Mutex<Vec<Namespace>>,
 }
 
 /// How many there may be.
@@ -102,6 +104,7 @@ impl Namespaces {
             changes: Changes::default(),
             ids: Mutex::default(),
             removals: Mutex::default(),
+            remade: Mutex::default(),
         }))
     }
 
@@ -113,7 +116,7 @@ impl Namespaces {
     /// Also if a mount lies where the configuration makes a namespace: the requests for it would go astray.
     pub fn load(&self) -> Result<(), Fault> {
         let mut tree = Tree::of(&self.0.configured);
-        let removals = deletion::load(&self.0.store, &tree)?;
+        let (removals, remade) = deletion::load(&self.0.store, &tree)?;
         let ids = made::load(&self.0.store, &mut tree)?;
         lock::load(&self.0.store)?.iter().for_each(|namespace| tree.lock(namespace));
         // Most of many may be empty.
@@ -145,6 +148,7 @@ impl Namespaces {
         }
         *self.0.ids.lock() = ids;
         *self.0.removals.lock() = removals;
+        *self.0.remade.lock() = remade;
         self.0.tree.store(Arc::new(tree));
         Ok(())
     }

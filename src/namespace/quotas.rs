@@ -122,6 +122,13 @@ struct Bucket {
 #[derive(Default)]
 pub struct Permit(Option<Arc<Enforced>>);
 
+impl Permit {
+    /// Whether it takes a place that others wait for.
+    pub fn takes_a_place(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(enforced) = &self.0 {
@@ -217,16 +224,18 @@ impl Quotas {
         if self.is_empty() {
             return Ok(());
         }
-        let (inner, path) = (Arc::clone(&self.0), path.to_owned());
-        let change = move || {
-            for kind in QuotaKind::ALL {
-                let table = inner.table.load();
-                let on_it = table.all(kind).filter(|found| found.quota.path.starts_with(&path));
-                inner.remove(kind, on_it.map(|found| found.name.clone()).collect())?;
-            }
-            Ok(())
-        };
-        self.0.changes.run(&Namespace::root(), change).await
+        let (this, path) = (self.clone(), path.to_owned());
+        self.0.changes.run(&Namespace::root(), move || this.end_now(&path)).await
+    }
+
+    /// The same at a start, when nobody changes any. Blocks for the disk.
+    pub fn end_now(&self, path: &str) -> Result<(), Fault> {
+        for kind in QuotaKind::ALL {
+            let table = self.0.table.load();
+            let on_it = table.all(kind).filter(|found| found.quota.path.starts_with(path));
+            self.0.remove(kind, on_it.map(|found| found.name.clone()).collect())?;
+        }
+        Ok(())
     }
 }
 

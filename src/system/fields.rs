@@ -29,6 +29,9 @@ pub(super) const PATHS: &[Field] =
 /// Whose capabilities are asked for.
 pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required()];
 
+/// Whose capabilities are asked for, without the token itself.
+pub(super) const ACCESSOR: &[Field] = &[Field::text("accessor", "The accessor of the token.").required()];
+
 /// What is noted of a namespace.
 pub(super) const NAMESPACE: &[Field] =
     &[Field::map("custom_metadata", "Notes of the operator's: texts by their names, 64 at the most.")];

@@ -111,16 +111,23 @@ impl System {
         Ok(done(warnings))
     }
 
-    pub(super) fn ui_mounts(&self, call: &Call) -> Response {
+    pub(super) async fn ui_mounts(&self, call: &Call) -> Result<Response, Fault> {
         // Without a token only mounts that ask for it are listed; none can ask for it here.
         let is_open = self.namespaces.check_unlocked(&call.namespace).is_ok();
         let mut mounts = if is_open { self.namespaces.mounts(&call.namespace) } else { Vec::new() };
-        mounts.retain(|mount| self.identity.reaches(&call.caller, &call.namespace, &mount.path));
+        let (identity, caller, namespace) = (self.identity.clone(), call.caller.clone(), call.namespace.clone());
+        // Many mounts and many rules are not for a thread that others wait for.
+        let judged = tokio::task::spawn_blocking(move || {
+            mounts.retain(|mount| identity.reaches(&caller, &namespace, &mount.path));
+            mounts
+        });
+        let mounts =
+            judged.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })?;
         let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
         let mut data = Data::new();
         data.insert("auth".into(), json!({}));
         data.insert("secret".into(), secret.into());
-        Response::data(data)
+        Ok(Response::data(data))
     }
 
     /// Any path below a mount leads to its mount. An unknown one is refused as a forbidden one is, so that mounts cannot

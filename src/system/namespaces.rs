@@ -1,5 +1,6 @@
 //! `sys/namespaces`: the namespaces right below the one addressed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -140,8 +141,14 @@ fn show(namespace: &NamespaceInfo) -> Data {
     data
 }
 
+/// What a request notes of a namespace.
+type Notes = BTreeMap<String, Option<String>>;
+
 /// The notes a request brings; those without a value are null.
-fn metadata(fields: &mut Fields<'_>) -> Result<Option<std::collections::BTreeMap<String, Option<String>>>, Fault> {
+fn metadata(fields: &mut Fields<'_>) -> Result<Option<Notes>, Fault> {
+    if let Some(pairs) = pairs(fields.value("custom_metadata"))? {
+        return Ok(Some(pairs));
+    }
     let Some(given) = fields.object("custom_metadata")? else { return Ok(None) };
     let note = |(name, value): (&String, &Value)| match value {
         Value::String(text) => Ok((name.clone(), Some(text.clone()))),
@@ -149,6 +156,22 @@ fn metadata(fields: &mut Fields<'_>) -> Result<Option<std::collections::BTreeMap
         _ => Err(not_text()),
     };
     given.iter().map(note).collect::<Result<_, _>>().map(Some)
+}
+
+/// Notes as command lines write them: `name=value`, or a list of such; `None` where they are written otherwise.
+fn pairs(given: Option<&Value>) -> Result<Option<Notes>, Fault> {
+    let pair = |pair: &Value| {
+        let pair = pair.as_str().and_then(|pair| pair.split_once('='));
+        let (name, value) = pair.ok_or_else(|| {
+            Fault::invalid("custom_metadata: expected an object of texts, name=value, or a list of such pairs")
+        })?;
+        Ok((name.to_owned(), Some(value.to_owned())))
+    };
+    match given {
+        Some(Value::Array(items)) => items.iter().map(pair).collect::<Result<_, _>>().map(Some),
+        Some(text @ Value::String(_)) => pair(text).map(|pair| Some(Notes::from([pair]))),
+        _ => Ok(None),
+    }
 }
 
 fn not_text() -> Fault {

@@ -51,6 +51,7 @@ pub(super) enum Deed {
     ListPoliciesAsOfOld,
     ReadPolicyAsOfOld,
     ReadCapabilities,
+    ReadCapabilitiesByAccessor,
     ReadOwnCapabilities,
     ReadGrants,
     ListQuotas(QuotaKind),
@@ -214,6 +215,11 @@ const TABLE: &[Row] = &[
     row(
         write("sys/capabilities", "What a token may do at paths.").takes(&[fields::PATHS, fields::TOKEN]),
         Deed::ReadCapabilities,
+    ),
+    row(
+        write("sys/capabilities-accessor", "What the token of an accessor may do at paths.")
+            .takes(&[fields::PATHS, fields::ACCESSOR]),
+        Deed::ReadCapabilitiesByAccessor,
     ),
     row(
         write("sys/capabilities-self", "What the caller may do at paths.").takes(&[fields::PATHS]),

@@ -60,11 +60,19 @@ impl System {
         Ok(Response::Empty)
     }
 
-    pub(super) fn own_capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
-        self.answer_capabilities(call, &call.caller, &paths(&mut Fields::new(data))?)
+    pub(super) async fn own_capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
+        self.answer_capabilities(call, call.caller.clone(), paths(&mut Fields::new(data))?).await
     }
 
-    pub(super) fn capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
+    pub(super) async fn capabilities_by_accessor(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
+        let mut fields = Fields::new(data);
+        let accessor = fields.filled("accessor")?.ok_or_else(|| Fault::invalid("missing accessor"))?;
+        let found = self.identity.by_accessor(&accessor, &call.namespace);
+        let (id, _) = found.ok_or_else(|| Fault::invalid("invalid accessor"))?;
+        self.answer_capabilities(call, Caller { token: Some(id), ..call.caller.clone() }, paths(&mut fields)?).await
+    }
+
+    pub(super) async fn capabilities(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
         let mut fields = Fields::new(data);
         let token = fields.filled("token")?.ok_or_else(|| Fault::invalid("missing token"))?;
         let caller =
@@ -74,19 +82,25 @@ impl System {
         if !self.identity.token(&caller, &call.namespace).is_ok_and(is_known) {
             return Err(Fault::invalid("invalid token"));
         }
-        self.answer_capabilities(call, &caller, &paths(&mut fields)?)
+        self.answer_capabilities(call, caller, paths(&mut fields)?).await
     }
 
-    fn answer_capabilities(&self, call: &Call, caller: &Caller, paths: &[String]) -> Result<Response, Fault> {
-        let mut data = Data::new();
-        for path in paths {
-            let names = self.identity.capabilities(caller, &call.namespace, path.trim_start_matches('/'))?;
-            if paths.len() == 1 {
-                data.insert("capabilities".into(), json!(names));
+    async fn answer_capabilities(&self, call: &Call, caller: Caller, paths: Vec<String>) -> Result<Response, Fault> {
+        let (identity, namespace) = (self.identity.clone(), call.namespace.clone());
+        let judge = move || {
+            let mut data = Data::new();
+            for path in &paths {
+                let names = identity.capabilities(&caller, &namespace, path.trim_start_matches('/'))?;
+                if paths.len() == 1 {
+                    data.insert("capabilities".into(), json!(names));
+                }
+                data.insert(path.clone(), json!(names));
             }
-            data.insert(path.clone(), json!(names));
-        }
-        Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
+            Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
+        };
+        // Many paths and many rules are not for a thread that others wait for.
+        let judged = tokio::task::spawn_blocking(judge).await;
+        judged.unwrap_or_else(|_| Err(Fault::Unavailable { what: "the daemon is going down; try again".into() }))
     }
 
     /// `sys/internal/ui/resultant-acl`: every rule of the caller's policies, as they are together.

@@ -11,6 +11,7 @@ mod bulk;
 mod client_tokens;
 mod clients;
 mod codes;
+mod commands;
 mod conditional;
 mod corpus;
 mod daemon;

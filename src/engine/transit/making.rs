@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
+use crate::engine::hold;
 use crate::model::{Fault, Response};
 
 /// Keys of one mount that are being made at once.
@@ -53,7 +54,7 @@ impl Making {
             let what = format!("the mount is making {MAKING_MAX} keys, as many as it may at once; try again later");
             return Err(Fault::Unavailable { what });
         }
-        let task = tokio::spawn(begin());
+        let task = tokio::spawn(hold::going_on(begin()));
         let handle = task.abort_handle();
         let cut_short = || Fault::Unavailable { what: "the making of the key was cut short; try again".into() };
         let attempt = async move { task.await.unwrap_or_else(|_| Err(cut_short())) }.boxed().shared();

@@ -1,6 +1,7 @@
 //! The rules of several policies, compiled to be judged by.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -19,6 +20,12 @@ pub struct Acl {
     exact: HashMap<Box<str>, Arc<Permissions>, RandomState>,
     heads: Vec<Head>,
     rules: usize,
+    /// What rules without `+` that grant something begin with, or all of it: whether one lies below a mount is one look.
+    granting: BTreeSet<Box<str>>,
+    /// Rules with `+` that grant something.
+    with_parts: Vec<Pattern>,
+    /// Rules with `+`.
+    parts: usize,
 }
 
 #[derive(Debug)]
@@ -41,6 +48,15 @@ impl Acl {
             }
         }
         let rules = merged.len();
+        let mut granting = BTreeSet::new();
+        let mut with_parts = Vec::new();
+        for (pattern, _) in merged.values().filter(|(_, known)| known.capabilities.is_something()) {
+            match pattern.has_parts() {
+                true => with_parts.push((*pattern).clone()),
+                false => drop(granting.insert(pattern.head().into())),
+            }
+        }
+        let parts = merged.values().filter(|(pattern, _)| pattern.has_parts()).count();
         let mut exact = HashMap::default();
         let mut by_head: BTreeMap<&str, Vec<(Pattern, Arc<Permissions>)>> = BTreeMap::new();
         for (pattern, permissions) in merged.into_values() {
@@ -61,12 +77,17 @@ impl Acl {
             }
             heads.push(Head { text: text.into(), above, rules });
         }
-        Acl { exact, heads, rules }
+        Acl { exact, heads, rules, granting, with_parts, parts }
     }
 
     /// How many rules it has.
     pub fn rules(&self) -> usize {
         self.rules
+    }
+
+    /// How many of them have a `+`.
+    pub fn parts(&self) -> usize {
+        self.parts
     }
 
     /// What is granted at a path: by the one rule that fits it best. `is_list`: the path is that of a list, which may end in
@@ -103,11 +124,9 @@ impl Acl {
         {
             return true;
         }
-        let wild = self.heads.iter().flat_map(|head| &head.rules);
-        self.exact.iter().any(|(path, permissions)| path.starts_with(mount) && permissions.capabilities.is_something())
-            || wild
-                .into_iter()
-                .any(|(pattern, permissions)| permissions.capabilities.is_something() && pattern.reaches_below(mount))
+        let next = self.granting.range::<str, _>((Bound::Included(mount), Bound::Unbounded)).next();
+        next.is_some_and(|path| path.starts_with(mount))
+            || self.with_parts.iter().any(|pattern| pattern.reaches_below(mount))
     }
 
     /// Every rule: its path as policies write it, whether it has wildcards, and what is granted.

@@ -55,13 +55,14 @@ fn is_any(value: &Value, listed: &[Value]) -> bool {
     listed.is_empty() || is_one(value, listed) || items(value).any(|item| is_one(&item, listed))
 }
 
-/// Whether a value, or each of a list's or of a text's with commas, is listed.
+/// Whether a value, or each of a list's or of a text's with commas, is listed. What is listed says all commas itself: a `*` in it
+/// stands for none, else one item that fits would let others pass behind it where the field is a list.
 fn is_within(value: &Value, listed: &[Value]) -> bool {
-    if listed.is_empty() || is_one(value, listed) {
+    if listed.is_empty() || is_one_without_more(value, listed) {
         return true;
     }
     let mut items = items(value).peekable();
-    items.peek().is_some() && items.all(|item| is_one(&item, listed))
+    items.peek().is_some() && items.all(|item| is_one_without_more(&item, listed))
 }
 
 /// What a list, or a text with commas, consists of: many fields are written either way. One after the other: a long text has
@@ -78,8 +79,17 @@ fn items<'v>(value: &'v Value) -> Box<dyn Iterator<Item = Cow<'v, Value>> + 'v> 
 }
 
 fn is_one(value: &Value, listed: &[Value]) -> bool {
+    is_one_that(value, listed, |_| true)
+}
+
+fn is_one_without_more(value: &Value, listed: &[Value]) -> bool {
+    is_one_that(value, listed, |rest| !rest.contains(','))
+}
+
+/// Whether a value is listed, where `may_be` lets pass what a `*` stands for.
+fn is_one_that(value: &Value, listed: &[Value], may_be: impl Fn(&str) -> bool) -> bool {
     listed.iter().any(|known| match (text(known), text(value)) {
-        (Some(known), Some(value)) => fits(&known, &value),
+        (Some(known), Some(value)) => fits(&known, &value, &may_be),
         _ => known == value,
     })
 }
@@ -93,15 +103,19 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether a text is the one listed, which may have a `*` at either end.
-fn fits(listed: &str, text: &str) -> bool {
+/// Whether a text is the one listed, which may have a `*` at either end; each of these stands for something that may be.
+fn fits(listed: &str, text: &str, may_be: impl Fn(&str) -> bool) -> bool {
     if listed.len() < 2 {
         return listed == text;
     }
     match (listed.strip_prefix('*'), listed.strip_suffix('*')) {
-        (Some(rest), Some(_)) => rest.strip_suffix('*').is_some_and(|inner| text.contains(inner)),
-        (Some(end), None) => text.ends_with(end),
-        (None, Some(begin)) => text.starts_with(begin),
+        (Some(rest), Some(_)) => rest.strip_suffix('*').is_some_and(|inner| {
+            // Of `**` all of it is open; else it may be there more than once.
+            let mut places = text.match_indices(inner);
+            places.any(|(at, _)| may_be(&text[..at]) && may_be(&text[at + inner.len()..]))
+        }),
+        (Some(end), None) => text.strip_suffix(end).is_some_and(may_be),
+        (None, Some(begin)) => text.strip_prefix(begin).is_some_and(may_be),
         (None, None) => listed == text,
     }
 }
@@ -150,6 +164,34 @@ mod tests {
         let all = parameters(json!({"*": [], "ttl": ["1h"]}));
         assert!(all.cover(&data(json!({"x": 1, "ttl": "1h"}))));
         assert!(!all.cover(&data(json!({"ttl": "2h"}))));
+    }
+
+    #[test]
+    fn a_star_lets_nothing_pass_behind_a_comma() {
+        let allowed = parameters(json!({"alt_names": ["a*", "*.org", "*mid*"], "cn": ["Doe, *", "x,y"]}));
+        for good in [
+            json!({"alt_names": "a"}),
+            json!({"alt_names": "ab, b.org"}),
+            json!({"alt_names": ["ab", "amidst"]}),
+            json!({"cn": "Doe, John"}),
+            json!({"cn": "x,y"}),
+        ] {
+            assert!(allowed.cover(&data(good.clone())), "{good}");
+        }
+        for bad in [
+            json!({"alt_names": "a,evil"}),
+            json!({"alt_names": "evil,b.org"}),
+            json!({"alt_names": "evil,mid"}),
+            json!({"alt_names": "mid,evil"}),
+            json!({"alt_names": ["a,evil"]}),
+            json!({"alt_names": ["ab", "evil"]}),
+            json!({"cn": "Doe, John, evil"}),
+            json!({"cn": "x"}),
+        ] {
+            assert!(!allowed.cover(&data(bad.clone())), "{bad}");
+        }
+        // What is denied is so with anything around it.
+        assert!(!parameters(json!({"cn": ["Doe*"]})).let_pass(&data(json!({"cn": "Doe, John"}))));
     }
 
     #[test]

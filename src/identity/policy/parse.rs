@@ -10,6 +10,7 @@ use super::document::{self, Draft};
 use super::parameters::Parameters;
 use super::pattern::Pattern;
 use super::permissions::Permissions;
+use super::policies::PARTS_MAX;
 use crate::model::{Fault, parse_duration};
 
 /// Longest text of a policy, in bytes.
@@ -18,6 +19,8 @@ pub(super) const TEXT_BYTES: usize = 128 << 10;
 const RULES_MAX: usize = 2_000;
 /// Longest path of a rule, in bytes: requests have none that is longer.
 const PATH_BYTES: usize = 4_096;
+/// Parts of a path with `+`.
+const DEPTH_MAX: usize = 64;
 const FIELDS: &str = "capabilities, policy, allowed_parameters, denied_parameters, required_parameters, \
                       min_wrapping_ttl, max_wrapping_ttl, comment";
 
@@ -54,6 +57,22 @@ impl Policy {
         }
         let rules = drafts.iter().map(rule).collect::<Result<_, _>>().map_err(refused)?;
         Ok(Policy { text: text.to_owned(), rules })
+    }
+
+    /// Refuses more of what makes judging slow than a policy may have that is written now. One that is stored may.
+    pub(super) fn check_parts(&self) -> Result<(), Fault> {
+        let with_parts = || self.rules.iter().map(|rule| &rule.pattern).filter(|pattern| pattern.has_parts());
+        let refused = |what: String| Err(Fault::invalid(format!("failed to parse policy: {what}")));
+        if with_parts().count() > PARTS_MAX {
+            return refused(format!("more than {PARTS_MAX} paths with '+': end paths in '*', or name them"));
+        }
+        match with_parts().find(|pattern| pattern.depth() > DEPTH_MAX) {
+            Some(deep) => {
+                let path = deep.written();
+                refused(format!("path {path:?}: one with '+' has at most {DEPTH_MAX} parts"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// As it was written.

@@ -45,6 +45,16 @@ impl Pattern {
         (!self.is_prefix, Reverse(open), self.text.len(), &*self.text)
     }
 
+    /// Whether it is compared part by part: it has a `+`.
+    pub(super) fn has_parts(&self) -> bool {
+        self.has_parts
+    }
+
+    /// How many parts it has.
+    pub(super) fn depth(&self) -> usize {
+        self.text.split('/').count()
+    }
+
     /// Whether a path is one of those it names.
     pub(super) fn fits(&self, path: &str) -> bool {
         if !self.has_parts {

@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::Acl;
 use super::parse::Policy;
+use crate::config::Limits;
 use crate::model::{Fault, Namespace};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 
 const COLLECTION: &str = "policies";
-/// Policies of one namespace.
+/// Policies of one namespace, whatever the limit was when they were made.
 const POLICIES_MAX: usize = 5_000;
-/// Bytes of all texts of one namespace: they are kept in memory, read.
-const TEXTS_BYTES: usize = 16 << 20;
 /// Longest name of a policy, in bytes.
 const NAME_BYTES: usize = 256;
 /// Rules of all policies of one token.
 const RULES_MAX: usize = 100_000;
+/// Of those, rules with `+`: they are compared one by one with what is asked for.
+pub(super) const PARTS_MAX: usize = 1_000;
 /// Rules of all that is kept compiled for a namespace; beyond, what is kept is forgotten.
 const COMPILED_RULES_MAX: usize = 1_000_000;
 /// Sets of policies that are kept compiled for a namespace.
@@ -52,6 +53,9 @@ pub struct Policies(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    /// Policies of one namespace, and bytes of their texts.
+    most: usize,
+    bytes_max: usize,
     default: Arc<Policy>,
     namespaces: ArcSwap<HashMap<Namespace, Arc<Table>, RandomState>>,
     changes: Changes,
@@ -72,10 +76,12 @@ struct Compiled {
 
 impl Policies {
     /// The policies of this store. Nothing is read before [`Policies::load`].
-    pub fn new(store: Store) -> Policies {
+    pub fn new(store: Store, limits: &Limits) -> Policies {
         // A test reads it; what could not be read would grant nothing.
         let default = Arc::new(Policy::parse(DEFAULT_TEXT).unwrap_or_default());
-        Policies(Arc::new(Inner { store, default, namespaces: ArcSwap::default(), changes: Changes::default() }))
+        let (most, bytes_max) = (limits.policies_per_namespace, limits.policy_bytes_per_namespace);
+        let (namespaces, changes) = (ArcSwap::default(), Changes::default());
+        Policies(Arc::new(Inner { store, most, bytes_max, default, namespaces, changes }))
     }
 
     /// Reads the policies from the store.
@@ -137,17 +143,24 @@ impl Policies {
     pub async fn write(&self, namespace: &Namespace, name: &str, text: &str) -> Result<(), Fault> {
         let name = self.changeable(name, "update")?;
         let policy = Arc::new(Policy::parse(text)?);
+        policy.check_parts()?;
         let (this, own) = (self.clone(), namespace.clone());
         let change = move || {
             let mut written = this.table(&own).written.clone();
-            written.insert(name.clone(), Arc::clone(&policy));
-            if written.len() > POLICIES_MAX {
+            let old = written.insert(name.clone(), Arc::clone(&policy));
+            let (most, bytes_max) = (this.0.most, this.0.bytes_max);
+            if old.is_none() && written.len() > most {
                 return Err(Fault::invalid(format!(
-                    "the namespace has {POLICIES_MAX} policies, as many as there may be"
+                    "the namespace has {most} policies, as limits {{ policies_per_namespace }} allows: delete one, or have the \
+                     operator raise it"
                 )));
             }
-            if written.values().map(|policy| policy.text().len()).sum::<usize>() > TEXTS_BYTES {
-                let what = format!("the texts of the namespace's policies: at most {TEXTS_BYTES} bytes together");
+            let grows = old.is_none_or(|old| old.text().len() < policy.text().len());
+            if grows && written.values().map(|policy| policy.text().len()).sum::<usize>() > bytes_max {
+                let what = format!(
+                    "the texts of the namespace's policies: at most {bytes_max} bytes together, as limits \
+                     {{ policy_bytes_per_namespace }} says"
+                );
                 return Err(Fault::TooLarge { what });
             }
             let record = PolicyRecord { text: policy.text().to_owned() };
@@ -211,7 +224,13 @@ impl Policies {
             tracing::warn!(%namespace, rules, RULES_MAX, "a token's policies have too many rules together: it is refused");
             return Err(Fault::PermissionDenied);
         }
-        let acl = Arc::new(Acl::new(policies));
+        let acl = Acl::new(policies);
+        if acl.parts() > PARTS_MAX {
+            let rules = acl.parts();
+            tracing::warn!(%namespace, rules, PARTS_MAX, "a token's policies have too many rules with '+' together: it is refused");
+            return Err(Fault::PermissionDenied);
+        }
+        let acl = Arc::new(acl);
         let names: Arc<[String]> = names.into();
         table.compiled.rcu(|compiled| {
             let full = compiled.by_names.len() >= COMPILED_MAX || compiled.rules + acl.rules() > COMPILED_RULES_MAX;

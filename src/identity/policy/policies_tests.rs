@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::policies::Policies;
-use crate::config::{Pace, Storage};
+use crate::config::{Limits, Pace, Storage};
 use crate::model::{Capability, Fault, Namespace};
 use crate::store::{Ephemeral, Store};
 
@@ -24,7 +24,7 @@ fn grants(policies: &Policies, namespace: &Namespace, of: &[&str], path: &str) -
 
 #[test]
 fn the_default_policy_is_one() {
-    let policies = Policies::new(store());
+    let policies = Policies::new(store(), &Limits::default());
     for namespace in ["", "team"].map(Namespace::from_path) {
         assert!(grants(&policies, &namespace, &["default"], "auth/token/lookup-self"));
         assert!(!grants(&policies, &namespace, &["default"], "sys/mounts"));
@@ -35,7 +35,7 @@ fn the_default_policy_is_one() {
 #[tokio::test]
 async fn a_change_counts_at_once_and_after_a_restart_in_its_namespace_alone() {
     let store = store();
-    let policies = Policies::new(store.clone());
+    let policies = Policies::new(store.clone(), &Limits::default());
     let (root, team) = (Namespace::root(), Namespace::from_path("team"));
     let read = |path: &str| format!("path \"{path}\" {{ policy = \"read\" }}");
     assert!(!grants(&policies, &team, &["app", "unknown"], "a"));
@@ -44,7 +44,7 @@ async fn a_change_counts_at_once_and_after_a_restart_in_its_namespace_alone() {
     assert!(!grants(&policies, &root, &["app"], "a"));
     policies.write(&team, "app", &read("b")).await.unwrap();
     assert!(policies.write(&team, "app", "path").await.is_err());
-    let again = Policies::new(store);
+    let again = Policies::new(store, &Limits::default());
     again.load().unwrap();
     for policies in [&policies, &again] {
         assert!(grants(policies, &team, &["app"], "b") && !grants(policies, &team, &["app"], "a"));
@@ -62,7 +62,7 @@ async fn a_change_counts_at_once_and_after_a_restart_in_its_namespace_alone() {
 
 #[tokio::test]
 async fn a_set_of_policies_is_compiled_once() {
-    let policies = Policies::new(store());
+    let policies = Policies::new(store(), &Limits::default());
     let root = Namespace::root();
     let acl = |of: &[&str]| policies.acl(&root, &names(of)).unwrap();
     let first = acl(&["default", "x"]);
@@ -74,7 +74,7 @@ async fn a_set_of_policies_is_compiled_once() {
 
 #[tokio::test]
 async fn nobody_changes_root_or_takes_the_default_away() {
-    let policies = Policies::new(store());
+    let policies = Policies::new(store(), &Limits::default());
     let root = Namespace::root();
     let refused = |what: &str| Err(Fault::invalid(what.to_owned()));
     assert_eq!(policies.write(&root, "ROOT", "").await, refused("cannot update \"root\" policy"));
@@ -83,4 +83,45 @@ async fn nobody_changes_root_or_takes_the_default_away() {
     assert_eq!(policies.delete(&root, "default").await, refused("cannot delete default policy"));
     assert!(policies.write(&root, &"x".repeat(257), "").await.is_err());
     assert!(policies.write(&root, "", "").await.is_err());
+}
+
+#[tokio::test]
+async fn a_namespace_has_so_many_policies_and_no_more() {
+    let limits = Limits { policies_per_namespace: 2, policy_bytes_per_namespace: 200, ..Limits::default() };
+    let policies = Policies::new(store(), &limits);
+    let [a, root] = ["a", ""].map(Namespace::from_path);
+    let text = |bytes: usize| format!("# {}\n", "x".repeat(bytes));
+    for name in ["one", "two", "one"] {
+        policies.write(&a, name, &text(50)).await.unwrap();
+    }
+    let told = policies.write(&a, "three", "").await.unwrap_err().to_string();
+    assert!(told.contains("limits { policies_per_namespace }"), "{told}");
+    policies.write(&root, "three", "").await.unwrap();
+    let long = policies.write(&a, "one", &text(150)).await.unwrap_err();
+    assert!(matches!(&long, Fault::TooLarge { what } if what.contains("policy_bytes_per_namespace")), "{long}");
+    policies.delete(&a, "two").await.unwrap();
+    policies.write(&a, "one", &text(150)).await.unwrap();
+    policies.write(&a, "three", "").await.unwrap();
+}
+
+#[tokio::test]
+async fn rules_that_are_compared_one_by_one_are_bounded() {
+    let policies = Policies::new(store(), &Limits::default());
+    let root = Namespace::root();
+    let rules = |name: &str, count: usize| {
+        let rule = |number| format!("path \"+/{name}{number}\" {{\n capabilities = [\"read\"]\n}}\n");
+        (0..count).map(rule).collect::<String>()
+    };
+    policies.write(&root, "one", &rules("a", 1000)).await.unwrap();
+    let told = policies.write(&root, "two", &rules("b", 1001)).await.unwrap_err().to_string();
+    assert!(told.contains("more than 1000 paths with '+'"), "{told}");
+    let deep = format!("path \"{}a\" {{\n capabilities = [\"read\"]\n}}\n", "+/".repeat(64));
+    let told = policies.write(&root, "deep", &deep).await.unwrap_err().to_string();
+    assert!(told.contains("at most 64 parts"), "{told}");
+    // Of several together, too: the same rule in two of them is one.
+    policies.write(&root, "two", &rules("a", 10)).await.unwrap();
+    assert!(grants(&policies, &root, &["one", "two"], "x/a7"));
+    policies.write(&root, "two", &rules("b", 1)).await.unwrap();
+    assert!(matches!(policies.acl(&root, &names(&["one", "two"])), Err(Fault::PermissionDenied)));
+    assert!(grants(&policies, &root, &["two"], "x/b0"));
 }

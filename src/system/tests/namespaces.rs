@@ -79,6 +79,19 @@ fn a_namespace_is_made_read_and_changed_in_the_one_it_lies_in() {
         assert_eq!(patched["id"], made["id"]);
         let (cleared, _) = ask("", Verb::Patch, "sys/namespaces/made", json!({"custom_metadata": null})).await;
         assert_eq!(cleared["custom_metadata"], json!({}));
+        // As command lines write them.
+        for (given, noted) in [
+            (json!("a=b=c"), json!({"a": "b=c"})),
+            (json!(["a=1", "b="]), json!({"a": "1", "b": ""})),
+            (json!([]), json!({})),
+        ] {
+            let (made, _) = ask("", Verb::Write, "sys/namespaces/made", json!({"custom_metadata": given})).await;
+            assert_eq!(made["custom_metadata"], noted);
+        }
+        for odd in [json!("a"), json!(["a=b", "c"]), json!([1])] {
+            let refused = client.refused(Verb::Write, "sys/namespaces/made", json!({"custom_metadata": odd})).await;
+            assert!(refused.contains("name=value"), "{refused}");
+        }
         for (namespace, name) in [("", "nobody"), ("made", "made"), ("made/ci", "ci")] {
             let path = format!("sys/namespaces/{name}");
             assert_eq!(client.ask_in(namespace, Verb::Read, &path, json!({})).await, Err(Fault::absent()));

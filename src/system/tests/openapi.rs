@@ -48,6 +48,7 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/policy/x", none.clone()),
             (Verb::Write, "sys/capabilities", json!({"token": root, "paths": "a"})),
             (Verb::Write, "sys/capabilities-self", none.clone()),
+            (Verb::Write, "sys/capabilities-accessor", json!({"accessor": accessor, "paths": "a"})),
             (Verb::Write, "sys/quotas/rate-limit/q", json!({"rate": 1})),
             (Verb::Write, "sys/quotas/concurrency/q", json!({"requests": 1})),
             (Verb::Write, "sys/namespaces/made", none.clone()),

@@ -81,7 +81,13 @@ fn a_root_token_is_told_that_it_may_everything() {
         assert_eq!(client.ok(Verb::Write, "sys/capabilities-self", json!({"path": "a,b"})).await, two);
         let root = client.root.lock().as_ref().unwrap().expose_str().unwrap().to_owned();
         assert_eq!(client.ok(Verb::Write, "sys/capabilities", json!({"token": root, "paths": "a/b"})).await, one);
+        let accessor = client.read("auth/token/lookup-self").await["accessor"].clone();
+        let by_accessor = json!({"accessor": accessor, "paths": ["a/b"]});
+        assert_eq!(client.ok(Verb::Write, "sys/capabilities-accessor", by_accessor).await, one);
         for (path, data, told) in [
+            ("sys/capabilities-accessor", json!({"accessor": "nobody", "paths": "a"}), "invalid accessor"),
+            ("sys/capabilities-accessor", json!({"paths": "a"}), "missing accessor"),
+            ("sys/capabilities-accessor", json!({"accessor": accessor}), "paths must be supplied"),
             ("sys/capabilities", json!({"token": "hvs.wrong", "paths": "a"}), "invalid token"),
             ("sys/capabilities", json!({"paths": "a"}), "missing token"),
             ("sys/capabilities-self", json!({}), "paths must be supplied"),

@@ -8,12 +8,14 @@ mod barrier;
 mod changes;
 mod embedded;
 mod key_file;
+mod keyring;
 mod memory;
 mod name;
 mod physical;
 mod place;
 mod queue;
 mod records;
+mod rotation;
 mod seal;
 mod storage_file;
 mod versioned;
@@ -31,7 +33,8 @@ pub use name::NAME_BYTES_MAX;
 pub use physical::Stats;
 pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
-pub use seal::{Ephemeral, RootKeyWrap, from_config as seal_from_config};
+pub use rotation::{Cursor, KeyStatus};
+pub use seal::{Ephemeral, RootKeyWrap, SealNotes, from_config as seal_from_config};
 pub use versioned::Versioned;
 
 /// The name of one record.

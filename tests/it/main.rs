@@ -17,6 +17,7 @@ mod endpoints;
 mod fairness;
 mod hardware;
 mod hostile;
+mod hsm_seal;
 
 mod isolation;
 mod leases;

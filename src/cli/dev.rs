@@ -13,8 +13,8 @@ use super::{Failure, server};
 use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
-    Config, Grants, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal,
-    Storage, Telemetry, VerifyAfterSign,
+    Config, Grants, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Memory, Profile, PrometheusListener, Protocol,
+    Seal, Storage, Telemetry, VerifyAfterSign,
 };
 use crate::daemon::Start;
 use crate::model::Secret;
@@ -184,6 +184,8 @@ fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
         listeners: vec![listener(address.to_owned(), Protocol::Http), listener(framed.into(), Protocol::Framed)],
         storage: Storage::Memory,
         seal: Seal::Ephemeral,
+        former_seal: None,
+        memory: Memory { core_dumps: true, lock: false },
         kms_libraries: Vec::new(),
         kms_pools: Vec::new(),
         namespaces: Vec::new(),

@@ -6,7 +6,7 @@ use super::args::Server;
 use super::{Failure, dev};
 use crate::cli::output::say;
 use crate::config::{Config, Isolation, KmsLibrary};
-use crate::daemon::{Daemon, Ended, Start};
+use crate::daemon::{Daemon, Ended, Start, memory};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
@@ -26,6 +26,7 @@ pub(super) fn run(args: &Server) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     log::init(loaded.log_level, loaded.log_format);
+    memory::guard(loaded.memory);
     let start =
         Start { configuration: Some(path.clone()), final_pin_try: args.force_final_pin_try, ..Start::default() };
     serve(&loaded, start, |daemon| {

@@ -15,6 +15,9 @@ pub(super) fn run(connect: &Connection, format: Format) -> Result<ExitCode, Fail
     let health = runtime.block_on(http.request(Verb::Read, "sys/health", &Data::new()))?;
     let mut body = health.json();
     let mut untold = "set VAULT_TOKEN to see them".to_owned();
+    if body["sealed"] == true && body["initialized"] == true {
+        untold = "none: the daemon is sealed".to_owned();
+    }
     if http.token.is_some() && health.status == 200 {
         let answer = runtime.block_on(http.request(Verb::Read, "sys/keyway/status", &Data::new()))?;
         // Without a good token, or for a namespace that there is not, health alone is shown.

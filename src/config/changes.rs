@@ -90,6 +90,9 @@ impl Config {
         if self.seal != new.seal {
             lines.push(format!("seal ({}, now {})", seal(&self.seal), seal(&new.seal)));
         }
+        if self.memory != new.memory {
+            lines.push("core_dumps, lock_memory".to_owned());
+        }
         let namespace = |namespace: &NamespaceSettings| format!("namespace {:?}", namespace.path.as_str());
         named(&self.namespaces, &new.namespaces, |a, b| a.path == b.path, |a, b| a == b, namespace, &mut lines);
         let (before, after) = (&self.telemetry.prometheus_listener, &new.telemetry.prometheus_listener);
@@ -235,6 +238,7 @@ fn storage(storage: &Storage) -> String {
 fn seal(seal: &Seal) -> String {
     match seal {
         Seal::File { path } => format!("{path:?}"),
+        Seal::Pkcs11(seal) => format!("key {:?} of token {}", seal.key_label, seal.token),
         Seal::Ephemeral => "none".into(),
     }
 }

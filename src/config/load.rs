@@ -8,9 +8,10 @@ use hcl::edit::structure::Block;
 use super::document::{Document, Problem, Problems};
 use super::pools;
 use super::reader::Reader;
+use super::seals;
 use super::{
-    Config, KmsLibrary, KmsPool, Limits, Listener, LogFormat, LogLevel, NamespaceSettings, Seal, Storage, Telemetry,
-    stanzas,
+    Config, KmsLibrary, KmsPool, Limits, Listener, LogFormat, LogLevel, Memory, NamespaceSettings, Seal, Storage,
+    Telemetry, stanzas,
 };
 
 /// The label a stanza carries.
@@ -19,6 +20,8 @@ enum Label {
     None,
     /// Its kind, of which there is one.
     Kind(&'static str),
+    /// Its kind, of several.
+    Kinds(&'static [&'static str]),
     /// A name of the operator's.
     Name,
 }
@@ -27,7 +30,7 @@ enum Label {
 const STANZAS: [(&str, Label); 8] = [
     ("listener", Label::Kind("unix")),
     ("storage", Label::Kind("redb")),
-    ("seal", Label::Kind("file")),
+    ("seal", Label::Kinds(&["file", "pkcs11"])),
     ("kms_library", Label::Kind("pkcs11")),
     ("kms_pool", Label::Name),
     ("namespace", Label::Name),
@@ -90,13 +93,16 @@ impl Config {
 struct Draft {
     listeners: Vec<(Listener, String)>,
     storage: Option<(Storage, String)>,
-    seal: Option<(Seal, String)>,
+    seal: Option<(seals::Draft, String)>,
+    former_seal: Option<(seals::Draft, String)>,
     kms_libraries: Vec<(KmsLibrary, String)>,
     kms_pools: Vec<(KmsPool, String)>,
     namespaces: Vec<(NamespaceSettings, String)>,
     telemetry: Option<(Telemetry, String)>,
     limits: Option<(Limits, String)>,
     publish_dir: Option<(String, String)>,
+    core_dumps: Option<(bool, String)>,
+    lock_memory: Option<(bool, String)>,
     log_level: Option<(LogLevel, String)>,
     log_format: Option<(LogFormat, String)>,
     warnings: Vec<String>,
@@ -115,6 +121,10 @@ impl Draft {
         let here = |name: &str| document.pointer(body.get_attribute(name).and_then(|found| found.key.span()));
         let publish_dir = top.text("publish_dir");
         once(&mut self.publish_dir, publish_dir, here("publish_dir"), "publish_dir", &mut top);
+        let dumps = top.flag("core_dumps");
+        once(&mut self.core_dumps, dumps, here("core_dumps"), "core_dumps", &mut top);
+        let lock = top.flag("lock_memory");
+        once(&mut self.lock_memory, lock, here("lock_memory"), "lock_memory", &mut top);
         let level = top.choice("log_level", &stanzas::LOG_LEVELS);
         once(&mut self.log_level, level, here("log_level"), "log_level", &mut top);
         let format = top.choice("log_format", &stanzas::LOG_FORMATS);
@@ -175,8 +185,16 @@ impl Draft {
                 once(&mut self.storage, found, here, name, &mut stanza);
             }
             "seal" => {
-                let found = stanzas::seal(&mut stanza);
-                once(&mut self.seal, found, here, name, &mut stanza);
+                let kind = block.labels.first().map_or("", |label| label.as_str());
+                let found = seals::seal(&mut stanza, kind);
+                if let Some((seals::Draft::Pkcs11(seals::Pkcs11Draft { inline: true, .. }), _)) = &found {
+                    self.warnings.push(inline_pin(&here, "seal", "pkcs11"));
+                }
+                match found {
+                    Some((seal, true)) => once(&mut self.former_seal, Some(seal), here, name, &mut stanza),
+                    Some((seal, false)) => once(&mut self.seal, Some(seal), here, name, &mut stanza),
+                    None => {}
+                }
             }
             "telemetry" => {
                 let found = stanzas::telemetry(&mut stanza);
@@ -208,13 +226,20 @@ impl Draft {
                 self.problems.push(Problem { file: file.clone(), place: None, message });
             }
         }
-        let (Some((storage, _)), Some((seal, _)), true) = (self.storage, self.seal, self.problems.is_empty()) else {
+        let (seal, former_seal) = self.finish_seals(documents);
+        let (Some((storage, _)), Some(seal), true) = (self.storage, seal, self.problems.is_empty()) else {
             return Err(Problems(self.problems));
+        };
+        let memory = Memory {
+            core_dumps: self.core_dumps.is_some_and(|(dumps, _)| dumps),
+            lock: self.lock_memory.is_none_or(|(lock, _)| lock),
         };
         Ok(Config {
             listeners: self.listeners.into_iter().map(|(listener, _)| listener).collect(),
             storage,
             seal,
+            former_seal,
+            memory,
             kms_libraries: self.kms_libraries.into_iter().map(|(library, _)| library).collect(),
             kms_pools: self.kms_pools.into_iter().map(|(pool, _)| pool).collect(),
             namespaces: self.namespaces.into_iter().map(|(namespace, _)| namespace).collect(),
@@ -228,6 +253,20 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// The seal and the former one, with their libraries. What is wrong with them is noted.
+    fn finish_seals(&mut self, documents: &[Document]) -> (Option<Seal>, Option<Seal>) {
+        let file = documents.first().map(|document| document.path.clone()).unwrap_or_default();
+        let (libraries, problems) = (&self.kms_libraries, &mut self.problems);
+        let mut finish = |draft: Option<(seals::Draft, String)>| {
+            let (draft, here) = draft?;
+            let wrong = |message| Problem { file: file.clone(), place: None, message: format!("{here}: {message}") };
+            draft.finish(libraries).map_err(|message| problems.push(wrong(message))).ok()
+        };
+        (finish(self.seal.take()), finish(self.former_seal.take()))
+    }
+}
+
 /// How a stanza is called in messages; or that its label is wrong.
 fn title(document: &Document, label: Label, block: &Block) -> Result<String, Problem> {
     let name = block.ident.as_str();
@@ -235,8 +274,15 @@ fn title(document: &Document, label: Label, block: &Block) -> Result<String, Pro
     let message = match label {
         Label::Name => return pools::label(document, block).map(|label| format!("{name} {label:?}")),
         Label::Kind(kind) if given == [kind] => return Ok(format!("{name} {kind:?}")),
+        Label::Kinds(kinds) if matches!(given[..], [kind] if kinds.contains(&kind)) => {
+            return Ok(format!("{name} {:?}", given[0]));
+        }
         Label::None if given.is_empty() => return Ok(name.to_owned()),
         Label::Kind(kind) => format!("expected {name} {kind:?} {{ … }}"),
+        Label::Kinds(kinds) => {
+            let forms: Vec<String> = kinds.iter().map(|kind| format!("{name} {kind:?} {{ … }}")).collect();
+            format!("expected {}", forms.join(" or "))
+        }
         Label::None => format!("expected {name} {{ … }}, without a label"),
     };
     let at = block.labels.first().and_then(Span::span).or(block.ident.span());

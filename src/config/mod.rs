@@ -13,6 +13,7 @@ mod pools;
 mod profile;
 mod reader;
 mod reference;
+mod seals;
 mod stanzas;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use pace::Pace;
 pub use pools::NO_POOL;
 pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
 pub use reference::{Pin, Reference, secret_variables};
+pub use seals::Pkcs11Seal;
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub storage: Storage,
     /// What guards the root key of the store.
     pub seal: Seal,
+    /// The seal before it, whose place it takes: `disabled = true`.
+    pub former_seal: Option<Seal>,
     /// The PKCS#11 libraries on this host, by unique name (case does not count).
     pub kms_libraries: Vec<KmsLibrary>,
     /// Tokens that hold copies of the same keys, by a name that no library has either.
@@ -53,6 +57,8 @@ pub struct Config {
     pub limits: Limits,
     /// The folder below which CA certificates and CRLs are published for a web server.
     pub publish_dir: Option<PathBuf>,
+    /// What becomes of the daemon's memory.
+    pub memory: Memory,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -103,7 +109,7 @@ pub enum Storage {
     Memory,
 }
 
-/// `seal "file" { path }`, or a key that lives as long as the process for `-dev` and tests.
+/// `seal "file" { path }`, `seal "pkcs11" { … }`, or a key that lives as long as the process for `-dev` and tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seal {
     /// A key file of mode 0600, made at initialisation.
@@ -111,6 +117,8 @@ pub enum Seal {
         /// The file's path.
         path: PathBuf,
     },
+    /// A key in an HSM.
+    Pkcs11(Box<Pkcs11Seal>),
     /// Gone at exit.
     Ephemeral,
 }
@@ -205,6 +213,15 @@ pub struct NamespaceSettings {
     pub path: Namespace,
     /// Its share of every lane, beside others of weight 1. From 1 to 1,000.
     pub weight: u32,
+}
+
+/// What becomes of the daemon's memory: `core_dumps` and `lock_memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether a crash may leave it in a file.
+    pub core_dumps: bool,
+    /// Whether it is kept from swap space, where the system lets it.
+    pub lock: bool,
 }
 
 /// `telemetry { … }`.

@@ -52,21 +52,10 @@ pub(super) fn kms_pool(stanza: &mut Reader<'_>, block: &Block, name: &str) -> Op
 
 fn member(stanza: &mut Reader<'_>) -> Option<(PoolMember, bool)> {
     let library = stanza.required("library");
-    let label = stanza.text("token_label").map(TokenSelector::Label);
-    let serial = stanza.text("serial").map(TokenSelector::Serial);
-    let slot = stanza.parsed("slot", |expression| {
-        let number = expression.as_number().and_then(|number| number.as_u64());
-        number.map(TokenSelector::Slot).ok_or_else(|| "expected a slot's number".to_owned())
-    });
+    let token = stanza.token("a member");
     let pin = stanza.parsed("pin", |expression| reference::fetch(text(expression)?));
     let mut sessions = 0;
     stanza.count("max_sessions", 1..=1024, &mut sessions);
-    let mut named = [label, serial, slot].into_iter().flatten();
-    let token = named.next();
-    if token.is_none() || named.next().is_some() {
-        stanza.refuse("a member names its token by exactly one of token_label, serial and slot");
-        return None;
-    }
     let (pin, inline) = pin.map_or((None, false), |(pin, inline)| (Some(pin), inline));
     let max_sessions = (sessions > 0).then_some(sessions);
     Some((PoolMember { library: library?, token: token?, pin, max_sessions }, inline))

@@ -10,7 +10,7 @@ use hcl::edit::expr::{Expression, ObjectKey, ObjectValue};
 use hcl::edit::structure::{Block, Body, Structure};
 
 use super::document::{Document, Problem};
-use crate::model::parse_duration;
+use crate::model::{TokenSelector, parse_duration};
 
 /// One stanza being read.
 pub(super) struct Reader<'a> {
@@ -83,6 +83,28 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// A token, by one of the three ways to name it; `whose` is what it is of.
+    pub(super) fn token(&mut self, whose: &str) -> Option<TokenSelector> {
+        let label = self.text("token_label").map(TokenSelector::Label);
+        let serial = self.text("serial").map(TokenSelector::Serial);
+        let slot = self.parsed("slot", |expression| {
+            let number = expression.as_number().and_then(|number| number.as_u64());
+            number.map(TokenSelector::Slot).ok_or_else(|| "expected a slot's number".to_owned())
+        });
+        let mut named = [label, serial, slot].into_iter().flatten();
+        let token = named.next();
+        if token.is_none() || named.next().is_some() {
+            self.refuse(format!("{whose} names its token by exactly one of token_label, serial and slot"));
+            return None;
+        }
+        token
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.parsed(name, |expression| expression.as_bool().ok_or_else(|| "expected true or false".to_owned()))
     }
 
     /// Whether the field is given at all.

@@ -1,13 +1,14 @@
 //! The stanzas one by one.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Reader, text};
 use super::reference;
 use super::{
-    Grants, Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Seal, Storage,
+    Grants, Isolation, KmsLibrary, Listener, LogFormat, LogLevel, Profile, PrometheusListener, Protocol, Storage,
     Telemetry, VerifyAfterSign, WORKERS_MAX,
 };
 
@@ -77,8 +78,23 @@ pub(super) fn storage(stanza: &mut Reader<'_>) -> Option<Storage> {
     Some(Storage::Redb { path: stanza.required_path("path")? })
 }
 
-pub(super) fn seal(stanza: &mut Reader<'_>) -> Option<Seal> {
-    Some(Seal::File { path: stanza.required_path("path")? })
+/// A library of which nothing is known but where it is.
+pub(super) fn library_at(name: &str, path: &Path) -> KmsLibrary {
+    let profile = Profile::of_file(path);
+    let traits = profile.unwrap_or_default().traits();
+    KmsLibrary {
+        name: name.to_owned(),
+        library: path.to_owned(),
+        pin: None,
+        profile,
+        max_sessions: None,
+        isolation: traits.isolation,
+        workers: 1,
+        env: BTreeMap::new(),
+        keep_alive: None,
+        verify_after_sign: VerifyAfterSign::default(),
+        namespaces: Grants::default(),
+    }
 }
 
 /// The second answer: whether the PIN stands in the file itself.

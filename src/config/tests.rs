@@ -100,7 +100,11 @@ fn every_field_is_read() {
 #[test]
 fn a_mistake_is_pointed_at() {
     for (text, place, expected) in [
-        ("log_levle = \"info\"", "k.hcl:5:1", "unknown field \"log_levle\"; expected here: log_format, log_level"),
+        (
+            "log_levle = \"info\"",
+            "k.hcl:5:1",
+            "unknown field \"log_levle\"; expected here: core_dumps, lock_memory, log_format, log_level",
+        ),
         ("lisener \"unix\" {}", "k.hcl:5:1", "unknown stanza \"lisener\""),
         ("listener \"tcp\" { address = \"/x\" }", "k.hcl:5:10", "expected listener \"unix\" { … }"),
         ("limits \"x\" {}", "k.hcl:5:8", "without a label"),
@@ -342,5 +346,50 @@ fn where_a_library_runs_is_as_written_else_as_its_profile_has_it_else_by_its_fil
         let config = parse(&format!("{LEAST}{stanza}")).unwrap();
         let library = &config.kms_libraries[0];
         assert_eq!((library.profile, library.isolation, library.workers), (profile, isolation, workers), "{stanza}");
+    }
+}
+
+const HSM_SEAL: &str = r#"
+    listener "unix" { address = "/run/k.sock" }
+    storage "redb" { path = "/var/k.redb" }
+    kms_library "pkcs11" {
+      name    = "hsm"
+      library = "/opt/hsm.so"
+      pin     = "1234"
+    }
+"#;
+
+#[test]
+fn a_seal_in_an_hsm_takes_its_library_by_name_or_path_and_may_follow_another() {
+    let of = |seals: &str| parse(&format!("{HSM_SEAL}{seals}")).unwrap();
+    let config = of("seal \"pkcs11\" {\n library = \"HSM\"\n slot = 3\n key_label = \"k\"\n}\n");
+    let Seal::Pkcs11(seal) = &config.seal else { panic!("{:?}", config.seal) };
+    assert_eq!((seal.library.name.as_str(), seal.pin.expose()), ("hsm", &b"1234"[..]));
+    assert!(seal.token == TokenSelector::Slot(3) && !seal.generate_key && config.former_seal.is_none());
+    let config = of(
+        "seal \"pkcs11\" {\n library = \"/opt/other.so\"\n token_label = \"t\"\n pin = \"9\"\n key_label = \"k\"\n \
+         generate_key = true\n}\nseal \"file\" {\n path = \"/var/seal.key\"\n disabled = true\n}\n",
+    );
+    let Seal::Pkcs11(seal) = &config.seal else { panic!("{:?}", config.seal) };
+    assert_eq!((seal.library.library.as_path(), seal.pin.expose()), (Path::new("/opt/other.so"), &b"9"[..]));
+    assert_eq!(config.former_seal, Some(Seal::File { path: "/var/seal.key".into() }));
+    assert!(config.warnings.iter().any(|warning| warning.contains("a PIN of seal")), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_seal_that_is_not_whole_is_refused_with_its_place() {
+    for (seals, told) in [
+        ("", "seal \"file\""),
+        ("seal \"x\" {}", "expected seal \"file\" { … } or seal \"pkcs11\" { … }"),
+        ("seal \"pkcs11\" {\n library = \"no\"\n slot = 1\n key_label = \"k\"\n}", "there is no kms_library \"no\""),
+        ("seal \"pkcs11\" {\n library = \"/a.so\"\n slot = 1\n key_label = \"k\"\n}", "needs a pin"),
+        ("seal \"pkcs11\" {\n library = \"hsm\"\n key_label = \"k\"\n}", "exactly one of token_label"),
+        ("seal \"pkcs11\" {\n library = \"hsm\"\n slot = 1\n}", "needs the field \"key_label\""),
+        ("seal \"file\" {\n path = \"/a\"\n}\nseal \"file\" {\n path = \"/b\"\n}", "seal is set already"),
+        ("seal \"file\" {\n path = \"/a\"\n disabled = true\n}", "expected a stanza such as seal"),
+        ("seal \"file\" {\n path = \"/a\"\n disabled = \"yes\"\n}", "expected true or false"),
+    ] {
+        let problems = parse(&format!("{HSM_SEAL}{seals}\n")).unwrap_err().to_string();
+        assert!(problems.contains(told), "{seals}: {problems}");
     }
 }

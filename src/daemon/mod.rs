@@ -3,9 +3,12 @@
 
 mod drain;
 mod gate;
+mod hsm_seal;
 mod keeper;
+pub mod memory;
 mod notify;
 mod pins;
+mod reencryption;
 mod reload;
 mod rooms;
 mod watchdog;
@@ -18,11 +21,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::backend::registry;
-use crate::config::{Config, Isolation, KmsLibrary, Limits};
+use crate::config::{Config, Isolation, KmsLibrary, Limits, Seal};
 use crate::dispatch::Door;
 use crate::front::{Front, Passed};
 use crate::model::{Fault, Secret};
-use crate::store::{Place, Store, seal_from_config};
+use crate::store::{Place, RootKeyWrap, Store, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
@@ -30,6 +33,7 @@ use crate::telemetry::{Exposition, Telemetry};
 pub use drain::Ended;
 use drain::{Asked, Signals};
 use gate::Gate;
+use hsm_seal::HsmSeal;
 pub use keeper::{Errands, Replacement};
 use keeper::{Keeper, Site};
 use pins::StoredPins;
@@ -72,7 +76,10 @@ impl Daemon {
         // Before all else: one that comes while the daemon starts is heeded when it has.
         let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
-        let place = Arc::new(Place::new(&config.storage, seal_from_config(&config.seal)?, config.pace()));
+        let open_seal = |seal| open_seal(seal, config, &start, &telemetry);
+        let former = config.former_seal.as_ref().map(open_seal).transpose()?;
+        let place = Place::new(&config.storage, open_seal(&config.seal)?, config.pace());
+        let place = Arc::new(place.formerly(former));
         let pins = Arc::new(StoredPins::default());
         let supervisor =
             Supervisor::start(plan(config, &start, &telemetry), Arc::clone(&pins) as Arc<_>, telemetry.clone());
@@ -179,6 +186,19 @@ impl Daemon {
         );
         ended
     }
+}
+
+/// What guards the root key. Nothing is asked yet.
+fn open_seal(
+    seal: &Seal,
+    config: &Config,
+    start: &Start,
+    telemetry: &Telemetry,
+) -> Result<Box<dyn RootKeyWrap>, Fault> {
+    let Seal::Pkcs11(seal) = seal else { return seal_from_config(seal) };
+    let metrics = telemetry.library(&seal.library.name);
+    let backend = registry::open(&seal.library, config.limits.call_open, metrics);
+    Ok(Box::new(HsmSeal::new(seal, backend, &config.limits, start.final_pin_try)))
 }
 
 fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::keeper::{self, Site};
+use super::reencryption;
 use crate::dispatch::{Dispatch, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
 use crate::identity::Identity;
@@ -84,6 +85,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         root_token = Some(identity.create_root(start.root_token.clone()).await?);
     }
     let tokens = identity.clone();
+    let rotated = Arc::default();
     let system = Arc::new(System {
         store: store.clone(),
         namespaces: namespaces.clone(),
@@ -96,6 +98,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         leases: leases(&engines),
         retire: retire(&engines, config.limits.deadline_max),
         seal: site.errands.sealing(),
+        rotated: Arc::clone(&rotated),
         deletions: Arc::default(),
         root_token: start.root_token.clone(),
         started: site.started,
@@ -113,6 +116,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
     let tasks = vec![
         tokio::task::spawn_local(remove_namespaces(removing, stopped.clone())),
         tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped.clone())),
+        tokio::task::spawn_local(reencryption::keep_up(store.clone(), rotated, stopped.clone())),
         tokio::task::spawn_local(end_tokens(tokens, stopped)),
     ];
     Ok(Rooms { dispatch, root_token, store, stop, tasks })

@@ -4,8 +4,9 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | barrier format, 1 |
+//! | 1 | barrier format: 1 in term 0, 2 in the others |
 //! | 2 | version of the value's format |
+//! | 4 | the term, in format 2 |
 //! | 16 + 4 | the data key: instance and epoch |
 //! | 12 | nonce |
 //! | rest | ciphertext and 16 bytes of tag |
@@ -13,7 +14,7 @@
 //! Integers are big-endian. The additional data is the first three bytes and the record's key in the physical store, so a
 //! record moved to another name, or given another version, does not open. (An old value put back under its own name does.)
 //!
-//! Data keys come from the root key by HKDF-SHA-256 (RFC 5869). Each process start draws a random instance of 128 bits,
+//! Data keys come from the key of their term (`keyring.rs`) by HKDF-SHA-256 (RFC 5869). Each process start draws a random instance of 128 bits,
 //! so no two processes share a data key; nonces are random, and an epoch ends after 2^24 of them: the chance that two
 //! are alike is below 2^-49 per epoch, where NIST SP 800-38D (8.3) asks for 2^-32.
 
@@ -29,13 +30,16 @@ use parking_lot::{Mutex, RwLock};
 use zeroize::Zeroizing;
 
 use super::Record;
+use super::keyring::{Keyring, Term};
 use crate::model::{Fault, Secret};
 
-const FORMAT: u8 = 1;
+/// Of term 0, whose number is not told.
+const FORMAT_FIRST: u8 = 1;
+const FORMAT: u8 = 2;
 const VERSION_END: usize = 3;
 const INSTANCE_BYTES: usize = 16;
-const KEY_END: usize = VERSION_END + INSTANCE_BYTES + 4;
-const HEADER_BYTES: usize = KEY_END + NONCE_LEN;
+/// The longest header.
+const HEADER_MAX: usize = VERSION_END + 4 + INSTANCE_BYTES + 4 + NONCE_LEN;
 const TAG_BYTES: usize = 16;
 
 /// Length of the root key, in bytes.
@@ -49,16 +53,30 @@ const OLD_KEYS_MAX: usize = 1_024;
 
 type Instance = [u8; INSTANCE_BYTES];
 
-/// Which data key: the process that derived it and its count there.
+/// Which data key: its term, the process that derived it, and its count there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct KeyId {
+    term: u32,
     instance: Instance,
     epoch: u32,
 }
 
+/// What stands before the ciphertext.
+struct Header {
+    version: u16,
+    id: KeyId,
+    nonce: [u8; NONCE_LEN],
+    /// Where the ciphertext begins.
+    end: usize,
+}
+
 /// Encrypts and opens records. Its keys are wiped when it is dropped: `Prk` does so, and AWS-LC clears all it frees.
 pub(super) struct Barrier {
-    root: Prk,
+    root_key: Mutex<Secret>,
+    keyring: Mutex<Keyring>,
+    /// What data keys of each term are derived from. One that the keyring has lost stays, for who has read a record before.
+    terms: RwLock<HashMap<u32, Arc<Prk>>>,
+    hashes: Prk,
     current: ArcSwap<Epoch>,
     rotation: Mutex<()>,
     epoch_seals_max: u64,
@@ -73,21 +91,31 @@ struct Epoch {
 }
 
 impl Barrier {
-    /// A barrier with an instance of its own.
+    /// A barrier of a store without a keyring, with an instance of its own.
     pub(super) fn new(root_key: &Secret) -> Result<Barrier, Fault> {
-        Barrier::with_epochs_of(root_key, EPOCH_SEALS_MAX)
+        Barrier::with_keyring(root_key, Keyring::of_root(root_key))
     }
 
-    fn with_epochs_of(root_key: &Secret, epoch_seals_max: u64) -> Result<Barrier, Fault> {
+    /// The same, of a store with this keyring.
+    pub(super) fn with_keyring(root_key: &Secret, keyring: Keyring) -> Result<Barrier, Fault> {
+        Barrier::with_epochs_of(root_key, keyring, EPOCH_SEALS_MAX)
+    }
+
+    fn with_epochs_of(root_key: &Secret, keyring: Keyring, epoch_seals_max: u64) -> Result<Barrier, Fault> {
         if root_key.expose().len() != ROOT_KEY_BYTES {
             return Err(Fault::internal("the root key of the store has a wrong length"));
         }
-        let root = Salt::new(HKDF_SHA256, b"keyway store v1").extract(root_key.expose());
         let mut instance = [0; INSTANCE_BYTES];
         random(&mut instance)?;
-        let current = ArcSwap::from_pointee(Epoch::derive(&root, KeyId { instance, epoch: 0 })?);
+        let term = |term: &Term| Ok((term.number, Arc::new(extract(&term.key)?)));
+        let terms = keyring.terms.iter().map(term).collect::<Result<HashMap<u32, Arc<Prk>>, Fault>>()?;
+        let id = KeyId { term: keyring.current()?.number, instance, epoch: 0 };
+        let current = ArcSwap::from_pointee(Epoch::derive(&terms, id)?.ok_or_else(no_term)?);
         Ok(Barrier {
-            root,
+            root_key: Mutex::new(root_key.clone()),
+            hashes: extract(&keyring.hash_key)?,
+            keyring: Mutex::new(keyring),
+            terms: RwLock::new(terms),
             current,
             rotation: Mutex::new(()),
             epoch_seals_max,
@@ -96,27 +124,61 @@ impl Barrier {
         })
     }
 
+    /// The root key, for who wraps it or seals the keyring.
+    pub(super) fn root_key(&self) -> Secret {
+        self.root_key.lock().clone()
+    }
+
+    /// Another root key guards the keyring from now on.
+    pub(super) fn replace_root(&self, root_key: Secret) {
+        *self.root_key.lock() = root_key;
+    }
+
+    /// The keyring in force.
+    pub(super) fn keyring(&self) -> Keyring {
+        self.keyring.lock().clone()
+    }
+
+    /// Another keyring is in force: records are encrypted in its current term from now on.
+    pub(super) fn install(&self, keyring: Keyring) -> Result<(), Fault> {
+        let _rotation = self.rotation.lock();
+        let term = keyring.current()?;
+        let before = self.current.load().id;
+        if term.number != before.term {
+            let mut terms = self.terms.write();
+            terms.insert(term.number, Arc::new(extract(&term.key)?));
+            let id = KeyId { term: term.number, instance: before.instance, epoch: 0 };
+            self.current.store(Arc::new(Epoch::derive(&terms, id)?.ok_or_else(no_term)?));
+        }
+        *self.keyring.lock() = keyring;
+        Ok(())
+    }
+
+    /// Records encrypted in the current term by this process.
+    pub(super) fn encryptions(&self) -> u64 {
+        let epoch = self.current.load();
+        u64::from(epoch.id.epoch) * self.epoch_seals_max + epoch.seals.load(Ordering::Relaxed).min(self.epoch_seals_max)
+    }
+
+    /// Whether a record, as it is stored, was encrypted in the current term.
+    pub(super) fn is_current(&self, sealed: &[u8]) -> bool {
+        Header::read(sealed).is_some_and(|header| header.id.term == self.current.load().id.term)
+    }
+
     /// The stored form of a value under the key of its entry. The clear value is wiped.
     pub(super) fn seal(&self, entry: &[u8], version: u16, value: Vec<u8>) -> Result<Vec<u8>, Fault> {
         let value = Zeroizing::new(value);
         let epoch = self.epoch_for_one_seal()?;
         let mut nonce = [0; NONCE_LEN];
         random(&mut nonce)?;
-        let mut sealed = Vec::with_capacity(HEADER_BYTES + value.len() + TAG_BYTES);
-        sealed.push(FORMAT);
-        sealed.extend_from_slice(&version.to_be_bytes());
-        sealed.extend_from_slice(&epoch.id.instance);
-        sealed.extend_from_slice(&epoch.id.epoch.to_be_bytes());
-        sealed.extend_from_slice(&nonce);
+        let mut sealed = Vec::with_capacity(HEADER_MAX + value.len() + TAG_BYTES);
+        Header { version, id: epoch.id, nonce, end: 0 }.write(&mut sealed);
+        let begin = sealed.len();
         sealed.extend_from_slice(&value);
         let aad = additional_data(&sealed[..VERSION_END], entry);
         let tag = epoch
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                &mut sealed[HEADER_BYTES..],
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut sealed[begin..])
             .map_err(|_| Fault::internal("AES-GCM refused to encrypt a record"))?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
@@ -124,19 +186,9 @@ impl Barrier {
 
     /// The record whose stored form this is, read from under this key; `None` if it is not what was stored there.
     pub(super) fn open(&self, entry: &[u8], sealed: &[u8]) -> Result<Option<Record>, Fault> {
-        if sealed.len() < HEADER_BYTES + TAG_BYTES || sealed[0] != FORMAT {
-            return Ok(None);
-        }
-        let version = u16::from_be_bytes([sealed[1], sealed[2]]);
-        let mut instance = [0; INSTANCE_BYTES];
-        instance.copy_from_slice(&sealed[VERSION_END..VERSION_END + INSTANCE_BYTES]);
-        let mut epoch = [0; 4];
-        epoch.copy_from_slice(&sealed[VERSION_END + INSTANCE_BYTES..KEY_END]);
-        let id = KeyId { instance, epoch: u32::from_be_bytes(epoch) };
-        let mut nonce = [0; NONCE_LEN];
-        nonce.copy_from_slice(&sealed[KEY_END..HEADER_BYTES]);
+        let Some(Header { version, id, nonce, end }) = Header::read(sealed) else { return Ok(None) };
         let aad = additional_data(&sealed[..VERSION_END], entry);
-        let mut value = sealed[HEADER_BYTES..].to_vec();
+        let mut value = sealed[end..].to_vec();
         let current = self.current.load();
         let opened = if current.id == id {
             open_with(&current.key, nonce, &aad, &mut value)
@@ -156,7 +208,7 @@ impl Barrier {
             return mac(key, bytes);
         }
         let mut derived = Zeroizing::new([0; 32]);
-        derive(&self.root, &[b"keyed hash v1", &[0], purpose.as_bytes()], &mut derived)?;
+        derive(&self.hashes, &[b"keyed hash v1", &[0], purpose.as_bytes()], &mut derived)?;
         let key = hmac::Key::new(HMAC_SHA256, &*derived);
         let hash = mac(&key, bytes);
         self.hash_keys.write().insert(purpose, key);
@@ -173,8 +225,8 @@ impl Barrier {
             let _rotation = self.rotation.lock();
             if self.current.load().id == epoch.id {
                 let next = epoch.id.epoch.checked_add(1).ok_or_else(|| Fault::internal("the epochs are used up"))?;
-                let id = KeyId { instance: epoch.id.instance, epoch: next };
-                self.current.store(Arc::new(Epoch::derive(&self.root, id)?));
+                let next = Epoch::derive(&self.terms.read(), KeyId { epoch: next, ..epoch.id })?;
+                self.current.store(Arc::new(next.ok_or_else(no_term)?));
             }
         }
     }
@@ -184,7 +236,7 @@ impl Barrier {
         if let Some(key) = cached {
             return Ok(open_with(&key, nonce, aad, value));
         }
-        let key = Epoch::derive(&self.root, id)?.key;
+        let Some(Epoch { key, .. }) = Epoch::derive(&self.terms.read(), id)? else { return Ok(false) };
         let opened = open_with(&key, nonce, aad, value);
         // Only ids that opened something: a damaged file cannot fill this.
         if opened {
@@ -199,13 +251,60 @@ impl Barrier {
 }
 
 impl Epoch {
-    fn derive(root: &Prk, id: KeyId) -> Result<Epoch, Fault> {
+    /// `None`: its term is not known.
+    fn derive(terms: &HashMap<u32, Arc<Prk>>, id: KeyId) -> Result<Option<Epoch>, Fault> {
+        let Some(term) = terms.get(&id.term) else { return Ok(None) };
         let mut bytes = Zeroizing::new([0; 32]);
-        derive(root, &[b"data key v1", &id.instance, &id.epoch.to_be_bytes()], &mut bytes)?;
+        derive(term, &[b"data key v1", &id.instance, &id.epoch.to_be_bytes()], &mut bytes)?;
         let key =
             UnboundKey::new(&AES_256_GCM, &*bytes).map_err(|_| Fault::internal("AES-GCM refused a derived key"))?;
-        Ok(Epoch { id, key: LessSafeKey::new(key), seals: AtomicU64::new(0) })
+        Ok(Some(Epoch { id, key: LessSafeKey::new(key), seals: AtomicU64::new(0) }))
     }
+}
+
+impl Header {
+    fn write(&self, out: &mut Vec<u8>) {
+        let first = self.id.term == 0;
+        out.push(if first { FORMAT_FIRST } else { FORMAT });
+        out.extend_from_slice(&self.version.to_be_bytes());
+        if !first {
+            out.extend_from_slice(&self.id.term.to_be_bytes());
+        }
+        out.extend_from_slice(&self.id.instance);
+        out.extend_from_slice(&self.id.epoch.to_be_bytes());
+        out.extend_from_slice(&self.nonce);
+    }
+
+    /// That of a stored record; `None` if this is none.
+    fn read(sealed: &[u8]) -> Option<Header> {
+        let (&format, rest) = sealed.split_first()?;
+        let (version, rest) = rest.split_first_chunk::<2>()?;
+        let (term, rest) = match format {
+            FORMAT_FIRST => (0, rest),
+            FORMAT => rest.split_first_chunk::<4>().map(|(term, rest)| (u32::from_be_bytes(*term), rest))?,
+            _ => return None,
+        };
+        let (instance, rest) = rest.split_first_chunk::<INSTANCE_BYTES>()?;
+        let (epoch, rest) = rest.split_first_chunk::<4>()?;
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
+        // In format 2 there is no term 0, so that no record has two forms.
+        let is_whole = rest.len() >= TAG_BYTES && (term > 0 || format == FORMAT_FIRST);
+        let id = KeyId { term, instance: *instance, epoch: u32::from_be_bytes(*epoch) };
+        let version = u16::from_be_bytes(*version);
+        is_whole.then(|| Header { version, id, nonce: *nonce, end: sealed.len() - rest.len() })
+    }
+}
+
+fn no_term() -> Fault {
+    Fault::internal("the keyring lacks the key of its own term")
+}
+
+/// What keys are derived from.
+pub(super) fn extract(key: &Secret) -> Result<Prk, Fault> {
+    if key.expose().len() != ROOT_KEY_BYTES {
+        return Err(Fault::internal("a key of the store has a wrong length"));
+    }
+    Ok(Salt::new(HKDF_SHA256, b"keyway store v1").extract(key.expose()))
 }
 
 /// Fills with random bytes of AWS-LC.
@@ -221,7 +320,7 @@ fn open_with(key: &LessSafeKey, nonce: [u8; NONCE_LEN], aad: &[u8], value: &mut 
     key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), value).is_ok()
 }
 
-fn derive(root: &Prk, info: &[&[u8]], key: &mut [u8; 32]) -> Result<(), Fault> {
+pub(super) fn derive(root: &Prk, info: &[&[u8]], key: &mut [u8; 32]) -> Result<(), Fault> {
     root.expand(info, HKDF_SHA256)
         .and_then(|okm| okm.fill(key))
         .map_err(|_| Fault::internal("HKDF refused to derive a key"))
@@ -290,14 +389,14 @@ mod tests {
         for barrier in [&one, &two] {
             for _ in 0..1000 {
                 let sealed = barrier.seal(b"entry", 1, Vec::new()).unwrap();
-                assert!(seen.insert(sealed[VERSION_END..HEADER_BYTES].to_vec()));
+                assert!(seen.insert(sealed[VERSION_END..VERSION_END + INSTANCE_BYTES + 4 + NONCE_LEN].to_vec()));
             }
         }
     }
 
     #[test]
     fn epochs_end_after_their_number_of_seals_and_stay_readable() {
-        let barrier = Arc::new(Barrier::with_epochs_of(&root_key(), 10).unwrap());
+        let barrier = Arc::new(Barrier::with_epochs_of(&root_key(), Keyring::of_root(&root_key()), 10).unwrap());
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let barrier = Arc::clone(&barrier);
@@ -307,7 +406,7 @@ mod tests {
         let sealed: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let mut seals: HashMap<Vec<u8>, usize> = HashMap::new();
         for each in &sealed {
-            *seals.entry(each[VERSION_END..KEY_END].to_vec()).or_default() += 1;
+            *seals.entry(each[VERSION_END..VERSION_END + INSTANCE_BYTES + 4].to_vec()).or_default() += 1;
             assert!(barrier.open(b"e", each).unwrap().is_some());
         }
         assert_eq!(seals.len(), 20);
@@ -322,6 +421,31 @@ mod tests {
         assert_ne!(hash, barrier.keyed_hash("pin", b"x").unwrap());
         let other = Barrier::new(&Secret::new([8; ROOT_KEY_BYTES])).unwrap();
         assert_ne!(hash, other.keyed_hash("token", b"x").unwrap());
+    }
+
+    #[test]
+    fn a_term_ends_and_what_it_encrypted_stays_readable_as_long_as_its_key_is_kept() {
+        let barrier = barrier();
+        let hash = barrier.keyed_hash("token", b"x").unwrap();
+        let first = barrier.seal(b"e", 1, b"one".to_vec()).unwrap();
+        let next = barrier.keyring().with_next(5).unwrap();
+        barrier.install(next.clone()).unwrap();
+        let second = barrier.seal(b"e", 1, b"two".to_vec()).unwrap();
+        assert!(!barrier.is_current(&first) && barrier.is_current(&second));
+        assert_eq!(barrier.encryptions(), 1);
+        let other_root = Secret::new([9; ROOT_KEY_BYTES]);
+        let reader = Barrier::with_keyring(&other_root, next.clone()).unwrap();
+        assert_eq!(reader.open(b"e", &first).unwrap().unwrap().value, b"one");
+        assert_eq!(reader.open(b"e", &second).unwrap().unwrap().value, b"two");
+        assert_eq!(reader.keyed_hash("token", b"x").unwrap(), hash);
+        let left = Barrier::with_keyring(&other_root, next.without_old().unwrap()).unwrap();
+        assert_eq!(left.open(b"e", &first).unwrap(), None);
+        assert_eq!(left.open(b"e", &second).unwrap().unwrap().value, b"two");
+        for index in 0..second.len() {
+            let mut changed = second.clone();
+            changed[index] ^= 1;
+            assert_eq!(reader.open(b"e", &changed).unwrap(), None, "byte {index}");
+        }
     }
 
     proptest! {

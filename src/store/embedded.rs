@@ -294,6 +294,11 @@ fn apply(table: &mut Table<'_, &[u8], &[u8]>, changes: &[Change]) -> Result<Verd
             Change::Put { key, value } | Change::Create { key, value } => {
                 table.insert(key.as_slice(), value.as_slice())?;
             }
+            Change::Replace { key, expected, value } => {
+                if table.get(key.as_slice())?.is_some_and(|now| now.value() == expected.as_slice()) {
+                    table.insert(key.as_slice(), value.as_slice())?;
+                }
+            }
             Change::Delete { key } => {
                 table.remove(key.as_slice())?;
             }
@@ -316,7 +321,8 @@ fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) ->
                 return Ok(Some(key));
             }
         }
-        if changes.len() > 1 {
+        // One that is replaced is there or not as before.
+        if changes.len() > 1 && !matches!(change, Change::Replace { .. }) {
             earlier.insert(key, !matches!(change, Change::Delete { .. }));
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
-use super::seal::{RootKeyWrap, WrappingKey};
+use super::seal::{RootKeyWrap, SealNotes, WrappingKey};
 use super::storage_file::{folder_of, sync_folder_of};
 use crate::model::{Fault, Secret};
 
@@ -117,7 +117,7 @@ impl RootKeyWrap for KeyFile {
         "file"
     }
 
-    fn wrap(&self, root_key: &Secret) -> Result<Vec<u8>, Fault> {
+    fn wrap(&self, root_key: &Secret, _: &dyn SealNotes) -> Result<Vec<u8>, Fault> {
         if self.made.load(Ordering::Relaxed) {
             return self.read()?.wrap(root_key);
         }
@@ -126,7 +126,11 @@ impl RootKeyWrap for KeyFile {
         key.wrap(root_key)
     }
 
-    fn open(&self, wrapped: &[u8]) -> Result<Secret, Fault> {
+    fn wrap_again(&self, root_key: &Secret, _: &dyn SealNotes) -> Result<Vec<u8>, Fault> {
+        self.read()?.wrap(root_key)
+    }
+
+    fn open(&self, wrapped: &[u8], _: &dyn SealNotes) -> Result<Secret, Fault> {
         self.read()?.open(wrapped).ok_or_else(|| {
             self.fault(
                 "does not open this store: it is the key of another one, or one of the two files was altered; restore the \
@@ -146,6 +150,7 @@ fn parse(text: &str) -> Option<WrappingKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::seal::NoNotes;
 
     fn root_key() -> Secret {
         Secret::new([5; 32])
@@ -162,9 +167,9 @@ mod tests {
     fn the_file_is_private_and_opens_what_it_wrapped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
-        let wrapped = KeyFile::new(&path).wrap(&root_key()).unwrap();
+        let wrapped = KeyFile::new(&path).wrap(&root_key(), &NoNotes).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(KeyFile::new(&path).open(&wrapped).unwrap().expose(), root_key().expose());
+        assert_eq!(KeyFile::new(&path).open(&wrapped, &NoNotes).unwrap().expose(), root_key().expose());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -172,9 +177,9 @@ mod tests {
     fn a_file_that_is_there_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
-        KeyFile::new(&path).wrap(&root_key()).unwrap();
+        KeyFile::new(&path).wrap(&root_key(), &NoNotes).unwrap();
         let before = std::fs::read(&path).unwrap();
-        let text = said(KeyFile::new(&path).wrap(&root_key()));
+        let text = said(KeyFile::new(&path).wrap(&root_key(), &NoNotes));
         assert!(text.contains("seal.key exists already"), "{text}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -184,9 +189,9 @@ mod tests {
     fn who_made_the_file_may_try_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = KeyFile::new(&folder.path().join("seal.key"));
-        file.wrap(&root_key()).unwrap();
-        let wrapped = file.wrap(&root_key()).unwrap();
-        assert_eq!(file.open(&wrapped).unwrap().expose(), root_key().expose());
+        file.wrap(&root_key(), &NoNotes).unwrap();
+        let wrapped = file.wrap(&root_key(), &NoNotes).unwrap();
+        assert_eq!(file.open(&wrapped, &NoNotes).unwrap().expose(), root_key().expose());
     }
 
     #[test]
@@ -194,13 +199,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
         let file = KeyFile::new(&path);
-        let wrapped = file.wrap(&root_key()).unwrap();
+        let wrapped = file.wrap(&root_key(), &NoNotes).unwrap();
         for mode in [0o640, 0o604, 0o620] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert!(said(file.open(&wrapped)).contains(&format!("has mode {mode:04o}")));
+            assert!(said(file.open(&wrapped, &NoNotes)).contains(&format!("has mode {mode:04o}")));
         }
         std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
-        assert!(file.open(&wrapped).is_ok());
+        assert!(file.open(&wrapped, &NoNotes).is_ok());
     }
 
     #[test]
@@ -208,10 +213,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
         let file = KeyFile::new(&path);
-        let wrapped = file.wrap(&root_key()).unwrap();
+        let wrapped = file.wrap(&root_key(), &NoNotes).unwrap();
         // Only root can give a file away.
         if std::os::unix::fs::chown(&path, Some(4242), None).is_ok() {
-            assert!(said(file.open(&wrapped)).contains("belongs to uid 4242"));
+            assert!(said(file.open(&wrapped, &NoNotes)).contains("belongs to uid 4242"));
         }
     }
 
@@ -219,15 +224,18 @@ mod tests {
     fn a_missing_wrong_or_garbled_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("one.key"), folder.path().join("two.key"));
-        let wrapped = KeyFile::new(&one).wrap(&root_key()).unwrap();
-        assert!(said(KeyFile::new(&two).open(&wrapped)).contains("two.key is missing"));
-        KeyFile::new(&two).wrap(&root_key()).unwrap();
-        assert!(said(KeyFile::new(&two).open(&wrapped)).contains("two.key does not open this store"));
+        let wrapped = KeyFile::new(&one).wrap(&root_key(), &NoNotes).unwrap();
+        assert!(said(KeyFile::new(&two).open(&wrapped, &NoNotes)).contains("two.key is missing"));
+        KeyFile::new(&two).wrap(&root_key(), &NoNotes).unwrap();
+        assert!(said(KeyFile::new(&two).open(&wrapped, &NoNotes)).contains("two.key does not open this store"));
         for garbled in ["", "keyway seal key v1\n", "keyway seal key v1\n00", &"x".repeat(1000)] {
             std::fs::write(&two, garbled).unwrap();
-            assert!(said(KeyFile::new(&two).open(&wrapped)).contains("two.key does not hold"), "{garbled}");
+            assert!(said(KeyFile::new(&two).open(&wrapped, &NoNotes)).contains("two.key does not hold"), "{garbled}");
         }
-        assert!(said(KeyFile::new(folder.path()).open(&wrapped)).contains("not a regular file"));
-        assert!(said(KeyFile::new(&folder.path().join("no/such")).wrap(&root_key())).contains("cannot be written"));
+        assert!(said(KeyFile::new(folder.path()).open(&wrapped, &NoNotes)).contains("not a regular file"));
+        assert!(
+            said(KeyFile::new(&folder.path().join("no/such")).wrap(&root_key(), &NoNotes))
+                .contains("cannot be written")
+        );
     }
 }

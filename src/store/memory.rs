@@ -114,6 +114,13 @@ fn make(entries: &mut BTreeMap<Vec<u8>, Vec<u8>>, change: &Change) -> Option<Opt
     match change {
         Change::Create { key, .. } if entries.contains_key(key) => None,
         Change::Put { key, value } | Change::Create { key, value } => Some(entries.insert(key.clone(), value.clone())),
+        Change::Replace { key, expected, value } => {
+            let before = entries.get(key).cloned();
+            if before.as_ref() == Some(expected) {
+                entries.insert(key.clone(), value.clone());
+            }
+            Some(before)
+        }
         Change::Delete { key } => Some(entries.remove(key)),
     }
 }

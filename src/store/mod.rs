@@ -8,6 +8,7 @@ mod barrier;
 mod changes;
 mod embedded;
 mod key_file;
+mod keyring;
 mod memory;
 mod name;
 mod physical;
@@ -15,6 +16,7 @@ mod place;
 mod pulse;
 mod queue;
 mod records;
+mod rotation;
 mod seal;
 mod storage_file;
 mod versioned;
@@ -32,7 +34,8 @@ pub use name::NAME_BYTES_MAX;
 pub use physical::Stats;
 pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
-pub use seal::{Ephemeral, RootKeyWrap, from_config as seal_from_config};
+pub use rotation::{Cursor, KeyStatus};
+pub use seal::{Ephemeral, RootKeyWrap, SealNotes, from_config as seal_from_config};
 pub use versioned::Versioned;
 
 /// The name of one record.

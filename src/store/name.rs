@@ -18,6 +18,12 @@ pub const NAME_BYTES_MAX: usize = 1024;
 /// The key under which the wrapped root key is kept.
 pub(super) const SEAL: &[u8] = b"\x00seal";
 
+/// The key under which the keyring is kept, once there was a rotation.
+pub(super) const KEYRING: &[u8] = b"\x00keyring";
+
+/// The key under which the seal's notes are kept.
+pub(super) const SEAL_NOTES: &[u8] = b"\x00seal-notes";
+
 /// The key of a record. A part that is too long, or empty where it may not be, is refused.
 pub(super) fn encode(key: &RecordKey) -> Result<Vec<u8>, Fault> {
     check("a record's name", &key.name, 1)?;

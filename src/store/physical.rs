@@ -25,6 +25,15 @@ pub(super) enum Change {
         /// Its value.
         value: Vec<u8>,
     },
+    /// Replace, if it is still this; else nothing happens.
+    Replace {
+        /// The entry's key.
+        key: Vec<u8>,
+        /// Its value so far.
+        expected: Vec<u8>,
+        /// Its value from now on.
+        value: Vec<u8>,
+    },
     /// Remove, if there.
     Delete {
         /// The entry's key.
@@ -36,7 +45,10 @@ impl Change {
     /// The key of the entry changed.
     pub(super) fn key(&self) -> &[u8] {
         match self {
-            Change::Put { key, .. } | Change::Create { key, .. } | Change::Delete { key } => key,
+            Change::Put { key, .. }
+            | Change::Create { key, .. }
+            | Change::Replace { key, .. }
+            | Change::Delete { key } => key,
         }
     }
 
@@ -44,6 +56,7 @@ impl Change {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Change::Put { key, value } | Change::Create { key, value } => key.len() + value.len(),
+            Change::Replace { key, expected, value } => key.len() + expected.len() + value.len(),
             Change::Delete { key } => key.len(),
         }
     }

@@ -14,6 +14,8 @@ use crate::model::Fault;
 pub struct Place {
     storage: config::Storage,
     seal: Arc<dyn RootKeyWrap>,
+    /// The one before it, which may have wrapped the root key.
+    former: Option<Arc<dyn RootKeyWrap>>,
     pace: config::Pace,
     /// The entries themselves, where no file has them.
     kept: Kept,
@@ -40,7 +42,13 @@ impl Unopened {
 impl Place {
     /// What the configuration names. Nothing is opened yet. `pace` is that of the writing thread.
     pub fn new(storage: &config::Storage, seal: Box<dyn RootKeyWrap>, pace: config::Pace) -> Place {
-        Place { storage: storage.clone(), seal: Arc::from(seal), pace, kept: Kept::default() }
+        Place { storage: storage.clone(), seal: Arc::from(seal), former: None, pace, kept: Kept::default() }
+    }
+
+    /// Has the seal take over from another one, where that has wrapped the root key.
+    #[must_use]
+    pub fn formerly(self, former: Option<Box<dyn RootKeyWrap>>) -> Place {
+        Place { former: former.map(Arc::from), ..self }
     }
 
     /// Opens the store and, if it is initialised, its root key. Blocks for the disk, and for as long as the seal takes.
@@ -49,12 +57,12 @@ impl Place {
             config::Storage::Redb { path } => Box::new(Embedded::open(path, self.pace).map_err(Unopened::Storage)?),
             config::Storage::Memory => Box::new(Memory::open(&self.kept)),
         };
-        Store::over(physical, Arc::clone(&self.seal))
+        Store::over(physical, Arc::clone(&self.seal), self.former.clone())
     }
 
     /// Whether a seal that does not give the root key may do so later by itself: then it is worth to be asked again.
     pub fn may_open_later(&self) -> bool {
-        self.seal.may_return()
+        self.seal.may_return() || self.former.as_ref().is_some_and(|former| former.may_return())
     }
 
     /// The kind of seal, as [`Store::seal_kind`] has it.

@@ -3,20 +3,21 @@
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
+use super::keyring::Keyring;
 use super::name;
 use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull, closed};
 use super::place::{Place, Unopened};
-use super::seal::{RootKeyWrap, StoredSeal};
+use super::seal::{RootKeyWrap, SealNotes, StoredSeal};
 use super::{Record, RecordKey, Write};
 use crate::config;
 use crate::model::{Fault, Namespace, Secret};
@@ -39,14 +40,23 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    physical: Box<dyn Physical>,
-    wrap: Arc<dyn RootKeyWrap>,
+/// What the handles share.
+pub(super) struct Inner {
+    pub(super) physical: Box<dyn Physical>,
+    pub(super) wrap: Arc<dyn RootKeyWrap>,
+    /// Whose place it takes.
+    former: Option<Arc<dyn RootKeyWrap>>,
     /// There while the root key is known.
     barrier: ArcSwapOption<Barrier>,
     /// Its keys were wiped: it is of no more use.
     sealed: AtomicBool,
     initializing: Mutex<()>,
+    /// Held while the keyring or the root key changes. Set while it is not known which root key is kept.
+    pub(super) rotating: Mutex<bool>,
+    /// Held by whoever encrypts changes, until they are queued.
+    pub(super) encrypting: RwLock<()>,
+    /// Records that were encrypted anew.
+    pub(super) reencrypted: AtomicU64,
 }
 
 impl Store {
@@ -56,9 +66,22 @@ impl Store {
         Place::new(storage, wrap, pace).open().map_err(Unopened::into_fault)
     }
 
-    pub(super) fn over(physical: Box<dyn Physical>, wrap: Arc<dyn RootKeyWrap>) -> Result<Store, Unopened> {
-        let (barrier, sealed, initializing) = (ArcSwapOption::empty(), AtomicBool::new(false), Mutex::new(()));
-        let inner = Inner { physical, wrap, barrier, sealed, initializing };
+    pub(super) fn over(
+        physical: Box<dyn Physical>,
+        wrap: Arc<dyn RootKeyWrap>,
+        former: Option<Arc<dyn RootKeyWrap>>,
+    ) -> Result<Store, Unopened> {
+        let inner = Inner {
+            physical,
+            wrap,
+            former,
+            barrier: ArcSwapOption::empty(),
+            sealed: AtomicBool::new(false),
+            initializing: Mutex::new(()),
+            rotating: Mutex::new(false),
+            encrypting: RwLock::new(()),
+            reencrypted: AtomicU64::new(0),
+        };
         inner.open_barrier()?;
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -89,7 +112,7 @@ impl Store {
         random(&mut *bytes)?;
         let root_key = Secret::new(&bytes[..]);
         let barrier = Barrier::new(&root_key)?;
-        let stored = StoredSeal::encode(self.inner.wrap.kind(), &self.inner.wrap.wrap(&root_key)?)?;
+        let stored = StoredSeal::encode(self.inner.wrap.kind(), &self.inner.wrap.wrap(&root_key, &*self.inner)?)?;
         self.inner.submit_and_wait(vec![Change::Create { key: name::SEAL.to_vec(), value: stored }])?;
         self.inner.barrier.store(Some(Arc::new(barrier)));
         Ok(())
@@ -184,7 +207,11 @@ impl Store {
         if writes.is_empty() {
             return self.inner.barrier().map(drop);
         }
-        self.inner.submit_and_wait(self.inner.encrypt(writes)?)
+        let waiting = {
+            let _encrypting = self.inner.encrypting.read();
+            self.inner.submit_waiting(self.inner.encrypt(writes)?)?
+        };
+        waiting.recv().map_err(|_| closed())?.map_err(fault)
     }
 
     /// HMAC-SHA-256 of the bytes, under a key derived from the root key for this purpose. What must be recognised but never
@@ -200,6 +227,10 @@ impl Store {
     /// What was written since the store was opened.
     pub fn stats(&self) -> Stats {
         self.inner.physical.counters().snapshot()
+    }
+
+    pub(super) fn inner_ref(&self) -> &Inner {
+        &self.inner
     }
 
     /// Tells whether the keys are in memory yet.
@@ -230,8 +261,18 @@ impl std::fmt::Debug for Store {
     }
 }
 
+impl SealNotes for Inner {
+    fn read(&self) -> Result<Option<Vec<u8>>, Fault> {
+        self.physical.get(name::SEAL_NOTES)
+    }
+
+    fn write(&self, note: &[u8]) -> Result<(), Fault> {
+        self.submit_and_wait(vec![Change::Put { key: name::SEAL_NOTES.to_vec(), value: note.to_vec() }])
+    }
+}
+
 impl Inner {
-    fn barrier(&self) -> Result<Arc<Barrier>, Fault> {
+    pub(super) fn barrier(&self) -> Result<Arc<Barrier>, Fault> {
         if self.sealed.load(Ordering::Acquire) {
             return Err(Fault::Sealed);
         }
@@ -241,37 +282,65 @@ impl Inner {
     /// Opens the stored root key, if there is one, and says whether.
     fn open_barrier(&self) -> Result<bool, Unopened> {
         let Some(stored) = self.stored_seal().map_err(Unopened::Storage)? else { return Ok(false) };
-        let root_key = self.wrap.open(&stored.wrapped).map_err(Unopened::Seal)?;
-        let barrier = Barrier::new(&root_key).map_err(Unopened::Storage)?;
+        let root_key = self.open_wrapping(&stored)?;
+        let barrier = self.barrier_of(&root_key).map_err(Unopened::Storage)?;
         self.barrier.store(Some(Arc::new(barrier)));
         Ok(true)
     }
 
-    /// The stored wrapping, if there is one; refused if the seal configured is another.
+    fn barrier_of(&self, root_key: &Secret) -> Result<Barrier, Fault> {
+        let Some(sealed) = self.physical.get(name::KEYRING)? else { return Barrier::new(root_key) };
+        let damaged = || {
+            Fault::Unavailable {
+            what: "the keyring in the storage file does not open: it was altered outside Keyway, or is of a newer one; restore \
+                   the storage file from a backup"
+                .to_owned(),
+        }
+        };
+        Barrier::with_keyring(root_key, Keyring::open(root_key, &sealed)?.ok_or_else(damaged)?)
+    }
+
+    /// The root key. If the former seal has wrapped it, it is wrapped by the new one first, in one commit.
+    fn open_wrapping(&self, StoredSeal { kind, wrapped }: &StoredSeal) -> Result<Secret, Unopened> {
+        let former = self.former.as_ref().filter(|former| former.kind() == kind);
+        let refused = match (kind == self.wrap.kind()).then(|| self.wrap.open(wrapped, self)) {
+            Some(Ok(root_key)) => return Ok(root_key),
+            Some(Err(fault)) => Some(fault),
+            None => None,
+        };
+        let Some(former) = former else {
+            return Err(refused.map_or_else(|| Unopened::Storage(other_seal(kind, self.wrap.kind())), Unopened::Seal));
+        };
+        let root_key = former.open(wrapped, self).map_err(Unopened::Seal)?;
+        let again = self.wrap.wrap(&root_key, self).map_err(Unopened::Seal)?;
+        let value = StoredSeal::encode(self.wrap.kind(), &again).map_err(Unopened::Storage)?;
+        let change = Change::Put { key: name::SEAL.to_vec(), value };
+        self.submit_and_wait(vec![change]).map_err(Unopened::Storage)?;
+        tracing::warn!(
+            from = kind,
+            to = self.wrap.kind(),
+            "the root key is wrapped by the new seal: take the stanza of the old one, which is disabled, out of the \
+             configuration; copies of the store from before need the old one still"
+        );
+        Ok(root_key)
+    }
+
+    /// The stored wrapping, if there is one.
     fn stored_seal(&self) -> Result<Option<StoredSeal>, Fault> {
         let Some(bytes) = self.physical.get(name::SEAL)? else { return Ok(None) };
-        let stored = StoredSeal::decode(&bytes).ok_or_else(|| Fault::Unavailable {
+        let damaged = || Fault::Unavailable {
             what:
                 "the wrapped root key in the storage file is damaged or of a newer Keyway: run the version that wrote \
                    it, or restore the file from a backup"
                     .to_owned(),
-        })?;
-        if stored.kind != self.wrap.kind() {
-            return Err(Fault::Unavailable {
-                what: format!(
-                    "the store is sealed by a seal of kind {:?}, but {:?} is configured: configure the one it was \
-                     initialized with",
-                    stored.kind,
-                    self.wrap.kind()
-                ),
-            });
-        }
-        Ok(Some(stored))
+        };
+        StoredSeal::decode(&bytes).ok_or_else(damaged).map(Some)
     }
 
     fn begin(&self, writes: Vec<Write>) -> Result<Option<oneshot::Receiver<Verdict>>, Fault> {
         let Some(first) = writes.first() else { return self.barrier().map(|_| None) };
         let namespace = first.key().namespace.clone();
+        let _encrypting = self.encrypting.read();
         let (transaction, waiting) = Transaction::for_task(self.encrypt(writes)?);
         self.physical.submit(transaction, WhenFull::Refuse).map_err(|refused| match refused {
             NotQueued::Full(limit) => {
@@ -282,10 +351,15 @@ impl Inner {
         Ok(Some(waiting))
     }
 
-    fn submit_and_wait(&self, changes: Vec<Change>) -> Result<(), Fault> {
+    pub(super) fn submit_and_wait(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        self.submit_waiting(changes)?.recv().map_err(|_| closed())?.map_err(fault)
+    }
+
+    /// Queues changes, waiting for room; the verdict comes later.
+    fn submit_waiting(&self, changes: Vec<Change>) -> Result<mpsc::Receiver<Verdict>, Fault> {
         let (transaction, waiting) = Transaction::for_thread(changes);
         self.physical.submit(transaction, WhenFull::Wait).map_err(|_| closed())?;
-        waiting.recv().map_err(|_| closed())?.map_err(fault)
+        Ok(waiting)
     }
 
     fn encrypt(&self, writes: Vec<Write>) -> Result<Vec<Change>, Fault> {
@@ -377,8 +451,22 @@ fn fault(refused: Refused) -> Fault {
     }
 }
 
+fn other_seal(stored: &str, configured: &str) -> Fault {
+    Fault::Unavailable {
+        what: format!(
+            "the store is sealed by a seal of kind {stored:?}, but {configured:?} is configured: configure the one it was \
+             initialized with, or that one with disabled = true beside the new one, which then takes over"
+        ),
+    }
+}
+
 fn already_initialized() -> Fault {
     Fault::invalid("Vault is already initialized")
+}
+
+/// The same of an entry.
+pub(super) fn altered_entry(entry: &[u8]) -> Fault {
+    name::decode(entry).map_or_else(|| Fault::internal("an entry whose name cannot be read"), |key| altered(&key))
 }
 
 fn altered(key: &RecordKey) -> Fault {

@@ -13,12 +13,18 @@ pub trait RootKeyWrap: Send + Sync {
     /// Its stable name, kept with the wrapping: `file`.
     fn kind(&self) -> &'static str;
 
-    /// Wraps a new root key. Called at initialisation only, so this is when the wrapping key is made if need be; one that
-    /// is there already and may guard another store is never replaced.
-    fn wrap(&self, root_key: &Secret) -> Result<Vec<u8>, Fault>;
+    /// Wraps a root key that this seal guards from now on. Called at initialisation, or where it takes over from another
+    /// seal, so this is when the wrapping key is made if need be; one that is there already and may guard another store is
+    /// never replaced.
+    fn wrap(&self, root_key: &Secret, notes: &dyn SealNotes) -> Result<Vec<u8>, Fault>;
+
+    /// Wraps another root key of a store that this seal guards already.
+    fn wrap_again(&self, root_key: &Secret, notes: &dyn SealNotes) -> Result<Vec<u8>, Fault> {
+        self.wrap(root_key, notes)
+    }
 
     /// The root key in what [`RootKeyWrap::wrap`] gave. Its fault says which key is missing or wrong, and what to do.
-    fn open(&self, wrapped: &[u8]) -> Result<Secret, Fault>;
+    fn open(&self, wrapped: &[u8], notes: &dyn SealNotes) -> Result<Secret, Fault>;
 
     /// Whether a key that is not to be had now may be there later by itself, as in an HSM that is away. Else nothing comes
     /// of asking again before somebody has done something.
@@ -27,11 +33,25 @@ pub trait RootKeyWrap: Send + Sync {
     }
 }
 
-/// The seal the operator configured.
+/// What a seal has to remember while nothing can be encrypted: kept beside the wrapping, in clear, so nothing secret.
+pub trait SealNotes {
+    /// What was noted last.
+    fn read(&self) -> Result<Option<Vec<u8>>, Fault>;
+
+    /// Notes this in its place. Durable when it returns.
+    fn write(&self, note: &[u8]) -> Result<(), Fault>;
+}
+
+/// The seal the operator configured, if it is one of this room's.
 pub fn from_config(seal: &config::Seal) -> Result<Box<dyn RootKeyWrap>, Fault> {
     Ok(match seal {
         config::Seal::File { path } => Box::new(KeyFile::new(path)),
         config::Seal::Ephemeral => Box::new(Ephemeral::new()?),
+        config::Seal::Pkcs11(_) => {
+            let what =
+                "a seal \"pkcs11\" is for the daemon: this wants a store of its own, with a seal \"file\"".to_owned();
+            return Err(Fault::Unavailable { what });
+        }
     })
 }
 
@@ -52,11 +72,11 @@ impl RootKeyWrap for Ephemeral {
         "ephemeral"
     }
 
-    fn wrap(&self, root_key: &Secret) -> Result<Vec<u8>, Fault> {
+    fn wrap(&self, root_key: &Secret, _: &dyn SealNotes) -> Result<Vec<u8>, Fault> {
         self.key.wrap(root_key)
     }
 
-    fn open(&self, wrapped: &[u8]) -> Result<Secret, Fault> {
+    fn open(&self, wrapped: &[u8], _: &dyn SealNotes) -> Result<Secret, Fault> {
         self.key.open(wrapped).ok_or_else(|| Fault::Unavailable {
             what: "the store was initialized under a key that ended with its process: begin with an empty store, or \
                    configure a seal that lasts"
@@ -127,6 +147,21 @@ impl StoredSeal {
         let (kind, wrapped) = rest.split_at_checked(usize::from(length))?;
         let kind = std::str::from_utf8(kind).ok()?.to_owned();
         (format == STORED_FORMAT).then(|| StoredSeal { kind, wrapped: wrapped.to_vec() })
+    }
+}
+
+/// Forgets what is noted.
+#[cfg(test)]
+pub(super) struct NoNotes;
+
+#[cfg(test)]
+impl SealNotes for NoNotes {
+    fn read(&self) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(None)
+    }
+
+    fn write(&self, _: &[u8]) -> Result<(), Fault> {
+        Ok(())
     }
 }
 

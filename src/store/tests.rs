@@ -1,5 +1,7 @@
 //! What every physical store must do, run over both; then what only a file can show.
 
+mod rotation;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -285,7 +287,8 @@ impl Physical for Busy {
 #[test]
 fn a_full_queue_answers_overloaded_to_that_namespace() {
     let store =
-        Store::over(Box::new(Busy(memory::Memory::default())), std::sync::Arc::new(Ephemeral::new().unwrap())).unwrap();
+        Store::over(Box::new(Busy(memory::Memory::default())), std::sync::Arc::new(Ephemeral::new().unwrap()), None)
+            .unwrap();
     store.initialize().unwrap();
     let tenant = Namespace::from_path("team-a");
     let write = || Write::Delete { key: RecordKey::new(&tenant, "c", "n") };

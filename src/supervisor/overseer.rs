@@ -291,7 +291,9 @@ impl Overseer {
         for Retired { home: (pool, members), heir } in self.shared.pools.retired() {
             match &heir {
                 None => {
-                    tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
+                    if !self.is_sealed {
+                        tracing::info!(pool = pool.name, "the last managed key of a token is gone: it is let go of");
+                    }
                     // Nothing is left for it to do: no key leads here.
                     pool.close();
                 }

@@ -13,6 +13,7 @@ mod openapi;
 mod paths;
 mod policies;
 mod quotas;
+mod rotation;
 mod sealing;
 mod standing;
 #[cfg(test)]
@@ -104,6 +105,8 @@ pub struct System {
     pub retire: Retire,
     /// Asked when the daemon is to be sealed.
     pub seal: Seal,
+    /// Rung when a term has begun: records of older ones are to be encrypted anew.
+    pub rotated: Arc<Notify>,
     /// Rung when a namespace was deleted: [`System::end_deletions`] is due.
     pub deletions: Arc<Notify>,
     /// The root token to make at initialisation; a random one if there is none.
@@ -205,6 +208,9 @@ impl System {
             Deed::ReadInit => Ok(self.standing().init_status()),
             Deed::Initialize => self.init(&call, data).await,
             Deed::Seal => self.seal(&call).await,
+            Deed::Rotate => self.rotate(&call).await,
+            Deed::RotateRoot => self.rotate_root(&call).await,
+            Deed::ReadKeyStatus => self.key_status(&call),
             Deed::Unseal => Ok(self.standing().seal_status(standing::read_unseal(&call.caller, data)?)),
             Deed::ReadStatus => self.status(&call).await,
             Deed::ListNamespaces => self.list_namespaces(&call).await,

@@ -16,6 +16,9 @@ pub(super) enum Deed {
     Initialize,
     Seal,
     Unseal,
+    Rotate,
+    RotateRoot,
+    ReadKeyStatus,
     ReadStatus,
     ListNamespaces,
     ReadNamespace,
@@ -124,6 +127,12 @@ const TABLE: &[Row] = &[
     row(write("sys/seal", "Seals the daemon: its keys are wiped from memory.").sudo().unlimited(), Deed::Seal),
     // As init does.
     of_the_daemon(write("sys/unseal", "Unseals the daemon by its seal.").takes(&[fields::UNSEAL]), Deed::Unseal),
+    row(
+        write("sys/rotate", "Encrypts records under a new key from now on, and then the older ones.").sudo(),
+        Deed::Rotate,
+    ),
+    row(write("sys/rotate/root", "Makes a new root key, wrapped by the seal.").sudo(), Deed::RotateRoot),
+    row(read("sys/key-status", "The term of the key that records are encrypted under."), Deed::ReadKeyStatus),
     row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
     row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
     row(write("sys/namespaces/api-lock/lock", "Locks the namespace addressed."), Deed::LockNamespace),
@@ -454,6 +463,8 @@ mod tests {
             "sys/leader",
             "sys/init",
             "sys/init",
+            // Asks for the operator's uid.
+            "sys/unseal",
             "sys/internal/ui/mounts",
             "auth/unix/login",
             "sys/wrapping/unwrap",

@@ -80,6 +80,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         }),
         leases: Arc::new(|_| Box::pin(std::future::ready(Err(Fault::absent())))),
         retire: Arc::new(|_, _| Box::pin(std::future::ready(Ok(())))),
+        rotated: Arc::default(),
         seal: Arc::new(|| Box::pin(std::future::ready(Ok(())))),
         deletions: Arc::default(),
         root_token: None,

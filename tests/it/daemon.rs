@@ -44,11 +44,13 @@ pub(crate) struct Setup {
     /// More of the daemon's environment.
     pub(crate) environment: &'static [(&'static str, &'static str)],
     pub(crate) more: &'static str,
+    /// The stanzas of seals; a key file, if there are none.
+    pub(crate) seal: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { pin: PIN, library: None, profile: None, stanza: "", environment: &[], more: "" }
+        Setup { pin: PIN, library: None, profile: None, stanza: "", environment: &[], more: "", seal: "" }
     }
 }
 
@@ -70,6 +72,7 @@ impl Daemon {
         let folder = token.folder.path().to_owned();
         let library = setup.library.unwrap_or_else(|| token::module().to_owned());
         let home = folder.display();
+        let key_file = format!("seal \"file\" {{ path = \"{home}/seal.key\" }}");
         let config = format!(
             r#"
             listener "unix" {{ address = "{home}/http.sock" }}
@@ -78,7 +81,7 @@ impl Daemon {
               protocol = "framed"
             }}
             storage "redb" {{ path = "{home}/keyway.redb" }}
-            seal "file" {{ path = "{home}/seal.key" }}
+            {}
             kms_library "pkcs11" {{
               name    = "hsm"
               library = "{}"
@@ -90,6 +93,7 @@ impl Daemon {
             publish_dir = "{home}/published"
             {}
             "#,
+            if setup.seal.is_empty() { &key_file } else { setup.seal },
             library.display(),
             setup.profile.unwrap_or_else(|| token::profile()),
             setup.pin,

@@ -22,7 +22,7 @@ mod fairness;
 mod hardware;
 mod hostile;
 mod hostile_requests;
-
+mod hsm_seal;
 mod isolation;
 mod leases;
 mod lengths;

@@ -77,7 +77,7 @@ async fn under_load_nothing_is_answered_wrong_and_what_was_there_is_there_again(
     let tally = running.stop();
     tally.assert_only(&["sealed"]);
     assert!(tally.failed("sealed") > 0);
-    assert_eq!(rig.test_sign("other").await.0, 200);
+    assert_eq!(rig.test_sign("other").await.0, 204);
     assert_eq!(rig.ask("team", Verb::Read, "sys/mounts", json!({})).await.status, 200);
     assert_eq!(daemon.ask(Verb::Read, "sys/policies/acl/reader", json!({})).await.status, 200);
     greet(daemon).await.unwrap();
@@ -160,10 +160,79 @@ async fn wait_for_signature(rig: &Rig) {
     let begun = std::time::Instant::now();
     loop {
         let (status, told) = rig.test_sign("doc").await;
-        if status == 200 {
+        if status == 204 {
             return;
         }
         assert!(begun.elapsed() < LIMIT, "{status} {told}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_are_rotated_and_kills_lose_nothing() {
+    let token = Token::new();
+    let mut daemon = Daemon::new(&token).await;
+    daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    for index in 0..30 {
+        let policy = json!({"policy": format!("path \"p{index}\" {{ policy = \"read\" }}")});
+        daemon.write(&format!("sys/policies/acl/p{index}"), policy).await;
+    }
+    let status = daemon.read("sys/key-status").await;
+    assert_eq!((&status["term"], &status["old_terms"]), (&json!(1), &json!([])));
+    for round in 0_u64..6 {
+        let path = if round % 2 == 0 { "sys/rotate" } else { "sys/rotate/root" };
+        daemon.write(path, json!({})).await;
+        let note = json!({"policy": format!("path \"round{round}\" {{ policy = \"read\" }}")});
+        daemon.write("sys/policies/acl/round", note).await;
+        daemon.signal("KILL");
+        daemon.ended();
+        let root_token = daemon.root_token.clone();
+        drop(daemon);
+        daemon = Daemon::start(&token, Setup::default());
+        daemon.root_token = root_token;
+        let told = daemon.read("sys/policies/acl/round").await;
+        assert!(told["policy"].as_str().unwrap().contains(&format!("round{round}")), "{told}");
+        daemon.write("transit/sign/doc", json!({"input": "eA=="})).await;
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        let status = daemon.read("sys/key-status").await;
+        if status["old_terms"] == json!([]) {
+            assert_eq!(status["term"], 4);
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for index in 0..30 {
+        daemon.read(&format!("sys/policies/acl/p{index}")).await;
+    }
+    seal(&daemon).await;
+    unseal(&daemon, json!({})).await;
+    daemon.write("transit/sign/doc", json!({"input": "eA=="})).await;
+    let mut team = daemon.http();
+    daemon.write("sys/namespaces/team", json!({})).await;
+    team.namespace = Some("team".into());
+    assert_eq!(team.request(Verb::Write, "sys/rotate", &Default::default()).await.unwrap().status, 400);
+}
+
+#[tokio::test]
+async fn a_crash_leaves_no_keys_behind_unless_that_is_wanted() {
+    let token = Token::new();
+    for (more, dumps) in [("", false), ("core_dumps = true\nlock_memory = false\n", true)] {
+        let daemon = Daemon::start(&token, Setup { more, ..Setup::default() });
+        let process = std::path::PathBuf::from(format!("/proc/{}", daemon.pid()));
+        let limits = std::fs::read_to_string(process.join("limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let bounds: Vec<&str> = line.split_whitespace().skip(4).collect();
+        if !dumps {
+            assert_eq!(bounds[..2], ["0", "0"], "{line}");
+        }
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim() != "0 kB";
+        let told = daemon.log().contains("memory is not locked") || daemon.log().contains("memory cannot be locked");
+        assert_eq!(locked || told, !dumps, "{status}\n{}", daemon.log());
+        drop(daemon);
+        std::fs::write(token.folder.path().join("log"), "").unwrap();
     }
 }

@@ -145,7 +145,7 @@ impl Site {
         };
         let embedded = Embedded::start(StorageFile::with_mount(&path, Box::new(mount)), Pace::Prompt).unwrap();
         let seal = std::sync::Arc::new(KeyFile::new(&self.folder.path().join("seal.key")));
-        Store::over(Box::new(embedded), seal).unwrap()
+        Store::over(Box::new(embedded), seal, None).unwrap()
     }
 
     /// The store on a disk with this content.

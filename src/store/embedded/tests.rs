@@ -105,7 +105,7 @@ impl Site {
 
     fn store(&self) -> Store {
         let seal = std::sync::Arc::new(KeyFile::new(&self.folder.path().join("seal.key")));
-        let store = Store::over(Box::new(self.embedded()), seal).unwrap();
+        let store = Store::over(Box::new(self.embedded()), seal, None).unwrap();
         if !store.is_initialized() {
             store.initialize().unwrap();
         }

@@ -13,6 +13,7 @@ mod operator;
 mod output;
 mod server;
 mod sign;
+mod snapshot;
 mod status;
 mod worker;
 
@@ -75,6 +76,9 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Server(server) => server::run(&server),
         Command::Operator { command: OperatorCommand::Init } => operator::init(connect, cli.format),
+        Command::Operator { command: OperatorCommand::Seal } => operator::seal(connect),
+        Command::Operator { command: OperatorCommand::Unseal } => operator::unseal(connect, cli.format),
+        Command::Operator { command: OperatorCommand::Snapshot(command) } => snapshot::run(connect, &command),
         Command::Status => status::run(connect, cli.format),
         Command::Read(path) => logical::read(connect, cli.format, &path),
         Command::Write(write) => logical::write(connect, cli.format, &write),

@@ -1,11 +1,16 @@
-//! `operator init`.
+//! `operator`: what is done once, or to the daemon as a whole, whatever namespace is worked in.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::args::{Connection, Format};
 use super::{Failure, output, runtime};
 use crate::cli::output::say;
+use crate::client::Answer;
 use crate::model::{Data, Verb};
+
+/// How long sealing and unsealing may take: requests and tokens are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
     let mut http = connect.http()?;
@@ -23,4 +28,27 @@ pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Fai
     );
     say!("file up, apart from the store's file. Go on with: export VAULT_TOKEN=<the token above>");
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn seal(connect: &Connection) -> Result<ExitCode, Failure> {
+    write(connect, "sys/seal")?.success()?;
+    say!("Sealed: the keys are wiped from memory. Go on with: keyway operator unseal");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn unseal(connect: &Connection, format: Format) -> Result<ExitCode, Failure> {
+    let body = write(connect, "sys/unseal")?.success()?.json();
+    if format == Format::Json {
+        output::print(format, &body)?;
+    } else {
+        say!("Unsealed by its seal of type {}", output::plain(&body["type"]));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(connect: &Connection, path: &str) -> Result<Answer, Failure> {
+    let mut http = connect.http()?;
+    http.namespace = None;
+    http.deadline = Some(PATIENCE);
+    Ok(runtime()?.block_on(http.request(Verb::Write, path, &Data::new()))?)
 }

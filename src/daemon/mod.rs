@@ -1,46 +1,39 @@
 //! Assembles the rooms bottom-up and takes them down in reverse: store, supervisor, managed keys, engines, dispatch,
-//! front; signals; another configuration while it serves; a drain under a clock that says how it ended.
+//! front; signals; another configuration while it serves; being sealed; a drain under a clock that says how it ended.
 
 mod drain;
+mod gate;
+mod keeper;
 mod notify;
 mod pins;
 mod reload;
+mod rooms;
 mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
-use crate::dispatch::{Dispatch, Door, Engines, Tenants};
-use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
+use crate::dispatch::Door;
 use crate::front::{Front, Passed};
-use crate::identity::Identity;
-use crate::managed_keys::ManagedKeys;
-use crate::model::{Class, Fault, Namespace, Secret};
-use crate::namespace::{Namespaces, Quotas};
-use crate::store::{Store, seal_from_config};
+use crate::model::{Fault, Secret};
+use crate::store::{Place, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
-use crate::system::{LeaseCall, Leases, Load, Removal, Retire, System};
+use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
 
 pub use drain::Ended;
 use drain::{Asked, Signals};
+use gate::Gate;
+use keeper::{Keeper, Site};
 use pins::StoredPins;
 use reload::Reload;
 use watchdog::Watchdog;
-
-/// How often engines are asked whether something is due by the clock.
-const MAINTENANCE: Duration = Duration::from_secs(60);
-/// How long a start waits for the tokens of the keys it knows; those that take longer come up behind open sockets.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
-/// How often it is seen whether a token's time is up.
-const ENDING_TOKENS: Duration = Duration::from_secs(1);
-/// How often the store's figures are counted.
-const STORE_FIGURES: Duration = Duration::from_secs(5);
 
 /// What a start needs beside the configuration.
 #[derive(Default)]
@@ -57,9 +50,9 @@ pub struct Start {
 
 /// A running daemon.
 pub struct Daemon {
-    store: Store,
+    keeper: JoinHandle<Keeper>,
+    pins: Arc<StoredPins>,
     supervisor: Supervisor,
-    dispatch: Arc<Dispatch>,
     front: Front,
     telemetry: Telemetry,
     reload: Reload,
@@ -77,68 +70,38 @@ impl Daemon {
         // Before all else: one that comes while the daemon starts is heeded when it has.
         let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
-        let store = Store::open(&config.storage, seal_from_config(&config.seal)?, config.pace())?;
-        let pins = Arc::new(StoredPins::new(store.clone()));
-        let supervisor = Supervisor::start(plan(config, &start, &telemetry), pins, telemetry.clone());
-        let keys = ManagedKeys::new(store.clone(), supervisor.clone(), &config.limits);
-        let configured: Vec<Namespace> = config.namespaces.iter().map(|namespace| namespace.path.clone()).collect();
-        let namespaces = Namespaces::new(store.clone(), &configured, &config.limits);
-        let quotas = Quotas::new(store.clone(), namespaces.clone());
-        let identity = Identity::new(store.clone());
-        let services = Services {
-            store: store.clone(),
-            keys: keys.clone(),
-            telemetry: telemetry.clone(),
-            limits: config.limits.clone(),
-            cpu: CpuPool::new(config.limits.key_generations),
-            batches: BatchRooms::new(&config.limits),
-            publish_dir: config.publish_dir.clone(),
-        };
-        let engines = Arc::new(Engines::new(services, namespaces.clone()));
-        let load = loader(&namespaces, &quotas, &identity, &keys, &supervisor);
-        if store.is_initialized() {
-            load()?;
-        }
-        let mut root_token = None;
-        if start.initialize && !identity.is_initialized() {
-            store.initialize()?;
-            load()?;
-            root_token = Some(identity.create_root(start.root_token.clone()).await?);
-        }
+        let place = Arc::new(Place::new(&config.storage, seal_from_config(&config.seal)?, config.pace()));
+        let pins = Arc::new(StoredPins::default());
+        let supervisor =
+            Supervisor::start(plan(config, &start, &telemetry), Arc::clone(&pins) as Arc<_>, telemetry.clone());
         let configuration = reload::status();
-        let tokens = identity.clone();
-        let system = Arc::new(System {
-            store: store.clone(),
-            namespaces: namespaces.clone(),
-            quotas: quotas.clone(),
-            identity: identity.clone(),
-            keys,
-            engines: engines::types(),
-            load,
-            removal: removal(&engines),
-            leases: leases(&engines),
-            retire: retire(&engines, config.limits.deadline_max),
-            deletions: Arc::default(),
-            root_token: start.root_token.clone(),
+        let (errands, inbox) = keeper::errands();
+        let sealed =
+            Standing { is_initialized: true, is_sealed: true, seal: place.seal_kind(), storage: place.storage_kind() };
+        let gate = Arc::new(Gate::new(sealed, errands.clone(), telemetry.clone(), &config.limits));
+        let reload =
+            Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), Arc::clone(&configuration));
+        let site = Site {
+            place,
+            config: config.clone(),
+            start,
+            supervisor: supervisor.clone(),
+            pins: Arc::clone(&pins),
+            telemetry: telemetry.clone(),
+            configuration,
             started,
-            configuration: Arc::clone(&configuration),
-        });
-        let removing = Arc::clone(&system);
-        let tenants = Tenants { namespaces, quotas, identity };
-        let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
-        // Before that nobody logs in to anything, and there is nothing to wait for.
-        if store.is_initialized() {
-            supervisor.settle(SETTLE_MAX).await;
-        }
+            errands,
+            snapshots: Arc::new(Semaphore::new(1)),
+        };
+        let keeper = Keeper::open(site, Arc::clone(&gate)).await?;
+        let root_token = keeper.rooms().and_then(|rooms| rooms.root_token.clone());
         let (stop, stopped) = watch::channel(false);
-        tokio::task::spawn_local(remove_namespaces(removing, stopped.clone()));
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
-        let door: Arc<dyn Door> = Arc::clone(&dispatch) as Arc<dyn Door>;
+        keeper.let_in();
+        let door: Arc<dyn Door> = gate;
         let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
-        tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
-        tokio::task::spawn_local(end_tokens(tokens, stop.subscribe()));
-        let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
-        Ok(Daemon { store, supervisor, dispatch, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        let keeper = tokio::task::spawn_local(keeper.keep(inbox, stopped));
+        Ok(Daemon { keeper, pins, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -165,7 +128,7 @@ impl Daemon {
     pub async fn run(mut self) -> Ended {
         notify::ready();
         let watchdog =
-            Watchdog { front: self.front.pulse(), store: self.store.clone(), supervisor: self.supervisor.clone() };
+            Watchdog { front: self.front.pulse(), pins: Arc::clone(&self.pins), supervisor: self.supervisor.clone() };
         tokio::task::spawn_local(watchdog.run(self.stop.subscribe()));
         let signal = loop {
             match self.signals.next().await {
@@ -189,13 +152,19 @@ impl Daemon {
         let begun = std::time::Instant::now();
         // Nobody listening has nothing to stop.
         let _ = self.stop.send(true);
-        self.dispatch.stop();
+        // One that panicked has left no rooms.
+        let rooms = self.keeper.await.ok().and_then(Keeper::into_rooms);
+        if let Some(rooms) = &rooms {
+            rooms.stop();
+        }
         tokio::task::spawn_local(self.signals.ignore_reloads());
         let (front, limit) = (self.front, self.reload.drain());
         // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
         let report = tokio::task::spawn_blocking(move || front.drain(limit)).await.unwrap_or_default();
         let jobs_cut = self.supervisor.shut_down(limit.saturating_sub(begun.elapsed())).await;
-        self.store.close();
+        if let Some(rooms) = rooms {
+            rooms.close();
+        }
         let ended = Ended { connections_finished: report.finished, connections_cut: report.cut, jobs_cut };
         tracing::info!(
             took_ms = begun.elapsed().as_millis(),
@@ -242,52 +211,6 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
     }
 }
 
-fn loader(
-    namespaces: &Namespaces,
-    quotas: &Quotas,
-    identity: &Identity,
-    keys: &ManagedKeys,
-    supervisor: &Supervisor,
-) -> Load {
-    let (namespaces, quotas, identity) = (namespaces.clone(), quotas.clone(), identity.clone());
-    let (keys, supervisor) = (keys.clone(), supervisor.clone());
-    Arc::new(move || {
-        namespaces.load()?;
-        quotas.load()?;
-        identity.load()?;
-        supervisor.bring_up_pools();
-        keys.load(&namespaces.all())
-    })
-}
-
-fn removal(engines: &Arc<Engines>) -> Removal {
-    let engines = Arc::clone(engines);
-    Arc::new(move |mount| {
-        let writes = engines.of_disabled(mount)?.removal(mount)?;
-        engines.remove(mount);
-        Ok(writes)
-    })
-}
-
-fn retire(engines: &Arc<Engines>, limit: Duration) -> Retire {
-    let engines = Arc::clone(engines);
-    Arc::new(move |namespace, mounts| {
-        let engines = Arc::clone(&engines);
-        Box::pin(async move { engines.retire(&namespace, &mounts, limit).await })
-    })
-}
-
-fn leases(engines: &Arc<Engines>) -> Leases {
-    let engines = Arc::clone(engines);
-    Arc::new(move |LeaseCall { mount, caller, deadline, asked }| {
-        let engine = match engines.get(&mount) {
-            Ok(engine) => engine,
-            Err(fault) => return Box::pin(std::future::ready(Err(fault))),
-        };
-        engine.lease(Call { mount, caller, deadline, class: Class::Interactive }, asked)
-    })
-}
-
 async fn expose(
     config: &Config,
     telemetry: &Telemetry,
@@ -302,47 +225,4 @@ async fn expose(
         let _ = stop.wait_for(|stop| *stop).await;
     }));
     Ok(Some(address))
-}
-
-/// Ends tokens when their time is up.
-async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
-    let mut seconds = tokio::time::interval(ENDING_TOKENS);
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = seconds.tick() => identity.end_due().await,
-        }
-    }
-}
-
-/// Removes what deleted namespaces leave behind: what the last start was cut short in, and then whenever one is deleted.
-async fn remove_namespaces(system: Arc<System>, mut stop: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = system.end_deletions() => {}
-        }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = system.deletions.notified() => {}
-            // What failed is tried again.
-            () = tokio::time::sleep(MAINTENANCE) => {}
-        }
-    }
-}
-
-/// What is done by the clock.
-async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mut stop: watch::Receiver<bool>) {
-    let mut maintenance = tokio::time::interval(MAINTENANCE);
-    let mut figures = tokio::time::interval(STORE_FIGURES);
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = maintenance.tick() => dispatch.maintain().await,
-            _ = figures.tick() => {
-                let stats = store.stats();
-                telemetry.store(stats.commits, stats.groups, stats.records);
-            }
-        }
-    }
 }

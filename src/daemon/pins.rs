@@ -1,5 +1,7 @@
 //! The supervisor's memory of PINs, kept in the store: what a token refused once is not tried again after a restart.
 
+use arc_swap::ArcSwapOption;
+
 use crate::model::{Fault, Namespace, Secret};
 use crate::store::{RecordKey, Store, Write};
 use crate::supervisor::{PinHash, PinMemory};
@@ -7,13 +9,24 @@ use crate::supervisor::{PinHash, PinMemory};
 const REFUSED: &str = "refused-pins";
 const TAKEN: &str = "taken-pins";
 
+/// What is remembered of tokens, which no older state of the store makes undone: a refused PIN counts on its token.
+pub(super) const COLLECTIONS: [&str; 2] = [REFUSED, TAKEN];
+
+/// The supervisor outlives the store, which is another after each unsealing.
+#[derive(Default)]
 pub(super) struct StoredPins {
-    store: Store,
+    store: ArcSwapOption<Store>,
 }
 
 impl StoredPins {
-    pub(super) fn new(store: Store) -> StoredPins {
-        StoredPins { store }
+    /// Keeps them in this store from now on; without one, no PIN is known or tried.
+    pub(super) fn keep_in(&self, store: Option<Store>) {
+        self.store.store(store.map(std::sync::Arc::new));
+    }
+
+    /// The store there is now, unless it is sealed.
+    pub(super) fn store(&self) -> Result<Store, Fault> {
+        self.store.load().as_deref().cloned().ok_or(Fault::Sealed)
     }
 }
 
@@ -33,23 +46,23 @@ impl PinMemory for StoredPins {
         bytes.extend_from_slice(&(serial.len() as u64).to_be_bytes());
         bytes.extend_from_slice(serial.as_bytes());
         bytes.extend_from_slice(pin.expose());
-        self.store.keyed_hash("token-pin", &bytes)
+        self.store()?.keyed_hash("token-pin", &bytes)
     }
 
     fn refused(&self, serial: &str, hash: &PinHash) -> Result<bool, Fault> {
-        Ok(self.store.get(&key(serial, hash))?.is_some())
+        Ok(self.store()?.get(&key(serial, hash))?.is_some())
     }
 
     fn remember(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
-        self.store.commit_now(vec![Write::Put { key: key(serial, hash), version: 1, value: Vec::new() }])
+        self.store()?.commit_now(vec![Write::Put { key: key(serial, hash), version: 1, value: Vec::new() }])
     }
 
     fn taken(&self, serial: &str) -> Result<Option<PinHash>, Fault> {
-        let record = self.store.get(&taken_key(serial))?;
+        let record = self.store()?.get(&taken_key(serial))?;
         Ok(record.and_then(|record| record.value.as_slice().try_into().ok()))
     }
 
     fn remember_taken(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
-        self.store.commit_now(vec![Write::Put { key: taken_key(serial), version: 1, value: hash.to_vec() }])
+        self.store()?.commit_now(vec![Write::Put { key: taken_key(serial), version: 1, value: hash.to_vec() }])
     }
 }

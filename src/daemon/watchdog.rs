@@ -1,20 +1,22 @@
 //! The daemon's signs of life for systemd's watchdog (`WatchdogSec=` of its unit): one is given only after all that no request
 //! goes without has taken a turn. What tokens do, or leave undone, is none of its business: each has a watchdog of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::notify;
+use super::pins::StoredPins;
 use crate::front::Pulse;
-use crate::store::Store;
 use crate::supervisor::Supervisor;
 
 /// What must take its turns.
 pub(super) struct Watchdog {
     pub(super) front: Pulse,
-    pub(super) store: Store,
+    /// Know the store there is.
+    pub(super) pins: Arc<StoredPins>,
     pub(super) supervisor: Supervisor,
 }
 
@@ -53,7 +55,7 @@ impl Watchdog {
     async fn hanging(&self, limit: Duration) -> Option<&'static str> {
         let (front, store, supervisor) = tokio::join!(
             timeout(limit, self.front.beats()),
-            timeout(limit, self.store.writes()),
+            timeout(limit, self.store_writes()),
             timeout(limit, self.supervisor.answers()),
         );
         let parts = [
@@ -63,42 +65,23 @@ impl Watchdog {
         ];
         parts.into_iter().find(|(turn, _)| *turn != Ok(true)).map(|(_, part)| part)
     }
+
+    /// A sealed daemon has no store, and lives.
+    async fn store_writes(&self) -> bool {
+        match self.pins.store() {
+            Ok(store) => store.writes().await,
+            Err(_sealed) => true,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::config::{Limits, Pace, Storage};
-    use crate::model::{Fault, Secret};
-    use crate::store::Ephemeral;
-    use crate::supervisor::{PinHash, PinMemory, Plan};
+    use crate::store::{Ephemeral, Store};
+    use crate::supervisor::Plan;
     use crate::telemetry::Telemetry;
-
-    struct NoPins;
-
-    impl PinMemory for NoPins {
-        fn hash(&self, _: &str, _: &Secret) -> Result<PinHash, Fault> {
-            Ok([0; 32])
-        }
-
-        fn refused(&self, _: &str, _: &PinHash) -> Result<bool, Fault> {
-            Ok(false)
-        }
-
-        fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
-            Ok(())
-        }
-
-        fn taken(&self, _: &str) -> Result<Option<PinHash>, Fault> {
-            Ok(None)
-        }
-
-        fn remember_taken(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn whatever_takes_no_turns_is_found() {
@@ -106,11 +89,13 @@ mod tests {
         actix::System::new().block_on(async {
             let plan =
                 Plan { libraries: Vec::new(), pools: Vec::new(), namespaces: Vec::new(), limits: Limits::default() };
-            let supervisor = Supervisor::start(plan, Arc::new(NoPins), Telemetry::new());
+            let supervisor = Supervisor::start(plan, Arc::new(StoredPins::default()), Telemetry::new());
             let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
             let busy = tokio::runtime::Handle::current();
             let front = Pulse::of(vec![busy.clone()]);
-            let mut watchdog = Watchdog { front, store, supervisor };
+            let pins = Arc::new(StoredPins::default());
+            pins.keep_in(Some(store.clone()));
+            let mut watchdog = Watchdog { front, pins, supervisor };
             let (soon, patience) = (Duration::from_millis(50), Duration::from_secs(60));
             assert_eq!(watchdog.hanging(patience).await, None);
             // A runtime that nothing drives is as a thread that hangs.
@@ -119,8 +104,10 @@ mod tests {
             watchdog.front = Pulse::of(vec![busy.clone()]);
             watchdog.supervisor.shut_down(patience).await;
             assert_eq!(watchdog.hanging(patience).await, Some("the supervisor of the tokens"));
-            watchdog.store.close();
+            store.close();
             assert_eq!(watchdog.hanging(patience).await, Some("the writer of the store"));
+            watchdog.pins.keep_in(None);
+            assert_eq!(watchdog.hanging(patience).await, Some("the supervisor of the tokens"), "sealed is not dead");
         });
     }
 }

@@ -13,6 +13,7 @@ mod listener;
 mod passed;
 mod path;
 mod strangers;
+mod streams;
 mod wakeups;
 mod weight;
 mod worker;

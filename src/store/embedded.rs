@@ -29,6 +29,9 @@ use super::storage_file::{IfAbsent, StorageFile};
 use crate::config::Pace;
 use crate::model::Fault;
 
+/// Its name.
+pub(super) const KIND: &str = "redb";
+
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 
 const BOUNDS: Bounds =
@@ -85,7 +88,7 @@ impl Embedded {
 
 impl Physical for Embedded {
     fn kind(&self) -> &'static str {
-        "redb"
+        KIND
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
@@ -116,6 +119,31 @@ impl Physical for Embedded {
             }
             Ok(())
         })
+    }
+
+    fn scan_once(&self, visit: &mut Visitor<'_>) -> Result<(), Fault> {
+        let mut shown = false;
+        let whole = self.shared.attempt(&mut |database| {
+            // Opened anew, the file may be of another moment.
+            if shown {
+                return Ok(false);
+            }
+            let table = database.begin_read()?.open_table(ENTRIES)?;
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                shown = true;
+                if visit(key.value(), value.value()).is_break() {
+                    break;
+                }
+            }
+            Ok(true)
+        })?;
+        let what = "the store's file was opened anew while it was read; try again".to_owned();
+        if whole { Ok(()) } else { Err(Fault::Unavailable { what }) }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(self.shared.file.path())
     }
 
     fn submit(&self, transaction: Transaction, when_full: WhenFull) -> Result<(), NotQueued> {

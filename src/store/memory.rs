@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 
@@ -10,26 +11,46 @@ use super::physical::{
 };
 use crate::model::Fault;
 
-/// Entries in a sorted map. A transaction is a group of its own, done before `submit` returns.
+/// Its name, as Vault has it.
+pub(super) const KIND: &str = "inmem";
+
+/// Entries in a sorted map, as long as somebody holds them.
+type Entries = Arc<RwLock<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
+/// What there is while nobody has it open.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Entries);
+
+/// An opening of them. A transaction is a group of its own, done before `submit` returns.
 #[derive(Default)]
 pub(super) struct Memory {
     state: RwLock<State>,
     counters: Counters,
 }
 
-#[derive(Default)]
-struct State {
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
-    closed: bool,
+/// `None`: closed.
+struct State(Option<Entries>);
+
+impl Default for State {
+    fn default() -> State {
+        State(Some(Entries::default()))
+    }
+}
+
+impl Memory {
+    /// What is kept, open.
+    pub(super) fn open(kept: &Kept) -> Memory {
+        Memory { state: RwLock::new(State(Some(Arc::clone(&kept.0)))), counters: Counters::default() }
+    }
 }
 
 impl Physical for Memory {
     fn kind(&self) -> &'static str {
-        "inmem"
+        KIND
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.state.read().open()?.get(key).cloned())
+        Ok(self.state.read().open()?.read().get(key).cloned())
     }
 
     fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault> {
@@ -38,7 +59,8 @@ impl Physical for Memory {
         if from >= until {
             return Ok(());
         }
-        for (key, value) in state.open()?.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until))) {
+        let entries = state.open()?.read();
+        for (key, value) in entries.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until))) {
             if visit(key, value).is_break() {
                 break;
             }
@@ -47,11 +69,9 @@ impl Physical for Memory {
     }
 
     fn submit(&self, transaction: Transaction, _when_full: WhenFull) -> Result<(), NotQueued> {
-        let mut state = self.state.write();
-        if state.closed {
-            return Err(NotQueued::Closed);
-        }
-        let verdict = state.apply(transaction.changes());
+        let state = self.state.read();
+        let Some(entries) = &state.0 else { return Err(NotQueued::Closed) };
+        let verdict = apply(&mut entries.write(), transaction.changes());
         drop(state);
         if verdict.is_ok() {
             self.counters.count_group(1, transaction.changes().len() as u64);
@@ -65,51 +85,44 @@ impl Physical for Memory {
     }
 
     fn close(&self) {
-        let mut state = self.state.write();
-        state.closed = true;
-        state.entries.clear();
+        self.state.write().0 = None;
     }
 }
 
 impl State {
-    fn open(&self) -> Result<&BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
-        if self.closed {
-            return Err(closed());
-        }
-        Ok(&self.entries)
+    fn open(&self) -> Result<&Entries, Fault> {
+        self.0.as_ref().ok_or_else(closed)
     }
+}
 
-    fn apply(&mut self, changes: &[Change]) -> Verdict {
-        let mut before = Vec::with_capacity(changes.len());
-        for change in changes {
-            match self.change(change) {
-                Some(previous) => before.push((change.key(), previous)),
-                None => {
-                    self.undo(before);
-                    return Err(Refused::Exists(change.key().to_vec()));
-                }
+fn apply(entries: &mut BTreeMap<Vec<u8>, Vec<u8>>, changes: &[Change]) -> Verdict {
+    let mut before = Vec::with_capacity(changes.len());
+    for change in changes {
+        match make(entries, change) {
+            Some(previous) => before.push((change.key(), previous)),
+            None => {
+                undo(entries, before);
+                return Err(Refused::Exists(change.key().to_vec()));
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Makes one change and returns what was there; `None` if it is refused.
-    fn change(&mut self, change: &Change) -> Option<Option<Vec<u8>>> {
-        match change {
-            Change::Create { key, .. } if self.entries.contains_key(key) => None,
-            Change::Put { key, value } | Change::Create { key, value } => {
-                Some(self.entries.insert(key.clone(), value.clone()))
-            }
-            Change::Delete { key } => Some(self.entries.remove(key)),
-        }
+/// Makes one change and returns what was there; `None` if it is refused.
+fn make(entries: &mut BTreeMap<Vec<u8>, Vec<u8>>, change: &Change) -> Option<Option<Vec<u8>>> {
+    match change {
+        Change::Create { key, .. } if entries.contains_key(key) => None,
+        Change::Put { key, value } | Change::Create { key, value } => Some(entries.insert(key.clone(), value.clone())),
+        Change::Delete { key } => Some(entries.remove(key)),
     }
+}
 
-    fn undo(&mut self, before: Vec<(&[u8], Option<Vec<u8>>)>) {
-        for (key, previous) in before.into_iter().rev() {
-            match previous {
-                Some(value) => self.entries.insert(key.to_vec(), value),
-                None => self.entries.remove(key),
-            };
-        }
+fn undo(entries: &mut BTreeMap<Vec<u8>, Vec<u8>>, before: Vec<(&[u8], Option<Vec<u8>>)>) {
+    for (key, previous) in before.into_iter().rev() {
+        match previous {
+            Some(value) => entries.insert(key.to_vec(), value),
+            None => entries.remove(key),
+        };
     }
 }

@@ -11,10 +11,12 @@ mod key_file;
 mod memory;
 mod name;
 mod physical;
+mod place;
 mod pulse;
 mod queue;
 mod records;
 mod seal;
+mod snapshot;
 mod storage_file;
 mod versioned;
 
@@ -29,8 +31,10 @@ pub use changes::Changes;
 pub use key_file::KeyFile;
 pub use name::NAME_BYTES_MAX;
 pub use physical::Stats;
+pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
 pub use seal::{Ephemeral, RootKeyWrap, from_config as seal_from_config};
+pub use snapshot::Restored;
 pub use versioned::Versioned;
 
 /// The name of one record.

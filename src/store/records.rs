@@ -3,18 +3,19 @@
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
-use super::embedded::Embedded;
-use super::memory::Memory;
 use super::name;
 use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull, closed};
+use super::place::{Place, Unopened};
 use super::seal::{RootKeyWrap, StoredSeal};
 use super::{Record, RecordKey, Write};
 use crate::config;
@@ -40,9 +41,11 @@ pub struct Store {
 
 struct Inner {
     physical: Box<dyn Physical>,
-    wrap: Box<dyn RootKeyWrap>,
-    /// Set once the root key is known.
-    barrier: OnceLock<Barrier>,
+    wrap: Arc<dyn RootKeyWrap>,
+    /// There while the root key is known.
+    barrier: ArcSwapOption<Barrier>,
+    /// Its keys were wiped: it is of no more use.
+    sealed: AtomicBool,
     initializing: Mutex<()>,
 }
 
@@ -50,22 +53,19 @@ impl Store {
     /// Opens what the configuration names and, if it is initialised, its root key. Refused, and nothing changed, if the
     /// file is damaged or open elsewhere, or if the seal does not open the root key. `pace` is that of the writing thread.
     pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>, pace: config::Pace) -> Result<Store, Fault> {
-        let physical: Box<dyn Physical> = match storage {
-            config::Storage::Redb { path } => Box::new(Embedded::open(path, pace)?),
-            config::Storage::Memory => Box::new(Memory::default()),
-        };
-        Store::over(physical, wrap)
+        Place::new(storage, wrap, pace).open().map_err(Unopened::into_fault)
     }
 
-    pub(super) fn over(physical: Box<dyn Physical>, wrap: Box<dyn RootKeyWrap>) -> Result<Store, Fault> {
-        let inner = Inner { physical, wrap, barrier: OnceLock::new(), initializing: Mutex::new(()) };
+    pub(super) fn over(physical: Box<dyn Physical>, wrap: Arc<dyn RootKeyWrap>) -> Result<Store, Unopened> {
+        let (barrier, sealed, initializing) = (ArcSwapOption::empty(), AtomicBool::new(false), Mutex::new(()));
+        let inner = Inner { physical, wrap, barrier, sealed, initializing };
         inner.open_barrier()?;
         Ok(Store { inner: Arc::new(inner) })
     }
 
     /// Whether there is a root key.
     pub fn is_initialized(&self) -> bool {
-        self.inner.barrier.get().is_some()
+        self.inner.barrier.load().is_some()
     }
 
     /// The kind of seal that guards the root key: `file`.
@@ -82,7 +82,7 @@ impl Store {
     pub fn initialize(&self) -> Result<(), Fault> {
         let _one_at_a_time = self.inner.initializing.lock();
         // An earlier attempt may have been told that the disk failed, and yet have been written.
-        if self.is_initialized() || self.inner.open_barrier()? {
+        if self.is_initialized() || self.inner.open_barrier().map_err(Unopened::into_fault)? {
             return Err(already_initialized());
         }
         let mut bytes = zeroize::Zeroizing::new([0; ROOT_KEY_BYTES]);
@@ -91,7 +91,8 @@ impl Store {
         let barrier = Barrier::new(&root_key)?;
         let stored = StoredSeal::encode(self.inner.wrap.kind(), &self.inner.wrap.wrap(&root_key)?)?;
         self.inner.submit_and_wait(vec![Change::Create { key: name::SEAL.to_vec(), value: stored }])?;
-        self.inner.barrier.set(barrier).map_err(|_| already_initialized())
+        self.inner.barrier.store(Some(Arc::new(barrier)));
+        Ok(())
     }
 
     /// One record. Blocks for the disk if it is not cached.
@@ -192,6 +193,14 @@ impl Store {
         self.inner.barrier()?.keyed_hash(purpose, bytes)
     }
 
+    pub(super) fn barrier(&self) -> Result<Arc<Barrier>, Fault> {
+        self.inner.barrier()
+    }
+
+    pub(super) fn wrap(&self) -> &dyn RootKeyWrap {
+        self.inner.wrap.as_ref()
+    }
+
     pub(super) fn physical(&self) -> &dyn Physical {
         self.inner.physical.as_ref()
     }
@@ -201,9 +210,25 @@ impl Store {
         self.inner.physical.counters().snapshot()
     }
 
+    /// Tells whether the keys are in memory yet.
+    #[cfg(test)]
+    pub(super) fn weak_barrier(&self) -> std::sync::Weak<Barrier> {
+        self.inner.barrier.load().as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
+
     /// Writes what is queued, ends the writer's thread and lets go of the file. Later calls answer [`Fault::Unavailable`].
     pub fn close(&self) {
         self.inner.physical.close();
+    }
+
+    /// Writes what is queued, closes the file and wipes the keys, whoever holds this store still. Later calls answer
+    /// [`Fault::Sealed`]. Blocks for the disk.
+    pub fn seal(&self) {
+        // First, so that nothing more is queued.
+        self.inner.sealed.store(true, Ordering::Release);
+        self.inner.physical.close();
+        // Wiped with the last call that is inside it.
+        self.inner.barrier.store(None);
     }
 }
 
@@ -214,13 +239,25 @@ impl std::fmt::Debug for Store {
 }
 
 impl Inner {
-    fn barrier(&self) -> Result<&Barrier, Fault> {
-        self.barrier.get().ok_or(Fault::NotInitialized)
+    fn barrier(&self) -> Result<Arc<Barrier>, Fault> {
+        if self.sealed.load(Ordering::Acquire) {
+            return Err(Fault::Sealed);
+        }
+        self.barrier.load_full().ok_or(Fault::NotInitialized)
     }
 
     /// Opens the stored root key, if there is one, and says whether.
-    fn open_barrier(&self) -> Result<bool, Fault> {
-        let Some(bytes) = self.physical.get(name::SEAL)? else { return Ok(false) };
+    fn open_barrier(&self) -> Result<bool, Unopened> {
+        let Some(stored) = self.stored_seal().map_err(Unopened::Storage)? else { return Ok(false) };
+        let root_key = self.wrap.open(&stored.wrapped).map_err(Unopened::Seal)?;
+        let barrier = Barrier::new(&root_key).map_err(Unopened::Storage)?;
+        self.barrier.store(Some(Arc::new(barrier)));
+        Ok(true)
+    }
+
+    /// The stored wrapping, if there is one; refused if the seal configured is another.
+    fn stored_seal(&self) -> Result<Option<StoredSeal>, Fault> {
+        let Some(bytes) = self.physical.get(name::SEAL)? else { return Ok(None) };
         let stored = StoredSeal::decode(&bytes).ok_or_else(|| Fault::Unavailable {
             what:
                 "the wrapped root key in the storage file is damaged or of a newer Keyway: run the version that wrote \
@@ -237,8 +274,7 @@ impl Inner {
                 ),
             });
         }
-        let barrier = Barrier::new(&self.wrap.open(&stored.wrapped)?)?;
-        Ok(self.barrier.set(barrier).is_ok())
+        Ok(Some(stored))
     }
 
     fn begin(&self, writes: Vec<Write>) -> Result<Option<oneshot::Receiver<Verdict>>, Fault> {
@@ -267,7 +303,7 @@ impl Inner {
                 what: format!("a commit has {} writes; at most {COMMIT_WRITES_MAX} go together", writes.len()),
             });
         }
-        writes.into_iter().map(|write| encrypt(barrier, write)).collect()
+        writes.into_iter().map(|write| encrypt(&barrier, write)).collect()
     }
 
     /// The name of the first record in a range.
@@ -338,7 +374,7 @@ fn encrypt(barrier: &Barrier, write: Write) -> Result<Change, Fault> {
     })
 }
 
-fn fault(refused: Refused) -> Fault {
+pub(super) fn fault(refused: Refused) -> Fault {
     match refused {
         Refused::Failed(fault) => fault,
         Refused::Exists(entry) if entry == name::SEAL => already_initialized(),

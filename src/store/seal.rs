@@ -19,6 +19,12 @@ pub trait RootKeyWrap: Send + Sync {
 
     /// The root key in what [`RootKeyWrap::wrap`] gave. Its fault says which key is missing or wrong, and what to do.
     fn open(&self, wrapped: &[u8]) -> Result<Secret, Fault>;
+
+    /// Whether a key that is not to be had now may be there later by itself, as in an HSM that is away. Else nothing comes
+    /// of asking again before somebody has done something.
+    fn may_return(&self) -> bool {
+        false
+    }
 }
 
 /// The seal the operator configured.

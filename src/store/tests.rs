@@ -89,6 +89,28 @@ fn said<T>(result: Result<T, Fault>) -> String {
 }
 
 #[test]
+fn a_sealed_store_has_no_keys_for_whoever_holds_it_and_opens_again_at_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    for storage in [Storage::Redb { path: folder.path().join("keyway.redb") }, Storage::Memory] {
+        let place = Place::new(&storage, Box::new(Ephemeral::new().unwrap()), Pace::Prompt);
+        let store = place.open().unwrap();
+        store.initialize().unwrap();
+        store.commit_now(vec![put("c", "n", "v")]).unwrap();
+        let barrier = store.weak_barrier();
+        let held = store.clone();
+        store.seal();
+        assert_eq!(barrier.strong_count(), 0, "the keys are still there");
+        assert_eq!(held.get(&key("c", "n")), Err(Fault::Sealed));
+        assert_eq!(held.commit_now(vec![put("c", "n", "w")]), Err(Fault::Sealed));
+        assert_eq!(wait(held.commit(vec![put("c", "n", "w")])), Err(Fault::Sealed));
+        assert_eq!(held.keyed_hash("token", b"x"), Err(Fault::Sealed));
+        let again = place.open().unwrap();
+        assert_eq!(again.get(&key("c", "n")).unwrap().unwrap().value, b"v");
+        assert_eq!(held.get(&key("c", "n")), Err(Fault::Sealed));
+    }
+}
+
+#[test]
 fn nothing_works_before_initialisation() {
     for (_folder, store) in stores() {
         assert!(!store.is_initialized());
@@ -262,7 +284,8 @@ impl Physical for Busy {
 
 #[test]
 fn a_full_queue_answers_overloaded_to_that_namespace() {
-    let store = Store::over(Box::new(Busy(memory::Memory::default())), Box::new(Ephemeral::new().unwrap())).unwrap();
+    let store =
+        Store::over(Box::new(Busy(memory::Memory::default())), std::sync::Arc::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     let tenant = Namespace::from_path("team-a");
     let write = || Write::Delete { key: RecordKey::new(&tenant, "c", "n") };

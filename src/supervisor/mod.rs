@@ -11,6 +11,7 @@
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
 //! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`;
 //!   one that has two names: `same_token.rs`
+//! - being sealed: `unloading.rs`
 //! - another configuration: `reconfigure.rs`, and what it makes of the table of pools: `regroup.rs`
 //! - PINs: `pins.rs`, `login.rs`
 //! - what is seen of it all from outside: `view.rs`
@@ -67,6 +68,7 @@ mod slot_keys_tests;
 mod supervisor;
 mod sync;
 mod together;
+mod unloading;
 mod view;
 mod watch;
 mod watchdog;

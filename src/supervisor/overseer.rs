@@ -19,7 +19,7 @@ use super::slot_actor::{
     Adopt, Forget, HostGone, MemberSettings, Prepare, Reply, SameToken, SlotActor, Stop, unavailable,
 };
 use super::supervisor::{Library, Shared};
-use crate::config::{Limits, NO_POOL};
+use crate::config::{KmsPool, Limits, NO_POOL};
 use crate::model::{Fault, MemberState};
 use crate::telemetry::{KeySetFigures, SessionCounts, Telemetry};
 
@@ -39,6 +39,7 @@ pub(super) type Begin = fn(Reach, Presence) -> Result<ControlThread, Fault>;
 pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
     pub(super) libraries: Vec<Library>,
+    pub(super) pools: Vec<KmsPool>,
     pub(super) limits: Limits,
     pub(super) pins: Arc<dyn PinMemory>,
     pub(super) telemetry: Telemetry,
@@ -88,9 +89,12 @@ pub(super) struct Overseer {
     address: Addr<Overseer>,
     /// By name, in lower case.
     pub(super) libraries: HashMap<String, Library>,
+    pub(super) pools: Vec<KmsPool>,
     pub(super) limits: Limits,
     /// Whether the members of pools are brought up: the store is open.
     pub(super) pools_wanted: bool,
+    /// Whether nothing is brought up: the store was closed again.
+    pub(super) is_sealed: bool,
     pins: Arc<dyn PinMemory>,
     logins: Arc<Logins>,
     sightings: Arc<Sightings>,
@@ -112,13 +116,15 @@ impl Overseer {
 
     /// The same, with control threads that `begin` starts.
     pub(super) fn start_with(start: Start, begin: Begin) -> Addr<Overseer> {
-        let Start { shared, libraries, limits, pins, telemetry } = start;
+        let Start { shared, libraries, pools, limits, pins, telemetry } = start;
         Overseer::create(|ctx| Overseer {
             shared,
             address: ctx.address(),
             libraries: libraries.into_iter().map(|library| (library.name.to_lowercase(), library)).collect(),
+            pools,
             limits,
             pools_wanted: false,
+            is_sealed: false,
             pins,
             logins: Arc::default(),
             sightings: Arc::default(),
@@ -134,6 +140,9 @@ impl Overseer {
     /// The actor of a member; made from the library's settings if there is none that lives. Where that failed a short time
     /// ago, it says so.
     fn slot(&mut self, member: &Arc<Member>) -> Result<Addr<SlotActor>, Fault> {
+        if self.is_sealed {
+            return Err(Fault::Sealed);
+        }
         let known = self.slots.get(&member.id);
         if let Some((_, address)) = known.filter(|(_, address)| address.connected()) {
             return Ok(address.clone());
@@ -215,7 +224,7 @@ impl Overseer {
     }
 
     pub(super) fn bring_up_pools(&mut self) {
-        self.pools_wanted = true;
+        (self.pools_wanted, self.is_sealed) = (true, false);
         for member in self.shared.pools.members() {
             // One that cannot be started is noted, and the others go on.
             let _ = self.slot(&member);
@@ -250,6 +259,9 @@ impl Overseer {
     }
 
     pub(super) fn adopt(&mut self, mut adopt: Adopt) {
+        if self.is_sealed {
+            return adopt.route.nobody_holds(Fault::Sealed);
+        }
         // Its token may have been found to have another name meanwhile, or its library may be gone.
         match self.shared.home(&adopt.spec) {
             Ok((pool, members)) => {

@@ -102,7 +102,7 @@ impl Story {
             known: arc_swap::ArcSwap::default(),
         });
         let pins = Arc::new(NoMemory);
-        let start = Start { shared: Arc::clone(&shared), libraries, limits, pins, telemetry };
+        let start = Start { shared: Arc::clone(&shared), libraries, pools: Vec::new(), limits, pins, telemetry };
         Story { shared, overseer: Overseer::start_with(start, begin) }
     }
 

@@ -330,6 +330,12 @@ impl Table {
         made.collect()
     }
 
+    /// No managed key names a token any more.
+    pub(super) fn release_all(&mut self) {
+        let named: Vec<String> = self.named.keys().cloned().collect();
+        named.iter().for_each(|uuid| self.release(uuid));
+    }
+
     fn release(&mut self, uuid: &str) {
         let Some(name) = self.named.remove(uuid) else { return };
         let Some(token) = self.tokens.get_mut(&name) else { return };

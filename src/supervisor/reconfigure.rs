@@ -29,12 +29,16 @@ impl Handler<Reconfigure> for Overseer {
     type Result = ();
 
     fn handle(&mut self, Reconfigure(change): Reconfigure, _: &mut Self::Context) {
-        self.reconfigure(change);
+        self.regroup(change);
+        if self.pools_wanted {
+            self.bring_up_pools();
+        }
     }
 }
 
 impl Overseer {
-    fn reconfigure(&mut self, change: Change) {
+    /// Has the members that do not fit it leave, and makes others in their places, which are not brought up yet.
+    pub(super) fn regroup(&mut self, change: Change) {
         // What was let go of before is none of this.
         self.let_go();
         let Regrouped { gone, left, fresh } = self.shared.pools.regroup(&change);
@@ -43,9 +47,9 @@ impl Overseer {
         for Remade { library, .. } in made {
             self.libraries.insert(library.name.to_lowercase(), library);
         }
-        self.limits = limits;
+        (self.limits, self.pools) = (limits, pools);
         let in_order = libraries.iter().filter_map(|name| self.libraries.get(&name.to_lowercase()));
-        self.shared.know(in_order, &pools, &self.limits);
+        self.shared.know(in_order, &self.pools, &self.limits);
         // In this order: jobs wait for who comes before those who go are out of the key sets.
         let lost = self.lead_anew(&fresh);
         left.iter().for_each(|pool| pool.hand_on());
@@ -60,9 +64,6 @@ impl Overseer {
         let served = |pool: &Arc<_>| gone.iter().any(|member| Arc::ptr_eq(&member.pool, pool));
         left.iter().filter(|pool| !served(pool)).for_each(|pool| pool.close());
         lost.iter().for_each(|route| route.lane().sweep());
-        if self.pools_wanted {
-            self.bring_up_pools();
-        }
     }
 
     /// Has every managed key served where it is now to be, and by whom. Answers the routes of those that are served nowhere.

@@ -126,6 +126,15 @@ impl Routes {
             route.lane.sweep();
         }
     }
+
+    /// Serves no key any more.
+    pub(super) fn clear(&self) {
+        let removed = std::mem::take(&mut *self.0.write());
+        for route in removed.values() {
+            route.nobody_holds(Fault::Sealed);
+            route.lane.sweep();
+        }
+    }
 }
 
 /// Routes made so far, in all lanes.

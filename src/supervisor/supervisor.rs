@@ -19,6 +19,7 @@ use crate::model::{Deadline, Fault, KeyIdentity, Namespace, Secret, TokenSelecto
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
+#[derive(Clone)]
 pub struct Library {
     /// Its name.
     pub name: String,
@@ -63,7 +64,7 @@ pub struct LibraryInfo {
 #[derive(Clone)]
 pub struct Supervisor {
     pub(super) shared: Arc<Shared>,
-    address: Addr<Overseer>,
+    pub(super) address: Addr<Overseer>,
 }
 
 /// What the handle and the actor share.
@@ -94,6 +95,12 @@ impl Shared {
         let libraries = libraries.map(library).chain(pools.iter().map(pool)).collect();
         let known = Known { libraries, tokens_per_namespace: limits.tokens_per_namespace };
         self.known.store(Arc::new(known));
+    }
+
+    /// The names of the libraries, in their order.
+    pub(super) fn library_names(&self) -> Vec<String> {
+        let known = self.known.load();
+        known.libraries.iter().filter(|known| !known.is_pool).map(|library| library.name.clone()).collect()
     }
 
     /// Refuses a key whose namespace may not use its library or pool, in the words of one that is not there.
@@ -180,7 +187,7 @@ impl Supervisor {
             known: ArcSwap::default(),
         });
         shared.know(libraries.iter(), &pools, &limits);
-        let start = Start { shared: Arc::clone(&shared), libraries, limits, pins, telemetry };
+        let start = Start { shared: Arc::clone(&shared), libraries, pools, limits, pins, telemetry };
         Supervisor { shared, address: Overseer::start(start) }
     }
 

@@ -33,6 +33,13 @@ pub(super) const TOKEN: &[Field] = &[Field::text("token", "The token.").required
 pub(super) const NAMESPACE: &[Field] =
     &[Field::map("custom_metadata", "Notes of the operator's: texts by their names, 64 at the most.")];
 
+/// What Vault is told to unseal it.
+pub(super) const UNSEAL: &[Field] = &[
+    Field::text("key", "Ignored: the seal gives the root key by itself."),
+    Field::boolean("reset", "Ignored, likewise."),
+    Field::boolean("migrate", "Ignored, likewise."),
+];
+
 /// What unlocks a namespace.
 pub(super) const UNLOCK: &[Field] = &[Field::text("unlock_key", "What locking it answered. A root token needs none.")];
 
@@ -61,6 +68,7 @@ pub(super) const AT_ONCE: &[Field] = &[Field::integer("requests", "Requests unde
 /// How a client wants to be told of the daemon's state.
 pub(super) const HEALTH: &[Field] = &[
     Field::integer("activecode", "The HTTP status of a daemon that serves.").or(Number(200)),
+    Field::integer("sealedcode", "The HTTP status of a daemon that is sealed.").or(Number(503)),
     Field::integer("uninitcode", "The HTTP status of a daemon that is not initialised.").or(Number(501)),
 ];
 

@@ -1,100 +1,25 @@
-//! Health, seal, leadership, initialisation, and the status of the members.
+//! Initialisation, and the status of the members.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
-use super::{Call, System, VAULT_VERSION};
+use super::standing::{self, KEYWAY_VERSION};
+use super::{Call, System};
 use crate::model::{ConfigurationStatus, Data, Fault, Fields, KeySetStatus, MemberStatus, Response, Status};
 
-const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Key sets shown: a namespace may have very many keys.
 const KEY_SETS_MAX: usize = 1_000;
 
 impl System {
-    pub(super) fn health(&self, query: &Data) -> Response {
-        let initialized = self.identity.is_initialized();
-        let mut fields = Fields::new(query);
-        let mut code = |name, default: u16| {
-            let asked = fields.integer(name).ok().flatten();
-            asked.and_then(|code| u16::try_from(code).ok()).filter(|code| (200..600).contains(code)).unwrap_or(default)
-        };
-        let status = if initialized { code("activecode", 200) } else { code("uninitcode", 501) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Response::Bare {
-            status,
-            body: json!({
-                "initialized": initialized,
-                "sealed": !initialized,
-                "standby": false,
-                "performance_standby": false,
-                "replication_performance_mode": "disabled",
-                "replication_dr_mode": "disabled",
-                "server_time_utc": now.as_secs(),
-                "version": VAULT_VERSION,
-                "keyway_version": KEYWAY_VERSION,
-                "enterprise": true,
-                "cluster_name": "keyway",
-                "cluster_id": "",
-                "clock_skew_ms": 0,
-                "echo_duration_ms": 0,
-            }),
-        }
-    }
-
-    pub(super) fn seal_status(&self) -> Response {
-        let initialized = self.identity.is_initialized();
-        Response::Bare {
-            status: 200,
-            body: json!({
-                "type": self.store.seal_kind(),
-                "initialized": initialized,
-                "sealed": !initialized,
-                "t": 0,
-                "n": 0,
-                "progress": 0,
-                "nonce": "",
-                "version": VAULT_VERSION,
-                "keyway_version": KEYWAY_VERSION,
-                "build_date": "",
-                "migration": false,
-                "cluster_name": "keyway",
-                "cluster_id": "",
-                "recovery_seal": true,
-                "storage_type": self.store.storage_kind(),
-                "removed_from_cluster": false,
-            }),
-        }
-    }
-
-    pub(super) fn leader(&self) -> Response {
-        Response::Bare {
-            status: 200,
-            body: json!({
-                "ha_enabled": false,
-                "is_self": true,
-                "active_time": "0001-01-01T00:00:00Z",
-                "leader_address": "",
-                "leader_cluster_address": "",
-                "performance_standby": false,
-                "performance_standby_last_remote_wal": 0,
-            }),
-        }
-    }
-
-    pub(super) fn init_status(&self) -> Response {
-        Response::Bare { status: 200, body: json!({ "initialized": self.identity.is_initialized() }) }
-    }
-
     /// Makes the root key and the root token, once. The seal opens by itself at every start, so there are no shares to
     /// hand out: the lists of keys are empty.
     pub(super) async fn init(&self, call: &Call, data: &Data) -> Result<Response, Fault> {
         if !call.namespace.is_root() {
             return Err(Fault::invalid("operation unavailable in namespaces"));
         }
-        let own = rustix::process::geteuid().as_raw();
-        if call.caller.peer.uid != own && call.caller.peer.uid != 0 {
+        if !standing::is_operator(&call.caller) {
             return Err(Fault::PermissionDenied);
         }
         let mut fields = Fields::new(data);

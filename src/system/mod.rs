@@ -12,6 +12,9 @@ mod openapi;
 mod paths;
 mod policies;
 mod quotas;
+mod sealing;
+mod snapshots;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -36,6 +39,9 @@ use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Write};
 
 use paths::{Deed, Found, Row, find};
+pub use sealing::{Seal, Sealing};
+pub use snapshots::{Replace, Replacement, Snapshots};
+pub use standing::{Standing, WhileSealed};
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -94,6 +100,10 @@ pub struct System {
     pub leases: Leases,
     /// Asked when a namespace was deleted.
     pub retire: Retire,
+    /// Asked when the daemon is to be sealed.
+    pub seal: Seal,
+    /// How snapshots are saved and restored.
+    pub snapshots: Snapshots,
     /// Rung when a namespace was deleted: [`System::end_deletions`] is due.
     pub deletions: Arc<Notify>,
     /// The root token to make at initialisation; a random one if there is none.
@@ -161,6 +171,11 @@ impl System {
 
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
+        if let Found::Row(Row { deed: deed @ (Deed::TakeSnapshot | Deed::Restore { .. }), .. }, _) =
+            find(request.verb, &request.path)
+        {
+            return Box::pin(std::future::ready(self.stream(*deed, &call)));
+        }
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
     }
 
@@ -177,11 +192,13 @@ impl System {
         let name = |index: usize| names.get(index).map(String::as_str).unwrap_or_default();
         let data = &request.data;
         match row.deed {
-            Deed::ReadHealth => Ok(self.health(data)),
-            Deed::ReadSealStatus => Ok(self.seal_status()),
-            Deed::ReadLeader => Ok(self.leader()),
-            Deed::ReadInit => Ok(self.init_status()),
+            Deed::ReadHealth => Ok(self.standing().health(data)),
+            Deed::ReadSealStatus => Ok(self.standing().seal_status(Vec::new())),
+            Deed::ReadLeader => Ok(standing::leader()),
+            Deed::ReadInit => Ok(self.standing().init_status()),
             Deed::Initialize => self.init(&call, data).await,
+            Deed::Seal => self.seal(&call).await,
+            Deed::Unseal => Ok(self.standing().seal_status(standing::read_unseal(&call.caller, data)?)),
             Deed::ReadStatus => self.status(&call).await,
             Deed::ListNamespaces => self.list_namespaces(&call).await,
             Deed::ReadNamespace => self.read_namespace(&call, name(0)),

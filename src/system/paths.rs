@@ -14,6 +14,10 @@ pub(super) enum Deed {
     ReadLeader,
     ReadInit,
     Initialize,
+    Seal,
+    Unseal,
+    TakeSnapshot,
+    Restore { is_foreign: bool },
     ReadStatus,
     ListNamespaces,
     ReadNamespace,
@@ -112,6 +116,30 @@ const TABLE: &[Row] = &[
     of_the_daemon(read("sys/init", "Whether the daemon is initialised."), Deed::ReadInit),
     // Asks for the daemon's own uid instead of a token.
     of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
+    row(
+        read("sys/storage/raft/snapshot", "The whole store in one file, encrypted as it is kept.")
+            .sudo()
+            .unlimited()
+            .answers("application/octet-stream"),
+        Deed::TakeSnapshot,
+    ),
+    row(
+        write("sys/storage/raft/snapshot", "Puts a snapshot of this store in its place.")
+            .sudo()
+            .unlimited()
+            .sent_as("application/octet-stream"),
+        Deed::Restore { is_foreign: false },
+    ),
+    row(
+        write("sys/storage/raft/snapshot-force", "Puts a snapshot of any store of this seal in the place of this one.")
+            .sudo()
+            .unlimited()
+            .sent_as("application/octet-stream"),
+        Deed::Restore { is_foreign: true },
+    ),
+    row(write("sys/seal", "Seals the daemon: its keys are wiped from memory.").sudo().unlimited(), Deed::Seal),
+    // As init does.
+    of_the_daemon(write("sys/unseal", "Unseals the daemon by its seal.").takes(&[fields::UNSEAL]), Deed::Unseal),
     row(read("sys/keyway/status", "The members, libraries and key sets."), Deed::ReadStatus),
     row(list("sys/namespaces", "Lists the namespaces directly below."), Deed::ListNamespaces),
     row(write("sys/namespaces/api-lock/lock", "Locks the namespace addressed."), Deed::LockNamespace),

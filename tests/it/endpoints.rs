@@ -58,6 +58,9 @@ async fn a_daemon_does_of_vaults_endpoints_what_the_table_says() {
     rows.sort_by_key(|row| (row.path == "auth/token/revoke-self", row.verb == Verb::Delete));
     for Row { verb, path, state, .. } in rows {
         let answer = daemon.ask(verb, &path.replace("NAME", "nobody"), json!({})).await;
+        if path == "sys/seal" {
+            daemon.write("sys/unseal", json!({})).await;
+        }
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let is_known =
             !["unsupported path", "unsupported operation", "no handler for route", "unsupported managed key type"]

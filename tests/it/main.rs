@@ -42,8 +42,10 @@ mod python;
 mod quotas;
 mod reload;
 mod rig;
+mod seal;
 mod signing;
 mod sim;
+mod snapshots;
 mod storage;
 mod tenants;
 #[path = "../tidy.rs"]

@@ -37,12 +37,14 @@ REFUSED = {
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
     "sys-write-wrapping-wrap": "only a header asks for wrapping",
     "auth-write-token-renew-self": "a root token does not end",
+    "sys-write-storage-raft-snapshot": "what is made up is no snapshot",
+    "sys-write-storage-raft-snapshot-force": "what is made up is no snapshot",
     "pki-list-certs-unfinished": "nothing was cut short",
     "pki-write-keys-import": "no private key is imported",
     "transit-read-export": "no private key is exported",
 }
 # Fields whose values are a client's word for the status of an answer: an error of the server's there is what was asked for.
-STATUSES = {"activecode", "uninitcode", "partial_failure_response_code"}
+STATUSES = {"activecode", "sealedcode", "uninitcode", "partial_failure_response_code"}
 # Asked when all others were, in this order: what they do, the others need undone.
 LAST = [
     "sys-write-namespaces-api-lock-unlock-with-subpath",
@@ -77,6 +79,7 @@ LAST = [
     "sys-delete-managed-keys",
     "sys-write-mounts-tune",
     "sys-delete-mounts",
+    "sys-write-seal",
     "auth-write-token-revoke-self",
 ]
 
@@ -175,6 +178,8 @@ class Story:
             self.slowest[id] = max(self.slowest[id], time.monotonic() - begun)
             self.statuses[id][answer.status_code] += 1
             self.told[id] = answer.content[:300]
+            if id == "sys-write-seal":
+                self.client.ask("POST", "sys/unseal")
             if not names_a_status(case):
                 case.validate_response(answer, checks=CHECKS)
 

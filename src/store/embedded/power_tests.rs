@@ -144,7 +144,8 @@ impl Site {
             builder.create_with_backend(Recorded(Arc::clone(&disk)))
         };
         let embedded = Embedded::start(StorageFile::with_mount(&path, Box::new(mount)), Pace::Prompt).unwrap();
-        Store::over(Box::new(embedded), Box::new(KeyFile::new(&self.folder.path().join("seal.key")))).unwrap()
+        let seal = std::sync::Arc::new(KeyFile::new(&self.folder.path().join("seal.key")));
+        Store::over(Box::new(embedded), seal).unwrap()
     }
 
     /// The store on a disk with this content.

@@ -104,7 +104,7 @@ impl Site {
     }
 
     fn store(&self) -> Store {
-        let seal = Box::new(KeyFile::new(&self.folder.path().join("seal.key")));
+        let seal = std::sync::Arc::new(KeyFile::new(&self.folder.path().join("seal.key")));
         let store = Store::over(Box::new(self.embedded()), seal).unwrap();
         if !store.is_initialized() {
             store.initialize().unwrap();

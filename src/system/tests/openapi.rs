@@ -41,6 +41,7 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Read, "sys/health", none.clone()),
             (Verb::Read, "sys/internal/specs/openapi", none.clone()),
             (Verb::Write, "sys/internal/specs/openapi", none.clone()),
+            (Verb::Write, "sys/unseal", none.clone()),
             (Verb::Write, "sys/mounts/pki", json!({"type": "pki", "config": {}})),
             (Verb::Write, "sys/mounts/pki/tune", none.clone()),
             (Verb::Write, "sys/policies/acl/x", none.clone()),

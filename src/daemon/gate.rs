@@ -1,0 +1,94 @@
+//! The door of the daemon, open or sealed: in front of the rooms while there are any, and the one who answers while there are
+//! none. Requests read a snapshot; the keeper alone changes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::keeper::Errands;
+use crate::config::Limits;
+use crate::dispatch::{Answer, Dispatch, Door};
+use crate::model::{Body, Caller, Fault, Namespace, Operation, Outcome, Secret, TokenId};
+use crate::system::{Standing, WhileSealed};
+use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
+
+pub(super) struct Gate {
+    /// The rooms behind it, unless they are sealed.
+    open: ArcSwapOption<Dispatch>,
+    /// How a sealed daemon stands.
+    sealed: Standing,
+    errands: Errands,
+    telemetry: Telemetry,
+    deadline: Duration,
+    deadline_max: Duration,
+}
+
+impl Gate {
+    /// A closed one.
+    pub(super) fn new(sealed: Standing, errands: Errands, telemetry: Telemetry, limits: &Limits) -> Gate {
+        let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
+        Gate { open: ArcSwapOption::empty(), sealed, errands, telemetry, deadline, deadline_max }
+    }
+
+    /// Lets requests through from now on.
+    pub(super) fn open(&self, rooms: &Arc<Dispatch>) {
+        self.open.store(Some(Arc::clone(rooms)));
+    }
+
+    /// Lets no other request through.
+    pub(super) fn close(&self) {
+        self.open.store(None);
+    }
+
+    async fn answer(&self, operation: &Operation) -> Result<Outcome, Fault> {
+        let Body::Request(request) = &operation.body else { return Err(Fault::Sealed) };
+        Ok(Outcome::Response(match self.sealed.while_sealed(&operation.caller, request)? {
+            WhileSealed::Answer(response) => response,
+            WhileSealed::Unseal(warnings) => {
+                let peer = operation.caller.peer;
+                tracing::info!(uid = peer.uid, pid = peer.pid, "unsealing, as a client asks");
+                self.errands.unseal().await?;
+                Standing { is_sealed: false, ..self.sealed }.seal_status(warnings)
+            }
+        }))
+    }
+}
+
+impl Door for Gate {
+    fn identify(&self, token: &Secret) -> TokenId {
+        // Nobody has the other one.
+        self.open.load().as_ref().map_or(TokenId([0; 32]), |rooms| rooms.identify(token))
+    }
+
+    fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
+        self.open.load().as_ref().ok_or(Fault::Sealed)?.welcome(caller, namespace)
+    }
+
+    fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+        match self.open.load().as_ref() {
+            Some(rooms) => rooms.locate(below, path),
+            None => (below.clone(), path),
+        }
+    }
+
+    fn deadline(&self, wanted: Option<Duration>) -> Duration {
+        wanted.unwrap_or(self.deadline).min(self.deadline_max)
+    }
+
+    fn run(self: Arc<Self>, operation: Operation) -> Answer {
+        if let Some(rooms) = self.open.load_full() {
+            return rooms.run(operation);
+        }
+        Box::pin(async move {
+            let (label, deadline) = (OperationLabel::of(&operation), operation.deadline.instant());
+            let result = match tokio::time::timeout_at(deadline.into(), self.answer(&operation)).await {
+                Ok(result) => result,
+                Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
+            };
+            let outcome = result.as_ref().map_or_else(|fault| OutcomeLabel::Fault(fault.label()), |_| OutcomeLabel::Ok);
+            self.telemetry.request_finished(label, outcome, operation.caller.wire, operation.arrived.elapsed());
+            result
+        })
+    }
+}

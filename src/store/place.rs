@@ -1,0 +1,72 @@
+//! Where a store is kept, and by which seal: what is left of it while it is sealed, and opens it again.
+
+use std::sync::Arc;
+
+use super::embedded::Embedded;
+use super::memory::{Kept, Memory};
+use super::physical::Physical;
+use super::records::Store;
+use super::seal::RootKeyWrap;
+use crate::config;
+use crate::model::Fault;
+
+/// A store that may be open or not. There should be one of these for a store, and one [`Store`] of it at a time.
+pub struct Place {
+    storage: config::Storage,
+    seal: Arc<dyn RootKeyWrap>,
+    pace: config::Pace,
+    /// The entries themselves, where no file has them.
+    kept: Kept,
+}
+
+/// Why a store did not open. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unopened {
+    /// It is damaged, open elsewhere, or of another seal.
+    Storage(Fault),
+    /// The seal does not give the root key.
+    Seal(Fault),
+}
+
+impl Unopened {
+    /// What an operator is told.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Unopened::Storage(fault) | Unopened::Seal(fault) => fault,
+        }
+    }
+}
+
+impl Place {
+    /// What the configuration names. Nothing is opened yet. `pace` is that of the writing thread.
+    pub fn new(storage: &config::Storage, seal: Box<dyn RootKeyWrap>, pace: config::Pace) -> Place {
+        Place { storage: storage.clone(), seal: Arc::from(seal), pace, kept: Kept::default() }
+    }
+
+    /// Opens the store and, if it is initialised, its root key. Blocks for the disk, and for as long as the seal takes.
+    pub fn open(&self) -> Result<Store, Unopened> {
+        let physical: Box<dyn Physical> = match &self.storage {
+            config::Storage::Redb { path } => Box::new(Embedded::open(path, self.pace).map_err(Unopened::Storage)?),
+            config::Storage::Memory => Box::new(Memory::open(&self.kept)),
+        };
+        Store::over(physical, Arc::clone(&self.seal))
+    }
+
+    /// Whether a seal that does not give the root key may do so later by itself: then it is worth to be asked again.
+    pub fn may_open_later(&self) -> bool {
+        self.seal.may_return()
+    }
+
+    /// The kind of seal, as [`Store::seal_kind`] has it.
+    pub fn seal_kind(&self) -> &'static str {
+        self.seal.kind()
+    }
+
+    /// The kind of storage, as [`Store::storage_kind`] has it.
+    pub fn storage_kind(&self) -> &'static str {
+        match self.storage {
+            config::Storage::Redb { .. } => super::embedded::KIND,
+            config::Storage::Memory => super::memory::KIND,
+        }
+    }
+}

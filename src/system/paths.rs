@@ -448,6 +448,8 @@ mod tests {
             "sys/leader",
             "sys/init",
             "sys/init",
+            // Asks for the operator's uid.
+            "sys/unseal",
             "sys/internal/ui/mounts",
             "sys/wrapping/unwrap",
             "sys/wrapping/lookup",

@@ -143,6 +143,26 @@ pub(super) enum OperatorCommand {
     Seal,
     /// Have the daemon ask its seal for the root key again. Only the daemon's own user, or root, may.
     Unseal,
+    /// Save the whole store in a file, or put such a file in its place.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Save the store, encrypted as it is, while the daemon serves. The file appears when it is whole. Asks for sudo.
+    Save {
+        /// The file, which is replaced if it is there.
+        file: PathBuf,
+    },
+    /// Put a snapshot in the place of the store: what was done since it was saved is undone. Asks for sudo.
+    Restore {
+        /// The snapshot.
+        file: PathBuf,
+        /// Take one of another store, too, if this daemon's seal opens it: its tokens count then.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod output;
 mod policy;
 mod server;
 mod sign;
+mod snapshot;
 mod status;
 mod token;
 mod worker;
@@ -81,6 +82,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Operator { command: OperatorCommand::Init } => operator::init(connect, cli.format),
         Command::Operator { command: OperatorCommand::Seal } => operator::seal(connect),
         Command::Operator { command: OperatorCommand::Unseal } => operator::unseal(connect, cli.format),
+        Command::Operator { command: OperatorCommand::Snapshot(command) } => snapshot::run(connect, &command),
         Command::Status => status::run(connect, cli.format),
         Command::Read(path) => logical::read(connect, cli.format, &path),
         Command::Write(write) => logical::write(connect, cli.format, &write),

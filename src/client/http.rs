@@ -1,11 +1,16 @@
 //! One HTTP connection over a Unix socket.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame};
 use hyper::client::conn::http1::SendRequest;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -17,6 +22,9 @@ use crate::model::{Data, Secret, Verb};
 
 /// What must be encoded in a path.
 const PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
+
+/// So much of a file is read at a time.
+const PIECE: usize = 256 << 10;
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
@@ -74,12 +82,48 @@ impl Http {
     /// Asks for one thing. `path` is below `/v1/`. Must run inside a tokio runtime.
     pub async fn request(&mut self, verb: Verb, path: &str, data: &Data) -> Result<Answer, ClientError> {
         let request = self.build(verb, path, data)?;
-        let broken = |error: hyper::Error| ClientError::Broken { what: error.to_string() };
         let mut connection = self.connect().await?;
         let response = connection.send_request(request).await.map_err(broken)?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
         self.connection = Some(connection);
+        Ok(Answer { status, body })
+    }
+
+    /// Reads what is at `path` into `to`, however long it is; answers its length. Blocks for the disk.
+    pub async fn download(&self, path: &str, to: &mut File) -> Result<u64, ClientError> {
+        let request = self.build(Verb::Read, path, &Data::new())?;
+        let response = self.open().await?.send_request(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        if status >= 400 {
+            let body = body.collect().await.map_err(broken)?.to_bytes();
+            return Answer { status, body }.success().map(|_| 0);
+        }
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+            bytes += piece.len() as u64;
+            to.write_all(&piece).map_err(|error| ClientError::Broken { what: error.to_string() })?;
+        }
+        Ok(bytes)
+    }
+
+    /// Writes what is in the file `from` to `path`, however long it is. Blocks for the disk.
+    pub async fn upload(&self, path: &str, from: File) -> Result<Answer, ClientError> {
+        let bytes = from.metadata().map_err(|error| ClientError::Broken { what: error.to_string() })?.len();
+        let (mut head, _) = self.build(Verb::Write, path, &Data::new())?.into_parts();
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+        let pieces = stream::try_unfold(from, |mut from| async move {
+            let mut piece = Vec::with_capacity(PIECE);
+            Read::take(&mut from, PIECE as u64).read_to_end(&mut piece)?;
+            Ok::<_, std::io::Error>((!piece.is_empty()).then(|| (Frame::data(Bytes::from(piece)), from)))
+        });
+        let request = Request::from_parts(head, StreamBody::new(Box::pin(pieces)));
+        let response = self.open().await?.send_request(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
         Ok(Answer { status, body })
     }
 
@@ -89,11 +133,17 @@ impl Http {
         {
             return Ok(connection);
         }
+        self.open().await
+    }
+
+    async fn open<B>(&self) -> Result<SendRequest<B>, ClientError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let failed = |error| ClientError::Connect { path: self.path.clone(), error };
         let stream = UnixStream::connect(&self.path).await.map_err(failed)?;
-        let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| ClientError::Broken { what: error.to_string() })?;
+        let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Its error is seen by the request that it breaks.
         tokio::spawn(async move { drop(driver.await) });
         Ok(connection)
@@ -146,6 +196,10 @@ impl Http {
             retryable: false,
         })
     }
+}
+
+fn broken(error: hyper::Error) -> ClientError {
+    ClientError::Broken { what: error.to_string() }
 }
 
 fn plain(value: &Value) -> String {

@@ -60,6 +60,8 @@ pub struct Limits {
     pub http_bodies_bytes: usize,
     /// Size of an HTTP head in bytes. Default 64 KiB, at most 1 MiB.
     pub http_head_bytes: usize,
+    /// The longest snapshot of the store that is saved or restored, in bytes. Default 16 GiB, at most 1 TiB.
+    pub snapshot_max: usize,
     /// Requests in flight on one framed connection. Default 256, at most 65,536.
     pub requests_per_connection: usize,
     /// Items of one `batch_input`, or certificate requests of one framed call. Default 10,000, at most 1,000,000.
@@ -130,6 +132,7 @@ impl Default for Limits {
             http_body_bytes: 32 << 20,
             http_body_values: 1 << 17,
             http_bodies_bytes: 128 << 20,
+            snapshot_max: 16 << 30,
             http_head_bytes: 64 << 10,
             requests_per_connection: 256,
             batch_items: 10_000,
@@ -198,6 +201,7 @@ impl Limits {
         stanza.bytes("http_body_bytes", 4096..=256 * MIB, &mut self.http_body_bytes);
         self.http_bodies_bytes = self.http_bodies_bytes.max(self.http_body_bytes);
         stanza.bytes("http_bodies_bytes", self.http_body_bytes..=65_536 * MIB, &mut self.http_bodies_bytes);
+        stanza.bytes("snapshot_max", 4096..=1_048_576 * MIB, &mut self.snapshot_max);
         // hyper refuses a smaller read buffer.
         stanza.bytes("http_head_bytes", 8192..=MIB, &mut self.http_head_bytes);
         stanza.count("requests_per_connection", 1..=65_536, &mut self.requests_per_connection);
@@ -252,6 +256,7 @@ impl Limits {
             ("http_body_values", self.http_body_values.to_string()),
             ("http_bodies_bytes", self.http_bodies_bytes.to_string()),
             ("http_head_bytes", self.http_head_bytes.to_string()),
+            ("snapshot_max", self.snapshot_max.to_string()),
             ("requests_per_connection", self.requests_per_connection.to_string()),
             ("batch_items", self.batch_items.to_string()),
             ("client_io", format!("{:?}", self.client_io)),

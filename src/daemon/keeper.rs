@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::gate::Gate;
 use super::pins::StoredPins;
@@ -16,18 +16,15 @@ use super::rooms::Rooms;
 use super::{Start, rooms};
 use crate::config::Config;
 use crate::model::{ConfigurationStatus, Fault};
-use crate::store::{Place, Store, Unopened};
+use crate::store::{Place, Unopened};
 use crate::supervisor::Supervisor;
-use crate::system::{Seal, Sealing};
+use crate::system::{Replace, Replacement, Seal, Sealing};
 use crate::telemetry::Telemetry;
 
 /// Errands that may wait.
 const ERRANDS_MAX: usize = 64;
 /// How often it is looked whether a request is still under way.
 const LOOK: Duration = Duration::from_millis(2);
-
-/// Something done to the file of the store while nobody has it open.
-pub type Replacement = Box<dyn FnOnce() -> Result<(), Fault> + Send>;
 
 enum Errand {
     Seal,
@@ -39,7 +36,7 @@ type Reply = oneshot::Sender<Result<(), Fault>>;
 
 /// Where the keeper is asked. Cheap to clone.
 #[derive(Clone)]
-pub struct Errands {
+pub(super) struct Errands {
     keeper: mpsc::Sender<(Errand, Reply)>,
     /// Requests that wait for an errand which ends the rooms they came through: they are not waited for there.
     bringers: Arc<AtomicUsize>,
@@ -60,15 +57,15 @@ impl Errands {
         self.ask(Errand::Unseal).await
     }
 
-    /// Seals, has `replacement` change the file of the store, and unseals, also if that failed. To be asked by a request
-    /// that comes through the rooms which end thereby.
-    ///
-    /// # Errors
-    ///
-    /// That of the replacement; else why the store does not open after it: then the daemon stays sealed.
-    pub async fn replace_store(&self, replacement: Replacement) -> Result<(), Fault> {
-        let _bringer = self.bring();
-        self.ask(Errand::Replace(replacement)).await
+    /// What has a replacement change the file of the store while the daemon is sealed for it, and unseals, also if that failed.
+    /// Asked by nobody who comes through the rooms which end thereby. Its fault is that of the replacement; else why the
+    /// store does not open after it: then the daemon stays sealed.
+    pub(super) fn replacing(&self) -> Replace {
+        let errands = self.clone();
+        Arc::new(move |replacement: Replacement| {
+            let errands = errands.clone();
+            Box::pin(async move { errands.ask(Errand::Replace(replacement)).await }) as Sealing
+        })
     }
 
     /// What the rooms ask to be sealed by.
@@ -108,8 +105,6 @@ pub(super) struct Inbox(mpsc::Receiver<(Errand, Reply)>);
 /// What rooms are built from, and stays when they go.
 pub(super) struct Site {
     pub(super) place: Arc<Place>,
-    /// Tells which store is open; none while the daemon is sealed.
-    pub(super) open_store: watch::Sender<Option<Store>>,
     pub(super) config: Config,
     pub(super) start: Start,
     pub(super) supervisor: Supervisor,
@@ -118,6 +113,8 @@ pub(super) struct Site {
     pub(super) configuration: Arc<arc_swap::ArcSwap<ConfigurationStatus>>,
     pub(super) started: std::time::SystemTime,
     pub(super) errands: Errands,
+    /// One snapshot at a time.
+    pub(super) snapshots: Arc<Semaphore>,
 }
 
 pub(super) struct Keeper {

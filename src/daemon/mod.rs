@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::registry;
@@ -25,7 +25,7 @@ use crate::config::{Config, Isolation, KmsLibrary, Limits, Seal};
 use crate::dispatch::Door;
 use crate::front::{Front, Passed};
 use crate::model::{Fault, Secret};
-use crate::store::{Place, RootKeyWrap, Store, seal_from_config};
+use crate::store::{Place, RootKeyWrap, seal_from_config};
 use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
@@ -34,7 +34,6 @@ pub use drain::Ended;
 use drain::{Asked, Signals};
 use gate::Gate;
 use hsm_seal::HsmSeal;
-pub use keeper::{Errands, Replacement};
 use keeper::{Keeper, Site};
 use pins::StoredPins;
 use reload::Reload;
@@ -56,14 +55,13 @@ pub struct Start {
 /// A running daemon.
 pub struct Daemon {
     keeper: JoinHandle<Keeper>,
+    pins: Arc<StoredPins>,
     supervisor: Supervisor,
     front: Front,
     telemetry: Telemetry,
     reload: Reload,
     signals: Signals,
     stop: watch::Sender<bool>,
-    /// The open store, unless the daemon is sealed.
-    stores: watch::Receiver<Option<Store>>,
     metrics_address: Option<String>,
     root_token: Option<Secret>,
 }
@@ -90,18 +88,17 @@ impl Daemon {
         let gate = Arc::new(Gate::new(sealed, errands.clone(), telemetry.clone(), &config.limits));
         let reload =
             Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), Arc::clone(&configuration));
-        let (open_store, stores) = watch::channel(None);
         let site = Site {
             place,
-            open_store,
             config: config.clone(),
             start,
             supervisor: supervisor.clone(),
-            pins,
+            pins: Arc::clone(&pins),
             telemetry: telemetry.clone(),
             configuration,
             started,
             errands,
+            snapshots: Arc::new(Semaphore::new(1)),
         };
         let keeper = Keeper::open(site, Arc::clone(&gate)).await?;
         let root_token = keeper.rooms().and_then(|rooms| rooms.root_token.clone());
@@ -111,7 +108,7 @@ impl Daemon {
         let door: Arc<dyn Door> = gate;
         let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
         let keeper = tokio::task::spawn_local(keeper.keep(inbox, stopped));
-        Ok(Daemon { keeper, supervisor, front, telemetry, reload, signals, stop, stores, metrics_address, root_token })
+        Ok(Daemon { keeper, pins, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
     }
 
     /// The sockets' paths.
@@ -138,7 +135,7 @@ impl Daemon {
     pub async fn run(mut self) -> Ended {
         notify::ready();
         let watchdog =
-            Watchdog { front: self.front.pulse(), stores: self.stores.clone(), supervisor: self.supervisor.clone() };
+            Watchdog { front: self.front.pulse(), pins: Arc::clone(&self.pins), supervisor: self.supervisor.clone() };
         tokio::task::spawn_local(watchdog.run(self.stop.subscribe()));
         let signal = loop {
             match self.signals.next().await {

@@ -9,6 +9,9 @@ use crate::supervisor::{PinHash, PinMemory};
 const REFUSED: &str = "refused-pins";
 const TAKEN: &str = "taken-pins";
 
+/// What is remembered of tokens, which no older state of the store makes undone: a refused PIN counts on its token.
+pub(super) const COLLECTIONS: [&str; 2] = [REFUSED, TAKEN];
+
 /// The supervisor outlives the store, which is another after each unsealing.
 #[derive(Default)]
 pub(super) struct StoredPins {
@@ -21,7 +24,8 @@ impl StoredPins {
         self.store.store(store.map(std::sync::Arc::new));
     }
 
-    fn store(&self) -> Result<Store, Fault> {
+    /// The store there is now, unless it is sealed.
+    pub(super) fn store(&self) -> Result<Store, Fault> {
         self.store.load().as_deref().cloned().ok_or(Fault::Sealed)
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::keeper::{self, Site};
-use super::reencryption;
+use super::{pins, reencryption};
 use crate::dispatch::{Dispatch, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
 use crate::identity::Identity;
@@ -17,7 +17,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Unopened};
 use crate::supervisor::Supervisor;
-use crate::system::{LeaseCall, Leases, Load, Refusals, Removal, Retire, System};
+use crate::system::{LeaseCall, Leases, Load, Refusals, Removal, Retire, Snapshots, System};
 use crate::telemetry::Telemetry;
 
 /// How often engines are asked whether something is due by the clock.
@@ -46,7 +46,6 @@ pub(super) async fn assemble(site: &Site) -> Result<Rooms, Unopened> {
     let opened = tokio::task::spawn_blocking(move || place.open()).await;
     let store = opened.unwrap_or_else(|_| Err(Unopened::Storage(going_down())))?;
     site.pins.keep_in(Some(store.clone()));
-    site.open_store.send_replace(Some(store.clone()));
     match build(site, store.clone()).await {
         Ok(rooms) => Ok(rooms),
         Err(fault) => {
@@ -99,6 +98,12 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         retire: retire(&engines, config.limits.deadline_max),
         seal: site.errands.sealing(),
         rotated: Arc::clone(&rotated),
+        snapshots: Snapshots {
+            replace: site.errands.replacing(),
+            most: config.limits.snapshot_max as u64,
+            kept: pins::COLLECTIONS.map(|collection| (Namespace::root(), collection)).into(),
+            turn: Arc::clone(&site.snapshots),
+        },
         deletions: Arc::default(),
         root_token: start.root_token.clone(),
         started: site.started,
@@ -159,7 +164,6 @@ impl Rooms {
 async fn take_down(site: &Site, store: Store, limit: Duration) -> usize {
     let left = site.supervisor.unload(limit).await;
     site.pins.keep_in(None);
-    site.open_store.send_replace(None);
     // Waits for the disk.
     let _ = tokio::task::spawn_blocking(move || store.seal()).await;
     left

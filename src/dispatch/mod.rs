@@ -16,7 +16,7 @@ pub use crate::engine::{Answer, together};
 use crate::identity::{Counted, Identity};
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome, PeerCredentials,
-    Request, Secret, TokenId, Wire,
+    Request, Secret, TokenId, Verb, Wire,
 };
 use crate::namespace::{Namespaces, Permit, QuotaKind, Quotas};
 use crate::system::{self, System};
@@ -38,6 +38,11 @@ pub trait Door: Send + Sync + 'static {
 
     /// The deadline span of a request that asks for `wanted`: the default without one, never above the maximum.
     fn deadline(&self, wanted: Option<Duration>) -> Duration;
+
+    /// Whether the body of such a request goes where its answer says, and is not read before.
+    fn takes_stream(&self, verb: Verb, path: &str) -> bool {
+        System::takes_stream(verb, path)
+    }
 
     /// Runs one operation. The future is answered exactly once.
     fn run(self: Arc<Self>, operation: Operation) -> Answer;

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::bodies::{self, Held, Whole};
+use super::streams::{self, Sent};
 use super::{Shared, path};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
@@ -84,15 +85,26 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
     }
 }
 
-async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Full<Bytes>> {
+async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Sent> {
     let mut changed = None;
     let rendered = match operation(request, caller, shared).await {
-        Ok((operation, _held)) => match Arc::clone(&shared.door).run(operation).await {
+        Ok((operation, held)) => match Arc::clone(&shared.door).run(operation).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
                 changed = told;
                 envelope::render(response)
             }
+            Ok(Outcome::Download(download)) => match streams::download(download).await {
+                Ok(response) => return response,
+                Err(fault) => envelope::render_fault(&fault),
+            },
+            Ok(Outcome::Upload(upload)) => match held {
+                Kept::Unread(body) => match streams::upload(upload, body, shared.limits.client_io).await {
+                    Ok(response) => envelope::render(response),
+                    Err(fault) => envelope::render_fault(&fault),
+                },
+                Kept::Nothing | Kept::Room(_) => envelope::render_fault(&Fault::internal("a body was read too early")),
+            },
             Ok(_) => envelope::render_fault(&Fault::internal("a generic request had a typed outcome")),
             Err(fault) => envelope::render_fault(&fault),
         },
@@ -133,8 +145,8 @@ fn if_modified_since(headers: &HeaderMap, verb: Verb) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-fn answer(rendered: Rendered) -> HttpResponse<Full<Bytes>> {
-    let mut response = HttpResponse::new(Full::new(rendered.body));
+fn answer(rendered: Rendered) -> HttpResponse<Sent> {
+    let mut response = HttpResponse::new(Sent::Left(Full::new(rendered.body)));
     *response.status_mut() = StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -159,12 +171,21 @@ impl From<Fault> for Refused {
     }
 }
 
-/// The operation a request asks for, and the room its body takes until it is answered.
+/// What is kept of a body until its request is answered.
+enum Kept {
+    Nothing,
+    /// The room it takes.
+    Room(#[expect(dead_code, reason = "given back when dropped")] Held),
+    /// All of it: it goes where the answer says.
+    Unread(Incoming),
+}
+
+/// The operation a request asks for, and what is kept of its body.
 async fn operation(
     request: HttpRequest<Incoming>,
     caller: Caller,
     shared: &Shared,
-) -> Result<(Operation, Option<Held>), Refused> {
+) -> Result<(Operation, Kept), Refused> {
     let (head, body) = request.into_parts();
     let raw = head.uri.path();
     let Some(path) = path::below_v1(raw)? else {
@@ -180,14 +201,15 @@ async fn operation(
         return Err(Refused::MediaType);
     }
     let (data, raw, held) = match verb {
-        Verb::Read | Verb::List | Verb::Delete => (query, Bytes::new(), None),
+        Verb::Read | Verb::List | Verb::Delete => (query, Bytes::new(), Kept::Nothing),
+        verb if shared.door.takes_stream(verb, rest) => (Data::new(), Bytes::new(), Kept::Unread(body)),
         Verb::Write if media_type(&head.headers) == Some(OCSP_REQUEST) => {
-            (Data::new(), bodies::read_small(body, shared).await?, None)
+            (Data::new(), bodies::read_small(body, shared).await?, Kept::Nothing)
         }
         Verb::Write | Verb::Patch => {
             let may_be_form = media_type(&head.headers) == Some(FORM);
             let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
-            (body_data(text, is_form).await?, Bytes::new(), Some(held))
+            (body_data(text, is_form).await?, Bytes::new(), Kept::Room(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {

@@ -14,6 +14,7 @@ mod passed;
 mod path;
 mod peer;
 mod strangers;
+mod streams;
 mod unit;
 mod wakeups;
 mod weight;

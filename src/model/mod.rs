@@ -23,6 +23,7 @@ mod outcome;
 pub(crate) mod recorder;
 mod secret;
 mod status;
+mod stream;
 mod token;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
@@ -45,4 +46,5 @@ pub use operation::{
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use secret::{Secret, SecretBytes, wiped};
 pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
+pub use stream::{Download, Ending, FileBody, Intake, Upload};
 pub use token::TokenSelector;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Auth, Data, Fault, Lease, SecretBytes, WrapInfo};
+use super::{Auth, Data, Download, Fault, Lease, SecretBytes, Upload, WrapInfo};
 
 /// The answer to an [`super::Operation`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Outcome {
     /// A signature, written as asked.
     Signature {
@@ -46,6 +46,10 @@ pub enum Outcome {
     },
     /// The answer to a generic request.
     Response(Response),
+    /// The same, too large for memory.
+    Download(Download),
+    /// The answer comes when the body has been handed there.
+    Upload(Upload),
 }
 
 /// A certificate just issued.

@@ -121,6 +121,31 @@ impl Physical for Embedded {
         })
     }
 
+    fn scan_once(&self, visit: &mut Visitor<'_>) -> Result<(), Fault> {
+        let mut shown = false;
+        let whole = self.shared.attempt(&mut |database| {
+            // Opened anew, the file may be of another moment.
+            if shown {
+                return Ok(false);
+            }
+            let table = database.begin_read()?.open_table(ENTRIES)?;
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                shown = true;
+                if visit(key.value(), value.value()).is_break() {
+                    break;
+                }
+            }
+            Ok(true)
+        })?;
+        let what = "the store's file was opened anew while it was read; try again".to_owned();
+        if whole { Ok(()) } else { Err(Fault::Unavailable { what }) }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(self.shared.file.path())
+    }
+
     fn submit(&self, transaction: Transaction, when_full: WhenFull) -> Result<(), NotQueued> {
         self.shared.queue.push(transaction, when_full)
     }

@@ -18,6 +18,7 @@ mod queue;
 mod records;
 mod rotation;
 mod seal;
+mod snapshot;
 mod storage_file;
 mod versioned;
 
@@ -36,6 +37,7 @@ pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
 pub use rotation::{Cursor, KeyStatus};
 pub use seal::{Ephemeral, RootKeyWrap, SealNotes, from_config as seal_from_config};
+pub use snapshot::Restored;
 pub use versioned::Versioned;
 
 /// The name of one record.

@@ -1,6 +1,7 @@
 //! The seam below the barrier: a sorted map of opaque bytes with durable, atomic transactions.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
@@ -157,6 +158,17 @@ pub(super) trait Physical: Send + Sync {
     /// Shows the entries with `from <= key < until` in order of their keys, until `visit` breaks. `visit` must not call
     /// this store.
     fn scan(&self, from: &[u8], until: &[u8], visit: &mut Visitor<'_>) -> Result<(), Fault>;
+
+    /// Shows every entry in order of their keys, as all of them were at one moment, until `visit` breaks.
+    fn scan_once(&self, visit: &mut Visitor<'_>) -> Result<(), Fault> {
+        // No key begins so.
+        self.scan(&[], &[0xFF], visit)
+    }
+
+    /// The file it is in, if it is in one.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 
     /// Queues a transaction, whose verdict is told once its changes are durable or refused.
     fn submit(&self, transaction: Transaction, when_full: WhenFull) -> Result<(), NotQueued>;

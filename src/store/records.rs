@@ -220,6 +220,19 @@ impl Store {
         self.inner.barrier()?.keyed_hash(purpose, bytes)
     }
 
+    pub(super) fn barrier(&self) -> Result<Arc<Barrier>, Fault> {
+        self.inner.barrier()
+    }
+
+    /// What the seal has noted.
+    pub(super) fn seal_notes(&self) -> &dyn SealNotes {
+        &*self.inner
+    }
+
+    pub(super) fn wrap(&self) -> &dyn RootKeyWrap {
+        self.inner.wrap.as_ref()
+    }
+
     pub(super) fn physical(&self) -> &dyn Physical {
         self.inner.physical.as_ref()
     }
@@ -440,7 +453,7 @@ fn encrypt(barrier: &Barrier, write: Write) -> Result<Change, Fault> {
     })
 }
 
-fn fault(refused: Refused) -> Fault {
+pub(super) fn fault(refused: Refused) -> Fault {
     match refused {
         Refused::Failed(fault) => fault,
         Refused::Exists(entry) if entry == name::SEAL => already_initialized(),

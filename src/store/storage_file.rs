@@ -40,6 +40,11 @@ impl StorageFile {
         StorageFile { path: path.to_owned(), mount }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the database in it.
     pub(super) fn open(&self, if_absent: IfAbsent) -> Result<Database, redb::Error> {
         let mut builder = Builder::new();

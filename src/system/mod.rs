@@ -15,6 +15,7 @@ mod policies;
 mod quotas;
 mod rotation;
 mod sealing;
+mod snapshots;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use crate::store::{Store, Write};
 
 use paths::{Deed, Found, Row, find};
 pub use sealing::{Seal, Sealing};
+pub use snapshots::{Replace, Replacement, Snapshots};
 pub use standing::{Standing, WhileSealed};
 pub use unix_auth::Refusals;
 
@@ -107,6 +109,8 @@ pub struct System {
     pub seal: Seal,
     /// Rung when a term has begun: records of older ones are to be encrypted anew.
     pub rotated: Arc<Notify>,
+    /// How snapshots are saved and restored.
+    pub snapshots: Snapshots,
     /// Rung when a namespace was deleted: [`System::end_deletions`] is due.
     pub deletions: Arc<Notify>,
     /// The root token to make at initialisation; a random one if there is none.
@@ -186,6 +190,11 @@ impl System {
 
     /// Answers a request on one of the system's paths.
     pub fn handle(self: Arc<Self>, call: Call, request: Request) -> Answer {
+        if let Found::Row(Row { deed: deed @ (Deed::TakeSnapshot | Deed::Restore { .. }), .. }, _) =
+            find(request.verb, &request.path)
+        {
+            return Box::pin(std::future::ready(self.stream(*deed, &call)));
+        }
         Box::pin(async move { self.answer(call, request).await.map(Outcome::Response) })
     }
 

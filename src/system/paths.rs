@@ -19,6 +19,8 @@ pub(super) enum Deed {
     Rotate,
     RotateRoot,
     ReadKeyStatus,
+    TakeSnapshot,
+    Restore { is_foreign: bool },
     ReadStatus,
     ListNamespaces,
     ReadNamespace,
@@ -124,6 +126,27 @@ const TABLE: &[Row] = &[
     of_the_daemon(read("sys/init", "Whether the daemon is initialised."), Deed::ReadInit),
     // Asks for the daemon's own uid instead of a token.
     of_the_daemon(write("sys/init", "Initialises the daemon, once.").takes(&[fields::SHARES]), Deed::Initialize),
+    row(
+        read("sys/storage/raft/snapshot", "The whole store in one file, encrypted as it is kept.")
+            .sudo()
+            .unlimited()
+            .answers("application/octet-stream"),
+        Deed::TakeSnapshot,
+    ),
+    row(
+        write("sys/storage/raft/snapshot", "Puts a snapshot of this store in its place.")
+            .sudo()
+            .unlimited()
+            .sent_as("application/octet-stream"),
+        Deed::Restore { is_foreign: false },
+    ),
+    row(
+        write("sys/storage/raft/snapshot-force", "Puts a snapshot of any store of this seal in the place of this one.")
+            .sudo()
+            .unlimited()
+            .sent_as("application/octet-stream"),
+        Deed::Restore { is_foreign: true },
+    ),
     row(write("sys/seal", "Seals the daemon: its keys are wiped from memory.").sudo().unlimited(), Deed::Seal),
     // As init does.
     of_the_daemon(write("sys/unseal", "Unseals the daemon by its seal.").takes(&[fields::UNSEAL]), Deed::Unseal),

@@ -82,6 +82,12 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         retire: Arc::new(|_, _| Box::pin(std::future::ready(Ok(())))),
         rotated: Arc::default(),
         seal: Arc::new(|| Box::pin(std::future::ready(Ok(())))),
+        snapshots: Snapshots {
+            replace: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
+            most: 1 << 30,
+            kept: Vec::new(),
+            turn: Arc::new(tokio::sync::Semaphore::new(1)),
+        },
         deletions: Arc::default(),
         root_token: None,
         started: SystemTime::now(),

@@ -31,6 +31,9 @@ pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
                 content_type: rendered.content_type.to_owned(),
             })
         }
+        Ok(Outcome::Download(_) | Outcome::Upload(_)) => {
+            Answer::Fault(fault_message(&Fault::internal("what goes over HTTP alone was answered to a frame")))
+        }
         Err(fault) => Answer::Fault(fault_message(&fault)),
     };
     proto::Reply { id, result: Some(answer) }

@@ -52,6 +52,7 @@ mod seal;
 mod shared_keys;
 mod signing;
 mod sim;
+mod snapshots;
 mod storage;
 mod tenants;
 #[path = "../tidy.rs"]

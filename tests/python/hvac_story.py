@@ -62,6 +62,20 @@ def system(client, socket):
     assert client.read("sys/managed-keys/pkcs11/nobody") is None
 
 
+def snapshots(client):
+    client.sys.create_or_update_policy("saved", 'path "a" { capabilities = ["read"] }')
+    with client.sys.take_raft_snapshot() as taken:
+        assert taken.status_code == 200
+        snapshot = taken.content
+    client.sys.create_or_update_policy("later", 'path "a" { capabilities = ["read"] }')
+    refused(errors.InvalidRequest, client.sys.restore_raft_snapshot, snapshot[:-1])
+    assert client.sys.restore_raft_snapshot(snapshot).status_code == 204
+    assert client.sys.force_restore_raft_snapshot(snapshot).status_code == 204
+    names = client.sys.list_policies()["data"]["keys"]
+    assert "saved" in names and "later" not in names
+    client.sys.delete_policy("saved")
+
+
 def tokens(client, socket):
     made = client.auth.token
     auth = made.create(policies=["root"], ttl="1h", meta={"of": "a job"}, display_name="job")["auth"]
@@ -377,6 +391,7 @@ def main(socket, token, token_label):
     macs(client)
     keys_of_its_own(client, token_label)
     policies(client, socket)
+    snapshots(client)
     client.sys.disable_secrets_engine("pki")
 
 

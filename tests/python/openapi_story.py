@@ -37,6 +37,8 @@ REFUSED = {
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
     "sys-write-wrapping-wrap": "only a header asks for wrapping",
     "auth-write-token-renew-self": "a root token does not end",
+    "sys-write-storage-raft-snapshot": "what is made up is no snapshot",
+    "sys-write-storage-raft-snapshot-force": "what is made up is no snapshot",
     "pki-list-certs-unfinished": "nothing was cut short",
     "pki-write-keys-import": "no private key is imported",
     "transit-read-export": "no private key is exported",

@@ -4,6 +4,7 @@
 //! configuration.
 
 mod args;
+mod audit;
 mod bench;
 mod bulk;
 mod connection;
@@ -81,6 +82,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::List(path) => logical::list(connect, cli.format, &path),
         Command::Delete(path) => logical::delete(connect, cli.format, &path),
         Command::Sign(sign) => sign::run(connect, &sign),
+        Command::Audit { command } => audit::run(connect, cli.format, &command),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),
         Command::Pkcs11Worker { .. } => worker::run(),

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::audit::Audit;
 use crate::backend::registry;
 use crate::config::{Config, Isolation, KmsLibrary, Limits};
 use crate::dispatch::{Dispatch, Door, Engines, Tenants};
@@ -56,6 +57,7 @@ pub struct Start {
 /// A running daemon.
 pub struct Daemon {
     store: Store,
+    audit: Audit,
     supervisor: Supervisor,
     dispatch: Arc<Dispatch>,
     front: Front,
@@ -92,7 +94,8 @@ impl Daemon {
             publish_dir: config.publish_dir.clone(),
         };
         let engines = Arc::new(Engines::new(services, namespaces.clone()));
-        let load = loader(&namespaces, &quotas, &identity, &keys, &supervisor);
+        let audit = Audit::new(store.clone(), &config.limits, telemetry.clone());
+        let load = loader(&namespaces, &quotas, &identity, &audit, &keys, &supervisor);
         if store.is_initialized() {
             load()?;
         }
@@ -109,6 +112,7 @@ impl Daemon {
             namespaces: namespaces.clone(),
             quotas: quotas.clone(),
             identity: identity.clone(),
+            audit: audit.clone(),
             keys,
             engines: engines::types(),
             load,
@@ -121,7 +125,7 @@ impl Daemon {
             configuration: Arc::clone(&configuration),
         });
         let removing = Arc::clone(&system);
-        let tenants = Tenants { namespaces, quotas, identity };
+        let tenants = Tenants { namespaces, quotas, identity, audit: audit.clone() };
         let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
         // Before that nobody logs in to anything, and there is nothing to wait for.
         if store.is_initialized() {
@@ -135,7 +139,19 @@ impl Daemon {
         tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped));
         tokio::task::spawn_local(end_tokens(tokens, stop.subscribe()));
         let reload = Reload::new(config.clone(), &start, supervisor.clone(), telemetry.clone(), configuration);
-        Ok(Daemon { store, supervisor, dispatch, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        Ok(Daemon {
+            store,
+            audit,
+            supervisor,
+            dispatch,
+            front,
+            telemetry,
+            reload,
+            signals,
+            stop,
+            metrics_address,
+            root_token,
+        })
     }
 
     /// The sockets' paths.
@@ -165,6 +181,8 @@ impl Daemon {
             match self.signals.next().await {
                 Asked::End(signal) => break signal,
                 Asked::Reload => {
+                    // Whatever the configuration says: somebody may have moved files away.
+                    self.audit.reopen();
                     // Those that come meanwhile are one more.
                     tokio::select! {
                         () = self.reload.run() => {}
@@ -189,6 +207,9 @@ impl Daemon {
         // The front's threads are joined on a thread of their own: the lanes behind them must go on serving meanwhile.
         let report = tokio::task::spawn_blocking(move || front.drain(limit)).await.unwrap_or_default();
         let jobs_cut = self.supervisor.shut_down(limit.saturating_sub(begun.elapsed())).await;
+        let audit = self.audit;
+        // They block.
+        let _ = tokio::task::spawn_blocking(move || audit.end()).await;
         self.store.close();
         let ended = Ended { connections_finished: report.finished, connections_cut: report.cut, jobs_cut };
         tracing::info!(
@@ -240,15 +261,19 @@ fn loader(
     namespaces: &Namespaces,
     quotas: &Quotas,
     identity: &Identity,
+    audit: &Audit,
     keys: &ManagedKeys,
     supervisor: &Supervisor,
 ) -> Load {
     let (namespaces, quotas, identity) = (namespaces.clone(), quotas.clone(), identity.clone());
+    let audit = audit.clone();
     let (keys, supervisor) = (keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
         quotas.load()?;
         identity.load()?;
+        // Before anything is asked.
+        audit.load()?;
         supervisor.bring_up_pools();
         keys.load(&namespaces.all())
     })

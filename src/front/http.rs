@@ -18,7 +18,7 @@ use tokio_io_timeout::TimeoutStream;
 use super::bodies::{self, Held, Whole};
 use super::{Shared, path};
 use crate::model::{
-    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
+    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
     parse_duration,
 };
 use crate::wire::envelope::{self, Rendered};
@@ -83,9 +83,10 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
 }
 
 async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Full<Bytes>> {
-    let rendered = match operation(request, caller, shared).await {
+    let id = super::new_request_id();
+    let rendered = match operation(request, id, caller, shared).await {
         Ok((operation, _held)) => match Arc::clone(&shared.door).run(operation).await {
-            Ok(Outcome::Response(response)) => envelope::render(response),
+            Ok(Outcome::Response(response)) => envelope::render(response, id),
             Ok(_) => envelope::render_fault(&Fault::internal("a generic request had a typed outcome")),
             Err(fault) => envelope::render_fault(&fault),
         },
@@ -134,6 +135,7 @@ impl From<Fault> for Refused {
 /// The operation a request asks for, and the room its body takes until it is answered.
 async fn operation(
     request: HttpRequest<Incoming>,
+    id: RequestId,
     caller: Caller,
     shared: &Shared,
 ) -> Result<(Operation, Option<Held>), Refused> {
@@ -146,8 +148,8 @@ async fn operation(
     let (namespace, rest) = shared.door.locate(&below, &path);
     let query = parameters(head.uri.query())?;
     let verb = verb(&head.method, &query)?;
-    let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
-    let caller = Caller { token, ..caller };
+    let token = token(&head.headers)?.map(Arc::new);
+    let caller = Caller { token: token.as_ref().map(|token| shared.door.identify(token)), ..caller };
     if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }
@@ -179,6 +181,8 @@ async fn operation(
     let operation = Operation {
         namespace,
         caller,
+        token,
+        id: Some(id),
         arrived,
         deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,

@@ -35,6 +35,10 @@ pub struct MountConfig {
     pub max_lease_ttl: Duration,
     /// Names of the managed keys this mount may use, apart from those of `any_mount`.
     pub allowed_managed_keys: Vec<String>,
+    /// Members of requests whose values audit devices write as they are.
+    pub audit_non_hmac_request_keys: Vec<String>,
+    /// Members of answers, likewise.
+    pub audit_non_hmac_response_keys: Vec<String>,
 }
 
 /// The system's default lease TTL, as Vault's: 32 days.

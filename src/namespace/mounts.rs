@@ -80,6 +80,10 @@ pub struct Tune {
     pub max_lease_ttl: Option<Duration>,
     /// The managed keys the mount may use; replaces the list.
     pub allowed_managed_keys: Option<Vec<String>>,
+    /// Members of requests whose values are recorded as they are; replaces the list.
+    pub audit_non_hmac_request_keys: Option<Vec<String>>,
+    /// Members of answers, likewise.
+    pub audit_non_hmac_response_keys: Option<Vec<String>>,
 }
 
 impl Namespaces {
@@ -253,6 +257,12 @@ impl Namespaces {
         config.max_lease_ttl = tune.max_lease_ttl.unwrap_or(config.max_lease_ttl);
         if let Some(keys) = tune.allowed_managed_keys {
             config.allowed_managed_keys = keys;
+        }
+        if let Some(keys) = tune.audit_non_hmac_request_keys {
+            config.audit_non_hmac_request_keys = keys;
+        }
+        if let Some(keys) = tune.audit_non_hmac_response_keys {
+            config.audit_non_hmac_response_keys = keys;
         }
         check_ttls(&mount.config)?;
         self.put(mount)

@@ -21,6 +21,10 @@ pub(super) struct MountRecord {
     default_lease_ttl_seconds: u64,
     max_lease_ttl_seconds: u64,
     allowed_managed_keys: Vec<String>,
+    #[serde(default)]
+    audit_non_hmac_request_keys: Vec<String>,
+    #[serde(default)]
+    audit_non_hmac_response_keys: Vec<String>,
 }
 
 impl Versioned for MountRecord {
@@ -38,6 +42,8 @@ impl MountRecord {
             default_lease_ttl_seconds: mount.config.default_lease_ttl.as_secs(),
             max_lease_ttl_seconds: mount.config.max_lease_ttl.as_secs(),
             allowed_managed_keys: mount.config.allowed_managed_keys.clone(),
+            audit_non_hmac_request_keys: mount.config.audit_non_hmac_request_keys.clone(),
+            audit_non_hmac_response_keys: mount.config.audit_non_hmac_response_keys.clone(),
         }
     }
 
@@ -54,6 +60,8 @@ impl MountRecord {
                 default_lease_ttl: Duration::from_secs(self.default_lease_ttl_seconds),
                 max_lease_ttl: Duration::from_secs(self.max_lease_ttl_seconds),
                 allowed_managed_keys: self.allowed_managed_keys,
+                audit_non_hmac_request_keys: self.audit_non_hmac_request_keys,
+                audit_non_hmac_response_keys: self.audit_non_hmac_response_keys,
             },
         }
     }

@@ -10,10 +10,8 @@ use crate::model::{Data, Fault, Fields, Mount, MountConfig, Response};
 use crate::namespace::{NewMount, Tune};
 
 /// Settings of Vault's that have no effect here: accepted as they are by default, and named in a warning else.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "force_no_cache",
-    "audit_non_hmac_request_keys",
-    "audit_non_hmac_response_keys",
     "listing_visibility",
     "passthrough_request_headers",
     "allowed_response_headers",
@@ -61,6 +59,8 @@ impl System {
                 default_lease_ttl: tune.default_lease_ttl.unwrap_or_default(),
                 max_lease_ttl: tune.max_lease_ttl.unwrap_or_default(),
                 allowed_managed_keys: tune.allowed_managed_keys.unwrap_or_default(),
+                audit_non_hmac_request_keys: tune.audit_non_hmac_request_keys.unwrap_or_default(),
+                audit_non_hmac_response_keys: tune.audit_non_hmac_response_keys.unwrap_or_default(),
             },
         };
         let mount = self.namespaces.enable(&call.namespace, new).await?;
@@ -162,6 +162,8 @@ fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
         default_lease_ttl: fields.duration("default_lease_ttl")?,
         max_lease_ttl: fields.duration("max_lease_ttl")?,
         allowed_managed_keys: fields.list("allowed_managed_keys")?,
+        audit_non_hmac_request_keys: fields.list("audit_non_hmac_request_keys")?,
+        audit_non_hmac_response_keys: fields.list("audit_non_hmac_response_keys")?,
     };
     Ok((tune, warning.into_iter().collect()))
 }
@@ -179,6 +181,14 @@ fn config(mount: &Mount) -> Data {
     data.insert("force_no_cache".into(), false.into());
     if !mount.config.allowed_managed_keys.is_empty() {
         data.insert("allowed_managed_keys".into(), json!(mount.config.allowed_managed_keys));
+    }
+    for (name, keys) in [
+        ("audit_non_hmac_request_keys", &mount.config.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &mount.config.audit_non_hmac_response_keys),
+    ] {
+        if !keys.is_empty() {
+            data.insert(name.into(), json!(keys));
+        }
     }
     data
 }

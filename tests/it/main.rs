@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say so")]
 
+mod audit;
+mod audit_faults;
 mod authorities;
 mod batches;
 mod bench;

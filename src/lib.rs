@@ -28,6 +28,7 @@
 //! - [`supervisor`]: actors that own tokens, the lanes of their pools, and their session threads.
 //! - [`managed_keys`]: named keys: settings, bindings, first use, handles.
 //! - [`namespace`], [`identity`]: tenants, their mounts and quotas; tokens and policies.
+//! - [`audit`]: devices that record what is asked and answered, before it counts.
 //! - [`engine`]: PKI and Transit, which know nothing of each other.
 //! - [`system`]: the `sys/*` paths.
 //! - [`dispatch`], [`front`]: the way in.
@@ -44,6 +45,7 @@
 //! - A certificate leaves after its record is durable; a CRL after its number is. A revocation is forgotten only after a CRL
 //!   made past its certificate's end has listed it. No CRL is made before every revocation is in memory.
 //! - One login call for a wrong PIN, ever. Secrets are in no log, error or metric.
+pub mod audit;
 pub mod backend;
 pub mod cli;
 pub mod client;

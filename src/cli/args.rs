@@ -88,6 +88,11 @@ pub(super) enum Command {
     },
     /// Sign a file with a Transit key.
     Sign(SignArgs),
+    /// Turn the devices on and off that record what is asked.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Work with certificates.
     Pki {
         #[command(subcommand)]
@@ -230,6 +235,42 @@ pub(super) struct SignArgs {
     /// Where the signature goes, as bytes; `-` is standard output.
     #[arg(long = "out", value_name = "FILE", default_value = "-")]
     pub(super) output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Turn a device on: audit enable file file_path=/var/log/keyway/audit.log
+    Enable(AuditEnable),
+    /// Turn a device off, and forget its key.
+    Disable {
+        /// What the device is called.
+        path: String,
+    },
+    /// List the devices.
+    List {
+        /// Their settings, too.
+        #[arg(long)]
+        detailed: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditEnable {
+    /// Where it writes: file, socket or syslog.
+    #[arg(value_name = "TYPE")]
+    pub(super) kind: String,
+    /// Its settings: name=value.
+    #[arg(value_name = "NAME=VALUE")]
+    pub(super) options: Vec<String>,
+    /// What it is called; by default as its type.
+    #[arg(long)]
+    pub(super) path: Option<String>,
+    /// A text for people.
+    #[arg(long)]
+    pub(super) description: Option<String>,
+    /// Of no account: there is no other cluster to copy it to.
+    #[arg(long)]
+    pub(super) local: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@
 //! configuration.
 
 mod args;
+mod audit;
 mod bench;
 mod bulk;
 mod connection;
@@ -93,6 +94,7 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Policy { command } => policy::run(connect, cli.format, &command),
         Command::Namespace { command } => namespace::run(connect, cli.format, &command),
         Command::Sign(sign) => sign::run(connect, &sign),
+        Command::Audit { command } => audit::run(connect, cli.format, &command),
         Command::Pki { command: PkiCommand::SignBatch(batch) } => bulk::run(connect, cli.format, &batch),
         Command::Bench(bench) => bench::run(connect, cli.format, &bench),
         Command::Pkcs11Worker { .. } => worker::run(),

@@ -104,6 +104,11 @@ pub struct Limits {
     pub ocsp_cache_bytes: usize,
     /// OCSP answers that one PKI mount signs at once; who asks beyond that is told to come later. Default 16, at most 4,096.
     pub ocsp_signatures: usize,
+    /// The longest record that audit devices are given, in bytes; a request whose record would be longer is refused. Default
+    /// 16 MiB, at least 64 KiB, at most 256 MiB.
+    pub audit_record_bytes: usize,
+    /// What may wait for one audit device, in bytes. Default 64 MiB, at least `audit_record_bytes`, at most 4 GiB.
+    pub audit_queue_bytes: usize,
     /// Worker threads of the front. Default: the number of cores, at most 8; at most 64.
     pub workers: usize,
 }
@@ -154,6 +159,8 @@ impl Default for Limits {
             key_generations: (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1),
             ocsp_cache_bytes: 64 << 20,
             ocsp_signatures: 16,
+            audit_record_bytes: 16 << 20,
+            audit_queue_bytes: 64 << 20,
             workers: std::thread::available_parallelism().map_or(1, usize::from).min(8),
         }
     }
@@ -228,6 +235,9 @@ impl Limits {
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
         stanza.count("ocsp_signatures", 1..=4096, &mut self.ocsp_signatures);
+        stanza.bytes("audit_record_bytes", 65_536..=256 * MIB, &mut self.audit_record_bytes);
+        self.audit_queue_bytes = self.audit_queue_bytes.max(self.audit_record_bytes);
+        stanza.bytes("audit_queue_bytes", self.audit_record_bytes..=4096 * MIB, &mut self.audit_queue_bytes);
         stanza.count("workers", 1..=64, &mut self.workers);
     }
 
@@ -277,6 +287,8 @@ impl Limits {
             ("key_generations", self.key_generations.to_string()),
             ("ocsp_cache_bytes", self.ocsp_cache_bytes.to_string()),
             ("ocsp_signatures", self.ocsp_signatures.to_string()),
+            ("audit_record_bytes", self.audit_record_bytes.to_string()),
+            ("audit_queue_bytes", self.audit_queue_bytes.to_string()),
             ("workers", self.workers.to_string()),
         ]
     }

@@ -122,7 +122,7 @@ fn a_mistake_is_pointed_at() {
             "no room for what retry_percent = 10 allows; make it 1 or more, or both",
         ),
         ("limits { retry_percent = 0 }", "k.hcl:5:10", "never refills retry_burst = 256; make it 1 or more, or both 0"),
-        ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: attempts, batch_items"),
+        ("limits { x = 1 }", "k.hcl:5:10", "unknown field \"x\"; expected in limits: attempts, audit_queue_bytes"),
         ("publish_dir = \"/a/${b}\"", "k.hcl:5:15", "without ${…}"),
         ("listener \"unix\" { protocol = \"http\" }", "k.hcl:5:1", "listener \"unix\" needs the field \"address\""),
         ("listener \"unix\" { address = \"127.0.0.1:8200\" }", "k.hcl:5:19", "expected the absolute path"),

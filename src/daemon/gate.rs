@@ -41,6 +41,13 @@ impl Gate {
         self.open.store(None);
     }
 
+    /// Opens the files of audit devices anew, if there are any.
+    pub(super) fn reopen_records(&self) {
+        if let Some(rooms) = self.open.load().as_ref() {
+            rooms.reopen_records();
+        }
+    }
+
     async fn answer(&self, operation: &Operation) -> Result<Outcome, Fault> {
         let Body::Request(request) = &operation.body else { return Err(Fault::Sealed) };
         Ok(Outcome::Response(match self.sealed.while_sealed(&operation.caller, request)? {

@@ -55,6 +55,7 @@ pub struct Start {
 /// A running daemon.
 pub struct Daemon {
     keeper: JoinHandle<Keeper>,
+    gate: Arc<Gate>,
     pins: Arc<StoredPins>,
     supervisor: Supervisor,
     front: Front,
@@ -105,10 +106,22 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         keeper.let_in();
-        let door: Arc<dyn Door> = gate;
+        let door: Arc<dyn Door> = Arc::clone(&gate) as Arc<dyn Door>;
         let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
         let keeper = tokio::task::spawn_local(keeper.keep(inbox, stopped));
-        Ok(Daemon { keeper, pins, supervisor, front, telemetry, reload, signals, stop, metrics_address, root_token })
+        Ok(Daemon {
+            keeper,
+            gate,
+            pins,
+            supervisor,
+            front,
+            telemetry,
+            reload,
+            signals,
+            stop,
+            metrics_address,
+            root_token,
+        })
     }
 
     /// The sockets' paths.
@@ -141,6 +154,8 @@ impl Daemon {
             match self.signals.next().await {
                 Asked::End(signal) => break signal,
                 Asked::Reload => {
+                    // Whatever the configuration says: somebody may have moved files away.
+                    self.gate.reopen_records();
                     // Those that come meanwhile are one more.
                     tokio::select! {
                         () = self.reload.run() => {}
@@ -170,7 +185,7 @@ impl Daemon {
         let report = tokio::task::spawn_blocking(move || front.drain(limit)).await.unwrap_or_default();
         let jobs_cut = self.supervisor.shut_down(limit.saturating_sub(begun.elapsed())).await;
         if let Some(rooms) = rooms {
-            rooms.close();
+            rooms.close().await;
         }
         let ended = Ended { connections_finished: report.finished, connections_cut: report.cut, jobs_cut };
         tracing::info!(

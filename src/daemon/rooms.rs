@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::keeper::{self, Site};
 use super::{pins, reencryption};
+use crate::audit::Audit;
 use crate::dispatch::{Dispatch, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
 use crate::identity::Identity;
@@ -35,6 +36,7 @@ pub(super) struct Rooms {
     /// The root token, if assembling the rooms made it.
     pub(super) root_token: Option<Secret>,
     store: Store,
+    audit: Audit,
     stop: watch::Sender<bool>,
     /// What is done by the clock.
     tasks: Vec<JoinHandle<()>>,
@@ -72,7 +74,8 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         publish_dir: config.publish_dir.clone(),
     };
     let engines = Arc::new(Engines::new(services, namespaces.clone()));
-    let load = loader(&namespaces, &quotas, &identity, &keys, supervisor);
+    let audit = Audit::new(store.clone(), &config.limits, telemetry.clone());
+    let load = loader(&namespaces, &quotas, &identity, &audit, &keys, supervisor);
     if store.is_initialized() {
         let load = Arc::clone(&load);
         on_a_thread(move || load()).await?;
@@ -90,6 +93,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         namespaces: namespaces.clone(),
         quotas: quotas.clone(),
         identity: identity.clone(),
+        audit: audit.clone(),
         keys,
         engines: engines::types(),
         load,
@@ -111,7 +115,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         refusals: Refusals::default(),
     });
     let removing = Arc::clone(&system);
-    let tenants = Tenants { namespaces, quotas, identity };
+    let tenants = Tenants { namespaces, quotas, identity, audit: audit.clone() };
     let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
     // Before that nobody logs in to anything, and there is nothing to wait for.
     if store.is_initialized() {
@@ -124,7 +128,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         tokio::task::spawn_local(reencryption::keep_up(store.clone(), rotated, stopped.clone())),
         tokio::task::spawn_local(end_tokens(tokens, stopped)),
     ];
-    Ok(Rooms { dispatch, root_token, store, stop, tasks })
+    Ok(Rooms { dispatch, root_token, store, audit, stop, tasks })
 }
 
 impl Rooms {
@@ -150,13 +154,15 @@ impl Rooms {
     /// Takes them down, within `limit` if the tokens let go by then, and wipes what they know. Answers how many members have not
     /// gone.
     pub(super) async fn take_down(self, site: &Site, limit: Duration) -> usize {
-        let store = self.store.clone();
+        let (store, audit) = (self.store.clone(), self.audit.clone());
         drop(self);
+        end(audit).await;
         take_down(site, store, limit).await
     }
 
-    /// Closes the store: the daemon ends.
-    pub(super) fn close(self) {
+    /// Closes the store, and the audit devices before: the daemon ends.
+    pub(super) async fn close(self) {
+        end(self.audit).await;
         self.store.close();
     }
 }
@@ -167,6 +173,12 @@ async fn take_down(site: &Site, store: Store, limit: Duration) -> usize {
     // Waits for the disk.
     let _ = tokio::task::spawn_blocking(move || store.seal()).await;
     left
+}
+
+/// Ends the audit devices when they have written what waits.
+async fn end(audit: Audit) {
+    // They block.
+    let _ = tokio::task::spawn_blocking(move || audit.end()).await;
 }
 
 async fn on_a_thread(work: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<(), Fault> {
@@ -181,10 +193,12 @@ fn loader(
     namespaces: &Namespaces,
     quotas: &Quotas,
     identity: &Identity,
+    audit: &Audit,
     keys: &ManagedKeys,
     supervisor: &Supervisor,
 ) -> Load {
     let (namespaces, quotas, identity) = (namespaces.clone(), quotas.clone(), identity.clone());
+    let audit = audit.clone();
     let (keys, supervisor) = (keys.clone(), supervisor.clone());
     Arc::new(move || {
         namespaces.load()?;
@@ -195,6 +209,8 @@ fn loader(
             identity.revoke_namespace_now(&namespace)?;
             namespaces.end_remade(&namespace)?;
         }
+        // Before anything is asked.
+        audit.load()?;
         supervisor.bring_up_pools();
         let mounts = namespaces.clone();
         keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.mounts(namespace)))

@@ -1,14 +1,16 @@
-//! Admit, authorize, hold to quotas, run, observe: what happens to every operation, whichever wire it came by.
+//! Admit, authorize, hold to quotas, record, run, record, observe: what happens to every operation, whichever wire it came by.
 //!
 //! This room must not know: any wire, or what an engine does.
 
 mod engines;
+mod recorded;
 mod rights;
 mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::Audit;
 use crate::config::Limits;
 use crate::engine::Call;
 use crate::engine::holding;
@@ -56,6 +58,18 @@ pub struct Tenants {
     pub quotas: Quotas,
     /// The tokens.
     pub identity: Identity,
+    /// Where it is written down what they ask.
+    pub audit: Audit,
+}
+
+/// What goes with an operation that is to be run, or to be refused and yet to count.
+struct Considered {
+    /// Its token, where its uses are counted.
+    counted: Option<Counted>,
+    /// Whether its policies let it.
+    allowed: Result<(), Fault>,
+    /// Held until the work has ended.
+    permit: Permit,
 }
 
 /// The daemon's door.
@@ -64,6 +78,7 @@ pub struct Dispatch {
     namespaces: Namespaces,
     quotas: Quotas,
     identity: Identity,
+    audit: Audit,
     engines: Arc<Engines>,
     telemetry: Telemetry,
     deadline: Duration,
@@ -80,8 +95,8 @@ impl Dispatch {
         limits: &Limits,
     ) -> Dispatch {
         let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
-        let Tenants { namespaces, quotas, identity } = tenants;
-        Dispatch { system, namespaces, quotas, identity, engines, telemetry, deadline, deadline_max }
+        let Tenants { namespaces, quotas, identity, audit } = tenants;
+        Dispatch { system, namespaces, quotas, identity, audit, engines, telemetry, deadline, deadline_max }
     }
 
     /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the
@@ -108,18 +123,51 @@ impl Dispatch {
         }
     }
 
+    /// Opens the files of audit devices anew: somebody may have moved them away.
+    pub fn reopen_records(&self) {
+        self.audit.reopen();
+    }
+
     /// Stops what engines do behind requests: the daemon drains.
     pub fn stop(&self) {
         self.engines.stop();
     }
 
-    /// Runs it, and keeps the answer behind a token where that is asked for.
+    /// Admits it, judges it, and runs it; where audit devices are on, with a record before and after.
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
-        let Some(ttl) = operation.wrap_ttl else { return self.perform_plainly(operation).await };
-        // Strangers fill nothing, not with what is public either.
-        self.identity.valid(&operation.caller, &operation.namespace)?;
+        self.admit(&operation)?;
+        let considered = self.consider(&operation);
+        match self.audit.recorder().filter(|_| is_recorded(&operation)) {
+            Some(recorder) => self.run_recorded(recorder, operation, considered).await,
+            None => self.carry_out(operation, considered?).await,
+        }
+    }
+
+    /// Whether it is to be run, and what goes with that. Does nothing yet.
+    fn consider(&self, operation: &Operation) -> Result<Considered, Fault> {
+        if operation.wrap_ttl.is_some() {
+            // Strangers fill nothing, not with what is public either.
+            self.identity.valid(&operation.caller, &operation.namespace)?;
+        }
+        if self.is_public(operation) {
+            self.find_namespace(operation)?;
+            return Ok(Considered { counted: None, allowed: Ok(()), permit: Permit::default() });
+        }
+        let counted = self.identity.counted(&operation.caller);
+        let allowed = self.authorize(operation);
+        let mut permit = Permit::default();
+        if allowed.is_ok() {
+            self.find_namespace(operation)?;
+            permit = self.within_quotas(operation)?;
+        }
+        Ok(Considered { counted, allowed, permit })
+    }
+
+    /// Runs it, and keeps the answer behind a token where that is asked for.
+    async fn carry_out(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
+        let Some(ttl) = operation.wrap_ttl else { return self.carry_out_plainly(operation, considered).await };
         let (namespace, path) = (operation.namespace.clone(), operation.path().into_owned());
-        match self.perform_plainly(operation).await? {
+        match self.carry_out_plainly(operation, considered).await? {
             Outcome::Response(response) => {
                 self.identity.wrap(&namespace, path, ttl.as_secs().max(1), response).await.map(Outcome::Response)
             }
@@ -127,27 +175,16 @@ impl Dispatch {
         }
     }
 
-    async fn perform_plainly(&self, operation: Operation) -> Result<Outcome, Fault> {
-        self.admit(&operation)?;
-        if self.is_public(&operation) {
-            self.find_namespace(&operation)?;
-            return self.run_out(operation).await;
-        }
-        let counted = self.identity.counted(&operation.caller);
-        let allowed = self.authorize(&operation);
-        let mut permit = Permit::default();
-        if allowed.is_ok() {
-            self.find_namespace(&operation)?;
-            permit = self.within_quotas(&operation)?;
-        }
+    async fn carry_out_plainly(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
+        let Considered { counted, allowed, permit } = considered;
         if !permit.takes_a_place() {
-            return self.perform_allowed(operation, counted, allowed).await;
+            return self.carry_out_allowed(operation, counted, allowed).await;
         }
         // Held until the work has ended, which may be after its deadline.
-        holding(permit, self.perform_allowed(operation, counted, allowed)).await
+        holding(permit, self.carry_out_allowed(operation, counted, allowed)).await
     }
 
-    async fn perform_allowed(
+    async fn carry_out_allowed(
         &self,
         operation: Operation,
         counted: Option<Counted>,
@@ -309,6 +346,11 @@ fn is_plain(operation: &Operation) -> bool {
 /// Whether anyone may ask it, of the system, even before there is anything to ask about.
 fn is_of_the_daemon(operation: &Operation) -> bool {
     matches!(&operation.body, Body::Request(request) if System::owns(&request.path) && System::is_public(request))
+}
+
+/// Whether audit devices are told of it. They are not of what anyone may ask of the daemon itself, such as its health.
+fn is_recorded(operation: &Operation) -> bool {
+    !matches!(&operation.body, Body::Request(request) if System::owns(&request.path) && System::is_unrecorded(request))
 }
 
 impl Door for Dispatch {

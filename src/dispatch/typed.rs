@@ -1,13 +1,17 @@
-//! The fields of a typed operation, as its request over HTTP would have them: policies may be about these. What is as it is
-//! by default is left out, since a request need not say it.
+//! The fields of a typed operation and of its answer, as HTTP would have them: policies may be about these, and records are.
+//! What is as it is by default is left out of a request, since it need not say it.
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::Value;
 
 use crate::model::{
-    Body, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest, Marshaling,
-    RsaPadding, SaltLength, SignRequest, SignatureScheme, VerifyRequest,
+    Body, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, Fault, IssuedCertificate,
+    MacRequest, Marshaling, Outcome, RsaPadding, SaltLength, SignRequest, SignatureScheme, VerifyRequest,
 };
+
+/// The labels of PEM.
+const REQUEST: &str = "CERTIFICATE REQUEST";
+const CERTIFICATE: &str = "CERTIFICATE";
 
 /// What the operation says. Of many requests at once, `csr` is a list, which is judged by each of its items.
 pub(super) fn fields(body: &Body) -> Data {
@@ -17,9 +21,9 @@ pub(super) fn fields(body: &Body) -> Data {
         Body::Encrypt(request) => encryption(request),
         Body::Decrypt(request) => decryption(request),
         Body::Mac(request) => authentication(request),
-        Body::SignCertificate(CertificateRequest { csr, data, .. }) => certificate(pem(csr), data),
+        Body::SignCertificate(CertificateRequest { csr, data, .. }) => certificate(pem(REQUEST, csr), data),
         Body::SignCertificates(CertificatesRequest { csrs, data, .. }) => {
-            certificate(csrs.iter().map(|csr| pem(csr)).collect(), data)
+            certificate(csrs.iter().map(|csr| pem(REQUEST, csr)).collect(), data)
         }
         Body::Request(request) => request.data.clone(),
     }
@@ -114,15 +118,65 @@ fn certificate(csr: Value, data: &Data) -> Data {
     data
 }
 
-fn pem(csr: &[u8]) -> Value {
+/// What an answer to a typed operation says. `marshaling` is how the request wanted a signature to be written.
+pub(super) fn answer(outcome: &Outcome, marshaling: Marshaling) -> Data {
+    let mut data = Data::new();
+    let sealed = |version: u32, text: String| Value::from(format!("vault:v{version}:{text}"));
+    match outcome {
+        Outcome::Signature { signature, key_version } => {
+            let text = match marshaling {
+                Marshaling::Asn1 => BASE64_STANDARD.encode(signature),
+                Marshaling::Jws => BASE64_URL_SAFE_NO_PAD.encode(signature),
+            };
+            data.insert("signature".into(), sealed(*key_version, text));
+            data.insert("key_version".into(), (*key_version).into());
+        }
+        Outcome::Verdict { valid } => drop(data.insert("valid".into(), (*valid).into())),
+        Outcome::Ciphertext { ciphertext, key_version } => {
+            data.insert("ciphertext".into(), sealed(*key_version, BASE64_STANDARD.encode(ciphertext)));
+            data.insert("key_version".into(), (*key_version).into());
+        }
+        Outcome::Plaintext(plaintext) => drop(data.insert("plaintext".into(), text(plaintext.expose()))),
+        Outcome::Mac { mac, key_version } => {
+            data.insert("hmac".into(), sealed(*key_version, BASE64_STANDARD.encode(mac)));
+        }
+        Outcome::Certificate(issued) => return issued_certificate(issued),
+        Outcome::Certificates { results, chain } => {
+            let told = |result: &Result<IssuedCertificate, Fault>| match result {
+                Ok(issued) => Value::Object(issued_certificate(issued)),
+                Err(fault) => Value::Object(Data::from_iter([("error".into(), Value::from(fault.to_string()))])),
+            };
+            data.insert("certificates".into(), results.iter().map(told).collect());
+            data.insert("ca_chain".into(), chain.iter().map(|link| pem(CERTIFICATE, link)).collect());
+        }
+        // Its own data are recorded; of a stream, that it began.
+        Outcome::Response(_) | Outcome::Download(_) | Outcome::Upload(_) => {}
+    }
+    data
+}
+
+fn issued_certificate(issued: &IssuedCertificate) -> Data {
+    let mut data = Data::new();
+    data.insert("certificate".into(), pem(CERTIFICATE, &issued.certificate));
+    if !issued.chain.is_empty() {
+        data.insert("ca_chain".into(), issued.chain.iter().map(|link| pem(CERTIFICATE, link)).collect());
+    }
+    data.insert("serial_number".into(), issued.serial.as_str().into());
+    data.insert("expiration".into(), issued.expiration.into());
+    if !issued.lease_id.is_empty() {
+        data.insert("lease_id".into(), issued.lease_id.as_str().into());
+    }
+    data
+}
+
+fn pem(label: &str, der: &[u8]) -> Value {
     let lines: Vec<String> = BASE64_STANDARD
-        .encode(csr)
+        .encode(der)
         .as_bytes()
         .chunks(64)
         .map(|line| String::from_utf8_lossy(line).into_owned())
         .collect();
-    let (begin, end) = ("-----BEGIN CERTIFICATE REQUEST-----", "-----END CERTIFICATE REQUEST-----");
-    format!("{begin}\n{}\n{end}", lines.join("\n")).into()
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----", lines.join("\n")).into()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::bodies::{self, Held};
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
 use crate::dispatch::{Answer, together};
-use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, Secret, Wire};
+use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, RequestId, Secret, Wire};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
 
@@ -45,7 +45,7 @@ const GARBAGE_MAX: u32 = 16;
 /// What is sent to a connection that is turned away.
 pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
     let mut buffer = BytesMut::new();
-    frame::put_frame(&mut buffer, &wire::reply(0, Err(fault.clone())));
+    frame::put_frame(&mut buffer, &wire::reply(0, None, Err(fault.clone())));
     buffer.to_vec()
 }
 
@@ -66,6 +66,8 @@ struct Connection<'s> {
     stream: UnixStream,
     shared: &'s Shared,
     caller: Caller,
+    /// The token it showed when it greeted.
+    token: Option<Arc<Secret>>,
     namespace: Namespace,
     greeted: bool,
     in_flight: FuturesUnordered<InFlight>,
@@ -87,17 +89,19 @@ struct Connection<'s> {
 /// One call being answered.
 struct InFlight {
     id: u64,
+    /// What its answer is called by, where that is told.
+    request: Option<RequestId>,
     answer: Answer,
     /// The room its data takes, where it is JSON.
     _held: Option<Held>,
 }
 
 impl Future for InFlight {
-    type Output = (u64, Result<Outcome, Fault>);
+    type Output = (u64, Option<RequestId>, Result<Outcome, Fault>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let id = self.id;
-        self.answer.as_mut().poll(context).map(|result| (id, result))
+        let (id, request) = (self.id, self.request);
+        self.answer.as_mut().poll(context).map(|result| (id, request, result))
     }
 }
 
@@ -128,6 +132,7 @@ impl<'s> Connection<'s> {
             stream,
             shared,
             caller,
+            token: None,
             namespace: Namespace::root(),
             greeted: false,
             in_flight: FuturesUnordered::new(),
@@ -196,9 +201,9 @@ impl<'s> Connection<'s> {
         let mut gathering = self.gathering.context(context);
         while self.outbox.len() < UNSENT_MAX
             && !(answers % LOOK == LOOK - 1 && turn.is_over())
-            && let Poll::Ready(Some((id, result))) = self.in_flight.poll_next_unpin(&mut gathering)
+            && let Poll::Ready(Some((id, request, result))) = self.in_flight.poll_next_unpin(&mut gathering)
         {
-            frame::put_frame(&mut self.outbox, &wire::reply(id, result));
+            frame::put_frame(&mut self.outbox, &wire::reply(id, request, result));
             answers += 1;
         }
         if answers > 0 { Step::Progress } else { Step::Idle }
@@ -294,7 +299,7 @@ impl<'s> Connection<'s> {
     }
 
     fn answer(&mut self, id: u64, result: Result<Outcome, Fault>) {
-        frame::put_frame(&mut self.outbox, &wire::reply(id, result));
+        frame::put_frame(&mut self.outbox, &wire::reply(id, None, result));
     }
 
     fn start_call(&mut self, call: proto::Call) {
@@ -319,8 +324,9 @@ impl<'s> Connection<'s> {
             }
             Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
                 Ok(operation) => {
+                    let request = operation.id;
                     let answer = Arc::clone(&self.shared.door).run(operation);
-                    self.in_flight.push(InFlight { id, answer, _held: held });
+                    self.in_flight.push(InFlight { id, request, answer, _held: held });
                 }
                 Err(fault) => self.answer(id, Err(fault)),
             },
@@ -345,7 +351,7 @@ impl<'s> Connection<'s> {
 
     /// Notes who asks from now on. A Hello that fails leaves the connection without a token.
     fn greet(&mut self, hello: proto::Hello) -> Result<proto::Welcome, Fault> {
-        (self.caller.token, self.greeted) = (None, false);
+        (self.caller.token, self.token, self.greeted) = (None, None, false);
         if hello.version != PROTOCOL_VERSION {
             return Err(Fault::invalid(format!(
                 "protocol version {} is not spoken here: use {PROTOCOL_VERSION}",
@@ -353,11 +359,12 @@ impl<'s> Connection<'s> {
             )));
         }
         let door = &self.shared.door;
-        let token = (!hello.token.is_empty()).then(|| door.identify(&Secret::new(hello.token.into_bytes())));
-        let caller = Caller { token, ..self.caller.clone() };
+        let token = (!hello.token.is_empty()).then(|| Secret::new(hello.token.into_bytes()));
+        let caller = Caller { token: token.as_ref().map(|token| door.identify(token)), ..self.caller.clone() };
         let namespace = Namespace::from_client(&hello.namespace);
         door.welcome(&caller, &namespace)?;
         (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
+        self.token = token.map(Arc::new);
         Ok(proto::Welcome {
             version: PROTOCOL_VERSION,
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -377,9 +384,10 @@ impl<'s> Connection<'s> {
         };
         let namespace = self.locate(&mut body)?;
         let wanted = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms.into()));
-        let (caller, arrived) = (self.caller.clone(), self.arrived);
+        let (caller, token, arrived) = (self.caller.clone(), self.token.clone(), self.arrived);
+        let id = matches!(body, Body::Request(_)).then(super::new_request_id);
         let deadline = Deadline::at(arrived + self.shared.door.deadline(wanted));
-        Ok(Operation { namespace, caller, arrived, deadline, class, wrap_ttl: None, body })
+        Ok(Operation { namespace, caller, token, id, arrived, deadline, class, wrap_ttl: None, body })
     }
 
     /// The namespace an operation is addressed to, whose path is taken off the operation's own.

@@ -19,7 +19,7 @@ use super::bodies::{self, Held, Whole};
 use super::streams::{self, Sent};
 use super::{Shared, path};
 use crate::model::{
-    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, Secret, Verb, Wire,
+    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
     parse_duration,
 };
 use crate::wire::envelope::{self, Rendered};
@@ -86,13 +86,14 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
 }
 
 async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Sent> {
+    let id = super::new_request_id();
     let mut changed = None;
-    let rendered = match operation(request, caller, shared).await {
+    let rendered = match operation(request, id, caller, shared).await {
         Ok((operation, held)) => match Arc::clone(&shared.door).run(operation).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
                 changed = told;
-                envelope::render(response)
+                envelope::render(response, id)
             }
             Ok(Outcome::Download(download)) => match streams::download(download).await {
                 Ok(response) => return response,
@@ -100,7 +101,7 @@ async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared
             },
             Ok(Outcome::Upload(upload)) => match held {
                 Kept::Unread(body) => match streams::upload(upload, body, shared.limits.client_io).await {
-                    Ok(response) => envelope::render(response),
+                    Ok(response) => envelope::render(response, id),
                     Err(fault) => envelope::render_fault(&fault),
                 },
                 Kept::Nothing | Kept::Room(_) => envelope::render_fault(&Fault::internal("a body was read too early")),
@@ -183,6 +184,7 @@ enum Kept {
 /// The operation a request asks for, and what is kept of its body.
 async fn operation(
     request: HttpRequest<Incoming>,
+    id: RequestId,
     caller: Caller,
     shared: &Shared,
 ) -> Result<(Operation, Kept), Refused> {
@@ -195,8 +197,8 @@ async fn operation(
     let (namespace, rest) = shared.door.locate(&below, &path);
     let query = parameters(head.uri.query())?;
     let verb = verb(&head.method, &query)?;
-    let token = token(&head.headers)?.map(|token| shared.door.identify(&token));
-    let caller = Caller { token, ..caller };
+    let token = token(&head.headers)?.map(Arc::new);
+    let caller = Caller { token: token.as_ref().map(|token| shared.door.identify(token)), ..caller };
     if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }
@@ -232,6 +234,8 @@ async fn operation(
     let operation = Operation {
         namespace,
         caller,
+        token,
+        id: Some(id),
         arrived,
         deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
         class,

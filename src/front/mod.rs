@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use crate::config::{Limits, Listener, Pace};
 use crate::dispatch::Door;
-use crate::model::Fault;
+use crate::model::{Fault, RequestId};
 use crate::telemetry::Telemetry;
 
 use acceptor::Acceptor;
@@ -39,6 +39,11 @@ use listener::BoundListener;
 pub use passed::Passed;
 pub use strangers::{Body, read_body, read_path, read_query};
 use worker::Worker;
+
+/// What a request and its answer are called by.
+fn new_request_id() -> RequestId {
+    RequestId(uuid::Uuid::new_v4().into_bytes())
+}
 
 /// What every connection works with.
 #[derive(Clone)]

@@ -101,6 +101,13 @@ pub enum Fault {
         /// The one to be unlocked.
         namespace: Namespace,
     },
+    /// No audit device has recorded it.
+    Unrecorded {
+        /// What each of them says.
+        why: String,
+        /// Whether it was done all the same, and only its answer is withheld.
+        done: bool,
+    },
     /// The barrier is closed.
     Sealed,
     /// Not initialised yet: `keyway operator init` comes first.
@@ -210,7 +217,7 @@ impl Fault {
         match self {
             Fault::Overloaded { .. } => FaultLabel::Overloaded,
             Fault::DeadlineExceeded { .. } => FaultLabel::DeadlineExceeded,
-            Fault::Unavailable { .. } | Fault::Locked { .. } => FaultLabel::Unavailable,
+            Fault::Unavailable { .. } | Fault::Locked { .. } | Fault::Unrecorded { .. } => FaultLabel::Unavailable,
             Fault::KeyUnavailable { .. } => FaultLabel::KeyUnavailable,
             Fault::DeviceError { .. } => FaultLabel::DeviceError,
             Fault::DeviceStuck { .. } => FaultLabel::DeviceStuck,
@@ -228,6 +235,9 @@ impl Fault {
 
     /// Whether the same request can succeed later, or elsewhere, unchanged.
     pub const fn retryable(&self) -> bool {
+        if let Fault::Unrecorded { done: true, .. } = self {
+            return false;
+        }
         matches!(
             self.label(),
             FaultLabel::Overloaded
@@ -284,6 +294,13 @@ impl std::fmt::Display for Fault {
                 f,
                 "API access to this namespace has been locked by an administrator - {:?} must be unlocked to gain access.",
                 namespace.as_str().trim_end_matches('/')
+            ),
+            Fault::Unrecorded { why, done: false } => {
+                write!(f, "not recorded, and so not done: {why}; the operator has to mend an audit device")
+            }
+            Fault::Unrecorded { why, done: true } => write!(
+                f,
+                "done, but its answer is withheld, since it is not recorded: {why}; the operator has to mend an audit device"
             ),
             Fault::Sealed => f.write_str("Vault is sealed"),
             Fault::NotInitialized => f.write_str("Keyway is not initialized: run `keyway operator init`"),

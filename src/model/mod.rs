@@ -21,6 +21,7 @@ mod operation;
 mod outcome;
 #[cfg(test)]
 pub(crate) mod recorder;
+mod request_id;
 mod secret;
 mod status;
 mod stream;
@@ -44,6 +45,7 @@ pub use operation::{
     Operation, Request, SignRequest, Verb, VerifyRequest,
 };
 pub use outcome::{IssuedCertificate, Outcome, Response};
+pub use request_id::RequestId;
 pub use secret::{Secret, SecretBytes, wiped};
 pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
 pub use stream::{Download, Ending, FileBody, Intake, Upload};

@@ -39,6 +39,10 @@ pub struct MountConfig {
     pub passthrough_request_headers: Vec<String>,
     /// Names of the headers that its engine's answers may carry.
     pub allowed_response_headers: Vec<String>,
+    /// Members of requests whose values audit devices write as they are.
+    pub audit_non_hmac_request_keys: Vec<String>,
+    /// Members of answers, likewise.
+    pub audit_non_hmac_response_keys: Vec<String>,
 }
 
 /// The one request header that an engine does anything with.

@@ -1,12 +1,14 @@
 //! The one typed door: everything a client can ask, whichever wire it came by.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{
-    Caller, Class, Deadline, Hash, Marshaling, Namespace, RsaPadding, SaltLength, SecretBytes, SignatureScheme,
+    Caller, Class, Deadline, Hash, Marshaling, Namespace, RequestId, RsaPadding, SaltLength, Secret, SecretBytes,
+    SignatureScheme,
 };
 
 /// JSON-like request and response data, as Vault's logical requests carry it.
@@ -19,6 +21,10 @@ pub struct Operation {
     pub namespace: Namespace,
     /// Who asks.
     pub caller: Caller,
+    /// The token it came with, as it was shown: for its record alone.
+    pub token: Option<Arc<Secret>>,
+    /// What its answer is called by, where its wire tells that.
+    pub id: Option<RequestId>,
     /// When it was read off its wire.
     pub arrived: Instant,
     /// When the answer stops being of use.

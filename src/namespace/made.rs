@@ -103,6 +103,14 @@ impl Namespaces {
         self.0.changes.run(parent, patch).await
     }
 
+    /// The id of a namespace; empty if there is no such namespace.
+    pub fn id(&self, namespace: &Namespace) -> String {
+        if namespace.is_root() {
+            return "root".to_owned();
+        }
+        self.0.tree.load().about(namespace).map(|about| about.id.clone()).unwrap_or_default()
+    }
+
     /// What is known of the namespace `name` directly below `parent`; `None` if there is none.
     pub fn look_up(&self, parent: &Namespace, name: &str) -> Result<Option<NamespaceInfo>, Fault> {
         let namespace = child(parent, name)?;

@@ -86,6 +86,10 @@ pub struct Tune {
     pub passthrough_request_headers: Option<Vec<String>>,
     /// The headers that its answers may carry; replaces the list.
     pub allowed_response_headers: Option<Vec<String>>,
+    /// Members of requests whose values are recorded as they are; replaces the list.
+    pub audit_non_hmac_request_keys: Option<Vec<String>>,
+    /// Members of answers, likewise.
+    pub audit_non_hmac_response_keys: Option<Vec<String>>,
 }
 
 impl Namespaces {
@@ -267,6 +271,12 @@ impl Namespaces {
         }
         if let Some(headers) = tune.allowed_response_headers {
             config.allowed_response_headers = headers;
+        }
+        if let Some(keys) = tune.audit_non_hmac_request_keys {
+            config.audit_non_hmac_request_keys = keys;
+        }
+        if let Some(keys) = tune.audit_non_hmac_response_keys {
+            config.audit_non_hmac_response_keys = keys;
         }
         check_ttls(&mount.config)?;
         self.put(mount)

@@ -25,6 +25,10 @@ pub(super) struct MountRecord {
     passthrough_request_headers: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     allowed_response_headers: Vec<String>,
+    #[serde(default)]
+    audit_non_hmac_request_keys: Vec<String>,
+    #[serde(default)]
+    audit_non_hmac_response_keys: Vec<String>,
 }
 
 impl Versioned for MountRecord {
@@ -44,6 +48,8 @@ impl MountRecord {
             allowed_managed_keys: mount.config.allowed_managed_keys.clone(),
             passthrough_request_headers: mount.config.passthrough_request_headers.clone(),
             allowed_response_headers: mount.config.allowed_response_headers.clone(),
+            audit_non_hmac_request_keys: mount.config.audit_non_hmac_request_keys.clone(),
+            audit_non_hmac_response_keys: mount.config.audit_non_hmac_response_keys.clone(),
         }
     }
 
@@ -62,6 +68,8 @@ impl MountRecord {
                 allowed_managed_keys: self.allowed_managed_keys,
                 passthrough_request_headers: self.passthrough_request_headers,
                 allowed_response_headers: self.allowed_response_headers,
+                audit_non_hmac_request_keys: self.audit_non_hmac_request_keys,
+                audit_non_hmac_response_keys: self.audit_non_hmac_response_keys,
             },
         }
     }

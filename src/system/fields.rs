@@ -6,7 +6,7 @@ use crate::model::FieldDefault::{Boolean, Number, Text};
 
 /// The parts that the patterns of `paths` leave open.
 pub(super) const PARTS: &[Field] = &[
-    Field::text("path", "Where an engine is mounted."),
+    Field::text("path", "Where an engine is mounted, or what an audit device is called."),
     Field::text("namespace", "The name of a namespace right below the one addressed."),
     Field::text("subpath", "A namespace below the one addressed."),
     Field::text("type", "The kind of backend.").one_of(&["pkcs11"]),
@@ -68,6 +68,17 @@ pub(super) const RATE: &[Field] = &[
 /// A bound of the requests at once.
 pub(super) const AT_ONCE: &[Field] = &[Field::integer("requests", "Requests under way at once; above 0.")];
 
+/// An audit device to turn on.
+pub(super) const AUDIT_DEVICE: &[Field] = &[
+    Field::text("type", "Where it writes.").required().one_of(&["file", "socket", "syslog"]),
+    Field::text("description", "A text for people."),
+    Field::map("options", "Its settings, by its type: file_path, address, facility and their like."),
+    Field::boolean("local", "Of no account: there is no other cluster to copy it to.").or(Boolean(false)),
+];
+
+/// A text to look for.
+pub(super) const AUDIT_INPUT: &[Field] = &[Field::text("input", "The text.").required()];
+
 /// How a client wants to be told of the daemon's state.
 pub(super) const HEALTH: &[Field] = &[
     Field::integer("activecode", "The HTTP status of a daemon that serves.").or(Number(200)),
@@ -103,6 +114,8 @@ pub(super) const TUNING: &[Field] = &[
     Field::list("allowed_managed_keys", "The managed keys that it may use, beside those that any mount may use."),
     Field::list("passthrough_request_headers", "The request headers that reach it: If-Modified-Since, if any."),
     Field::list("allowed_response_headers", "The headers that its answers may have: Last-Modified, if any."),
+    Field::list("audit_non_hmac_request_keys", "Members of requests that audit devices write in clear."),
+    Field::list("audit_non_hmac_response_keys", "Members of answers that audit devices write in clear."),
 ];
 
 /// What else may be changed of a mount.

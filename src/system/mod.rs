@@ -2,6 +2,7 @@
 //!
 //! This room must not know: any wire, or what an engine does; the types of engine there are reach it as data.
 
+mod audit;
 mod auth_methods;
 mod fields;
 mod health;
@@ -33,6 +34,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use crate::audit::Audit;
 use crate::identity::Identity;
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
@@ -93,6 +95,8 @@ pub struct System {
     pub quotas: Quotas,
     /// The tokens.
     pub identity: Identity,
+    /// The devices that record what is asked.
+    pub audit: Audit,
     /// The managed keys.
     pub keys: ManagedKeys,
     /// The engine types a mount may have.
@@ -145,6 +149,12 @@ impl System {
     /// Whether the request is answered without a token, even before initialisation.
     pub fn is_public(request: &Request) -> bool {
         matches!(find(request.verb, &request.path), Found::Row(row, _) if row.endpoint.is_public)
+    }
+
+    /// Whether audit devices are not told of the request: anyone may ask it, of the daemon itself.
+    pub fn is_unrecorded(request: &Request) -> bool {
+        let of_all = |row: &Row| row.endpoint.is_public && !row.is_in_a_namespace;
+        matches!(find(request.verb, &request.path), Found::Row(row, _) if of_all(row))
     }
 
     /// Whether any token may ask it, without a policy that names it.
@@ -259,6 +269,10 @@ impl System {
             Deed::ReadCapabilitiesByAccessor => self.capabilities_by_accessor(&call, data).await,
             Deed::ReadOwnCapabilities => self.own_capabilities(&call, data).await,
             Deed::ReadGrants => self.grants(&call),
+            Deed::ListAudit => self.list_audit(&call),
+            Deed::EnableAudit => self.enable_audit(&call, name(0), data).await,
+            Deed::DisableAudit => self.disable_audit(&call, name(0)).await,
+            Deed::HashAudit => self.audit_hash(&call, name(0), data),
             Deed::ListQuotas(kind) => self.list_quotas(&call, kind),
             Deed::ReadQuota(kind) => self.read_quota(&call, kind, name(0)),
             Deed::WriteQuota(kind) => self.write_quota(&call, kind, name(0), data).await,

@@ -10,13 +10,7 @@ use crate::model::{Data, Fault, Fields, IF_MODIFIED_SINCE, LAST_MODIFIED, Mount,
 use crate::namespace::{NewMount, Tune};
 
 /// Settings of Vault's that have no effect here: accepted as they are by default, and named in a warning else.
-const WITHOUT_EFFECT: [&str; 5] = [
-    "force_no_cache",
-    "audit_non_hmac_request_keys",
-    "audit_non_hmac_response_keys",
-    "listing_visibility",
-    "plugin_version",
-];
+const WITHOUT_EFFECT: [&str; 3] = ["force_no_cache", "listing_visibility", "plugin_version"];
 
 /// Names in one list of headers.
 const HEADERS_MAX: usize = 64;
@@ -64,6 +58,8 @@ impl System {
                 allowed_managed_keys: tune.allowed_managed_keys.unwrap_or_default(),
                 passthrough_request_headers: tune.passthrough_request_headers.unwrap_or_default(),
                 allowed_response_headers: tune.allowed_response_headers.unwrap_or_default(),
+                audit_non_hmac_request_keys: tune.audit_non_hmac_request_keys.unwrap_or_default(),
+                audit_non_hmac_response_keys: tune.audit_non_hmac_response_keys.unwrap_or_default(),
             },
         };
         let mount = self.namespaces.enable(&call.namespace, new).await?;
@@ -174,6 +170,8 @@ fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
         allowed_managed_keys: fields.list("allowed_managed_keys")?,
         passthrough_request_headers: headers(fields, "passthrough_request_headers")?,
         allowed_response_headers: headers(fields, "allowed_response_headers")?,
+        audit_non_hmac_request_keys: fields.list("audit_non_hmac_request_keys")?,
+        audit_non_hmac_response_keys: fields.list("audit_non_hmac_response_keys")?,
     };
     let unread = other_headers(tune.passthrough_request_headers.as_deref(), IF_MODIFIED_SINCE);
     let unread = unread.map(|names| format!("No engine reads these request headers: [{names}]"));
@@ -212,11 +210,13 @@ fn config(mount: &Mount) -> Data {
     if !mount.config.allowed_managed_keys.is_empty() {
         data.insert("allowed_managed_keys".into(), json!(mount.config.allowed_managed_keys));
     }
-    let headers = [
+    let lists = [
         ("passthrough_request_headers", &mount.config.passthrough_request_headers),
         ("allowed_response_headers", &mount.config.allowed_response_headers),
+        ("audit_non_hmac_request_keys", &mount.config.audit_non_hmac_request_keys),
+        ("audit_non_hmac_response_keys", &mount.config.audit_non_hmac_response_keys),
     ];
-    for (name, listed) in headers.into_iter().filter(|(_, listed)| !listed.is_empty()) {
+    for (name, listed) in lists.into_iter().filter(|(_, listed)| !listed.is_empty()) {
         data.insert(name.into(), json!(listed));
     }
     data

@@ -59,6 +59,10 @@ pub(super) enum Deed {
     ReadCapabilitiesByAccessor,
     ReadOwnCapabilities,
     ReadGrants,
+    ListAudit,
+    EnableAudit,
+    DisableAudit,
+    HashAudit,
     ListQuotas(QuotaKind),
     ReadQuota(QuotaKind),
     WriteQuota(QuotaKind),
@@ -256,6 +260,17 @@ const TABLE: &[Row] = &[
     row(
         write("sys/capabilities-self", "What the caller may do at paths.").takes(&[fields::PATHS]),
         Deed::ReadOwnCapabilities,
+    ),
+    row(read("sys/audit", "Lists the audit devices.").sudo(), Deed::ListAudit),
+    row(
+        write("sys/audit/*path", "Turns an audit device on.").sudo().creating().takes(&[fields::AUDIT_DEVICE]),
+        Deed::EnableAudit,
+    ),
+    row(delete("sys/audit/*path", "Turns an audit device off, and forgets its key.").sudo(), Deed::DisableAudit),
+    row(
+        write("sys/audit-hash/*path", "What stands in an audit device's records for a text.")
+            .takes(&[fields::AUDIT_INPUT]),
+        Deed::HashAudit,
     ),
     row(list("sys/quotas/rate-limit", "Lists the rate limits.").unlimited(), Deed::ListQuotas(RateLimit)),
     row(read("sys/quotas/rate-limit/:name", "Reads a rate limit.").unlimited(), Deed::ReadQuota(RateLimit)),

@@ -172,6 +172,6 @@ fn ms(span: Duration, name: &str) -> Result<u64, Fault> {
 }
 
 /// Refuses what tenants ask: who sets their bounds is the operator of the daemon.
-fn of_the_root(call: &Call) -> Result<(), Fault> {
+pub(super) fn of_the_root(call: &Call) -> Result<(), Fault> {
     if call.namespace.is_root() { Ok(()) } else { Err(Fault::invalid("operation unavailable in namespaces")) }
 }

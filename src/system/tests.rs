@@ -18,6 +18,7 @@ use crate::model::recorder::{self, Reading};
 use crate::model::{Curve, KeyKind, PeerCredentials, Verb, Wire};
 use crate::store::{Ephemeral, RecordKey};
 use crate::supervisor::Supervisor;
+use crate::telemetry::Telemetry;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -56,6 +57,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
     let namespaces = Namespaces::new(store.clone(), &[Namespace::from_path("team/ci")], &Limits::default());
     let quotas = Quotas::new(store.clone(), namespaces.clone());
     let identity = Identity::new(store.clone(), &Limits::default());
+    let audit = Audit::new(store.clone(), &Limits::default(), Telemetry::new());
     let keys = ManagedKeys::new(store.clone(), supervisor, &Limits::default());
     let rooms = (namespaces.clone(), identity.clone(), keys.clone());
     let records = store.clone();
@@ -64,6 +66,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         namespaces,
         quotas,
         identity,
+        audit,
         keys,
         engines: vec![openapi::engine("pki"), openapi::engine("transit")],
         load: Arc::new(move || {
@@ -418,13 +421,15 @@ fn what_a_mount_cannot_be_is_refused_and_what_has_no_effect_is_said() {
             "Endpoint ignored these unrecognized parameters: [colour]",
         ];
         assert_eq!(client.warnings("sys/mounts/pki", odd).await, warnings);
-        let tune = json!({"audit_non_hmac_request_keys": ["managed_key_name"], "options": {"a": "b"}, "what": 1});
+        let tune =
+            json!({"plugin_version": "v1", "options": {"a": "b"}, "what": 1, "audit_non_hmac_request_keys": "n"});
         let warnings = [
-            "These parameters have no effect here: [audit_non_hmac_request_keys]",
+            "These parameters have no effect here: [plugin_version]",
             "Endpoint ignored these unrecognized parameters: [what]",
         ];
         assert_eq!(client.warnings("sys/mounts/pki/tune", tune).await, warnings);
         assert_eq!(client.read("sys/mounts/pki").await["options"], json!({"a": "b"}));
+        assert_eq!(client.read("sys/mounts/pki/tune").await["audit_non_hmac_request_keys"], json!(["n"]));
         assert_eq!(client.refused(Verb::Read, "sys/mounts/x", json!({})).await, "No secret engine mount at x/");
         let absent = client.refused(Verb::Write, "sys/mounts/x/tune", json!({"description": "d"})).await;
         assert_eq!(absent, "no mount at x/: enable one first");

@@ -213,6 +213,31 @@ impl Refusal {
     }
 }
 
+/// The type of an audit device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuditLabel {
+    /// A file.
+    File,
+    /// A socket.
+    Socket,
+    /// The local log.
+    Syslog,
+}
+
+impl AuditLabel {
+    /// Every type.
+    pub const ALL: [AuditLabel; 3] = [AuditLabel::File, AuditLabel::Socket, AuditLabel::Syslog];
+
+    /// Its text.
+    pub const fn label(self) -> &'static str {
+        match self {
+            AuditLabel::File => "file",
+            AuditLabel::Socket => "socket",
+            AuditLabel::Syslog => "syslog",
+        }
+    }
+}
+
 /// What became of a login call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoginLabel {

@@ -72,6 +72,10 @@ pub(super) const MALFORMED: &str = "keyway_malformed_requests_total";
 pub(super) const STORE_COMMITS: &str = "keyway_store_commits";
 pub(super) const STORE_GROUPS: &str = "keyway_store_groups";
 pub(super) const STORE_RECORDS: &str = "keyway_store_records_written";
+pub(super) const AUDIT_RECORDS: &str = "keyway_audit_records_total";
+pub(super) const AUDIT_WRITES: &str = "keyway_audit_writes_total";
+pub(super) const AUDIT_FAILURES: &str = "keyway_audit_failures_total";
+pub(super) const AUDIT_REFUSED: &str = "keyway_audit_refused_total";
 pub(super) const BUILD_INFO: &str = "keyway_build_info";
 pub(super) const START_TIME: &str = "keyway_start_time_seconds";
 pub(super) const RELOADS: &str = "keyway_config_reloads_total";
@@ -225,6 +229,20 @@ pub const METRICS: &[MetricInfo] = &[
     metric(STORE_COMMITS, Gauge, &[], "Commits the store was asked for since it was opened."),
     metric(STORE_GROUPS, Gauge, &[], "Durable transactions those commits were written in."),
     metric(STORE_RECORDS, Gauge, &[], "Records those commits wrote."),
+    metric(AUDIT_RECORDS, Counter, &["type"], "Records that audit devices wrote."),
+    metric(AUDIT_WRITES, Counter, &["type"], "Calls those records were written by: many records may share one."),
+    metric(
+        AUDIT_FAILURES,
+        Counter,
+        &["type"],
+        "Records that an audit device did not write, and files it could not open.",
+    ),
+    metric(
+        AUDIT_REFUSED,
+        Counter,
+        &[],
+        "Requests refused, or their answers withheld, since no audit device recorded them.",
+    ),
     metric(BUILD_INFO, Gauge, &["version"], "Always 1; the version is in the label."),
     metric(START_TIME, Gauge, &[], "When the daemon started, in Unix time."),
     metric(RELOADS, Counter, &["result"], "Times the configuration was read again: taken over, or refused as a whole."),

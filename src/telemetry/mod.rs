@@ -3,6 +3,7 @@
 //! A hot path increments a handle that was registered before; nothing here looks a metric up by name at run time. This
 //! room must not know who counts, or why.
 
+mod audit;
 mod exposition;
 mod histogram;
 mod key_sets;
@@ -28,7 +29,7 @@ use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
 pub use key_sets::KeySetFigures;
-pub use labels::{LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal, TidyLabel};
+pub use labels::{AuditLabel, LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal, TidyLabel};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
@@ -55,6 +56,7 @@ struct Inner {
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
     store: [Gauge; 3],
+    audit: audit::AuditFigures,
     reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
@@ -85,6 +87,7 @@ impl Telemetry {
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
                 .map(|name| gauge(&recorder, name, &[])),
+            audit: audit::AuditFigures::new(&recorder),
             reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::UtcDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::model::{Auth, Secret, WrapInfo, wiped};
+use crate::model::{Auth, RequestId, Secret, WrapInfo, wiped};
 
 /// Room for the envelope of a token without its policies and notes.
 const ENVELOPE_BYTES: usize = 2048;
@@ -52,7 +52,7 @@ struct WrapMember<'a> {
 }
 
 /// The body of an answer with an `auth` member.
-pub(super) fn auth_body(auth: &Auth, warnings: &[String]) -> Bytes {
+pub(super) fn auth_body(id: RequestId, auth: &Auth, warnings: &[String]) -> Bytes {
     let texts = auth.policies.iter().chain(auth.metadata.keys()).chain(auth.metadata.values()).chain(warnings);
     // Escaped, a byte takes six; policies are told twice.
     let room = texts.map(|text| 12 * text.len() + 16).sum();
@@ -72,14 +72,14 @@ pub(super) fn auth_body(auth: &Auth, warnings: &[String]) -> Bytes {
                 mfa_requirement: None,
                 num_uses: auth.num_uses,
             }),
-            ..empty(warnings)
+            ..empty(id, warnings)
         },
         room,
     )
 }
 
 /// The body of an answer with a `wrap_info` member.
-pub(super) fn wrap_body(info: &WrapInfo) -> Bytes {
+pub(super) fn wrap_body(id: RequestId, info: &WrapInfo) -> Bytes {
     let made = i64::try_from(info.creation_time).ok().and_then(|made| UtcDateTime::from_unix_timestamp(made).ok());
     write(
         &Envelope {
@@ -91,15 +91,15 @@ pub(super) fn wrap_body(info: &WrapInfo) -> Bytes {
                 creation_path: &info.creation_path,
                 wrapped_accessor: &info.wrapped_accessor,
             }),
-            ..empty(&[])
+            ..empty(id, &[])
         },
         6 * info.creation_path.len(),
     )
 }
 
-fn empty(warnings: &[String]) -> Envelope<'_> {
+fn empty(id: RequestId, warnings: &[String]) -> Envelope<'_> {
     Envelope {
-        request_id: uuid::Uuid::new_v4().to_string(),
+        request_id: id.to_string(),
         lease_id: "",
         renewable: false,
         lease_duration: 0,
@@ -139,7 +139,7 @@ mod tests {
             orphan: false,
             num_uses: 3,
         };
-        let body = auth_body(&auth, &["w".to_owned()]);
+        let body = auth_body(RequestId([7; 16]), &auth, &["w".to_owned()]);
         let told: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&told["data"], &told["wrap_info"], &told["warnings"]), (&Value::Null, &Value::Null, &json!(["w"])));
         let golden = json!({
@@ -160,7 +160,7 @@ mod tests {
             creation_path: "auth/token/create".into(),
             wrapped_accessor: String::new(),
         };
-        let told: Value = serde_json::from_slice(&wrap_body(&info)).unwrap();
+        let told: Value = serde_json::from_slice(&wrap_body(RequestId([7; 16]), &info)).unwrap();
         let golden = json!({
             "token": "hvs.w", "accessor": "a", "ttl": 60, "creation_time": "1970-01-01T00:00:00Z",
             "creation_path": "auth/token/create",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::auth::{auth_body, wrap_body};
 use super::from_model::json as to_bytes;
-use crate::model::{Fault, Response};
+use crate::model::{Fault, RequestId, Response};
 
 /// The media type of the envelope.
 pub const JSON: &str = "application/json";
@@ -23,12 +23,12 @@ pub struct Rendered {
     pub retry_after: Option<u64>,
 }
 
-/// A response in its envelope.
-pub fn render(response: Response) -> Rendered {
+/// A response in its envelope, that of the request called `id`.
+pub fn render(response: Response, id: RequestId) -> Rendered {
     match response {
         Response::Empty => Rendered { status: 204, content_type: "", body: Bytes::new(), retry_after: None },
         Response::Data { data, warnings, mirrored } => {
-            let mut envelope = envelope(warnings);
+            let mut envelope = envelope(id, warnings);
             if mirrored && let Some(top) = envelope.as_object_mut() {
                 // Vault repeats the members of data beside it on a few paths; its own members win.
                 for (name, value) in &data {
@@ -39,24 +39,24 @@ pub fn render(response: Response) -> Rendered {
             Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
         Response::Accepted { warnings } => {
-            let body = to_bytes(&envelope(warnings));
+            let body = to_bytes(&envelope(id, warnings));
             Rendered { status: 202, content_type: JSON, body, retry_after: None }
         }
         Response::Leased { data, warnings, lease } => {
-            let mut envelope = envelope(warnings);
+            let mut envelope = envelope(id, warnings);
             envelope["lease_id"] = lease.id.into();
             envelope["lease_duration"] = lease.duration.into();
             envelope["data"] = Value::Object(data);
             Rendered { status: 200, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
         Response::Auth { auth, warnings } => {
-            Rendered { status: 200, content_type: JSON, body: auth_body(&auth, &warnings), retry_after: None }
+            Rendered { status: 200, content_type: JSON, body: auth_body(id, &auth, &warnings), retry_after: None }
         }
         Response::Wrapped(info) => {
-            Rendered { status: 200, content_type: JSON, body: wrap_body(&info), retry_after: None }
+            Rendered { status: 200, content_type: JSON, body: wrap_body(id, &info), retry_after: None }
         }
         Response::Failed { status, data, warnings } => {
-            let mut envelope = envelope(warnings);
+            let mut envelope = envelope(id, warnings);
             envelope["data"] = Value::Object(data);
             Rendered { status, content_type: JSON, body: to_bytes(&envelope), retry_after: None }
         }
@@ -67,16 +67,16 @@ pub fn render(response: Response) -> Rendered {
             let (status, content_type) = if body.is_empty() { (204, "") } else { (200, content_type) };
             Rendered { status, content_type, body, retry_after: None }
         }
-        Response::Dated { response, .. } => render(*response),
+        Response::Dated { response, .. } => render(*response, id),
         Response::NotModified { .. } => {
             Rendered { status: 304, content_type: "", body: Bytes::new(), retry_after: None }
         }
     }
 }
 
-fn envelope(warnings: Vec<String>) -> Value {
+fn envelope(id: RequestId, warnings: Vec<String>) -> Value {
     json!({
-        "request_id": uuid::Uuid::new_v4().to_string(),
+        "request_id": id.to_string(),
         "lease_id": "",
         "renewable": false,
         "lease_duration": 0,
@@ -107,6 +107,7 @@ pub fn status(fault: &Fault) -> u16 {
         | Fault::DeviceStuck { .. }
         | Fault::CredentialsRefused { .. }
         | Fault::KeyMismatch { .. }
+        | Fault::Unrecorded { .. }
         | Fault::Internal { .. } => 500,
     }
 }
@@ -133,6 +134,8 @@ mod tests {
     use super::*;
     use crate::model::Data;
 
+    const ID: RequestId = RequestId([7; 16]);
+
     fn body(rendered: &Rendered) -> Value {
         serde_json::from_slice(&rendered.body).expect("JSON")
     }
@@ -141,14 +144,15 @@ mod tests {
     fn data_sits_in_the_envelope_and_on_some_paths_beside_it() {
         let mut data = Data::new();
         data.insert("pki/".into(), json!({"type": "pki"}));
-        let mirrored = render(Response::Data { data: data.clone(), warnings: vec!["w".into()], mirrored: true });
+        let mirrored = render(Response::Data { data: data.clone(), warnings: vec!["w".into()], mirrored: true }, ID);
         let body_mirrored = body(&mirrored);
         assert_eq!(body_mirrored["data"]["pki/"], body_mirrored["pki/"]);
         assert_eq!(body_mirrored["warnings"], json!(["w"]));
-        let plain = body(&render(Response::data(data)));
+        let plain = body(&render(Response::data(data), ID));
         assert!(plain.get("pki/").is_none());
         assert_eq!(plain["warnings"], Value::Null);
         assert_eq!(plain["lease_id"], "");
+        assert_eq!(plain["request_id"], ID.to_string());
     }
 
     #[test]
@@ -164,12 +168,12 @@ mod tests {
 
     #[test]
     fn nothing_to_say_is_no_content() {
-        assert_eq!(render(Response::Empty).status, 204);
-        let begun = render(Response::Accepted { warnings: vec!["w".into()] });
+        assert_eq!(render(Response::Empty, ID).status, 204);
+        let begun = render(Response::Accepted { warnings: vec!["w".into()] }, ID);
         assert_eq!(
             (begun.status, &body(&begun)["data"], &body(&begun)["warnings"]),
             (202, &Value::Null, &json!(["w"]))
         );
-        assert_eq!(render(Response::Raw { content_type: "application/pkix-crl", body: Bytes::new() }).status, 204);
+        assert_eq!(render(Response::Raw { content_type: "application/pkix-crl", body: Bytes::new() }, ID).status, 204);
     }
 }

@@ -4,10 +4,13 @@ use bytes::Bytes;
 
 use super::envelope;
 use super::proto;
-use crate::model::{Fault, IssuedCertificate, Outcome};
+use crate::model::{Fault, IssuedCertificate, Outcome, RequestId};
 
-/// The reply to the call `id`.
-pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
+/// What a request is called by that was asked under no name.
+const NAMELESS: RequestId = RequestId([0; 16]);
+
+/// The reply to the call `id`. Where that is a generic request, `request` is what it is called by.
+pub fn reply(id: u64, request: Option<RequestId>, result: Result<Outcome, Fault>) -> proto::Reply {
     use proto::reply::Result as Answer;
     let answer = match result {
         Ok(Outcome::Signature { signature, key_version }) => {
@@ -24,7 +27,7 @@ pub fn reply(id: u64, result: Result<Outcome, Fault>) -> proto::Reply {
             Answer::Certificates(proto::Certificates { results: results.into_iter().map(part).collect(), chain })
         }
         Ok(Outcome::Response(response)) => {
-            let rendered = envelope::render(response);
+            let rendered = envelope::render(response, request.unwrap_or(NAMELESS));
             Answer::Response(proto::Response {
                 status: u32::from(rendered.status),
                 body: rendered.body,

@@ -4,6 +4,8 @@
 
 mod activation;
 mod attackers;
+mod audit;
+mod audit_faults;
 mod authorities;
 mod batches;
 mod bench;

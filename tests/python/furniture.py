@@ -139,6 +139,7 @@ def furnish(client, library, label):
     asked = ocsp.OCSPRequestBuilder().add_certificate(*certificates, hashes.SHA1()).build()
     asked = asked.public_bytes(serialization.Encoding.DER)
     client.write("sys/policies/acl/app", policy=POLICY)
+    client.write("sys/audit/kept", type="file", options={"file_path": "discard"})
     message = base64.b64encode(b"a message").decode()
     signature = client.write("transit/sign/doc", input=message)["signature"]
     ciphertext = client.write("transit/encrypt/aes", plaintext=message)["ciphertext"]
@@ -216,6 +217,9 @@ def furnish(client, library, label):
         "sys-write-polic": {"name": ["new"], "policy": [POLICY]},
         "sys-delete-polic": {"name": ["old"]},
         "sys-write-capabilities": {"token": [client.session.headers["X-Vault-Token"]], "paths": [["sys/mounts"]]},
+        "sys-write-audit": {"path": ["new"], "type": ["file"], "options": [{"file_path": "discard"}]},
+        "sys-write-audit-hash": {"path": ["kept"], "input": ["a text"]},
+        "sys-delete-audit": {"path": ["new"]},
         "sys-read-quotas": {"name": ["slow"]},
         "sys-write-quotas-rate-limit": {"name": ["slow"], "path": ["transit/sign/old"], "rate": [1000], "type": ["rate-limit"], "group_by": ["none"]},
         "sys-write-quotas-concurrency": {"name": ["slow"], "path": ["transit/sign/old"], "requests": [1000], "type": ["concurrency"]},

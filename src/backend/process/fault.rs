@@ -82,6 +82,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
         | Fault::TokenRefused { .. }
         | Fault::QuotaExceeded { .. }
         | Fault::Locked { .. }
+        | Fault::Unrecorded { .. }
         | Fault::Sealed
         | Fault::NotInitialized => (8, &format!("a worker process met: {fault}"), None),
     };

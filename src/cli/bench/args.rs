@@ -25,6 +25,20 @@ pub(in crate::cli) struct Bench {
     /// Keep the CPUs from sleeping, with a process of lowest priority on each: what is left of the latency is Keyway's.
     #[arg(long, help_heading = "How it is measured")]
     pub(super) keep_awake: bool,
+    #[command(flatten)]
+    pub(super) burden: Burden,
+}
+
+/// What the daemon does beside what it is asked, as one in service would. Of ratios and overhead.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "How it is measured")]
+pub(super) struct Burden {
+    /// Ask with a token that a policy binds, in place of the root token.
+    #[arg(long)]
+    pub(super) policy: bool,
+    /// Have what is asked recorded by an audit device: a file.
+    #[arg(long)]
+    pub(super) audit: bool,
 }
 
 /// The token that is measured: by default a SoftHSM2 token of the bench's own, which is gone afterwards.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::args::Burden;
 use super::settings::Settings;
 use super::{Failure, runtime};
 use crate::client::{ClientError, Framed, Http, Identity};
@@ -24,6 +25,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SERVING: [&str; 2] = [MemberState::Serving.label(), MemberState::Degraded.label()];
 /// States of a token that may come to do so.
 const COMING: [&str; 3] = [MemberState::Probing.label(), MemberState::Warming.label(), MemberState::BackingOff.label()];
+/// What binds the token that asks in place of the root token: a rule for each path, as of a service that signs, and others
+/// that do not fit.
+const POLICY: &str = r#"
+path "transit/sign/+" { capabilities = ["update"] }
+path "transit/encrypt/+" { capabilities = ["update"] }
+path "+/sign/+" { capabilities = ["update"] }
+path "+/issue/+" { capabilities = ["update"] }
+path "+/ocsp/*" { capabilities = ["read", "update"] }
+path "secret/*" { capabilities = ["read", "list"] }
+"#;
 /// The root token of a daemon with keys in memory.
 const TOKEN: &str = "bench";
 
@@ -43,6 +54,8 @@ pub(super) struct Child {
     process: std::process::Child,
     socket: PathBuf,
     token: String,
+    /// What is measured is asked with this one, if there is one.
+    bound: Option<String>,
     /// From its start to its first answer.
     pub(super) started_in: Duration,
 }
@@ -83,7 +96,7 @@ impl Child {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?).spawn()?;
         RUNNING.store(i32::try_from(process.id()).unwrap_or(0), Ordering::Relaxed);
         let socket = home.join("k.sock");
-        let mut child = Child { process, socket, token: TOKEN.into(), started_in: Duration::ZERO };
+        let mut child = Child { process, socket, token: TOKEN.into(), bound: None, started_in: Duration::ZERO };
         while std::os::unix::net::UnixStream::connect(child.framed_socket()).is_err() {
             if let Some(status) = child.process.try_wait()? {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
@@ -118,7 +131,8 @@ impl Child {
         class: proto::Class,
         count: usize,
     ) -> Result<Vec<Framed>, Failure> {
-        connect(&self.framed_socket(), &self.token, namespace, class, count).await
+        let token = self.bound.as_deref().unwrap_or(&self.token);
+        connect(&self.framed_socket(), token, namespace, class, count).await
     }
 
     /// Waits until every token that is known yet is up: one of a pool that is still coming would be missing in what is
@@ -137,6 +151,29 @@ impl Child {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Takes on what the arguments say.
+    pub(super) async fn take_on(&mut self, burden: Burden, home: &Path) -> Result<(), Failure> {
+        if burden.policy {
+            self.ask("", Verb::Write, "sys/policies/acl/bench", json!({"policy": POLICY})).await?;
+            let made = self.ask("", Verb::Write, "auth/token/create", json!({"policies": ["bench"]})).await?;
+            self.bound = made["auth"]["client_token"].as_str().map(str::to_owned);
+        }
+        if burden.audit {
+            let options = json!({"file_path": home.join("audit.log")});
+            self.ask("", Verb::Write, "sys/audit/bench", json!({"type": "file", "options": options})).await?;
+        }
+        Ok(())
+    }
+
+    /// A connection of the HTTP wire that asks what is measured.
+    pub(super) fn http_bound(&self) -> Http {
+        let mut http = self.http("");
+        if let Some(bound) = &self.bound {
+            http.token = Some(Secret::from(bound.as_str()));
+        }
+        http
     }
 
     /// What is at a path, as it is.

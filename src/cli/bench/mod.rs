@@ -59,6 +59,9 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
     if args.rounds.batch.is_some() && !matches!(what, What::Certificates | What::Batches) {
         return Err(Failure::usage("-batch is for -what certificates and batches alone"));
     }
+    if (args.burden.policy || args.burden.audit) && matches!(what, What::Streams | What::Stored | What::Footprint) {
+        return Err(Failure::usage("-policy and -audit are not for -what streams, stored and footprint"));
+    }
     let own = args.token.library.is_none() && args.token.members.is_empty();
     let claimed = if own { dev::Home::claim(HOME, PREFIX)? } else { private_folder()? };
     let home = claimed.0.clone();

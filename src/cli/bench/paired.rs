@@ -32,7 +32,8 @@ pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) ->
     let (_, config) = settings.write(home)?;
     let target = Target::open(&args.token, settings, &config)?;
     let keys = names(args).iter().map(|name| target.key(name, "")).collect::<Result<Vec<_>, _>>()?;
-    let child = Child::start(home, settings)?;
+    let mut child = Child::start(home, settings)?;
+    runtime()?.block_on(child.take_on(args.burden, home))?;
     let mut prepared = Preparation::new(&child, &settings.library, settings.token.as_deref());
     let mut measured = Vec::new();
     for key in &keys {
@@ -92,7 +93,7 @@ impl Asked {
     async fn connect(&self, child: &Child, load: Load) -> Result<Connected, Failure> {
         Ok(match self {
             Asked::Framed(_) => Connected::Framed(child.clients("", proto::Class::Interactive, load.clients).await?),
-            Asked::Http(_) => Connected::Http((0..load.clients).map(|_| Mutex::new(child.http(""))).collect()),
+            Asked::Http(_) => Connected::Http((0..load.clients).map(|_| Mutex::new(child.http_bound())).collect()),
         })
     }
 
@@ -158,7 +159,8 @@ fn against_http(
 
 /// The daemon on keys in its memory: alone, or in turns with the echo.
 pub(super) fn run_fake(args: &Bench, what: What, home: &Path) -> Result<Vec<Measurement>, Failure> {
-    let child = Child::start_fake(home)?;
+    let mut child = Child::start_fake(home)?;
+    runtime()?.block_on(child.take_on(args.burden, home))?;
     let key = Key::fake();
     let mut prepared = Preparation::new(&child, dev::LIBRARY, Some(dev::TOKEN));
     runtime()?.block_on(prepared.key("", &key))?;

@@ -49,6 +49,8 @@ fn every_field_that_is_listed_is_read() {
             (Verb::Write, "sys/capabilities", json!({"token": root, "paths": "a"})),
             (Verb::Write, "sys/capabilities-self", none.clone()),
             (Verb::Write, "sys/capabilities-accessor", json!({"accessor": accessor, "paths": "a"})),
+            (Verb::Write, "sys/audit/x", json!({"type": "file"})),
+            (Verb::Write, "sys/audit-hash/x", json!({"input": "x"})),
             (Verb::Write, "sys/quotas/rate-limit/q", json!({"rate": 1})),
             (Verb::Write, "sys/quotas/concurrency/q", json!({"requests": 1})),
             (Verb::Write, "sys/namespaces/made", none.clone()),

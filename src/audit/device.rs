@@ -145,25 +145,36 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, lines: &[Line]) {
-        let written = self.sink.write(lines);
-        let (taken, failed) = lines.split_at_checked(written.lines).unwrap_or((lines, &[]));
-        self.telemetry.audit_written(self.label, taken.len());
-        taken.iter().for_each(|line| line.ticket.taken());
-        let Some(error) = written.failure.filter(|_| !failed.is_empty()) else {
-            if std::mem::take(&mut self.is_failing) {
-                tracing::info!(device = self.path, "the audit device is written again");
-            }
-            return;
-        };
-        self.telemetry.audit_failed(self.label, failed.len());
-        if !std::mem::replace(&mut self.is_failing, true) {
+    fn write(&mut self, mut lines: &[Line]) {
+        while !lines.is_empty() {
+            let written = self.sink.write(lines);
+            let (taken, failed) = lines.split_at_checked(written.lines).unwrap_or((lines, &[]));
+            self.telemetry.audit_written(self.label, taken.len());
+            taken.iter().for_each(|line| line.ticket.taken());
+            let Some(error) = written.failure.filter(|_| !failed.is_empty()) else {
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!(device = self.path, "the audit device is written again");
+                }
+                return;
+            };
+            // One that is too long holds up none of those behind it.
+            let (failed, rest) = failed.split_at(if written.is_of_line { 1 } else { failed.len() });
+            self.fail(failed, &error, written.is_of_line);
+            lines = rest;
+        }
+    }
+
+    fn fail(&mut self, lines: &[Line], error: &str, is_too_long: bool) {
+        self.telemetry.audit_failed(self.label, lines.len());
+        if is_too_long {
+            tracing::warn!(device = self.path, error, "a record is longer than the audit device takes");
+        } else if !std::mem::replace(&mut self.is_failing, true) {
             tracing::error!(
                 device = self.path,
                 error,
                 "the audit device cannot be written: requests are refused that no other device records"
             );
         }
-        failed.iter().for_each(|line| line.ticket.failed(format!("audit device {}: {error}", self.path)));
+        lines.iter().for_each(|line| line.ticket.failed(format!("audit device {}: {error}", self.path)));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -84,6 +85,8 @@ struct Inner {
     queue_bytes: usize,
     changes: Changes,
     table: ArcSwap<Table>,
+    /// Never on again.
+    ended: AtomicBool,
 }
 
 /// What is on.
@@ -103,6 +106,7 @@ impl Audit {
             queue_bytes: limits.audit_queue_bytes,
             changes: Changes::default(),
             table: ArcSwap::default(),
+            ended: AtomicBool::new(false),
         }))
     }
 
@@ -131,6 +135,7 @@ impl Audit {
 
     /// Turns all devices off for good, and waits for their last records. Blocks.
     pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
         let devices = Arc::clone(&self.0.table.load().devices);
         self.close();
         let end = Instant::now() + LAST_RECORDS;
@@ -143,12 +148,18 @@ impl Audit {
     }
 
     /// Who records a request that comes now; `None` while no device is on.
-    pub fn recorder(&self) -> Option<Recorder> {
+    ///
+    /// # Errors
+    /// [`Fault::Sealed`] once they have ended: what is held up so long is not done unrecorded.
+    pub fn recorder(&self) -> Result<Option<Recorder>, Fault> {
+        if self.0.ended.load(Ordering::Acquire) {
+            return Err(Fault::Sealed);
+        }
         let table = self.0.table.load();
         if table.devices.is_empty() {
-            return None;
+            return Ok(None);
         }
-        Some(Recorder { devices: Arc::clone(&table.devices), bytes_max: self.0.record_bytes })
+        Ok(Some(Recorder { devices: Arc::clone(&table.devices), bytes_max: self.0.record_bytes }))
     }
 
     /// Notes that a request was refused, or its answer withheld, since no device recorded it.

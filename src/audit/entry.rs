@@ -15,6 +15,9 @@ use crate::model::{Auth, Data, Fault, Response, Secret, Verb, WrapInfo};
 /// Room for a record of one of the short operations.
 const ROOM: usize = 1280;
 
+/// So many bytes are told of a path that a stranger made up.
+const STRANGERS_PATH: usize = 256;
+
 /// A record would be longer than any may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
@@ -32,6 +35,15 @@ pub(super) struct Text<'d> {
 enum Numbers {
     Hashed,
     Shown,
+}
+
+/// What is told of a path in clear: of one that a stranger made up, its beginning.
+fn told<'p>(path: &'p str, asked: &Asked<'_>) -> &'p str {
+    if asked.bearer.is_some() || path.len() <= STRANGERS_PATH {
+        path
+    } else {
+        &path[..path.floor_char_boundary(STRANGERS_PATH)]
+    }
 }
 
 impl<'d> Text<'d> {
@@ -99,10 +111,10 @@ impl<'d> Text<'d> {
         self.plain(asked.namespace_id);
         if !operation.namespace.is_root() {
             self.raw(",\"path\":");
-            self.plain(operation.namespace.as_str());
+            self.plain(told(operation.namespace.as_str(), asked));
         }
         self.raw("},\"path\":");
-        self.plain(&operation.path());
+        self.plain(told(&operation.path(), asked));
         if !asked.data.is_empty() {
             self.raw(",\"data\":");
             self.data(&asked.data, asked.place.clear_in_requests, Numbers::Hashed)?;

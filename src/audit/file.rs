@@ -42,12 +42,12 @@ impl Sink for File {
     fn write(&mut self, lines: &[Line]) -> Written {
         let open = match self.current() {
             Ok(open) => open,
-            Err(failure) => return Written { lines: 0, failure: Some(failure) },
+            Err(failure) => return Written { lines: 0, failure: Some(failure), is_of_line: false },
         };
         if open.is_torn {
             // What was cut short is a line of its own, and not the beginning of the next one.
             if let Err(error) = open.file.write_all(b"\n") {
-                return Written { lines: 0, failure: Some(error.to_string()) };
+                return Written { lines: 0, failure: Some(error.to_string()), is_of_line: false };
             }
             open.is_torn = false;
         }

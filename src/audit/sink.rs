@@ -17,6 +17,8 @@ const SLICES: usize = 1024;
 pub(super) struct Written {
     pub(super) lines: usize,
     pub(super) failure: Option<String>,
+    /// Whether the failure is about the next one alone: it is longer than a message may be.
+    pub(super) is_of_line: bool,
 }
 
 /// Where a device writes. Used by its thread alone, which may wait here.
@@ -59,7 +61,7 @@ struct Discard;
 
 impl Sink for Discard {
     fn write(&mut self, lines: &[Line]) -> Written {
-        Written { lines: lines.len(), failure: None }
+        Written { lines: lines.len(), failure: None, is_of_line: false }
     }
 
     fn reopen(&mut self) -> Result<(), String> {
@@ -89,5 +91,5 @@ pub(super) fn write_lines(to: &mut impl Write, lines: &[Line], torn: impl FnOnce
         within = written;
     };
     torn(within > 0);
-    Written { lines: done, failure: failure.map(|error| error.to_string()) }
+    Written { lines: done, failure: failure.map(|error| error.to_string()), is_of_line: false }
 }

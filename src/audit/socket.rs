@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::options::Network;
@@ -36,7 +37,7 @@ impl Socket {
             Some(connection) => connection,
             None => match connect(self.network, &self.address, self.timeout) {
                 Ok(connection) => connection,
-                Err(error) => return Written { lines: 0, failure: Some(error.to_string()) },
+                Err(error) => return Written { lines: 0, failure: Some(error.to_string()), is_of_line: false },
             },
         };
         let mut connection = connection;
@@ -59,11 +60,11 @@ impl Sink for Socket {
         let first = self.try_to_write(lines);
         let rest = lines.get(first.lines..).unwrap_or_default();
         // Who listens may have been started anew since.
-        if first.failure.is_none() || !was_open {
+        if first.failure.is_none() || first.is_of_line || !was_open {
             return first;
         }
         let second = self.try_to_write(rest);
-        Written { lines: first.lines + second.lines, failure: second.failure }
+        Written { lines: first.lines + second.lines, failure: second.failure, is_of_line: second.is_of_line }
     }
 
     fn reopen(&mut self) -> Result<(), String> {
@@ -137,8 +138,9 @@ pub(super) fn write_datagrams(lines: &[Line], mut send: impl FnMut(&[u8]) -> std
             }
         };
         if let Err(error) = sent {
-            return Written { lines: done, failure: Some(error.to_string()) };
+            let is_of_line = error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error());
+            return Written { lines: done, failure: Some(error.to_string()), is_of_line };
         }
     }
-    Written { lines: lines.len(), failure: None }
+    Written { lines: lines.len(), failure: None, is_of_line: false }
 }

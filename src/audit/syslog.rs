@@ -38,7 +38,7 @@ impl Syslog {
         let connected = self.socket.take().map_or_else(|| self.connect(), Ok);
         let socket = match connected {
             Ok(socket) => socket,
-            Err(error) => return Written { lines: 0, failure: Some(error.to_string()) },
+            Err(error) => return Written { lines: 0, failure: Some(error.to_string()), is_of_line: false },
         };
         let mut message = self.head.clone();
         let written = write_datagrams(lines, |line| {
@@ -59,11 +59,11 @@ impl Sink for Syslog {
         let first = self.try_to_write(lines);
         let rest = lines.get(first.lines..).unwrap_or_default();
         // The log may have been started anew since.
-        if first.failure.is_none() || !was_open {
+        if first.failure.is_none() || first.is_of_line || !was_open {
             return first;
         }
         let second = self.try_to_write(rest);
-        Written { lines: first.lines + second.lines, failure: second.failure }
+        Written { lines: first.lines + second.lines, failure: second.failure, is_of_line: second.is_of_line }
     }
 
     fn reopen(&mut self) -> Result<(), String> {

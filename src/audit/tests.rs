@@ -90,7 +90,7 @@ fn every_value_is_hashed_but_those_that_the_mount_leaves_in_clear() {
             "pin": 9876, "name": "n", "clear": {"deep": "text"}, "list": ["a", {"b": "c"}, null, true], "flag": false,
         });
         let (operation, clear) = (operation(Verb::Write, data), ["clear".to_owned()]);
-        let (recording, taken) = audit.recorder().unwrap().request(&asked(&operation, &clear)).unwrap();
+        let (recording, taken) = audit.recorder().unwrap().unwrap().request(&asked(&operation, &clear)).unwrap();
         taken.by(None).await.unwrap();
         let told = Data::from_iter([("count".into(), json!(3)), ("secret".into(), json!("s"))]);
         recording.answer(&Answered::Response(&Response::data(told))).by(None).await.unwrap();
@@ -121,12 +121,12 @@ fn the_key_of_a_device_is_its_own_and_outlives_the_daemon() {
         let hash = |audit: &Audit, name: &str| audit.hash(name, b"x").unwrap();
         assert_ne!(hash(&first, "one"), hash(&first, "two"));
         let second = audit(&store);
-        assert!(second.recorder().is_none(), "off until it is loaded");
+        assert!(second.recorder().unwrap().is_none(), "off until it is loaded");
         second.load().unwrap();
         assert_eq!(hash(&first, "one"), hash(&second, "one"));
         assert_eq!(second.list().len(), 2);
         second.close();
-        assert!(second.recorder().is_none());
+        assert!(second.recorder().unwrap().is_none());
     });
 }
 
@@ -155,7 +155,7 @@ fn who_leaves_before_the_answer_is_recorded_and_what_a_device_began_with_it_ends
         let (audit, path) = (audit(&store), folder.path().join("log"));
         enable(&audit, "file", &[("file_path", path.to_str().unwrap())]).await.unwrap();
         let operation = operation(Verb::Read, json!({}));
-        let begin = || audit.recorder().unwrap().request(&asked(&operation, &[])).unwrap();
+        let begin = || audit.recorder().unwrap().unwrap().request(&asked(&operation, &[])).unwrap();
         let (recording, taken) = begin();
         taken.by(None).await.unwrap();
         drop(recording);
@@ -185,11 +185,11 @@ fn a_record_is_no_longer_than_it_may_be() {
             .unwrap();
         let many: Vec<&str> = vec!["x"; 1000];
         let long = operation(Verb::Write, json!({"many": many}));
-        let refused = audit.recorder().unwrap().request(&asked(&long, &[])).err().unwrap().to_string();
+        let refused = audit.recorder().unwrap().unwrap().request(&asked(&long, &[])).err().unwrap().to_string();
         assert!(refused.contains("65536 bytes") && refused.contains("audit_record_bytes"), "{refused}");
         let short = operation(Verb::List, json!({}));
         let answer = async |data: Value| {
-            let (recording, taken) = audit.recorder().unwrap().request(&asked(&short, &[])).unwrap();
+            let (recording, taken) = audit.recorder().unwrap().unwrap().request(&asked(&short, &[])).unwrap();
             taken.by(None).await.unwrap();
             let response = Response::data(data.as_object().unwrap().clone());
             recording.answer(&Answered::Response(&response)).by(None).await.unwrap();

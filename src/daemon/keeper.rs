@@ -184,6 +184,8 @@ impl Keeper {
                 Ok(())
             }
             Errand::Unseal => self.unseal().await,
+            // Sealed meanwhile, it stays so.
+            Errand::Replace(_) if self.rooms.is_none() => Err(Fault::Sealed),
             Errand::Replace(replacement) => {
                 self.seal().await;
                 let replaced = tokio::task::spawn_blocking(replacement).await;

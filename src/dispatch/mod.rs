@@ -137,7 +137,7 @@ impl Dispatch {
     async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
         self.admit(&operation)?;
         let considered = self.consider(&operation);
-        match self.audit.recorder().filter(|_| is_recorded(&operation)) {
+        match self.audit.recorder()?.filter(|_| is_recorded(&operation)) {
             Some(recorder) => self.run_recorded(recorder, operation, considered).await,
             None => self.carry_out(operation, considered?).await,
         }
@@ -148,10 +148,12 @@ impl Dispatch {
         if operation.wrap_ttl.is_some() {
             // Strangers fill nothing, not with what is public either.
             self.identity.valid(&operation.caller, &operation.namespace)?;
+            self.namespaces.require(&operation.namespace)?;
         }
         if self.is_public(operation) {
             self.find_namespace(operation)?;
-            return Ok(Considered { counted: None, allowed: Ok(()), permit: Permit::default() });
+            let permit = if is_login(operation) { self.within_quotas(operation)? } else { Permit::default() };
+            return Ok(Considered { counted: None, allowed: Ok(()), permit });
         }
         let counted = self.identity.counted(&operation.caller);
         let allowed = self.authorize(operation);
@@ -341,6 +343,11 @@ impl Dispatch {
 fn is_plain(operation: &Operation) -> bool {
     let Body::Request(Request { path, .. }) = &operation.body else { return true };
     !(path.ends_with('/') || path.contains("//"))
+}
+
+/// Whether it makes a token of who has none: that is bounded by quotas, as what tokens ask for is.
+fn is_login(operation: &Operation) -> bool {
+    matches!(&operation.body, Body::Request(request) if request.path == "auth/unix/login")
 }
 
 /// Whether anyone may ask it, of the system, even before there is anything to ask about.

@@ -14,6 +14,8 @@ use crate::model::{Body, Capability, Data, Fault, Marshaling, Mount, Operation, 
 
 /// What a worker forms a record of by itself: about 500 us' work. A string counts as much as so many bytes as its HMAC costs.
 const SHORT: usize = 128 << 10;
+/// What is recorded of requests without a token: what the paths for anyone read.
+const OF_STRANGERS: [&str; 3] = ["role", "token", "http_raw_body"];
 /// What a string costs beside its bytes.
 const STRING: usize = 128;
 
@@ -53,6 +55,8 @@ impl Dispatch {
         // While it was recorded, its token may have ended.
         let asked = &subject.operation;
         let is_over = subject.token.is_some() && self.identity.token(&asked.caller, &asked.namespace).is_err();
+        // And the daemon may have been sealed.
+        self.audit.recorder()?;
         let result = match considered {
             Ok(_) if is_over => Err(Fault::PermissionDenied),
             Ok(considered) => self.carry_out(subject.operation, considered).await,
@@ -130,9 +134,14 @@ impl Subject {
         })
     }
 
-    /// What it says. Of strangers who are refused, nothing: they would fill the disk with what they please.
+    /// What it says. Of strangers who are refused, nothing, and of others little: they would fill the disk with what they please.
     fn data(&self) -> Cow<'_, Data> {
-        if self.is_strangers() { Cow::Owned(Data::new()) } else { data(&self.operation.body) }
+        let said = data(&self.operation.body);
+        if self.token.is_some() {
+            return said;
+        }
+        let known = said.iter().filter(|(name, _)| self.refused.is_none() && OF_STRANGERS.contains(&name.as_str()));
+        Cow::Owned(known.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     fn is_strangers(&self) -> bool {
@@ -205,6 +214,8 @@ fn is_long_answer(outcome: &Outcome) -> bool {
             }
             Response::Bare { body, .. } => weigh(body, &mut left),
             Response::Raw { body, .. } => spend(&mut left, body.len()),
+            // What has a date is made of DER or PEM.
+            Response::Dated { .. } => false,
             _ => true,
         },
         Outcome::Plaintext(plaintext) => spend(&mut left, plaintext.expose().len()),

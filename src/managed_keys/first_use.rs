@@ -71,7 +71,8 @@ impl ManagedKeys {
             return Ok(());
         }
         let used = self.find_and_record(&entry).await;
-        if used.is_err() {
+        // Sealed meanwhile, the key may be served anew already.
+        if used.is_err() && self.store().is_initialized() {
             // Some members of a pool may have found it all the same: nothing leads to it, so nobody is to serve it.
             self.supervisor().forget(&uuid);
             self.let_go(&entry);

@@ -85,7 +85,8 @@ impl Store {
         if result.is_ok() {
             self.physical().scan_once(&mut |key, value| {
                 entries += 1;
-                result = to.entry(key, value);
+                // Whoever seals waits for this.
+                result = self.barrier().and_then(|_| to.entry(key, value));
                 if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
         }

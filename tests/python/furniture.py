@@ -1,6 +1,7 @@
 """A daemon with something of everything, and the values that requests to it may have."""
 
 import base64
+import os
 
 import requests
 from cryptography import x509
@@ -89,10 +90,15 @@ def _tokens(client):
         asked = {"json": {"a": "b"}, "headers": {"X-Vault-Wrap-TTL": "24h"}, "timeout": TIMEOUT}
         answer = client.session.post(f"{BASE}/v1/sys/wrapping/wrap", **asked)
         wrapped.append(answer.json()["wrap_info"]["token"])
+    for name in ("any", "old"):
+        client.write(f"auth/unix/role/{name}", bound_uids=[os.geteuid()])
     stays, gone, gone_by_accessor, gone_alone = made
     of_it = {"token": [stays["client_token"]], "accessor": [stays["accessor"]]}
     return {
         "auth-": {"role_name": ["any"]},
+        "auth-delete-unix-role": {"role_name": ["old"]},
+        "auth-write-unix-login": {"role": ["any"]},
+        "auth-write-unix-role": {"role_name": ["any", "new"], "bound_uids": [[os.geteuid()]], "token_policies": [["a"]]},
         "auth-delete-token-roles": {"role_name": ["old"]},
         "auth-write-token-create": {"role_name": ["any"], "policies": [["a"]], "type": ["service"]},
         "auth-write-token-lookup": of_it,
@@ -101,6 +107,7 @@ def _tokens(client):
         "auth-write-token-revoke-accessor": {"accessor": [gone_by_accessor["accessor"]]},
         "auth-write-token-revoke-orphan": {"token": [gone_alone["client_token"]]},
         "auth-write-token-roles": {"role_name": ["any", "new"], "allowed_policies_glob": [["*"]]},
+        "sys-write-capabilities-accessor": {"accessor": [stays["accessor"]]},
         "sys-write-wrapping-lookup": {"token": [wrapped[0]]},
         "sys-write-wrapping-rewrap": {"token": [wrapped[1]]},
         "sys-write-wrapping-unwrap": {"token": [wrapped[2]]},

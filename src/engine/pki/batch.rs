@@ -15,6 +15,7 @@ use super::issuer_usage::IssuerUsage;
 use super::leaf::{Certified, Draft, Plan};
 use super::request::SignFields;
 use super::signatory::Signatory;
+use crate::engine::hold;
 use crate::engine::{Call, together};
 use crate::model::{CertificatesRequest, Class, Fault, Outcome};
 
@@ -62,10 +63,10 @@ impl Pki {
             // Begun, it goes to its end even if the asker leaves: what is signed is stored.
             let place = room.enter(group.len(), desk.call.deadline).await?;
             let work = Arc::clone(&desk).certify(drafts);
-            let certified = tokio::spawn(async move {
+            let certified = tokio::spawn(hold::going_on(async move {
                 let _held = place;
                 work.await
-            });
+            }));
             let certified = certified.await;
             answers.extend(certified.map_err(|_| Fault::internal("issuing certificates panicked"))?);
         }

@@ -249,7 +249,13 @@ impl Pki {
             mount = %call.mount.path, namespace = %call.mount.namespace, "CRL signed"
         );
         // Signing and storing it took time.
-        let crl = Crl { shown: validity::now(), ..crl };
+        let place = match scope {
+            Scope::Complete => &own.crl,
+            Scope::Since(_) => &own.delta,
+        };
+        // Later than the one before, whatever the clock does.
+        let before = place.load().as_ref().map_or(0, |before| before.shown + 1);
+        let crl = Crl { shown: validity::now().max(before), ..crl };
         match scope {
             Scope::Complete => {
                 own.crl.store(Some(Arc::new(crl)));

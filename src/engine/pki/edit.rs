@@ -7,6 +7,7 @@ use super::authority::Authority;
 use super::certificate::{Issued, Signed};
 use super::key;
 use super::registry::Registry;
+use super::validity;
 use crate::engine::Call;
 use crate::managed_keys::Binding;
 use crate::model::{Fault, Mount};
@@ -74,7 +75,9 @@ impl Pki {
     }
 
     /// Makes `authority` what requests see. Part of a change, or of the start.
-    pub(super) fn publish_authority(&self, authority: Authority) {
+    pub(super) fn publish_authority(&self, mut authority: Authority) {
+        // Storing it took time.
+        authority.changed = authority.changed.max(validity::now());
         self.authority.store(Arc::new(authority));
         self.responder.forget();
     }

@@ -27,7 +27,7 @@ const COMPILED_RULES_MAX: usize = 1_000_000;
 /// Sets of policies that are kept compiled for a namespace.
 const COMPILED_MAX: usize = 4_096;
 /// Namespaces in the store.
-const NAMESPACES_MAX: usize = 100_000;
+const NAMESPACES_MAX: usize = 200_000;
 /// May everything, has no text, and is never written.
 const ROOT: &str = "root";
 /// Names of Vault's that nobody gives a text: tokens that only hold an answer have the second.

@@ -17,7 +17,7 @@ const NAME_BYTES: usize = 128;
 /// Roles that are read of one namespace: the most that `unix_roles_per_namespace` may ever have been.
 const ROLES_MAX: usize = 10_000;
 /// Namespaces in the store.
-const NAMESPACES_MAX: usize = 100_000;
+const NAMESPACES_MAX: usize = 200_000;
 
 /// The roles of every namespace. Cheap to clone.
 #[derive(Clone)]

@@ -155,6 +155,9 @@ async fn an_answer_behind_a_token_is_given_out_once_and_survives_a_crash() {
     let made = wrap(&daemon, "auth/token/create", json!({"ttl": "1h"})).await;
     assert!(made["wrap_info"]["wrapped_accessor"].is_string() && made["auth"].is_null());
     assert!(wrap(&daemon, "sys/health", Value::Null).await["initialized"] == true, "no envelope, no wrapping");
+    // What is public has an answer where no namespace is, but nothing is kept there.
+    let nowhere = wrap(&daemon, "nowhere/sys/internal/ui/mounts", Value::Null).await;
+    assert!(nowhere["errors"].is_array() && nowhere["wrap_info"].is_null(), "{nowhere}");
     let (status, told) = ask(&daemon, &root, Verb::Write, "sys/wrapping/wrap", json!({"a": "b"})).await;
     assert_eq!((status, told), (400, json!({"errors": ["endpoint requires response wrapping to be used"]})));
     let daemon = restarted(&token, daemon);

@@ -107,7 +107,7 @@ def _tokens(client):
         "auth-write-token-revoke-accessor": {"accessor": [gone_by_accessor["accessor"]]},
         "auth-write-token-revoke-orphan": {"token": [gone_alone["client_token"]]},
         "auth-write-token-roles": {"role_name": ["any", "new"], "allowed_policies_glob": [["*"]]},
-        "sys-write-capabilities-accessor": {"accessor": [stays["accessor"]]},
+        "sys-write-capabilities-accessor": {"accessor": [stays["accessor"]], "paths": [["a"]]},
         "sys-write-wrapping-lookup": {"token": [wrapped[0]]},
         "sys-write-wrapping-rewrap": {"token": [wrapped[1]]},
         "sys-write-wrapping-unwrap": {"token": [wrapped[2]]},

@@ -77,8 +77,9 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
     let audit = Audit::new(store.clone(), &config.limits, telemetry.clone());
     let load = loader(&namespaces, &quotas, &identity, &audit, &keys, supervisor);
     if store.is_initialized() {
-        let load = Arc::clone(&load);
-        on_a_thread(move || load()).await?;
+        // On the thread of the supervisor's actors: they know all keys before a token is logged in to, and try the PIN first
+        // that was taken last.
+        load()?;
     }
     let mut root_token = None;
     if start.initialize && !identity.is_initialized() {
@@ -179,10 +180,6 @@ async fn take_down(site: &Site, store: Store, limit: Duration) -> usize {
 async fn end(audit: Audit) {
     // They block.
     let _ = tokio::task::spawn_blocking(move || audit.end()).await;
-}
-
-async fn on_a_thread(work: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<(), Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(going_down()))
 }
 
 fn going_down() -> Fault {

@@ -74,25 +74,32 @@ impl Identity {
         self.0.store.list(namespace, COLLECTION, None, ROLES_MAX)
     }
 
-    /// Makes a role, or replaces it.
+    /// Makes a role of what is there, if anything, and answers what `edit` tells beside. One edit sees what the one before it
+    /// has made.
     ///
     /// # Errors
     ///
     /// [`Fault::InvalidRequest`] also where the namespace has as many as it may, and [`Fault::TooLarge`] for too long a one.
-    pub async fn put_role(&self, namespace: &Namespace, name: &str, role: &TokenRole) -> Result<(), Fault> {
-        let key = key(namespace, name);
-        let write = Write::put_record(key.clone(), role)?;
-        if let Write::Put { value, .. } = &write
-            && value.len() > RECORD_BYTES
-        {
-            return Err(Fault::TooLarge {
-                what: format!("token role {name:?}: at most {RECORD_BYTES} bytes are stored"),
-            });
-        }
-        let (this, own) = (self.clone(), namespace.clone());
-        let put = move || {
+    pub async fn edit_role<T, E>(&self, namespace: &Namespace, name: &str, edit: E) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        E: FnOnce(Option<TokenRole>) -> Result<(TokenRole, T), Fault> + Send + 'static,
+    {
+        let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
+        let change = move || {
+            let key = key(&own, &name);
+            let known = this.0.store.read::<TokenRole>(&key)?;
+            let is_new = known.is_none();
+            let (role, told) = edit(known)?;
+            let write = Write::put_record(key, &role)?;
+            if let Write::Put { value, .. } = &write
+                && value.len() > RECORD_BYTES
+            {
+                return Err(Fault::TooLarge {
+                    what: format!("token role {name:?}: at most {RECORD_BYTES} bytes are stored"),
+                });
+            }
             let (count, most) = (this.count_roles(&own)?, this.0.roles_max);
-            let is_new = this.0.store.get(&key)?.is_none();
             if is_new && count >= most {
                 return Err(Fault::invalid(format!(
                     "the namespace has {most} token roles, as limits {{ token_roles_per_namespace }} allows: delete one, or have \
@@ -101,9 +108,16 @@ impl Identity {
             }
             this.0.store.commit_now(vec![write])?;
             this.0.roles.lock().insert(own, count + usize::from(is_new));
-            Ok(())
+            Ok(told)
         };
-        self.0.role_changes.run(namespace, put).await
+        self.0.role_changes.run(namespace, change).await
+    }
+
+    /// Puts a role in the place of what is there.
+    #[cfg(test)]
+    pub(super) async fn put_role(&self, namespace: &Namespace, name: &str, role: &TokenRole) -> Result<(), Fault> {
+        let role = role.clone();
+        self.edit_role(namespace, name, move |_| Ok((role, ()))).await
     }
 
     /// Deletes a role. Its tokens stay.

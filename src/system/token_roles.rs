@@ -19,12 +19,13 @@ impl System {
 
     /// Makes a role, or changes what is said of one.
     pub(super) async fn write_token_role(&self, call: &Call, name: &str, data: &Data) -> Result<Response, Fault> {
-        let known = self.identity.role(&call.namespace, name)?;
-        let known = known.unwrap_or_else(|| TokenRole { renewable: true, ..TokenRole::default() });
-        let mut fields = Fields::below(data, &["role_name"]);
-        let role = changed(known, &mut fields)?;
-        let warnings = fields.warnings();
-        self.identity.put_role(&call.namespace, name, &role).await?;
+        let data = data.clone();
+        let edit = move |known: Option<TokenRole>| {
+            let known = known.unwrap_or_else(|| TokenRole { renewable: true, ..TokenRole::default() });
+            let mut fields = Fields::below(&data, &["role_name"]);
+            Ok((changed(known, &mut fields)?, fields.warnings()))
+        };
+        let warnings = self.identity.edit_role(&call.namespace, name, edit).await?;
         tracing::info!(namespace = %call.namespace, role = name, uid = call.caller.peer.uid, "token role written");
         Ok(if warnings.is_empty() { Response::Empty } else { Response::with_warnings(Data::new(), warnings) })
     }

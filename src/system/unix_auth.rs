@@ -1,5 +1,6 @@
 //! `auth/unix`: roles that go by the kernel's word on a process, and logins by them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
@@ -32,12 +33,15 @@ impl System {
 
     /// Makes a role, or changes what is said of one.
     pub(super) async fn write_unix_role(&self, call: &Call, name: &str, data: &Data) -> Result<Response, Fault> {
-        let roles = self.identity.unix_roles();
-        let mut fields = Fields::below(data, &["role_name"]);
-        let role = changed(roles.get(&call.namespace, name)?.unwrap_or_default(), &mut fields)?;
-        let mut warnings = fields.warnings();
-        warnings.extend(cautions(&role, &call.caller.origin.unit));
-        roles.write(&call.namespace, name, role).await?;
+        let (data, origin) = (data.clone(), Arc::clone(&call.caller.origin));
+        let edit = move |known: Option<UnixRole>| {
+            let mut fields = Fields::below(&data, &["role_name"]);
+            let role = changed(known.unwrap_or_default(), &mut fields)?;
+            let mut warnings = fields.warnings();
+            warnings.extend(cautions(&role, &origin.unit));
+            Ok((role, warnings))
+        };
+        let warnings = self.identity.unix_roles().edit(&call.namespace, name, edit).await?;
         tracing::info!(namespace = %call.namespace, role = name, uid = call.caller.peer.uid, "unix role written");
         Ok(if warnings.is_empty() { Response::Empty } else { Response::with_warnings(Data::new(), warnings) })
     }

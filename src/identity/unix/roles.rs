@@ -63,18 +63,26 @@ impl UnixRoles {
         self.store.list(namespace, COLLECTION, None, self.per_namespace)
     }
 
-    /// Makes a role, or replaces it. It counts once it is durable.
+    /// Makes a role of what is there, if anything, and answers what `edit` tells beside. One edit sees what the one before it
+    /// has made. The role counts once it is durable.
     ///
     /// # Errors
     ///
     /// [`Fault::InvalidRequest`] if the role has no bounds, gives `root` or is too large, or if there are too many.
-    pub async fn write(&self, namespace: &Namespace, name: &str, role: UnixRole) -> Result<(), Fault> {
+    pub async fn edit<T, E>(&self, namespace: &Namespace, name: &str, edit: E) -> Result<T, Fault>
+    where
+        T: Send + 'static,
+        E: FnOnce(Option<UnixRole>) -> Result<(UnixRole, T), Fault> + Send + 'static,
+    {
         check_name(name)?;
-        role.check()?;
         let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
         let change = move || {
             let key = key(&own, &name);
-            if this.store.get(&key)?.is_none() && this.names(&own)?.len() >= this.per_namespace {
+            let known = this.store.read::<UnixRole>(&key)?;
+            let is_new = known.is_none();
+            let (role, told) = edit(known)?;
+            role.check()?;
+            if is_new && this.names(&own)?.len() >= this.per_namespace {
                 return Err(Fault::invalid(format!(
                     "the namespace has {} roles of auth/unix, as many as there may be: delete one, or raise \
                      unix_roles_per_namespace in limits",
@@ -83,9 +91,15 @@ impl UnixRoles {
             }
             this.store.commit_now(vec![Write::put_record(key, &role)?])?;
             this.implicit.set(&own, &name, role.implicit.then(|| Arc::new(role)));
-            Ok(())
+            Ok(told)
         };
         self.changes.run(namespace, change).await
+    }
+
+    /// Puts a role in the place of what is there.
+    #[cfg(test)]
+    pub(super) async fn write(&self, namespace: &Namespace, name: &str, role: UnixRole) -> Result<(), Fault> {
+        self.edit(namespace, name, move |_| Ok((role, ()))).await
     }
 
     /// Deletes a role; absent is fine. Tokens that were made by it are not renewed any more.

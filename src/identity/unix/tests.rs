@@ -107,6 +107,26 @@ async fn a_process_must_fit_one_bound_of_each_kind() {
 }
 
 #[tokio::test]
+async fn who_edit_a_role_at_once_lose_nothing_of_each_others() {
+    let house = House::new().await;
+    house.write(role()).await;
+    let (roles, root) = (house.identity.unix_roles(), Namespace::root());
+    let add = async |uid: u32| {
+        let add = move |known: Option<UnixRole>| {
+            let mut known = known.unwrap();
+            known.bound_uids.push(uid);
+            Ok((known, ()))
+        };
+        roles.edit(&root, "job", add).await
+    };
+    for edited in futures_util::future::join_all((100..130).map(add)).await {
+        edited.unwrap();
+    }
+    let uids = house.identity.unix_roles().get(&Namespace::root(), "job").unwrap().unwrap().bound_uids;
+    assert!((100..130).all(|uid| uids.contains(&uid)), "{uids:?}");
+}
+
+#[tokio::test]
 async fn a_role_without_bounds_or_with_root_is_none() {
     let house = House::new().await;
     let roles = house.identity.unix_roles();

@@ -129,7 +129,7 @@ impl Audit {
     }
 
     /// Turns all devices off until they are loaded again. What waits is written.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.0.replace(Table::default());
     }
 
@@ -147,14 +147,21 @@ impl Audit {
         }
     }
 
+    /// Refuses what comes after the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Sealed`], as that is why they ended.
+    pub fn check_on(&self) -> Result<(), Fault> {
+        if self.0.ended.load(Ordering::Acquire) { Err(Fault::Sealed) } else { Ok(()) }
+    }
+
     /// Who records a request that comes now; `None` while no device is on.
     ///
     /// # Errors
     /// [`Fault::Sealed`] once they have ended: what is held up so long is not done unrecorded.
     pub fn recorder(&self) -> Result<Option<Recorder>, Fault> {
-        if self.0.ended.load(Ordering::Acquire) {
-            return Err(Fault::Sealed);
-        }
+        self.check_on()?;
         let table = self.0.table.load();
         if table.devices.is_empty() {
             return Ok(None);

@@ -69,6 +69,18 @@ impl Sink for Discard {
     }
 }
 
+/// Writes records by what was open; if that turns out to be gone, once more by what opens now. `try_to_write` opens what is not
+/// open.
+pub(super) fn write_twice(lines: &[Line], was_open: bool, mut try_to_write: impl FnMut(&[Line]) -> Written) -> Written {
+    let first = try_to_write(lines);
+    // Who listens may have been started anew since.
+    if first.failure.is_none() || first.is_of_line || !was_open {
+        return first;
+    }
+    let second = try_to_write(lines.get(first.lines..).unwrap_or_default());
+    Written { lines: first.lines + second.lines, ..second }
+}
+
 /// Writes records by as few calls as may be. `torn` is told whether the last bytes that were written are in the middle of a
 /// record.
 pub(super) fn write_lines(to: &mut impl Write, lines: &[Line], torn: impl FnOnce(bool)) -> Written {

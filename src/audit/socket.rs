@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use super::options::Network;
 use super::queue::Line;
-use super::sink::{Sink, Written, write_lines};
+use super::sink::{Sink, Written, write_lines, write_twice};
 
 /// The socket of a device.
 pub(super) struct Socket {
@@ -57,14 +57,7 @@ impl Sink for Socket {
     fn write(&mut self, lines: &[Line]) -> Written {
         self.connection = self.connection.take().filter(Connection::is_open);
         let was_open = self.connection.is_some();
-        let first = self.try_to_write(lines);
-        let rest = lines.get(first.lines..).unwrap_or_default();
-        // Who listens may have been started anew since.
-        if first.failure.is_none() || first.is_of_line || !was_open {
-            return first;
-        }
-        let second = self.try_to_write(rest);
-        Written { lines: first.lines + second.lines, failure: second.failure, is_of_line: second.is_of_line }
+        write_twice(lines, was_open, |lines| self.try_to_write(lines))
     }
 
     fn reopen(&mut self) -> Result<(), String> {

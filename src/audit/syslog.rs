@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::queue::Line;
-use super::sink::{Sink, Written};
+use super::sink::{Sink, Written, write_twice};
 use super::socket::write_datagrams;
 
 /// The severity "informational".
@@ -56,14 +56,7 @@ impl Syslog {
 impl Sink for Syslog {
     fn write(&mut self, lines: &[Line]) -> Written {
         let was_open = self.socket.is_some();
-        let first = self.try_to_write(lines);
-        let rest = lines.get(first.lines..).unwrap_or_default();
-        // The log may have been started anew since.
-        if first.failure.is_none() || first.is_of_line || !was_open {
-            return first;
-        }
-        let second = self.try_to_write(rest);
-        Written { lines: first.lines + second.lines, failure: second.failure, is_of_line: second.is_of_line }
+        write_twice(lines, was_open, |lines| self.try_to_write(lines))
     }
 
     fn reopen(&mut self) -> Result<(), String> {

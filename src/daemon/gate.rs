@@ -16,19 +16,25 @@ use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
 pub(super) struct Gate {
     /// The rooms behind it, unless they are sealed.
     open: ArcSwapOption<Dispatch>,
-    /// How a sealed daemon stands.
-    sealed: Standing,
-    errands: Errands,
-    telemetry: Telemetry,
+    closed: Arc<Closed>,
     deadline: Duration,
     deadline_max: Duration,
 }
 
+/// Who answers while there are no rooms.
+struct Closed {
+    /// How a sealed daemon stands.
+    standing: Standing,
+    errands: Errands,
+    telemetry: Telemetry,
+}
+
 impl Gate {
     /// A closed one.
-    pub(super) fn new(sealed: Standing, errands: Errands, telemetry: Telemetry, limits: &Limits) -> Gate {
+    pub(super) fn new(standing: Standing, errands: Errands, telemetry: Telemetry, limits: &Limits) -> Gate {
         let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
-        Gate { open: ArcSwapOption::empty(), sealed, errands, telemetry, deadline, deadline_max }
+        let closed = Arc::new(Closed { standing, errands, telemetry });
+        Gate { open: ArcSwapOption::empty(), closed, deadline, deadline_max }
     }
 
     /// Lets requests through from now on.
@@ -47,16 +53,29 @@ impl Gate {
             rooms.reopen_records();
         }
     }
+}
+
+impl Closed {
+    async fn run(&self, operation: Operation) -> Result<Outcome, Fault> {
+        let (label, deadline) = (OperationLabel::of(&operation), operation.deadline.instant());
+        let result = match tokio::time::timeout_at(deadline.into(), self.answer(&operation)).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
+        };
+        let outcome = result.as_ref().map_or_else(|fault| OutcomeLabel::Fault(fault.label()), |_| OutcomeLabel::Ok);
+        self.telemetry.request_finished(label, outcome, operation.caller.wire, operation.arrived.elapsed());
+        result
+    }
 
     async fn answer(&self, operation: &Operation) -> Result<Outcome, Fault> {
         let Body::Request(request) = &operation.body else { return Err(Fault::Sealed) };
-        Ok(Outcome::Response(match self.sealed.while_sealed(&operation.caller, request)? {
+        Ok(Outcome::Response(match self.standing.while_sealed(&operation.caller, request)? {
             WhileSealed::Answer(response) => response,
             WhileSealed::Unseal(warnings) => {
                 let peer = operation.caller.peer;
                 tracing::info!(uid = peer.uid, pid = peer.pid, "unsealing, as a client asks");
                 self.errands.unseal().await?;
-                Standing { is_sealed: false, ..self.sealed }.seal_status(warnings)
+                Standing { is_sealed: false, ..self.standing }.seal_status(warnings)
             }
         }))
     }
@@ -83,19 +102,11 @@ impl Door for Gate {
         wanted.unwrap_or(self.deadline).min(self.deadline_max)
     }
 
-    fn run(self: Arc<Self>, operation: Operation) -> Answer {
+    fn run(&self, operation: Operation) -> Answer {
         if let Some(rooms) = self.open.load_full() {
             return rooms.run(operation);
         }
-        Box::pin(async move {
-            let (label, deadline) = (OperationLabel::of(&operation), operation.deadline.instant());
-            let result = match tokio::time::timeout_at(deadline.into(), self.answer(&operation)).await {
-                Ok(result) => result,
-                Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
-            };
-            let outcome = result.as_ref().map_or_else(|fault| OutcomeLabel::Fault(fault.label()), |_| OutcomeLabel::Ok);
-            self.telemetry.request_finished(label, outcome, operation.caller.wire, operation.arrived.elapsed());
-            result
-        })
+        let closed = Arc::clone(&self.closed);
+        Box::pin(async move { closed.run(operation).await })
     }
 }

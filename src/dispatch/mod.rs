@@ -47,7 +47,7 @@ pub trait Door: Send + Sync + 'static {
     }
 
     /// Runs one operation. The future is answered exactly once.
-    fn run(self: Arc<Self>, operation: Operation) -> Answer;
+    fn run(&self, operation: Operation) -> Answer;
 }
 
 /// Who there is, and what each may ask, and how much.
@@ -72,7 +72,7 @@ struct Considered {
     permit: Permit,
 }
 
-/// The daemon's door.
+/// What is behind the daemon's door.
 pub struct Dispatch {
     system: Arc<System>,
     namespaces: Namespaces,
@@ -81,7 +81,6 @@ pub struct Dispatch {
     audit: Audit,
     engines: Arc<Engines>,
     telemetry: Telemetry,
-    deadline: Duration,
     deadline_max: Duration,
 }
 
@@ -94,9 +93,9 @@ impl Dispatch {
         telemetry: Telemetry,
         limits: &Limits,
     ) -> Dispatch {
-        let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
         let Tenants { namespaces, quotas, identity, audit } = tenants;
-        Dispatch { system, namespaces, quotas, identity, audit, engines, telemetry, deadline, deadline_max }
+        let deadline_max = limits.deadline_max;
+        Dispatch { system, namespaces, quotas, identity, audit, engines, telemetry, deadline_max }
     }
 
     /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the
@@ -138,7 +137,8 @@ impl Dispatch {
         self.admit(&operation)?;
         let considered = self.consider(&operation);
         match self.audit.recorder()?.filter(|_| is_recorded(&operation)) {
-            Some(recorder) => self.run_recorded(recorder, operation, considered).await,
+            // In a box of its own, as is all that few requests need: the future of every other is small.
+            Some(recorder) => Box::pin(self.run_recorded(recorder, operation, considered)).await,
             None => self.carry_out(operation, considered?).await,
         }
     }
@@ -165,37 +165,56 @@ impl Dispatch {
         Ok(Considered { counted, allowed, permit })
     }
 
-    /// Runs it, and keeps the answer behind a token where that is asked for.
+    /// Runs it, with what goes with it.
     async fn carry_out(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
-        let Some(ttl) = operation.wrap_ttl else { return self.carry_out_plainly(operation, considered).await };
-        let (namespace, path) = (operation.namespace.clone(), operation.path().into_owned());
-        match self.carry_out_plainly(operation, considered).await? {
-            Outcome::Response(response) => {
-                self.identity.wrap(&namespace, path, ttl.as_secs().max(1), response).await.map(Outcome::Response)
-            }
-            typed => Ok(typed),
-        }
-    }
-
-    async fn carry_out_plainly(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
         let Considered { counted, allowed, permit } = considered;
-        if !permit.takes_a_place() {
-            return self.carry_out_allowed(operation, counted, allowed).await;
+        if operation.wrap_ttl.is_some() || permit.takes_a_place() {
+            return Box::pin(self.carry_out_held(operation, permit, counted, allowed)).await;
         }
-        // Held until the work has ended, which may be after its deadline.
-        holding(permit, self.carry_out_allowed(operation, counted, allowed)).await
+        match counted {
+            Some(counted) => Box::pin(self.carry_out_counted(operation, counted, allowed)).await,
+            None => {
+                allowed?;
+                self.run_out(operation).await
+            }
+        }
     }
 
-    async fn carry_out_allowed(
+    /// Holds its place until the work has ended, which may be after its deadline; and keeps the answer behind a token where
+    /// that is asked for.
+    async fn carry_out_held(
         &self,
         operation: Operation,
+        permit: Permit,
         counted: Option<Counted>,
         allowed: Result<(), Fault>,
     ) -> Result<Outcome, Fault> {
-        let Some(counted) = counted else {
-            allowed?;
-            return self.run_out(operation).await;
+        let wrapped = operation.wrap_ttl.map(|ttl| (ttl, operation.namespace.clone(), operation.path().into_owned()));
+        let work = async {
+            match counted {
+                Some(counted) => self.carry_out_counted(operation, counted, allowed).await,
+                None => {
+                    allowed?;
+                    self.run_out(operation).await
+                }
+            }
         };
+        let outcome = if permit.takes_a_place() { holding(permit, work).await? } else { work.await? };
+        match (wrapped, outcome) {
+            (Some((ttl, namespace, path)), Outcome::Response(response)) => {
+                self.identity.wrap(&namespace, path, ttl.as_secs().max(1), response).await.map(Outcome::Response)
+            }
+            (_, outcome) => Ok(outcome),
+        }
+    }
+
+    /// Takes a use of its token, and runs it if that lets it.
+    async fn carry_out_counted(
+        &self,
+        operation: Operation,
+        counted: Counted,
+        allowed: Result<(), Fault>,
+    ) -> Result<Outcome, Fault> {
         // A request that is refused counts as a use, too; not so one that came too early or found the place locked.
         let spending = self.identity.spend(&counted)?;
         let deadline = operation.deadline.instant();
@@ -360,12 +379,14 @@ fn is_recorded(operation: &Operation) -> bool {
     !matches!(&operation.body, Body::Request(request) if System::owns(&request.path) && System::is_unrecorded(request))
 }
 
-impl Door for Dispatch {
-    fn identify(&self, token: &Secret) -> TokenId {
+impl Dispatch {
+    /// See [`Door::identify`].
+    pub fn identify(&self, token: &Secret) -> TokenId {
         self.identity.identify(token)
     }
 
-    fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
+    /// See [`Door::welcome`].
+    pub fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
         if !self.identity.is_initialized() {
             return Err(Fault::NotInitialized);
         }
@@ -374,15 +395,13 @@ impl Door for Dispatch {
         self.namespaces.require(namespace)
     }
 
-    fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
+    /// See [`Door::locate`].
+    pub fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
         self.namespaces.locate(below, path)
     }
 
-    fn deadline(&self, wanted: Option<Duration>) -> Duration {
-        wanted.unwrap_or(self.deadline).min(self.deadline_max)
-    }
-
-    fn run(self: Arc<Self>, operation: Operation) -> Answer {
+    /// See [`Door::run`].
+    pub fn run(self: Arc<Self>, operation: Operation) -> Answer {
         let (arrived, wire) = (operation.arrived, operation.caller.wire);
         let label = OperationLabel::of(&operation);
         Box::pin(async move {

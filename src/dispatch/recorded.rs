@@ -56,7 +56,7 @@ impl Dispatch {
         let asked = &subject.operation;
         let is_over = subject.token.is_some() && self.identity.token(&asked.caller, &asked.namespace).is_err();
         // And the daemon may have been sealed.
-        self.audit.recorder()?;
+        self.audit.check_on()?;
         let result = match considered {
             Ok(_) if is_over => Err(Fault::PermissionDenied),
             Ok(considered) => self.carry_out(subject.operation, considered).await,

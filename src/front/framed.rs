@@ -325,7 +325,7 @@ impl<'s> Connection<'s> {
             Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
                 Ok(operation) => {
                     let request = operation.id;
-                    let answer = Arc::clone(&self.shared.door).run(operation);
+                    let answer = self.shared.door.run(operation);
                     self.in_flight.push(InFlight { id, request, answer, _held: held });
                 }
                 Err(fault) => self.answer(id, Err(fault)),

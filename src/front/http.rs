@@ -89,7 +89,7 @@ async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared
     let id = super::new_request_id();
     let mut changed = None;
     let rendered = match operation(request, id, caller, shared).await {
-        Ok((operation, held)) => match Arc::clone(&shared.door).run(operation).await {
+        Ok((operation, held)) => match shared.door.run(operation).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
                 changed = told;

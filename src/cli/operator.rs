@@ -26,7 +26,9 @@ pub(super) fn init(connect: &Connection, format: Format) -> Result<ExitCode, Fai
     say!(
         "Keep it safe: it is shown this once, and kept nowhere. The seal opens by itself at every start: back its key"
     );
-    say!("file up, apart from the store's file. Go on with: export VAULT_TOKEN=<the token above>");
+    say!(
+        "up, be it a file or in an HSM, apart from the store's file. Go on with: export VAULT_TOKEN=<the token above>"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

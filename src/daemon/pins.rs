@@ -8,9 +8,10 @@ use crate::supervisor::{PinHash, PinMemory};
 
 const REFUSED: &str = "refused-pins";
 const TAKEN: &str = "taken-pins";
+const UNANSWERED: &str = "unanswered-pins";
 
 /// What is remembered of tokens, which no older state of the store makes undone: a refused PIN counts on its token.
-pub(super) const COLLECTIONS: [&str; 2] = [REFUSED, TAKEN];
+pub(super) const COLLECTIONS: [&str; 3] = [REFUSED, TAKEN, UNANSWERED];
 
 /// The supervisor outlives the store, which is another after each unsealing.
 #[derive(Default)]
@@ -30,8 +31,8 @@ impl StoredPins {
     }
 }
 
-fn key(serial: &str, hash: &PinHash) -> RecordKey {
-    RecordKey::new(&Namespace::root(), REFUSED, format!("{serial}/{}", hex::encode(hash)))
+fn key(collection: &'static str, serial: &str, hash: &PinHash) -> RecordKey {
+    RecordKey::new(&Namespace::root(), collection, format!("{serial}/{}", hex::encode(hash)))
 }
 
 fn taken_key(serial: &str) -> RecordKey {
@@ -50,11 +51,11 @@ impl PinMemory for StoredPins {
     }
 
     fn refused(&self, serial: &str, hash: &PinHash) -> Result<bool, Fault> {
-        Ok(self.store()?.get(&key(serial, hash))?.is_some())
+        Ok(self.store()?.get(&key(REFUSED, serial, hash))?.is_some())
     }
 
     fn remember(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
-        self.store()?.commit_now(vec![Write::Put { key: key(serial, hash), version: 1, value: Vec::new() }])
+        self.store()?.commit_now(vec![Write::Put { key: key(REFUSED, serial, hash), version: 1, value: Vec::new() }])
     }
 
     fn taken(&self, serial: &str) -> Result<Option<PinHash>, Fault> {
@@ -64,5 +65,19 @@ impl PinMemory for StoredPins {
 
     fn remember_taken(&self, serial: &str, hash: &PinHash) -> Result<(), Fault> {
         self.store()?.commit_now(vec![Write::Put { key: taken_key(serial), version: 1, value: hash.to_vec() }])
+    }
+
+    fn unanswered(&self, serial: &str, hash: &PinHash) -> Result<u8, Fault> {
+        let record = self.store()?.get(&key(UNANSWERED, serial, hash))?;
+        Ok(record.and_then(|record| record.value.first().copied()).unwrap_or(0))
+    }
+
+    fn remember_unanswered(&self, serial: &str, hash: &PinHash, tries: u8) -> Result<(), Fault> {
+        let key = key(UNANSWERED, serial, hash);
+        let write = match tries {
+            0 => Write::Delete { key },
+            tries => Write::Put { key, version: 1, value: vec![tries] },
+        };
+        self.store()?.commit_now(vec![write])
     }
 }

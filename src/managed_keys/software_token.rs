@@ -8,7 +8,7 @@ use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
 use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
 use crate::model::{Fault, KeyKind, Namespace, Secret};
 use crate::store::{Ephemeral, Store};
-use crate::supervisor::{Library, PinHash, PinMemory, Plan, Supervisor};
+use crate::supervisor::{Library, NoMemory, Plan, Supervisor};
 use crate::telemetry::Telemetry;
 
 pub(crate) use crate::backend::fake::no_mechanism;
@@ -90,30 +90,4 @@ pub(crate) fn story<F: Future<Output = ()>>(run: impl FnOnce(ManagedKeys, Softwa
         keys.load(&[Namespace::root()], no_mounts()).expect("no keys yet");
         run(keys, token).await;
     });
-}
-
-struct NoMemory;
-
-impl PinMemory for NoMemory {
-    fn hash(&self, _serial: &str, pin: &Secret) -> Result<PinHash, Fault> {
-        let mut hash = [0; 32];
-        hash.iter_mut().zip(pin.expose()).for_each(|(to, from)| *to = *from);
-        Ok(hash)
-    }
-
-    fn refused(&self, _serial: &str, _hash: &PinHash) -> Result<bool, Fault> {
-        Ok(false)
-    }
-
-    fn remember(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn taken(&self, _serial: &str) -> Result<Option<PinHash>, Fault> {
-        Ok(None)
-    }
-
-    fn remember_taken(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
-        Ok(())
-    }
 }

@@ -310,33 +310,9 @@ mod tests {
     use super::*;
     use crate::backend::fake::{self, FakeBackend};
     use crate::model::{Curve, KeyKind, Namespace};
-    use crate::supervisor::pins::PinHash;
+    use crate::supervisor::pins::NoMemory;
     use crate::supervisor::presence;
     use crate::telemetry::{MemberLabels, Telemetry};
-
-    struct NoMemory;
-
-    impl PinMemory for NoMemory {
-        fn hash(&self, _: &str, _: &Secret) -> Result<PinHash, Fault> {
-            Ok([0; 32])
-        }
-
-        fn refused(&self, _: &str, _: &PinHash) -> Result<bool, Fault> {
-            Ok(false)
-        }
-
-        fn taken(&self, _: &str) -> Result<Option<PinHash>, Fault> {
-            Ok(None)
-        }
-
-        fn remember(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
-            Ok(())
-        }
-
-        fn remember_taken(&self, _: &str, _: &PinHash) -> Result<(), Fault> {
-            Ok(())
-        }
-    }
 
     fn spec() -> KeySpec {
         KeySpec {

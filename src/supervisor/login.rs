@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::control::{Control, Reach};
-use super::pins::{Login, PinHash, Standing};
+use super::pins::{Login, PinHash, Standing, UNANSWERED_MAX};
 use super::route::{KeySpec, MemberId};
 use super::same_token::{Name, Rival};
 use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer};
@@ -130,12 +130,46 @@ impl Control {
             let why = "it refused this PIN before and is not asked again; configure another PIN";
             return Ok(Some(refused(info, why)));
         }
-        if logins.in_doubt(&info.serial, hash) {
+        let unanswered = pins.unanswered(&info.serial, hash).map_err(back_off)?;
+        let may_be_forced = self.to.final_pin_try && !logins.was_forced(&info.serial, hash);
+        if unanswered >= UNANSWERED_MAX && !may_be_forced && !self.is_vouched_for(info, hash)? {
             let why = "logins with this PIN came to no answer twice, and the token may count them; log in once with the \
-                       vendor's tool, then restart";
+                       vendor's tool, then restart with -force-final-pin-try if the PIN configured is right";
             return Ok(Some(refused(info, why)));
         }
         Ok(None)
+    }
+
+    /// Whether the token took this PIN before, by what this process or an earlier one saw: whatever fails now is another
+    /// matter.
+    fn is_vouched_for(&self, info: &DeviceInfo, hash: &PinHash) -> Result<bool, BackendError> {
+        let Reach { pins, logins, .. } = &self.to;
+        Ok(logins.took(&info.serial, hash) || pins.taken(&info.serial).map_err(back_off)?.as_ref() == Some(hash))
+    }
+
+    /// Makes durable that a PIN nobody vouches for is about to be tried; how often it was before. Whoever kills the daemon
+    /// while the token thinks does not have it tried for ever.
+    fn begin_try(&self, info: &DeviceInfo, hash: &PinHash) -> Result<Option<u8>, BackendError> {
+        if self.is_vouched_for(info, hash)? {
+            return Ok(None);
+        }
+        let memory = &self.to.pins;
+        let before = memory.unanswered(&info.serial, hash).map_err(back_off)?;
+        if before >= UNANSWERED_MAX {
+            self.to.logins.force(&info.serial, *hash);
+        }
+        memory.remember_unanswered(&info.serial, hash, before.saturating_add(1)).map_err(back_off)?;
+        Ok(Some(before))
+    }
+
+    /// The token answered: this try does not count, nor, where the PIN is now known for right or wrong, do those before.
+    fn end_try(&self, info: &DeviceInfo, hash: &PinHash, unanswered: u8) {
+        if let Err(fault) = self.to.pins.remember_unanswered(&info.serial, hash, unanswered) {
+            tracing::warn!(
+                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                "that a login was answered could not be stored: after a restart it counts as one that was not"
+            );
+        }
     }
 
     /// Refuses where the token is locked, or would be by one more wrong PIN.
@@ -161,6 +195,7 @@ impl Control {
         hash: PinHash,
         cause: Option<&'static str>,
     ) -> Result<Login, BackendError> {
+        let begun = self.begin_try(info, &hash)?;
         let result = device.login(pin);
         let said = match &result {
             Ok(_) => LoginLabel::Ok,
@@ -169,7 +204,8 @@ impl Control {
         };
         self.to.metrics.login(cause, said);
         let Reach { name: Name { library, .. }, process, logins, .. } = &self.to;
-        match result {
+        let begun = begun.filter(|_| !result.as_ref().is_err_and(is_unanswered));
+        let outcome = match result {
             Ok(LoginAnswer::Already) if logins.took_another(&info.serial, &hash) => {
                 let what = format!(
                     "token {:?} (serial {}): a session that is still open keeps it logged in with another PIN, so that this \
@@ -184,15 +220,18 @@ impl Control {
                 Ok(logins.enter(library, *process, &info.serial, hash))
             }
             Err(error) => {
-                if matches!(error.cause, "worker_died" | "CKR_VENDOR_DEFINED" | "unreadable_answer") {
-                    logins.doubt(&info.serial, hash);
-                }
                 if is_wrong(&error) {
                     self.remember_refused(info, hash);
                 }
                 Err(error)
             }
+        };
+        // Only now: what it answered is durable.
+        if let Some(before) = begun {
+            let is_known = outcome.as_ref().map_or_else(is_wrong, |_| true);
+            self.end_try(info, &hash, if is_known { 0 } else { before });
         }
+        outcome
     }
 
     fn remember_refused(&self, info: &DeviceInfo, hash: PinHash) {
@@ -256,6 +295,11 @@ impl Control {
 /// officer has seen to it.
 fn is_wrong(error: &BackendError) -> bool {
     error.fate == Fate::Retire && !["CKR_PIN_LOCKED", "CKR_PIN_EXPIRED", "CKR_NEW_PIN_MODE"].contains(&error.cause)
+}
+
+/// Whether a login came to no answer, or to one that nobody can read: it may have been a wrong PIN.
+fn is_unanswered(error: &BackendError) -> bool {
+    matches!(error.cause, "worker_died" | "CKR_VENDOR_DEFINED" | "unreadable_answer")
 }
 
 /// The turn to log in did not come. Never is one taken that others have: a login whose outcome nobody knows is theirs.

@@ -76,6 +76,8 @@ mod watchdog;
 // What a key specification is made of: whoever writes one needs no other word of the backend's.
 pub use crate::backend::{KeySelector, KeyTemplate};
 pub use job::Pending;
+#[cfg(test)]
+pub(crate) use pins::NoMemory;
 pub use pins::{PinHash, PinMemory};
 pub use route::{KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Change, Library, LibraryInfo, Plan, Remade, Supervisor};

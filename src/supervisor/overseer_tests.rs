@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::control::{ControlThread, Reach};
 use super::overseer::{Overseer, Start, ToMember};
-use super::pins::{PinHash, PinMemory};
+use super::pins::NoMemory;
 use super::pools::Pools;
 use super::presence::Presence;
 use super::route::{KeySpec, PreparedKey};
@@ -36,30 +36,6 @@ fn begin(reach: Reach, presence: Presence) -> Result<ControlThread, Fault> {
         return Err(Fault::Unavailable { what: "cannot start a thread: none is left".into() });
     }
     ControlThread::start(reach, presence)
-}
-
-struct NoMemory;
-
-impl PinMemory for NoMemory {
-    fn hash(&self, _serial: &str, _pin: &Secret) -> Result<PinHash, Fault> {
-        Ok([0; 32])
-    }
-
-    fn refused(&self, _serial: &str, _hash: &PinHash) -> Result<bool, Fault> {
-        Ok(false)
-    }
-
-    fn remember(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn taken(&self, _serial: &str) -> Result<Option<PinHash>, Fault> {
-        Ok(None)
-    }
-
-    fn remember_taken(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
-        Ok(())
-    }
 }
 
 struct Story {

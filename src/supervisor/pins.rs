@@ -29,7 +29,16 @@ pub trait PinMemory: Send + Sync {
 
     /// Remembers, durably, that it took this one.
     fn remember_taken(&self, serial: &str, hash: &PinHash) -> Result<(), Fault>;
+
+    /// How often this PIN was tried and no answer came: the token may have counted each.
+    fn unanswered(&self, serial: &str, hash: &PinHash) -> Result<u8, Fault>;
+
+    /// Remembers, durably, that it was so often.
+    fn remember_unanswered(&self, serial: &str, hash: &PinHash, tries: u8) -> Result<(), Fault>;
 }
+
+/// Logins without an answer after which a PIN is not tried again: most tokens lock at the third wrong one.
+pub(super) const UNANSWERED_MAX: u8 = 2;
 
 /// The tokens this process is logged in to. Login is application-wide in PKCS#11: some modules answer a second login
 /// with any PIN, even a wrong one, by "already logged in", so only this table tells whether a PIN is right.
@@ -40,22 +49,12 @@ pub(super) struct Logins {
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// PINs that tokens refused, by serial, should [`PinMemory`] be unable to remember one.
     refused: Mutex<HashSet<(String, PinHash)>>,
-    /// How often a PIN that was never taken came to no answer, by serial: the token may have counted each.
-    doubts: Mutex<HashMap<(String, PinHash), Doubt>>,
+    /// PINs that an operator had tried in spite of tries without an answer, by serial: one more for each start.
+    forced: Mutex<HashSet<(String, PinHash)>>,
+    /// PINs that tokens took since the start, by serial.
+    taken: Mutex<HashSet<(String, PinHash)>>,
     logins: AtomicU64,
 }
-
-/// Logins with one PIN that came to no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doubt {
-    /// So many, in a row.
-    Tries(u8),
-    /// The token took the PIN once: it is right, and whatever fails now is something else.
-    Taken,
-}
-
-/// Logins without an answer after which a PIN is not tried again: most tokens lock at the third wrong one.
-const DOUBTS_MAX: u8 = 2;
 
 /// One native login, and the members that live by it.
 #[derive(Debug)]
@@ -112,7 +111,7 @@ impl Logins {
     /// Notes a login that has succeeded, for as long as the answer lives.
     pub(super) fn enter(self: &Arc<Self>, library: &str, process: u32, serial: &str, pin: PinHash) -> Login {
         let token = (library.to_owned(), process, serial.to_owned());
-        self.doubts.lock().insert((serial.to_owned(), pin), Doubt::Taken);
+        self.taken.lock().insert((serial.to_owned(), pin));
         let number = self.logins.fetch_add(1, Ordering::Relaxed);
         self.tokens.lock().insert(token.clone(), Entry { number, pin, members: 1 });
         Login { logins: Arc::clone(self), token, number, pin }
@@ -123,25 +122,25 @@ impl Logins {
         self.refused.lock().contains(&(serial.to_owned(), *pin))
     }
 
-    /// A login came to no answer, or to one that nobody can read: it may have been a wrong PIN.
-    pub(super) fn doubt(&self, serial: &str, pin: PinHash) {
-        match self.doubts.lock().entry((serial.to_owned(), pin)).or_insert(Doubt::Tries(0)) {
-            Doubt::Tries(tries) => *tries = tries.saturating_add(1),
-            Doubt::Taken => {}
-        }
+    /// Whether the token took this PIN since the start.
+    pub(super) fn took(&self, serial: &str, pin: &PinHash) -> bool {
+        self.taken.lock().contains(&(serial.to_owned(), *pin))
     }
 
-    /// Whether another try with this PIN could be the one that locks the token.
-    pub(super) fn in_doubt(&self, serial: &str, pin: &PinHash) -> bool {
-        let doubts = self.doubts.lock();
-        matches!(doubts.get(&(serial.to_owned(), *pin)), Some(Doubt::Tries(tries)) if *tries >= DOUBTS_MAX)
+    /// This PIN is tried because an operator will have it so.
+    pub(super) fn force(&self, serial: &str, pin: PinHash) {
+        self.forced.lock().insert((serial.to_owned(), pin));
+    }
+
+    /// Whether it was since the start.
+    pub(super) fn was_forced(&self, serial: &str, pin: &PinHash) -> bool {
+        self.forced.lock().contains(&(serial.to_owned(), *pin))
     }
 
     /// Whether the token has taken another PIN than this one since the start, and never this one.
     pub(super) fn took_another(&self, serial: &str, pin: &PinHash) -> bool {
-        let doubts = self.doubts.lock();
-        let taken = |pin: &PinHash| doubts.get(&(serial.to_owned(), *pin)) == Some(&Doubt::Taken);
-        !taken(pin) && doubts.iter().any(|((of, _), doubt)| of == serial && *doubt == Doubt::Taken)
+        let taken = self.taken.lock();
+        !taken.contains(&(serial.to_owned(), *pin)) && taken.iter().any(|(of, _)| of == serial)
     }
 
     /// Remembers that it did.
@@ -188,6 +187,43 @@ fn same(a: &PinHash, b: &PinHash) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
+/// Remembers nothing; a PIN's hash is its first bytes.
+#[cfg(test)]
+pub(crate) struct NoMemory;
+
+#[cfg(test)]
+impl PinMemory for NoMemory {
+    fn hash(&self, _serial: &str, pin: &Secret) -> Result<PinHash, Fault> {
+        let mut hash = [0; 32];
+        hash.iter_mut().zip(pin.expose()).for_each(|(to, from)| *to = *from);
+        Ok(hash)
+    }
+
+    fn refused(&self, _serial: &str, _hash: &PinHash) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    fn remember(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn taken(&self, _serial: &str) -> Result<Option<PinHash>, Fault> {
+        Ok(None)
+    }
+
+    fn remember_taken(&self, _serial: &str, _hash: &PinHash) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn unanswered(&self, _serial: &str, _hash: &PinHash) -> Result<u8, Fault> {
+        Ok(0)
+    }
+
+    fn remember_unanswered(&self, _serial: &str, _hash: &PinHash, _tries: u8) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,19 +233,6 @@ mod tests {
 
     fn is_other(logins: &Arc<Logins>, pin: &PinHash) -> bool {
         matches!(logins.standing("hsm", 0, "s", pin), Standing::Other)
-    }
-
-    #[test]
-    fn a_pin_whose_logins_come_to_no_answer_is_tried_twice_unless_it_was_taken_before() {
-        let logins = Arc::new(Logins::default());
-        logins.doubt("s", WRONG);
-        assert!(!logins.in_doubt("s", &WRONG));
-        logins.doubt("s", WRONG);
-        assert!(logins.in_doubt("s", &WRONG));
-        assert!(!logins.in_doubt("s", &RIGHT) && !logins.in_doubt("other", &WRONG));
-        drop(logins.enter("hsm", 0, "s", RIGHT));
-        (0..5).for_each(|_| logins.doubt("s", RIGHT));
-        assert!(!logins.in_doubt("s", &RIGHT), "what fails now is not the PIN");
     }
 
     #[test]

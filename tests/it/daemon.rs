@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) profile: Option<&'static str>,
     /// More of the `kms_library`.
     pub(crate) stanza: &'static str,
+    /// More of the command line.
+    pub(crate) arguments: &'static [&'static str],
     /// More of the daemon's environment.
     pub(crate) environment: &'static [(&'static str, &'static str)],
     pub(crate) more: &'static str,
@@ -50,7 +52,16 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { pin: PIN, library: None, profile: None, stanza: "", environment: &[], more: "", seal: "" }
+        Setup {
+            pin: PIN,
+            library: None,
+            profile: None,
+            stanza: "",
+            arguments: &[],
+            environment: &[],
+            more: "",
+            seal: "",
+        }
     }
 }
 
@@ -105,6 +116,7 @@ impl Daemon {
         let child = Command::new(env!("CARGO_BIN_EXE_keyway"))
             .arg("server")
             .arg(format!("-config={home}/keyway.hcl"))
+            .args(setup.arguments)
             .envs(token.environment())
             .envs(setup.environment.iter().copied())
             .stdin(Stdio::null())

@@ -16,8 +16,16 @@ use serde_json::json;
 use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::token::{LABEL, PIN, Token};
 
-const ISOLATED: Setup =
-    Setup { pin: PIN, library: None, profile: None, stanza: ONE_WORKER, environment: &[], more: "", seal: "" };
+const ISOLATED: Setup = Setup {
+    pin: PIN,
+    library: None,
+    profile: None,
+    stanza: ONE_WORKER,
+    arguments: &[],
+    environment: &[],
+    more: "",
+    seal: "",
+};
 const ONE_WORKER: &str = "isolation = \"process\"\n workers = 1";
 
 /// The state of a process and its parent, by the kernel's word.

@@ -93,8 +93,8 @@ async fn a_pin_is_not_tried_where_the_token_allows_one_last_try() {
 
 #[tokio::test]
 async fn a_library_that_dies_at_each_login_is_not_left_to_lock_its_token() {
-    let setup = Setup { more: probing(""), stanza: "isolation = \"process\"", ..Setup::default() };
-    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    let dying = || Setup { more: probing(""), stanza: "isolation = \"process\"", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], dying()).await;
     rig.sim.steer("abort C_Login");
     rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
     assert!(rig.test_sign("doc").await.0 >= 400);
@@ -103,6 +103,34 @@ async fn a_library_that_dies_at_each_login_is_not_left_to_lock_its_token() {
     assert_eq!(rig.sim.calls("C_Login"), 2);
     let (_, told) = rig.test_sign("doc").await;
     assert!(told.contains("came to no answer twice") && told.contains("restart"), "{told}");
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    // Nor does a restart try it a third time.
+    let rig = rig.restart(dying());
+    assert!(rig.test_sign("doc").await.1.contains("came to no answer twice"));
+    assert_eq!(rig.sim.calls("C_Login"), 2);
+    // An operator may have it tried once more at a start.
+    rig.sim.steer("clear");
+    let rig = rig.restart(Setup { arguments: &["-force-final-pin-try"], ..dying() });
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    // It is known for right from then on.
+    let rig = rig.restart(dying());
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_while_its_token_thinks_about_a_pin_does_not_try_it_for_ever() {
+    let setup = || Setup { pin: WRONG, more: probing("call_open = \"1s\""), ..Setup::default() };
+    let mut rig = Rig::null(&["one"], &["doc"], setup()).await;
+    rig.daemon.managed_key("doc", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;
+    rig.sim.steer("hang C_Login");
+    for tries in 1..=2 {
+        let (status, told) = rig.test_sign("doc").await;
+        assert!(status >= 500 && told.contains("no answer within"), "{status} {told}");
+        assert_eq!(rig.sim.calls("C_Login"), tries);
+        rig = rig.restart(setup());
+    }
+    let (status, told) = rig.test_sign("doc").await;
+    assert!(status >= 400 && told.contains("came to no answer twice"), "{status} {told}");
     assert_eq!(rig.sim.calls("C_Login"), 2);
 }
 

@@ -232,6 +232,7 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
     }
     Library {
         name: library.name.clone(),
+        file: library.library.canonicalize().unwrap_or_else(|_| library.library.clone()),
         backend: registry::open(library, limits.call_open, telemetry.library(&library.name)),
         pin: library.pin.clone(),
         sessions: library.max_sessions,

@@ -1,23 +1,34 @@
 //! Whose a key is: the first namespace that records its public key or check value has it, and no other may use it while one of that
-//! namespace's managed keys stands for it; unless the configuration shares it (`shared_keys`).
+//! namespace's managed keys stands for it; unless the configuration shares it (`shared_keys`). One that was named by a managed key and
+//! never used is whose managed key named it first.
 //!
-//! A claim is by what the key is, whatever library, token, label or id led to it. The records are the claims: nothing else
-//! is stored, and the last record that goes takes the claim with it. They are counted here, so that a claim is found at once
-//! among very many.
+//! A claim is by what the key is, whatever library, token, label or id led to it; of one that nobody has used yet, by what may lead
+//! to it. The records are the claims: nothing else is stored, and the last record that goes takes the claim with it. They are
+//! counted here, so that a claim is found at once among very many.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
 
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, KEYS_MAX};
+use crate::backend::KeySelector;
 use crate::crypto;
 use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
 use crate::store::Store;
+use crate::supervisor::{FoundAt, PreparedKey};
 
 /// Every claim there is, also of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
-pub(super) struct Claims(HashMap<Claimed, HashMap<Namespace, usize>, RandomState>);
+pub(super) struct Claims {
+    recorded: HashMap<Claimed, HashMap<Namespace, usize>, RandomState>,
+    /// Managed keys that were never used, by their UUIDs.
+    named: HashMap<Named, HashMap<String, Arc<Entry>>, RandomState>,
+    /// The highest `named_since` there is.
+    newest: u64,
+}
 
 /// What a key is, whatever led to it.
 #[derive(PartialEq, Eq, Hash)]
@@ -26,6 +37,13 @@ enum Claimed {
     Public(KeyKind, Box<[u8]>),
     /// By the value alone: not every token tells the length of a key.
     Secret(CheckMethod, [u8; 32]),
+}
+
+/// What a managed key names its key by; one that gives both is found by its label.
+#[derive(PartialEq, Eq, Hash)]
+enum Named {
+    Label(String),
+    Id(Vec<u8>),
 }
 
 impl Claimed {
@@ -37,61 +55,121 @@ impl Claimed {
     }
 }
 
+impl Named {
+    fn by(KeySelector { label, id, .. }: KeySelector) -> Option<Named> {
+        label.map(Named::Label).or(id.map(Named::Id))
+    }
+}
+
 impl Claims {
     /// Adds those of a namespace that is not served.
     pub(super) fn load(&mut self, store: &Store, namespace: &Namespace) -> Result<(), Fault> {
-        for (_, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-            if let Some(identity) = record.identity()? {
-                self.add(namespace, &identity);
-            }
+        for (name, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
+            self.add(&Arc::new(record.open(namespace, name)?));
         }
         Ok(())
     }
 
-    /// One more managed key of a namespace stands for this. A key that cannot be read is nobody's: none found is like it.
-    pub(super) fn add(&mut self, namespace: &Namespace, identity: &KeyIdentity) {
-        if let Ok(claimed) = Claimed::by(identity) {
-            *self.0.entry(claimed).or_default().entry(namespace.clone()).or_default() += 1;
+    /// When a managed key that is written now names what it names.
+    pub(super) fn next(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.newest = u64::try_from(now.as_millis()).unwrap_or_default().max(self.newest.saturating_add(1));
+        self.newest
+    }
+
+    /// One more managed key stands for its key, or names one. A key that cannot be read is nobody's: none found is like it.
+    pub(super) fn add(&mut self, entry: &Arc<Entry>) {
+        self.newest = self.newest.max(entry.named_since);
+        match &entry.ready {
+            Some(ready) => {
+                if let Ok(claimed) = Claimed::by(&ready.identity) {
+                    *self.recorded.entry(claimed).or_default().entry(entry.namespace.clone()).or_default() += 1;
+                }
+            }
+            None => {
+                if let Some(named) = Named::by(entry.settings.selector()) {
+                    self.named.entry(named).or_default().insert(entry.uuid.clone(), Arc::clone(entry));
+                }
+            }
         }
     }
 
-    /// One of them does no longer.
-    pub(super) fn remove(&mut self, namespace: &Namespace, identity: &KeyIdentity) {
-        let Ok(claimed) = Claimed::by(identity) else { return };
-        let Some(by) = self.0.get_mut(&claimed) else { return };
-        if let Some(count) = by.get_mut(namespace) {
+    /// This very one does no longer.
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let Some(ready) = &entry.ready else { return self.remove_name(entry) };
+        let Ok(claimed) = Claimed::by(&ready.identity) else { return };
+        let Some(by) = self.recorded.get_mut(&claimed) else { return };
+        if let Some(count) = by.get_mut(&entry.namespace) {
             *count -= 1;
             if *count == 0 {
-                by.remove(namespace);
+                by.remove(&entry.namespace);
             }
         }
         if by.is_empty() {
-            self.0.remove(&claimed);
+            self.recorded.remove(&claimed);
+        }
+    }
+
+    fn remove_name(&mut self, entry: &Entry) {
+        let Some(named) = Named::by(entry.settings.selector()) else { return };
+        let Some(by) = self.named.get_mut(&named) else { return };
+        // Written anew, it may stand here as it is now.
+        if by.get(&entry.uuid).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), entry)) {
+            by.remove(&entry.uuid);
+        }
+        if by.is_empty() {
+            self.named.remove(&named);
         }
     }
 
     /// None of a namespace's does.
     pub(super) fn end(&mut self, namespace: &Namespace) {
-        self.0.retain(|_, by| {
+        self.recorded.retain(|_, by| {
             by.remove(namespace);
+            !by.is_empty()
+        });
+        self.named.retain(|_, by| {
+            by.retain(|_, entry| entry.namespace != *namespace);
             !by.is_empty()
         });
     }
 
-    /// Refuses where another namespace than the entry's has the key `found` for the entry.
-    pub(super) fn check(&self, entry: &Entry, found: &KeyIdentity) -> Result<(), Fault> {
-        let Some(by) = self.0.get(&Claimed::by(found)?) else { return Ok(()) };
-        let Some(claimed_by) = by.keys().find(|namespace| **namespace != entry.namespace) else { return Ok(()) };
-        // For the operator of the daemon; whoever asks is not told whose it is.
+    /// Refuses where another namespace than the entry's has the key `found` for the entry, or named it before the entry did:
+    /// `may_name` tells whether the token of one that was never used may be the one where the key was found.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::NotFound`], as of a key that is not there.
+    pub(super) fn check(
+        &self,
+        entry: &Entry,
+        found: &PreparedKey,
+        may_name: impl Fn(&Entry, &FoundAt) -> bool,
+    ) -> Result<(), Fault> {
+        let recorded = self.recorded.get(&Claimed::by(&found.identity)?).into_iter().flat_map(|by| by.keys());
+        let recorded = recorded.filter(|namespace| **namespace != entry.namespace);
+        let named = found.at.iter().flat_map(|at| self.names_before(entry, at).filter(|other| may_name(other, at)));
+        let Some(claimed_by) = recorded.chain(named.map(|other| &other.namespace)).next() else { return Ok(()) };
+        // For the operator of the daemon; whoever asks is not told whose it is, nor that it is there.
         tracing::warn!(
             key = entry.name, namespace = %entry.namespace, %claimed_by,
-            "a key of another namespace was refused: name its label in shared_keys of its kms_library or kms_pool to have \
-             several share it"
+            "a key of another namespace was refused: delete its managed key there, or name its label in shared_keys of its \
+             kms_library or kms_pool to have several share it"
         );
-        Err(Fault::invalid(format!(
-            "managed key {:?} cannot be used: the key it names on its token is another namespace's; register another label or \
-             id, or have the key released there",
-            entry.name
-        )))
+        let token = found.at.first().map(|at| at.token.to_string()).unwrap_or_default();
+        Err(Fault::NotFound { what: format!("token {token} holds no such key for this namespace") })
+    }
+
+    /// Those of other namespaces that named a key of this label and id before `entry` did, on whatever token.
+    fn names_before<'c>(&'c self, entry: &Entry, at: &FoundAt) -> impl Iterator<Item = &'c Arc<Entry>> {
+        let (label, id) = (Named::Label(at.label.clone()), Named::Id(at.id.clone()));
+        let by = self.named.get(&label).into_iter().chain(self.named.get(&id));
+        let others = by.flat_map(|by| by.values()).filter(|other| other.namespace != entry.namespace);
+        others.filter(|other| {
+            let KeySelector { label, id, .. } = other.settings.selector();
+            label.is_none_or(|label| label == at.label)
+                && id.is_none_or(|id| id == at.id)
+                && (other.named_since, &other.uuid) < (entry.named_since, &entry.uuid)
+        })
     }
 }

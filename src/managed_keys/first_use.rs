@@ -12,6 +12,7 @@ use super::registry::{Entry, ManagedKeys, gone, spec};
 use super::settings::Settings;
 use crate::model::{Deadline, Fault, KeyIdentity};
 use crate::store::{RecordKey, Write};
+use crate::supervisor::PreparedKey;
 
 /// How long an attempt may wait for its token: as long as the longest limit of one key generation. Askers leave at their
 /// own deadlines; a key generated after they left is recorded all the same.
@@ -84,45 +85,45 @@ impl ManagedKeys {
         let template = entry.settings.template();
         let mut spec = spec(entry, None);
         spec.generate = template.as_ref().ok().cloned();
-        let prepared = match (self.supervisor().prepare(spec, Deadline::after(ATTEMPT_MAX)).await, template) {
-            (Err(Fault::NotFound { what }), Err(why)) => {
-                return Err(Fault::invalid(format!("managed key {:?}: {what}, and {why}", entry.name)));
-            }
-            (Err(fault), _) => return Err(fault),
-            (Ok(prepared), _) => prepared,
+        let prepared = self.supervisor().prepare(spec, Deadline::after(ATTEMPT_MAX)).await;
+        let recorded = match prepared {
+            Ok(prepared) => self.record(entry, prepared).await,
+            Err(fault) => Err(fault),
         };
-        self.record(entry, prepared.identity.clone()).await?;
-        let (key, namespace, kind) = (&entry.name, &entry.namespace, prepared.identity.kind());
-        tracing::info!(key, %namespace, %kind, generated = prepared.generated, "managed key recorded at its first use");
-        Ok(())
+        // One that is there and not to be had is told of like one that is absent: no tenant guesses what others have.
+        recorded.map_err(|fault| match (fault, template) {
+            (Fault::NotFound { what }, Err(why)) => {
+                Fault::invalid(format!("managed key {:?}: {what}, and {why}", entry.name))
+            }
+            (Fault::NotFound { .. }, Ok(_)) => Fault::invalid(format!(
+                "managed key {:?}: the label is taken on its token, and not by this namespace; register another",
+                entry.name
+            )),
+            (fault, _) => fault,
+        })
     }
 
     /// Records what the key of a first use is known again by, durably, and publishes the key with it.
-    async fn record(&self, prepared: &Arc<Entry>, identity: KeyIdentity) -> Result<(), Fault> {
-        prepared.settings.mechanism.require_kind(&prepared.name, identity.kind())?;
+    async fn record(&self, prepared: &Arc<Entry>, found: PreparedKey) -> Result<(), Fault> {
         let (this, prepared) = (self.clone(), Arc::clone(prepared));
         let namespace = prepared.namespace.clone();
-        self.changes().run(&namespace, move || this.record_now(&prepared.uuid, &prepared.settings, identity)).await
+        self.changes().run(&namespace, move || this.record_now(&prepared.uuid, &prepared.settings, &found)).await
     }
 
-    pub(super) fn record_now(&self, uuid: &str, prepared: &Settings, identity: KeyIdentity) -> Result<(), Fault> {
+    pub(super) fn record_now(&self, uuid: &str, prepared: &Settings, found: &PreparedKey) -> Result<(), Fault> {
         let entry = self.by_uuid(uuid).ok_or_else(|| gone(uuid))?;
         if !entry.settings.same_key(prepared) {
             let what = format!("managed key {:?} was changed while it was being found; try again", entry.name);
             return Err(Fault::Unavailable { what });
         }
-        self.check_claim(&entry, &identity)?;
+        self.check_claim(&entry, found)?;
+        entry.settings.mechanism.require_kind(&entry.name, found.identity.kind())?;
+        let entry = entry.with(found.identity.clone());
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
-        let record = KeyRecord::of(&entry.uuid, &entry.settings, Some(&identity));
-        self.store().commit_now(vec![Write::put_record(key, &record)?])?;
-        self.publish(Arc::new(self.entry(
-            entry.uuid.clone(),
-            entry.name.clone(),
-            entry.namespace.clone(),
-            entry.settings.clone(),
-            Some(identity),
-            Arc::clone(&entry.first_use),
-        )));
+        self.store().commit_now(vec![Write::put_record(key, &KeyRecord::of(&entry))?])?;
+        let (name, namespace, kind) = (&entry.name, &entry.namespace, found.identity.kind());
+        tracing::info!(key = name, %namespace, %kind, generated = found.generated, "managed key recorded at its first use");
+        self.publish(Arc::new(self.served(entry)));
         Ok(())
     }
 }

@@ -1,14 +1,19 @@
 //! How a managed key is stored.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::abilities::own_named;
 use super::mechanism::Mechanism;
+use super::ready::Ready;
+use super::registry::Entry;
 use super::settings::{Settings, curve_name, names, oaep_hash_name, oaep_hash_named};
 use crate::config::{Pin, Reference};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Secret, TokenSelector,
+    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace, Secret,
+    TokenSelector,
 };
 use crate::store::Versioned;
 
@@ -52,6 +57,9 @@ pub(super) struct KeyRecord {
     /// The UUID of the mount that it was made for.
     #[serde(default)]
     owner: Option<String>,
+    /// Since when it names what it names.
+    #[serde(default)]
+    named_since: u64,
     /// The names of what its token showed that it does.
     #[serde(default)]
     shown: Option<Vec<String>>,
@@ -119,7 +127,9 @@ impl KeyRecord {
         other
     }
 
-    pub(super) fn of(uuid: &str, settings: &Settings, identity: Option<&KeyIdentity>) -> KeyRecord {
+    pub(super) fn of(entry: &Entry) -> KeyRecord {
+        let Entry { uuid, settings, .. } = entry;
+        let identity = entry.ready.as_ref().map(|ready| &ready.identity);
         let (pin, pin_reference) = match &settings.pin {
             Some(Pin::Itself(pin)) => (pin.expose().to_vec(), None),
             Some(Pin::At(reference)) => (Vec::new(), Some(reference.as_str().to_owned())),
@@ -133,7 +143,7 @@ impl KeyRecord {
             None => {}
         }
         KeyRecord {
-            uuid: uuid.to_owned(),
+            uuid: uuid.clone(),
             library: settings.library.clone(),
             token_label,
             token_serial,
@@ -157,6 +167,7 @@ impl KeyRecord {
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
             rsa_oaep_hash: settings.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned()),
             owner: settings.owner.clone(),
+            named_since: entry.named_since,
             shown: settings.shown.as_deref().map(|shown| names(shown).into_iter().map(str::to_owned).collect()),
             public_key: identity.and_then(KeyIdentity::public).map(|public| public.spki.to_vec()).unwrap_or_default(),
             check_value: match identity {
@@ -167,7 +178,7 @@ impl KeyRecord {
     }
 
     /// What was recorded of the key at first use.
-    pub(super) fn identity(&self) -> Result<Option<KeyIdentity>, Fault> {
+    fn identity(&self) -> Result<Option<KeyIdentity>, Fault> {
         if let Some(value) = &self.check_value {
             return value.open().map(KeyIdentity::Secret).map(Some);
         }
@@ -184,8 +195,8 @@ impl KeyRecord {
         }
     }
 
-    /// The key's UUID, settings, and what was recorded of it.
-    pub(super) fn open(&self) -> Result<(String, Settings, Option<KeyIdentity>), Fault> {
+    /// The managed key of this name, which nobody serves yet.
+    pub(super) fn open(&self, namespace: &Namespace, name: String) -> Result<Entry, Fault> {
         let label = self.token_label.clone().map(TokenSelector::Label);
         let serial = || self.token_serial.clone().map(TokenSelector::Serial);
         let token = label.or_else(serial).or(self.slot.map(TokenSelector::Slot));
@@ -214,6 +225,16 @@ impl KeyRecord {
             owner: self.owner.clone(),
             shown: self.shown.as_ref().map(|names| names.iter().filter_map(|name| own_named(name)).collect()),
         };
-        Ok((self.uuid.clone(), settings, identity))
+        let (abilities, ready) = (settings.abilities(), identity.map(Ready::new));
+        Ok(Entry {
+            uuid: self.uuid.clone(),
+            name,
+            namespace: namespace.clone(),
+            settings,
+            named_since: self.named_since,
+            abilities,
+            ready,
+            first_use: Arc::default(),
+        })
     }
 }

@@ -19,7 +19,7 @@ use super::{tokens, uses};
 use crate::config::Limits;
 use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status, TokenSelector};
 use crate::store::{Changes, RecordKey, Store, Write};
-use crate::supervisor::{KeyPlace, KeySpec, LibraryInfo, Supervisor};
+use crate::supervisor::{FoundAt, KeyPlace, KeySpec, LibraryInfo, PreparedKey, Supervisor};
 
 /// Managed keys of one namespace, whatever the limit was when they were written.
 pub(super) const KEYS_MAX: usize = 100_000;
@@ -62,6 +62,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) namespace: Namespace,
     pub(super) settings: Settings,
+    /// Since when it names what it names: in Unix milliseconds, but later than that of any written before.
+    pub(super) named_since: u64,
     /// What it does, as the settings have it.
     pub(super) abilities: Abilities,
     /// What was recorded of it, and the way of its jobs, once there was a first use.
@@ -98,10 +100,9 @@ impl ManagedKeys {
         let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-                let (uuid, settings, identity) = record.open()?;
-                let entry = Entry::new(uuid, name, namespace.clone(), settings, identity, Arc::default());
+                let entry = Arc::new(record.open(namespace, name)?);
+                claims.add(&entry);
                 if let Some(ready) = &entry.ready {
-                    claims.add(namespace, &ready.identity);
                     let Settings { library, token, .. } = &entry.settings;
                     let served = served.entry((library.to_lowercase(), token.clone())).or_default();
                     *served += 1;
@@ -109,7 +110,7 @@ impl ManagedKeys {
                         ready.serve(&entry, &self.0.supervisor);
                     }
                 }
-                table.insert(Arc::new(entry));
+                table.insert(entry);
             }
         }
         *self.0.claims.lock() = claims;
@@ -242,9 +243,22 @@ impl ManagedKeys {
             tokens::check(&self.0.supervisor, namespace, &settings, others.map(|entry| &entry.settings))?;
         }
         let identity = old.and_then(|old| old.ready.as_ref()).map(|ready| ready.identity.clone());
-        let first_use = old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default();
-        let record = KeyRecord::of(&uuid, &settings, identity.as_ref());
-        let write = Write::put_record(RecordKey::new(namespace, COLLECTION, name), &record)?;
+        // Whoever names another key comes after those who named it before.
+        let named_since = match old.filter(|old| old.settings.names_as(&settings)) {
+            Some(old) => old.named_since,
+            None => self.0.claims.lock().next(),
+        };
+        let entry = Entry {
+            uuid,
+            name: name.to_owned(),
+            namespace: namespace.clone(),
+            named_since,
+            abilities: settings.abilities(),
+            ready: identity.map(Ready::new),
+            first_use: old.map(|old| Arc::clone(&old.first_use)).unwrap_or_default(),
+            settings,
+        };
+        let write = Write::put_record(RecordKey::new(namespace, COLLECTION, name), &KeyRecord::of(&entry))?;
         if let Write::Put { value, .. } = &write
             && value.len() > RECORD_BYTES
         {
@@ -254,8 +268,7 @@ impl ManagedKeys {
         self.0.store.commit_now(vec![write])?;
         // One that nobody has asked for since the start stays so.
         let waits = old.and_then(|old| old.ready.as_ref()).is_some_and(|ready| ready.served().is_none());
-        let make = |entry: Entry| if waits { entry } else { self.served(entry) };
-        let entry = Arc::new(make(Entry::new(uuid, name.to_owned(), namespace.clone(), settings, identity, first_use)));
+        let entry = Arc::new(if waits { entry } else { self.served(entry) });
         self.publish(Arc::clone(&entry));
         if let Some(old) = old {
             self.let_go(old);
@@ -330,21 +343,23 @@ impl ManagedKeys {
         self.0.table.load().by_uuid.get(uuid).cloned()
     }
 
-    /// Refuses a key that another namespace has recorded, unless the configuration shares it. Part of the change that records it.
-    pub(super) fn check_claim(&self, entry: &Entry, found: &KeyIdentity) -> Result<(), Fault> {
+    /// Refuses a key that another namespace has recorded, or named before, unless the configuration shares it. Part of the
+    /// change that records it.
+    pub(super) fn check_claim(&self, entry: &Entry, found: &PreparedKey) -> Result<(), Fault> {
         let library = self.look_up(&entry.namespace, &entry.settings.library);
         let label = entry.settings.key_label.as_deref();
         // By its label on the token, which is in the operator's hands: what names a key by its id alone shares nothing.
         if library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label))) {
             return Ok(());
         }
-        self.0.claims.lock().check(entry, found)
+        let may_name = |other: &Entry, at: &FoundAt| {
+            self.0.supervisor.may_lead_to(&other.settings.library, other.settings.token.as_ref(), at)
+        };
+        self.0.claims.lock().check(entry, found, may_name)
     }
 
     fn unclaim(&self, entry: &Entry) {
-        if let Some(ready) = &entry.ready {
-            self.0.claims.lock().remove(&entry.namespace, &ready.identity);
-        }
+        self.0.claims.lock().remove(entry);
     }
 
     /// Nothing of a namespace is claimed any more. Part of a change.
@@ -400,20 +415,8 @@ impl ManagedKeys {
         })
     }
 
-    pub(super) fn entry(
-        &self,
-        uuid: String,
-        name: String,
-        namespace: Namespace,
-        settings: Settings,
-        identity: Option<KeyIdentity>,
-        first_use: Arc<FirstUse>,
-    ) -> Entry {
-        self.served(Entry::new(uuid, name, namespace, settings, identity, first_use))
-    }
-
     /// Has it served from now on, if it was ever used.
-    fn served(&self, entry: Entry) -> Entry {
+    pub(super) fn served(&self, entry: Entry) -> Entry {
         if let Some(ready) = &entry.ready {
             ready.serve(&entry, &self.0.supervisor);
         }
@@ -423,26 +426,25 @@ impl ManagedKeys {
     /// Shows an entry, in the place of the one of its UUID. Part of a change.
     pub(super) fn publish(&self, entry: Arc<Entry>) {
         let old = self.by_uuid(&entry.uuid);
-        if let Some(ready) = &entry.ready {
-            self.0.claims.lock().add(&entry.namespace, &ready.identity);
-        }
+        self.0.claims.lock().add(&entry);
         self.change_table(|table| table.insert(Arc::clone(&entry)));
         old.iter().for_each(|old| self.unclaim(old));
     }
 }
 
 impl Entry {
-    /// One that nobody serves yet.
-    fn new(
-        uuid: String,
-        name: String,
-        namespace: Namespace,
-        settings: Settings,
-        identity: Option<KeyIdentity>,
-        first_use: Arc<FirstUse>,
-    ) -> Entry {
-        let (abilities, ready) = (settings.abilities(), identity.map(Ready::new));
-        Entry { uuid, name, namespace, settings, abilities, ready, first_use }
+    /// The same, with what was recorded of it.
+    pub(super) fn with(&self, identity: KeyIdentity) -> Entry {
+        Entry {
+            uuid: self.uuid.clone(),
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            settings: self.settings.clone(),
+            named_since: self.named_since,
+            abilities: self.settings.abilities(),
+            ready: Some(Ready::new(identity)),
+            first_use: Arc::clone(&self.first_use),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::model::{
     SignatureScheme, Terms,
 };
 use crate::store::Write;
+use crate::supervisor::PreparedKey;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -192,7 +193,10 @@ fn what_is_absent_and_may_not_be_generated_is_refused_with_the_reason() {
         for (fields, why) in cases {
             write(&keys, "ca", fields).await.unwrap();
             let fault = handle(&keys, "ca").ready(soon()).await.map(|_| ()).unwrap_err();
-            assert_eq!(fault, refused(&format!("managed key \"ca\": token t holds no such key, and {why}")));
+            assert_eq!(
+                fault,
+                refused(&format!("managed key \"ca\": token t holds no such key for this namespace, and {why}"))
+            );
         }
         assert_eq!(token.generated(), 0);
         // What is there is found, whatever could be generated.
@@ -246,15 +250,16 @@ fn a_key_changed_during_its_first_use_is_not_recorded_as_the_other() {
     story(|keys, _| async move {
         write(&keys, "ca", json!({"key_label": "old"})).await.unwrap();
         let begun = handle(&keys, "ca").entry;
-        let found = crypto::SoftwareKey::generate(P256).unwrap().public().clone();
+        let public = crypto::SoftwareKey::generate(P256).unwrap().public().clone();
+        let found = PreparedKey { identity: public.clone().into(), generated: false, at: Vec::new() };
         write(&keys, "ca", json!({"key_label": "new"})).await.unwrap();
-        let fault = keys.record_now(&begun.uuid, &begun.settings, found.clone().into()).unwrap_err();
+        let fault = keys.record_now(&begun.uuid, &begun.settings, &found).unwrap_err();
         let what = "managed key \"ca\" was changed while it was being found; try again".into();
         assert_eq!(fault, Fault::Unavailable { what });
         assert!(handle(&keys, "ca").public_key().is_none());
         let now = handle(&keys, "ca").entry;
-        keys.record_now(&now.uuid, &now.settings, found.clone().into()).unwrap();
-        assert_eq!(handle(&keys, "ca").public_key(), Some(&found));
+        keys.record_now(&now.uuid, &now.settings, &found).unwrap();
+        assert_eq!(handle(&keys, "ca").public_key(), Some(&public));
     });
 }
 
@@ -392,10 +397,11 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
         let ready = async |keys: &ManagedKeys, team: usize, name: &str| {
             keys.find(&teams[team], name).unwrap().ready(soon()).await.map(|_| ())
         };
+        // In the words of one that is not there.
         let others = |name: &str| {
             Err(refused(&format!(
-                "managed key {name:?} cannot be used: the key it names on its token is another namespace's; register \
-                 another label or id, or have the key released there"
+                "managed key {name:?}: token t holds no such key for this namespace, and allow_generate_key is false: make the \
+                 key on the token, or allow its generation"
             )))
         };
         assert_eq!(ready(&keys, 1, "first").await, Ok(()));
@@ -416,6 +422,54 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
         keys.delete(&teams[1], "again", Vec::new).await.unwrap();
         assert_eq!(ready(&keys, 2, "id").await, Ok(()));
         assert_eq!(ready(&keys, 0, "root").await, others("root"));
+    });
+}
+
+#[test]
+fn a_key_that_nobody_used_yet_is_whose_managed_key_named_it_first() {
+    story(|keys, token| async move {
+        token.make("ca", b"\x07", P256);
+        let teams = ["", "a", "b"].map(Namespace::from_path);
+        let by_label = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
+        let by_id =
+            json!({"library": "bare", "pin": "1234", "token_label": "t", "key_id": "07", "mechanism": "0x1041"});
+        let write = async |team: usize, name: &str, fields: &Value| {
+            keys.write(&teams[team], name, &data(fields.clone())).await.unwrap();
+        };
+        let ready = async |keys: &ManagedKeys, team: usize, name: &str| {
+            let used = keys.find(&teams[team], name).unwrap().ready(soon()).await;
+            used.map(|_| ()).map_err(|fault| fault.to_string())
+        };
+        for (team, name, fields) in [(0, "root", &by_label), (1, "id", &by_id), (2, "label", &by_label)] {
+            write(team, name, fields).await;
+        }
+        // The same words as of a key that is not there, also where its kind is another.
+        let mut elsewhere = by_id.clone();
+        elsewhere["key_id"] = json!("08");
+        write(1, "absent", &elsewhere).await;
+        elsewhere = by_id.clone();
+        elsewhere["mechanism"] = json!("0x0001");
+        write(1, "other-kind", &elsewhere).await;
+        let absent = ready(&keys, 1, "absent").await.unwrap_err();
+        for (team, name) in [(1, "id"), (1, "other-kind"), (2, "label")] {
+            assert_eq!(ready(&keys, team, name).await, Err(absent.replace("absent", name)));
+        }
+        // Whoever may generate is told that the label is taken, and makes no second key of it.
+        let mut generating = by_label.clone();
+        generating["allow_generate_key"] = json!(true);
+        generating["curve"] = json!("P256");
+        write(2, "label", &generating).await;
+        assert!(ready(&keys, 2, "label").await.unwrap_err().contains("is taken on its token"));
+        // It outlives a restart, and names that are changed come last.
+        let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
+        again.load(&teams[1..], no_mounts()).unwrap();
+        assert!(ready(&again, 1, "id").await.is_err());
+        let mut renamed = by_label.clone();
+        renamed["key_label"] = json!("other");
+        write(0, "root", &renamed).await;
+        write(0, "root", &by_label).await;
+        assert!(ready(&keys, 0, "root").await.is_err());
+        assert_eq!(ready(&keys, 1, "id").await, Ok(()));
     });
 }
 

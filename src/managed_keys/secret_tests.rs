@@ -163,6 +163,6 @@ fn a_secret_key_belongs_to_the_namespace_that_recorded_it_first() {
         write(&keys, &team, "mine", "aes", json!({})).await;
         keys.find(&team, "mine").unwrap().identified(soon()).await.map(|_| ()).unwrap();
         let refused = ready(&keys, "aes", json!({"mechanism": "0x1085"})).await.map(|_| ()).unwrap_err().to_string();
-        assert!(refused.contains("is another namespace's"), "{refused}");
+        assert!(refused.contains("holds no such key for this namespace"), "{refused}");
     });
 }

@@ -180,6 +180,11 @@ impl Settings {
         self.same_token(other) && self.selector() == other.selector() && self.abilities() == other.abilities()
     }
 
+    /// Whether `other` names a key in the same words.
+    pub(super) fn names_as(&self, other: &Settings) -> bool {
+        self.same_token(other) && self.selector() == other.selector()
+    }
+
     /// What the key does.
     pub(super) fn abilities(&self) -> Abilities {
         match &self.shown {

@@ -51,6 +51,7 @@ impl SoftwareToken {
     pub(crate) fn supervisor_forced(&self, final_pin_try: bool) -> Supervisor {
         let library = |name: &str, pin| Library {
             name: name.into(),
+            file: "token".into(),
             backend: Arc::new(self.0.clone()),
             pin,
             sessions: Some(2),

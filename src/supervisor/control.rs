@@ -14,7 +14,7 @@ use super::login::{LoggedIn, back_off, others_come_up, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Before, Presence};
 use super::proof;
-use super::route::{KeySpec, MemberId, PreparedKey};
+use super::route::{FoundAt, KeySpec, MemberId, PreparedKey};
 use super::same_token::{Name, Sighting, Sightings};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
 use crate::config::Pin;
@@ -271,10 +271,32 @@ impl Control {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
-        let (found, generated) = find_or_generate(session.as_mut(), spec, &self.to.name.token)?;
+        let info = self.device.as_ref().map(|device| device.info());
+        let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
+        let (found, generated) = {
+            // Whoever else looks for the label meanwhile, by another name of the token, would not find the key either.
+            let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&serial));
+            let turn =
+                turn.as_ref().map(|turn| turn.try_lock_for(self.to.wait).ok_or_else(|| others_generate(&self.to)));
+            let _turn = turn.transpose()?;
+            find_or_generate(session.as_mut(), spec, &self.to.name.token)?
+        };
         let identity = proof::identify(session.as_mut(), spec, &found)?;
-        Ok(Proven { found, key: PreparedKey { identity, generated } })
+        let Name { library, token, .. } = self.to.name.clone();
+        let label = spec.selector.label.clone().unwrap_or_else(|| found.label.clone());
+        let at = vec![FoundAt { library, token, serial, token_label, label, id: found.id.clone() }];
+        Ok(Proven { found, key: PreparedKey { identity, generated, at } })
     }
+}
+
+fn others_generate(to: &Reach) -> BackendError {
+    let what = format!(
+        "token {} of kms_library {:?}: another key is being generated there, for {} ms and more; try again",
+        to.name.token,
+        to.name.library,
+        to.wait.as_millis()
+    );
+    BackendError::keep(Fault::Unavailable { what })
 }
 
 fn find_or_generate(
@@ -294,7 +316,8 @@ fn find_or_generate(
     }
     let Some(template) = &spec.generate else {
         // Told apart from a token that is down: whoever asked knows why none is to be generated.
-        let what = format!("token {token} holds no such key");
+        // As of one that is another namespace's.
+        let what = format!("token {token} holds no such key for this namespace");
         return Err(BackendError::keep(Fault::NotFound { what }));
     };
     session.generate(template)?;

@@ -82,7 +82,10 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
     if let Some((first, key)) = found.first() {
         return Some(match found.iter().find(|(_, other)| other.identity != key.identity) {
             Some((other, _)) => Err(differ(&spec, first, other)),
-            None => Ok(key.clone()),
+            None => {
+                let at = found.iter().flat_map(|(_, key)| key.at.iter().cloned()).collect();
+                Ok(PreparedKey { at, ..key.clone() })
+            }
         });
     }
     if ended {

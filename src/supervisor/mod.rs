@@ -79,7 +79,7 @@ pub use job::Pending;
 #[cfg(test)]
 pub(crate) use pins::NoMemory;
 pub use pins::{PinHash, PinMemory};
-pub use route::{KeyRoute, KeySpec, PreparedKey};
+pub use route::{FoundAt, KeyRoute, KeySpec, PreparedKey};
 pub use supervisor::{Change, Library, LibraryInfo, Plan, Remade, Supervisor};
 pub use together::together;
 pub use view::KeyPlace;

@@ -49,6 +49,7 @@ impl Story {
         FAILING.set(failing);
         let library = Library {
             name: "hsm".into(),
+            file: "token".into(),
             backend,
             pin: Some(Secret::from(PIN)),
             sessions: Some(2),

@@ -47,6 +47,8 @@ pub(super) struct Logins {
     tokens: Mutex<HashMap<TokenKey, Entry>>,
     /// Whose turn it is to log in to a token, by its serial.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// Whose turn it is to look for a key there, and to generate it.
+    turns_to_generate: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// PINs that tokens refused, by serial, should [`PinMemory`] be unable to remember one.
     refused: Mutex<HashSet<(String, PinHash)>>,
     /// PINs that an operator had tried in spite of tries without an answer, by serial: one more for each start.
@@ -82,6 +84,11 @@ impl Logins {
     /// To be held while one logs in to this token.
     pub(super) fn turn(&self, serial: &str) -> Arc<Mutex<()>> {
         Arc::clone(self.turns.lock().entry(serial.to_owned()).or_default())
+    }
+
+    /// To be held while one looks for a key in this token, and generates it where there is none.
+    pub(super) fn turn_to_generate(&self, serial: &str) -> Arc<Mutex<()>> {
+        Arc::clone(self.turns_to_generate.lock().entry(serial.to_owned()).or_default())
     }
 
     /// Where `pin` stands at the token `serial` of `library`, as this process has loaded it.

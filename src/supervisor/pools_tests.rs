@@ -19,6 +19,7 @@ fn table() -> Pools {
 fn table_of(workers: usize, sessions: Option<usize>) -> Pools {
     let library = Library {
         name: "HSM".into(),
+        file: "token".into(),
         backend: Arc::new(FakeBackend::default()),
         pin: None,
         sessions,

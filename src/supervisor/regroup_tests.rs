@@ -15,6 +15,7 @@ use crate::telemetry::Telemetry;
 fn library(name: &str) -> Library {
     Library {
         name: name.into(),
+        file: "token".into(),
         backend: Arc::new(FakeBackend::default()),
         pin: None,
         sessions: None,

@@ -54,6 +54,25 @@ pub struct PreparedKey {
     pub identity: KeyIdentity,
     /// Whether it was generated just now.
     pub generated: bool,
+    /// Where it was found: of a pool, on every member that answered in time.
+    pub at: Vec<FoundAt>,
+}
+
+/// Where a key was found, and by what it can be named there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundAt {
+    /// The `kms_library`, in lower case.
+    pub library: String,
+    /// The token, as it was named.
+    pub token: TokenSelector,
+    /// The token's serial number.
+    pub serial: String,
+    /// The token's label.
+    pub token_label: String,
+    /// The key's `CKA_LABEL`.
+    pub label: String,
+    /// The key's `CKA_ID`.
+    pub id: Vec<u8>,
 }
 
 /// One member, for the life of the daemon.

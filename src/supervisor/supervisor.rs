@@ -1,5 +1,7 @@
 //! The handle the rest of the daemon holds of the [`overseer`](super::overseer), the actor that knows every member.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use super::overseer::{Overseer, Ping, Start, StopAll, ToMember};
 use super::pins::PinMemory;
 use super::pools::{Home, Pools, not_there};
 use super::reconfigure::Reconfigure;
-use super::route::{KeyRoute, KeySpec, PreparedKey, Routes};
+use super::route::{FoundAt, KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{Grants, KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
@@ -23,6 +25,8 @@ use crate::telemetry::Telemetry;
 pub struct Library {
     /// Its name.
     pub name: String,
+    /// The file of its code: two libraries of one file reach the same tokens.
+    pub file: PathBuf,
     /// How its tokens are reached.
     pub backend: Arc<dyn Backend>,
     /// The PIN of its tokens, if it is given here.
@@ -78,7 +82,35 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Known {
     libraries: Arc<[LibraryInfo]>,
+    /// Where the keys of each library or pool, by its name in lower case, may be.
+    places: HashMap<String, Vec<Place>>,
     tokens_per_namespace: usize,
+}
+
+/// Tokens of a library: one, or whichever a key names.
+#[derive(Clone)]
+struct Place {
+    /// The library, in lower case.
+    library: String,
+    file: PathBuf,
+    token: Option<TokenSelector>,
+}
+
+impl Place {
+    /// Whether a key may be found here, where `token` is named, that was found there.
+    fn may_lead_to(&self, token: Option<&TokenSelector>, found: &FoundAt, found_in: &Path) -> bool {
+        self.file == found_in
+            && match self.token.as_ref().or(token) {
+                Some(TokenSelector::Label(label)) => *label == found.token_label,
+                Some(TokenSelector::Serial(serial)) => *serial == found.serial,
+                // Of two names only one of which is a slot's number, nobody can tell before both are open.
+                Some(slot @ TokenSelector::Slot(_)) => match &found.token {
+                    other @ TokenSelector::Slot(_) => self.library != found.library || slot == other,
+                    TokenSelector::Label(_) | TokenSelector::Serial(_) => true,
+                },
+                None => true,
+            }
+    }
 }
 
 impl Shared {
@@ -92,8 +124,24 @@ impl Shared {
             let (name, namespaces) = (pool.name.clone(), pool.namespaces.clone());
             LibraryInfo { name, has_pin: true, is_pool: true, namespaces }
         };
-        let libraries = libraries.map(library).chain(pools.iter().map(pool)).collect();
-        let known = Known { libraries, tokens_per_namespace: limits.tokens_per_namespace };
+        let libraries: Vec<&Library> = libraries.collect();
+        let files: HashMap<String, &PathBuf> =
+            libraries.iter().map(|library| (library.name.to_lowercase(), &library.file)).collect();
+        let place = |library: &str, token: Option<TokenSelector>| {
+            let library = library.to_lowercase();
+            files.get(&library).map(|file| Place { library, file: (*file).clone(), token })
+        };
+        let of_libraries = libraries
+            .iter()
+            .map(|library| (library.name.to_lowercase(), place(&library.name, None).into_iter().collect()));
+        let of_pools = pools.iter().map(|pool| {
+            let members = pool.members.iter();
+            let places = members.filter_map(|member| place(&member.library, Some(member.token.clone()))).collect();
+            (pool.name.to_lowercase(), places)
+        });
+        let places = of_libraries.chain(of_pools).collect();
+        let libraries = libraries.into_iter().map(library).chain(pools.iter().map(pool)).collect();
+        let known = Known { libraries, places, tokens_per_namespace: limits.tokens_per_namespace };
         self.known.store(Arc::new(known));
     }
 
@@ -194,6 +242,15 @@ impl Supervisor {
     /// The libraries and pools configured.
     pub fn libraries(&self) -> Arc<[LibraryInfo]> {
         Arc::clone(&self.shared.known.load().libraries)
+    }
+
+    /// Whether a key of this library or pool, and of this token where it names one, may be the one that was found there. Told
+    /// by names: no token is opened for it.
+    pub fn may_lead_to(&self, library: &str, token: Option<&TokenSelector>, found: &FoundAt) -> bool {
+        let known = self.shared.known.load();
+        let Some([Place { file, .. }]) = known.places.get(&found.library).map(Vec::as_slice) else { return false };
+        let places = known.places.get(&library.to_lowercase());
+        places.is_some_and(|places| places.iter().any(|place| place.may_lead_to(token, found, file)))
     }
 
     /// Takes another configuration over. Members that do not fit it finish what they have in hand and go; others come in

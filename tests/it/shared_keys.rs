@@ -42,7 +42,7 @@ async fn a_key_that_the_configuration_shares_is_several_namespaces_own() {
     write(&daemon, "one", "sys/managed-keys/pkcs11/own/test/sign", json!({})).await;
     write(&daemon, "two", "sys/managed-keys/pkcs11/own", managed_key("own")).await;
     let told = refused(&daemon, "two", "sys/managed-keys/pkcs11/own/test/sign", json!({})).await;
-    assert!(told.0 == 400 && told.1.contains("another namespace's") && !told.1.contains("one"), "{told:?}");
+    assert!(told.0 == 400 && told.1.contains("is taken on its token") && !told.1.contains("one"), "{told:?}");
     assert!(daemon.log().contains("shared_keys"), "{}", daemon.log());
     // One that leaves takes nothing from the others.
     let gone = ask(&daemon, "", Verb::Delete, "sys/namespaces/one", json!({})).await;
@@ -55,7 +55,7 @@ async fn a_key_that_the_configuration_shares_is_several_namespaces_own() {
     write(&daemon, "two", "transit/sign/doc", input()).await;
     write(&daemon, "three", "sys/managed-keys/pkcs11/doc", managed_key("common-a")).await;
     let told = refused(&daemon, "three", "sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
-    assert!(told.0 == 400 && told.1.contains("another namespace's"), "{told:?}");
+    assert!(told.0 == 400 && told.1.contains("is taken on its token"), "{told:?}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup};
 use crate::rig::{Rig, TOKENS, probing};
-use crate::token::{LABEL, Token};
+use crate::token::{self, LABEL, PIN, Token};
 
 const TEAMS: &str = "namespace \"team-a\" { weight = 3 }\nnamespace \"team-b/ci\" {}\n";
 const A: &str = "team-a";
@@ -179,6 +179,60 @@ async fn a_tenants_key_is_no_other_tenants() {
     }
     write(&daemon, B, "transit/keys/doc", key).await;
     assert_eq!(token.calls("C_GenerateKeyPair"), 1);
+}
+
+/// The namespaces, and a second library of the same code.
+fn twin() -> &'static str {
+    let (module, profile) = (token::module(), token::profile());
+    format!(
+        "{TEAMS}kms_library \"pkcs11\" {{\n name = \"twin\"\n library = {module:?}\n profile = {profile:?}\n pin = {PIN:?}\n}}\n"
+    )
+    .leak()
+}
+
+#[tokio::test]
+async fn a_key_is_no_tenants_before_its_owner_used_it() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: twin(), ..Setup::default() }).await;
+    // A key that is in the token, and nobody's here.
+    write(&daemon, "", "sys/managed-keys/pkcs11/made", managed_key("offline-ca")).await;
+    write(&daemon, "", "sys/managed-keys/pkcs11/made/test/sign", json!({})).await;
+    assert_eq!(ask(&daemon, "", Verb::Delete, "sys/managed-keys/pkcs11/made", json!({})).await.status, 204);
+    let mut key = managed_key("offline-ca");
+    key["allow_generate_key"] = json!(false);
+    write(&daemon, "", "sys/managed-keys/pkcs11/ca", key.clone()).await;
+    write(&daemon, A, "sys/mounts/transit", json!({"type": "transit"})).await;
+    write(&daemon, A, "sys/managed-keys/pkcs11/ca", key.clone()).await;
+    // By another name too; and nobody learns that it is there.
+    let mut by_twin = key.clone();
+    by_twin["library"] = json!("twin");
+    write(&daemon, A, "sys/managed-keys/pkcs11/by-twin", by_twin).await;
+    key["key_label"] = json!("absent");
+    write(&daemon, A, "sys/managed-keys/pkcs11/absent", key).await;
+    let (status, absent) = refused(&daemon, A, "sys/managed-keys/pkcs11/absent/test/sign", json!({})).await;
+    for name in ["ca", "by-twin"] {
+        let told = refused(&daemon, A, &format!("sys/managed-keys/pkcs11/{name}/test/sign"), json!({})).await;
+        assert_eq!(told, (status, absent.replace("absent", name)));
+        let used = json!({"type": "managed_key", "managed_key_name": name});
+        assert_eq!(refused(&daemon, A, "transit/keys/taken", used).await.0, 400);
+    }
+    assert!(daemon.log().contains("a key of another namespace was refused"), "{}", daemon.log());
+    write(&daemon, "", "sys/managed-keys/pkcs11/ca/test/sign", json!({})).await;
+}
+
+#[tokio::test]
+async fn two_who_generate_a_label_by_two_names_of_a_token_make_one_key() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: twin(), ..Setup::default() }).await;
+    let mut by_twin = managed_key("fresh");
+    by_twin["library"] = json!("twin");
+    write(&daemon, A, "sys/managed-keys/pkcs11/doc", managed_key("fresh")).await;
+    write(&daemon, B, "sys/managed-keys/pkcs11/doc", by_twin).await;
+    let sign = |namespace| ask(&daemon, namespace, Verb::Write, "sys/managed-keys/pkcs11/doc/test/sign", json!({}));
+    let (first, second) = tokio::join!(sign(A), sign(B));
+    assert_eq!((first.status, second.status), (204, 400), "{:?} {:?}", first.body, second.body);
+    assert_eq!(token.calls("C_GenerateKeyPair"), 1);
+    assert_eq!(sign(A).await.status, 204);
 }
 
 #[tokio::test]

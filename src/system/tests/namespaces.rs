@@ -116,7 +116,7 @@ fn a_deleted_namespace_gives_back_all_that_it_had() {
         assert_eq!(ask("one", Verb::Write, "sys/mounts/pki", json!({"type": "pki"})).await, Ok(Response::Empty));
         assert_eq!(ask("one", Verb::Write, test, json!({})).await, Ok(Response::Empty));
         let claimed = ask("two", Verb::Write, test, json!({})).await.unwrap_err().to_string();
-        assert!(claimed.contains("is another namespace's"), "{claimed}");
+        assert!(claimed.contains("is taken on its token"), "{claimed}");
         assert_eq!(client.ask(Verb::Delete, "sys/namespaces/one", json!({})).await, Ok(Response::Empty));
         let gone = ask("one", Verb::Read, key, json!({})).await;
         assert!(matches!(&gone, Err(Fault::NotFound { what }) if what.contains("does not exist")), "{gone:?}");

@@ -49,6 +49,7 @@ mod python;
 mod quotas;
 mod reload;
 mod rig;
+mod rotation;
 mod router;
 mod seal;
 mod shared_keys;

@@ -5,7 +5,6 @@ mod drain;
 mod gate;
 mod hsm_seal;
 mod keeper;
-pub mod memory;
 mod notify;
 mod pins;
 mod reencryption;
@@ -30,6 +29,7 @@ use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
 
+pub use crate::backend::process::memory;
 pub use drain::Ended;
 use drain::{Asked, Signals};
 use gate::Gate;

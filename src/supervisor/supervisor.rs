@@ -7,6 +7,7 @@ use actix::prelude::*;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use super::guarded::Guarded;
 use super::overseer::{Overseer, Ping, Start, StopAll, ToMember};
 use super::pins::PinMemory;
 use super::pools::{Home, Pools, not_there};
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) routes: Arc<Routes>,
     pub(super) known: ArcSwap<Known>,
+    pub(super) guarded: Arc<Guarded>,
 }
 
 /// What is told of the configuration.
@@ -185,6 +187,7 @@ impl Supervisor {
             pools: Pools::new(&libraries, &pools, &namespaces, &limits, &telemetry),
             routes: Arc::default(),
             known: ArcSwap::default(),
+            guarded: Arc::default(),
         });
         shared.know(libraries.iter(), &pools, &limits);
         let start = Start { shared: Arc::clone(&shared), libraries, pools, limits, pins, telemetry };
@@ -194,6 +197,11 @@ impl Supervisor {
     /// The libraries and pools configured.
     pub fn libraries(&self) -> Arc<[LibraryInfo]> {
         Arc::clone(&self.shared.known.load().libraries)
+    }
+
+    /// The keys that guard the store, which no managed key may stand for.
+    pub fn guarded(&self) -> &Arc<Guarded> {
+        &self.shared.guarded
     }
 
     /// Takes another configuration over. Members that do not fit it finish what they have in hand and go; others come in

@@ -52,6 +52,8 @@ mod rig;
 mod rotation;
 mod router;
 mod seal;
+mod seal_hangs;
+mod seal_key;
 mod shared_keys;
 mod signing;
 mod sim;

@@ -9,11 +9,12 @@ use crate::token::{self, LABEL, PIN, Token};
 const FOUND: &str = "seal \"pkcs11\" {\n library = \"hsm\"\n token_label = \"keyway-test\"\n key_label = \"seal\"\n}\n";
 const VALUE: [u8; 32] = [3; 32];
 
-/// The same module under another name, which carries no PIN.
+/// The same module under another name, which carries no PIN, and the token as a pool.
 fn other() -> &'static str {
     let (module, profile) = (token::module().display(), token::profile());
-    format!("kms_library \"pkcs11\" {{\n name = \"other\"\n library = \"{module}\"\n profile = \"{profile}\"\n}}\n")
-        .leak()
+    let library = format!("name = \"other\"\n library = \"{module}\"\n profile = \"{profile}\"");
+    let member = format!("member {{\n library = \"hsm\"\n token_label = \"{LABEL}\"\n }}");
+    format!("kms_library \"pkcs11\" {{\n {library}\n}}\nkms_pool \"pool\" {{\n {member}\n}}\n").leak()
 }
 
 fn setup(seal: &'static str) -> Setup {
@@ -102,6 +103,7 @@ async fn whoever_names_the_key_of_the_seal_is_refused_however_he_names_it() {
         json!({"token_label": "", "slot": slot, "key_label": unnamed, "key_id": "01", "allow_generate_key": false}),
         json!({"library": "other", "pin": PIN, "token_label": "", "slot": slot}),
         json!({"key_label": "copy"}),
+        json!({"library": "pool", "token_label": ""}),
     ];
     for (index, more) in named.iter().chain(&found).enumerate() {
         for namespace in ["", "team"] {

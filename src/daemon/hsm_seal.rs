@@ -6,9 +6,9 @@
 
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::pbkdf2;
@@ -19,6 +19,7 @@ use crate::backend::{Backend, BackendError, Device, Fate, FoundKey, KeySelector,
 use crate::config::{Limits, Pkcs11Seal};
 use crate::model::{Cipher, Fault, KeyKind, KeyOperation, KeyUsage, KeyUsages, Secret, SecretBytes, TokenSelector};
 use crate::store::{RootKeyWrap, SealNotes};
+use crate::supervisor::{GuardName, Guarded};
 
 const KIND: &str = "pkcs11";
 /// Version of the wrapping's form: this byte, the IV, the ciphertext and the tag.
@@ -51,9 +52,13 @@ struct SealToken {
     library: String,
     pin: Secret,
     label: String,
+    /// Whom the key is told, so that it is nobody else's.
+    guarded: Arc<Guarded>,
     final_pin_try: bool,
     /// A thread is inside.
     is_busy: AtomicBool,
+    /// The device that it is in.
+    device: Mutex<Option<Weak<dyn Device>>>,
     memory: Mutex<Memory>,
 }
 
@@ -76,17 +81,26 @@ struct Key<'s> {
 
 impl HsmSeal {
     /// The key that the configuration names. Nothing is loaded yet.
-    pub(super) fn new(seal: &Pkcs11Seal, backend: Arc<dyn Backend>, limits: &Limits, final_pin_try: bool) -> HsmSeal {
+    pub(super) fn new(
+        seal: &Pkcs11Seal,
+        backend: Arc<dyn Backend>,
+        guarded: Arc<Guarded>,
+        limits: &Limits,
+        final_pin_try: bool,
+    ) -> HsmSeal {
         let token = SealToken {
             backend,
             selector: seal.token.clone(),
             library: seal.library.name.clone(),
             pin: seal.pin.clone(),
             label: seal.key_label.clone(),
+            guarded,
             final_pin_try,
             is_busy: AtomicBool::new(false),
+            device: Mutex::default(),
             memory: Mutex::default(),
         };
+        token.guarded.name(token.guard());
         HsmSeal {
             token: Arc::new(token),
             generate: seal.generate_key,
@@ -140,7 +154,9 @@ impl HsmSeal {
         let done = match answered.recv_timeout(limit) {
             Ok(done) => done,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Err(token.unavailable(&format!("no answer within {} s", limit.as_secs())))
+                let ended = token.end_call();
+                let then = if ended { ", so its worker process was ended" } else { "" };
+                Err(token.unavailable(&format!("no answer within {} s{then}", limit.as_secs())))
             }
         };
         token.save(notes)?;
@@ -198,14 +214,27 @@ impl RootKeyWrap for HsmSeal {
 impl SealToken {
     /// Opens the token, logs in, and finds the key.
     fn with_key<T>(&self, generate: bool, work: impl FnOnce(Key<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        let device = self.backend.open(&self.selector).map_err(|error| self.at_key(&error))?;
+        let device: Arc<dyn Device> = self.backend.open(&self.selector).map_err(|error| self.at_key(&error))?.into();
+        *self.device.lock() = Some(Arc::downgrade(&device));
         self.log_in(device.as_ref())?;
         let mut session = device.open_session().map_err(|error| self.at_key(&error))?;
         let found = self.find(session.as_mut(), generate)?;
         if found.kind != KEY {
             return Err(self.unavailable(&format!("key {:?} is no AES key of 256 bits: name another", self.label)));
         }
+        let guarded = self.guarded.found(&self.guard(), device.info(), session.as_mut(), &found);
+        guarded.map_err(|error| self.at_key(&error))?;
         work(Key { session: session.as_mut(), found })
+    }
+
+    /// Ends the call that the thread is in, where it is in a process of its own. Answers whether it was.
+    fn end_call(&self) -> bool {
+        let device = self.device.lock().as_ref().and_then(Weak::upgrade);
+        device.is_some_and(|device| device.abort())
+    }
+
+    fn guard(&self) -> GuardName {
+        GuardName { library: self.library.clone(), token: self.selector.clone(), key_label: self.label.clone() }
     }
 
     fn find(&self, session: &mut dyn Session, generate: bool) -> Result<FoundKey, Fault> {

@@ -29,7 +29,7 @@ fn seal(token: &FakeBackend, pin: &str, generate: bool) -> HsmSeal {
     );
     let config = Config::parse(Path::new("k.hcl"), &text).unwrap();
     let Seal::Pkcs11(seal) = &config.seal else { panic!("{:?}", config.seal) };
-    HsmSeal::new(seal, Arc::new(token.clone()), &config.limits, false)
+    HsmSeal::new(seal, Arc::new(token.clone()), Arc::default(), &config.limits, false)
 }
 
 fn root_key() -> Secret {

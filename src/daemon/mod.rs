@@ -5,7 +5,6 @@ mod drain;
 mod gate;
 mod hsm_seal;
 mod keeper;
-pub mod memory;
 mod notify;
 mod pins;
 mod reencryption;
@@ -30,6 +29,7 @@ use crate::supervisor::{Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
 
+pub use crate::backend::process::memory;
 pub use drain::Ended;
 use drain::{Asked, Signals};
 use gate::Gate;
@@ -75,13 +75,13 @@ impl Daemon {
         // Before all else: one that comes while the daemon starts is heeded when it has.
         let signals = Signals::listen(start.configuration.is_some())?;
         let telemetry = Telemetry::new();
-        let open_seal = |seal| open_seal(seal, config, &start, &telemetry);
-        let former = config.former_seal.as_ref().map(open_seal).transpose()?;
-        let place = Place::new(&config.storage, open_seal(&config.seal)?, config.pace());
-        let place = Arc::new(place.formerly(former));
         let pins = Arc::new(StoredPins::default());
         let supervisor =
             Supervisor::start(plan(config, &start, &telemetry), Arc::clone(&pins) as Arc<_>, telemetry.clone());
+        let open_seal = |seal| open_seal(seal, config, &start, &supervisor, &telemetry);
+        let former = config.former_seal.as_ref().map(open_seal).transpose()?;
+        let place = Place::new(&config.storage, open_seal(&config.seal)?, config.pace());
+        let place = Arc::new(place.formerly(former));
         let configuration = reload::status();
         let (errands, inbox) = keeper::errands();
         let sealed =
@@ -205,12 +205,14 @@ fn open_seal(
     seal: &Seal,
     config: &Config,
     start: &Start,
+    supervisor: &Supervisor,
     telemetry: &Telemetry,
 ) -> Result<Box<dyn RootKeyWrap>, Fault> {
     let Seal::Pkcs11(seal) = seal else { return seal_from_config(seal) };
     let metrics = telemetry.library(&seal.library.name);
     let backend = registry::open(&seal.library, config.limits.call_open, metrics);
-    Ok(Box::new(HsmSeal::new(seal, backend, &config.limits, start.final_pin_try)))
+    let guarded = Arc::clone(supervisor.guarded());
+    Ok(Box::new(HsmSeal::new(seal, backend, guarded, &config.limits, start.final_pin_try)))
 }
 
 fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {

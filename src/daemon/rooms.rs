@@ -279,7 +279,8 @@ async fn keep_up(dispatch: Arc<Dispatch>, store: Store, telemetry: Telemetry, mu
             _ = maintenance.tick() => dispatch.maintain().await,
             _ = figures.tick() => {
                 let stats = store.stats();
-                telemetry.store(stats.commits, stats.groups, stats.records);
+                let damaged = store.key_status().map_or(0, |status| status.damaged);
+                telemetry.store(stats.commits, stats.groups, stats.records, damaged);
             }
         }
     }

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use parking_lot::Mutex;
 
 use super::record::{COLLECTION, KeyRecord};
-use super::registry::{Entry, ManagedKeys, gone, spec};
+use super::registry::{Entry, ManagedKeys, gone, is_the_seals, spec};
 use super::settings::Settings;
 use crate::model::{Deadline, Fault, KeyIdentity};
 use crate::store::{RecordKey, Write};
@@ -50,6 +50,9 @@ impl ManagedKeys {
         deadline: Deadline,
     ) -> Result<(Arc<Entry>, KeyIdentity), Fault> {
         if let Some(ready) = &entry.ready {
+            if ready.served().is_none() && self.supervisor().guarded().is(&ready.identity) {
+                return Err(is_the_seals(&entry.name));
+            }
             return Ok((Arc::clone(entry), ready.identity.clone()));
         }
         let attempt = entry.first_use.join(|| self.clone().first_use(entry.uuid.clone()));

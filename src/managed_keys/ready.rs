@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::registry::{Entry, ManagedKeys, gone, spec};
+use super::registry::{Entry, ManagedKeys, gone, is_the_seals, spec};
 use crate::model::{Fault, KeyIdentity};
 use crate::supervisor::{KeyRoute, Supervisor};
 
@@ -37,6 +37,9 @@ impl ManagedKeys {
         let Some(ready) = &entry.ready else { return Ok(None) };
         if let Some(route) = ready.served() {
             return Ok(Some(Arc::clone(route)));
+        }
+        if self.supervisor().guarded().is(&ready.identity) {
+            return Err(is_the_seals(&entry.name));
         }
         // It may have been changed or deleted since it was lent: what is served is what there is now.
         let mut now = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;

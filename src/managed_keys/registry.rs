@@ -102,7 +102,7 @@ impl ManagedKeys {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
                 let entry = Arc::new(record.open(namespace, name)?);
                 claims.add(&entry);
-                if let Some(ready) = &entry.ready {
+                if let Some(ready) = entry.ready.as_ref().filter(|_| !self.is_told_of_the_seals(&entry)) {
                     let Settings { library, token, .. } = &entry.settings;
                     let served = served.entry((library.to_lowercase(), token.clone())).or_default();
                     *served += 1;
@@ -230,6 +230,10 @@ impl ManagedKeys {
         old: Option<&Arc<Entry>>,
     ) -> Result<Arc<Entry>, Fault> {
         self.check_open(namespace)?;
+        let guarded = self.0.supervisor.guarded();
+        if settings.token.as_ref().is_some_and(|token| guarded.names(&settings.library, token, &settings.selector())) {
+            return Err(is_the_seals(name));
+        }
         let table = self.0.table.load_full();
         let most = self.0.keys_max;
         if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
@@ -343,9 +347,13 @@ impl ManagedKeys {
         self.0.table.load().by_uuid.get(uuid).cloned()
     }
 
-    /// Refuses a key that another namespace has recorded, or named before, unless the configuration shares it. Part of the
-    /// change that records it.
+    /// Refuses the key of the seal, and one that another namespace has recorded, or named before, unless the configuration shares
+    /// it. Part of the change that records it.
     pub(super) fn check_claim(&self, entry: &Entry, found: &PreparedKey) -> Result<(), Fault> {
+        if self.0.supervisor.guarded().is(&found.identity) {
+            tracing::warn!(key = entry.name, namespace = %entry.namespace, "the key of the seal was refused to a managed key");
+            return Err(is_the_seals(&entry.name));
+        }
         let library = self.look_up(&entry.namespace, &entry.settings.library);
         let label = entry.settings.key_label.as_deref();
         // By its label on the token, which is in the operator's hands: what names a key by its id alone shares nothing.
@@ -356,6 +364,20 @@ impl ManagedKeys {
             self.0.supervisor.may_lead_to(&other.settings.library, other.settings.token.as_ref(), at)
         };
         self.0.claims.lock().check(entry, found, may_name)
+    }
+
+    /// Whether a key that was used is that of the seal, which is then told: it is served to nobody.
+    fn is_told_of_the_seals(&self, entry: &Entry) -> bool {
+        let is_the_seals = entry.ready.as_ref().is_some_and(|ready| self.0.supervisor.guarded().is(&ready.identity));
+        if is_the_seals {
+            tracing::error!(
+                key = entry.name, namespace = %entry.namespace,
+                "THE KEY OF THE SEAL is a managed key's as well, so whoever may use that can open the store: it is not served; delete \
+                 the managed key, give the seal another key (the old stanza with disabled = true beside the new one), then rotate \
+                 by sys/rotate/root and sys/rotate"
+            );
+        }
+        is_the_seals
     }
 
     fn unclaim(&self, entry: &Entry) {
@@ -503,6 +525,13 @@ pub(super) fn spec(entry: &Entry, recorded: Option<&KeyIdentity>) -> KeySpec {
         recorded: recorded.cloned(),
         max_parallel: entry.settings.max_parallel.map(|cap| cap as usize),
     }
+}
+
+pub(super) fn is_the_seals(name: &str) -> Fault {
+    Fault::invalid(format!(
+        "managed key {name:?} cannot be used: the key it names on its token is that of the seal, which guards the store; name \
+         another label or id"
+    ))
 }
 
 pub(super) fn gone(uuid: &str) -> Fault {

@@ -60,9 +60,11 @@ impl Keyring {
         Ok(next)
     }
 
-    /// Without the terms before the current one.
-    pub(super) fn without_old(&self) -> Result<Keyring, Fault> {
-        Ok(Keyring { hash_key: self.hash_key.clone(), terms: vec![self.current()?.clone()] })
+    /// With those alone of the terms before the current one that `is_needed` says.
+    pub(super) fn keeping(&self, is_needed: impl Fn(u32) -> bool) -> Result<Keyring, Fault> {
+        let current = self.current()?.number;
+        let is_kept = |term: &&Term| term.number == current || is_needed(term.number);
+        Ok(Keyring { hash_key: self.hash_key.clone(), terms: self.terms.iter().filter(is_kept).cloned().collect() })
     }
 
     /// As it is kept.
@@ -145,8 +147,10 @@ mod tests {
             assert!(Keyring::open(&root(2), &changed).unwrap().is_none());
             assert!(Keyring::open(&root(2), &sealed[..index]).unwrap().is_none());
         }
-        let left = opened.without_old().unwrap();
+        let left = opened.keeping(|_| false).unwrap();
         assert_eq!((left.terms.len(), left.current().unwrap().number), (1, 2));
+        let left = opened.keeping(|term| term == 1).unwrap();
+        assert_eq!(left.terms.iter().map(|term| term.number).collect::<Vec<_>>(), [1, 2]);
     }
 
     proptest! {

@@ -57,6 +57,8 @@ pub(super) struct Inner {
     pub(super) encrypting: RwLock<()>,
     /// Records that were encrypted anew.
     pub(super) reencrypted: AtomicU64,
+    /// Records that did not open when all were last to be.
+    pub(super) damaged: AtomicU64,
 }
 
 impl Store {
@@ -81,6 +83,7 @@ impl Store {
             rotating: Mutex::new(false),
             encrypting: RwLock::new(()),
             reencrypted: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
         };
         inner.open_barrier()?;
         Ok(Store { inner: Arc::new(inner) })
@@ -475,11 +478,6 @@ fn other_seal(stored: &str, configured: &str) -> Fault {
 
 fn already_initialized() -> Fault {
     Fault::invalid("Vault is already initialized")
-}
-
-/// The same of an entry.
-pub(super) fn altered_entry(entry: &[u8]) -> Fault {
-    name::decode(entry).map_or_else(|| Fault::internal("an entry whose name cannot be read"), |key| altered(&key))
 }
 
 fn altered(key: &RecordKey) -> Fault {

@@ -2,20 +2,20 @@
 //!
 //! A term is durable before anything is encrypted in it. Once it is current, and what was begun in older ones is durable, nothing
 //! more comes to be in those: whoever walks all records once then has found them all. A record is replaced only while it is
-//! still what was read, which the writer compares. Then the old keys go.
+//! still what was read, which the writer compares. Then the old keys go, but those of records that did not open (`passed.rs`).
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::MutexGuard;
 
-use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
+use super::barrier::{ROOT_KEY_BYTES, random};
 use super::keyring::Keyring;
 use super::name;
+use super::passed::Passed;
 use super::physical::Change;
-use super::records::{Inner, Store, altered_entry};
+use super::records::{Inner, Store};
 use super::seal::StoredSeal;
 use crate::model::{Fault, Secret};
 
@@ -37,11 +37,22 @@ pub struct KeyStatus {
     pub old_terms: Vec<u32>,
     /// Records that were encrypted anew since the store was opened.
     pub reencrypted: u64,
+    /// Records that did not open when all were last walked over, for which the old terms are kept.
+    pub damaged: u64,
 }
 
 /// Where a walk over all records goes on. It begins with the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(Vec<u8>);
+
+/// What a step of the walk came to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+    /// What it could not encrypt anew.
+    pub passed: Passed,
+}
 
 impl Store {
     /// Begins a term: records are encrypted under a new key from now on. Answers its number. Blocks for the disk.
@@ -107,6 +118,7 @@ impl Store {
                 .filter(|number| *number != current.number)
                 .collect(),
             reencrypted: self.inner().reencrypted.load(Ordering::Relaxed),
+            damaged: self.inner().damaged.load(Ordering::Relaxed),
         })
     }
 
@@ -119,17 +131,17 @@ impl Store {
         inner.submit_and_wait(Vec::new())
     }
 
-    /// Encrypts some records of older terms anew, from the cursor on. Answers where to go on; `None` at the end. Blocks.
-    pub fn reencrypt(&self, from: &Cursor) -> Result<Option<Cursor>, Fault> {
+    /// Encrypts some records of older terms anew, from the cursor on; passes those that do not open. Blocks.
+    pub fn reencrypt(&self, from: &Cursor) -> Result<Step, Fault> {
         let inner = self.inner();
         let barrier = inner.barrier()?;
-        let (mut next, mut old) = (None, Vec::new());
+        let (mut step, mut old) = (Step::default(), Vec::new());
         let (begin, until) = name::everything();
         let begin = if from.0.is_empty() { begin } else { from.0.clone() };
         let (mut seen, mut bytes) = (0, 0);
         inner.physical.scan(&begin, &until, &mut |entry, sealed| {
             if seen >= STEP_LOOKS || old.len() >= STEP_RECORDS || bytes >= STEP_BYTES {
-                next = Some(Cursor(entry.to_vec()));
+                step.next = Some(Cursor(entry.to_vec()));
                 return ControlFlow::Break(());
             }
             seen += 1;
@@ -139,19 +151,28 @@ impl Store {
             }
             ControlFlow::Continue(())
         })?;
-        let changes =
-            old.into_iter().map(|(key, expected)| anew(&barrier, key, expected)).collect::<Result<Vec<_>, _>>()?;
+        let mut changes = Vec::with_capacity(old.len());
+        for (key, expected) in old {
+            match barrier.open(&key, &expected)? {
+                Some(record) => {
+                    let value = barrier.seal(&key, record.version, record.value)?;
+                    changes.push(Change::Replace { key, expected, value });
+                }
+                None => step.passed.add(key, barrier.old_term_of(&expected)),
+            }
+        }
         if !changes.is_empty() {
             let count = changes.len() as u64;
             inner.submit_and_wait(changes)?;
             inner.reencrypted.fetch_add(count, Ordering::Relaxed);
         }
-        Ok(next)
+        Ok(step)
     }
 
-    /// Forgets the keys of the terms before `term`, under which no record is any more; unless another has begun meanwhile. Answers
-    /// whether that was so. Blocks for the disk.
-    pub fn drop_terms_before(&self, term: u32) -> Result<bool, Fault> {
+    /// Ends a walk that began in `term` and has passed these: forgets the keys of the terms before, under which no record is any
+    /// more, but keeps those of what was passed; unless another term has begun meanwhile. Answers whether that was so. Blocks for
+    /// the disk.
+    pub fn drop_terms_before(&self, term: u32, passed: &Passed) -> Result<bool, Fault> {
         let inner = self.inner();
         let _one_at_a_time = inner.sure_of_root()?;
         let barrier = inner.barrier()?;
@@ -159,11 +180,28 @@ impl Store {
         if keyring.current()?.number != term {
             return Ok(false);
         }
-        let left: Keyring = keyring.without_old()?;
-        let value = left.seal(&barrier.root_key())?;
-        inner.submit_and_wait(vec![Change::Put { key: name::KEYRING.to_vec(), value }])?;
-        barrier.install(left)?;
+        let left: Keyring = keyring.keeping(|old| passed.needs(old))?;
+        if left.terms.len() < keyring.terms.len() {
+            let value = left.seal(&barrier.root_key())?;
+            inner.submit_and_wait(vec![Change::Put { key: name::KEYRING.to_vec(), value }])?;
+            barrier.install(left)?;
+        }
+        inner.damaged.store(passed.count(), Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Whether one of the records that a walk has passed is gone, or opens now, so that another walk may find that a key is needed
+    /// no more. Blocks for the disk.
+    pub fn is_any_mended(&self, passed: &Passed) -> Result<bool, Fault> {
+        let inner = self.inner();
+        let barrier = inner.barrier()?;
+        for entry in passed.entries() {
+            let Some(sealed) = inner.physical.get(entry)? else { return Ok(true) };
+            if barrier.is_current(&sealed) || barrier.open(entry, &sealed)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn inner(&self) -> &Inner {
@@ -182,10 +220,4 @@ impl Inner {
         }
         Ok(in_doubt)
     }
-}
-
-fn anew(barrier: &Arc<Barrier>, key: Vec<u8>, expected: Vec<u8>) -> Result<Change, Fault> {
-    let record = barrier.open(&key, &expected)?.ok_or_else(|| altered_entry(&key))?;
-    let value = barrier.seal(&key, record.version, record.value)?;
-    Ok(Change::Replace { key, expected, value })
 }

@@ -10,13 +10,14 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::guarded::Guarded;
 use super::login::{LoggedIn, back_off, others_come_up, others_log_in};
 use super::pins::{Login, Logins, PinMemory};
 use super::presence::{Before, Presence};
 use super::proof;
 use super::route::{FoundAt, KeySpec, MemberId, PreparedKey};
 use super::same_token::{Name, Sighting, Sightings};
-use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, Session};
+use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeyTemplate, Session};
 use crate::config::Pin;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::MemberMetrics;
@@ -36,6 +37,7 @@ pub(super) struct Reach {
     pub(super) pins: Arc<dyn PinMemory>,
     pub(super) logins: Arc<Logins>,
     pub(super) sightings: Arc<Sightings>,
+    pub(super) guarded: Arc<Guarded>,
     /// Whether to log in even where the token says that it allows one last try.
     pub(super) final_pin_try: bool,
     pub(super) metrics: Arc<MemberMetrics>,
@@ -273,13 +275,16 @@ impl Control {
         };
         let info = self.device.as_ref().map(|device| device.info());
         let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
+        let is_guarded = |template: &KeyTemplate| {
+            info.is_none_or(|info| self.to.guarded.would_be_taken_for_one(info, template))
+        };
         let (found, generated) = {
             // Whoever else looks for the label meanwhile, by another name of the token, would not find the key either.
             let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&serial));
             let turn =
                 turn.as_ref().map(|turn| turn.try_lock_for(self.to.wait).ok_or_else(|| others_generate(&self.to)));
             let _turn = turn.transpose()?;
-            find_or_generate(session.as_mut(), spec, &self.to.name.token)?
+            find_or_generate(session.as_mut(), spec, &self.to.name.token, is_guarded)?
         };
         let identity = proof::identify(session.as_mut(), spec, &found)?;
         let Name { library, token, .. } = self.to.name.clone();
@@ -303,6 +308,7 @@ fn find_or_generate(
     session: &mut dyn Session,
     spec: &KeySpec,
     token: &TokenSelector,
+    is_guarded: impl Fn(&KeyTemplate) -> bool,
 ) -> Result<(FoundKey, bool), BackendError> {
     if let Some(found) = session.find(&spec.selector)? {
         return Ok((found, false));
@@ -320,6 +326,14 @@ fn find_or_generate(
         let what = format!("token {token} holds no such key for this namespace");
         return Err(BackendError::keep(Fault::NotFound { what }));
     };
+    if is_guarded(template) {
+        let what = format!(
+            "managed key {:?}: token {token} holds the key of the seal under label {:?}, and of that label no other is made: name \
+             another label",
+            spec.name, template.label
+        );
+        return Err(BackendError::keep(Fault::invalid(what)));
+    }
     session.generate(template)?;
     // Whoever else may have generated one meanwhile: exactly one must match now.
     match session.find(&spec.selector)? {
@@ -361,6 +375,7 @@ mod tests {
             pins: Arc::new(NoMemory),
             logins: Arc::default(),
             sightings: Arc::default(),
+            guarded: Arc::default(),
             final_pin_try: false,
             metrics: Arc::new(Telemetry::new().pool("p").member(labels)),
             before: Vec::new(),

@@ -9,6 +9,7 @@
 //! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine),
 //!   `slot_actor.rs` and `coming_up.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
+//! - keys that guard the store and are no managed key's: `guarded.rs`
 //! - which tokens are in use, and since when: `pools.rs`; how one is let go of: `leaving.rs`;
 //!   one that has two names: `same_token.rs`
 //! - being sealed: `unloading.rs`
@@ -22,6 +23,7 @@ mod check_value;
 mod coming_up;
 mod control;
 mod first_use;
+mod guarded;
 mod health;
 #[cfg(test)]
 mod health_tests;
@@ -75,6 +77,7 @@ mod watchdog;
 
 // What a key specification is made of: whoever writes one needs no other word of the backend's.
 pub use crate::backend::{KeySelector, KeyTemplate};
+pub use guarded::{GuardName, Guarded};
 pub use job::Pending;
 #[cfg(test)]
 pub(crate) use pins::NoMemory;

@@ -181,6 +181,7 @@ impl Overseer {
             pins: Arc::clone(&self.pins),
             logins: Arc::clone(&self.logins),
             sightings: Arc::clone(&self.sightings),
+            guarded: Arc::clone(&self.shared.guarded),
             final_pin_try: library.final_pin_try,
             metrics: Arc::clone(&member.metrics),
             before: member.before.clone(),

@@ -77,6 +77,7 @@ impl Story {
             pools: Pools::new(&libraries, &pools, &[], &limits, &telemetry),
             routes: Arc::default(),
             known: arc_swap::ArcSwap::default(),
+            guarded: Arc::default(),
         });
         let pins = Arc::new(NoMemory);
         let start = Start { shared: Arc::clone(&shared), libraries, pools: Vec::new(), limits, pins, telemetry };

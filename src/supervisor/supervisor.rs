@@ -9,6 +9,7 @@ use actix::prelude::*;
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
+use super::guarded::Guarded;
 use super::overseer::{Overseer, Ping, Start, StopAll, ToMember};
 use super::pins::PinMemory;
 use super::pools::{Home, Pools, not_there};
@@ -76,6 +77,7 @@ pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) routes: Arc<Routes>,
     pub(super) known: ArcSwap<Known>,
+    pub(super) guarded: Arc<Guarded>,
 }
 
 /// What is told of the configuration.
@@ -233,6 +235,7 @@ impl Supervisor {
             pools: Pools::new(&libraries, &pools, &namespaces, &limits, &telemetry),
             routes: Arc::default(),
             known: ArcSwap::default(),
+            guarded: Arc::default(),
         });
         shared.know(libraries.iter(), &pools, &limits);
         let start = Start { shared: Arc::clone(&shared), libraries, pools, limits, pins, telemetry };
@@ -251,6 +254,11 @@ impl Supervisor {
         let Some([Place { file, .. }]) = known.places.get(&found.library).map(Vec::as_slice) else { return false };
         let places = known.places.get(&library.to_lowercase());
         places.is_some_and(|places| places.iter().any(|place| place.may_lead_to(token, found, file)))
+    }
+
+    /// The keys that guard the store, which no managed key may stand for.
+    pub fn guarded(&self) -> &Arc<Guarded> {
+        &self.shared.guarded
     }
 
     /// Takes another configuration over. Members that do not fit it finish what they have in hand and go; others come in

@@ -24,7 +24,7 @@ impl System {
 
     pub(super) fn key_status(&self, call: &Call) -> Result<Response, Fault> {
         in_root(call)?;
-        let KeyStatus { term, installed, encryptions, old_terms, reencrypted } = self.store.key_status()?;
+        let KeyStatus { term, installed, encryptions, old_terms, reencrypted, damaged } = self.store.key_status()?;
         let mut data = Data::new();
         // Vault counts from 1.
         data.insert("term".into(), (u64::from(term) + 1).into());
@@ -33,6 +33,7 @@ impl System {
         let old_terms: Vec<u64> = old_terms.into_iter().map(|term| u64::from(term) + 1).collect();
         data.insert("old_terms".into(), old_terms.into());
         data.insert("records_encrypted_anew".into(), reencrypted.into());
+        data.insert("records_damaged".into(), damaged.into());
         Ok(Response::data(data))
     }
 

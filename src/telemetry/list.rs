@@ -72,6 +72,7 @@ pub(super) const MALFORMED: &str = "keyway_malformed_requests_total";
 pub(super) const STORE_COMMITS: &str = "keyway_store_commits";
 pub(super) const STORE_GROUPS: &str = "keyway_store_groups";
 pub(super) const STORE_RECORDS: &str = "keyway_store_records_written";
+pub(super) const STORE_DAMAGED: &str = "keyway_store_records_damaged";
 pub(super) const AUDIT_RECORDS: &str = "keyway_audit_records_total";
 pub(super) const AUDIT_WRITES: &str = "keyway_audit_writes_total";
 pub(super) const AUDIT_FAILURES: &str = "keyway_audit_failures_total";
@@ -229,6 +230,12 @@ pub const METRICS: &[MetricInfo] = &[
     metric(STORE_COMMITS, Gauge, &[], "Commits the store was asked for since it was opened."),
     metric(STORE_GROUPS, Gauge, &[], "Durable transactions those commits were written in."),
     metric(STORE_RECORDS, Gauge, &[], "Records those commits wrote."),
+    metric(
+        STORE_DAMAGED,
+        Gauge,
+        &[],
+        "Records that did not open when all were last encrypted under a new key; the older keys are kept for them.",
+    ),
     metric(AUDIT_RECORDS, Counter, &["type"], "Records that audit devices wrote."),
     metric(AUDIT_WRITES, Counter, &["type"], "Calls those records were written by: many records may share one."),
     metric(

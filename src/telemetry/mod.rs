@@ -55,7 +55,7 @@ struct Inner {
     connections: [Gauge; 2],
     connections_refused: [Counter; Refusal::ALL.len()],
     malformed: [Counter; 2],
-    store: [Gauge; 3],
+    store: [Gauge; 4],
     audit: audit::AuditFigures,
     reloads: reloads::Reloads,
     histograms: Histograms,
@@ -85,7 +85,7 @@ impl Telemetry {
             connections_refused: Refusal::ALL
                 .map(|reason| counter(&recorder, list::CONNECTIONS_REFUSED, &[("reason", reason.label())])),
             malformed: WIRES.map(|wire| counter(&recorder, list::MALFORMED, &[("wire", wire.label())])),
-            store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS]
+            store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS, list::STORE_DAMAGED]
                 .map(|name| gauge(&recorder, name, &[])),
             audit: audit::AuditFigures::new(&recorder),
             reloads: reloads::Reloads::new(&recorder),
@@ -204,9 +204,9 @@ impl Telemetry {
         self.0.key_sets.replace(sets);
     }
 
-    /// What the store has done since it was opened.
-    pub fn store(&self, commits: u64, groups: u64, records: u64) {
-        for (gauge, value) in self.0.store.iter().zip([commits, groups, records]) {
+    /// What the store has done since it was opened, and how many damaged records were found in it.
+    pub fn store(&self, commits: u64, groups: u64, records: u64, damaged: u64) {
+        for (gauge, value) in self.0.store.iter().zip([commits, groups, records, damaged]) {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 commits")]
             gauge.set(value as f64);
         }

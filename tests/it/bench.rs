@@ -106,7 +106,7 @@ fn what_goes_over_http_is_measured_beside_what_it_is_compared_with() {
 #[test]
 fn very_many_certificates_are_stored_and_revoked_and_told_of() {
     let token = Token::new();
-    let many = ["-what=stored", "-generate-keys", "-keys=p256", "-certificates=3000", "-revoked=1000"];
+    let many = ["-what=stored", "-generate-keys", "-keys=p256", "-certificates=3000", "-revoked=1000", "-rotate"];
     let results = json(&bench(&token, &[&many[..], &["-rounds=3", "-round-ms=200"]].concat()));
     let [empty, full] = results["seen"].as_array().unwrap().as_slice() else { panic!("{results}") };
     assert_eq!((&empty["certificates"], &full["certificates"]), (&Value::from(0), &Value::from(3000)));
@@ -115,6 +115,7 @@ fn very_many_certificates_are_stored_and_revoked_and_told_of() {
     let (entries, bytes) = (&results["crl"]["entries"], results["crl"]["bytes"].as_u64().unwrap());
     assert_eq!(entries, &Value::from(1000));
     assert!((39_000..40_000).contains(&bytes), "{results}");
+    assert!(results["rotation"]["records"].as_u64().unwrap() >= 3000, "{results}");
 }
 
 #[test]

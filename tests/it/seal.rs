@@ -6,6 +6,7 @@ use keyway::wire::proto;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, LIMIT, Setup};
+use crate::isolation::children;
 use crate::load::Load;
 use crate::rig::Rig;
 use crate::token::Token;
@@ -234,5 +235,30 @@ async fn a_crash_leaves_no_keys_behind_unless_that_is_wanted() {
         assert_eq!(locked || told, !dumps, "{status}\n{}", daemon.log());
         drop(daemon);
         std::fs::write(token.folder.path().join("log"), "").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn workers_keep_their_memory_as_the_daemon_keeps_its_own() {
+    let token = Token::new();
+    for more in ["", "lock_memory = false\n"] {
+        let setup = Setup { more, stanza: "isolation = \"process\"\n workers = 1", ..Setup::default() };
+        let daemon = Daemon::with(&token, setup).await;
+        daemon.transit_key("doc", json!({"mechanism": "0x1041", "curve": "P256"})).await;
+        let locked = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim() != "0 kB"
+        };
+        let workers = children(daemon.pid());
+        assert!(!workers.is_empty());
+        for worker in workers {
+            assert_eq!(locked(worker), locked(daemon.pid()), "{}", daemon.log());
+            let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            assert_eq!(line.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{line}");
+        }
+        drop(daemon);
+        std::fs::remove_file(token.folder.path().join("keyway.redb")).unwrap();
+        std::fs::remove_file(token.folder.path().join("seal.key")).unwrap();
     }
 }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub profile: Option<Profile>,
     /// Which of its tokens.
     pub token: TokenSelector,
+    /// Whether its memory is to be kept from swap space, as the daemon's is.
+    pub lock_memory: bool,
 }
 
 /// An operation of a batch, as the worker reads it.
@@ -107,6 +109,7 @@ impl Command {
                 put_bytes(out, settings.library.as_os_str().as_bytes());
                 put_option(out, settings.profile, put_profile);
                 put_token(out, &settings.token);
+                out.put_u8(u8::from(settings.lock_memory));
             }
             Command::PinFlags => out.put_u8(1),
             Command::Login(pin) => {
@@ -146,6 +149,7 @@ impl Command {
                 library: Path::new(OsStr::from_bytes(reader.bytes()?)).to_owned(),
                 profile: reader.option(profile)?,
                 token: token(&mut reader)?,
+                lock_memory: reader.flag()?,
             }),
             1 => Command::PinFlags,
             2 => Command::Login(Secret::new(reader.bytes()?)),

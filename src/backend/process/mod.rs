@@ -9,6 +9,7 @@ mod child;
 mod codec;
 mod device;
 mod fault;
+pub mod memory;
 pub mod message;
 mod pair;
 mod session;
@@ -60,6 +61,7 @@ impl Backend for ProcessBackend {
             library: self.library.library.clone(),
             profile: self.library.profile,
             token: token.clone(),
+            lock_memory: memory::is_locked(),
         };
         let process = Process::start(&self.program, &self.library, token);
         self.metrics.worker_started(&token.to_string(), process.is_ok());

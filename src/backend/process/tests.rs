@@ -49,7 +49,12 @@ fn end(process: &Process) -> String {
 }
 
 fn settings() -> Settings {
-    Settings { library: "/a/b.so".into(), profile: Some(Profile::Luna), token: TokenSelector::Label("ca".into()) }
+    Settings {
+        library: "/a/b.so".into(),
+        profile: Some(Profile::Luna),
+        token: TokenSelector::Label("ca".into()),
+        lock_memory: true,
+    }
 }
 
 /// A device whose worker is a thread that serves `token`.

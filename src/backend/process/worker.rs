@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketType;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::process::Signal;
 use tokio::signal::unix::SignalKind;
 use zeroize::Zeroize;
 
+use super::memory;
 use super::message::{ANSWER_MAX, Answer, Command, FRAME_MAX, Job, Settings};
 use super::pair::{self, Frames, put_frame};
 use crate::backend::pkcs11::Pkcs11Backend;
@@ -44,7 +45,13 @@ pub fn run() -> Result<(), String> {
             .into());
     }
     let control = prepare(input.as_fd().try_clone_to_owned()).map_err(|error| error.to_string())?;
-    serve(control, |settings| Arc::new(Pkcs11Backend::at(&settings.library, settings.profile)))
+    serve(control, |settings| {
+        // Before a PIN comes, and before the library is loaded. What the system refuses it has refused the daemon, which said so.
+        if settings.lock_memory {
+            memory::lock();
+        }
+        Arc::new(Pkcs11Backend::at(&settings.library, settings.profile))
+    })
 }
 
 /// Keeps the library from the pair and the process's memory from the disk, and makes sure of its end.
@@ -53,8 +60,7 @@ fn prepare(control: io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     // A library that asks for a PIN at the terminal must not read the daemon's commands.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     rustix::thread::set_name(c"keyway-worker")?;
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    memory::no_core_dumps()?;
     ignore_signals()?;
     let lifeline = control.try_clone()?;
     std::thread::Builder::new().name("keyway-lifeline".into()).spawn(move || hold_on_to(&lifeline))?;

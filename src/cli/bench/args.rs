@@ -143,6 +143,9 @@ pub(super) struct Stored {
     /// How many of them are revoked, and on the CRL.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     pub(super) revoked: u64,
+    /// At the end rotate the key of the store (sys/rotate), and see what encrypting all records anew takes, and costs issuance.
+    #[arg(long)]
+    pub(super) rotate: bool,
 }
 
 /// Very many managed keys.

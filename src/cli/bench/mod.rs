@@ -26,6 +26,7 @@ mod spec;
 mod statistics;
 mod stored;
 mod stored_report;
+mod stored_rotation;
 mod stream_report;
 mod streams;
 mod tally;

@@ -27,7 +27,7 @@ use crate::store::{Store, seal_from_config};
 use crate::wire::proto;
 
 /// What issuing is measured with.
-const LOAD: Load = Load { clients: 8, depth: 16 };
+pub(super) const LOAD: Load = Load { clients: 8, depth: 16 };
 /// Starts that are timed.
 const STARTS: usize = 3;
 /// Threads that fill the store: they encrypt while another one writes.
@@ -60,12 +60,13 @@ pub(super) fn run(args: &Bench, format: Format, home: &Path) -> Result<ExitCode,
     eprintln!("written in {:.0} s", begun.elapsed().as_secs_f64());
     let (full, child) = bench.seen(certificates)?;
     let crl = bench.crl(&child)?;
-    print(format, &[empty, full], &crl)
+    let rotation = args.stored.rotate.then(|| bench.rotation(&child)).transpose()?;
+    print(format, &[empty, full], &crl, rotation.as_ref())
 }
 
 /// What every step needs.
-struct Stage<'a> {
-    args: &'a Bench,
+pub(super) struct Stage<'a> {
+    pub(super) args: &'a Bench,
     home: &'a Path,
     settings: &'a Settings,
     work: &'a Work,
@@ -173,7 +174,7 @@ impl Stage<'_> {
         })
     }
 
-    async fn issue(&self, clients: &[Framed]) -> Result<Ran, Failure> {
+    pub(super) async fn issue(&self, clients: &[Framed]) -> Result<Ran, Failure> {
         Ran::of(closed::run(LOAD, self.span(), |client, number| self.work.ask(&clients[client], number)).await?)
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::statistics::Summary;
+use super::stored_rotation::RotationSeen;
 use super::{Failure, Format, output};
 use crate::cli::output::say;
 
@@ -54,10 +55,18 @@ impl CrlSeen {
     }
 }
 
-pub(super) fn print(format: Format, seen: &[Seen], crl: &CrlSeen) -> Result<ExitCode, Failure> {
+pub(super) fn print(
+    format: Format,
+    seen: &[Seen],
+    crl: &CrlSeen,
+    rotation: Option<&RotationSeen>,
+) -> Result<ExitCode, Failure> {
     if format == Format::Json {
         let seen: Vec<Value> = seen.iter().map(Seen::value).collect();
-        output::print(format, &json!({"what": "stored", "seen": seen, "crl": crl.value()}))?;
+        output::print(
+            format,
+            &json!({"what": "stored", "seen": seen, "crl": crl.value(), "rotation": rotation.map(RotationSeen::value)}),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let median = |figures: &[f64]| Summary::of(figures).median;
@@ -73,5 +82,8 @@ pub(super) fn print(format: Format, seen: &[Seen], crl: &CrlSeen) -> Result<Exit
     let Summary { median, low, high } = ratio;
     say!("  issuing beside it    {median:.2} [{low:.2}, {high:.2}] of the rate alone");
     say!("  p99 of issuing       {} us alone, {} us beside it (worst rounds)", p99_us[0], p99_us[1]);
+    if let Some(rotation) = rotation {
+        rotation.say();
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,9 @@
 //! What is there after the power went. Of what a disk was told since it last said that all is safe, it may have kept any part,
 //! torn between two sectors and in any order; of what it was told before that, everything.
 
+#[path = "power_rotation_tests.rs"]
+mod rotation;
+
 use std::collections::BTreeMap;
 
 use redb::StorageBackend;

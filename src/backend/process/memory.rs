@@ -1,4 +1,7 @@
-//! Keeping what is in memory from the disk: no core dumps, and no swapping where the system lets us.
+//! Keeping what is in memory from the disk: no core dumps, and no swapping where the system lets us. The daemon is told by its
+//! configuration, and its workers do as it does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -8,23 +11,34 @@ use crate::config::Memory;
 /// `CAP_IPC_LOCK`, as a bit of the sets in `/proc/self/status`.
 const CAP_IPC_LOCK: u64 = 1 << 14;
 
+/// This process's memory is locked, once for all of it.
+static IS_LOCKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process's memory is kept from swap space.
+pub fn is_locked() -> bool {
+    IS_LOCKED.load(Ordering::Relaxed)
+}
+
 /// Guards this process's memory as configured. What the system refuses is logged: it costs nobody his service.
 pub fn guard(memory: Memory) {
-    if !memory.core_dumps {
-        // Also from a debugger of the same user.
-        let done = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-            .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
-        if let Err(error) = done {
-            tracing::warn!(%error, "core dumps cannot be switched off: a crash may leave keys in a file");
-        }
+    if !memory.core_dumps
+        && let Err(error) = no_core_dumps()
+    {
+        tracing::warn!(%error, "core dumps cannot be switched off: a crash may leave keys in a file");
     }
     if memory.lock {
         lock();
     }
 }
 
+/// Leaves this process's memory to no file when it crashes, and to no debugger of the same user.
+pub(super) fn no_core_dumps() -> std::io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
 /// Locks what is used from now on. Under a limit nothing is locked: memory beyond it could not be had at all.
-fn lock() {
+pub(super) fn lock() {
     let unlimited = rustix::process::getrlimit(Resource::Memlock).current.is_none();
     if !unlimited && !may_lock_any() {
         tracing::warn!(
@@ -34,8 +48,9 @@ fn lock() {
         return;
     }
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = rustix::mm::mlockall(flags) {
-        tracing::warn!(%error, "memory cannot be locked: keys may get into swap space");
+    match rustix::mm::mlockall(flags) {
+        Ok(()) => IS_LOCKED.store(true, Ordering::Relaxed),
+        Err(error) => tracing::warn!(%error, "memory cannot be locked: keys may get into swap space"),
     }
 }
 

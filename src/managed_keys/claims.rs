@@ -9,11 +9,9 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::record::{COLLECTION, KeyRecord};
-use super::registry::{Entry, KEYS_MAX};
+use super::registry::Entry;
 use crate::crypto;
 use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
-use crate::store::Store;
 
 /// Every claim there is, also of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
@@ -38,16 +36,6 @@ impl Claimed {
 }
 
 impl Claims {
-    /// Adds those of a namespace that is not served.
-    pub(super) fn load(&mut self, store: &Store, namespace: &Namespace) -> Result<(), Fault> {
-        for (_, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-            if let Some(identity) = record.identity()? {
-                self.add(namespace, &identity);
-            }
-        }
-        Ok(())
-    }
-
     /// One more managed key of a namespace stands for this. A key that cannot be read is nobody's: none found is like it.
     pub(super) fn add(&mut self, namespace: &Namespace, identity: &KeyIdentity) {
         if let Ok(claimed) = Claimed::by(identity) {

@@ -17,7 +17,6 @@ mod ready;
 mod record;
 mod registry;
 mod settings;
-mod shards;
 #[cfg(test)]
 pub(crate) mod software_token;
 mod tokens;

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::abilities::own_named;
+use super::bindings::Away;
 use super::mechanism::Mechanism;
 use super::settings::{Settings, curve_name, names, oaep_hash_name, oaep_hash_named};
 use crate::config::{Pin, Reference};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Secret, TokenSelector,
+    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace, Secret,
+    TokenSelector,
 };
 use crate::store::Versioned;
 
@@ -164,6 +166,13 @@ impl KeyRecord {
                 Some(KeyIdentity::Public(_)) | None => None,
             },
         }
+    }
+
+    /// What a key is and allows that is not served now; `None` of one that was never used.
+    pub(super) fn away(&self, namespace: &Namespace) -> Result<Option<Away>, Fault> {
+        let Some(identity) = self.identity()? else { return Ok(None) };
+        let (uuid, allow_raw_signing) = (self.uuid.clone(), self.allow_raw_signing);
+        Ok(Some(Away { namespace: namespace.clone(), uuid, identity, allow_raw_signing }))
     }
 
     /// What was recorded of the key at first use.

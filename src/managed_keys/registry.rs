@@ -14,10 +14,9 @@ use super::handle::{Handle, KeyRef};
 use super::ready::Ready;
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
-use super::shards::Shards;
 use super::{tokens, uses};
 use crate::config::Limits;
-use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status, TokenSelector};
+use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Shards, Status, TokenSelector};
 use crate::store::{Changes, RecordKey, Store, Write};
 use crate::supervisor::{KeyPlace, KeySpec, LibraryInfo, Supervisor};
 
@@ -37,7 +36,7 @@ pub struct ManagedKeys(Arc<Inner>);
 struct Inner {
     store: Store,
     supervisor: Supervisor,
-    /// Of one namespace.
+    /// Of one namespace and all below it.
     keys_max: usize,
     /// Of one token or pool.
     served_at_start: usize,
@@ -52,6 +51,8 @@ struct Inner {
 pub(super) struct Table {
     by_name: Shards<Namespace, Arc<HashMap<String, Arc<Entry>>>>,
     by_uuid: Shards<String, Arc<Entry>>,
+    /// How many each tenant has in all its namespaces.
+    of_tenants: Shards<Namespace, usize>,
     /// Namespaces that are being deleted.
     pub(super) closed: Arc<HashSet<Namespace>>,
 }
@@ -87,14 +88,21 @@ impl ManagedKeys {
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
     /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
-    /// count. `mounts` says now and later which mounts there are: what others have noted to use binds nothing.
+    /// count, and who uses which key: they may come back. `mounts` says now and later which mounts there are, of those too: what
+    /// others have noted to use binds nothing.
     pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
         let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
         let (mut claims, mut table) = (Claims::default(), Table::default());
-        others.iter().try_for_each(|namespace| claims.load(&self.0.store, namespace))?;
+        let mut away = Vec::new();
+        for namespace in &others {
+            for (_, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
+                away.extend(record.away(namespace)?);
+            }
+        }
+        away.iter().for_each(|key| claims.add(&key.namespace, &key.identity));
         let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
@@ -114,7 +122,7 @@ impl ManagedKeys {
         }
         *self.0.claims.lock() = claims;
         self.0.table.store(Arc::new(table));
-        self.load_bindings(mounts)?;
+        self.load_bindings(mounts, &away)?;
         stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
@@ -231,14 +239,15 @@ impl ManagedKeys {
         self.check_open(namespace)?;
         let table = self.0.table.load_full();
         let most = self.0.keys_max;
-        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
+        if old.is_none() && table.of_tenants.get(&namespace.tenant()).is_some_and(|count| *count >= most) {
             return Err(Fault::invalid(format!(
-                "the namespace has {most} managed keys, as limits {{ managed_keys_per_namespace }} allows: delete one, or have \
-                 the operator raise it"
+                "namespace {} and those below it have {most} managed keys together, as limits {{ managed_keys_per_namespace }} \
+                 allows: delete one, or have the operator raise it",
+                namespace.tenant()
             )));
         }
         if old.is_none_or(|old| !old.settings.same_token(&settings)) {
-            let others = table.entries(namespace).filter(|known| known.name != name);
+            let others = table.of_tenant(namespace).filter(|known| known.uuid != uuid);
             tokens::check(&self.0.supervisor, namespace, &settings, others.map(|entry| &entry.settings))?;
         }
         let identity = old.and_then(|old| old.ready.as_ref()).map(|ready| ready.identity.clone());
@@ -465,21 +474,43 @@ impl Table {
         self.by_name.get(namespace).into_iter().flat_map(|names| names.values())
     }
 
+    /// The keys of all namespaces of a namespace's tenant. Looks at every namespace.
+    fn of_tenant(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> + Clone {
+        let tenant = namespace.tenant();
+        let own: Vec<_> =
+            self.by_name.iter().filter(|(known, _)| known.tenant() == tenant).map(|(_, names)| names).collect();
+        own.into_iter().flat_map(|names| names.values())
+    }
+
     /// Takes out all that there is of a namespace.
     pub(super) fn end(&mut self, namespace: &Namespace) {
         let names = self.by_name.remove(namespace);
+        self.count(namespace, |count| count.saturating_sub(names.as_ref().map_or(0, |names| names.len())));
         names.iter().flat_map(|names| names.values()).for_each(|entry| drop(self.by_uuid.remove(&entry.uuid)));
     }
 
+    fn count(&mut self, namespace: &Namespace, change: impl FnOnce(usize) -> usize) {
+        let tenant = namespace.tenant();
+        let count = change(self.of_tenants.get(&tenant).copied().unwrap_or_default());
+        match count {
+            0 => drop(self.of_tenants.remove(&tenant)),
+            count => drop(self.of_tenants.insert(tenant, count)),
+        }
+    }
+
     fn insert(&mut self, entry: Arc<Entry>) {
-        self.by_uuid.insert(entry.uuid.clone(), Arc::clone(&entry));
+        if self.by_uuid.insert(entry.uuid.clone(), Arc::clone(&entry)).is_none() {
+            self.count(&entry.namespace, |count| count + 1);
+        }
         if let Some(names) = self.by_name.entry(&entry.namespace) {
             Arc::make_mut(names).insert(entry.name.clone(), entry);
         }
     }
 
     fn remove(&mut self, entry: &Entry) {
-        self.by_uuid.remove(&entry.uuid);
+        if self.by_uuid.remove(&entry.uuid).is_some() {
+            self.count(&entry.namespace, |count| count.saturating_sub(1));
+        }
         let Some(names) = self.by_name.entry(&entry.namespace) else { return };
         Arc::make_mut(names).remove(&entry.name);
         if names.is_empty() {

@@ -11,6 +11,7 @@ mod key_file;
 mod keyring;
 mod memory;
 mod name;
+mod passage;
 mod physical;
 mod place;
 mod pulse;

@@ -52,6 +52,7 @@ mod rig;
 mod router;
 mod seal;
 mod shared_keys;
+mod shares;
 mod signing;
 mod sim;
 mod snapshots;

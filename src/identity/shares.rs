@@ -84,10 +84,12 @@ impl Identity {
         let token = self.token(caller, namespace).ok();
         let by_token = caller.token.filter(|_| token.is_some());
         let uid = token.as_deref().map_or(Some(caller.peer.uid), Token::uid);
-        let asker = match (by_token, uid) {
+        // What holds an answer asks in the name of who had it kept: else each would bring a share along.
+        let kept_for = token.as_deref().and_then(Token::wrapped).map(|(share, _)| share.asker.clone());
+        let asker = kept_for.unwrap_or_else(|| match (by_token, uid) {
             (Some(id), None) => hex::encode(id.0),
             (_, uid) => format!("uid {}", uid.unwrap_or(caller.peer.uid)),
-        };
+        });
         let share = Share { tenant: namespace.tenant(), asker };
         self.0.shares.lock().take(&share, bytes)?;
         Ok(Place { inner: Arc::clone(&self.0), share, bytes })

@@ -420,6 +420,20 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
 }
 
 #[tokio::test]
+async fn a_role_gives_nobody_the_policies_that_are_called_so_in_another_namespace() {
+    let house = House::new().await;
+    let role = TokenRole { disallowed_policies: vec!["admin".into()], ..TokenRole::default() };
+    for namespace in ["a", "a/b"] {
+        house.identity.put_role(&Namespace::from_path(namespace), "ci", &role).await.unwrap();
+    }
+    let of_a = house.create_in("a", &house.root, policies(&["deploy"])).await.unwrap().client_token;
+    let by_role = || Wish { role: Some("ci".into()), ..Wish::default() };
+    let own = house.create_in("a", &of_a, by_role()).await.unwrap();
+    assert_eq!(own.policies, ["default", "deploy"]);
+    assert_eq!(house.create_in("a/b", &of_a, by_role()).await.unwrap_err(), Fault::PermissionDenied);
+}
+
+#[tokio::test]
 async fn the_texts_of_a_token_are_bounded_together_and_each() {
     let house = House::new().await;
     let notes = |count: usize, bytes: usize| Wish {

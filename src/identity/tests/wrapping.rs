@@ -190,6 +190,18 @@ async fn all_that_a_users_logins_gave_has_one_share_and_so_has_the_user_without_
 }
 
 #[tokio::test]
+async fn a_token_that_holds_an_answer_asks_in_the_name_of_who_had_it_kept() {
+    let house = House::bounded(few()).await;
+    let asker = house.create_in("a", &house.root, policies(&["x"])).await.unwrap().client_token;
+    let Ok(Response::Wrapped(info)) = house.wrap_in("a", &asker, answer()).await else { panic!("there is room") };
+    // As where it asks for what anyone may, and for that behind a token.
+    let Ok(Response::Wrapped(below)) = house.wrap_in("a", &info.token, answer()).await else { panic!("there is room") };
+    for token in [&asker, &info.token, &below.token] {
+        house.refused_wrap("a", token).await;
+    }
+}
+
+#[tokio::test]
 async fn the_bytes_of_answers_are_bounded_and_a_place_is_given_back_where_there_is_none() {
     let limits = Limits { wrapped_bytes_per_asker: 3 << 20, wrapped_bytes_per_namespace: 4 << 20, ..Limits::default() };
     let house = House::bounded(limits).await;
@@ -209,7 +221,9 @@ async fn the_bytes_of_answers_are_bounded_and_a_place_is_given_back_where_there_
         house.wrap_in("a", &other, large()).await.unwrap();
     }
     house.wrap_in("a", &other, answer()).await.unwrap();
-    house.wrap_in("a", &house.root, large()).await.unwrap();
+    for _ in 0..2 {
+        house.wrap_in("a", &house.root, large()).await.unwrap();
+    }
     let told = house.refused_wrap("a", &house.root).await;
     assert!(told.contains("4194304 bytes (wrapped_bytes_per_namespace)"), "{told}");
 }

@@ -72,31 +72,42 @@ pub struct Limits {
     pub probe_min: Duration,
     /// Longest pause between probes. Default 60 s.
     pub probe_max: Duration,
-    /// Tokens that the managed keys of one namespace may name, beside those that are members of a `kms_pool`. Each has threads,
+    /// Tokens that the managed keys of one namespace, and of all below it, may name, beside those that are members of a `kms_pool`. Each has threads,
     /// sessions and metrics of its own. Default 64, at most 4,096.
     pub tokens_per_namespace: usize,
     /// Namespaces beside the root, whoever made them. Default 10,000, at most 100,000.
     pub namespaces_max: usize,
     /// Of those, namespaces that lie in one that is not the root, at any depth. Default 1,000, at most `namespaces_max`.
     pub namespaces_per_namespace: usize,
-    /// Mounts of one namespace. Default 1,000, at most 10,000.
+    /// Mounts of one namespace, and of all below it; of the root, its own, as with all bounds of a namespace. Default 1,000, at most
+    /// 100,000.
     pub mounts_per_namespace: usize,
-    /// Managed keys of one namespace. Default 10,000, at most 100,000.
+    /// Managed keys of one namespace, and of all below it. Default 10,000, at most 100,000.
     pub managed_keys_per_namespace: usize,
-    /// Roles of `auth/unix` in one namespace. Default 1,000, at most 10,000.
+    /// Roles of `auth/unix` in one namespace and all below it. Default 1,000, at most 100,000.
     pub unix_roles_per_namespace: usize,
-    /// Live tokens of one uid in one namespace that it got by `auth/unix/login`. Default 1,000, at most 100,000.
+    /// Live tokens of one uid in one namespace and all below it that it got by `auth/unix/login`. Default 1,000, at most 100,000.
     pub unix_logins_per_uid: usize,
     /// Managed keys of one token or pool that are served from the start; of more, the others are from when they are first
     /// asked for. Default 1,000, at most 100,000.
     pub managed_keys_at_start: usize,
-    /// Tokens of clients of one namespace, those that hold wrapped answers among them. Default 50,000, at most 1,000,000.
+    /// Tokens of clients of one namespace, and of all below it, beside those that hold wrapped answers. Default 50,000, at most 1,000,000.
     pub client_tokens_per_namespace: usize,
-    /// Token roles of one namespace. Default 1,000, at most 10,000.
+    /// Answers of one namespace, and of all below it, that are kept behind tokens. Default 10,000, at most 100,000.
+    pub wrapped_answers_per_namespace: usize,
+    /// Of those, answers for one who asks: one token, or one uid and all that was made by its logins. Default 1,000, at most
+    /// `wrapped_answers_per_namespace`.
+    pub wrapped_answers_per_asker: usize,
+    /// Bytes of the answers of one namespace, and of all below it, that are kept behind tokens; each has at most 1 MiB. Default
+    /// 256 MiB, at least 1 MiB, at most 64 GiB.
+    pub wrapped_bytes_per_namespace: usize,
+    /// Of those, bytes for one who asks. Default 64 MiB, at least 1 MiB, at most `wrapped_bytes_per_namespace`.
+    pub wrapped_bytes_per_asker: usize,
+    /// Token roles of one namespace, and of all below it. Default 1,000, at most 100,000.
     pub token_roles_per_namespace: usize,
-    /// Policies of one namespace. Default 1,000, at most 5,000.
+    /// Policies of one namespace, and of all below it. Default 1,000, at most 50,000.
     pub policies_per_namespace: usize,
-    /// Bytes of the texts of one namespace's policies, which are kept in memory. Default 16 MiB, at least 128 KiB, at most 1 GiB.
+    /// Bytes of the texts of the policies of one namespace and of all below it, which are kept in memory. Default 16 MiB, at least 128 KiB, at most 1 GiB.
     pub policy_bytes_per_namespace: usize,
     /// Keys made at once for clients of `pki/issue`. Default: half the number of cores, at least 1; at most 64.
     pub key_generations: usize,
@@ -153,6 +164,10 @@ impl Default for Limits {
             unix_logins_per_uid: 1000,
             managed_keys_at_start: 1000,
             client_tokens_per_namespace: 50_000,
+            wrapped_answers_per_namespace: 10_000,
+            wrapped_answers_per_asker: 1000,
+            wrapped_bytes_per_namespace: 256 << 20,
+            wrapped_bytes_per_asker: 64 << 20,
             token_roles_per_namespace: 1000,
             policies_per_namespace: 1000,
             policy_bytes_per_namespace: 16 << 20,
@@ -223,14 +238,15 @@ impl Limits {
         stanza.count("namespaces_max", 1..=100_000, &mut self.namespaces_max);
         self.namespaces_per_namespace = self.namespaces_per_namespace.min(self.namespaces_max);
         stanza.count("namespaces_per_namespace", 0..=self.namespaces_max, &mut self.namespaces_per_namespace);
-        stanza.count("mounts_per_namespace", 1..=10_000, &mut self.mounts_per_namespace);
+        stanza.count("mounts_per_namespace", 1..=100_000, &mut self.mounts_per_namespace);
         stanza.count("managed_keys_per_namespace", 1..=100_000, &mut self.managed_keys_per_namespace);
-        stanza.count("unix_roles_per_namespace", 1..=10_000, &mut self.unix_roles_per_namespace);
+        stanza.count("unix_roles_per_namespace", 1..=100_000, &mut self.unix_roles_per_namespace);
         stanza.count("unix_logins_per_uid", 1..=100_000, &mut self.unix_logins_per_uid);
         stanza.count("managed_keys_at_start", 1..=100_000, &mut self.managed_keys_at_start);
         stanza.count("client_tokens_per_namespace", 1..=1_000_000, &mut self.client_tokens_per_namespace);
-        stanza.count("token_roles_per_namespace", 0..=10_000, &mut self.token_roles_per_namespace);
-        stanza.count("policies_per_namespace", 0..=5000, &mut self.policies_per_namespace);
+        self.read_wrapped(stanza);
+        stanza.count("token_roles_per_namespace", 0..=100_000, &mut self.token_roles_per_namespace);
+        stanza.count("policies_per_namespace", 0..=50_000, &mut self.policies_per_namespace);
         stanza.bytes("policy_bytes_per_namespace", MIB / 8..=1024 * MIB, &mut self.policy_bytes_per_namespace);
         stanza.count("key_generations", 1..=64, &mut self.key_generations);
         stanza.bytes("ocsp_cache_bytes", 4096..=65_536 * MIB, &mut self.ocsp_cache_bytes);
@@ -239,6 +255,18 @@ impl Limits {
         self.audit_queue_bytes = self.audit_queue_bytes.max(self.audit_record_bytes);
         stanza.bytes("audit_queue_bytes", self.audit_record_bytes..=4096 * MIB, &mut self.audit_queue_bytes);
         stanza.count("workers", 1..=64, &mut self.workers);
+    }
+
+    fn read_wrapped(&mut self, stanza: &mut Reader<'_>) {
+        const MIB: usize = 1 << 20;
+        let Limits { wrapped_answers_per_namespace: answers, wrapped_bytes_per_namespace: bytes, .. } = self;
+        stanza.count("wrapped_answers_per_namespace", 0..=100_000, answers);
+        stanza.bytes("wrapped_bytes_per_namespace", MIB..=65_536 * MIB, bytes);
+        let (answers, bytes) = (*answers, *bytes);
+        self.wrapped_answers_per_asker = self.wrapped_answers_per_asker.min(answers);
+        stanza.count("wrapped_answers_per_asker", 0..=answers, &mut self.wrapped_answers_per_asker);
+        self.wrapped_bytes_per_asker = self.wrapped_bytes_per_asker.min(bytes);
+        stanza.bytes("wrapped_bytes_per_asker", MIB..=bytes, &mut self.wrapped_bytes_per_asker);
     }
 
     /// Every bound by its name, as people write it.
@@ -281,6 +309,10 @@ impl Limits {
             ("unix_logins_per_uid", self.unix_logins_per_uid.to_string()),
             ("managed_keys_at_start", self.managed_keys_at_start.to_string()),
             ("client_tokens_per_namespace", self.client_tokens_per_namespace.to_string()),
+            ("wrapped_answers_per_namespace", self.wrapped_answers_per_namespace.to_string()),
+            ("wrapped_answers_per_asker", self.wrapped_answers_per_asker.to_string()),
+            ("wrapped_bytes_per_namespace", self.wrapped_bytes_per_namespace.to_string()),
+            ("wrapped_bytes_per_asker", self.wrapped_bytes_per_asker.to_string()),
             ("token_roles_per_namespace", self.token_roles_per_namespace.to_string()),
             ("policies_per_namespace", self.policies_per_namespace.to_string()),
             ("policy_bytes_per_namespace", self.policy_bytes_per_namespace.to_string()),

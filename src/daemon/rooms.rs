@@ -210,7 +210,7 @@ fn loader(
         audit.load()?;
         supervisor.bring_up_pools();
         let mounts = namespaces.clone();
-        keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.mounts(namespace)))
+        keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.known_mounts(namespace)))
     })
 }
 

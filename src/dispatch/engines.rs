@@ -1,15 +1,13 @@
 //! The engines of the mounts there are: made at a mount's first use, and gone with it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::engine::{Engine, Services, registry};
-use crate::model::{Fault, Mount, Namespace};
+use crate::model::{Fault, Mount, Namespace, Shards};
 use crate::namespace::Namespaces;
 
 /// How often it is looked whether somebody is still in an engine that ends.
@@ -19,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Engines {
     services: Services,
     namespaces: Namespaces,
-    made: ArcSwap<HashMap<String, Arc<dyn Engine>, RandomState>>,
+    made: ArcSwap<Shards<String, Arc<dyn Engine>>>,
     /// Held while one is made: two would have two minds about the same records.
     making: Mutex<()>,
 }
@@ -58,7 +56,7 @@ impl Engines {
             return Err(Fault::Unavailable { what });
         };
         let engine = factory(mount, &self.services)?;
-        let mut made = HashMap::clone(&self.made.load());
+        let mut made = Shards::clone(&self.made.load());
         made.insert(mount.uuid.clone(), Arc::clone(&engine));
         self.made.store(Arc::new(made));
         Ok(engine)
@@ -103,7 +101,7 @@ impl Engines {
     /// Takes the engines of these mounts, as far as there are any.
     fn take<'m>(&self, mounts: &[&'m Mount]) -> Vec<(&'m Mount, Arc<dyn Engine>)> {
         let _making = self.making.lock();
-        let mut made = HashMap::clone(&self.made.load());
+        let mut made = Shards::clone(&self.made.load());
         let taken = mounts.iter().filter_map(|mount| Some((*mount, made.remove(&mount.uuid)?))).collect();
         self.made.store(Arc::new(made));
         taken

@@ -15,7 +15,7 @@ use crate::config::Limits;
 use crate::engine::Call;
 use crate::engine::holding;
 pub use crate::engine::{Answer, together};
-use crate::identity::{Counted, Identity};
+use crate::identity::{Counted, Identity, Place};
 use crate::model::{
     Body, Caller, Class, Deadline, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome, PeerCredentials,
     Request, Secret, TokenId, Verb, Wire,
@@ -70,6 +70,8 @@ struct Considered {
     allowed: Result<(), Fault>,
     /// Held until the work has ended.
     permit: Permit,
+    /// Where its answer is kept, if it is to be.
+    place: Option<Place>,
 }
 
 /// What is behind the daemon's door.
@@ -145,32 +147,43 @@ impl Dispatch {
 
     /// Whether it is to be run, and what goes with that. Does nothing yet.
     fn consider(&self, operation: &Operation) -> Result<Considered, Fault> {
-        if operation.wrap_ttl.is_some() {
-            // Strangers fill nothing, not with what is public either.
+        if operation.wrap_ttl.is_some() && !is_login(operation) {
+            // Strangers fill nothing, not with what is public either. Those who log in fill their user's share, once they have.
             self.identity.valid(&operation.caller, &operation.namespace)?;
             self.namespaces.require(&operation.namespace)?;
         }
         if self.is_public(operation) {
             self.find_namespace(operation)?;
             let permit = if is_login(operation) { self.within_quotas(operation)? } else { Permit::default() };
-            return Ok(Considered { counted: None, allowed: Ok(()), permit });
+            return Ok(Considered { counted: None, allowed: Ok(()), permit, place: self.place(operation)? });
         }
         let counted = self.identity.counted(&operation.caller);
         let allowed = self.authorize(operation);
-        let mut permit = Permit::default();
+        let (mut permit, mut place) = (Permit::default(), None);
         if allowed.is_ok() {
             self.find_namespace(operation)?;
             permit = self.within_quotas(operation)?;
+            place = self.place(operation)?;
         }
-        Ok(Considered { counted, allowed, permit })
+        Ok(Considered { counted, allowed, permit, place })
+    }
+
+    /// Room for its answer behind a token, if it is to be kept there: before it is run, so that no answer is lost.
+    fn place(&self, operation: &Operation) -> Result<Option<Place>, Fault> {
+        let Operation { caller, namespace, wrap_ttl, .. } = operation;
+        match wrap_ttl {
+            None => Ok(None),
+            Some(_) if is_login(operation) => self.identity.place_of_login(caller, namespace).map(Some),
+            Some(_) => self.identity.place(caller, namespace).map(Some),
+        }
     }
 
     /// Runs it, with what goes with it.
     async fn carry_out(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
-        let Considered { counted, allowed, permit } = considered;
-        if operation.wrap_ttl.is_some() || permit.takes_a_place() {
-            return Box::pin(self.carry_out_held(operation, permit, counted, allowed)).await;
+        if considered.place.is_some() || considered.permit.takes_a_place() {
+            return Box::pin(self.carry_out_held(operation, considered)).await;
         }
+        let Considered { counted, allowed, .. } = considered;
         match counted {
             Some(counted) => Box::pin(self.carry_out_counted(operation, counted, allowed)).await,
             None => {
@@ -182,14 +195,10 @@ impl Dispatch {
 
     /// Holds its place until the work has ended, which may be after its deadline; and keeps the answer behind a token where
     /// that is asked for.
-    async fn carry_out_held(
-        &self,
-        operation: Operation,
-        permit: Permit,
-        counted: Option<Counted>,
-        allowed: Result<(), Fault>,
-    ) -> Result<Outcome, Fault> {
-        let wrapped = operation.wrap_ttl.map(|ttl| (ttl, operation.namespace.clone(), operation.path().into_owned()));
+    async fn carry_out_held(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
+        let Considered { counted, allowed, permit, place } = considered;
+        let (namespace, path) = (operation.namespace.clone(), operation.path().into_owned());
+        let wrapped = place.zip(operation.wrap_ttl);
         let work = async {
             match counted {
                 Some(counted) => self.carry_out_counted(operation, counted, allowed).await,
@@ -201,8 +210,9 @@ impl Dispatch {
         };
         let outcome = if permit.takes_a_place() { holding(permit, work).await? } else { work.await? };
         match (wrapped, outcome) {
-            (Some((ttl, namespace, path)), Outcome::Response(response)) => {
-                self.identity.wrap(&namespace, path, ttl.as_secs().max(1), response).await.map(Outcome::Response)
+            (Some((place, ttl)), Outcome::Response(response)) => {
+                let ttl = ttl.as_secs().max(1);
+                self.identity.wrap(place, &namespace, path, ttl, response).await.map(Outcome::Response)
             }
             (_, outcome) => Ok(outcome),
         }
@@ -273,7 +283,8 @@ impl Dispatch {
 
     /// Refuses what its quotas do not let through. Judged of those who may ask, so that nobody else takes their places.
     fn within_quotas(&self, operation: &Operation) -> Result<Permit, Fault> {
-        if self.quotas.is_empty() || self.is_unlimited(operation) {
+        // What anyone may ask without a token is exempt; but who logs in is not, who so gets one.
+        if self.quotas.is_empty() || (!is_login(operation) && self.is_unlimited(operation)) {
             return Ok(Permit::default());
         }
         let judged = self.quotas.admit(&operation.namespace, &operation.path(), operation.arrived);

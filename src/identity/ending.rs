@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::token::{Token, key};
+use super::token::key;
 use super::tokens::{Identity, Inner};
 use super::tree::Tree;
 use super::wrapping;
@@ -27,8 +27,14 @@ impl Identity {
         self.delete(gone).await.map(|()| existed)
     }
 
-    /// Ends a token; those it made go on as orphans. Whether there was such a token.
+    /// Ends a token; those it made go on as orphans. Whether there was such a token. Ends even if its asker leaves.
     pub async fn revoke_orphan(&self, id: TokenId) -> Result<bool, Fault> {
+        let this = self.clone();
+        let revoking = tokio::spawn(async move { this.revoke_orphan_here(id).await });
+        revoking.await.unwrap_or_else(|_| Err(Fault::Unavailable { what: "the daemon is going down".into() }))
+    }
+
+    async fn revoke_orphan_here(&self, id: TokenId) -> Result<bool, Fault> {
         // The children's records first: a crash between the two must not take them along.
         for (children, stored) in self.cut_off(id)? {
             if let Err(fault) = stored.await {
@@ -79,9 +85,7 @@ impl Identity {
     }
 
     fn take_out_namespace(&self, namespace: &Namespace) -> Vec<TokenId> {
-        let within = |token: &Token| token.namespace.as_str().starts_with(namespace.as_str());
-        let found: Vec<TokenId> =
-            self.0.tokens.pin().iter().filter(|(_, token)| within(token)).map(|(id, _)| *id).collect();
+        let found = self.0.tree.lock().within(namespace);
         found.into_iter().flat_map(|id| self.take_out(id)).collect()
     }
 
@@ -157,8 +161,8 @@ impl Inner {
             if token.uses().is_some() {
                 self.counted.fetch_sub(1, Ordering::AcqRel);
             }
-            if token.is_wrapping() {
-                self.wrapping.fetch_sub(1, Ordering::AcqRel);
+            if let Some((share, bytes)) = token.wrapped() {
+                self.shares.lock().give(share, bytes);
             }
             next.extend(tree.remove(id, token));
             token.lock().is_over = true;

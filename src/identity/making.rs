@@ -32,6 +32,8 @@ pub struct Login {
     pub display_name: String,
     /// Who they are, as far as the login knows.
     pub meta: BTreeMap<String, String>,
+    /// The user who logged in, as the kernel numbers it.
+    pub uid: Option<u32>,
     /// Seconds the token lives.
     pub ttl: u64,
     /// Seconds it may be made to live, unless it has a period.
@@ -72,6 +74,7 @@ impl Identity {
             period_seconds: login.period,
             renewable: true,
             num_uses: login.num_uses,
+            by_uid: login.uid,
             ..TokenRecord::everlasting(new_accessor(), policies, login.display_name)
         };
         let (token, secret) = self.make(record, None, Vec::new()).await?;
@@ -107,6 +110,7 @@ impl Identity {
             rules::judge(wish, role.as_ref(), &parent, namespace, may_sudo, now)?;
         record.parent = caller.token.filter(|_| !is_orphan).map(|id| hex::encode(id.0));
         record.accessor = new_accessor();
+        record.by_uid = parent.by_uid;
         let (token, secret) = self.make(record, given, Vec::new()).await?;
         tracing::info!(
             %namespace, accessor = token.accessor, parent = parent.accessor, policies = ?token.policies, "token made"
@@ -138,14 +142,11 @@ impl Identity {
             if let Some(uid) = login_of(&token)
                 && tree.logins(&token.namespace, uid) >= self.0.logins_per_uid
             {
-                return Err(too_many_logins(uid, &token.namespace, self.0.logins_per_uid));
+                return Err(too_many_logins(uid, &token.namespace.tenant(), self.0.logins_per_uid));
             }
             let most = self.0.tokens_max;
-            if tree.of(&token.namespace) >= most {
-                return Err(Fault::invalid(format!(
-                    "the namespace has {most} tokens, as limits {{ client_tokens_per_namespace }} allows: revoke some, let some \
-                     end, or have the operator raise it"
-                )));
+            if !token.is_wrapping() && tree.of_tenant(&token.namespace) >= most {
+                return Err(too_many_tokens(&token.namespace.tenant(), most));
             }
             if self.0.tokens.pin().get(&id).is_some() {
                 return Err(Fault::invalid("cannot create a token with a duplicate ID"));
@@ -169,11 +170,18 @@ impl Identity {
     }
 }
 
+fn too_many_tokens(tenant: &Namespace, most: usize) -> Fault {
+    Fault::invalid(format!(
+        "namespace {tenant} and those below it have {most} tokens together, as limits {{ client_tokens_per_namespace }} allows: \
+         revoke some, let some end, or have the operator raise it"
+    ))
+}
+
 fn too_many_logins(uid: u32, namespace: &Namespace, limit: usize) -> Fault {
     Fault::QuotaExceeded {
         what: format!(
-            "uid {uid} has {limit} live tokens of auth/unix/login in namespace {namespace}, as many as it may: revoke those \
-             that are done with, or have the role's token_ttl end them sooner"
+            "uid {uid} has {limit} live tokens of auth/unix/login in namespace {namespace} and those below it, as many as it may: \
+             revoke those that are done with, or have the role's token_ttl end them sooner"
         ),
         retry_after: LOGINS_PAUSE,
     }

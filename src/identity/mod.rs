@@ -10,6 +10,7 @@ mod making;
 pub mod policy;
 mod roles;
 mod rules;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -24,6 +25,7 @@ pub use judging::Rights;
 pub use making::Login;
 pub use roles::TokenRole;
 pub use rules::Wish;
+pub use shares::Place;
 pub use token::{ROOT_POLICY, Token};
 pub use tokens::Identity;
 pub use unix::{UnixFit, UnixRole, UnixRoles};

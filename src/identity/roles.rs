@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::fits_any;
 use super::tokens::Identity;
-use crate::model::{Fault, Namespace};
+use crate::model::{Fault, Namespace, Tally};
 use crate::store::{RecordKey, Versioned, Write};
 
 /// The collection of a namespace's roles, by their names.
 const COLLECTION: &str = "token-roles";
 /// Roles of a namespace, whatever the limit was when they were made.
-const ROLES_MAX: usize = 10_000;
+const ROLES_MAX: usize = 100_000;
+/// Namespaces in the store.
+const NAMESPACES_MAX: usize = 200_000;
 /// The largest stored record of a role, in bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
@@ -99,15 +101,16 @@ impl Identity {
                     what: format!("token role {name:?}: at most {RECORD_BYTES} bytes are stored"),
                 });
             }
-            let (count, most) = (this.count_roles(&own)?, this.0.roles_max);
-            if is_new && count >= most {
+            let most = this.0.roles_max;
+            if is_new && this.0.roles.lock().of_tenant(&own) >= most {
                 return Err(Fault::invalid(format!(
-                    "the namespace has {most} token roles, as limits {{ token_roles_per_namespace }} allows: delete one, or have \
-                     the operator raise it"
+                    "namespace {} and those below it have {most} token roles together, as limits {{ token_roles_per_namespace }} \
+                     allows: delete one, or have the operator raise it",
+                    own.tenant()
                 )));
             }
             this.0.store.commit_now(vec![write])?;
-            this.0.roles.lock().insert(own, count + usize::from(is_new));
+            this.0.roles.lock().add(&own, usize::from(is_new));
             Ok(told)
         };
         self.0.role_changes.run(namespace, change).await
@@ -125,10 +128,9 @@ impl Identity {
         let key = key(namespace, name);
         let (this, own) = (self.clone(), namespace.clone());
         let delete = move || {
-            let count = this.count_roles(&own)?;
             if this.0.store.get(&key)?.is_some() {
                 this.0.store.commit_now(vec![Write::Delete { key }])?;
-                this.0.roles.lock().insert(own, count.saturating_sub(1));
+                this.0.roles.lock().take(&own, 1);
             }
             Ok(())
         };
@@ -139,16 +141,20 @@ impl Identity {
     pub(super) async fn forget_roles(&self, namespace: &Namespace) -> Result<(), Fault> {
         let (this, own) = (self.clone(), namespace.clone());
         let forget = move || {
-            this.0.roles.lock().remove(&own);
+            this.0.roles.lock().set(&own, 0);
             Ok(())
         };
         self.0.role_changes.run(namespace, forget).await
     }
 
-    /// How many roles a namespace has: counted once, and then kept. Part of a change.
-    fn count_roles(&self, namespace: &Namespace) -> Result<usize, Fault> {
-        let known = self.0.roles.lock().get(namespace).copied();
-        known.map_or_else(|| self.roles(namespace).map(|roles| roles.len()), Ok)
+    /// At a start: counts the roles of every namespace.
+    pub(super) fn load_roles(&self) -> Result<(), Fault> {
+        let mut counted = Tally::default();
+        for namespace in self.0.store.namespaces(NAMESPACES_MAX)? {
+            counted.set(&namespace, self.roles(&namespace)?.len());
+        }
+        *self.0.roles.lock() = counted;
+        Ok(())
     }
 }
 

@@ -119,7 +119,7 @@ fn policies(
     may_sudo: bool,
 ) -> Result<Vec<String>, Fault> {
     if let Some(role) = role.filter(|role| role.judges_policies()) {
-        return by_role(wish, role, parent);
+        return by_role(wish, role, parent, namespace);
     }
     let no_default = wish.no_default_policy || role.is_some_and(|role| role.no_default_policy);
     if *namespace != parent.namespace {
@@ -144,7 +144,7 @@ fn policies(
 }
 
 /// The policies, where a role says which are allowed: it need not be the parent that has them.
-fn by_role(wish: &Wish, role: &TokenRole, parent: &Token) -> Result<Vec<String>, Fault> {
+fn by_role(wish: &Wish, role: &TokenRole, parent: &Token, namespace: &Namespace) -> Result<Vec<String>, Fault> {
     let forbids_default = role.disallows(DEFAULT_POLICY);
     let add_default = !wish.no_default_policy && !role.no_default_policy && !forbids_default;
     let asked = match wish.policies.is_empty() {
@@ -155,6 +155,8 @@ fn by_role(wish: &Wish, role: &TokenRole, parent: &Token) -> Result<Vec<String>,
     let allowed = sanitized(&role.allowed_policies, add_default);
     let policies = match (asked.is_empty(), has_allowed) {
         (true, true) => allowed,
+        // They are another namespace's, whatever their names.
+        (true, false) if *namespace != parent.namespace => return Err(Fault::PermissionDenied),
         (true, false) => sanitized(&parent.policies, add_default),
         (false, false) => asked,
         (false, true) => {

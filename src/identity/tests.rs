@@ -1,6 +1,7 @@
 //! Stories of tokens: who may make which, what ends with what, and what a restart finds.
 
 mod bounds;
+mod wrapping;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::clock::Clock;
 use super::*;
 use crate::config::{Limits, Pace, Storage};
-use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Response, Secret, Wire, WrapInfo};
+use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Secret, Wire};
 use crate::store::{Ephemeral, Store, Write};
 
 const START: u64 = 1_000_000;
@@ -38,7 +39,11 @@ impl House {
 
     /// The same after a restart.
     fn restarted(&self) -> House {
-        let identity = Identity::at(self.store.clone(), &Limits::default(), Clock::told(Arc::clone(&self.now)));
+        self.restarted_with(&Limits::default())
+    }
+
+    fn restarted_with(&self, limits: &Limits) -> House {
+        let identity = Identity::at(self.store.clone(), limits, Clock::told(Arc::clone(&self.now)));
         identity.load().unwrap();
         House { store: self.store.clone(), now: Arc::clone(&self.now), identity, root: self.root.clone() }
     }
@@ -399,6 +404,7 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
         display_name: "unix-0".into(),
         meta: [("uid".to_owned(), "0".to_owned())].into(),
         max_ttl: 0,
+        uid: None,
         ttl: 60,
         explicit_max_ttl: 0,
         period: 0,
@@ -413,142 +419,18 @@ async fn a_login_makes_an_orphan_that_may_be_renewed_and_never_a_root_token() {
     assert!(house.identity.login(login(&["response-wrapping"])).await.is_err());
 }
 
-fn answer() -> Response {
-    let data = [("secret".to_owned(), serde_json::Value::from("behind a token"))].into_iter().collect();
-    Response::data(data)
-}
-
-impl House {
-    async fn wrapped(&self, answer: Response) -> WrapInfo {
-        match self.identity.wrap(&Namespace::from_path("team"), "pki/issue/web".into(), 60, answer).await.unwrap() {
-            Response::Wrapped(info) => info,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn unwrapped(&self, token: &Secret) -> Result<Response, Fault> {
-        self.identity.unwrap(self.identity.identify(token)).await
-    }
-
-    fn answers(&self) -> usize {
-        self.store.list(&Namespace::root(), "wrapped", None, 1000).unwrap().len()
-    }
-}
-
 #[tokio::test]
-async fn an_answer_behind_a_token_is_given_out_once_across_a_restart() {
+async fn a_role_gives_nobody_the_policies_that_are_called_so_in_another_namespace() {
     let house = House::new().await;
-    let info = house.wrapped(answer()).await;
-    assert_eq!((info.ttl, info.creation_time, info.creation_path.as_str()), (60, START, "pki/issue/web"));
-    assert!(info.wrapped_accessor.is_empty());
-    let again = house.restarted();
-    let known = again.identity.wrapping(again.identity.identify(&info.token)).unwrap();
-    assert_eq!((known.path.as_str(), known.creation_ttl), ("pki/issue/web", 60));
-    assert_eq!(again.unwrapped(&info.token).await, Ok(answer()));
-    let gone = Err(Fault::invalid("wrapping token is not valid or does not exist"));
-    for house in [&again, &again.restarted()] {
-        assert_eq!(house.unwrapped(&info.token).await, gone);
+    let role = TokenRole { disallowed_policies: vec!["admin".into()], ..TokenRole::default() };
+    for namespace in ["a", "a/b"] {
+        house.identity.put_role(&Namespace::from_path(namespace), "ci", &role).await.unwrap();
     }
-    assert_eq!(again.unwrapped(&house.root).await, gone, "no answer is behind it");
-    assert_eq!((house.stored(), house.answers()), (1, 0));
-}
-
-#[tokio::test]
-async fn a_token_behind_a_token_is_told_by_its_accessor_and_can_be_wrapped_anew() {
-    let house = House::new().await;
-    let auth = house.create(&house.root, policies(&["a"])).await.unwrap();
-    let made = Response::Auth { auth: auth.clone(), warnings: vec!["w".into()] };
-    let first = house.wrapped(made.clone()).await;
-    assert_eq!(first.wrapped_accessor, auth.accessor);
-    house.pass(50);
-    let Ok(Response::Wrapped(second)) = house.identity.rewrap(house.identity.identify(&first.token)).await else {
-        panic!("it is wrapped anew")
-    };
-    assert_eq!((second.ttl, second.creation_path.as_str()), (60, "pki/issue/web"));
-    assert_eq!((second.wrapped_accessor.as_str(), house.answers()), (auth.accessor.as_str(), 1));
-    house.pass(50);
-    assert!(house.unwrapped(&first.token).await.is_err());
-    assert_eq!(house.restarted().unwrapped(&second.token).await, Ok(made));
-}
-
-#[tokio::test]
-async fn what_is_no_data_is_not_wrapped_and_what_is_not_taken_goes_with_its_token() {
-    let house = House::new().await;
-    let root = Namespace::root();
-    for plain in [Response::Empty, Response::Bare { status: 200, body: serde_json::json!({}) }] {
-        assert_eq!(house.identity.wrap(&root, "a".into(), 60, plain.clone()).await, Ok(plain));
-    }
-    let large = Response::keys(vec!["x".repeat(2 << 20)]);
-    assert!(matches!(house.identity.wrap(&root, "a".into(), 60, large).await, Err(Fault::TooLarge { .. })));
-    let expired = house.wrapped(answer()).await;
-    let used = house.wrapped(answer()).await;
-    let lost = house.wrapped(answer()).await;
-    // Used for something else, a token is used up, and so is what it holds.
-    let caller = house.caller(&used.token);
-    assert_eq!(authorize(&house.identity, &caller), Err(Fault::PermissionDenied));
-    let counted = house.identity.counted(&caller).unwrap();
-    let spent = house.identity.spend(&counted).unwrap().take().await.unwrap();
-    assert!(house.unwrapped(&used.token).await.is_err());
-    house.identity.revoke(spent.unwrap()).await.unwrap();
-    assert_eq!(house.answers(), 2);
-    house.store.commit(vec![Write::Delete { key: token::key(house.identity.identify(&lost.token)) }]).await.unwrap();
-    house.restarted();
-    assert_eq!(house.answers(), 1);
-    house.pass(60);
-    assert!(house.unwrapped(&expired.token).await.is_err());
-    house.identity.end_due().await;
-    assert_eq!(house.answers(), 0);
-}
-
-#[test]
-fn of_many_that_ask_at_once_one_gets_the_answer() {
-    let block_on = |future| tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
-    let (house, info) = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-        let house = House::new().await;
-        let info = house.wrapped(answer()).await;
-        (house, info)
-    });
-    let id = house.identity.identify(&info.token);
-    let got: usize = std::thread::scope(|scope| {
-        let asked = || block_on(house.identity.unwrap(id)).is_ok();
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(asked)).collect();
-        threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
-    });
-    assert_eq!(got, 1);
-}
-
-#[tokio::test]
-async fn a_namespace_has_so_many_tokens_and_no_more() {
-    let limits = Limits { client_tokens_per_namespace: 3, ..Limits::default() };
-    let house = House::bounded(limits.clone()).await;
-    let told = "the namespace has 3 tokens, as limits { client_tokens_per_namespace } allows: revoke some, let some end, or have \
-                the operator raise it";
-    let in_a = async |house: &House| house.create_in("a", &house.root, policies(&["x"])).await;
-    let first = in_a(&house).await.unwrap().client_token;
-    for _ in 0..2 {
-        in_a(&house).await.unwrap();
-    }
-    assert_eq!(in_a(&house).await.unwrap_err().to_string(), told);
-    // Its own are counted, and no others'.
-    house.create_in("a/b", &house.root, policies(&["x"])).await.unwrap();
-    house.create_in("", &house.root, policies(&["x"])).await.unwrap();
-    // What holds an answer is one of them.
-    let answer = || Response::data(Default::default());
-    let wrapped = house.identity.wrap(&Namespace::from_path("a"), "p".into(), 60, answer()).await;
-    assert_eq!(wrapped.map(drop).unwrap_err().to_string(), told);
-    // A restart counts anew; whoever goes makes room.
-    let identity = Identity::at(house.store.clone(), &limits, Clock::told(Arc::clone(&house.now)));
-    identity.load().unwrap();
-    let again = House { identity, store: house.store.clone(), now: Arc::clone(&house.now), root: house.root.clone() };
-    assert!(in_a(&again).await.is_err());
-    again.identity.revoke(again.identity.identify(&first)).await.unwrap();
-    in_a(&again).await.unwrap();
-    assert!(in_a(&again).await.is_err());
-    again.identity.revoke_namespace_now(&Namespace::from_path("a")).unwrap();
-    in_a(&again).await.unwrap();
-    let restarted = again.restarted();
-    assert_eq!(restarted.identity.accessors(&Namespace::from_path("a"), 9).len(), 1);
-    assert!(restarted.identity.accessors(&Namespace::from_path("a/b"), 9).is_empty(), "those below went along");
+    let of_a = house.create_in("a", &house.root, policies(&["deploy"])).await.unwrap().client_token;
+    let by_role = || Wish { role: Some("ci".into()), ..Wish::default() };
+    let own = house.create_in("a", &of_a, by_role()).await.unwrap();
+    assert_eq!(own.policies, ["default", "deploy"]);
+    assert_eq!(house.create_in("a/b", &of_a, by_role()).await.unwrap_err(), Fault::PermissionDenied);
 }
 
 #[tokio::test]

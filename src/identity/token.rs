@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
+use super::shares::Share;
 use crate::model::{Fault, Namespace, TokenId};
 use crate::store::{RecordKey, Versioned, Write};
 
@@ -52,6 +53,10 @@ pub struct Token {
     pub renewable: bool,
     /// How often it was to be used when it was made; 0 sets no such limit.
     pub num_uses: u64,
+    /// The user whose login gave it, or gave the token that it was made by.
+    pub(super) by_uid: Option<u32>,
+    /// What is kept behind it.
+    wrapped: Option<Box<(Share, usize)>>,
     /// When it ends, in Unix seconds. Written under the lock of `changing`.
     ends: AtomicU64,
     /// How often it may be used yet. Written under the lock of `changing`.
@@ -79,7 +84,17 @@ impl Token {
 
     /// Whether it holds an answer, and is good for nothing else.
     pub fn is_wrapping(&self) -> bool {
-        self.policies.iter().any(|policy| policy == WRAPPING_POLICY)
+        self.wrapped.is_some()
+    }
+
+    /// The share of those who ask that the answer behind it counts for, and its size in bytes.
+    pub(super) fn wrapped(&self) -> Option<(&Share, usize)> {
+        self.wrapped.as_deref().map(|(share, bytes)| (share, *bytes))
+    }
+
+    /// The user whose share of answers kept it has; `None` if it has its own.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.by_uid
     }
 
     /// Whether nobody bears it: it stands for what a process is due without a token.
@@ -155,6 +170,9 @@ impl Token {
             ends: self.ends(),
             uses: self.uses(),
             renewed: lock.renewed,
+            by_uid: self.by_uid,
+            wrapped_for: self.wrapped().map(|(share, _)| share.asker.clone()),
+            wrapped_bytes: self.wrapped().map_or(0, |(_, bytes)| bytes),
         }
     }
 }
@@ -179,6 +197,18 @@ pub(super) struct TokenRecord {
     pub(super) ends: Option<u64>,
     pub(super) uses: Option<u64>,
     pub(super) renewed: Option<u64>,
+    /// These came later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) by_uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) wrapped_for: Option<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) wrapped_bytes: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The first format: there was one root token, without end.
@@ -245,17 +275,27 @@ impl TokenRecord {
             ends: None,
             uses: None,
             renewed: None,
+            by_uid: None,
+            wrapped_for: None,
+            wrapped_bytes: 0,
         }
     }
 
     pub(super) fn into_token(self) -> Result<Token, Fault> {
         let parent = self.parent.as_deref().map(parse_id).transpose()?;
+        let namespace = Namespace::from_path(&self.namespace);
+        // Of those that were made before askers had shares, nobody knows for whom.
+        let is_wrapping = self.policies.iter().any(|policy| policy == WRAPPING_POLICY);
+        let share = || Share { tenant: namespace.tenant(), asker: self.wrapped_for.unwrap_or_default() };
+        let wrapped = is_wrapping.then(|| Box::new((share(), self.wrapped_bytes)));
         Ok(Token {
             accessor: self.accessor,
             policies: self.policies,
             display_name: self.display_name,
             creation_time: self.creation_time,
-            namespace: Namespace::from_path(&self.namespace),
+            namespace,
+            by_uid: self.by_uid,
+            wrapped,
             path: self.path,
             meta: self.meta,
             role: self.role,

@@ -1,6 +1,5 @@
 //! The tokens there are: read by every request without a lock, changed one at a time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -10,11 +9,12 @@ use parking_lot::Mutex;
 
 use super::clock::Clock;
 use super::policy::Policies;
+use super::shares::Shares;
 use super::token::{COLLECTION, ROOT_POLICY, Token, TokenRecord, parse_id};
 use super::tree::Tree;
 use super::unix::UnixRoles;
 use crate::config::Limits;
-use crate::model::{Caller, Fault, Namespace, Secret, TokenId};
+use crate::model::{Caller, Fault, Namespace, Secret, Tally, TokenId};
 use crate::store::{Changes, RecordKey, Store, Write};
 
 /// Tokens at most.
@@ -35,7 +35,7 @@ pub(super) struct Inner {
     pub(super) store: Store,
     policies: Policies,
     unix_roles: UnixRoles,
-    /// Live tokens of one uid in one namespace that it got by `auth/unix/login`.
+    /// Live tokens of one uid in one tenant's namespaces that it got by `auth/unix/login`.
     pub(super) logins_per_uid: usize,
     /// Every token that is good but for its end. A request looks up one, and takes no lock.
     pub(super) tokens: papaya::HashMap<TokenId, Arc<Token>, RandomState>,
@@ -44,13 +44,13 @@ pub(super) struct Inner {
     pub(super) tree: Mutex<Tree>,
     /// Tokens whose uses are counted: while there is none, no request looks.
     pub(super) counted: AtomicUsize,
-    /// Tokens that hold answers.
-    pub(super) wrapping: AtomicUsize,
-    /// Tokens and roles of one namespace at most.
+    /// The answers that tokens hold. Never held while another lock is asked for.
+    pub(super) shares: Mutex<Shares>,
+    /// Tokens and roles of one namespace and all below it at most.
     pub(super) tokens_max: usize,
     pub(super) roles_max: usize,
-    /// How many roles there are in the namespaces where it was asked for. Changed by `role_changes` only.
-    pub(super) roles: Mutex<HashMap<Namespace, usize>>,
+    /// How many roles there are. Changed by `role_changes` only.
+    pub(super) roles: Mutex<Tally>,
     pub(super) role_changes: Changes,
     /// Tokens that are gone here and could not be deleted in the store.
     pub(super) undeleted: Mutex<Vec<TokenId>>,
@@ -77,7 +77,7 @@ impl Identity {
             tokens: papaya::HashMap::default(),
             tree: Mutex::default(),
             counted: AtomicUsize::new(0),
-            wrapping: AtomicUsize::new(0),
+            shares: Mutex::new(Shares::new(limits)),
             undeleted: Mutex::default(),
             clock,
             root_made: AtomicBool::default(),
@@ -89,6 +89,7 @@ impl Identity {
         let inner = &self.0;
         inner.policies.load()?;
         inner.unix_roles.load()?;
+        self.load_roles()?;
         let records = inner.store.read_all::<TokenRecord>(&Namespace::root(), COLLECTION, None, TOKENS_MAX)?;
         let mut ids = Vec::with_capacity(records.len());
         {
@@ -183,8 +184,8 @@ impl Inner {
         if token.uses().is_some() {
             self.counted.fetch_add(1, Ordering::AcqRel);
         }
-        if token.is_wrapping() {
-            self.wrapping.fetch_add(1, Ordering::AcqRel);
+        if let Some((share, bytes)) = token.wrapped() {
+            self.shares.lock().hold(share, bytes);
         }
         tree.add(id, token);
         self.tokens.pin().insert(id, Arc::clone(token));

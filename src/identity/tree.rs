@@ -7,18 +7,20 @@ use foldhash::fast::RandomState;
 
 use super::token::Token;
 use super::unix::login_of;
-use crate::model::{Namespace, TokenId};
+use crate::model::{Namespace, Tally, TokenId};
 
 /// The index of all tokens. Changed under one lock, together with the table of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     children: HashMap<TokenId, HashSet<TokenId, RandomState>, RandomState>,
     accessors: HashMap<String, TokenId, RandomState>,
-    /// How many there are of each namespace.
-    namespaces: HashMap<Namespace, usize, RandomState>,
+    /// Those of each namespace.
+    namespaces: HashMap<Namespace, HashSet<TokenId, RandomState>, RandomState>,
+    /// How many count for their namespaces: those that hold answers have bounds of their own.
+    counted: Tally,
     /// Those that end, the next one first.
     ends: BTreeSet<(u64, TokenId)>,
-    /// How many a uid got by logging in, in each namespace.
+    /// How many a uid got by logging in, in all namespaces of each tenant.
     logins: HashMap<(Namespace, u32), usize, RandomState>,
 }
 
@@ -29,12 +31,15 @@ impl Tree {
             self.bind(parent, id);
         }
         self.accessors.insert(token.accessor.clone(), id);
-        *self.namespaces.entry(token.namespace.clone()).or_default() += 1;
+        self.namespaces.entry(token.namespace.clone()).or_default().insert(id);
+        if !token.is_wrapping() {
+            self.counted.add(&token.namespace, 1);
+        }
         if let Some(ends) = token.ends() {
             self.ends.insert((ends, id));
         }
         if let Some(uid) = login_of(token) {
-            *self.logins.entry((token.namespace.clone(), uid)).or_default() += 1;
+            *self.logins.entry((token.namespace.tenant(), uid)).or_default() += 1;
         }
     }
 
@@ -50,17 +55,20 @@ impl Tree {
             }
         }
         self.accessors.remove(&token.accessor);
-        if let Some(count) = self.namespaces.get_mut(&token.namespace) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(own) = self.namespaces.get_mut(&token.namespace) {
+            own.remove(&id);
+            if own.is_empty() {
                 self.namespaces.remove(&token.namespace);
             }
+        }
+        if !token.is_wrapping() {
+            self.counted.take(&token.namespace, 1);
         }
         if let Some(ends) = token.ends() {
             self.ends.remove(&(ends, id));
         }
         if let Some(uid) = login_of(token)
-            && let Entry::Occupied(mut count) = self.logins.entry((token.namespace.clone(), uid))
+            && let Entry::Occupied(mut count) = self.logins.entry((token.namespace.tenant(), uid))
         {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -98,14 +106,25 @@ impl Tree {
         self.ends.first().filter(|(ends, _)| *ends <= now).map(|(_, id)| *id)
     }
 
-    /// How many tokens a uid got by logging in in a namespace.
+    /// How many tokens a uid got by logging in in the namespaces of this one's tenant.
     pub(super) fn logins(&self, namespace: &Namespace, uid: u32) -> usize {
-        self.logins.get(&(namespace.clone(), uid)).copied().unwrap_or_default()
+        self.logins.get(&(namespace.tenant(), uid)).copied().unwrap_or_default()
     }
 
-    /// How many tokens a namespace has.
-    pub(super) fn of(&self, namespace: &Namespace) -> usize {
-        self.namespaces.get(namespace).copied().unwrap_or_default()
+    /// How many tokens count for a namespace's tenant.
+    pub(super) fn of_tenant(&self, namespace: &Namespace) -> usize {
+        self.counted.of_tenant(namespace)
+    }
+
+    /// The tokens of a namespace, in no order.
+    pub(super) fn of(&self, namespace: &Namespace) -> impl Iterator<Item = TokenId> {
+        self.namespaces.get(namespace).into_iter().flatten().copied()
+    }
+
+    /// Those of a namespace and of all below it. Looks at every namespace that has any.
+    pub(super) fn within(&self, namespace: &Namespace) -> Vec<TokenId> {
+        let within = self.namespaces.iter().filter(|(known, _)| *known == namespace || known.is_below(namespace));
+        within.flat_map(|(_, own)| own.iter().copied()).collect()
     }
 
     /// How many tokens there are.

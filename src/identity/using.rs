@@ -118,11 +118,12 @@ impl Identity {
         Some((id, token))
     }
 
-    /// The accessors of the tokens of a namespace, sorted: at most `limit`. Goes through all tokens.
+    /// The accessors of the tokens of a namespace, sorted: at most `limit`.
     pub fn accessors(&self, namespace: &Namespace, limit: usize) -> Vec<String> {
+        let own: Vec<TokenId> = self.0.tree.lock().of(namespace).take(limit).collect();
         let tokens = self.0.tokens.pin();
-        let own = tokens.values().filter(|token| token.namespace == *namespace);
-        let mut found: Vec<String> = own.take(limit).map(|token| token.accessor.clone()).collect();
+        let mut found: Vec<String> =
+            own.iter().filter_map(|id| tokens.get(id)).map(|token| token.accessor.clone()).collect();
         found.sort_unstable();
         found
     }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::registry::{Entry, ManagedKeys, Table, gone};
+use super::registry::{Entry, ManagedKeys, gone};
+use super::table::Table;
 use super::uses;
 use crate::crypto;
 use crate::model::{Fault, Hash, Mount, Namespace};
+use crate::store::Store;
 
-/// Answers the mounts of a namespace, as they are now.
+/// Answers the mounts of a namespace, as they are now; also of one that is not served, as it would have them.
 pub type Mounts = Arc<dyn Fn(&Namespace) -> Vec<Arc<Mount>> + Send + Sync>;
 
 /// SHA-256 of a public key: not of the whole SubjectPublicKeyInfo, whose parameters libraries write in different ways.
@@ -30,6 +32,8 @@ struct State {
     holders: HashMap<Fingerprint, Vec<Holder>>,
     /// UUIDs of managed keys whose `allow_raw_signing` is being taken back.
     withdrawing: HashSet<String>,
+    /// UUIDs of managed keys that say `allow_raw_signing` and are not served now, nor changed.
+    raw_away: HashSet<String>,
     /// `None` before anything was loaded.
     mounts: Option<Mounts>,
 }
@@ -145,21 +149,23 @@ impl ManagedKeys {
         Ok(Withdrawal(self.bindings().clone(), uuid.to_owned()))
     }
 
-    /// Reads who uses the keys of the table from the store. Keys that engines of several types have come to use in a version that
-    /// allowed it go on so, and are told of.
-    pub(super) fn load_bindings(&self, mounts: Mounts) -> Result<(), Fault> {
+    /// Reads who uses the keys of the table, and those of namespaces that are not served, from the store. Keys that engines of
+    /// several types have come to use in a version that allowed it go on so, and are told of.
+    pub(super) fn load_bindings(&self, mounts: Mounts, away: &[Arc<Entry>]) -> Result<(), Fault> {
         let table = self.table();
         let mut read = State::default();
         for (namespace, entries) in table.all() {
             let there = mounts(namespace);
             for entry in entries {
                 let Some(fingerprint) = fingerprint(entry)? else { continue };
-                uses::each(self.store(), namespace, &entry.uuid, |mount| {
-                    // That of a mount that is gone is stale.
-                    if let Some(mount) = there.iter().find(|known| known.uuid == mount) {
-                        read.holder(fingerprint, &entry.uuid, mount).noted += 1;
-                    }
-                })?;
+                read.load(self.store(), namespace, &entry.uuid, fingerprint, &there)?;
+            }
+        }
+        for key in away {
+            let Some(fingerprint) = fingerprint(key)? else { continue };
+            read.load(self.store(), &key.namespace, &key.uuid, fingerprint, &mounts(&key.namespace))?;
+            if key.settings.allow_raw_signing {
+                read.raw_away.insert(key.uuid.clone());
             }
         }
         read.mounts = Some(mounts);
@@ -178,6 +184,23 @@ impl ManagedKeys {
 }
 
 impl State {
+    /// Reads who uses a key from the store.
+    fn load(
+        &mut self,
+        store: &Store,
+        namespace: &Namespace,
+        key: &str,
+        fingerprint: Fingerprint,
+        there: &[Arc<Mount>],
+    ) -> Result<(), Fault> {
+        uses::each(store, namespace, key, |mount| {
+            // That of a mount that is gone is stale.
+            if let Some(mount) = there.iter().find(|known| known.uuid == mount) {
+                self.holder(fingerprint, key, mount).noted += 1;
+            }
+        })
+    }
+
     fn holder(&mut self, fingerprint: Fingerprint, key: &str, mount: &Arc<Mount>) -> &mut Holder {
         let holders = self.holders.entry(fingerprint).or_default();
         let index = holders.iter().position(|holder| holder.key == key && holder.mount.uuid == mount.uuid);
@@ -216,7 +239,8 @@ impl State {
 
     /// Whether a managed key's settings let engines of other types use its key too.
     fn allows_raw(&self, table: &Table, uuid: &str) -> bool {
-        table.by_uuid(uuid).is_some_and(|entry| entry.settings.allow_raw_signing) && !self.withdrawing.contains(uuid)
+        let served = table.by_uuid(uuid).map(|entry| entry.settings.allow_raw_signing);
+        served.unwrap_or_else(|| self.raw_away.contains(uuid)) && !self.withdrawing.contains(uuid)
     }
 
     /// Refuses a use by `mount` of the key behind `entry`.
@@ -288,9 +312,7 @@ fn refusal(table: &Table, forbidding: &BTreeSet<&str>, other: &Holder, entry: &E
 
 /// `None` of a secret key, and of one that was never used.
 fn fingerprint(entry: &Entry) -> Result<Option<Fingerprint>, Fault> {
-    let Some(public) = entry.ready.as_ref().and_then(|ready| ready.identity.public()) else {
-        return Ok(None);
-    };
+    let Some(public) = entry.ready.as_ref().and_then(|ready| ready.identity.public()) else { return Ok(None) };
     let digest = crypto::digest(Hash::Sha2_256, crypto::subject_public_key(public)?)?;
     let wrong = |_| Fault::internal("a SHA-256 digest has another length than 32 bytes");
     Fingerprint::try_from(digest.as_bytes()).map(Some).map_err(wrong)

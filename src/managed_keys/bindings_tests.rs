@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Limits;
+use crate::managed_keys::Settings;
+use crate::managed_keys::record::{COLLECTION, KeyRecord};
 use crate::managed_keys::software_token::{SoftwareToken, open_store};
 use crate::model::{Curve, Deadline, KeyKind, MountConfig};
+use crate::store::{RecordKey, Write};
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -225,6 +228,45 @@ fn bindings_outlive_a_restart_and_those_of_mounts_that_went_do_not() {
         again.there.lock().retain(|mount| mount.engine != "transit");
         let again = again.restarted();
         again.bind(&again.pki, &ca).unwrap();
+    });
+}
+
+#[test]
+fn what_a_namespace_uses_that_is_not_served_binds_all_the_same() {
+    story(|desk| async move {
+        let ca = desk.key("ca", json!({})).await;
+        let transit = Arc::new(Mount { namespace: Namespace::from_path("b"), ..Mount::clone(&desk.transit) });
+        desk.note(&desk.pki, &ca);
+        // As with shared_keys: the same key is another namespace's too.
+        let b = Namespace::from_path("b");
+        let record = |allow_raw_signing: bool| {
+            let entry = Arc::clone(desk.keys.table().by_uuid(&ca).unwrap());
+            let settings = Settings { allow_raw_signing, ..entry.settings.clone() };
+            let copy = Entry { uuid: "copy".into(), settings, ..entry.with(entry.ready.as_ref().unwrap().identity.clone()) };
+            let write = Write::put_record(RecordKey::new(&b, COLLECTION, "copy"), &KeyRecord::of(&copy));
+            desk.keys.store().commit_now(vec![write.unwrap()]).unwrap();
+        };
+        record(false);
+        let there = vec![Arc::clone(&desk.pki), Arc::clone(&transit)];
+        // The root's is served no more, and `b` is.
+        let serve_b = || {
+            let keys = ManagedKeys::new(desk.keys.store().clone(), desk.token.supervisor(), &Limits::default());
+            let there = there.clone();
+            let mounts: Mounts = Arc::new(move |namespace| {
+                there.iter().filter(|mount| mount.namespace == *namespace).cloned().collect()
+            });
+            keys.load(std::slice::from_ref(&b), mounts).unwrap();
+            keys
+        };
+        let Err(Fault::InvalidRequest { reason }) = serve_b().bind(&transit, "copy").map(drop) else {
+            panic!("bound to two types")
+        };
+        assert!(reason.contains("bound to type pki (by a mount of another namespace)"), "{reason}");
+        // Both must allow it: what is not served says so in its record.
+        record(true);
+        assert!(serve_b().bind(&transit, "copy").is_err());
+        desk.write("ca", json!({"allow_raw_signing": true})).await.unwrap();
+        assert!(serve_b().bind(&transit, "copy").is_ok());
     });
 }
 

@@ -12,12 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
 
-use super::record::{COLLECTION, KeyRecord};
-use super::registry::{Entry, KEYS_MAX};
+use super::registry::Entry;
 use crate::backend::KeySelector;
 use crate::crypto;
 use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
-use crate::store::Store;
 use crate::supervisor::{FoundAt, PreparedKey};
 
 /// Every claim there is, also of the namespaces that the configuration does not name now: they come back with their keys.
@@ -62,14 +60,6 @@ impl Named {
 }
 
 impl Claims {
-    /// Adds those of a namespace that is not served.
-    pub(super) fn load(&mut self, store: &Store, namespace: &Namespace) -> Result<(), Fault> {
-        for (name, record) in store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-            self.add(&Arc::new(record.open(namespace, name)?));
-        }
-        Ok(())
-    }
-
     /// When a managed key that is written now names what it names.
     pub(super) fn next(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -17,9 +17,9 @@ mod ready;
 mod record;
 mod registry;
 mod settings;
-mod shards;
 #[cfg(test)]
 pub(crate) mod software_token;
+mod table;
 mod tokens;
 mod trial;
 mod uses;

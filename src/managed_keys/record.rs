@@ -177,14 +177,6 @@ impl KeyRecord {
         }
     }
 
-    /// What was recorded of the key at first use.
-    fn identity(&self) -> Result<Option<KeyIdentity>, Fault> {
-        if let Some(value) = &self.check_value {
-            return value.open().map(KeyIdentity::Secret).map(Some);
-        }
-        (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key).map(KeyIdentity::from)).transpose()
-    }
-
     fn pin(&self) -> Result<Option<Pin>, Fault> {
         match &self.pin_reference {
             None => Ok((!self.pin.is_empty()).then(|| Pin::Itself(Secret::new(self.pin.clone())))),
@@ -193,6 +185,14 @@ impl KeyRecord {
                 Ok(None) | Err(_) => Err(Fault::internal("a managed key's PIN refers to nothing that is known")),
             },
         }
+    }
+
+    /// What was recorded of the key at first use.
+    fn identity(&self) -> Result<Option<KeyIdentity>, Fault> {
+        if let Some(value) = &self.check_value {
+            return value.open().map(KeyIdentity::Secret).map(Some);
+        }
+        (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key).map(KeyIdentity::from)).transpose()
     }
 
     /// The managed key of this name, which nobody serves yet.

@@ -14,7 +14,7 @@ use super::handle::{Handle, KeyRef};
 use super::ready::Ready;
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::Settings;
-use super::shards::Shards;
+use super::table::Table;
 use super::{tokens, uses};
 use crate::config::Limits;
 use crate::model::{Data, Fault, Fields, KeyIdentity, Mount, Namespace, Status, TokenSelector};
@@ -37,7 +37,7 @@ pub struct ManagedKeys(Arc<Inner>);
 struct Inner {
     store: Store,
     supervisor: Supervisor,
-    /// Of one namespace.
+    /// Of one namespace and all below it.
     keys_max: usize,
     /// Of one token or pool.
     served_at_start: usize,
@@ -46,14 +46,6 @@ struct Inner {
     changes: Changes,
     /// Follows the table; touched by changes alone.
     claims: Mutex<Claims>,
-}
-
-#[derive(Clone, Default)]
-pub(super) struct Table {
-    by_name: Shards<Namespace, Arc<HashMap<String, Arc<Entry>>>>,
-    by_uuid: Shards<String, Arc<Entry>>,
-    /// Namespaces that are being deleted.
-    pub(super) closed: Arc<HashSet<Namespace>>,
 }
 
 /// One managed key, as it is now.
@@ -89,14 +81,21 @@ impl ManagedKeys {
 
     /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
     /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
-    /// count. `mounts` says now and later which mounts there are: what others have noted to use binds nothing.
+    /// count, and who uses which key: they may come back. `mounts` says now and later which mounts there are, of those too: what
+    /// others have noted to use binds nothing.
     pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
         let served: HashSet<&Namespace> = namespaces.iter().collect();
         // Most of many may be empty.
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
         let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
         let (mut claims, mut table) = (Claims::default(), Table::default());
-        others.iter().try_for_each(|namespace| claims.load(&self.0.store, namespace))?;
+        let mut away = Vec::new();
+        for namespace in &others {
+            for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
+                away.push(Arc::new(record.open(namespace, name)?));
+            }
+        }
+        away.iter().for_each(|entry| claims.add(entry));
         let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
         for namespace in &stored {
             for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
@@ -115,7 +114,7 @@ impl ManagedKeys {
         }
         *self.0.claims.lock() = claims;
         self.0.table.store(Arc::new(table));
-        self.load_bindings(mounts)?;
+        self.load_bindings(mounts, &away)?;
         stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
     }
 
@@ -236,14 +235,15 @@ impl ManagedKeys {
         }
         let table = self.0.table.load_full();
         let most = self.0.keys_max;
-        if old.is_none() && table.by_name.get(namespace).is_some_and(|names| names.len() >= most) {
+        if old.is_none() && table.of_tenants.get(&namespace.tenant()).is_some_and(|count| *count >= most) {
             return Err(Fault::invalid(format!(
-                "the namespace has {most} managed keys, as limits {{ managed_keys_per_namespace }} allows: delete one, or have \
-                 the operator raise it"
+                "namespace {} and those below it have {most} managed keys together, as limits {{ managed_keys_per_namespace }} \
+                 allows: delete one, or have the operator raise it",
+                namespace.tenant()
             )));
         }
         if old.is_none_or(|old| !old.settings.same_token(&settings)) {
-            let others = table.entries(namespace).filter(|known| known.name != name);
+            let others = table.of_tenant(namespace).filter(|known| known.uuid != uuid);
             tokens::check(&self.0.supervisor, namespace, &settings, others.map(|entry| &entry.settings))?;
         }
         let identity = old.and_then(|old| old.ready.as_ref()).map(|ready| ready.identity.clone());
@@ -466,48 +466,6 @@ impl Entry {
             abilities: self.settings.abilities(),
             ready: Some(Ready::new(identity)),
             first_use: Arc::clone(&self.first_use),
-        }
-    }
-}
-
-impl Table {
-    fn get(&self, namespace: &Namespace, name: &str) -> Option<&Arc<Entry>> {
-        self.by_name.get(namespace)?.get(name)
-    }
-
-    pub(super) fn by_uuid(&self, uuid: &str) -> Option<&Arc<Entry>> {
-        self.by_uuid.get(uuid)
-    }
-
-    /// The keys of each namespace.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Namespace, impl Iterator<Item = &Arc<Entry>>)> {
-        self.by_name.iter().map(|(namespace, keys)| (namespace, keys.values()))
-    }
-
-    /// The keys of a namespace.
-    pub(super) fn entries(&self, namespace: &Namespace) -> impl Iterator<Item = &Arc<Entry>> + Clone {
-        self.by_name.get(namespace).into_iter().flat_map(|names| names.values())
-    }
-
-    /// Takes out all that there is of a namespace.
-    pub(super) fn end(&mut self, namespace: &Namespace) {
-        let names = self.by_name.remove(namespace);
-        names.iter().flat_map(|names| names.values()).for_each(|entry| drop(self.by_uuid.remove(&entry.uuid)));
-    }
-
-    fn insert(&mut self, entry: Arc<Entry>) {
-        self.by_uuid.insert(entry.uuid.clone(), Arc::clone(&entry));
-        if let Some(names) = self.by_name.entry(&entry.namespace) {
-            Arc::make_mut(names).insert(entry.name.clone(), entry);
-        }
-    }
-
-    fn remove(&mut self, entry: &Entry) {
-        self.by_uuid.remove(&entry.uuid);
-        let Some(names) = self.by_name.entry(&entry.namespace) else { return };
-        Arc::make_mut(names).remove(&entry.name);
-        if names.is_empty() {
-            self.by_name.remove(&entry.namespace);
         }
     }
 }

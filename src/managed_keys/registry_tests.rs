@@ -495,3 +495,49 @@ fn what_names_a_key_of_one_namespace_names_nothing_in_another() {
         assert_eq!(keys.names(&teams[0]), ["ca"], "nobody else's deletion reached it");
     });
 }
+
+#[test]
+fn a_namespace_and_those_below_it_have_so_many_keys_and_name_so_many_tokens_together() {
+    actix::System::new().block_on(async {
+        let token = SoftwareToken::default();
+        let limits = Limits { managed_keys_per_namespace: 3, ..Limits::default() };
+        let (store, supervisor) = (open_store(), token.supervisor());
+        let [root, a, b, other] = ["", "a", "a/b", "c"].map(Namespace::from_path);
+        let load = || {
+            let keys = ManagedKeys::new(store.clone(), supervisor.clone(), &limits);
+            keys.load(&[root.clone(), a.clone(), b.clone(), other.clone()], no_mounts()).unwrap();
+            keys
+        };
+        let put = async |keys: &ManagedKeys, namespace: &Namespace, name: &str, token: &str| {
+            let fields = json!({"library": "hsm", "token_label": token, "key_label": name, "mechanism": "0x1041"});
+            keys.write(namespace, name, &data(fields)).await.map_err(|fault| fault.to_string())
+        };
+        let keys = load();
+        for (namespace, name) in [(&root, "one"), (&a, "one"), (&b, "one"), (&b, "two"), (&b, "two")] {
+            put(&keys, namespace, name, "t").await.unwrap();
+        }
+        for keys in [&keys, &load()] {
+            for namespace in [&a, &b] {
+                let told = put(keys, namespace, "more", "t").await.unwrap_err();
+                assert!(told.contains("namespace a/ and those below it have 3 managed keys together"), "{told}");
+            }
+        }
+        put(&keys, &other, "one", "t").await.unwrap();
+        keys.delete(&b, "two", Vec::new).await.unwrap();
+        put(&keys, &a, "more", "t").await.unwrap();
+        keys.end_namespace(&b).await.unwrap();
+        put(&keys, &a, "again", "t").await.unwrap();
+        assert!(put(&keys, &a, "too many", "t").await.is_err() && put(&keys, &a, "many", "t").await.is_err());
+
+        // Of the tokens likewise: 64 are named above, and below one is too many; one of those is not.
+        let keys = ManagedKeys::new(open_store(), supervisor.clone(), &Limits::default());
+        keys.load(&[root.clone(), a.clone(), b.clone(), other.clone()], no_mounts()).unwrap();
+        for number in 0..64 {
+            put(&keys, &a, &format!("key-{number}"), &format!("t{number}")).await.unwrap();
+        }
+        let told = put(&keys, &b, "one", "t64").await.unwrap_err();
+        assert!(told.contains("namespace a/ and those below it name 64 tokens"), "{told}");
+        put(&keys, &b, "one", "t7").await.unwrap();
+        put(&keys, &other, "one", "t64").await.unwrap();
+    });
+}

@@ -1,4 +1,4 @@
-//! The tokens that a namespace's managed keys name: so many at the most, since each costs threads, sessions and metrics,
+//! The tokens that the managed keys of a namespace and those below it name: so many at the most, since each costs threads, sessions and metrics,
 //! whether it exists or not.
 
 use std::collections::HashSet;
@@ -7,8 +7,8 @@ use super::settings::Settings;
 use crate::model::{Fault, Namespace, TokenSelector};
 use crate::supervisor::Supervisor;
 
-/// Refuses a managed key whose `settings` name one token more than the namespace may, beside those that the `others` of its
-/// keys name. Those that the configuration names are not counted.
+/// Refuses a managed key whose `settings` name one token more than the namespace's tenant may, beside those that the `others`
+/// of its keys name. Those that the configuration names are not counted.
 pub(super) fn check<'k>(
     supervisor: &Supervisor,
     namespace: &Namespace,
@@ -29,8 +29,9 @@ pub(super) fn check<'k>(
         return Ok(());
     }
     Err(Fault::invalid(format!(
-        "the managed keys of namespace {namespace} name {} tokens, and limits {{ tokens_per_namespace }} allows {most}: name one \
-         of them, delete the keys of one that is not needed, or have the operator raise the limit",
+        "the managed keys of namespace {} and those below it name {} tokens, and limits {{ tokens_per_namespace }} allows {most}: \
+         name one of them, delete the keys of one that is not needed, or have the operator raise the limit",
+        namespace.tenant(),
         named.len()
     )))
 }

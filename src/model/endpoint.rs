@@ -166,7 +166,7 @@ impl Endpoint {
         self
     }
 
-    /// Whether no quota holds it back: nor is anything that is answered without a token.
+    /// Whether no quota holds it back: nor is anything that is answered without a token, but for logins.
     pub const fn is_unlimited(&self) -> bool {
         self.is_exempt || self.is_public
     }

@@ -23,8 +23,10 @@ mod outcome;
 pub(crate) mod recorder;
 mod request_id;
 mod secret;
+mod shards;
 mod status;
 mod stream;
+mod tally;
 mod token;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
@@ -47,6 +49,8 @@ pub use operation::{
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use request_id::RequestId;
 pub use secret::{Secret, SecretBytes, wiped};
+pub use shards::Shards;
 pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
 pub use stream::{Download, Ending, FileBody, Intake, Upload};
+pub use tally::Tally;
 pub use token::TokenSelector;

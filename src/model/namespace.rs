@@ -83,6 +83,15 @@ impl Namespace {
         above.filter_map(|end| self.0.get(..end)).map(|path| Namespace(Arc::from(path))).collect()
     }
 
+    /// The highest namespace below the root that it is or lies in: what a tenant may have, it has there and below together.
+    /// The root stands for itself.
+    pub fn tenant(&self) -> Namespace {
+        let first = self.0.find('/').and_then(|slash| self.0.get(..=slash));
+        first
+            .filter(|first| first.len() < self.0.len())
+            .map_or_else(|| self.clone(), |first| Namespace(Arc::from(first)))
+    }
+
     /// Whether this is the root namespace.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -139,6 +148,8 @@ mod tests {
         assert_eq!(above("a/b/c"), ["", "a/", "a/b/"]);
         let parent = |path: &str| Namespace::from_path(path).parent().map(|parent| parent.as_str().to_owned());
         assert_eq!(["", "a", "a/b"].map(parent), [None, Some(String::new()), Some("a/".into())]);
+        let tenant = |path: &str| Namespace::from_path(path).tenant().as_str().to_owned();
+        assert_eq!(["", "a", "a/b", "a/b/c"].map(tenant), ["", "a/", "a/", "a/"]);
         let is_below = |one: &str, other: &str| Namespace::from_path(one).is_below(&Namespace::from_path(other));
         assert!(is_below("a", "") && is_below("a/b/c", "a") && !is_below("ab", "a") && !is_below("a", "a"));
         let is_right_below =

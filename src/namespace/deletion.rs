@@ -83,6 +83,7 @@ impl Namespaces {
         let end = move || {
             this.0.store.commit_now(vec![Write::Delete { key: key(&own) }])?;
             this.0.removals.lock().remove(&own);
+            this.0.unserved.lock().remove(&own);
             Ok(())
         };
         self.0.changes.run(namespace, end).await

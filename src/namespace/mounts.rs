@@ -1,6 +1,6 @@
 //! The namespaces, and the mounts of each.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::store::{Changes, RecordKey, Store, Write};
 /// Namespaces of one store: more than there may ever be.
 pub(super) const NAMESPACES_MAX: usize = 200_000;
 /// Mounts of one namespace, whatever the limit was when they were made.
-const MOUNTS_MAX: usize = 10_000;
+const MOUNTS_MAX: usize = 100_000;
 /// Longest mount path in bytes.
 const PATH_BYTES: usize = 256;
 /// Largest stored record of a mount, in bytes: every mount is kept in memory.
@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) ids: Mutex<HashSet<String>>,
     /// Those that were deleted and are not gone yet.
     pub(super) removals: Mutex<Removals>,
+    /// The mounts of namespaces that neither the configuration names nor the API made.
+    pub(super) unserved: Mutex<HashMap<Namespace, Vec<Arc<Mount>>>>,
     /// Those of them that the configuration made anew at this start.
     pub(super) remade: Mutex<Vec<Namespace>>,
 }
@@ -108,6 +110,7 @@ impl Namespaces {
             changes: Changes::default(),
             ids: Mutex::default(),
             removals: Mutex::default(),
+            unserved: Mutex::default(),
             remade: Mutex::default(),
         }))
     }
@@ -127,10 +130,7 @@ impl Namespaces {
         let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
         for namespace in stored.iter().filter(|known| tree.about(known).is_some()).cloned().collect::<Vec<_>>() {
             removal::sweep(&self.0.store, &namespace)?;
-            let records = self.0.store.read_all::<MountRecord>(&namespace, COLLECTION, None, MOUNTS_MAX)?;
-            let mount =
-                |(path, record): (String, MountRecord)| (path.clone(), Arc::new(record.into_mount(&namespace, path)));
-            let mounts: MountTable = records.into_iter().map(mount).collect();
+            let mounts = stored_mounts(&self.0.store, &namespace)?;
             for path in mounts.keys() {
                 if let Some(taken) = tree.namespace_at(&namespace, path) {
                     return Err(Fault::invalid(format!(
@@ -143,7 +143,9 @@ impl Namespaces {
             tree.replace(&namespace, mounts);
         }
         let unserved = |known: &&Namespace| tree.about(known).is_none() && !removals.contains_key(*known);
+        let mut away = HashMap::new();
         for namespace in stored.iter().filter(unserved) {
+            away.insert(namespace.clone(), stored_mounts(&self.0.store, namespace)?.into_values().collect());
             tracing::warn!(
                 %namespace,
                 "the store has records of a namespace that neither the configuration names nor the API made: it is not \
@@ -152,6 +154,7 @@ impl Namespaces {
         }
         *self.0.ids.lock() = ids;
         *self.0.removals.lock() = removals;
+        *self.0.unserved.lock() = away;
         *self.0.remade.lock() = remade;
         self.0.tree.store(Arc::new(tree));
         Ok(())
@@ -203,6 +206,13 @@ impl Namespaces {
         tree.mounts(namespace).map(|mounts| mounts.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Every mount of a namespace, and those that one which is not served would have with its stanza.
+    pub fn known_mounts(&self, namespace: &Namespace) -> Vec<Arc<Mount>> {
+        let mut known = self.mounts(namespace);
+        known.extend(self.0.unserved.lock().get(namespace).into_iter().flatten().cloned());
+        known
+    }
+
     /// Enables an engine.
     pub async fn enable(&self, namespace: &Namespace, new: NewMount) -> Result<Arc<Mount>, Fault> {
         self.require(namespace)?;
@@ -225,10 +235,11 @@ impl Namespaces {
             return Err(Fault::invalid(format!("path is already in use at {taken}")));
         }
         let most = self.0.limits.mounts;
-        if mounts.len() >= most {
+        if tree.mounts_of_tenant(&namespace) >= most {
             return Err(Fault::invalid(format!(
-                "the namespace has {most} mounts, as limits {{ mounts_per_namespace }} allows: disable one, or have the \
-                 operator raise it"
+                "namespace {} and those below it have {most} mounts together, as limits {{ mounts_per_namespace }} allows: \
+                 disable one, or have the operator raise it",
+                namespace.tenant()
             )));
         }
         let uuid = uuid::Uuid::new_v4().to_string();
@@ -352,6 +363,12 @@ impl Namespaces {
         change(&mut tree);
         self.0.tree.store(Arc::new(tree));
     }
+}
+
+fn stored_mounts(store: &Store, namespace: &Namespace) -> Result<MountTable, Fault> {
+    let records = store.read_all::<MountRecord>(namespace, COLLECTION, None, MOUNTS_MAX)?;
+    let mount = |(path, record): (String, MountRecord)| (path.clone(), Arc::new(record.into_mount(namespace, path)));
+    Ok(records.into_iter().map(mount).collect())
 }
 
 fn check_ttls(config: &MountConfig) -> Result<(), Fault> {

@@ -44,6 +44,40 @@ fn put(key: RecordKey) -> Write {
 }
 
 #[tokio::test]
+async fn a_namespace_and_those_below_it_have_so_many_mounts_together() {
+    let store = namespaces().0.store.clone();
+    let paths = ["a/b", "ab"].map(Namespace::from_path);
+    let namespaces = Namespaces::new(store, &paths, &Limits { mounts_per_namespace: 2, ..Limits::default() });
+    namespaces.load().unwrap();
+    let [root, a, b, ab] = ["", "a", "a/b", "ab"].map(Namespace::from_path);
+    for namespace in [&root, &a, &b, &root] {
+        namespaces.enable(namespace, pki(&format!("ca-{}", namespaces.mounts(namespace).len()))).await.unwrap();
+    }
+    for namespace in [&a, &b, &root] {
+        let told = namespaces.enable(namespace, pki("more")).await.unwrap_err().to_string();
+        assert!(told.contains("have 2 mounts together"), "{told}");
+    }
+    namespaces.enable(&ab, pki("ca")).await.unwrap();
+    namespaces.disable(&b, "ca-0", |_| Ok(Vec::new())).await.unwrap();
+    namespaces.enable(&a, pki("more")).await.unwrap();
+}
+
+#[tokio::test]
+async fn mounts_of_a_namespace_that_is_not_served_are_known_and_lead_nowhere() {
+    let first = restarted(&namespaces(), &["a"]);
+    let a = Namespace::from_path("a");
+    let mount = first.enable(&a, pki("ca")).await.unwrap();
+    let uuids = |namespaces: &Namespaces| -> Vec<String> {
+        namespaces.known_mounts(&a).iter().map(|mount| mount.uuid.clone()).collect()
+    };
+    assert_eq!(uuids(&first), [mount.uuid.as_str()]);
+    let away = reloaded(&first);
+    assert_eq!((uuids(&away), away.mounts(&a).len()), (vec![mount.uuid.clone()], 0));
+    assert!(away.route(&a, "ca/x").is_none());
+    assert_eq!(uuids(&restarted(&away, &["a"])), [mount.uuid.as_str()]);
+}
+
+#[tokio::test]
 async fn paths_lead_to_their_mount_and_mounts_do_not_nest() {
     let namespaces = namespaces();
     let root = Namespace::root();

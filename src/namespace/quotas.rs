@@ -1,24 +1,24 @@
 //! Quotas: how many requests are taken below a path in a time, and how many at once.
 //!
-//! A quota lies on a namespace, on a mount, or on any path below a mount, such as that of one Transit key. Of the quotas of
+//! A quota lies on a namespace, on a mount, on a method of logins, or on any path below one, such as that of one Transit key. Of the quotas of
 //! one kind whose paths a request's begins with, only the one with the longest is asked. They are made in the root namespace, for
 //! all below it: no tenant makes its own bounds. Requests read a snapshot; none is
 //! slowed where there are no quotas. This room must not know what is done below a path, nor which requests are exempt.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::mounts::Namespaces;
-use crate::model::{Fault, Namespace};
+use crate::model::{Fault, Namespace, Shards};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 
+/// What is there in every namespace without being mounted: logins are bounded like anything else.
+const AUTH: [&str; 2] = ["auth/unix/", "auth/token/"];
 /// Quotas of one kind.
 const QUOTAS_MAX: usize = 100_000;
 /// When to come again where all places are taken: nobody knows when one gets free.
@@ -98,9 +98,17 @@ struct Inner {
     table: ArcSwap<Table>,
 }
 
-/// What is in force, for each kind by its path.
+/// What is in force, for each kind. Cheap to clone, and to change then.
 #[derive(Clone, Default)]
-struct Table([HashMap<String, Arc<Enforced>, RandomState>; 2]);
+struct Table([Kind; 2]);
+
+/// The quotas of one kind.
+#[derive(Clone, Default)]
+struct Kind {
+    by_path: Shards<String, Arc<Enforced>>,
+    by_name: Shards<String, Arc<Enforced>>,
+    count: usize,
+}
 
 struct Enforced {
     name: String,
@@ -158,7 +166,7 @@ impl Quotas {
 
     /// Whether there is any: if not, [`Quotas::admit`] lets everything through.
     pub fn is_empty(&self) -> bool {
-        self.0.table.load().0.iter().all(HashMap::is_empty)
+        self.0.table.load().0.iter().all(|kind| kind.count == 0)
     }
 
     /// Lets a request for `path` in `namespace` through, or refuses it by the quotas that it falls under.
@@ -196,7 +204,7 @@ impl Quotas {
 
     /// One of them.
     pub fn get(&self, kind: QuotaKind, name: &str) -> Option<Quota> {
-        self.0.table.load().all(kind).find(|found| found.name == name).map(|found| found.quota.clone())
+        self.0.table.load().kind(kind).by_name.get(name).map(|found| found.quota.clone())
     }
 
     /// Makes a quota of what `change` makes of the one of its name, which begins to count anew.
@@ -243,11 +251,11 @@ impl Inner {
     fn put(&self, kind: QuotaKind, name: String, mut quota: Quota) -> Result<(), Fault> {
         quota.path = self.known_path(&quota.path)?;
         let table = self.table.load();
-        let is_known = table.all(kind).any(|known| known.name == name);
-        if !is_known && table.map(kind).len() >= QUOTAS_MAX {
+        let known = table.kind(kind);
+        if known.by_name.get(&name).is_none() && known.count >= QUOTAS_MAX {
             return Err(Fault::invalid(format!("there are {QUOTAS_MAX} {} quotas: delete one first", kind.label())));
         }
-        if let Some(other) = table.map(kind).get(&quota.path)
+        if let Some(other) = known.by_path.get(&quota.path)
             && other.name != name
         {
             let what = format!("{} quota {:?} lies on this path already", kind.label(), other.name);
@@ -278,7 +286,8 @@ impl Inner {
         }
         let path = format!("{path}/");
         let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &path);
-        if !rest.is_empty() && self.namespaces.route(&namespace, rest).is_none() {
+        let is_auth = AUTH.iter().any(|method| rest.starts_with(method));
+        if !rest.is_empty() && !is_auth && self.namespaces.route(&namespace, rest).is_none() {
             return Err(Fault::invalid(format!("invalid quota path {path:?}: there is no namespace and no mount")));
         }
         Ok(path)
@@ -292,33 +301,41 @@ impl Inner {
 }
 
 impl Table {
-    fn map(&self, kind: QuotaKind) -> &HashMap<String, Arc<Enforced>, RandomState> {
+    fn kind(&self, kind: QuotaKind) -> &Kind {
         &self.0[kind as usize]
     }
 
+    /// Puts one in, whose name and path no other has.
     fn insert(&mut self, kind: QuotaKind, enforced: Enforced) {
-        self.0[kind as usize].insert(enforced.quota.path.clone(), Arc::new(enforced));
+        let (kind, enforced) = (&mut self.0[kind as usize], Arc::new(enforced));
+        kind.by_path.insert(enforced.quota.path.clone(), Arc::clone(&enforced));
+        kind.by_name.insert(enforced.name.clone(), enforced);
+        kind.count += 1;
     }
 
     fn remove(&mut self, kind: QuotaKind, name: &str) {
-        self.0[kind as usize].retain(|_, enforced| enforced.name != name);
+        let kind = &mut self.0[kind as usize];
+        if let Some(enforced) = kind.by_name.remove(name) {
+            kind.by_path.remove(&enforced.quota.path);
+            kind.count = kind.count.saturating_sub(1);
+        }
     }
 
     fn all(&self, kind: QuotaKind) -> impl Iterator<Item = &Arc<Enforced>> {
-        self.map(kind).values()
+        self.kind(kind).by_name.values()
     }
 
     /// The one on the longest path that `whole`, a path of `namespace` that ends in `/`, begins with.
     fn find(&self, kind: QuotaKind, namespace: &Namespace, whole: &str) -> Option<&Arc<Enforced>> {
-        let quotas = self.map(kind);
-        if quotas.is_empty() {
+        let quotas = self.kind(kind);
+        if quotas.count == 0 {
             return None;
         }
         let ends = whole.rmatch_indices('/').map(|(slash, _)| slash + 1).chain(std::iter::once(0));
         // Those above the namespace lie on namespaces it is in.
         let counts =
             |found: &&Arc<Enforced>| found.quota.is_inheritable || found.quota.path.len() >= namespace.as_str().len();
-        ends.filter_map(|end| quotas.get(whole.get(..end)?)).find(counts)
+        ends.filter_map(|end| quotas.by_path.get(whole.get(..end)?)).find(counts)
     }
 }
 

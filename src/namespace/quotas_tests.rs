@@ -167,3 +167,37 @@ async fn a_path_is_a_namespace_or_on_a_mount_and_has_one_quota() {
     put(&quotas, RateLimit, "x", rate("team-b", 1.0)).await.unwrap();
     put(&quotas, RateLimit, "y", rate("team-a", 1.0)).await.unwrap();
 }
+
+#[tokio::test]
+async fn logins_are_bounded_by_a_path_of_their_own_in_each_namespace() {
+    let quotas = quotas().await;
+    put(&quotas, RateLimit, "all", rate("team-a", 9.0)).await.unwrap();
+    put(&quotas, RateLimit, "logins", rate("team-a/auth/unix/login", 2.0)).await.unwrap();
+    put(&quotas, RateLimit, "tokens", rate("auth/token", 3.0)).await.unwrap();
+    let now = Instant::now() + Duration::from_secs(1);
+    assert_eq!(let_through(&quotas, "team-a", "auth/unix/login", now), 2);
+    assert_eq!(let_through(&quotas, "team-a", "sys/mounts", now), 9);
+    assert_eq!(let_through(&quotas, "", "auth/unix/login", now), 100);
+    assert_eq!(let_through(&quotas, "", "auth/token/create", now), 3);
+    for path in ["auth", "auth/ldap/login", "team-a/sys/mounts"] {
+        assert!(put(&quotas, RateLimit, "none", rate(path, 1.0)).await.is_err(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn quotas_are_found_by_their_names_and_by_their_paths_whatever_changes() {
+    let quotas = quotas().await;
+    put(&quotas, RateLimit, "a", rate("team-a", 2.0)).await.unwrap();
+    put(&quotas, RateLimit, "a", rate("team-b", 3.0)).await.unwrap();
+    let now = Instant::now() + Duration::from_secs(1);
+    assert_eq!((let_through(&quotas, "team-a", "x", now), let_through(&quotas, "team-b", "x", now)), (100, 3));
+    let taken = put(&quotas, RateLimit, "b", rate("team-b", 1.0)).await.unwrap_err().to_string();
+    assert!(taken.contains("quota \"a\" lies on this path already"), "{taken}");
+    put(&quotas, RateLimit, "b", rate("team-a", 1.0)).await.unwrap();
+    quotas.delete(RateLimit, "a".into()).await.unwrap();
+    quotas.delete(RateLimit, "a".into()).await.unwrap();
+    assert_eq!((quotas.names(RateLimit), quotas.get(RateLimit, "a")), (vec!["b".to_owned()], None));
+    assert_eq!(let_through(&quotas, "team-b", "x", now), 100);
+    quotas.delete(RateLimit, "b".into()).await.unwrap();
+    assert!(quotas.is_empty());
+}

@@ -87,6 +87,14 @@ impl Tree {
         self.get(namespace.as_str()).map(|(_, space)| &space.mounts)
     }
 
+    /// How many mounts there are in all namespaces of a namespace's tenant. Looks at every namespace.
+    pub(super) fn mounts_of_tenant(&self, namespace: &Namespace) -> usize {
+        let tenant = namespace.tenant();
+        let is_within = |known: &Namespace| *known == tenant || (!tenant.is_root() && known.is_below(&tenant));
+        let spaces = self.shards.iter().flat_map(|shard| shard.iter());
+        spaces.filter(|(known, _)| is_within(known)).map(|(_, space)| space.mounts.len()).sum()
+    }
+
     /// What is known of a namespace.
     pub(super) fn about(&self, namespace: &Namespace) -> Option<&Arc<About>> {
         self.get(namespace.as_str()).map(|(_, space)| &space.about)

@@ -11,6 +11,7 @@ mod key_file;
 mod keyring;
 mod memory;
 mod name;
+mod passage;
 mod passed;
 mod physical;
 mod place;

@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::barrier::{Barrier, ROOT_KEY_BYTES, random};
 use super::keyring::Keyring;
 use super::name;
+use super::passage::Passage;
 use super::physical::{Change, NotQueued, Physical, Refused, Stats, Transaction, Verdict, WhenFull, closed};
 use super::place::{Place, Unopened};
 use super::seal::{RootKeyWrap, SealNotes, StoredSeal};
@@ -53,8 +54,9 @@ pub(super) struct Inner {
     initializing: Mutex<()>,
     /// Held while the keyring or the root key changes. Set while it is not known which root key is kept.
     pub(super) rotating: Mutex<bool>,
-    /// Held by whoever encrypts changes, until they are queued.
-    pub(super) encrypting: RwLock<()>,
+    /// Whoever encrypts changes is inside until they are queued. Some wait there for room, and threads that others wait for come
+    /// as well: so who waits for all of them must not stand in the way of those.
+    pub(super) encrypting: Passage,
     /// Records that were encrypted anew.
     pub(super) reencrypted: AtomicU64,
     /// Records that did not open when all were last to be.
@@ -81,7 +83,7 @@ impl Store {
             sealed: AtomicBool::new(false),
             initializing: Mutex::new(()),
             rotating: Mutex::new(false),
-            encrypting: RwLock::new(()),
+            encrypting: Passage::default(),
             reencrypted: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
         };
@@ -211,7 +213,7 @@ impl Store {
             return self.inner.barrier().map(drop);
         }
         let waiting = {
-            let _encrypting = self.inner.encrypting.read();
+            let _encrypting = self.inner.encrypting.enter();
             self.inner.submit_waiting(self.inner.encrypt(writes)?)?
         };
         waiting.recv().map_err(|_| closed())?.map_err(fault)
@@ -356,7 +358,7 @@ impl Inner {
     fn begin(&self, writes: Vec<Write>) -> Result<Option<oneshot::Receiver<Verdict>>, Fault> {
         let Some(first) = writes.first() else { return self.barrier().map(|_| None) };
         let namespace = first.key().namespace.clone();
-        let _encrypting = self.encrypting.read();
+        let _encrypting = self.encrypting.enter();
         let (transaction, waiting) = Transaction::for_task(self.encrypt(writes)?);
         self.physical.submit(transaction, WhenFull::Refuse).map_err(|refused| match refused {
             NotQueued::Full(limit) => {

@@ -125,8 +125,8 @@ impl Store {
     /// Waits until what was begun in older terms is durable, so that a walk that begins now finds all of it. Blocks.
     pub fn settle_terms(&self) -> Result<(), Fault> {
         let inner = self.inner();
-        // Whoever encrypts holds it until the change is queued.
-        drop(inner.encrypting.write());
+        // Whoever came before the new term could be read has queued its change then.
+        inner.encrypting.wait();
         // What was queued before is written before.
         inner.submit_and_wait(Vec::new())
     }

@@ -275,9 +275,8 @@ impl Control {
         };
         let info = self.device.as_ref().map(|device| device.info());
         let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
-        let is_guarded = |template: &KeyTemplate| {
-            info.is_none_or(|info| self.to.guarded.would_be_taken_for_one(info, template))
-        };
+        let is_guarded =
+            |template: &KeyTemplate| info.is_none_or(|info| self.to.guarded.would_be_taken_for_one(info, template));
         let (found, generated) = {
             // Whoever else looks for the label meanwhile, by another name of the token, would not find the key either.
             let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&serial));

@@ -67,16 +67,23 @@ impl System {
         Ok(done(warnings))
     }
 
+    /// Goes on to its end when its asker leaves: else the mount's own keys and its quotas would stay.
     pub(super) async fn disable(&self, call: &Call, path: &str) -> Result<Response, Fault> {
-        let removal = Arc::clone(&self.removal);
-        if let Some(mount) = self.namespaces.disable(&call.namespace, path, move |mount| removal(mount)).await? {
-            tracing::info!(namespace = %mount.namespace, path = mount.path, engine = mount.engine, "engine disabled");
-            self.keys.end_mount(&mount).await;
-            if let Err(fault) = self.quotas.end(&format!("{}{}", mount.namespace.as_str(), mount.path)).await {
-                tracing::warn!(path = mount.path, %fault, "the quotas of a disabled mount stay: delete them");
+        let (namespaces, keys, quotas) = (self.namespaces.clone(), self.keys.clone(), self.quotas.clone());
+        let (removal, namespace, path) = (Arc::clone(&self.removal), call.namespace.clone(), path.to_owned());
+        let disabling = tokio::spawn(async move {
+            let Some(mount) = namespaces.disable(&namespace, &path, move |mount| removal(mount)).await? else {
+                return Ok(());
+            };
+            tracing::info!(%namespace, path = mount.path, engine = mount.engine, "engine disabled");
+            keys.end_mount(&mount).await;
+            if let Err(fault) = quotas.end(&format!("{}{}", namespace.as_str(), mount.path)).await {
+                tracing::warn!(%namespace, path = mount.path, %fault, "the quotas of a disabled mount stay: delete them");
             }
-        }
-        Ok(Response::Empty)
+            Ok(())
+        });
+        let going_down = |_| Err(Fault::Unavailable { what: "the daemon is going down; try again".into() });
+        disabling.await.unwrap_or_else(going_down).map(|()| Response::Empty)
     }
 
     pub(super) fn read_tuning(&self, call: &Call, path: &str) -> Result<Response, Fault> {

@@ -2,6 +2,7 @@
 
 mod headers;
 mod keys;
+mod mounts;
 mod namespaces;
 mod openapi;
 mod policies;

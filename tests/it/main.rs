@@ -55,6 +55,7 @@ mod seal;
 mod seal_hangs;
 mod seal_key;
 mod shared_keys;
+mod shares;
 mod signing;
 mod sim;
 mod snapshots;

@@ -169,7 +169,10 @@ async fn a_tenants_key_is_no_other_tenants() {
     let tested = refused(&daemon, B, "sys/managed-keys/pkcs11/mine/test/sign", json!({})).await;
     assert_eq!(tested.0, 400);
     let told = &tested.1;
-    assert!(told.contains("managed key \"mine\"") && told.contains("is taken on its token") && !told.contains(A), "{told}");
+    assert!(
+        told.contains("managed key \"mine\"") && told.contains("is taken on its token") && !told.contains(A),
+        "{told}"
+    );
     let key = json!({"type": "managed_key", "managed_key_name": "mine"});
     assert_eq!(refused(&daemon, B, "transit/keys/doc", key.clone()).await, tested);
     assert!(daemon.log().contains("claimed_by"), "the operator is told whose it is: {}", daemon.log());

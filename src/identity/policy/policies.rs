@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::acl::Acl;
 use super::parse::Policy;
 use crate::config::Limits;
-use crate::model::{Fault, Namespace};
+use crate::model::{Fault, Namespace, Shards, Tally};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 
 const COLLECTION: &str = "policies";
 /// Policies of one namespace, whatever the limit was when they were made.
-const POLICIES_MAX: usize = 5_000;
+const POLICIES_MAX: usize = 50_000;
 /// Longest name of a policy, in bytes.
 const NAME_BYTES: usize = 256;
 /// Rules of all policies of one token.
@@ -53,12 +54,31 @@ pub struct Policies(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    /// Policies of one namespace, and bytes of their texts.
+    /// Policies of one namespace and all below it, and bytes of their texts.
     most: usize,
     bytes_max: usize,
     default: Arc<Policy>,
-    namespaces: ArcSwap<HashMap<Namespace, Arc<Table>, RandomState>>,
+    namespaces: ArcSwap<Shards<Namespace, Arc<Table>>>,
+    /// How many there are, and of how many bytes. Changed by `changes` only.
+    counted: Mutex<Counted>,
     changes: Changes,
+}
+
+#[derive(Default)]
+struct Counted {
+    policies: Tally,
+    bytes: Tally,
+}
+
+impl Counted {
+    fn set(&mut self, namespace: &Namespace, written: &BTreeMap<String, Arc<Policy>>) {
+        self.policies.set(namespace, written.len());
+        self.bytes.set(namespace, bytes(written));
+    }
+}
+
+fn bytes(written: &BTreeMap<String, Arc<Policy>>) -> usize {
+    written.values().map(|policy| policy.text().len()).sum()
 }
 
 /// The policies of one namespace. Whatever changes makes another table: what was compiled of the old one goes with it.
@@ -80,8 +100,8 @@ impl Policies {
         // A test reads it; what could not be read would grant nothing.
         let default = Arc::new(Policy::parse(DEFAULT_TEXT).unwrap_or_default());
         let (most, bytes_max) = (limits.policies_per_namespace, limits.policy_bytes_per_namespace);
-        let (namespaces, changes) = (ArcSwap::default(), Changes::default());
-        Policies(Arc::new(Inner { store, most, bytes_max, default, namespaces, changes }))
+        let (namespaces, counted, changes) = (ArcSwap::default(), Mutex::default(), Changes::default());
+        Policies(Arc::new(Inner { store, most, bytes_max, default, namespaces, counted, changes }))
     }
 
     /// Reads the policies from the store.
@@ -90,7 +110,7 @@ impl Policies {
     ///
     /// Also if one cannot be read any more: without it tokens could do what it denies.
     pub fn load(&self) -> Result<(), Fault> {
-        let mut namespaces = HashMap::default();
+        let (mut namespaces, mut counted) = (Shards::default(), Counted::default());
         for namespace in self.0.store.namespaces(NAMESPACES_MAX)? {
             let records = self.0.store.read_all::<PolicyRecord>(&namespace, COLLECTION, None, POLICIES_MAX)?;
             let read = |(name, record): (String, PolicyRecord)| match Policy::parse(&record.text) {
@@ -103,9 +123,11 @@ impl Policies {
             };
             let written = records.into_iter().map(read).collect::<Result<BTreeMap<_, _>, Fault>>()?;
             if !written.is_empty() {
+                counted.set(&namespace, &written);
                 namespaces.insert(namespace, Arc::new(Table { written, compiled: ArcSwap::default() }));
             }
         }
+        *self.0.counted.lock() = counted;
         self.0.namespaces.store(Arc::new(namespaces));
         Ok(())
     }
@@ -148,21 +170,7 @@ impl Policies {
         let change = move || {
             let mut written = this.table(&own).written.clone();
             let old = written.insert(name.clone(), Arc::clone(&policy));
-            let (most, bytes_max) = (this.0.most, this.0.bytes_max);
-            if old.is_none() && written.len() > most {
-                return Err(Fault::invalid(format!(
-                    "the namespace has {most} policies, as limits {{ policies_per_namespace }} allows: delete one, or have the \
-                     operator raise it"
-                )));
-            }
-            let grows = old.is_none_or(|old| old.text().len() < policy.text().len());
-            if grows && written.values().map(|policy| policy.text().len()).sum::<usize>() > bytes_max {
-                let what = format!(
-                    "the texts of the namespace's policies: at most {bytes_max} bytes together, as limits \
-                     {{ policy_bytes_per_namespace }} says"
-                );
-                return Err(Fault::TooLarge { what });
-            }
+            this.check_room(&own, old.as_deref(), &policy)?;
             let record = PolicyRecord { text: policy.text().to_owned() };
             this.commit(&own, Write::put_record(key(&own, &name), &record)?, written)
         };
@@ -210,11 +218,29 @@ impl Policies {
 
     /// Forgets the policies of a namespace that was deleted, with its records.
     pub fn forget(&self, namespace: &Namespace) {
-        self.0.namespaces.rcu(|namespaces| {
-            let mut namespaces = HashMap::clone(namespaces);
-            namespaces.remove(namespace);
-            namespaces
-        });
+        self.change_tables(|tables| drop(tables.remove(namespace)));
+        self.0.counted.lock().set(namespace, &BTreeMap::new());
+    }
+
+    /// Refuses a policy in the place of `old` where its tenant has as many as it may. Part of a change.
+    fn check_room(&self, namespace: &Namespace, old: Option<&Policy>, new: &Policy) -> Result<(), Fault> {
+        let (most, bytes_max, tenant) = (self.0.most, self.0.bytes_max, namespace.tenant());
+        let counted = self.0.counted.lock();
+        if old.is_none() && counted.policies.of_tenant(namespace) >= most {
+            return Err(Fault::invalid(format!(
+                "namespace {tenant} and those below it have {most} policies together, as limits {{ policies_per_namespace }} \
+                 allows: delete one, or have the operator raise it"
+            )));
+        }
+        let grown = new.text().len().saturating_sub(old.map_or(0, |old| old.text().len()));
+        if grown > 0 && counted.bytes.of_tenant(namespace).saturating_add(grown) > bytes_max {
+            let what = format!(
+                "the texts of the policies of namespace {tenant} and those below it: at most {bytes_max} bytes together, as \
+                 limits {{ policy_bytes_per_namespace }} says"
+            );
+            return Err(Fault::TooLarge { what });
+        }
+        Ok(())
     }
 
     fn compile(&self, table: &Table, namespace: &Namespace, names: &[String]) -> Result<Arc<Acl>, Fault> {
@@ -248,23 +274,26 @@ impl Policies {
 
     /// A table for what is compiled in a namespace where nothing was written.
     fn add_table(&self, namespace: &Namespace) {
-        self.0.namespaces.rcu(|namespaces| {
-            let mut namespaces = HashMap::clone(namespaces);
-            namespaces.entry(namespace.clone()).or_default();
-            namespaces
+        self.change_tables(|tables| {
+            tables.entry(namespace);
         });
     }
 
     /// Stores a change, then shows it.
     fn commit(&self, namespace: &Namespace, write: Write, written: BTreeMap<String, Arc<Policy>>) -> Result<(), Fault> {
         self.0.store.commit_now(vec![write])?;
+        self.0.counted.lock().set(namespace, &written);
         let table = Arc::new(Table { written, compiled: ArcSwap::default() });
-        self.0.namespaces.rcu(|namespaces| {
-            let mut namespaces = HashMap::clone(namespaces);
-            namespaces.insert(namespace.clone(), Arc::clone(&table));
-            namespaces
-        });
+        self.change_tables(|tables| drop(tables.insert(namespace.clone(), Arc::clone(&table))));
         Ok(())
+    }
+
+    fn change_tables(&self, change: impl Fn(&mut Shards<Namespace, Arc<Table>>)) {
+        self.0.namespaces.rcu(|tables| {
+            let mut tables = Shards::clone(tables);
+            change(&mut tables);
+            tables
+        });
     }
 
     /// The name in its one spelling, unless it is nobody's to change.

@@ -88,7 +88,8 @@ async fn nobody_changes_root_or_takes_the_default_away() {
 #[tokio::test]
 async fn a_namespace_has_so_many_policies_and_no_more() {
     let limits = Limits { policies_per_namespace: 2, policy_bytes_per_namespace: 200, ..Limits::default() };
-    let policies = Policies::new(store(), &limits);
+    let store = store();
+    let policies = Policies::new(store.clone(), &limits);
     let [a, root] = ["a", ""].map(Namespace::from_path);
     let text = |bytes: usize| format!("# {}\n", "x".repeat(bytes));
     for name in ["one", "two", "one"] {
@@ -96,12 +97,22 @@ async fn a_namespace_has_so_many_policies_and_no_more() {
     }
     let told = policies.write(&a, "three", "").await.unwrap_err().to_string();
     assert!(told.contains("limits { policies_per_namespace }"), "{told}");
+    let below = Namespace::from_path("a/b");
+    let told = policies.write(&below, "three", "").await.unwrap_err().to_string();
+    assert!(told.contains("namespace a/ and those below it have 2 policies together"), "{told}");
     policies.write(&root, "three", "").await.unwrap();
     let long = policies.write(&a, "one", &text(150)).await.unwrap_err();
     assert!(matches!(&long, Fault::TooLarge { what } if what.contains("policy_bytes_per_namespace")), "{long}");
     policies.delete(&a, "two").await.unwrap();
     policies.write(&a, "one", &text(150)).await.unwrap();
-    policies.write(&a, "three", "").await.unwrap();
+    policies.write(&below, "three", "").await.unwrap();
+    assert!(matches!(policies.write(&below, "three", &text(50)).await, Err(Fault::TooLarge { .. })));
+    // They are counted at a start, and with their namespace they go.
+    let again = Policies::new(store, &limits);
+    again.load().unwrap();
+    assert!(again.write(&a, "four", "").await.is_err());
+    again.forget(&below);
+    again.write(&a, "four", "").await.unwrap();
 }
 
 #[tokio::test]

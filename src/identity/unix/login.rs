@@ -55,6 +55,7 @@ impl Identity {
             policies: role.policies,
             no_default_policy: role.no_default_policy,
             display_name: format!("unix-{name}"),
+            uid: meta.get("uid").and_then(|uid| uid.parse().ok()),
             meta,
             ttl: role.ttl_seconds,
             max_ttl: role.max_ttl_seconds,

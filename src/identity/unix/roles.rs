@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::super::Token;
 use super::implicit::Implicit;
 use super::role::UnixRole;
 use crate::config::Limits;
-use crate::model::{Caller, Fault, Namespace};
+use crate::model::{Caller, Fault, Namespace, Tally};
 use crate::store::{Changes, RecordKey, Store, Write};
 
 /// The collection of a namespace's roles, by their names.
@@ -15,7 +17,7 @@ const COLLECTION: &str = "unix-roles";
 /// Longest name of a role, in bytes.
 const NAME_BYTES: usize = 128;
 /// Roles that are read of one namespace: the most that `unix_roles_per_namespace` may ever have been.
-const ROLES_MAX: usize = 10_000;
+const ROLES_MAX: usize = 100_000;
 /// Namespaces in the store.
 const NAMESPACES_MAX: usize = 200_000;
 
@@ -26,25 +28,32 @@ pub struct UnixRoles {
     changes: Changes,
     /// Only these are kept in memory.
     implicit: Arc<Implicit>,
+    /// How many there are. Changed by `changes` only.
+    counted: Arc<Mutex<Tally>>,
+    /// Of one namespace and all below it.
     per_namespace: usize,
 }
 
 impl UnixRoles {
     pub(in super::super) fn new(store: Store, limits: &Limits) -> UnixRoles {
         let per_namespace = limits.unix_roles_per_namespace;
-        UnixRoles { store, changes: Changes::default(), implicit: Arc::default(), per_namespace }
+        let (implicit, counted) = (Arc::default(), Arc::default());
+        UnixRoles { store, changes: Changes::default(), implicit, counted, per_namespace }
     }
 
     /// Reads those that count without a login from the store.
     pub(in super::super) fn load(&self) -> Result<(), Fault> {
         let mut found: HashMap<Namespace, BTreeMap<String, Arc<UnixRole>>> = HashMap::new();
+        let mut counted = Tally::default();
         for namespace in self.store.namespaces(NAMESPACES_MAX)? {
             let roles = self.store.read_all::<UnixRole>(&namespace, COLLECTION, None, ROLES_MAX)?;
+            counted.set(&namespace, roles.len());
             for (name, role) in roles.into_iter().filter(|(_, role)| role.implicit) {
                 found.entry(namespace.clone()).or_default().insert(name, Arc::new(role));
             }
         }
         self.implicit.load(found);
+        *self.counted.lock() = counted;
         Ok(())
     }
 
@@ -60,7 +69,7 @@ impl UnixRoles {
 
     /// The names of a namespace's roles, sorted.
     pub fn names(&self, namespace: &Namespace) -> Result<Vec<String>, Fault> {
-        self.store.list(namespace, COLLECTION, None, self.per_namespace)
+        self.store.list(namespace, COLLECTION, None, ROLES_MAX)
     }
 
     /// Makes a role of what is there, if anything, and answers what `edit` tells beside. One edit sees what the one before it
@@ -82,14 +91,16 @@ impl UnixRoles {
             let is_new = known.is_none();
             let (role, told) = edit(known)?;
             role.check()?;
-            if is_new && this.names(&own)?.len() >= this.per_namespace {
+            if is_new && this.counted.lock().of_tenant(&own) >= this.per_namespace {
                 return Err(Fault::invalid(format!(
-                    "the namespace has {} roles of auth/unix, as many as there may be: delete one, or raise \
-                     unix_roles_per_namespace in limits",
+                    "namespace {} and those below it have {} roles of auth/unix together, as many as there may be: delete one, \
+                     or raise unix_roles_per_namespace in limits",
+                    own.tenant(),
                     this.per_namespace
                 )));
             }
             this.store.commit_now(vec![Write::put_record(key, &role)?])?;
+            this.counted.lock().add(&own, usize::from(is_new));
             this.implicit.set(&own, &name, role.implicit.then(|| Arc::new(role)));
             Ok(told)
         };
@@ -107,7 +118,12 @@ impl UnixRoles {
         check_name(name)?;
         let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
         let change = move || {
-            this.store.commit_now(vec![Write::Delete { key: key(&own, &name) }])?;
+            let key = key(&own, &name);
+            if this.store.get(&key)?.is_none() {
+                return Ok(());
+            }
+            this.store.commit_now(vec![Write::Delete { key }])?;
+            this.counted.lock().take(&own, 1);
             this.implicit.set(&own, &name, None);
             Ok(())
         };
@@ -123,6 +139,7 @@ impl UnixRoles {
     /// Forgets the roles of a namespace that was deleted, with its records.
     pub fn forget(&self, namespace: &Namespace) {
         self.implicit.forget(namespace);
+        self.counted.lock().set(namespace, 0);
     }
 }
 

@@ -264,3 +264,35 @@ async fn a_process_that_roles_give_too_many_policies_without_a_token_is_given_no
         assert_eq!(house.due(&nine, "").is_some(), part < 3, "{part}");
     }
 }
+
+#[tokio::test]
+async fn a_tenants_namespaces_have_so_many_roles_and_a_uid_so_many_logins_together() {
+    let house = House::with(Limits { unix_roles_per_namespace: 2, unix_logins_per_uid: 1, ..Limits::default() }).await;
+    let [a, b, other] = ["a", "a/b", "c"].map(Namespace::from_path);
+    let write = async |house: &House, namespace: &Namespace, name: &str| {
+        house.identity.unix_roles().write(namespace, name, role()).await.map_err(|fault| fault.to_string())
+    };
+    for namespace in [&a, &b, &other] {
+        write(&house, namespace, "job").await.unwrap();
+    }
+    for house in [&house, &house.restarted()] {
+        for namespace in [&a, &b] {
+            let told = write(house, namespace, "more").await.unwrap_err();
+            assert!(told.contains("namespace a/ and those below it have 2 roles of auth/unix together"), "{told}");
+        }
+    }
+    let login = async |namespace: &Namespace| {
+        let fit = house.identity.fits_unix_role(&caller(7, 1, &[], Unit::Other), namespace, "job").unwrap().unwrap();
+        house.identity.login_by_unix_role(fit).await
+    };
+    login(&a).await.unwrap();
+    assert!(matches!(login(&b).await, Err(Fault::QuotaExceeded { .. })));
+    login(&other).await.unwrap();
+    // What goes makes room, be it by itself or with its namespace.
+    house.identity.unix_roles().delete(&a, "nobody").await.unwrap();
+    assert!(write(&house, &a, "more").await.is_err());
+    house.identity.unix_roles().delete(&a, "job").await.unwrap();
+    write(&house, &a, "more").await.unwrap();
+    house.identity.unix_roles().forget(&b);
+    write(&house, &a, "again").await.unwrap();
+}

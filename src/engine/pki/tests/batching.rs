@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::super::pem;
 use super::*;
+use crate::engine::holding;
 use crate::model::{CertificatesRequest, Data, IssuedCertificate};
 use crate::store::RecordKey;
 
@@ -127,20 +128,24 @@ async fn a_role_without_a_store_leaves_no_record() {
 }
 
 #[tokio::test]
-async fn what_was_begun_is_stored_though_nobody_waits() {
+async fn what_was_begun_is_stored_though_nobody_waits_and_holds_its_place_until_then() {
     let desk = Desk::with_root().await;
     let csrs = vec![desk.csrs(&["a.example"]).remove(0); 5];
     let before = desk.names("certs").len();
-    let mut answer = desk.batch("any", csrs, json!({}));
+    // Such as the place of a quota.
+    let held = Arc::new(());
+    let mut answer = Box::pin(holding(Arc::clone(&held), desk.batch("any", csrs, json!({}))));
     // Each look judges one of them at least; then all are handed over to be signed.
     for _ in 0..6 {
         let looked = std::future::poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
         assert!(looked.is_pending());
     }
     drop(answer);
+    assert_eq!(Arc::strong_count(&held), 2, "it is held as long as there is work");
     let end = std::time::Instant::now() + Duration::from_secs(30);
-    while desk.names("certs").len() < before + 5 {
+    while Arc::strong_count(&held) > 1 {
         assert!(std::time::Instant::now() < end, "they were not stored");
         tokio::task::yield_now().await;
     }
+    assert_eq!(desk.names("certs").len(), before + 5);
 }

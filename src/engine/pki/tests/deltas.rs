@@ -1,5 +1,6 @@
 //! Stories of `config/crl` and delta CRLs, judged by openssl.
 
+use super::super::crl::Crl;
 use super::*;
 
 /// What openssl reads in a CRL that it has verified.
@@ -74,6 +75,24 @@ async fn a_delta_crl_lists_what_the_complete_one_lacks() {
     let delta = crl_text(&again, "crl/delta/pem").await;
     assert!(lists(&delta, &second), "{delta}");
     assert!(number_after(&delta, "X509v3 CRL Number") > number_after(&last, "X509v3 CRL Number"));
+}
+
+#[tokio::test]
+async fn the_date_of_a_crl_never_goes_back_with_the_clock() {
+    let desk = with_deltas().await;
+    // Both are of a clock that was ahead, and has been set right since.
+    let own = desk.crl();
+    let ahead = own.crl.load_full().unwrap().shown + 100_000;
+    for place in [&own.crl, &own.delta] {
+        let crl = Crl::clone(&place.load_full().unwrap());
+        place.store(Some(Arc::new(Crl { shown: ahead, ..crl })));
+    }
+    for more in 1..3 {
+        desk.read("crl/rotate").await.unwrap();
+        desk.read("crl/rotate-delta").await.unwrap();
+        let [complete, delta] = [&own.crl, &own.delta].map(|place| place.load_full().unwrap().shown);
+        assert!(complete == ahead + more && delta >= ahead + more, "{ahead}: {complete} {delta}");
+    }
 }
 
 #[tokio::test]

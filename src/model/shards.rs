@@ -11,8 +11,10 @@ use foldhash::fast::RandomState;
 const SHARDS: usize = 1024;
 
 /// A map.
+///
+/// Published as a snapshot, it is changed by copying it, changing the copy and publishing that.
 #[derive(Clone)]
-pub(super) struct Shards<K, V> {
+pub struct Shards<K, V> {
     shards: Vec<Arc<HashMap<K, V, RandomState>>>,
     spread: RandomState,
 }
@@ -24,21 +26,22 @@ impl<K, V> Default for Shards<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    /// The value of a key.
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
         self.shards.get(self.place(key))?.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    /// Puts a value in the place of that of its key, and answers that one.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let place = self.place(&key);
-        if let Some(shard) = self.shards.get_mut(place) {
-            Arc::make_mut(shard).insert(key, value);
-        }
+        self.shards.get_mut(place).and_then(|shard| Arc::make_mut(shard).insert(key, value))
     }
 
-    pub(super) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    /// Takes the value of a key out.
+    pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -47,7 +50,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     }
 
     /// The value of a key, to be changed; made if there is none.
-    pub(super) fn entry(&mut self, key: &K) -> Option<&mut V>
+    pub fn entry(&mut self, key: &K) -> Option<&mut V>
     where
         V: Default,
     {
@@ -55,11 +58,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         Some(Arc::make_mut(self.shards.get_mut(place)?).entry(key.clone()).or_default())
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+    /// The values, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)
     }
 
@@ -76,7 +81,7 @@ mod tests {
     #[test]
     fn a_copy_is_not_changed_with_what_it_is_a_copy_of() {
         let mut shards: Shards<String, usize> = Shards::default();
-        (0..5000).for_each(|number| shards.insert(number.to_string(), number));
+        (0..5000).for_each(|number| assert_eq!(shards.insert(number.to_string(), number), None));
         let before = shards.clone();
         *shards.entry(&"7".to_owned()).unwrap() += 1;
         assert_eq!((shards.remove("8"), shards.remove("x")), (Some(8), None));

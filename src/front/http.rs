@@ -17,6 +17,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::bodies::{self, Held, Whole};
 use super::streams::{self, Sent};
+use super::usher::Seat;
 use super::{Shared, path};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
@@ -61,11 +62,12 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, seat: &Seat) {
     // A client that reads no answers must not hold its connection for ever.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(shared.limits.client_io));
-    let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller.clone(), shared).await) });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller.clone(), shared, seat).await) });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.client_io)
@@ -85,10 +87,10 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
     }
 }
 
-async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Sent> {
+async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared, seat: &Seat) -> HttpResponse<Sent> {
     let id = super::new_request_id();
     let mut changed = None;
-    let rendered = match operation(request, id, caller, shared).await {
+    let rendered = match operation(request, id, caller, shared, seat).await {
         Ok((operation, held)) => match shared.door.run(operation).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
@@ -187,6 +189,7 @@ async fn operation(
     id: RequestId,
     caller: Caller,
     shared: &Shared,
+    seat: &Seat,
 ) -> Result<(Operation, Kept), Refused> {
     let (head, body) = request.into_parts();
     let raw = head.uri.path();
@@ -199,6 +202,7 @@ async fn operation(
     let verb = verb(&head.method, &query)?;
     let token = token(&head.headers)?.map(Arc::new);
     let caller = Caller { token: token.as_ref().map(|token| shared.door.identify(token)), ..caller };
+    seat.serve_for(Some(&namespace).filter(|namespace| shared.door.knows(&caller, namespace)));
     if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }

@@ -19,6 +19,7 @@ use super::bodies::{self, Held, Whole};
 use super::streams::{self, Sent};
 use super::usher::Seat;
 use super::{Shared, path};
+use crate::apart;
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
     parse_duration,
@@ -41,7 +42,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const OCSP_REQUEST: &str = "application/ocsp-request";
 /// Parameters of one query. No path has more than a few; each takes far more memory than its text.
 const PARAMETERS: usize = 256;
-/// Bodies beyond this are read on a thread of the blocking pool.
+/// Bodies beyond this are read apart.
 const LARGE_BODY: usize = 128 << 10;
 /// The first second (Unix) that HTTP has no date for: the year 10000.
 const DATES_END: u64 = 253_402_300_800;
@@ -215,7 +216,7 @@ async fn operation(
         Verb::Write | Verb::Patch => {
             let may_be_form = media_type(&head.headers) == Some(FORM);
             let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
-            (body_data(text, is_form).await?, Bytes::new(), Kept::Room(held))
+            (body_data(text, is_form, &namespace).await?, Bytes::new(), Kept::Room(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -308,13 +309,13 @@ fn query(query: Option<&str>) -> Data {
     pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
 }
 
-/// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.
-async fn body_data(body: Bytes, is_form: bool) -> Result<Data, Fault> {
+/// A JSON object, or a form. No body is an empty one. A large one, which only those have who may come into the namespace, is
+/// read apart, so that it holds up nobody.
+async fn body_data(body: Bytes, is_form: bool, namespace: &Namespace) -> Result<Data, Fault> {
     if body.len() <= LARGE_BODY {
         return parse_body(&body, is_form);
     }
-    let parsed = tokio::task::spawn_blocking(move || parse_body(&body, is_form)).await;
-    parsed.unwrap_or_else(|_| Err(Fault::internal("reading a body panicked")))
+    apart::run(namespace, move || parse_body(&body, is_form)).await?
 }
 
 pub(super) fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {

@@ -355,7 +355,7 @@ impl<'s> Connection<'s> {
             }
             _ => return Ok(None),
         };
-        bodies::hold(data, answers, self.shared).map(Some)
+        bodies::hold(data, answers, &self.namespace, self.shared).map(Some)
     }
 
     /// Notes who asks from now on. A Hello that fails leaves the connection without a token.

@@ -3,23 +3,28 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::BytesMut;
 use keyway::client::{Framed, Identity};
 use keyway::model::{Secret, Verb};
 use keyway::wire::proto;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 
 use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::rig::{Rig, probing};
 use crate::tenants::{ask, write};
 
+/// Connections of a flood, and signatures beside it.
+const CONNECTIONS: usize = 256;
+const SIGNATURES: u64 = 8;
+/// Of one without a token.
+const OCSP: &str = "X-Vault-Namespace: a\r\nContent-Type: application/ocsp-request\r\n";
 const EVERYTHING: &str =
     "path \"*\" {\n  capabilities = [\"create\", \"read\", \"update\", \"patch\", \"delete\", \"list\", \"sudo\"]\n}\n";
 
@@ -37,54 +42,68 @@ enum Wire {
     Http(u16),
     /// The same, each time on a connection of its own.
     Fresh(u16),
-    /// Sends the bytes one by one, without an end.
-    Slow,
+    /// The same as `Http`, byte by byte.
+    Slow(u16),
     /// Sends the bytes, and reads until the daemon hangs up.
     Framed,
 }
 
-/// A flood that goes on until it is dropped, on a thread of its own.
+/// A flood that goes on until it is stopped, on a thread of its own.
 struct Flood {
-    stop: Arc<AtomicBool>,
+    stop: Arc<Notify>,
+    /// What was answered, however.
     done: Arc<AtomicU64>,
+    /// What was done that was asked for.
+    served: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Flood {
+    /// Floods, once every connection is there and something is answered.
     fn start(rig: &Rig, noise: &Noise, connections: usize) -> Flood {
-        let (stop, done) = <(Arc<AtomicBool>, Arc<AtomicU64>)>::default();
+        let (stop, connected) = <(Arc<Notify>, Arc<AtomicU64>)>::default();
+        let (done, served) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (socket, noise) = (rig.daemon.socket(), noise.clone());
         let thread = std::thread::spawn({
-            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            let (stop, connected) = (Arc::clone(&stop), Arc::clone(&connected));
+            let (done, served) = (Arc::clone(&done), Arc::clone(&served));
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                let all = (0..connections).map(|_| noise.make(&socket, &stop, &done));
-                runtime.block_on(futures_util::future::join_all(all));
+                let all = (0..connections).map(|_| noise.make(&socket, &connected, &done, &served));
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = futures_util::future::join_all(all) => {}
+                        () = stop.notified() => {}
+                    }
+                });
             }
         });
-        Flood { stop, done, thread: Some(thread) }
+        let flood = Flood { stop, done, served, thread: Some(thread) };
+        wait_for("a flood", || {
+            assert!(!flood.thread.as_ref().unwrap().is_finished(), "the flood broke off");
+            let is_there = connected.load(Ordering::Relaxed) >= connections as u64 && flood.done() > 0;
+            is_there.then_some(())
+        });
+        flood
     }
 
     fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    fn until_done(&self, more: u64) {
-        let before = self.done();
-        wait_for("a flood", || {
-            (self.done() >= before + more || self.thread.as_ref().unwrap().is_finished()).then_some(())
-        });
+    fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     fn stop(mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
     }
 }
 
@@ -95,35 +114,30 @@ impl Noise {
         Noise { what, wire: Wire::Http(status), bytes: text.into_bytes().into() }
     }
 
-    async fn make(&self, socket: &Path, stop: &AtomicBool, done: &AtomicU64) {
+    async fn make(&self, socket: &Path, connected: &AtomicU64, done: &AtomicU64, served: &AtomicU64) {
         let path: PathBuf =
             if self.wire == Wire::Framed { socket.with_extension("sock.framed") } else { socket.to_owned() };
         let mut kept = None;
-        while !stop.load(Ordering::Relaxed) {
+        loop {
             let mut stream = match kept.take() {
                 Some(stream) => stream,
                 None => UnixStream::connect(&path).await.unwrap(),
             };
+            connected.fetch_add(1, Ordering::Relaxed);
             match self.wire {
-                Wire::Http(status) | Wire::Fresh(status) => {
-                    stream.write_all(&self.bytes).await.unwrap();
-                    let head = answer(&mut stream).await;
-                    assert!(
-                        head.starts_with(&format!("HTTP/1.1 {status}")) || head.starts_with("HTTP/1.1 503"),
-                        "{}: {head}",
-                        self.what
-                    );
-                    kept = Some(stream)
-                        .filter(|_| matches!(self.wire, Wire::Http(_)) && !head.contains("connection: close"));
-                }
-                Wire::Slow => {
-                    for byte in self.bytes.iter() {
-                        stream.write_all(&[*byte]).await.unwrap();
-                        done.fetch_add(1, Ordering::Relaxed);
+                Wire::Http(status) | Wire::Fresh(status) | Wire::Slow(status) => {
+                    // What is too much is refused before it is written to its end.
+                    let piece = if matches!(self.wire, Wire::Slow(_)) { 1 } else { self.bytes.len() };
+                    for piece in self.bytes.chunks(piece) {
+                        let _ = stream.write_all(piece).await;
                         tokio::task::yield_now().await;
-                        if stop.load(Ordering::Relaxed) {
-                            return;
-                        }
+                    }
+                    if let Some(head) = answer(&mut stream).await {
+                        let told = ["503", "429", &status.to_string()].map(|status| format!("HTTP/1.1 {status}"));
+                        assert!(told.iter().any(|told| head.starts_with(told)), "{}: {head}", self.what);
+                        let stays = !matches!(self.wire, Wire::Fresh(_)) && !head.contains("connection: close");
+                        served.fetch_add(u64::from(head.starts_with(&told[2])), Ordering::Relaxed);
+                        kept = Some(stream).filter(|_| stays && head.starts_with(&told[2]));
                     }
                 }
                 Wire::Framed => {
@@ -137,19 +151,19 @@ impl Noise {
     }
 }
 
-/// Reads an answer; its head.
-async fn answer(stream: &mut UnixStream) -> String {
+/// Reads an answer; its head, in small letters but for the first line. None if the daemon hung up.
+async fn answer(stream: &mut UnixStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
-        let read = stream.read_buf(&mut bytes).await.unwrap();
-        if let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if bytes.len() >= end + 4 + length.unwrap_or(0_usize) {
-                return head;
-            }
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return None;
         }
-        assert!(read > 0, "the connection ended within {:?}", String::from_utf8_lossy(&bytes));
+        let Some(end) = bytes.windows(4).position(|end| end == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        if bytes.len() >= end + 4 + length.unwrap_or(0_usize) {
+            return Some(head);
+        }
     }
 }
 
@@ -160,59 +174,88 @@ async fn token(rig: &Rig, namespace: &str, policy: &str) -> String {
     made["auth"]["client_token"].as_str().unwrap().to_owned()
 }
 
-async fn street() -> (Rig, Vec<Noise>, Identity) {
-    let more = format!("{}namespace \"a\" {{}}\nnamespace \"b\" {{}}\n", probing("")).leak();
-    let setup = Setup { more, stanza: "max_sessions = 2", ..Setup::default() };
-    let rig = Rig::null(&["one"], &["doc-a", "doc-b", "ca"], setup).await;
-    rig.key_in("a", "doc-a", json!({"token_label": "one"})).await;
-    rig.key_in("b", "doc-b", json!({"token_label": "one"})).await;
-    let managed = json!({
-        "library": "hsm", "token_label": "one", "key_label": "ca", "mechanism": "0x1041", "curve": "P256", "any_mount": true,
-    });
-    write(&rig.daemon, "a", "sys/managed-keys/pkcs11/ca", managed).await;
-    write(&rig.daemon, "a", "sys/mounts/pki", json!({"type": "pki"})).await;
-    write(&rig.daemon, "a", "pki/root/generate/kms", json!({"managed_key_name": "ca", "common_name": "Root"})).await;
-    let (of_a, poor, of_b) =
-        (token(&rig, "a", "all").await, token(&rig, "a", "nothing").await, token(&rig, "b", "all").await);
-    let by = |token: &str| format!("X-Vault-Token: {token}\r\nX-Vault-Namespace: a\r\n");
-    let (rich, poor, wrong) = (by(&of_a), by(&poor), by("hvs.wrong"));
-    let values: Value = (0..100_000).collect();
-    let large = json!({"values": values, "text": "x".repeat(1 << 18)}).to_string();
+/// A loud tenant and a lone one.
+struct Street {
+    rig: Rig,
+    /// What the loud one does.
+    noises: Vec<Noise>,
+    lone: Identity,
+    /// What the lone one asks over HTTP.
+    judgements: Noise,
+    signature: Noise,
+}
+
+impl Street {
+    async fn new() -> Street {
+        let more = format!("{}namespace \"a\" {{}}\nnamespace \"b\" {{}}\n", probing("")).leak();
+        let setup = Setup { more, stanza: "max_sessions = 2", ..Setup::default() };
+        let rig = Rig::null(&["one"], &["doc-a", "doc-b", "ca"], setup).await;
+        rig.key_in("a", "doc-a", json!({"token_label": "one"})).await;
+        rig.key_in("b", "doc-b", json!({"token_label": "one"})).await;
+        let managed = json!({
+            "library": "hsm", "token_label": "one", "key_label": "ca", "mechanism": "0x1041", "curve": "P256",
+            "any_mount": true,
+        });
+        write(&rig.daemon, "a", "sys/managed-keys/pkcs11/ca", managed).await;
+        write(&rig.daemon, "a", "sys/mounts/pki", json!({"type": "pki"})).await;
+        let root = json!({"managed_key_name": "ca", "common_name": "Root"});
+        write(&rig.daemon, "a", "pki/root/generate/kms", root).await;
+        let (rich, poor) = (token(&rig, "a", "all").await, token(&rig, "a", "nothing").await);
+        let lone = token(&rig, "b", "all").await;
+        let [judgements, signature] = [judgements(&by("b", &lone)), signature("doc-b", &by("b", &lone))];
+        let lone = Identity { token: Secret::from(lone.as_str()), namespace: "b".into() };
+        Street { rig, noises: noises(&by("a", &rich), &by("a", &poor)), lone, judgements, signature }
+    }
+}
+
+fn by(namespace: &str, token: &str) -> String {
+    format!("X-Vault-Token: {token}\r\nX-Vault-Namespace: {namespace}\r\nKeyway-Deadline-Ms: 60000\r\n")
+}
+
+/// A judgement of a thousand paths.
+fn judgements(by: &str) -> Noise {
+    let paths: Vec<String> = (0..1_000).map(|number| format!("some/{number}/x")).collect();
+    Noise::http("judgements", 200, "POST", "sys/capabilities-self", by, &json!({"paths": paths}).to_string())
+}
+
+fn signature(key: &str, by: &str) -> Noise {
+    let input = json!({"input": STANDARD.encode("x")});
+    Noise::http("signatures", 200, "POST", &format!("transit/sign/{key}"), by, &input.to_string())
+}
+
+/// Every kind of it, by headers of one who may do everything in its namespace and of one who may do nothing.
+fn noises(rich: &str, poor: &str) -> Vec<Noise> {
+    let large = json!({"values": (0..100_000).collect::<Value>(), "text": "x".repeat(1 << 18)}).to_string();
     let rule = |number| format!("path \"some/long/path/{number}/*\" {{\n  capabilities = [\"read\"]\n}}\n");
     let policy = json!({"policy": (0..1_500).map(rule).collect::<String>()}).to_string();
-    let paths = json!({"paths": (0..1_000).map(|number| format!("some/{number}/x")).collect::<Vec<_>>()}).to_string();
-    let input = STANDARD.encode("x");
-    let batch = json!({"batch_input": vec![json!({"input": input}); 1_000]}).to_string();
-    let wrapped = format!("{rich}X-Vault-Wrap-TTL: 1s\r\n");
-    let mut all = vec![
-        Noise::http("lists", 200, "LIST", "sys/policies/acl", &rich, ""),
-        Noise::http("certificates", 200, "LIST", "pki/certs", &rich, ""),
-        Noise::http("unknown paths", 404, "GET", "no/such/path", &rich, ""),
-        Noise::http("refused", 403, "GET", "sys/policies/acl/all", &poor, ""),
+    let batch = json!({"batch_input": vec![json!({"input": STANDARD.encode("x")}); 1_000]}).to_string();
+    let (wrong, wrapped) = (by("a", "hvs.wrong"), format!("{rich}X-Vault-Wrap-TTL: 1s\r\n"));
+    let unknown = Noise::http("unknown paths", 404, "GET", "no/such/path", rich, "");
+    // Sixteen frames of eight bytes.
+    let garbage: Vec<u8> = [&[0, 0, 0, 8][..], &[0xff; 8]].concat().repeat(16);
+    vec![
+        Noise::http("lists", 200, "LIST", "sys/policies/acl", rich, ""),
+        Noise::http("certificates", 200, "LIST", "pki/certs", rich, ""),
+        Noise::http("refused", 403, "GET", "sys/policies/acl/all", poor, ""),
         Noise::http("bad tokens", 403, "GET", "sys/policies/acl/all", &wrong, ""),
-        Noise::http("bad JSON", 400, "POST", "transit/sign/doc-a", &rich, "{\"input\":"),
-        Noise::http("large bodies", 404, "POST", "no/such/path", &rich, &large),
-        Noise::http("policies", 204, "POST", "sys/policies/acl/large", &rich, &policy),
-        Noise::http("judgements", 200, "POST", "sys/capabilities-self", &rich, &paths),
+        Noise::http("bad JSON", 400, "POST", "transit/sign/doc-a", rich, "{\"input\":"),
+        Noise::http("large bodies", 404, "POST", "no/such/path", rich, &large),
+        Noise::http("policies", 204, "POST", "sys/policies/acl/large", rich, &policy),
         Noise::http("wraps", 200, "GET", "sys/mounts", &wrapped, ""),
         Noise::http("CRLs", 200, "GET", "pki/crl", "X-Vault-Namespace: a\r\n", ""),
-        Noise::http("signatures", 200, "POST", "transit/sign/doc-a", &rich, &json!({"input": input}).to_string()),
-        Noise::http("batches", 200, "POST", "transit/sign/doc-a", &rich, &batch),
-    ];
-    let fresh = Noise { what: "new connections", wire: Wire::Fresh(404), ..all[2].clone() };
-    let slow = Noise { what: "slow heads", wire: Wire::Slow, bytes: vec![b'x'; 60_000].into() };
-    let mut garbage = BytesMut::new();
-    for _ in 0..16 {
-        garbage.extend_from_slice(&[0, 0, 0, 8]);
-        garbage.extend_from_slice(&[0xff; 8]);
-    }
-    let garbage = Noise { what: "garbage frames", wire: Wire::Framed, bytes: garbage.to_vec().into() };
-    all.extend([fresh, slow, garbage]);
-    (rig, all, Identity { token: Secret::from(of_b.as_str()), namespace: "b".into() })
+        Noise::http("OCSP requests", 200, "POST", "pki/ocsp", OCSP, "nonsense"),
+        Noise::http("batches", 200, "POST", "transit/sign/doc-a", rich, &batch),
+        judgements(rich),
+        signature("doc-a", rich),
+        Noise { what: "new connections", wire: Wire::Fresh(404), ..unknown.clone() },
+        Noise { what: "slow heads", wire: Wire::Slow(404), ..unknown.clone() },
+        Noise { what: "garbage frames", wire: Wire::Framed, bytes: garbage.into() },
+        unknown,
+    ]
 }
 
 /// One signature after the other, on a thread of its own; answers how many answers the flood had meanwhile.
-fn alone(rig: &Rig, identity: &Identity, signatures: usize, flood: &Flood) -> u64 {
+fn alone(rig: &Rig, identity: &Identity, signatures: u64, flood: &Flood) -> u64 {
     let path = rig.daemon.socket().with_extension("sock.framed");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -227,23 +270,53 @@ fn alone(rig: &Rig, identity: &Identity, signatures: usize, flood: &Flood) -> u6
     })
 }
 
-#[tokio::test]
-async fn measure() {
-    let (rig, all, identity) = street().await;
-    for noise in &all {
-        for connections in [2, 16, 64] {
-            let flood = Flood::start(&rig, noise, connections);
-            flood.until_done(connections as u64);
-            let begun = std::time::Instant::now();
-            let flooded =
-                std::thread::scope(|scope| scope.spawn(|| alone(&rig, &identity, 30, &flood)).join().unwrap());
-            println!(
-                "{:20} {connections:3}: {:6.1} a signature, {:?} a signature",
-                noise.what,
-                flooded as f64 / 30.0,
-                begun.elapsed() / 30
-            );
-            flood.stop();
+/// The same over HTTP, of what `noise` asks; answers how much of what it asks for the flood was given meanwhile.
+fn alone_over_http(rig: &Rig, noise: &Noise, requests: u64, flood: &Flood) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut stream = UnixStream::connect(rig.daemon.socket()).await.unwrap();
+        let begun = flood.served();
+        for _ in 0..requests {
+            stream.write_all(&noise.bytes).await.unwrap();
+            let head = answer(&mut stream).await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 200"), "{}: {head}", noise.what);
         }
+        flood.served() - begun
+    })
+}
+
+fn on_its_own_thread(ask: impl FnOnce() -> u64 + Send) -> u64 {
+    std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
+}
+
+/// Where each connection has its turn, a signature waits for more of them than there are; where each namespace has, for a
+/// few, and for what else the machine does.
+#[tokio::test]
+async fn no_noise_at_the_door_takes_signatures_from_another_namespace() {
+    let Street { rig, noises, lone, .. } = Street::new().await;
+    let mut told = Vec::new();
+    for noise in &noises {
+        let flood = Flood::start(&rig, noise, CONNECTIONS);
+        let flooded = on_its_own_thread(|| alone(&rig, &lone, SIGNATURES, &flood));
+        flood.stop();
+        told.push((flooded / SIGNATURES, noise.what));
+        assert!(flooded < SIGNATURES * CONNECTIONS as u64, "answers beside each signature: {told:#?}");
+    }
+    told.sort_unstable();
+    assert!(told[told.len() / 2].0 < CONNECTIONS as u64 / 4, "answers beside each signature: {told:#?}");
+}
+
+/// Where all that takes long is done as it comes, each of a lone caller's waits for one of every connection.
+#[tokio::test]
+async fn what_takes_long_is_done_in_turn_for_each_namespace() {
+    let Street { rig, noises, judgements, signature, .. } = Street::new().await;
+    for noise in noises.iter().filter(|noise| ["judgements", "large bodies", "policies"].contains(&noise.what)) {
+        let flood = Flood::start(&rig, noise, CONNECTIONS);
+        for (ask, requests) in [(&judgements, 4), (&signature, SIGNATURES)] {
+            let flooded = on_its_own_thread(|| alone_over_http(&rig, ask, requests, &flood));
+            let limit = requests * CONNECTIONS as u64 / 4;
+            assert!(flooded < limit, "{}: {flooded} beside {requests} {}", noise.what, ask.what);
+        }
+        flood.stop();
     }
 }

@@ -22,6 +22,7 @@
 //! - [`wire`]: frames, protobuf messages and Vault's JSON envelope: what front and client share.
 //! - [`config`]: the configuration file, validated.
 //! - [`crypto`]: public keys, digests, and the checking of signatures in software.
+//! - [`apart`]: what takes a request long to compute, in turn by namespace.
 //! - [`telemetry`]: every metric in one list; logs.
 //! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
 //! - [`backend`]: kinds of places where keys live: PKCS#11, in this process or in workers, and keys in memory for measuring.
@@ -45,6 +46,7 @@
 //! - A certificate leaves after its record is durable; a CRL after its number is. A revocation is forgotten only after a CRL
 //!   made past its certificate's end has listed it. No CRL is made before every revocation is in memory.
 //! - One login call for a wrong PIN, ever. Secrets are in no log, error or metric.
+pub mod apart;
 pub mod audit;
 pub mod backend;
 pub mod cli;

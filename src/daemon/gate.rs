@@ -91,6 +91,10 @@ impl Door for Gate {
         self.open.load().as_ref().ok_or(Fault::Sealed)?.welcome(caller, namespace)
     }
 
+    fn knows(&self, caller: &Caller, namespace: &Namespace) -> bool {
+        self.open.load().as_ref().is_some_and(|rooms| rooms.knows(caller, namespace))
+    }
+
     fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str) {
         match self.open.load().as_ref() {
             Some(rooms) => rooms.locate(below, path),

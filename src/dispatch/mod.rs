@@ -35,6 +35,9 @@ pub trait Door: Send + Sync + 'static {
     /// operation is judged anew.
     fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault>;
 
+    /// Whether this caller would be welcome. Counted nowhere: it is asked of every HTTP request, before that is judged.
+    fn knows(&self, caller: &Caller, namespace: &Namespace) -> bool;
+
     /// Splits a path asked below a namespace (the header's, the connection's) into the namespace it addresses and the rest.
     fn locate<'p>(&self, below: &Namespace, path: &'p str) -> (Namespace, &'p str);
 
@@ -404,6 +407,11 @@ impl Dispatch {
         let token = self.identity.valid(caller, namespace);
         token.map(drop).inspect_err(|_| self.telemetry.token_refused())?;
         self.namespaces.require(namespace)
+    }
+
+    /// See [`Door::knows`].
+    pub fn knows(&self, caller: &Caller, namespace: &Namespace) -> bool {
+        self.identity.valid(caller, namespace).is_ok() && self.namespaces.require(namespace).is_ok()
     }
 
     /// See [`Door::locate`].

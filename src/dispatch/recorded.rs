@@ -8,9 +8,12 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 
 use super::{Considered, Dispatch, typed};
+use crate::apart;
 use crate::audit::{Answered, Asked, Bearer, Place, Recorder, Recording, Taken};
 use crate::identity::Token;
-use crate::model::{Body, Capability, Data, Fault, Marshaling, Mount, Operation, Outcome, RequestId, Response};
+use crate::model::{
+    Body, Capability, Data, Fault, Marshaling, Mount, Namespace, Operation, Outcome, RequestId, Response,
+};
 
 /// What a worker forms a record of by itself: about 500 us' work. A string counts as much as so many bytes as its HMAC costs.
 const SHORT: usize = 128 << 10;
@@ -51,7 +54,7 @@ impl Dispatch {
             drop(recording.answer(&Answered::Fault(&fault)));
             return Err(fault);
         }
-        let is_run = subject.refused.is_none();
+        let (is_run, namespace) = (subject.refused.is_none(), subject.operation.namespace.clone());
         // While it was recorded, its token may have ended.
         let asked = &subject.operation;
         let is_over = subject.token.is_some() && self.identity.token(&asked.caller, &asked.namespace).is_err();
@@ -62,7 +65,7 @@ impl Dispatch {
             Ok(considered) => self.carry_out(subject.operation, considered).await,
             Err(fault) => Err(fault),
         };
-        let (result, taken) = record_answer(recording, result, marshaling).await?;
+        let (result, taken) = record_answer(&namespace, recording, result, marshaling).await?;
         if let Err(why) = taken.by(None).await {
             self.audit.count_unrecorded();
             return Err(Fault::Unrecorded { why, done: is_run && may_be_done(&result) });
@@ -173,15 +176,17 @@ async fn record(subject: Subject, recorder: Recorder) -> Result<(Subject, Result
         let begun = subject.record(recorder);
         return Ok((subject, begun));
     }
-    let formed = tokio::task::spawn_blocking(move || {
+    let namespace = subject.operation.namespace.clone();
+    let formed = apart::run(&namespace, move || {
         let begun = subject.record(recorder);
         (subject, begun)
     });
-    formed.await.map_err(|_| going_down())
+    formed.await
 }
 
 /// Forms the record of an answer, likewise.
 async fn record_answer(
+    namespace: &Namespace,
     recording: Recording,
     result: Result<Outcome, Fault>,
     marshaling: Marshaling,
@@ -190,11 +195,11 @@ async fn record_answer(
         let taken = answer(recording, &result, marshaling);
         return Ok((result, taken));
     }
-    let formed = tokio::task::spawn_blocking(move || {
+    let formed = apart::run(namespace, move || {
         let taken = answer(recording, &result, marshaling);
         (result, taken)
     });
-    formed.await.map_err(|_| going_down())
+    formed.await
 }
 
 fn answer(recording: Recording, result: &Result<Outcome, Fault>, marshaling: Marshaling) -> Taken {
@@ -290,8 +295,4 @@ const fn may_be_done(result: &Result<Outcome, Fault>) -> bool {
             | Fault::QuotaExceeded { .. }
             | Fault::Overloaded { .. })
     )
-}
-
-fn going_down() -> Fault {
-    Fault::Unavailable { what: "the daemon is going down; try again".into() }
 }

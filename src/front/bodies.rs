@@ -1,11 +1,12 @@
 //! Bodies of requests: who may send a heavy one, and how much all of them together take up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::Shared;
 use super::weight::Scales;
@@ -25,28 +26,37 @@ pub(super) struct Bodies(Arc<Room>);
 
 struct Room {
     limit: usize,
-    taken: AtomicUsize,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    taken: usize,
+    /// Of that, what is taken for each namespace.
+    of: HashMap<Namespace, usize>,
 }
 
 /// What one request has taken of the room; given back when dropped. Kept until the request is answered, since what was read
 /// of a body is there as long.
 pub(super) struct Held {
     room: Arc<Room>,
+    namespace: Namespace,
     bytes: usize,
 }
 
 impl Bodies {
     pub(super) fn new(limit: usize) -> Bodies {
-        Bodies(Arc::new(Room { limit, taken: AtomicUsize::new(0) }))
+        Bodies(Arc::new(Room { limit, books: Mutex::default() }))
     }
 
-    fn hold(&self) -> Held {
-        Held { room: Arc::clone(&self.0), bytes: 0 }
+    fn hold(&self, namespace: &Namespace) -> Held {
+        Held { room: Arc::clone(&self.0), namespace: namespace.clone(), bytes: 0 }
     }
 }
 
 impl Held {
-    /// Takes room for so many bytes in all, or says that there is none.
+    /// Takes room for so many bytes in all, or says that there is none. The first body of a namespace may take all that is
+    /// left; with more, it must leave as much as it has: so others always find room for some of theirs.
     fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
         if bytes <= self.bytes {
             return Ok(());
@@ -60,16 +70,19 @@ impl Held {
             return Err(Fault::TooLarge { what });
         }
         let more = bytes.next_multiple_of(STEP).min(limit) - self.bytes;
-        let taken = self.room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-            taken.checked_add(more).filter(|taken| *taken <= limit)
-        });
-        if taken.is_err() {
+        let mut books = self.room.books.lock();
+        let own = books.of.get(&self.namespace).copied().unwrap_or(0);
+        let left = (limit - books.taken).checked_sub(more).filter(|left| own == self.bytes || own + more <= *left);
+        if left.is_none() {
             let what = format!(
-                "too little is left of the {limit} bytes there are for the bodies of all requests; send fewer at once, or \
-                 raise http_bodies_bytes"
+                "too little is left of the {limit} bytes there are for the bodies of all requests, of which {} has {own}; send \
+                 fewer at once, or raise http_bodies_bytes",
+                self.namespace
             );
             return Err(Fault::Unavailable { what });
         }
+        books.taken += more;
+        *books.of.entry(self.namespace.clone()).or_default() += more;
         self.bytes += more;
         Ok(())
     }
@@ -77,7 +90,17 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.bytes == 0 {
+            return;
+        }
+        let mut books = self.room.books.lock();
+        books.taken -= self.bytes;
+        if let Some(own) = books.of.get_mut(&self.namespace) {
+            *own -= self.bytes;
+            if *own == 0 {
+                books.of.remove(&self.namespace);
+            }
+        }
     }
 }
 
@@ -89,8 +112,8 @@ pub(super) struct Whole {
 }
 
 /// Takes room for what the data of a framed call takes once it is read, and for so many bytes `more`.
-pub(super) fn hold(data: &[u8], more: usize, shared: &Shared) -> Result<Held, Fault> {
-    let (mut held, mut scales) = (shared.bodies.hold(), Scales::new(false));
+pub(super) fn hold(data: &[u8], more: usize, namespace: &Namespace, shared: &Shared) -> Result<Held, Fault> {
+    let (mut held, mut scales) = (shared.bodies.hold(namespace), Scales::new(false));
     scales.add(data);
     check_values(&scales, shared.limits.http_body_values)?;
     let bytes = scales.bytes().saturating_add(more);
@@ -133,7 +156,7 @@ async fn collect(
     shared: &Shared,
 ) -> Result<Whole, Fault> {
     let (limit, values) = (shared.limits.http_body_bytes, shared.limits.http_body_values);
-    let (mut whole, mut held, mut judged) = (BytesMut::new(), shared.bodies.hold(), false);
+    let (mut whole, mut held, mut judged) = (BytesMut::new(), shared.bodies.hold(namespace), false);
     let mut scales = Scales::new(may_be_form);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Fault::invalid(format!("the body broke off: {error}")))?;
@@ -175,7 +198,7 @@ mod tests {
     #[test]
     fn heavy_bodies_share_a_room_and_give_it_back() {
         let bodies = Bodies::new(4 * STEP);
-        let (mut one, mut other) = (bodies.hold(), bodies.hold());
+        let [mut one, mut other] = ["a", "b"].map(|name| bodies.hold(&Namespace::from_path(name)));
         one.grow(STEP + 1).unwrap();
         one.grow(2 * STEP).unwrap();
         assert_eq!(one.bytes, 2 * STEP);
@@ -187,8 +210,33 @@ mod tests {
         let never = other.grow(4 * STEP + 1).unwrap_err();
         assert!(!never.retryable() && never.to_string().contains("http_bodies_bytes"), "{never}");
         drop(other);
-        assert_eq!(bodies.0.taken.load(Ordering::Relaxed), 0);
+        assert!(bodies.0.books.lock().taken == 0 && bodies.0.books.lock().of.is_empty());
         // A room that is no multiple of a step can be filled too.
-        Bodies::new(STEP + 2).hold().grow(STEP + 1).unwrap();
+        Bodies::new(STEP + 2).hold(&Namespace::root()).grow(STEP + 1).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_namespace_holds_others_find_room() {
+        let bodies = Bodies::new(64 * STEP);
+        let flood = |name: &str| {
+            let mut held = Vec::new();
+            loop {
+                let mut one = bodies.hold(&Namespace::from_path(name));
+                match one.grow(STEP) {
+                    Ok(()) => held.push(one),
+                    Err(refused) => {
+                        assert!(refused.retryable() && refused.to_string().contains(name), "{refused}");
+                        return held;
+                    }
+                }
+            }
+        };
+        let loud = flood("loud");
+        assert_eq!(loud.len(), 32);
+        assert_eq!(flood("other").len(), 16);
+        let other = flood("other");
+        assert_eq!(flood("third").len(), 8);
+        drop((loud, other));
+        assert!(bodies.0.books.lock().of.is_empty());
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
 use super::bodies::{self, Held};
+use super::usher::Seat;
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
 use crate::dispatch::{Answer, together};
@@ -50,8 +51,8 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>) {
-    let mut connection = Connection::new(stream, caller, shared, wakeups);
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>, seat: &Seat) {
+    let mut connection = Connection::new(stream, caller, shared, wakeups, seat);
     let mut stopped = std::pin::pin!(shared.stopped());
     std::future::poll_fn(|context| {
         if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
@@ -65,6 +66,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, w
 struct Connection<'s> {
     stream: UnixStream,
     shared: &'s Shared,
+    seat: &'s Seat,
     caller: Caller,
     /// The token it showed when it greeted.
     token: Option<Arc<Secret>>,
@@ -127,10 +129,17 @@ enum Step {
 }
 
 impl<'s> Connection<'s> {
-    fn new(stream: UnixStream, caller: Caller, shared: &'s Shared, wakeups: &Arc<Wakeups>) -> Connection<'s> {
+    fn new(
+        stream: UnixStream,
+        caller: Caller,
+        shared: &'s Shared,
+        wakeups: &Arc<Wakeups>,
+        seat: &'s Seat,
+    ) -> Connection<'s> {
         Connection {
             stream,
             shared,
+            seat,
             caller,
             token: None,
             namespace: Namespace::root(),
@@ -346,12 +355,13 @@ impl<'s> Connection<'s> {
             }
             _ => return Ok(None),
         };
-        bodies::hold(data, answers, self.shared).map(Some)
+        bodies::hold(data, answers, &self.namespace, self.shared).map(Some)
     }
 
     /// Notes who asks from now on. A Hello that fails leaves the connection without a token.
     fn greet(&mut self, hello: proto::Hello) -> Result<proto::Welcome, Fault> {
         (self.caller.token, self.token, self.greeted) = (None, None, false);
+        self.seat.serve_for(None);
         if hello.version != PROTOCOL_VERSION {
             return Err(Fault::invalid(format!(
                 "protocol version {} is not spoken here: use {PROTOCOL_VERSION}",
@@ -363,6 +373,7 @@ impl<'s> Connection<'s> {
         let caller = Caller { token: token.as_ref().map(|token| door.identify(token)), ..self.caller.clone() };
         let namespace = Namespace::from_client(&hello.namespace);
         door.welcome(&caller, &namespace)?;
+        self.seat.serve_for(Some(&namespace));
         (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
         self.token = token.map(Arc::new);
         Ok(proto::Welcome {

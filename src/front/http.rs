@@ -17,7 +17,9 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::bodies::{self, Held, Whole};
 use super::streams::{self, Sent};
+use super::usher::Seat;
 use super::{Shared, path};
+use crate::apart;
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
     parse_duration,
@@ -40,7 +42,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const OCSP_REQUEST: &str = "application/ocsp-request";
 /// Parameters of one query. No path has more than a few; each takes far more memory than its text.
 const PARAMETERS: usize = 256;
-/// Bodies beyond this are read on a thread of the blocking pool.
+/// Bodies beyond this are read apart.
 const LARGE_BODY: usize = 128 << 10;
 /// The first second (Unix) that HTTP has no date for: the year 10000.
 const DATES_END: u64 = 253_402_300_800;
@@ -61,11 +63,12 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
+pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, seat: &Seat) {
     // A client that reads no answers must not hold its connection for ever.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(shared.limits.client_io));
-    let service = service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller.clone(), shared).await) });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(respond(request, caller.clone(), shared, seat).await) });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.client_io)
@@ -85,10 +88,10 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared) {
     }
 }
 
-async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared) -> HttpResponse<Sent> {
+async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared, seat: &Seat) -> HttpResponse<Sent> {
     let id = super::new_request_id();
     let mut changed = None;
-    let rendered = match operation(request, id, caller, shared).await {
+    let rendered = match operation(request, id, caller, shared, seat).await {
         Ok((operation, held)) => match shared.door.run(operation).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
@@ -187,6 +190,7 @@ async fn operation(
     id: RequestId,
     caller: Caller,
     shared: &Shared,
+    seat: &Seat,
 ) -> Result<(Operation, Kept), Refused> {
     let (head, body) = request.into_parts();
     let raw = head.uri.path();
@@ -199,6 +203,7 @@ async fn operation(
     let verb = verb(&head.method, &query)?;
     let token = token(&head.headers)?.map(Arc::new);
     let caller = Caller { token: token.as_ref().map(|token| shared.door.identify(token)), ..caller };
+    seat.serve_for(Some(&namespace).filter(|namespace| shared.door.knows(&caller, namespace)));
     if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }
@@ -211,7 +216,7 @@ async fn operation(
         Verb::Write | Verb::Patch => {
             let may_be_form = media_type(&head.headers) == Some(FORM);
             let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
-            (body_data(text, is_form).await?, Bytes::new(), Kept::Room(held))
+            (body_data(text, is_form, &namespace).await?, Bytes::new(), Kept::Room(held))
         }
     };
     let wanted = match text(&head.headers, &DEADLINE)? {
@@ -304,13 +309,13 @@ fn query(query: Option<&str>) -> Data {
     pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()
 }
 
-/// A JSON object, or a form. No body is an empty one. A large one is read apart, so that it holds up nobody.
-async fn body_data(body: Bytes, is_form: bool) -> Result<Data, Fault> {
+/// A JSON object, or a form. No body is an empty one. A large one, which only those have who may come into the namespace, is
+/// read apart, so that it holds up nobody.
+async fn body_data(body: Bytes, is_form: bool, namespace: &Namespace) -> Result<Data, Fault> {
     if body.len() <= LARGE_BODY {
         return parse_body(&body, is_form);
     }
-    let parsed = tokio::task::spawn_blocking(move || parse_body(&body, is_form)).await;
-    parsed.unwrap_or_else(|_| Err(Fault::internal("reading a body panicked")))
+    apart::run(namespace, move || parse_body(&body, is_form)).await?
 }
 
 pub(super) fn parse_body(body: &[u8], is_form: bool) -> Result<Data, Fault> {

@@ -1,7 +1,7 @@
 //! Turns bytes on Unix sockets into operations and outcomes into bytes.
 //!
 //! One acceptor thread deals connections to the least loaded of N worker threads; a worker is a single-threaded runtime,
-//! so a request lives and dies on one thread. This room knows two wires and one [`Door`]; it must not know what any
+//! so a request lives and dies on one thread. Namespaces have equal shares of a worker's time (`order.rs`, `usher.rs`). This room knows two wires and one [`Door`]; it must not know what any
 //! operation means.
 
 mod acceptor;
@@ -10,12 +10,14 @@ mod bodies;
 mod framed;
 mod http;
 mod listener;
+mod order;
 mod passed;
 mod path;
 mod peer;
 mod strangers;
 mod streams;
 mod unit;
+mod usher;
 mod wakeups;
 mod weight;
 mod worker;

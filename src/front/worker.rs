@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use super::accounts::Account;
+use super::usher::{Seat, Usher};
 use super::wakeups::Wakeups;
 use super::{DrainReport, Shared, framed, http, peer};
 use crate::config::{Pace, Protocol};
@@ -135,34 +137,38 @@ async fn serve(
     load: Arc<AtomicUsize>,
     shared: Shared,
 ) -> DrainReport {
-    let wakeups = Wakeups::new();
-    // Both end with the runtime.
+    let (usher, wakeups) = (Usher::new(), Wakeups::new());
+    // All end with the runtime.
+    tokio::spawn(Arc::clone(&usher).serve());
     tokio::spawn(Arc::clone(&wakeups).deliver());
     tokio::spawn(beat());
-    let mut connections = JoinSet::new();
+    let mut connections = FuturesUnordered::new();
     let end = loop {
         tokio::select! {
             Some(arrival) = inbox.recv() => {
                 let (shared, wakeups) = (shared.clone(), Arc::clone(&wakeups));
                 let burden = Burden(Arc::clone(&load));
-                connections.spawn(async move {
+                let seat = Seat::of(arrival.peer.uid);
+                connections.push(usher.admit(seat.clone(), async move {
                     let _burden = burden;
-                    attend(arrival, &shared, &wakeups).await;
-                });
+                    attend(arrival, &shared, &wakeups, &seat).await;
+                }));
             }
-            Some(_) = connections.join_next() => {}
+            Some(()) = connections.next() => {}
             // Without an end the front was dropped: no time is left.
             end = &mut ended => break end.unwrap_or_else(|_| Instant::now()),
         }
     };
     let mut report = DrainReport::default();
     let finish = async {
-        while connections.join_next().await.is_some() {
+        while connections.next().await.is_some() {
             report.finished += 1;
         }
     };
     let _ = tokio::time::timeout_at(end.into(), finish).await;
     report.cut = connections.len();
+    drop(connections);
+    usher.clear();
     report
 }
 
@@ -174,7 +180,7 @@ async fn beat() -> Infallible {
     }
 }
 
-async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
+async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>, seat: &Seat) {
     // Kept to the end: the account is what bounds the connections.
     let _account = arrival.account;
     let Ok(stream) = UnixStream::from_std(arrival.stream) else { return };
@@ -186,8 +192,8 @@ async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>) {
     let caller = Caller { origin, implicit, ..Caller::new(arrival.peer, wire) };
     let _shown = Shown::new(&shared.telemetry, wire);
     match wire {
-        Wire::Http => http::serve(stream, caller, shared).await,
-        Wire::Framed => framed::serve(stream, caller, shared, wakeups).await,
+        Wire::Http => http::serve(stream, caller, shared, seat).await,
+        Wire::Framed => framed::serve(stream, caller, shared, wakeups, seat).await,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Call, System};
+use crate::apart;
 use crate::model::{Data, Fault, Fields, IF_MODIFIED_SINCE, LAST_MODIFIED, Mount, MountConfig, Response};
 use crate::namespace::{NewMount, Tune};
 
@@ -117,15 +118,19 @@ impl System {
     pub(super) async fn ui_mounts(&self, call: &Call) -> Result<Response, Fault> {
         // Without a token only mounts that ask for it are listed; none can ask for it here.
         let is_open = self.namespaces.check_unlocked(&call.namespace).is_ok();
-        let mut mounts = if is_open { self.namespaces.mounts(&call.namespace) } else { Vec::new() };
+        let token = self.identity.token(&call.caller, &call.namespace);
+        let mut mounts = if is_open && token.is_ok_and(|token| token.reaches(&call.namespace)) {
+            self.namespaces.mounts(&call.namespace)
+        } else {
+            Vec::new()
+        };
         let (identity, caller, namespace) = (self.identity.clone(), call.caller.clone(), call.namespace.clone());
         // Many mounts and many rules are not for a thread that others wait for.
-        let judged = tokio::task::spawn_blocking(move || {
+        let judged = apart::run(&call.namespace, move || {
             mounts.retain(|mount| identity.reaches(&caller, &namespace, &mount.path));
             mounts
         });
-        let mounts =
-            judged.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })?;
+        let mounts = judged.await?;
         let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
         let mut data = Data::new();
         data.insert("auth".into(), json!({}));

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::{Call, System};
+use crate::apart;
 use crate::model::{Data, Fault, Fields, Mount, Namespace, Response, Secret};
 use crate::namespace::{MetadataChange, NamespaceInfo};
 
@@ -17,8 +18,7 @@ impl System {
     /// Those directly below, by their names there.
     pub(super) async fn list_namespaces(&self, call: &Call) -> Result<Response, Fault> {
         let (namespaces, above) = (self.namespaces.clone(), call.namespace.clone());
-        let found = tokio::task::spawn_blocking(move || namespaces.children(&above)).await;
-        let children = found.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })?;
+        let children = apart::run(&call.namespace, move || namespaces.children(&above)).await?;
         if children.is_empty() {
             return Err(Fault::absent());
         }

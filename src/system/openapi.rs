@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Call, System, VAULT_VERSION, fields, paths};
+use crate::apart;
 use crate::model::{
     AnswerKind, Data, Endpoint, EngineType, Fault, Field, FieldDefault, FieldKind, Fields, Mount, Response, Verb,
 };
@@ -41,12 +42,11 @@ impl System {
             });
         }
         let engines = self.engines.clone();
-        let written = tokio::task::spawn_blocking(move || {
+        let written = apart::run(&call.namespace, move || {
             let document = Document::new(&context).with(&engines, &mounts, generic);
             serde_json::to_vec(&document).map_err(|_| Fault::internal("a description of the API cannot be written"))
         });
-        let body =
-            written.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })??;
+        let body = written.await??;
         Ok(Response::Raw { content_type: "application/json", body: body.into() })
     }
 }

@@ -6,6 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::{Call, System};
+use crate::apart;
 use crate::identity::Token;
 use crate::model::{Caller, Data, Fault, Fields, Response, Secret};
 
@@ -99,8 +100,7 @@ impl System {
             Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
         };
         // Many paths and many rules are not for a thread that others wait for.
-        let judged = tokio::task::spawn_blocking(judge).await;
-        judged.unwrap_or_else(|_| Err(Fault::Unavailable { what: "the daemon is going down; try again".into() }))
+        apart::run(&call.namespace, judge).await?
     }
 
     /// `sys/internal/ui/resultant-acl`: every rule of the caller's policies, as they are together.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Call, System};
+use crate::apart;
 use crate::identity::{Token, Wish};
 use crate::model::{Auth, Data, Fault, Fields, Response, Secret, TokenId};
 
@@ -82,8 +83,7 @@ impl System {
             return Err(Fault::PermissionDenied);
         }
         let (identity, namespace) = (self.identity.clone(), call.namespace.clone());
-        let found = tokio::task::spawn_blocking(move || identity.accessors(&namespace, ACCESSORS_MAX + 1)).await;
-        let mut keys = found.map_err(|_| Fault::internal("listing accessors panicked"))?;
+        let mut keys = apart::run(&call.namespace, move || identity.accessors(&namespace, ACCESSORS_MAX + 1)).await?;
         if keys.is_empty() {
             return Err(Fault::absent());
         }

@@ -34,6 +34,7 @@ mod load;
 mod losses;
 mod names;
 mod namespaces;
+mod noise;
 mod observed;
 mod ocsp;
 mod openssl;

@@ -12,6 +12,7 @@ use super::issuer::Issuer;
 use super::records::Records;
 use super::serial::Serial;
 use super::{Pki, validity};
+use crate::apart;
 use crate::engine::Call;
 use crate::model::{Fault, LeaseRequest, Response};
 use crate::store::{Versioned, Write};
@@ -82,8 +83,7 @@ impl Pki {
             LeaseRequest::Lookup(path) => Ok(self.lease(&path)?.ok_or_else(Fault::absent)?.show(&call)),
             LeaseRequest::List(path) => {
                 // It may be long.
-                let listed = tokio::task::spawn_blocking(move || self.list_leases(&path)).await;
-                listed.map_err(|_| Fault::internal("listing leases panicked"))?
+                apart::run(&call.mount.namespace, move || self.list_leases(&path)).await?
             }
             LeaseRequest::Revoke(path) => {
                 let found = self.lease(&path)?.ok_or_else(Fault::absent)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::Acl;
 use super::parse::Policy;
+use crate::apart;
 use crate::config::Limits;
 use crate::model::{Fault, Namespace, Shards, Tally};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
@@ -164,8 +165,13 @@ impl Policies {
     /// If the text cannot be read, with the place; then nothing changes.
     pub async fn write(&self, namespace: &Namespace, name: &str, text: &str) -> Result<(), Fault> {
         let name = self.changeable(name, "update")?;
-        let policy = Arc::new(Policy::parse(text)?);
-        policy.check_parts()?;
+        let text = text.to_owned();
+        let parse = move || {
+            let policy = Policy::parse(&text)?;
+            policy.check_parts().map(|()| policy)
+        };
+        // One of many rules takes long to read.
+        let policy = Arc::new(apart::run(namespace, parse).await??);
         let (this, own) = (self.clone(), namespace.clone());
         let change = move || {
             let mut written = this.table(&own).written.clone();

@@ -6,6 +6,7 @@ mod activation;
 mod attackers;
 mod audit;
 mod audit_faults;
+mod audit_refusals;
 mod authorities;
 mod batches;
 mod bench;

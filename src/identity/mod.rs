@@ -26,5 +26,5 @@ pub use roles::TokenRole;
 pub use rules::Wish;
 pub use token::{ROOT_POLICY, Token};
 pub use tokens::Identity;
-pub use unix::{UnixFit, UnixRole, UnixRoles};
+pub use unix::{NamedId, UnixFit, UnixRole, UnixRoles};
 pub use using::{Counted, Use};

@@ -98,3 +98,47 @@ fn a_daemon_that_hangs_is_restarted_and_who_connects_meanwhile_is_served() {
     assert_eq!(machine.property("keyway.service", "Result"), "success");
     assert!(!machine.file("/run/keyway/keyway.sock").exists(), "RemoveOnStop=");
 }
+
+#[test]
+fn units_of_the_system_are_told_from_those_of_a_users_own_manager() {
+    let Some(mut machine) = Machine::boot() else { return };
+    machine.run("useradd --uid 4242 --groups keyway someone && systemctl start user@4242.service");
+    machine.serve();
+    for (role, bound) in
+        [("job", "job.service"), ("client", "keyway-client@.service"), ("one", "keyway-client@1.service")]
+    {
+        let told = machine.write(&format!("auth/unix/role/{role}"), json!({"bound_units": bound}));
+        assert_eq!(told, serde_json::Value::Null, "the unit lets the daemon see the units of others");
+    }
+    let system = |options: &str| {
+        format!("systemd-run --quiet --wait --collect --pipe -p User=nobody -p SupplementaryGroups=keyway {options}")
+    };
+    let own = |options: &str| {
+        let user = "setpriv --reuid 4242 --regid 4242 --init-groups env XDG_RUNTIME_DIR=/run/user/4242";
+        format!("{user} systemd-run --user --quiet --wait --collect --pipe {options}")
+    };
+    for (command, role, unit) in [
+        (system("--unit=job.service"), "job", Some("job.service")),
+        (system("--unit=job.service --slice=batch.slice"), "job", Some("job.service")),
+        (system("--unit=job.service --slice=machine-batch.slice"), "job", Some("job.service")),
+        (system("--unit=other.service"), "job", None),
+        (system("--unit=keyway-client@1.service"), "one", Some("keyway-client@1.service")),
+        (system("--unit=keyway-client@2.service"), "one", None),
+        (system("--unit=keyway-client@2.service"), "client", Some("keyway-client@2.service")),
+        // They may call their units as they please.
+        (own("--unit=job.service"), "job", None),
+        (own("--unit=keyway-client@1.service"), "one", None),
+        (own("--unit=job.service --slice=system.slice"), "job", None),
+    ] {
+        let (status, told) = machine.login_by(&command, role);
+        let expected = if unit.is_some() { 200 } else { 403 };
+        assert_eq!(status, expected, "{command} {role}: {told}\n{}", machine.journal());
+        if let Some(unit) = unit {
+            assert_eq!(told["auth"]["metadata"]["unit"], unit);
+        }
+    }
+    // Names of users are those of the host's name service, as the sandbox lets them be seen.
+    machine.write("auth/unix/role/someone", json!({"bound_users": "someone", "bound_groups": "keyway"}));
+    let (status, told) = machine.login_by("setpriv --reuid 4242 --regid 4242 --init-groups", "someone");
+    assert_eq!((status, &told["auth"]["metadata"]["uid"]), (200, &json!("4242")), "{told}");
+}

@@ -68,4 +68,5 @@ mod tokens;
 mod transit_certificates;
 mod unfinished;
 mod unix_auth;
+mod unix_names;
 mod wrong_keys;

@@ -1,9 +1,13 @@
 //! What audit devices are told of those who are refused: greetings and what cannot be read, and of strangers only so much.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -187,44 +191,81 @@ async fn strangers_write_little_of_their_own_and_little_of_it() {
     assert!(noted <= 2 * 10 * seconds, "{noted} in {seconds} s");
 }
 
+/// Takes what comes, so that there is room for more; until it is dropped.
+struct Collector {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    fn at(address: &Path) -> Collector {
+        let socket = UnixDatagram::bind(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            while !stopped.load(Ordering::Relaxed) {
+                // Nothing has come for a while.
+                let _ = socket.recv(&mut bytes);
+            }
+        });
+        Collector { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Has it signed so many times; each status and answer.
+async fn sign(daemon: &Daemon, data: &Value, count: usize) -> Vec<(u16, String)> {
+    let mut http = daemon.http();
+    http.deadline = Some(LIMIT);
+    let mut told = Vec::new();
+    for _ in 0..count {
+        let answer = http.request(Verb::Write, "transit/sign/doc", data.as_object().unwrap()).await.unwrap();
+        told.push((answer.status, String::from_utf8_lossy(&answer.body).into_owned()));
+    }
+    told
+}
+
 #[tokio::test]
 async fn a_record_that_is_too_long_for_a_datagram_fails_no_other() {
     let rig = rig().await;
     let daemon = &rig.daemon;
+    let address = daemon.folder.join("syslog.sock");
+    let _collector = Collector::at(&address);
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let options = json!({"address": udp.local_addr().unwrap().to_string(), "socket_type": "udp"});
-    daemon.write("sys/audit/udp", json!({"type": "socket", "options": options})).await;
-    let items = vec![json!({"input": STANDARD.encode("x")}); 2000];
-    let (long, short) = (json!({"batch_input": items}), json!({"input": STANDARD.encode("x")}));
-    let sign = async |data: &Value| {
-        let mut http = daemon.http();
-        http.deadline = Some(LIMIT);
-        let answer = http.request(Verb::Write, "transit/sign/doc", data.as_object().unwrap()).await.unwrap();
-        (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
-    };
-    let many = |data: Value, count: usize| {
-        let sign = &sign;
-        async move {
-            let mut told = Vec::new();
-            for _ in 0..count {
-                told.push(sign(&data).await);
-            }
-            told
+    let udp_address = udp.local_addr().unwrap().to_string();
+    let item = json!({"input": STANDARD.encode("x")});
+    // More than a socket's buffer, of either kind.
+    let long = json!({"batch_input": vec![item.clone(); 6000]});
+    for (kind, options) in
+        [("syslog", json!({"address": address})), ("socket", json!({"address": udp_address, "socket_type": "udp"}))]
+    {
+        daemon.write(&format!("sys/audit/{kind}"), json!({"type": kind, "options": options})).await;
+        // Side by side, so that they come to the device together.
+        let (refused, one, other) =
+            tokio::join!(sign(daemon, &long, 5), sign(daemon, &item, 100), sign(daemon, &item, 100));
+        for (status, told) in refused {
+            let said = format!("audit device {kind}/: Message too long");
+            assert!(status == 500 && told.contains(&said), "{status} {told}");
         }
-    };
-    // Side by side, so that they come to the device together.
-    let (refused, one, other) =
-        tokio::join!(many(long.clone(), 10), many(short.clone(), 100), many(short.clone(), 100));
-    for (status, told) in refused {
-        assert!(status == 500 && told.contains("audit device udp/: Message too long"), "{status} {told}");
+        for (status, told) in one.into_iter().chain(other) {
+            assert_eq!(status, 200, "{kind}: {told}");
+        }
+        assert!(!daemon.log().contains("the audit device cannot be written"), "{}", daemon.log());
+        let off = daemon.ask(Verb::Delete, &format!("sys/audit/{kind}"), json!({})).await;
+        assert_eq!(off.status, 204);
     }
-    for (status, told) in one.into_iter().chain(other) {
-        assert_eq!(status, 200, "{told}");
-    }
-    assert!(!daemon.log().contains("the audit device cannot be written"), "{}", daemon.log());
     // Where another device takes it, it is done.
+    daemon.write("sys/audit/syslog", json!({"type": "syslog", "options": {"address": address}})).await;
     let log = file_device(daemon, "file").await;
-    assert_eq!(sign(&long).await.0, 200);
+    assert_eq!(sign(daemon, &long, 1).await[0].0, 200);
     assert!(records(&log).iter().any(|record| record["request"]["data"]["batch_input"].is_array()));
 }
 

@@ -38,7 +38,8 @@ fn the_units_serve_as_they_are_and_a_restart_refuses_nobody() {
     assert!(cat("published/root/pki/ca.pem") && !cat("keyway.redb") && !cat("seal.key"));
     let mode = std::fs::metadata(machine.file("/run/keyway/keyway.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "as the socket unit has it");
-    let stranger = "setpriv --reuid nobody --regid nogroup --clear-groups env VAULT_ADDR=unix:///run/keyway/keyway.sock";
+    let stranger =
+        "setpriv --reuid nobody --regid nogroup --clear-groups env VAULT_ADDR=unix:///run/keyway/keyway.sock";
     let denied = machine.told(&format!("{stranger} keyway status")).1;
     assert!(String::from_utf8_lossy(&denied.stderr).contains("Permission denied"), "{denied:?}");
     let before = machine.property("keyway.service", "MainPID");

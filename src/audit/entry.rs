@@ -1,6 +1,7 @@
 //! The text of a record: Vault's, one line of JSON each, with HMACs in the place of values.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
@@ -30,6 +31,13 @@ pub(super) struct Text<'d> {
     bytes_max: usize,
 }
 
+/// Where a text has what is told twice, so that it is hashed once.
+#[derive(Default)]
+struct Shown {
+    token: Option<Range<usize>>,
+    accessor: Option<Range<usize>>,
+}
+
 /// Whose numbers are values, and are hashed: those of requests. A PIN may come as one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Numbers {
@@ -53,15 +61,15 @@ impl<'d> Text<'d> {
 
     /// What the records of a request and of its answer have in common: who asked, and what.
     pub(super) fn common(mut self, asked: &Asked<'_>) -> Result<Vec<u8>, TooLong> {
-        let shown = asked.operation.token.as_deref();
         self.raw("\"auth\":{");
-        if let Some(token) = shown {
+        let mut shown = Shown::default();
+        if let Some(token) = asked.operation.token.as_deref() {
             self.raw("\"client_token\":");
-            self.secret(token);
+            shown.token = Some(self.written(|text| text.secret(token)));
             self.raw(",");
         }
         if let Some(bearer) = &asked.bearer {
-            self.bearer(bearer);
+            shown.accessor = Some(self.bearer(bearer));
         }
         self.raw("\"policy_results\":{\"allowed\":");
         self.raw(if asked.is_allowed { "true}}" } else { "false}}" });
@@ -69,9 +77,10 @@ impl<'d> Text<'d> {
         Ok(self.out)
     }
 
-    fn bearer(&mut self, bearer: &Bearer<'_>) {
+    /// Answers where the accessor stands.
+    fn bearer(&mut self, bearer: &Bearer<'_>) -> Range<usize> {
         self.raw("\"accessor\":");
-        self.accessor(bearer.accessor);
+        let accessor = self.written(|text| text.accessor(bearer.accessor));
         self.raw(",\"display_name\":");
         self.plain(bearer.display_name);
         for name in [",\"policies\":", ",\"token_policies\":"] {
@@ -85,9 +94,10 @@ impl<'d> Text<'d> {
         self.raw(",\"entity_id\":\"\",\"token_type\":\"service\",\"token_issue_time\":");
         self.moment(bearer.issued);
         self.raw(",");
+        accessor
     }
 
-    fn request(&mut self, asked: &Asked<'_>, shown: Option<&Secret>) -> Result<(), TooLong> {
+    fn request(&mut self, asked: &Asked<'_>, shown: Shown) -> Result<(), TooLong> {
         let operation = asked.operation;
         self.raw(",\"request\":{\"id\":\"");
         self.raw(&asked.id.to_string());
@@ -99,13 +109,11 @@ impl<'d> Text<'d> {
         self.plain(asked.place.point);
         self.raw(",\"mount_accessor\":");
         self.plain(asked.place.accessor);
-        if let Some(token) = shown {
-            self.raw(",\"client_token\":");
-            self.secret(token);
-        }
-        if let Some(bearer) = &asked.bearer {
-            self.raw(",\"client_token_accessor\":");
-            self.accessor(bearer.accessor);
+        for (name, place) in [(",\"client_token\":", shown.token), (",\"client_token_accessor\":", shown.accessor)] {
+            if let Some(place) = place {
+                self.raw(name);
+                self.out.extend_from_within(place);
+            }
         }
         self.raw(",\"namespace\":{\"id\":");
         self.plain(asked.namespace_id);
@@ -398,6 +406,13 @@ impl<'d> Text<'d> {
             true => self.value_of(accessor.as_bytes()),
             false => self.plain(accessor),
         }
+    }
+
+    /// Has something written, and answers where it stands now.
+    fn written(&mut self, write: impl FnOnce(&mut Self)) -> Range<usize> {
+        let begin = self.out.len();
+        write(self);
+        begin..self.out.len()
     }
 
     fn moment(&mut self, seconds: u64) {

@@ -34,13 +34,12 @@ pub(super) enum Asked {
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` where there is no file to be read: then it ends the process, as a terminal means it to.
-    hangup: Option<Signal>,
+    hangup: Signal,
 }
 
 impl Signals {
     /// Heeds them from now on.
-    pub(super) fn listen(reloads: bool) -> Result<Signals, Fault> {
+    pub(super) fn listen() -> Result<Signals, Fault> {
         let heed = |kind| {
             let failed = |error| Fault::Unavailable { what: format!("cannot listen for signals: {error}") };
             listen(kind).map_err(failed)
@@ -51,7 +50,7 @@ impl Signals {
         Ok(Signals {
             terminate: heed(SignalKind::terminate())?,
             interrupt: heed(SignalKind::interrupt())?,
-            hangup: reloads.then(|| heed(SignalKind::hangup())).transpose()?,
+            hangup: heed(SignalKind::hangup())?,
         })
     }
 
@@ -62,7 +61,7 @@ impl Signals {
             biased;
             _ = terminate.recv() => Asked::End("SIGTERM"),
             _ = interrupt.recv() => Asked::End("SIGINT"),
-            () = came(hangup) => Asked::Reload,
+            _ = hangup.recv() => Asked::Reload,
         }
     }
 
@@ -77,15 +76,8 @@ impl Signals {
     /// Says of each SIGHUP that it comes too late.
     pub(super) async fn ignore_reloads(mut self) {
         loop {
-            came(&mut self.hangup).await;
+            let _ = self.hangup.recv().await;
             tracing::warn!("draining: SIGHUP is ignored, the configuration is not read again");
         }
-    }
-}
-
-async fn came(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
     }
 }

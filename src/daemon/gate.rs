@@ -113,4 +113,10 @@ impl Door for Gate {
         let closed = Arc::clone(&self.closed);
         Box::pin(async move { closed.run(operation).await })
     }
+
+    fn note(&self, operation: Operation, fault: &Fault) {
+        if let Some(rooms) = self.open.load().as_ref() {
+            rooms.note(operation, fault);
+        }
+    }
 }

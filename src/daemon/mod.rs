@@ -42,7 +42,7 @@ use watchdog::Watchdog;
 /// What a start needs beside the configuration.
 #[derive(Default)]
 pub struct Start {
-    /// The file or folder of the configuration, to be read again at SIGHUP; without one, that signal has its own effect.
+    /// The file or folder of the configuration, to be read again at SIGHUP, if there is one.
     pub configuration: Option<PathBuf>,
     /// The root token made at initialisation; a random one if there is none.
     pub root_token: Option<Secret>,
@@ -73,7 +73,7 @@ impl Daemon {
         let started = SystemTime::now();
         let passed = Passed::take()?;
         // Before all else: one that comes while the daemon starts is heeded when it has.
-        let signals = Signals::listen(start.configuration.is_some())?;
+        let signals = Signals::listen()?;
         let telemetry = Telemetry::new();
         let pins = Arc::new(StoredPins::default());
         let supervisor =

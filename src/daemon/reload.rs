@@ -52,7 +52,10 @@ impl Reload {
     /// Reads the configuration again. What is wrong with it is logged, and nothing changes then. May be given up while it
     /// reads: from the first change on it does not wait for anything but actors.
     pub(super) async fn run(&mut self) {
-        let Some(path) = self.start.configuration.clone() else { return };
+        let Some(path) = self.start.configuration.clone() else {
+            tracing::info!("SIGHUP: there is no configuration file to be read again");
+            return;
+        };
         notify::reloading();
         match read(path.clone()).await {
             Ok(new) => self.take_over(&path, new).await,

@@ -18,7 +18,7 @@ use crate::model::{Class, Fault, Namespace, Secret};
 use crate::namespace::{Namespaces, Quotas};
 use crate::store::{Store, Unopened};
 use crate::supervisor::Supervisor;
-use crate::system::{LeaseCall, Leases, Load, Refusals, Removal, Retire, Snapshots, System};
+use crate::system::{LeaseCall, Leases, Load, Removal, Retire, Snapshots, System, UnixLogins};
 use crate::telemetry::Telemetry;
 
 /// How often engines are asked whether something is due by the clock.
@@ -113,7 +113,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         root_token: start.root_token.clone(),
         started: site.started,
         configuration: Arc::clone(&site.configuration),
-        refusals: Refusals::default(),
+        unix_logins: UnixLogins::new(telemetry.clone()),
     });
     let removing = Arc::clone(&system);
     let tenants = Tenants { namespaces, quotas, identity, audit: audit.clone() };

@@ -3,6 +3,7 @@
 //! This room must not know: any wire, or what an engine does.
 
 mod engines;
+mod noted;
 mod recorded;
 mod rights;
 mod typed;
@@ -17,8 +18,8 @@ use crate::engine::holding;
 pub use crate::engine::{Answer, together};
 use crate::identity::{Counted, Identity, Place};
 use crate::model::{
-    Body, Caller, Class, Deadline, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome, PeerCredentials,
-    Request, Secret, TokenId, Verb, Wire,
+    Body, Caller, Class, Deadline, EachSecond, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome,
+    PeerCredentials, Request, Secret, TokenId, Verb, Wire,
 };
 use crate::namespace::{Namespaces, Permit, QuotaKind, Quotas};
 use crate::system::{self, System};
@@ -51,6 +52,10 @@ pub trait Door: Send + Sync + 'static {
 
     /// Runs one operation. The future is answered exactly once.
     fn run(&self, operation: Operation) -> Answer;
+
+    /// Takes note of what was refused with this fault before it was an operation that could be run: of it, as far as it could
+    /// be read.
+    fn note(&self, operation: Operation, fault: &Fault);
 }
 
 /// Who there is, and what each may ask, and how much.
@@ -87,6 +92,9 @@ pub struct Dispatch {
     engines: Arc<Engines>,
     telemetry: Telemetry,
     deadline_max: Duration,
+    /// What is recorded that was no operation.
+    noted: EachSecond,
+    noted_of_strangers: EachSecond,
 }
 
 impl Dispatch {
@@ -99,8 +107,18 @@ impl Dispatch {
         limits: &Limits,
     ) -> Dispatch {
         let Tenants { namespaces, quotas, identity, audit } = tenants;
-        let deadline_max = limits.deadline_max;
-        Dispatch { system, namespaces, quotas, identity, audit, engines, telemetry, deadline_max }
+        Dispatch {
+            system,
+            namespaces,
+            quotas,
+            identity,
+            audit,
+            engines,
+            telemetry,
+            deadline_max: limits.deadline_max,
+            noted: EachSecond::default(),
+            noted_of_strangers: EachSecond::default(),
+        }
     }
 
     /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the

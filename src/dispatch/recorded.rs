@@ -23,13 +23,15 @@ const OF_STRANGERS: [&str; 3] = ["role", "token", "http_raw_body"];
 const STRING: usize = 128;
 
 /// An operation, and what its records tell beside it.
-struct Subject {
+pub(super) struct Subject {
     operation: Operation,
     id: RequestId,
-    token: Option<Arc<Token>>,
+    pub(super) token: Option<Arc<Token>>,
     mount: Option<Arc<Mount>>,
     namespace_id: String,
     refused: Option<Fault>,
+    /// Whether policies let it.
+    is_allowed: bool,
 }
 
 impl Dispatch {
@@ -84,13 +86,14 @@ impl Dispatch {
         Fault::Unrecorded { why, done: false }
     }
 
-    fn subject(&self, operation: Operation, refused: Option<Fault>) -> Subject {
+    pub(super) fn subject(&self, operation: Operation, refused: Option<Fault>) -> Subject {
         let id = operation.id.unwrap_or_else(|| RequestId(uuid::Uuid::new_v4().into_bytes()));
         Subject {
             id,
             token: self.identity.token(&operation.caller, &operation.namespace).ok(),
             mount: self.namespaces.route(&operation.namespace, &operation.path()).map(|(mount, _)| mount),
             namespace_id: self.namespaces.id(&operation.namespace),
+            is_allowed: !matches!(refused, Some(Fault::PermissionDenied | Fault::TokenRefused { .. })),
             refused,
             operation,
         }
@@ -98,7 +101,12 @@ impl Dispatch {
 }
 
 impl Subject {
-    fn record(&self, recorder: Recorder) -> Result<(Recording, Taken), Fault> {
+    /// The same, of what no policy was asked about.
+    pub(super) fn unjudged(self) -> Subject {
+        Subject { is_allowed: false, ..self }
+    }
+
+    pub(super) fn record(&self, recorder: Recorder) -> Result<(Recording, Taken), Fault> {
         let operation = &self.operation;
         let path = operation.path();
         let place = match &self.mount {
@@ -123,7 +131,6 @@ impl Subject {
             meta: &token.meta,
             issued: token.creation_time,
         });
-        let is_allowed = !matches!(self.refused, Some(Fault::PermissionDenied | Fault::TokenRefused { .. }));
         recorder.request(&Asked {
             id: self.id,
             operation,
@@ -132,18 +139,22 @@ impl Subject {
             bearer,
             place,
             namespace_id: &self.namespace_id,
-            is_allowed,
+            is_allowed: self.is_allowed,
             refused: self.refused.as_ref(),
         })
     }
 
     /// What it says. Of strangers who are refused, nothing, and of others little: they would fill the disk with what they please.
+    /// Names of members are told as they are, so that none of theirs are.
     fn data(&self) -> Cow<'_, Data> {
         let said = data(&self.operation.body);
         if self.token.is_some() {
             return said;
         }
-        let known = said.iter().filter(|(name, _)| self.refused.is_none() && OF_STRANGERS.contains(&name.as_str()));
+        let known = said.iter().filter(|(name, value)| {
+            let is_one = !value.is_object() && !value.is_array();
+            self.refused.is_none() && is_one && OF_STRANGERS.contains(&name.as_str())
+        });
         Cow::Owned(known.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 

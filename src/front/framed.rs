@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
@@ -22,7 +22,9 @@ use super::usher::Seat;
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
 use crate::dispatch::{Answer, together};
-use crate::model::{Body, Caller, Class, Deadline, Fault, Namespace, Operation, Outcome, RequestId, Secret, Wire};
+use crate::model::{
+    Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
+};
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
 
@@ -40,6 +42,9 @@ const LOOK: usize = 8;
 const CALLS_AT_ONCE: usize = 16;
 /// What one of many requests in a call takes, beside its own bytes, until all are answered: what is made of it, and its answer.
 const PART_BYTES: usize = 4 << 10;
+/// What stands in a record in the place of a path: of a Hello that is refused, and of a call that cannot be read.
+const HELLO: &str = "sys/keyway/hello";
+const CALL: &str = "sys/keyway/call";
 /// Frames in a row that are no message, before the connection is closed.
 const GARBAGE_MAX: u32 = 16;
 
@@ -290,7 +295,7 @@ impl<'s> Connection<'s> {
                         FrameError::TooLarge { .. } => Fault::TooLarge { what: error.to_string() },
                         FrameError::Empty => Fault::invalid(error.to_string()),
                     };
-                    self.answer(0, Err(fault));
+                    self.refuse(0, fault);
                     self.shared.telemetry.malformed(Wire::Framed);
                     self.deaf = true;
                 }
@@ -302,7 +307,7 @@ impl<'s> Connection<'s> {
 
     fn garbage(&mut self, what: &str) {
         self.shared.telemetry.malformed(Wire::Framed);
-        self.answer(0, Err(Fault::invalid(what)));
+        self.refuse(0, Fault::invalid(what));
         self.garbage += 1;
         self.deaf = self.garbage >= GARBAGE_MAX;
     }
@@ -311,12 +316,20 @@ impl<'s> Connection<'s> {
         frame::put_frame(&mut self.outbox, &wire::reply(id, None, result));
     }
 
+    /// Answers what cannot be run. It is recorded of those who have greeted: of others nothing is known.
+    fn refuse(&mut self, id: u64, fault: Fault) {
+        if self.greeted {
+            self.note(CALL, &fault);
+        }
+        self.answer(id, Err(fault));
+    }
+
     fn start_call(&mut self, call: proto::Call) {
         self.garbage = 0;
         let (id, deadline_ms, class) = (call.id, call.deadline_ms, call.class);
         let held = match self.hold(call.operation.as_ref()) {
             Ok(held) => held,
-            Err(fault) => return self.answer(id, Err(fault)),
+            Err(fault) => return self.refuse(id, fault),
         };
         match wire::parse_call(call.operation) {
             Ok(CallBody::Hello(hello)) => {
@@ -337,9 +350,9 @@ impl<'s> Connection<'s> {
                     let answer = self.shared.door.run(operation);
                     self.in_flight.push(InFlight { id, request, answer, _held: held });
                 }
-                Err(fault) => self.answer(id, Err(fault)),
+                Err(fault) => self.refuse(id, fault),
             },
-            Err(fault) => self.answer(id, Err(fault)),
+            Err(fault) => self.refuse(id, fault),
         }
     }
 
@@ -360,28 +373,48 @@ impl<'s> Connection<'s> {
 
     /// Notes who asks from now on. A Hello that fails leaves the connection without a token.
     fn greet(&mut self, hello: proto::Hello) -> Result<proto::Welcome, Fault> {
-        (self.caller.token, self.token, self.greeted) = (None, None, false);
         self.seat.serve_for(None);
-        if hello.version != PROTOCOL_VERSION {
-            return Err(Fault::invalid(format!(
-                "protocol version {} is not spoken here: use {PROTOCOL_VERSION}",
-                hello.version
-            )));
-        }
         let door = &self.shared.door;
-        let token = (!hello.token.is_empty()).then(|| Secret::new(hello.token.into_bytes()));
-        let caller = Caller { token: token.as_ref().map(|token| door.identify(token)), ..self.caller.clone() };
-        let namespace = Namespace::from_client(&hello.namespace);
-        door.welcome(&caller, &namespace)?;
-        self.seat.serve_for(Some(&namespace));
-        (self.caller, self.namespace, self.greeted) = (caller, namespace, true);
-        self.token = token.map(Arc::new);
+        let token = (!hello.token.is_empty()).then(|| Arc::new(Secret::new(hello.token.into_bytes())));
+        (self.caller.token, self.greeted) = (token.as_ref().map(|token| door.identify(token)), false);
+        (self.token, self.namespace) = (token, Namespace::from_client(&hello.namespace));
+        let judged = match hello.version {
+            PROTOCOL_VERSION => door.welcome(&self.caller, &self.namespace),
+            version => {
+                Err(Fault::invalid(format!("protocol version {version} is not spoken here: use {PROTOCOL_VERSION}")))
+            }
+        };
+        if let Err(fault) = judged {
+            self.note(HELLO, &fault);
+            (self.caller.token, self.token) = (None, None);
+            return Err(fault);
+        }
+        self.seat.serve_for(Some(&self.namespace));
+        self.greeted = true;
         Ok(proto::Welcome {
             version: PROTOCOL_VERSION,
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             frame_bytes: u32::try_from(self.shared.limits.frame_bytes).unwrap_or(u32::MAX),
             requests_in_flight: u32::try_from(self.shared.limits.requests_per_connection).unwrap_or(u32::MAX),
         })
+    }
+
+    /// Has it recorded that the one who greeted was refused what cannot be told any better than by `path`.
+    fn note(&self, path: &str, fault: &Fault) {
+        let (verb, path, arrived) = (Verb::Write, path.to_owned(), self.arrived);
+        let request = Request { verb, path, data: Data::new(), raw: Bytes::new(), if_modified_since: None };
+        let operation = Operation {
+            namespace: self.namespace.clone(),
+            caller: self.caller.clone(),
+            token: self.token.clone(),
+            id: None,
+            arrived,
+            deadline: Deadline::at(arrived + self.shared.door.deadline(None)),
+            class: Class::Interactive,
+            wrap_ttl: None,
+            body: Body::Request(request),
+        };
+        self.shared.door.note(operation, fault);
     }
 
     fn operation(&self, mut body: Body, deadline_ms: u32, class: i32) -> Result<Operation, Fault> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -36,6 +37,7 @@ const VAULT_WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
 const VAULT_NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// The media type of a PATCH (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
+const PATCH_IS_OF: &str = "PATCH requires Content-Type: application/merge-patch+json";
 /// The media type of a form.
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The media type of a request that is handed on as it is (RFC 6960, A.1).
@@ -121,7 +123,7 @@ async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared
         Err(Refused::MediaType) => Rendered {
             status: 415,
             content_type: envelope::JSON,
-            body: Bytes::from(format!("{{\"errors\":[\"PATCH requires Content-Type: {MERGE_PATCH}\"]}}")),
+            body: Bytes::from(format!("{{\"errors\":[\"{PATCH_IS_OF}\"]}}")),
             retry_after: None,
         },
     };
@@ -169,6 +171,16 @@ enum Refused {
     MediaType,
 }
 
+impl Refused {
+    /// As its record tells it.
+    fn fault(&self) -> Fault {
+        match self {
+            Refused::Fault(fault) => fault.clone(),
+            Refused::MediaType => Fault::invalid(PATCH_IS_OF),
+        }
+    }
+}
+
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Refused {
         Refused::Fault(fault)
@@ -184,6 +196,25 @@ enum Kept {
     Unread(Incoming),
 }
 
+/// Who asks for what, as the head of a request says it.
+struct Asked {
+    namespace: Namespace,
+    caller: Caller,
+    token: Option<Arc<Secret>>,
+    verb: Verb,
+    path: String,
+}
+
+/// What it says beside that.
+struct Said {
+    data: Data,
+    raw: Bytes,
+    deadline: Option<Duration>,
+    class: Class,
+    wrap_ttl: Option<Duration>,
+    if_modified_since: Option<u64>,
+}
+
 /// The operation a request asks for, and what is kept of its body.
 async fn operation(
     request: HttpRequest<Incoming>,
@@ -193,33 +224,56 @@ async fn operation(
     seat: &Seat,
 ) -> Result<(Operation, Kept), Refused> {
     let (head, body) = request.into_parts();
+    let query = parameters(head.uri.query())?;
+    let asked = asked(&head, &query, caller, shared)?;
+    seat.serve_for(Some(&asked.namespace).filter(|namespace| shared.door.knows(&asked.caller, namespace)));
+    match said(&asked, &head.headers, query, body, shared).await {
+        Ok((said, kept)) => Ok((asked.operation(id, said, shared), kept)),
+        Err(refused) => {
+            shared.door.note(asked.operation(id, Said::nothing(), shared), &refused.fault());
+            Err(refused)
+        }
+    }
+}
+
+fn asked(head: &Parts, query: &Data, caller: Caller, shared: &Shared) -> Result<Asked, Fault> {
     let raw = head.uri.path();
     let Some(path) = path::below_v1(raw)? else {
-        return Err(Fault::NotFound { what: format!("there is nothing at {raw}: the API is below /v1/") }.into());
+        return Err(Fault::NotFound { what: format!("there is nothing at {raw}: the API is below /v1/") });
     };
     let below = Namespace::from_client(text(&head.headers, &VAULT_NAMESPACE)?.unwrap_or_default());
     let (namespace, rest) = shared.door.locate(&below, &path);
-    let query = parameters(head.uri.query())?;
-    let verb = verb(&head.method, &query)?;
+    let verb = verb(&head.method, query)?;
     let token = token(&head.headers)?.map(Arc::new);
     let caller = Caller { token: token.as_ref().map(|token| shared.door.identify(token)), ..caller };
-    seat.serve_for(Some(&namespace).filter(|namespace| shared.door.knows(&caller, namespace)));
-    if verb == Verb::Patch && media_type(&head.headers) != Some(MERGE_PATCH) {
+    Ok(Asked { namespace, caller, token, verb, path: rest.to_owned() })
+}
+
+async fn said(
+    asked: &Asked,
+    headers: &HeaderMap,
+    query: Data,
+    body: Incoming,
+    shared: &Shared,
+) -> Result<(Said, Kept), Refused> {
+    let verb = asked.verb;
+    if verb == Verb::Patch && media_type(headers) != Some(MERGE_PATCH) {
         return Err(Refused::MediaType);
     }
-    let (data, raw, held) = match verb {
+    let (data, raw, kept) = match verb {
         Verb::Read | Verb::List | Verb::Delete => (query, Bytes::new(), Kept::Nothing),
-        verb if shared.door.takes_stream(verb, rest) => (Data::new(), Bytes::new(), Kept::Unread(body)),
-        Verb::Write if media_type(&head.headers) == Some(OCSP_REQUEST) => {
+        verb if shared.door.takes_stream(verb, &asked.path) => (Data::new(), Bytes::new(), Kept::Unread(body)),
+        Verb::Write if media_type(headers) == Some(OCSP_REQUEST) => {
             (Data::new(), bodies::read_small(body, shared).await?, Kept::Nothing)
         }
         Verb::Write | Verb::Patch => {
-            let may_be_form = media_type(&head.headers) == Some(FORM);
-            let Whole { text, is_form, held } = bodies::read(body, may_be_form, &caller, &namespace, shared).await?;
-            (body_data(text, is_form, &namespace).await?, Bytes::new(), Kept::Room(held))
+            let may_be_form = media_type(headers) == Some(FORM);
+            let read = bodies::read(body, may_be_form, &asked.caller, &asked.namespace, shared);
+            let Whole { text, is_form, held } = read.await?;
+            (body_data(text, is_form, &asked.namespace).await?, Bytes::new(), Kept::Room(held))
         }
     };
-    let wanted = match text(&head.headers, &DEADLINE)? {
+    let deadline = match text(headers, &DEADLINE)? {
         None => None,
         Some(ms) => Some(
             ms.parse()
@@ -227,27 +281,48 @@ async fn operation(
                 .map_err(|_| Fault::invalid(format!("{DEADLINE}: {ms:?} is not a number of milliseconds")))?,
         ),
     };
-    let class = match text(&head.headers, &CLASS)? {
+    let class = match text(headers, &CLASS)? {
         None | Some("interactive") => Class::Interactive,
         Some("bulk") => Class::Bulk,
         Some(other) => return Err(Fault::invalid(format!("{CLASS}: {other:?} is neither interactive nor bulk")).into()),
     };
-    let wrap_ttl = wrap_ttl(&head.headers)?;
+    let wrap_ttl = wrap_ttl(headers)?;
     // What is kept behind a token is wanted whole.
-    let if_modified_since = if_modified_since(&head.headers, verb).filter(|_| wrap_ttl.is_none());
-    let arrived = Instant::now();
-    let operation = Operation {
-        namespace,
-        caller,
-        token,
-        id: Some(id),
-        arrived,
-        deadline: Deadline::at(arrived + shared.door.deadline(wanted)),
-        class,
-        wrap_ttl,
-        body: Body::Request(Request { verb, path: rest.to_owned(), data, raw, if_modified_since }),
-    };
-    Ok((operation, held))
+    let if_modified_since = if_modified_since(headers, verb).filter(|_| wrap_ttl.is_none());
+    Ok((Said { data, raw, deadline, class, wrap_ttl, if_modified_since }, kept))
+}
+
+impl Asked {
+    fn operation(self, id: RequestId, said: Said, shared: &Shared) -> Operation {
+        let Asked { namespace, caller, token, verb, path } = self;
+        let Said { data, raw, deadline, class, wrap_ttl, if_modified_since } = said;
+        let arrived = Instant::now();
+        Operation {
+            namespace,
+            caller,
+            token,
+            id: Some(id),
+            arrived,
+            deadline: Deadline::at(arrived + shared.door.deadline(deadline)),
+            class,
+            wrap_ttl,
+            body: Body::Request(Request { verb, path, data, raw, if_modified_since }),
+        }
+    }
+}
+
+impl Said {
+    /// What could not be read.
+    fn nothing() -> Said {
+        Said {
+            data: Data::new(),
+            raw: Bytes::new(),
+            deadline: None,
+            class: Class::Interactive,
+            wrap_ttl: None,
+            if_modified_since: None,
+        }
+    }
 }
 
 fn verb(method: &Method, query: &Data) -> Result<Verb, Fault> {

@@ -5,8 +5,10 @@
 
 use crate::model::Unit;
 
-/// The slice of the system's units. Units that are put into another one by `Slice=` are none here.
-const SYSTEM: &str = "system.slice";
+/// What a slice is called, after its name: only the service manager of the system makes any outside of units.
+const SLICE: &str = ".slice";
+/// The slice of users' sessions and of their own service managers, whose units are none of the system's.
+const OF_USERS: &str = "user.slice";
 /// What the units are that a program of the system's runs in.
 const SUFFIXES: [&str; 3] = [".service", ".scope", ".socket"];
 /// The longest name of a unit, in bytes.
@@ -27,16 +29,22 @@ pub(super) fn of_cgroups(text: &str) -> Unit {
     }
 }
 
-/// The unit of a cgroup: the first part of its path that is no slice. What is below that, the unit itself may have made.
+/// The unit of a cgroup: the first part of its path that is no slice, of those in a slice. What is below that, the unit itself
+/// may have made.
 fn unit_of(path: &str) -> Option<&str> {
     let mut parts = path.strip_prefix('/')?.split('/');
-    if parts.next() != Some(SYSTEM) {
+    let slice = parts.next()?;
+    if slice == OF_USERS || !is_slice(slice) {
         return None;
     }
     // systemd puts a `_` before names that the kernel has a use for.
-    let part = parts.find(|part| !part.ends_with(".slice"))?;
+    let part = parts.find(|part| !is_slice(part))?;
     let name = part.strip_prefix('_').unwrap_or(part);
     is_unit(name).then_some(name)
+}
+
+fn is_slice(part: &str) -> bool {
+    part.strip_suffix(SLICE).is_some_and(|name| !name.is_empty())
 }
 
 fn is_unit(name: &str) -> bool {
@@ -64,6 +72,11 @@ mod tests {
             ("/system.slice/_memory.service", "memory.service"),
             ("/system.slice/docker-0123.scope", "docker-0123.scope"),
             ("/system.slice/sshd.socket", "sshd.socket"),
+            ("/batch.slice/backup.service", "backup.service"),
+            ("/machine.slice/machine-web.slice/backup.service", "backup.service"),
+            ("/machine.slice/machine-x.scope/payload/system.slice/backup.service", "machine-x.scope"),
+            // A user's manager that an operator has put elsewhere: all that the user makes is that one unit.
+            ("/batch.slice/user@1000.service/app.slice/backup.service", "user@1000.service"),
             ("/system.slice/runner.service/backup.service", "runner.service"),
             ("/system.slice/runner.service/system.slice/backup.service", "runner.service"),
         ] {
@@ -81,7 +94,10 @@ mod tests {
             "/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service",
             "/user.slice/user-1000.slice/user@1000.service/system.slice/backup.service",
             "/user.slice/user-1000.slice/session-3.scope",
-            "/machine.slice/machine-x.scope/payload/system.slice/backup.service",
+            "/user.slice/user-1000.slice/user@1000.service/session.slice/backup@one.service",
+            "/user.slice/backup.service",
+            "/.slice/backup.service",
+            "/batch.slice.d/backup.service",
             "/../system.slice/backup.service",
             "/system.slice/../user.slice/backup.service",
             "/system.slice/backup.service (deleted)",
@@ -113,7 +129,7 @@ mod tests {
             pid_of(&text);
             for text in [text.clone(), format!("0::{text}"), format!("0::/system.slice/{text}")] {
                 if let Unit::Named(name) = of_cgroups(&text) {
-                    prop_assert!(is_unit(&name) && text.starts_with("0::/system.slice/"));
+                    prop_assert!(is_unit(&name) && !text.contains("0::/user.slice/") && text.contains(".slice/"));
                 }
             }
         }

@@ -28,5 +28,5 @@ pub use rules::Wish;
 pub use shares::Place;
 pub use token::{ROOT_POLICY, Token};
 pub use tokens::Identity;
-pub use unix::{UnixFit, UnixRole, UnixRoles};
+pub use unix::{NamedId, UnixFit, UnixRole, UnixRoles};
 pub use using::{Counted, Use};

@@ -25,6 +25,7 @@ mod token_fields;
 mod token_roles;
 mod unix_auth;
 mod unix_fields;
+mod unix_names;
 mod wrapping;
 
 use std::pin::Pin;
@@ -48,7 +49,7 @@ use paths::{Deed, Found, Row, find};
 pub use sealing::{Seal, Sealing};
 pub use snapshots::{Replace, Replacement, Snapshots};
 pub use standing::{Standing, WhileSealed};
-pub use unix_auth::Refusals;
+pub use unix_auth::UnixLogins;
 
 /// The Vault API level, for clients that look at it; `ent` in it says that managed keys are to be had.
 pub const VAULT_VERSION: &str = "1.21.0+ent.keyway";
@@ -123,8 +124,8 @@ pub struct System {
     pub started: SystemTime,
     /// What became of the configuration since.
     pub configuration: Arc<ArcSwap<ConfigurationStatus>>,
-    /// Logs refused logins.
-    pub refusals: Refusals,
+    /// What logins by process need.
+    pub unix_logins: UnixLogins,
 }
 
 /// One call on the system.

@@ -101,7 +101,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
             refused: false,
             needs_restart: Vec::new(),
         })),
-        refusals: Refusals::default(),
+        unix_logins: UnixLogins::new(Telemetry::new()),
     })
 }
 

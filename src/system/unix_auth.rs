@@ -1,13 +1,14 @@
 //! `auth/unix`: roles that go by the kernel's word on a process, and logins by them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use super::unix_names::{Named, Names};
 use super::{Call, System};
-use crate::identity::UnixRole;
-use crate::model::{Data, Fault, Fields, Response, Unit};
+use crate::identity::{NamedId, UnixRole};
+use crate::model::{Data, EachSecond, Fault, Fields, Response, Unit};
+use crate::telemetry::{Telemetry, UnixLoginLabel};
 
 /// One answer to all who may not log in, so that nobody learns which roles there are.
 const REFUSED: Fault = Fault::TokenRefused {
@@ -33,10 +34,11 @@ impl System {
 
     /// Makes a role, or changes what is said of one.
     pub(super) async fn write_unix_role(&self, call: &Call, name: &str, data: &Data) -> Result<Response, Fault> {
+        let named = self.unix_logins.names.of(data).await?;
         let (data, origin) = (data.clone(), Arc::clone(&call.caller.origin));
         let edit = move |known: Option<UnixRole>| {
             let mut fields = Fields::below(&data, &["role_name"]);
-            let role = changed(known.unwrap_or_default(), &mut fields)?;
+            let role = changed(known.unwrap_or_default(), named, &mut fields)?;
             let mut warnings = fields.warnings();
             warnings.extend(cautions(&role, &origin.unit));
             Ok((role, warnings))
@@ -59,13 +61,23 @@ impl System {
         }
         let mut fields = Fields::new(data);
         let name = fields.filled("role")?.ok_or_else(|| Fault::invalid("missing role"))?;
-        let mut told = fields.warnings();
+        let warnings = fields.warnings();
+        let logged_in = self.log_in(call, &name, warnings).await;
+        self.unix_logins.telemetry.unix_login(match &logged_in {
+            Ok(_) => UnixLoginLabel::Ok,
+            Err(Fault::TokenRefused { .. }) => UnixLoginLabel::Refused,
+            Err(_) => UnixLoginLabel::Failed,
+        });
+        logged_in
+    }
+
+    async fn log_in(&self, call: &Call, name: &str, mut told: Vec<String>) -> Result<Response, Fault> {
         let fit = match self.namespaces.require(&call.namespace) {
-            Ok(()) => self.identity.fits_unix_role(&call.caller, &call.namespace, &name)?,
+            Ok(()) => self.identity.fits_unix_role(&call.caller, &call.namespace, name)?,
             Err(_) => Err("there is no such namespace"),
         };
         let fit = fit.map_err(|why| {
-            self.refusals.log(call, &name, why);
+            self.unix_logins.log_refused(call, name, why);
             REFUSED
         })?;
         self.namespaces.check_unlocked(&call.namespace)?;
@@ -80,20 +92,23 @@ impl System {
     }
 }
 
-/// Logs why logins are refused: some in each second, as strangers may ask for as many as they like.
-#[derive(Debug, Default)]
-pub struct Refusals {
-    /// The second that is being counted, and how many there were in it before; in one number, so that it is counted without
-    /// a lock.
-    counted: AtomicU64,
+/// What logins and their roles need beside the roles.
+#[derive(Debug)]
+pub struct UnixLogins {
+    names: Names,
+    refused: EachSecond,
+    telemetry: Telemetry,
 }
 
-impl Refusals {
-    fn log(&self, call: &Call, role: &str, why: &'static str) {
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() << 32;
-        let count = |known: u64| if known >> 32 == now >> 32 { known.saturating_add(1) } else { now + 1 };
-        let before = self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| Some(count(known)));
-        let count = count(before.unwrap_or_default()) & u64::from(u32::MAX);
+impl UnixLogins {
+    /// Counts logins there.
+    pub fn new(telemetry: Telemetry) -> UnixLogins {
+        UnixLogins { names: Names::default(), refused: EachSecond::default(), telemetry }
+    }
+
+    /// Logs why a login is refused: some in each second, as strangers may ask for as many as they like.
+    fn log_refused(&self, call: &Call, role: &str, why: &'static str) {
+        let count = self.refused.count(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
         if count > REFUSALS_LOGGED {
             return;
         }
@@ -107,7 +122,7 @@ impl Refusals {
     }
 }
 
-fn changed(known: UnixRole, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> {
+fn changed(known: UnixRole, named: Named, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> {
     if let Some(kind) = fields.filled("token_type")?
         && !["service", "default-service", "default"].contains(&kind.as_str())
     {
@@ -116,6 +131,11 @@ fn changed(known: UnixRole, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> 
     fields.refuse(&["token_bound_cidrs", "token_strictly_bind_ip", "alias_metadata"])?;
     let bound_uids = ids("bound_uids", fields)?.unwrap_or(known.bound_uids);
     let bound_gids = ids("bound_gids", fields)?.unwrap_or(known.bound_gids);
+    // They were looked up before.
+    let Named { users, groups } = named;
+    for known in ["bound_users", "bound_groups"] {
+        fields.list(known)?;
+    }
     let implicit = fields.boolean("implicit")?.unwrap_or(known.implicit);
     let mut seconds = |name, before| Ok::<_, Fault>(fields.duration(name)?.map_or(before, |span| span.as_secs()));
     let ttl_seconds = seconds("token_ttl", known.ttl_seconds)?;
@@ -126,6 +146,8 @@ fn changed(known: UnixRole, fields: &mut Fields<'_>) -> Result<UnixRole, Fault> 
     Ok(UnixRole {
         bound_uids,
         bound_gids,
+        bound_users: users.unwrap_or(known.bound_users),
+        bound_groups: groups.unwrap_or(known.bound_groups),
         bound_units: fields.list("bound_units")?.unwrap_or(known.bound_units),
         policies: fields.list("token_policies")?.unwrap_or(known.policies),
         no_default_policy: fields.boolean("token_no_default_policy")?.unwrap_or(known.no_default_policy),
@@ -144,7 +166,7 @@ fn ids(name: &'static str, fields: &mut Fields<'_>) -> Result<Option<Vec<u32>>, 
     let number = |text: &String| {
         text.parse().ok().filter(|id| *id != u32::MAX).ok_or_else(|| {
             Fault::invalid(format!(
-                "{name}: {text:?} is no number of a user or group, such as 1000; names are not looked up"
+                "{name}: {text:?} is no number of a user or group, such as 1000: names are set by bound_users and bound_groups"
             ))
         })
     };
@@ -161,7 +183,7 @@ fn cautions(role: &UnixRole, unit: &Unit) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if role.bound_uids.contains(&OVERFLOW_ID) || role.bound_gids.contains(&OVERFLOW_ID) {
+    if role.uids().chain(role.gids()).any(|id| id == OVERFLOW_ID) {
         told.push(format!(
             "{OVERFLOW_ID} stands for every user or group that has no number in Keyway's user namespace"
         ));
@@ -170,7 +192,13 @@ fn cautions(role: &UnixRole, unit: &Unit) -> Vec<String> {
 }
 
 fn shown(role: &UnixRole) -> Data {
+    let names = |named: &[NamedId]| named.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    let ids = |named: &[NamedId]| named.iter().map(|one| (one.name.clone(), one.id.into())).collect::<Data>();
     let shown = json!({
+        "bound_users": names(&role.bound_users),
+        "bound_user_ids": ids(&role.bound_users),
+        "bound_groups": names(&role.bound_groups),
+        "bound_group_ids": ids(&role.bound_groups),
         "bound_uids": role.bound_uids,
         "bound_gids": role.bound_gids,
         "bound_units": role.bound_units,

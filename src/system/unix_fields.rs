@@ -9,8 +9,16 @@ pub(super) const LOGIN: &[Field] = &[Field::text("role", "The role.").required()
 /// A role.
 pub(super) const ROLE: &[Field] = &[
     Field::list("bound_uids", "Effective user ids: the process must have one of them."),
+    Field::list(
+        "bound_users",
+        "Names of users, looked up now: the process must have the uid of one, or one of bound_uids.",
+    ),
     Field::list("bound_gids", "Group ids: the process must have one of them, effective or supplementary."),
-    Field::list("bound_units", "Units of the system, such as backup.service: the process must run in one of them."),
+    Field::list("bound_groups", "Names of groups, looked up now: the process must be in one, or in one of bound_gids."),
+    Field::list(
+        "bound_units",
+        "Units of the system, such as backup.service, or backup@.service for all its instances: the process must run in one.",
+    ),
     Field::boolean("implicit", "Whether it counts without a login, at listeners with implicit_auth.")
         .or(Boolean(false)),
     Field::list("token_policies", "The policies of its tokens, in the role's namespace."),

@@ -65,6 +65,7 @@ pub(super) const REVOCATIONS_TIDIED: &str = "keyway_revocations_tidied_total";
 pub(super) const CERTIFICATES_STORED: &str = "keyway_certificates_stored";
 pub(super) const REVOCATIONS_STORED: &str = "keyway_revocations_stored";
 pub(super) const TOKENS_REFUSED: &str = "keyway_tokens_refused_total";
+pub(super) const UNIX_LOGINS: &str = "keyway_unix_logins_total";
 pub(super) const QUOTA_REFUSED: &str = "keyway_quota_refused_total";
 pub(super) const CONNECTIONS: &str = "keyway_connections";
 pub(super) const CONNECTIONS_REFUSED: &str = "keyway_connections_refused_total";
@@ -223,6 +224,7 @@ pub const METRICS: &[MetricInfo] = &[
     ),
     metric(REVOCATIONS_STORED, Gauge, &["namespace", "mount"], "Revocations stored, of the same mounts."),
     metric(TOKENS_REFUSED, Counter, &[], "Requests refused for want of a good token."),
+    metric(UNIX_LOGINS, Counter, &["result"], "Logins by process (auth/unix), by what became of them."),
     metric(QUOTA_REFUSED, Counter, &["kind"], "Requests refused by a quota."),
     metric(CONNECTIONS, Gauge, &["wire"], "Connections open."),
     metric(CONNECTIONS_REFUSED, Counter, &["reason"], "Connections turned away."),

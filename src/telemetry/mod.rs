@@ -16,6 +16,7 @@ mod process;
 mod reloads;
 mod scopes;
 mod stored;
+mod unix_logins;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,6 +35,7 @@ pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
 pub use scopes::PoolMetrics;
+pub use unix_logins::UnixLoginLabel;
 
 /// Where the daemon counts. One per daemon; cheap to clone.
 #[derive(Clone)]
@@ -57,6 +59,7 @@ struct Inner {
     malformed: [Counter; 2],
     store: [Gauge; 4],
     audit: audit::AuditFigures,
+    unix_logins: unix_logins::UnixLoginFigures,
     reloads: reloads::Reloads,
     histograms: Histograms,
     key_sets: KeySets,
@@ -88,6 +91,7 @@ impl Telemetry {
             store: [list::STORE_COMMITS, list::STORE_GROUPS, list::STORE_RECORDS, list::STORE_DAMAGED]
                 .map(|name| gauge(&recorder, name, &[])),
             audit: audit::AuditFigures::new(&recorder),
+            unix_logins: unix_logins::UnixLoginFigures::new(&recorder),
             reloads: reloads::Reloads::new(&recorder),
             histograms: Histograms::default(),
             key_sets: KeySets::default(),

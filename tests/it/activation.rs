@@ -105,6 +105,35 @@ fn a_restart_behind_passed_sockets_refuses_nobody() {
 }
 
 #[test]
+fn systemd_itself_passes_one_socket_or_two_and_the_first_to_connect_is_served() {
+    for names in [&[HTTP][..], &[HTTP, FRAMED]] {
+        let folder = tempfile::tempdir().unwrap();
+        let protocol = |name: &str| if name == HTTP { "http" } else { "framed" };
+        configure(folder.path(), &[HTTP, FRAMED].map(|name| (name, protocol(name))));
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut activate = Command::new("systemd-socket-activate");
+        activate.args(names.iter().map(|name| format!("--listen={}", folder.path().join(name).display())));
+        // It becomes the daemon when somebody connects.
+        let daemon = activate
+            .args([env!("CARGO_BIN_EXE_keyway"), "server"])
+            .arg(format!("-config={}/keyway.hcl", folder.path().display()))
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let http = folder.path().join(HTTP);
+        wait_for("the socket", || http.exists().then_some(()));
+        assert!(answer(ask(&http)).starts_with("HTTP/1.1 501"), "it is not initialised");
+        // The one that was not passed is the daemon's own.
+        drop(UnixStream::connect(folder.path().join(FRAMED)).unwrap());
+        end(daemon);
+        assert!(http.exists());
+        assert_eq!(folder.path().join(FRAMED).exists(), names.len() == 2, "its own goes with it");
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert_eq!(log.matches("was passed to the daemon").count(), names.len(), "{log}");
+    }
+}
+
+#[test]
 fn a_socket_that_is_passed_in_vain_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path(), &[(HTTP, "http")]);

@@ -7,7 +7,7 @@ use keyway::model::{Secret, Verb};
 use keyway::wire::proto;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, LIMIT, Setup};
+use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::python;
 use crate::token::Token;
 
@@ -369,6 +369,8 @@ async fn implicit_roles_of_a_tenant_count_in_its_namespace_and_below_alone() {
     drop(daemon);
     let mut daemon = Daemon::start(&token, setup(&format!("{stanza}namespace \"team/ci\" {{}}\n")));
     daemon.root_token = root_token;
+    // It is opened after the one that the start waits for.
+    wait_for("the socket", || std::os::unix::net::UnixStream::connect(&socket).ok());
     assert_eq!(at(&socket, None, "team", Verb::Read, "sys/mounts").await.0, 200);
 }
 

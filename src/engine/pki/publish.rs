@@ -14,8 +14,9 @@ use super::issuer::Issuer;
 use crate::engine::Call;
 use crate::model::{Fault, Mount, Namespace};
 
-/// Anyone may read what is published.
+/// Anyone may read what is published, whatever the daemon's umask is.
 const FILE_MODE: u32 = 0o644;
+const FOLDER_MODE: u32 = 0o755;
 
 impl Pki {
     /// Writes the certificates and CRLs of every issuer.
@@ -127,13 +128,30 @@ fn harmless(part: &str) -> String {
 
 /// Replaces a file as a whole: a reader sees the old one or the new one, also after a crash.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    make(folder)?;
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(FILE_MODE))?;
     file.as_file().sync_all()?;
     file.persist(folder.join(name))?;
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// Makes a folder, and those above it, as far as they are not there. Those that are there stay as their owner has them.
+fn make(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    // The folder above that of a path without any is the one the daemon runs in.
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make(above)?;
+    }
+    match std::fs::create_dir(folder) {
+        Ok(()) => std::fs::set_permissions(folder, std::fs::Permissions::from_mode(FOLDER_MODE)),
+        // Another mount was first.
+        Err(_) if folder.is_dir() => Ok(()),
+        failed => failed,
+    }
 }
 
 #[cfg(test)]
@@ -174,5 +192,6 @@ mod tests {
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         let mode = std::fs::metadata(folder.join("crl.der")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, FILE_MODE);
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, FOLDER_MODE);
     }
 }

@@ -11,7 +11,7 @@ mod roles;
 mod tests;
 
 pub use login::UnixFit;
-pub use role::UnixRole;
+pub use role::{NamedId, UnixRole};
 pub use roles::UnixRoles;
 
 pub(super) use login::login_of;

@@ -13,6 +13,15 @@ const TEXT_BYTES_MAX: usize = 256;
 /// What the units are that a process may be in.
 const UNIT_SUFFIXES: [&str; 3] = [".service", ".scope", ".socket"];
 
+/// A user or group that a role names, with the number it had when that was written: what counts is the number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedId {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+}
+
 /// A role. Of each kind of bound that it has, a process must fit one; without any it is for nobody. Zero stands for no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnixRole {
@@ -20,7 +29,13 @@ pub struct UnixRole {
     pub bound_uids: Vec<u32>,
     /// Group ids: the effective one, or a supplementary one.
     pub bound_gids: Vec<u32>,
-    /// Units of the system's service manager: `backup.service`.
+    /// Users, beside those of `bound_uids`.
+    #[serde(default)]
+    pub bound_users: Vec<NamedId>,
+    /// Groups, beside those of `bound_gids`.
+    #[serde(default)]
+    pub bound_groups: Vec<NamedId>,
+    /// Units of the system's service manager: `backup.service`, or `backup@.service` for all instances of that.
     pub bound_units: Vec<String>,
     /// What such a process is due, by names of policies of the role's namespace.
     pub policies: Vec<String>,
@@ -65,12 +80,20 @@ impl<'p> Process<'p> {
 impl UnixRole {
     /// Refuses what no role may say.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        if self.bound_uids.is_empty() && self.bound_gids.is_empty() && self.bound_units.is_empty() {
+        if !self.has_bounds() {
             return Err(Fault::invalid(
-                "a role says whose processes it is for: set at least one of bound_uids, bound_gids and bound_units",
+                "a role says whose processes it is for: set at least one of bound_uids, bound_users, bound_gids, bound_groups \
+                 and bound_units",
             ));
         }
-        let longest = [self.bound_uids.len(), self.bound_gids.len(), self.bound_units.len(), self.policies.len()];
+        let longest = [
+            self.bound_uids.len(),
+            self.bound_users.len(),
+            self.bound_gids.len(),
+            self.bound_groups.len(),
+            self.bound_units.len(),
+            self.policies.len(),
+        ];
         if longest.into_iter().max() > Some(ITEMS_MAX) {
             return Err(Fault::invalid(format!("no list of a role has more than {ITEMS_MAX} items")));
         }
@@ -96,25 +119,78 @@ impl UnixRole {
 
     /// Whether a process fits; which of its groups did, if the role asks for one. Else what does not fit, for the log.
     pub(super) fn fits(&self, process: Process<'_>) -> Result<Option<u32>, &'static str> {
-        if self.bound_uids.is_empty() && self.bound_gids.is_empty() && self.bound_units.is_empty() {
+        if !self.has_bounds() {
             return Err("the role has no bounds");
         }
-        if !self.bound_uids.is_empty() && !self.bound_uids.contains(&process.uid) {
-            return Err("its uid is not among bound_uids");
+        if self.asks_for_a_user() && !self.uids().any(|uid| uid == process.uid) {
+            return Err("its uid is not among bound_uids and bound_users");
         }
         if !self.bound_units.is_empty() {
             let unit = process.unit.ok_or("the role asks for a unit, and it is in none, or none can be told")?;
-            if !self.bound_units.iter().any(|bound| bound == unit) {
+            if !self.bound_units.iter().any(|bound| stands_for(bound, unit)) {
                 return Err("its unit is not among bound_units");
             }
         }
-        if self.bound_gids.is_empty() {
+        if self.bound_gids.is_empty() && self.bound_groups.is_empty() {
             return Ok(None);
         }
-        if self.bound_gids.contains(&process.gid) {
+        if self.gids().any(|gid| gid == process.gid) {
             return Ok(Some(process.gid));
         }
-        let group = self.bound_gids.iter().find(|group| process.groups.binary_search(group).is_ok());
-        group.copied().map(Some).ok_or("none of its groups is among bound_gids")
+        let group = self.gids().find(|gid| process.groups.binary_search(gid).is_ok());
+        group.map(Some).ok_or("none of its groups is among bound_gids and bound_groups")
+    }
+
+    fn has_bounds(&self) -> bool {
+        let asks_for_a_group = !self.bound_gids.is_empty() || !self.bound_groups.is_empty();
+        self.asks_for_a_user() || asks_for_a_group || !self.bound_units.is_empty()
+    }
+
+    fn asks_for_a_user(&self) -> bool {
+        !self.bound_uids.is_empty() || !self.bound_users.is_empty()
+    }
+
+    /// The numbers of the users that it is for.
+    pub fn uids(&self) -> impl Iterator<Item = u32> {
+        self.bound_uids.iter().copied().chain(self.bound_users.iter().map(|user| user.id))
+    }
+
+    /// The numbers of the groups that it is for.
+    pub fn gids(&self) -> impl Iterator<Item = u32> {
+        self.bound_gids.iter().copied().chain(self.bound_groups.iter().map(|group| group.id))
+    }
+}
+
+/// Whether a bound stands for a unit: for that of its name, or, as a template, for any instance of it.
+fn stands_for(bound: &str, unit: &str) -> bool {
+    let instance_of = |(name, suffix): (&str, &str)| {
+        let instance = unit.strip_prefix(name)?.strip_prefix('@')?.strip_suffix(suffix)?;
+        Some(suffix.starts_with('.') && !instance.is_empty())
+    };
+    bound == unit || bound.split_once('@').and_then(instance_of).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stands_for;
+
+    #[test]
+    fn a_template_stands_for_its_instances_and_for_nothing_else() {
+        for (bound, unit, stands) in [
+            ("backup@.service", "backup@one.service", true),
+            ("backup@.service", "backup@a@b.service", true),
+            ("backup@.service", "backup@.service", true),
+            ("backup@one.service", "backup@one.service", true),
+            ("backup@one.service", "backup@one.two.service", false),
+            ("backup@one.service", "backup@two.service", false),
+            ("backup@.service", "backup.service", false),
+            ("backup@.service", "other@one.service", false),
+            ("backup@.service", "my-backup@one.service", false),
+            ("backup@.service", "backup@one.scope", false),
+            ("backup.service", "backup@one.service", false),
+            ("@.service", "backup@one.service", false),
+        ] {
+            assert_eq!(stands_for(bound, unit), stands, "{bound} {unit}");
+        }
     }
 }

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("front", &["config", "dispatch", "model", "telemetry", "wire"]),
     ("client", &["model", "wire"]),
     ("cli", &["client", "config", "crypto", "model", "system", "telemetry", "wire"]),
+    ("cli/recover.rs", &["config", "daemon", "model"]),
     ("cli/server.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/dev.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/worker.rs", &["backend"]),

@@ -11,11 +11,14 @@ mod key_file;
 mod keyring;
 mod memory;
 mod name;
+mod notes_file;
 mod physical;
 mod place;
 mod pulse;
 mod queue;
 mod records;
+mod replacement;
+mod restore;
 mod rotation;
 mod seal;
 mod snapshot;
@@ -35,9 +38,10 @@ pub use name::NAME_BYTES_MAX;
 pub use physical::Stats;
 pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
+pub use replacement::Replaced;
+pub use restore::{KnownFormat, Restored};
 pub use rotation::{Cursor, KeyStatus};
 pub use seal::{Ephemeral, RootKeyWrap, SealNotes, from_config as seal_from_config};
-pub use snapshot::Restored;
 pub use versioned::Versioned;
 
 /// The name of one record.

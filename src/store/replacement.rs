@@ -4,6 +4,7 @@
 //! `keyway.redb.replaced`, the store from before, until the one in its place has been opened and serves. Found at a start, that
 //! one goes back: nobody was told that the restore went well. So whenever the power fails, one of the two is whole in its place.
 
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::barrier::random;
 use super::place::Place;
 use super::restore::Restored;
-use super::storage_file::{folder_of, sync_folder_of};
+use super::storage_file::{EARLY, folder_of, sync_folder_of};
 use crate::model::Fault;
 
 const NEW: &str = ".restored-";
@@ -159,14 +160,16 @@ fn unsettled(replaced: &Path, error: &io::Error) -> Fault {
 
 /// Removes files of stores that were being made when their process ended. Who makes one yet is told that it is gone.
 pub(super) fn remove_leftovers(place: &Path) {
-    let Some(name) = with(place, NEW).file_name().map(ToOwned::to_owned) else { return };
+    let Some(name) = place.file_name().map(OsStr::as_encoded_bytes) else { return };
+    let is_left = |file: &OsStr| {
+        let tail = file.as_encoded_bytes().strip_prefix(name);
+        tail.is_some_and(|tail| [NEW, EARLY].iter().any(|begin| tail.starts_with(begin.as_bytes())))
+    };
     // What cannot be removed costs its room alone.
     let Ok(entries) = std::fs::read_dir(folder_of(place)) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
-            let removed = std::fs::remove_file(entry.path());
-            tracing::warn!(file = %entry.path().display(), is_removed = removed.is_ok(), "half a store, as a restore has left it");
-        }
+    for entry in entries.flatten().filter(|entry| is_left(&entry.file_name())) {
+        let is_removed = std::fs::remove_file(entry.path()).is_ok();
+        tracing::warn!(file = %entry.path().display(), is_removed, "half a store, as one that was cut short has left it");
     }
 }
 
@@ -267,6 +270,8 @@ mod tests {
         let files = Files::new();
         // While the new one is made; what is of another name is none of ours.
         files.write(".restored-00ff", "half");
+        files.write(".restored-00ff.new-aB3", "less");
+        files.write(".new-x", "nothing");
         files.write(".restored", "another's");
         files.recover().unwrap();
         files.assert(&[("", "old"), (".restored", "another's")]);

@@ -279,8 +279,8 @@ async fn nobody_who_saves_a_snapshot_holds_up_a_seal() {
     let rig = Rig::null(&["one"], &["doc"], Setup { more, ..Setup::default() }).await;
     let daemon = &rig.daemon;
     // More than lies in the buffers of a socket.
-    let long = "# long\n".repeat(100_000);
-    for number in 0..8 {
+    let long = "# long\n".repeat(15_000);
+    for number in 0..24 {
         daemon.write(&format!("sys/policies/acl/p{number}"), json!({"policy": long})).await;
     }
     let mut stream = std::os::unix::net::UnixStream::connect(daemon.socket()).unwrap();

@@ -184,7 +184,11 @@ impl Taking<'_> {
             None => Barrier::new(&root_key)?,
             Some(sealed) => {
                 let keyring = Keyring::open(&root_key, sealed)?;
-                Barrier::with_keyring(&root_key, keyring.ok_or_else(|| refused("its keyring does not open: it was altered, or is of a newer Keyway"))?)?
+                Barrier::with_keyring(
+                    &root_key,
+                    keyring
+                        .ok_or_else(|| refused("its keyring does not open: it was altered, or is of a newer Keyway"))?,
+                )?
             }
         };
         let name = |barrier: &Barrier| barrier.keyed_hash(PURPOSE, b"whose");

@@ -307,56 +307,6 @@ async fn nobody_who_saves_a_snapshot_holds_up_a_seal() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_over_a_seal_is_refused_or_recorded() {
-    let more = "limits {\n drain = \"100ms\"\n}\n";
-    let rig = Rig::null(&["one"], &["doc"], Setup { more, ..Setup::default() }).await;
-    rig.key("doc", json!({})).await;
-    let daemon = &rig.daemon;
-    let log = file_device(daemon, "file").await;
-    let signed_before = rig.sim.calls("C_Sign");
-    // Slower than the drain has patience.
-    rig.sim.steer("slot * service 30ms");
-    let answered = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let clients: Vec<_> = (0..8)
-        .map(|_| {
-            let (mut http, answered) = (daemon.http(), std::sync::Arc::clone(&answered));
-            http.deadline = Some(LIMIT);
-            tokio::spawn(async move {
-                let (mut good, input) = (0_u64, json!({"input": "eA=="}));
-                while answered.load(std::sync::atomic::Ordering::Relaxed) < 120 {
-                    let answer =
-                        http.request(Verb::Write, "transit/sign/doc", input.as_object().unwrap()).await.unwrap();
-                    good += u64::from(answer.status == 200);
-                    answered.fetch_add(u64::from(answer.status == 200), std::sync::atomic::Ordering::Relaxed);
-                }
-                good
-            })
-        })
-        .collect();
-    for round in 1..=4 {
-        let begun = std::time::Instant::now();
-        while answered.load(std::sync::atomic::Ordering::Relaxed) < round * 25 {
-            assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(write(daemon, "sys/seal").await.0, 204);
-        assert_eq!(write(daemon, "sys/unseal").await.0, 200);
-    }
-    let mut good = 0;
-    for client in clients {
-        good += client.await.unwrap();
-    }
-    let of_sign: Vec<Value> =
-        records(&log).into_iter().filter(|record| record["request"]["path"] == "transit/sign/doc").collect();
-    let asked = of_sign.iter().filter(|record| record["type"] == "request").count() as u64;
-    let told = of_sign.iter().filter(|record| record["type"] == "response" && record["error"].is_null()).count() as u64;
-    let signed = rig.sim.calls("C_Sign") - signed_before;
-    // A key proves itself after each unsealing by a signature of its own.
-    assert!(signed <= asked + 2 * 4, "{signed} were signed, and {asked} recorded");
-    assert!(told >= good, "{good} were answered, and {told} recorded");
-}
-
-#[tokio::test]
 async fn a_configuration_that_is_read_while_sealed_counts_after_unsealing() {
     let rig = Rig::null(&["one"], &["doc"], Setup::default()).await;
     rig.key("doc", json!({})).await;

@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("front", &["apart", "config", "dispatch", "model", "telemetry", "wire"]),
     ("client", &["model", "wire"]),
     ("cli", &["client", "config", "crypto", "model", "system", "telemetry", "wire"]),
+    ("cli/recover.rs", &["config", "daemon", "model"]),
     ("cli/server.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/dev.rs", &["client", "config", "daemon", "model", "telemetry", "wire"]),
     ("cli/worker.rs", &["backend"]),
@@ -186,6 +187,26 @@ fn files_and_functions_fit_in_a_head() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Who raises the version of a type's records says so there, too, or snapshots of it would be refused.
+#[test]
+fn the_formats_that_have_changed_are_known_to_who_restores_snapshots() {
+    let format = |line: &str| line.trim().trim_end_matches([';', ')', ',']).rsplit(' ').next()?.parse::<u16>().ok();
+    let mut written = Vec::new();
+    let mut listed = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.path.ends_with("tests.rs")) {
+        let code = source.text.split("#[cfg(test)]").next().unwrap_or_default();
+        written.extend(code.lines().filter(|line| line.contains("VERSION: u16 =")).filter_map(format));
+        if source.path == "daemon/formats.rs" {
+            listed.extend(code.lines().filter(|line| line.starts_with("    (\"")).filter_map(format));
+        }
+    }
+    assert!(written.len() > 20, "{written:?}");
+    written.retain(|format| *format > 1);
+    written.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(listed, written, "CHANGED in src/daemon/formats.rs, and every VERSION above 1");
 }
 
 /// The functions of a formatted source, each with its number of lines: from its `fn` to the brace below it.

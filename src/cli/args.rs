@@ -142,8 +142,9 @@ pub(super) struct Server {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OperatorCommand {
-    /// Make the root key and the root token, once. Only the daemon's own user, or root, may.
-    Init,
+    /// Make the root key and the root token, once. Only the daemon's own user, or root, may. With -snapshot: make the store of a
+    /// snapshot, while no daemon runs.
+    Init(InitArgs),
     /// Have the keys wiped from the daemon's memory: it answers nothing until it is unsealed, or started anew. Asks for sudo.
     Seal,
     /// Have the daemon ask its seal for the root key again. Only the daemon's own user, or root, may.
@@ -151,6 +152,20 @@ pub(super) enum OperatorCommand {
     /// Save the whole store in a file, or put such a file in its place.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Make the store of this snapshot, with its tokens and policies, as on a new host: where there is no storage file yet, by
+    /// the seal it was saved under. Run it as the user the daemon runs as.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(super) snapshot: Option<PathBuf>,
+    /// With -snapshot: the daemon's configuration, which names the storage file and the seal.
+    #[arg(long, value_name = "PATH", requires = "snapshot")]
+    pub(super) config: Option<PathBuf>,
+    /// With -snapshot: log in even where the seal's token says that it allows one last try before it locks.
+    #[arg(long, requires = "snapshot")]
+    pub(super) force_final_pin_try: bool,
 }
 
 #[derive(Debug, Subcommand)]

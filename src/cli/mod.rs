@@ -15,6 +15,7 @@ mod namespace;
 mod operator;
 mod output;
 mod policy;
+mod recover;
 mod server;
 mod sign;
 mod snapshot;
@@ -80,7 +81,10 @@ fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     let connect = &cli.connection;
     match cli.command {
         Command::Server(server) => server::run(&server),
-        Command::Operator { command: OperatorCommand::Init } => operator::init(connect, cli.format),
+        Command::Operator { command: OperatorCommand::Init(args) } => match &args.snapshot {
+            Some(snapshot) => recover::run(snapshot, &args),
+            None => operator::init(connect, cli.format),
+        },
         Command::Operator { command: OperatorCommand::Seal } => operator::seal(connect),
         Command::Operator { command: OperatorCommand::Unseal } => operator::unseal(connect, cli.format),
         Command::Operator { command: OperatorCommand::Snapshot(command) } => snapshot::run(connect, &command),

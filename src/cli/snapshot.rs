@@ -43,8 +43,21 @@ fn restore(connect: &Connection, file: &Path, force: bool) -> Result<ExitCode, F
     let mut http = connect.http()?;
     http.namespace = None;
     let path = if force { format!("{PATH}-force") } else { PATH.to_owned() };
-    runtime()?.block_on(http.upload(&path, from))?.success()?;
+    let answer = runtime()?.block_on(http.upload(&path, from))?;
+    answer.success().map_err(|refused| match refused.to_string() {
+        told if told.contains("is not initialized") => Failure::new(format!(
+            "{told}; or, to have the store made of this snapshot, stop Keyway, move its storage file away, and run `keyway operator \
+             init -snapshot {} -config PATH`",
+            file.display()
+        )),
+        told => Failure::new(told),
+    })?;
     say!("Restored: the daemon serves what was saved, with the tokens and policies of then.");
-    say!("Have a new CRL made by every mount that made one since, and revoke again what was revoked since.");
+    say_what_is_to_be_done();
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the world remembers, and a state of the past does not.
+pub(super) fn say_what_is_to_be_done() {
+    say!("Have a new CRL made by every mount that made one since, and revoke again what was revoked since.");
 }

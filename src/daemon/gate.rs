@@ -2,6 +2,7 @@
 //! none. Requests read a snapshot; the keeper alone changes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -27,13 +28,15 @@ struct Closed {
     standing: Standing,
     errands: Errands,
     telemetry: Telemetry,
+    /// It is sealed for a moment, while another store takes the place of this one.
+    is_replacing: AtomicBool,
 }
 
 impl Gate {
     /// A closed one.
     pub(super) fn new(standing: Standing, errands: Errands, telemetry: Telemetry, limits: &Limits) -> Gate {
         let (deadline, deadline_max) = (limits.deadline, limits.deadline_max);
-        let closed = Arc::new(Closed { standing, errands, telemetry });
+        let closed = Arc::new(Closed { standing, errands, telemetry, is_replacing: AtomicBool::new(false) });
         Gate { open: ArcSwapOption::empty(), closed, deadline, deadline_max }
     }
 
@@ -45,6 +48,11 @@ impl Gate {
     /// Lets no other request through.
     pub(super) fn close(&self) {
         self.open.store(None);
+    }
+
+    /// Whether it is closed for no longer than another store takes to be in the place of this one.
+    pub(super) fn replacing(&self, is_replacing: bool) {
+        self.closed.is_replacing.store(is_replacing, Ordering::Release);
     }
 
     /// Opens the files of audit devices anew, if there are any.
@@ -69,6 +77,11 @@ impl Closed {
 
     async fn answer(&self, operation: &Operation) -> Result<Outcome, Fault> {
         let Body::Request(request) = &operation.body else { return Err(Fault::Sealed) };
+        if request.path == "sys/seal" && self.is_replacing.load(Ordering::Acquire) {
+            // "Sealed" would be a promise.
+            let what = "a snapshot takes the place of the store, which is open again in a moment: seal it then".into();
+            return Err(Fault::Unavailable { what });
+        }
         Ok(Outcome::Response(match self.standing.while_sealed(&operation.caller, request)? {
             WhileSealed::Answer(response) => response,
             WhileSealed::Unseal(warnings) => {

@@ -5,7 +5,7 @@
 //! start does. What stays is the front, the supervisor without keys and tokens, and the place of the store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -29,7 +29,8 @@ const LOOK: Duration = Duration::from_millis(2);
 enum Errand {
     Seal,
     Unseal,
-    Replace(Replacement),
+    /// For the rooms of this number alone.
+    Replace(u64, Replacement),
 }
 
 type Reply = oneshot::Sender<Result<(), Fault>>;
@@ -57,14 +58,14 @@ impl Errands {
         self.ask(Errand::Unseal).await
     }
 
-    /// What has a replacement change the file of the store while the daemon is sealed for it, and unseals, also if that failed.
-    /// Asked by nobody who comes through the rooms which end thereby. Its fault is that of the replacement; else why the
-    /// store does not open after it: then the daemon stays sealed.
-    pub(super) fn replacing(&self) -> Replace {
+    /// What has a replacement change the file of the store while the daemon is sealed for it, and unseals, also if that failed:
+    /// then with the store from before. Asked by nobody who comes through the rooms which end thereby, and for those of this
+    /// number alone: whoever seals meanwhile has ended what was begun in them.
+    pub(super) fn replacing(&self, rooms: u64) -> Replace {
         let errands = self.clone();
         Arc::new(move |replacement: Replacement| {
             let errands = errands.clone();
-            Box::pin(async move { errands.ask(Errand::Replace(replacement)).await }) as Sealing
+            Box::pin(async move { errands.ask(Errand::Replace(rooms, replacement)).await }) as Sealing
         })
     }
 
@@ -115,6 +116,8 @@ pub(super) struct Site {
     pub(super) errands: Errands,
     /// One snapshot at a time.
     pub(super) snapshots: Arc<Semaphore>,
+    /// How often rooms were assembled.
+    pub(super) assembled: AtomicU64,
 }
 
 pub(super) struct Keeper {
@@ -129,7 +132,7 @@ impl Keeper {
     /// Assembles the rooms. If the seal does not give the root key now and may do so later, the daemon starts sealed.
     pub(super) async fn open(site: Site, gate: Arc<Gate>) -> Result<Keeper, Fault> {
         let mut keeper = Keeper { site, gate, rooms: None, again: None };
-        match rooms::assemble(&keeper.site).await {
+        match keeper.recover_and_assemble().await {
             Ok(rooms) => keeper.rooms = Some(rooms),
             Err(Unopened::Seal(fault)) if keeper.site.place.may_open_later() => keeper.ask_later(&fault),
             Err(unopened) => return Err(unopened.into_fault()),
@@ -185,15 +188,59 @@ impl Keeper {
             }
             Errand::Unseal => self.unseal().await,
             // Sealed meanwhile, it stays so.
-            Errand::Replace(_) if self.rooms.is_none() => Err(Fault::Sealed),
-            Errand::Replace(replacement) => {
-                self.seal().await;
-                let replaced = tokio::task::spawn_blocking(replacement).await;
-                let replaced =
-                    replaced.unwrap_or_else(|_| Err(Fault::internal("replacing the store ended by a panic")));
-                let unsealed = self.unseal().await;
-                replaced.and(unsealed)
+            Errand::Replace(number, _) if self.rooms.as_ref().is_none_or(|rooms| rooms.number != number) => {
+                Err(Fault::Sealed)
             }
+            Errand::Replace(_, replacement) => {
+                self.gate.replacing(true);
+                let replaced = self.replace(replacement).await;
+                self.gate.replacing(false);
+                replaced
+            }
+        }
+    }
+
+    /// Puts another store in the place of this one, and this one back if the other does not come up.
+    async fn replace(&mut self, replacement: Replacement) -> Result<(), Fault> {
+        self.seal().await;
+        let replaced = tokio::task::spawn_blocking(replacement).await;
+        let replaced = match replaced.unwrap_or_else(|_| Err(Fault::internal("replacing the store ended by a panic"))) {
+            Ok(replaced) => replaced,
+            Err(fault) => {
+                // Why that fails, if it does, is logged.
+                let _ = self.unseal().await;
+                return Err(fault);
+            }
+        };
+        let why = match rooms::assemble(&self.site).await {
+            Ok(rooms) => {
+                self.rooms = Some(rooms);
+                // Blocks this thread, so that nothing is begun by the clock or asked before it is certain which store that is in.
+                match replaced.keep() {
+                    Ok(()) => {
+                        self.let_in();
+                        tracing::info!("unsealed: serving what the snapshot had");
+                        return Ok(());
+                    }
+                    Err(fault) => fault,
+                }
+            }
+            Err(unopened) => unopened.into_fault(),
+        };
+        self.seal().await;
+        let undone = tokio::task::spawn_blocking(move || replaced.undo()).await;
+        undone.unwrap_or_else(|_| Err(Fault::internal("putting the store back ended by a panic")))?;
+        match self.unseal().await {
+            Ok(()) => Err(Fault::invalid(format!(
+                "the snapshot is refused, and the store is as it was before: it is whole, but what is in it does not come up \
+                 here: {why}"
+            ))),
+            Err(fault) => Err(Fault::Unavailable {
+                what: format!(
+                    "the snapshot is refused, for what is in it does not come up here: {why}; the store from before is in its \
+                     place again, but does not open: {fault}; the daemon is sealed: mend this, then `keyway operator unseal`"
+                ),
+            }),
         }
     }
 
@@ -222,12 +269,22 @@ impl Keeper {
         );
     }
 
+    /// Assembles the rooms, of the store from before a restore that was cut short.
+    async fn recover_and_assemble(&self) -> Result<Rooms, Unopened> {
+        let place = Arc::clone(&self.site.place);
+        let recovered = tokio::task::spawn_blocking(move || place.recover()).await;
+        let recovered =
+            recovered.unwrap_or_else(|_| Err(Fault::internal("looking after the store's file ended by a panic")));
+        recovered.map_err(Unopened::Storage)?;
+        rooms::assemble(&self.site).await
+    }
+
     /// Assembles the rooms, if there are none, and lets requests in.
     async fn unseal(&mut self) -> Result<(), Fault> {
         if self.rooms.is_some() {
             return Ok(());
         }
-        match rooms::assemble(&self.site).await {
+        match self.recover_and_assemble().await {
             Ok(rooms) => {
                 self.again = None;
                 self.rooms = Some(rooms);

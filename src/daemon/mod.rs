@@ -2,6 +2,8 @@
 //! front; signals; another configuration while it serves; being sealed; a drain under a clock that says how it ended.
 
 mod drain;
+mod formats;
+mod from_snapshot;
 mod gate;
 mod hsm_seal;
 mod keeper;
@@ -14,6 +16,7 @@ mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, watch};
@@ -32,6 +35,7 @@ use crate::telemetry::{Exposition, Telemetry};
 pub use crate::backend::process::memory;
 pub use drain::Ended;
 use drain::{Asked, Signals};
+pub use from_snapshot::make_store;
 use gate::Gate;
 use hsm_seal::HsmSeal;
 use keeper::{Keeper, Site};
@@ -100,6 +104,7 @@ impl Daemon {
             started,
             errands,
             snapshots: Arc::new(Semaphore::new(1)),
+            assembled: AtomicU64::default(),
         };
         let keeper = Keeper::open(site, Arc::clone(&gate)).await?;
         let root_token = keeper.rooms().and_then(|rooms| rooms.root_token.clone());

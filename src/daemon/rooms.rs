@@ -2,13 +2,14 @@
 //! taken down with all that they know when it is sealed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::keeper::{self, Site};
-use super::{pins, reencryption};
+use super::{formats, pins, reencryption};
 use crate::audit::Audit;
 use crate::dispatch::{Dispatch, Engines, Tenants};
 use crate::engine::{BatchRooms, Call, CpuPool, Services, registry as engines};
@@ -32,6 +33,8 @@ const STORE_FIGURES: Duration = Duration::from_secs(5);
 
 /// What is there while the store is open.
 pub(super) struct Rooms {
+    /// Which of all that were ever assembled.
+    pub(super) number: u64,
     pub(super) dispatch: Arc<Dispatch>,
     /// The root token, if assembling the rooms made it.
     pub(super) root_token: Option<Secret>,
@@ -88,6 +91,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         root_token = Some(identity.create_root(start.root_token.clone()).await?);
     }
     let tokens = identity.clone();
+    let number = site.assembled.fetch_add(1, Ordering::Relaxed);
     let rotated = Arc::default();
     let system = Arc::new(System {
         store: store.clone(),
@@ -104,9 +108,10 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         seal: site.errands.sealing(),
         rotated: Arc::clone(&rotated),
         snapshots: Snapshots {
-            replace: site.errands.replacing(),
+            replace: site.errands.replacing(number),
             most: config.limits.snapshot_max as u64,
             kept: pins::COLLECTIONS.map(|collection| (Namespace::root(), collection)).into(),
+            known: formats::known,
             turn: Arc::clone(&site.snapshots),
         },
         deletions: Arc::default(),
@@ -129,7 +134,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         tokio::task::spawn_local(reencryption::keep_up(store.clone(), rotated, stopped.clone())),
         tokio::task::spawn_local(end_tokens(tokens, stopped)),
     ];
-    Ok(Rooms { dispatch, root_token, store, audit, stop, tasks })
+    Ok(Rooms { number, dispatch, root_token, store, audit, stop, tasks })
 }
 
 impl Rooms {

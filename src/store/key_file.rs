@@ -52,7 +52,8 @@ impl KeyFile {
             Err(refused) if refused.error.kind() == ErrorKind::AlreadyExists => {
                 return Err(self.fault(
                     "exists already while the store is not initialized, so it may guard another store: check the paths \
-                     of storage and seal, or move the file away (do not delete it)",
+                     of storage and seal; have its store made of a snapshot, with Keyway stopped, by `keyway operator init \
+                     -snapshot`; or move the file away (do not delete it)",
                 ));
             }
             Err(refused) => return Err(failed(refused.error)),

@@ -11,6 +11,7 @@ mod key_file;
 mod keyring;
 mod memory;
 mod name;
+mod notes_file;
 mod passage;
 mod passed;
 mod physical;
@@ -18,6 +19,8 @@ mod place;
 mod pulse;
 mod queue;
 mod records;
+mod replacement;
+mod restore;
 mod rotation;
 mod seal;
 mod snapshot;
@@ -38,9 +41,10 @@ pub use passed::Passed;
 pub use physical::Stats;
 pub use place::{Place, Unopened};
 pub use records::{COMMIT_WRITES_MAX, CommitFuture, Store, VALUE_BYTES_MAX};
+pub use replacement::Replaced;
+pub use restore::{KnownFormat, Restored};
 pub use rotation::{Cursor, KeyStatus, Step};
 pub use seal::{Ephemeral, RootKeyWrap, SealNotes, from_config as seal_from_config};
-pub use snapshot::Restored;
 pub use versioned::Versioned;
 
 /// The name of one record.

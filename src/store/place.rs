@@ -1,5 +1,6 @@
 //! Where a store is kept, and by which seal: what is left of it while it is sealed, and opens it again.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::embedded::Embedded;
@@ -58,6 +59,19 @@ impl Place {
             config::Storage::Memory => Box::new(Memory::open(&self.kept)),
         };
         Store::over(physical, Arc::clone(&self.seal), self.former.clone())
+    }
+
+    /// The store's file, if it has one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.storage {
+            config::Storage::Redb { path } => Some(path),
+            config::Storage::Memory => None,
+        }
+    }
+
+    /// The seals that may have wrapped the root key, the present one first.
+    pub(super) fn seals(&self) -> Vec<&dyn RootKeyWrap> {
+        [Some(&self.seal), self.former.as_ref()].into_iter().flatten().map(AsRef::as_ref).collect()
     }
 
     /// Whether a seal that does not give the root key may do so later by itself: then it is worth to be asked again.

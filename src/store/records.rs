@@ -234,8 +234,9 @@ impl Store {
         &*self.inner
     }
 
-    pub(super) fn wrap(&self) -> &dyn RootKeyWrap {
-        self.inner.wrap.as_ref()
+    /// The seals that may have wrapped a root key of this store, the present one first.
+    pub(super) fn seals(&self) -> Vec<&dyn RootKeyWrap> {
+        [Some(&self.inner.wrap), self.inner.former.as_ref()].into_iter().flatten().map(AsRef::as_ref).collect()
     }
 
     pub(super) fn physical(&self) -> &dyn Physical {

@@ -13,6 +13,9 @@ use crate::model::Fault;
 /// Memory redb may use to cache pages, in bytes.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
+/// What follows the name of a file that is being made, before some letters by chance.
+pub(super) const EARLY: &str = ".new-";
+
 /// How the open file becomes a database; tests put failures in between.
 type Mount = Box<dyn Fn(&Builder, File) -> Result<Database, DatabaseError> + Send + Sync>;
 
@@ -73,8 +76,10 @@ impl StorageFile {
     /// Makes an empty database under another name, and gives it its own when the disk has it whole: half a database, as the
     /// power can leave one, passes for a damaged one. Where the name is taken meanwhile, that file stays.
     fn make(&self, builder: &Builder) -> Result<(), redb::Error> {
+        let mut early = self.path.file_name().unwrap_or_default().to_owned();
+        early.push(EARLY);
         let unnamed = tempfile::Builder::new()
-            .prefix(".keyway-storage-")
+            .prefix(&early)
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(folder_of(&self.path))?;
         drop((self.mount)(builder, unnamed.as_file().try_clone()?)?);

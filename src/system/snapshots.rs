@@ -10,10 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::paths::{Deed, Found, find};
 use super::{Call, Sealing, System};
 use crate::model::{Download, Ending, Fault, FileBody, Intake, Namespace, Outcome, Response, Upload, Verb, Wire};
-use crate::store::Store;
+use crate::store::{KnownFormat, Replaced, Store};
 
-/// Something done to the file of the store while nobody has it open.
-pub type Replacement = Box<dyn FnOnce() -> Result<(), Fault> + Send>;
+/// Something done to the file of the store while nobody has it open, and how to undo it. Its fault changes nothing.
+pub type Replacement = Box<dyn FnOnce() -> Result<Replaced, Fault> + Send>;
 
 /// Asks whoever keeps the rooms to seal them, to have the file of the store replaced, and to unseal them.
 pub type Replace = Arc<dyn Fn(Replacement) -> Sealing + Send + Sync>;
@@ -26,6 +26,8 @@ pub struct Snapshots {
     pub most: u64,
     /// Collections that stay as they are when an older state of the same store comes back: what was learnt of the world outside.
     pub kept: Vec<(Namespace, &'static str)>,
+    /// What is known here of the records in one.
+    pub known: KnownFormat,
     /// One at a time is written or read: each takes the disk of another store.
     pub turn: Arc<Semaphore>,
 }
@@ -63,7 +65,8 @@ impl System {
                     pid = peer.pid,
                     "a snapshot is to take the place of the store"
                 );
-                let (kept, replace) = (self.snapshots.kept.clone(), Arc::clone(&self.snapshots.replace));
+                let (kept, known) = (self.snapshots.kept.clone(), self.snapshots.known);
+                let replace = Arc::clone(&self.snapshots.replace);
                 let file = store.spool()?;
                 Ok(Outcome::Upload(Upload(Box::new(Restoring {
                     store,
@@ -72,6 +75,7 @@ impl System {
                     most,
                     is_foreign,
                     kept,
+                    known,
                     replace,
                     turn,
                 }))))
@@ -89,6 +93,7 @@ struct Restoring {
     most: u64,
     is_foreign: bool,
     kept: Vec<(Namespace, &'static str)>,
+    known: KnownFormat,
     replace: Replace,
     turn: OwnedSemaphorePermit,
 }
@@ -114,12 +119,13 @@ impl Intake for Restoring {
 
 impl Restoring {
     async fn run(self: Box<Self>) -> Result<Response, Fault> {
-        let Restoring { store, mut file, is_foreign, kept, replace, turn, .. } = *self;
-        let made = tokio::task::spawn_blocking(move || store.restore(&mut file, is_foreign, &kept)).await;
+        let Restoring { store, mut file, is_foreign, kept, known, replace, turn, .. } = *self;
+        let made = tokio::task::spawn_blocking(move || store.restore(&mut file, is_foreign, &kept, known)).await;
         let made = made.unwrap_or_else(|_| Err(Fault::internal("reading a snapshot panicked")));
-        let restored = made.inspect_err(|fault| tracing::warn!(%fault, "a snapshot was not restored"))?;
+        let not_restored = |fault: &Fault| tracing::warn!(%fault, "a snapshot was not restored");
+        let restored = made.inspect_err(not_restored)?;
         let records = restored.records;
-        replace(Box::new(move || restored.put_in_place())).await?;
+        replace(Box::new(move || restored.put_in_place())).await.inspect_err(not_restored)?;
         drop(turn);
         tracing::warn!(
             records,

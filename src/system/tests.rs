@@ -90,6 +90,7 @@ fn system(store: Store, supervisor: Supervisor) -> Arc<System> {
         snapshots: Snapshots {
             replace: Arc::new(|_| Box::pin(std::future::ready(Ok(())))),
             most: 1 << 30,
+            known: |_| 1,
             kept: Vec::new(),
             turn: Arc::new(tokio::sync::Semaphore::new(1)),
         },

@@ -311,33 +311,55 @@ fn commit_group(database: &Database, group: &[Transaction]) -> Result<Vec<Verdic
 
 /// Makes the changes, or none of them if one creates what is there.
 fn apply(table: &mut Table<'_, &[u8], &[u8]>, changes: &[Change]) -> Result<Verdict, redb::Error> {
-    if let Some(key) = first_conflict(table, changes)? {
+    let Some((first, others)) = changes.split_first() else { return Ok(Ok(())) };
+    if let Some(key) = later_conflict(table, first, others)? {
         return Ok(Err(Refused::Exists(key.to_vec())));
     }
-    for change in changes {
-        match change {
-            Change::Put { key, value } | Change::Create { key, value } => {
-                table.insert(key.as_slice(), value.as_slice())?;
-            }
-            Change::Replace { key, expected, value } => {
-                if table.get(key.as_slice())?.is_some_and(|now| now.value() == expected.as_slice()) {
-                    table.insert(key.as_slice(), value.as_slice())?;
-                }
-            }
-            Change::Delete { key } => {
-                table.remove(key.as_slice())?;
-            }
+    if let Change::Create { key, value } = first {
+        // Most commits create one record, first: to look for it beforehand would be a second way down the tree. Nothing is done
+        // yet but this, so it is put back.
+        let former = table.insert(key.as_slice(), value.as_slice())?.map(|former| former.value().to_vec());
+        if let Some(former) = former {
+            table.insert(key.as_slice(), former.as_slice())?;
+            return Ok(Err(Refused::Exists(key.clone())));
         }
+    } else {
+        make(table, first)?;
     }
+    others.iter().try_for_each(|change| make(table, change))?;
     Ok(Ok(()))
 }
 
-/// The first key that is created though it is there, be it by an earlier change of the same transaction.
-fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) -> Result<Option<&'c [u8]>, redb::Error> {
+fn make(table: &mut Table<'_, &[u8], &[u8]>, change: &Change) -> Result<(), redb::Error> {
+    match change {
+        Change::Put { key, value } | Change::Create { key, value } => {
+            table.insert(key.as_slice(), value.as_slice())?;
+        }
+        Change::Replace { key, expected, value } => {
+            if table.get(key.as_slice())?.is_some_and(|now| now.value() == expected.as_slice()) {
+                table.insert(key.as_slice(), value.as_slice())?;
+            }
+        }
+        Change::Delete { key } => {
+            table.remove(key.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// The first key that one of the `others`, made after `first`, creates though it is there, be it by an earlier change.
+fn later_conflict<'c>(
+    table: &Table<'_, &[u8], &[u8]>,
+    first: &'c Change,
+    others: &'c [Change],
+) -> Result<Option<&'c [u8]>, redb::Error> {
+    if !others.iter().any(|change| matches!(change, Change::Create { .. })) {
+        return Ok(None);
+    }
     let mut earlier: HashMap<&[u8], bool> = HashMap::new();
-    for change in changes {
+    for (index, change) in std::iter::once(first).chain(others).enumerate() {
         let key = change.key();
-        if matches!(change, Change::Create { .. }) {
+        if index > 0 && matches!(change, Change::Create { .. }) {
             let is_there = match earlier.get(key) {
                 Some(&is_there) => is_there,
                 None => table.get(key)?.is_some(),
@@ -347,7 +369,7 @@ fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) ->
             }
         }
         // One that is replaced is there or not as before.
-        if changes.len() > 1 && !matches!(change, Change::Replace { .. }) {
+        if !matches!(change, Change::Replace { .. }) {
             earlier.insert(key, !matches!(change, Change::Delete { .. }));
         }
     }

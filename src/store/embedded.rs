@@ -1,9 +1,8 @@
 //! The physical store in one redb file.
 //!
 //! One thread writes. It takes what has gathered in the queue as one group, makes it one redb commit and answers every
-//! waiter after the disk has it, so that many commits share one wait for the disk; where many come, it lets them gather for some
-//! milliseconds more. Quick repair is on: opening after a crash
-//! does not walk the file.
+//! waiter after the disk has it, so that many commits share one wait for the disk; where many come, it lets them gather for
+//! some milliseconds more. Quick repair is on: opening after a crash does not walk the file.
 //!
 //! redb refuses everything after an I/O error until its file is opened again, so we do that: a disk that was full and has
 //! room again needs no restart.

@@ -116,6 +116,13 @@ pub fn spki_kind(spki: AnyRef<'_>) -> Result<KeyKind, Fault> {
 
 /// The key's own bytes: what is in the BIT STRING of its SubjectPublicKeyInfo.
 pub fn subject_public_key(key: &PublicKey) -> Result<&[u8], Fault> {
+    // They come last: those of a curve's point, whose length is known, are its end.
+    if let KeyKind::Ec(curve) = key.kind
+        && let Some(start) = key.spki.len().checked_sub(2 * curve.field_bytes() + 1)
+        && let Some(point) = key.spki.get(start..)
+    {
+        return Ok(point);
+    }
     let spki = SubjectPublicKeyInfoRef::from_der(&key.spki).map_err(malformed)?;
     spki.subject_public_key.as_bytes().ok_or_else(|| Fault::invalid("the public key has odd bits"))
 }
@@ -148,6 +155,7 @@ mod tests {
         assert_eq!(rsa_parts(&rsa).unwrap(), (vec![0xc1; 256], vec![1, 0, 1]));
         let ec = ec_spki(Curve::P384, &[&[4][..], &[7; 96]].concat()).unwrap();
         assert_eq!(ec.kind, KeyKind::Ec(Curve::P384));
+        assert_eq!(subject_public_key(&ec).unwrap(), [&[4][..], &[7; 96]].concat());
         let ed = ed25519_spki(&[9; 32]).unwrap();
         assert_eq!(parse_spki(&ed.spki).unwrap(), ed);
         assert_eq!(subject_public_key(&ed).unwrap(), [9; 32]);

@@ -65,6 +65,10 @@ impl<'d> Fields<'d> {
     fn get(&mut self, name: &'static str, _how: Read) -> Option<&'d Value> {
         #[cfg(test)]
         super::recorder::note(self.data, self.within, name, _how);
+        // Of nothing, nothing is to be named.
+        if self.data.is_empty() {
+            return None;
+        }
         self.known.push(name);
         self.data.get(name).filter(|value| !value.is_null())
     }

@@ -1,8 +1,8 @@
 //! The physical store in one redb file.
 //!
 //! One thread writes. It takes what has gathered in the queue as one group, makes it one redb commit and answers every
-//! waiter after the disk has it, so that many commits share one wait for the disk. Quick repair is on: opening after a crash
-//! does not walk the file.
+//! waiter after the disk has it, so that many commits share one wait for the disk; where many come, it lets them gather for
+//! some milliseconds more. Quick repair is on: opening after a crash does not walk the file.
 //!
 //! redb refuses everything after an I/O error until its file is opened again, so we do that: a disk that was full and has
 //! room again needs no restart.
@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -24,7 +25,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use super::physical::{
     Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull, closed,
 };
-use super::queue::{Bounds, Queue};
+use super::queue::{Bounds, Gather, Queue};
 use super::storage_file::{IfAbsent, StorageFile};
 use crate::config::Pace;
 use crate::model::Fault;
@@ -36,6 +37,9 @@ const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries
 
 const BOUNDS: Bounds =
     Bounds { queued_max: 16_384, queued_bytes_max: 128 * 1024 * 1024, group_max: 4_096, group_bytes: 16 * 1024 * 1024 };
+
+/// A group costs some 370 microseconds of this thread's CPU time whatever is in it, a record of 600 bytes 2 to 4.
+const GATHER: Gather = Gather { after: 12, look: Duration::from_millis(1), looks: 5, enough: 256 };
 
 /// One redb file and the thread that writes it.
 pub(super) struct Embedded {
@@ -188,7 +192,11 @@ impl Drop for Writer {
 impl Shared {
     /// The writer's life.
     fn write_groups(&self) {
-        while let Some(group) = self.queue.take_group() {
+        let mut last = 0;
+        loop {
+            self.queue.gather(last, GATHER);
+            let Some(group) = self.queue.take_group() else { break };
+            last = group.len();
             match self.attempt(&mut |database| commit_group(database, &group)) {
                 Ok(verdicts) => self.answer(group, verdicts),
                 Err(fault) => {
@@ -311,33 +319,55 @@ fn commit_group(database: &Database, group: &[Transaction]) -> Result<Vec<Verdic
 
 /// Makes the changes, or none of them if one creates what is there.
 fn apply(table: &mut Table<'_, &[u8], &[u8]>, changes: &[Change]) -> Result<Verdict, redb::Error> {
-    if let Some(key) = first_conflict(table, changes)? {
+    let Some((first, others)) = changes.split_first() else { return Ok(Ok(())) };
+    if let Some(key) = later_conflict(table, first, others)? {
         return Ok(Err(Refused::Exists(key.to_vec())));
     }
-    for change in changes {
-        match change {
-            Change::Put { key, value } | Change::Create { key, value } => {
-                table.insert(key.as_slice(), value.as_slice())?;
-            }
-            Change::Replace { key, expected, value } => {
-                if table.get(key.as_slice())?.is_some_and(|now| now.value() == expected.as_slice()) {
-                    table.insert(key.as_slice(), value.as_slice())?;
-                }
-            }
-            Change::Delete { key } => {
-                table.remove(key.as_slice())?;
-            }
+    if let Change::Create { key, value } = first {
+        // Most commits create one record, first: to look for it beforehand would be a second way down the tree. Nothing is done
+        // yet but this, so it is put back.
+        let former = table.insert(key.as_slice(), value.as_slice())?.map(|former| former.value().to_vec());
+        if let Some(former) = former {
+            table.insert(key.as_slice(), former.as_slice())?;
+            return Ok(Err(Refused::Exists(key.clone())));
         }
+    } else {
+        make(table, first)?;
     }
+    others.iter().try_for_each(|change| make(table, change))?;
     Ok(Ok(()))
 }
 
-/// The first key that is created though it is there, be it by an earlier change of the same transaction.
-fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) -> Result<Option<&'c [u8]>, redb::Error> {
+fn make(table: &mut Table<'_, &[u8], &[u8]>, change: &Change) -> Result<(), redb::Error> {
+    match change {
+        Change::Put { key, value } | Change::Create { key, value } => {
+            table.insert(key.as_slice(), value.as_slice())?;
+        }
+        Change::Replace { key, expected, value } => {
+            if table.get(key.as_slice())?.is_some_and(|now| now.value() == expected.as_slice()) {
+                table.insert(key.as_slice(), value.as_slice())?;
+            }
+        }
+        Change::Delete { key } => {
+            table.remove(key.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// The first key that one of the `others`, made after `first`, creates though it is there, be it by an earlier change.
+fn later_conflict<'c>(
+    table: &Table<'_, &[u8], &[u8]>,
+    first: &'c Change,
+    others: &'c [Change],
+) -> Result<Option<&'c [u8]>, redb::Error> {
+    if !others.iter().any(|change| matches!(change, Change::Create { .. })) {
+        return Ok(None);
+    }
     let mut earlier: HashMap<&[u8], bool> = HashMap::new();
-    for change in changes {
+    for (index, change) in std::iter::once(first).chain(others).enumerate() {
         let key = change.key();
-        if matches!(change, Change::Create { .. }) {
+        if index > 0 && matches!(change, Change::Create { .. }) {
             let is_there = match earlier.get(key) {
                 Some(&is_there) => is_there,
                 None => table.get(key)?.is_some(),
@@ -347,7 +377,7 @@ fn first_conflict<'c>(table: &Table<'_, &[u8], &[u8]>, changes: &'c [Change]) ->
             }
         }
         // One that is replaced is there or not as before.
-        if changes.len() > 1 && !matches!(change, Change::Replace { .. }) {
+        if !matches!(change, Change::Replace { .. }) {
             earlier.insert(key, !matches!(change, Change::Delete { .. }));
         }
     }

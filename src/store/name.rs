@@ -94,6 +94,9 @@ fn check(what: &str, text: &str, bytes_min: usize) -> Result<(), Fault> {
 }
 
 fn escape(text: &str, into: &mut Vec<u8>) {
+    if !text.as_bytes().contains(&0) {
+        return into.extend_from_slice(text.as_bytes());
+    }
     for &byte in text.as_bytes() {
         if byte == 0 {
             into.extend_from_slice(&ZERO);

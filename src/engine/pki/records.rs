@@ -39,7 +39,7 @@ impl Records {
 
     /// The collection of a kind.
     pub(super) fn collection(&self, kind: &str) -> String {
-        format!("{}/{kind}", self.prefix)
+        [&self.prefix, "/", kind].concat()
     }
 
     /// Which issuer is the default one.

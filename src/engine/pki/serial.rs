@@ -13,6 +13,8 @@ const BYTES_MAX: usize = 20;
 const TIME_BYTES: usize = 6;
 /// Digits of the longest, with a colon after each pair.
 const TEXT_MAX: usize = 3 * BYTES_MAX;
+/// Hexadecimal digits.
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// A serial number: a positive integer of at most 20 bytes, without leading zeros. Shown as Vault writes it, in
 /// hexadecimal pairs with colons.
@@ -87,14 +89,16 @@ impl Serial {
 
     /// The name of its records: hexadecimal without anything between.
     pub(super) fn record_name(&self) -> String {
-        hex::encode(self.bytes())
+        let pairs = self.bytes().iter().flat_map(|byte| [byte >> 4, byte & 0x0F]);
+        let mut name = String::with_capacity(2 * BYTES_MAX);
+        name.extend(pairs.map(|digit| char::from(DIGITS[usize::from(digit)])));
+        name
     }
 }
 
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Every certificate is shown, in its log line and its answer: all digits in one go.
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b':'; TEXT_MAX];
         let bytes = self.bytes();
         for (pair, byte) in text.chunks_exact_mut(3).zip(bytes) {

@@ -13,10 +13,45 @@ impl<'a> Iterator for Values<'a> {
     type Item = AnyRef<'a>;
 
     fn next(&mut self) -> Option<AnyRef<'a>> {
-        let (value, rest) = AnyRef::from_der_partial(self.0).ok()?;
+        let (value, rest) = first(self.0)?;
         self.0 = rest;
         Some(value)
     }
+}
+
+/// The first value of some DER, and what follows it. Nearly all values have a tag of one byte and a length of one or two: these
+/// are cut off here, which is most of what reading costs; the others by `der`, which judges these alike.
+fn first(der: &[u8]) -> Option<(AnyRef<'_>, &[u8])> {
+    let (tag, length, rest) = match *der {
+        [tag, length @ 0..=0x7F, ref rest @ ..] | [tag, 0x81, length @ 0x80..=0xFF, ref rest @ ..] => {
+            (tag, length, rest)
+        }
+        _ => return AnyRef::from_der_partial(der).ok(),
+    };
+    let Some(tag) = usual(tag) else { return AnyRef::from_der_partial(der).ok() };
+    let (value, rest) = rest.split_at_checked(usize::from(length))?;
+    Some((AnyRef::new(tag, value).ok()?, rest))
+}
+
+/// The tag that this byte alone is, if it is one that certificates are full of.
+const fn usual(byte: u8) -> Option<Tag> {
+    Some(match byte {
+        0x01 => Tag::Boolean,
+        0x02 => Tag::Integer,
+        0x03 => Tag::BitString,
+        0x04 => Tag::OctetString,
+        0x06 => Tag::ObjectIdentifier,
+        0x0C => Tag::Utf8String,
+        0x13 => Tag::PrintableString,
+        0x16 => Tag::Ia5String,
+        0x17 => Tag::UtcTime,
+        0x18 => Tag::GeneralizedTime,
+        0x30 => Tag::Sequence,
+        0x31 => Tag::Set,
+        0x80..=0x9E => Tag::ContextSpecific { constructed: false, number: TagNumber((byte & 0x1F) as u32) },
+        0xA0..=0xBE => Tag::ContextSpecific { constructed: true, number: TagNumber((byte & 0x1F) as u32) },
+        _ => return None,
+    })
 }
 
 /// The values of a SEQUENCE or SET.
@@ -27,9 +62,9 @@ pub(super) fn values(outer: AnyRef<'_>) -> Values<'_> {
 /// Whether all of it is values, one after the other.
 fn well_formed(mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        match AnyRef::from_der_partial(bytes) {
-            Ok((_, rest)) => bytes = rest,
-            Err(_) => return false,
+        match first(bytes) {
+            Some((_, rest)) => bytes = rest,
+            None => return false,
         }
     }
     true
@@ -37,8 +72,9 @@ fn well_formed(mut bytes: &[u8]) -> bool {
 
 /// The one SEQUENCE that `der` is, if it is well formed so far.
 pub(super) fn sequence(der: &[u8]) -> Option<AnyRef<'_>> {
-    let outer = AnyRef::from_der(der).ok()?;
-    (der::Tagged::tag(&outer) == Tag::Sequence && well_formed(outer.value())).then_some(outer)
+    let (outer, rest) = first(der)?;
+    let is_one = rest.is_empty() && der::Tagged::tag(&outer) == Tag::Sequence;
+    (is_one && well_formed(outer.value())).then_some(outer)
 }
 
 /// The number of a context-specific tag.
@@ -135,4 +171,38 @@ pub(super) fn accesses<'a>(
         let mut parts = values(access);
         Some((parts.next()?.decode_as().ok()?, GeneralName::read(parts.next()?)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn values_are_cut_off_as_der_cuts_them(
+            tag in any::<u8>(),
+            length in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..4),
+                (0_u8..128).prop_map(|length| vec![length]),
+                (0_u8..=255).prop_map(|length| vec![0x81, length]),
+            ],
+            value in proptest::collection::vec(any::<u8>(), 0..260),
+        ) {
+            let der = [&[tag][..], &length, &value].concat();
+            prop_assert_eq!(first(&der), AnyRef::from_der_partial(&der).ok());
+        }
+    }
+
+    #[test]
+    fn every_tag_of_one_byte_is_read_as_der_reads_it() {
+        for tag in 0..=u8::MAX {
+            for der in
+                [vec![tag, 0], vec![tag, 1, 0], vec![tag, 0x81, 0x80], [vec![tag, 0x81, 0x80], vec![0; 129]].concat()]
+            {
+                assert_eq!(first(&der), AnyRef::from_der_partial(&der).ok(), "{tag:x}");
+            }
+        }
+    }
 }

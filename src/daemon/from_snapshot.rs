@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use super::{Start, formats, open_seal};
 use crate::config::{Config, Storage};
@@ -19,7 +20,8 @@ pub fn make_store(config: &Config, file: &mut File, final_pin_try: bool) -> Resu
     check_user(&config.storage)?;
     let start = Start { final_pin_try, ..Start::default() };
     let telemetry = Telemetry::new();
-    let open_seal = |seal| open_seal(seal, config, &start, &telemetry);
+    // No managed key is here to be kept from the seal's.
+    let open_seal = |seal| open_seal(seal, config, &start, &Arc::default(), &telemetry);
     let former = config.former_seal.as_ref().map(open_seal).transpose()?;
     Place::new(&config.storage, open_seal(&config.seal)?, config.pace()).formerly(former).restore(file, formats::known)
 }

@@ -28,7 +28,7 @@ use crate::dispatch::Door;
 use crate::front::{Front, Passed};
 use crate::model::{Fault, Secret};
 use crate::store::{Place, RootKeyWrap, seal_from_config};
-use crate::supervisor::{Library, Plan, Supervisor};
+use crate::supervisor::{Guarded, Library, Plan, Supervisor};
 use crate::system::Standing;
 use crate::telemetry::{Exposition, Telemetry};
 
@@ -82,7 +82,7 @@ impl Daemon {
         let pins = Arc::new(StoredPins::default());
         let supervisor =
             Supervisor::start(plan(config, &start, &telemetry), Arc::clone(&pins) as Arc<_>, telemetry.clone());
-        let open_seal = |seal| open_seal(seal, config, &start, &supervisor, &telemetry);
+        let open_seal = |seal| open_seal(seal, config, &start, supervisor.guarded(), &telemetry);
         let former = config.former_seal.as_ref().map(open_seal).transpose()?;
         let place = Place::new(&config.storage, open_seal(&config.seal)?, config.pace());
         let place = Arc::new(place.formerly(former));
@@ -210,14 +210,13 @@ fn open_seal(
     seal: &Seal,
     config: &Config,
     start: &Start,
-    supervisor: &Supervisor,
+    guarded: &Arc<Guarded>,
     telemetry: &Telemetry,
 ) -> Result<Box<dyn RootKeyWrap>, Fault> {
     let Seal::Pkcs11(seal) = seal else { return seal_from_config(seal) };
     let metrics = telemetry.library(&seal.library.name);
     let backend = registry::open(&seal.library, config.limits.call_open, metrics);
-    let guarded = Arc::clone(supervisor.guarded());
-    Ok(Box::new(HsmSeal::new(seal, backend, guarded, &config.limits, start.final_pin_try)))
+    Ok(Box::new(HsmSeal::new(seal, backend, Arc::clone(guarded), &config.limits, start.final_pin_try)))
 }
 
 fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {

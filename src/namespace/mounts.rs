@@ -164,14 +164,7 @@ impl Namespaces {
 
     /// Refuses a namespace that does not exist.
     pub fn require(&self, namespace: &Namespace) -> Result<(), Fault> {
-        if self.0.tree.load().mounts(namespace).is_some() {
-            return Ok(());
-        }
-        let what = format!(
-            "namespace {:?} does not exist: make it at sys/namespaces, or by a stanza of the configuration",
-            namespace.as_str()
-        );
-        Err(Fault::NotFound { what })
+        exists(&self.0.tree.load(), namespace)
     }
 
     /// Splits a request's path, asked below the namespace `below` (that of the header, or of the connection), into the
@@ -193,7 +186,7 @@ impl Namespaces {
 
     /// The mount at exactly this path, with or without its final slash.
     pub fn mount(&self, namespace: &Namespace, path: &str) -> Option<Arc<Mount>> {
-        let path = format!("{}/", path.trim_end_matches('/'));
+        let path = [path.trim_end_matches('/'), "/"].concat();
         self.0.tree.load().mounts(namespace)?.get(&path).cloned()
     }
 
@@ -352,6 +345,18 @@ impl Namespaces {
         change(&mut tree);
         self.0.tree.store(Arc::new(tree));
     }
+}
+
+/// Refuses a namespace that this tree does not have.
+pub(super) fn exists(tree: &Tree, namespace: &Namespace) -> Result<(), Fault> {
+    if tree.mounts(namespace).is_some() {
+        return Ok(());
+    }
+    let what = format!(
+        "namespace {:?} does not exist: make it at sys/namespaces, or by a stanza of the configuration",
+        namespace.as_str()
+    );
+    Err(Fault::NotFound { what })
 }
 
 fn check_ttls(config: &MountConfig) -> Result<(), Fault> {

@@ -290,10 +290,9 @@ impl Dispatch {
         if is_of_the_daemon(operation) {
             return Ok(());
         }
-        self.namespaces.require(&operation.namespace)?;
         match &operation.body {
-            Body::Request(request) if System::unlocks(request) => Ok(()),
-            _ => self.namespaces.check_unlocked(&operation.namespace),
+            Body::Request(request) if System::unlocks(request) => self.namespaces.require(&operation.namespace),
+            _ => self.namespaces.require_open(&operation.namespace),
         }
     }
 

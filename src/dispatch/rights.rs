@@ -34,8 +34,10 @@ impl Dispatch {
         };
         let Operation { caller, namespace, .. } = operation;
         self.identity.rights(caller, namespace, path, is_list)?.judge(&attempt)?;
-        // What is read as another spelling must be granted there, too: nobody comes by the one to what the other denies.
-        match System::one_spelling(&operation.path()) {
+        // What is read as another spelling must be granted there, too: nobody comes by the one to what the other denies. The
+        // system's paths alone have any, and no typed operation goes there.
+        let Body::Request(request) = &operation.body else { return Ok(()) };
+        match System::one_spelling(&request.path) {
             Some(read) => self.identity.rights(caller, namespace, || Cow::Owned(read), is_list)?.judge(&attempt),
             None => Ok(()),
         }

@@ -10,14 +10,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
 use super::bodies::{self, Held};
+use super::calls::Calls;
 use super::usher::Seat;
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
@@ -77,7 +76,7 @@ struct Connection<'s> {
     token: Option<Arc<Secret>>,
     namespace: Namespace,
     greeted: bool,
-    in_flight: FuturesUnordered<InFlight>,
+    in_flight: Calls<InFlight>,
     /// Wakes for the calls in flight.
     gathering: Gathering,
     inbox: BytesMut,
@@ -141,6 +140,7 @@ impl<'s> Connection<'s> {
         wakeups: &Arc<Wakeups>,
         seat: &'s Seat,
     ) -> Connection<'s> {
+        let gathering = Gathering::new(wakeups);
         Connection {
             stream,
             shared,
@@ -149,8 +149,8 @@ impl<'s> Connection<'s> {
             token: None,
             namespace: Namespace::root(),
             greeted: false,
-            in_flight: FuturesUnordered::new(),
-            gathering: Gathering::new(wakeups),
+            in_flight: Calls::new(gathering.waker().clone()),
+            gathering,
             inbox: BytesMut::new(),
             arrived: Instant::now(),
             outbox: BytesMut::new(),
@@ -197,6 +197,7 @@ impl<'s> Connection<'s> {
                 // An idle connection keeps no buffers.
                 self.inbox = BytesMut::new();
                 self.outbox = BytesMut::new();
+                self.in_flight.rest();
             }
             return Poll::Pending;
         }
@@ -212,10 +213,11 @@ impl<'s> Connection<'s> {
     /// Takes the answers that are ready.
     fn collect(&mut self, context: &Context<'_>, turn: &Turn) -> Step {
         let mut answers: usize = 0;
-        let mut gathering = self.gathering.context(context);
+        self.gathering.wakes(context);
+        self.in_flight.look();
         while self.outbox.len() < UNSENT_MAX
             && !(answers % LOOK == LOOK - 1 && turn.is_over())
-            && let Poll::Ready(Some((id, request, result))) = self.in_flight.poll_next_unpin(&mut gathering)
+            && let Some((id, request, result)) = self.in_flight.next()
         {
             frame::put_frame(&mut self.outbox, &wire::reply(id, request, result));
             answers += 1;
@@ -348,7 +350,7 @@ impl<'s> Connection<'s> {
                 Ok(operation) => {
                     let request = operation.id;
                     let answer = self.shared.door.run(operation);
-                    self.in_flight.push(InFlight { id, request, answer, _held: held });
+                    self.in_flight.begin(InFlight { id, request, answer, _held: held });
                 }
                 Err(fault) => self.refuse(id, fault),
             },

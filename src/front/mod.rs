@@ -7,6 +7,7 @@
 mod acceptor;
 mod accounts;
 mod bodies;
+mod calls;
 mod framed;
 mod http;
 mod listener;

@@ -60,10 +60,14 @@ impl Gathering {
         Gathering { waker: Waker::from(Arc::clone(&gatherer)), gatherer }
     }
 
-    /// The context to poll calls in, in place of the connection's own.
-    pub(super) fn context<'c>(&'c self, connection: &Context<'_>) -> Context<'c> {
+    /// What wakes the connection, in place of its own waker.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// From now on it wakes the connection that is polled in this context.
+    pub(super) fn wakes(&self, connection: &Context<'_>) {
         self.gatherer.connection.register(connection.waker());
-        Context::from_waker(&self.waker)
     }
 }
 
@@ -129,7 +133,8 @@ mod tests {
         // As the calls of each keep it.
         let calls = connections.each_ref().map(|(gathering, count)| {
             let waker = Waker::from(Arc::clone(count));
-            gathering.context(&Context::from_waker(&waker)).waker().clone()
+            gathering.wakes(&Context::from_waker(&waker));
+            gathering.waker().clone()
         });
         calls.iter().chain(&calls).for_each(Waker::wake_by_ref);
         assert_eq!((worker.so_far(), connections.each_ref().map(|(_, count)| count.so_far())), (1, [0, 0]));

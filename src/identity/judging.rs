@@ -47,7 +47,7 @@ impl Identity {
         path: impl FnOnce() -> Cow<'p, str>,
         is_list: bool,
     ) -> Result<Rights, Fault> {
-        self.granted(&*self.valid(caller, namespace)?, namespace, path, is_list)
+        self.look_at_valid(caller, namespace, |token| self.granted(token, namespace, path, is_list))
     }
 
     fn granted<'p>(
@@ -70,7 +70,7 @@ impl Identity {
 
     /// Whether the caller may ask in `namespace` for what any token may.
     pub fn admits(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
-        self.valid(caller, namespace).map(drop)
+        self.look_at_valid(caller, namespace, |_| Ok(()))
     }
 
     /// Whether the caller is granted `sudo` at a path of `namespace`; a list's ends in `/`.

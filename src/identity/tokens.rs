@@ -156,8 +156,20 @@ impl Identity {
     /// The caller's token, if it is good now, in this namespace, for another request.
     pub fn valid(&self, caller: &Caller, namespace: &Namespace) -> Result<Arc<Token>, Fault> {
         let token = self.token(caller, namespace)?;
-        let good = token.uses() != Some(0) && token.reaches(namespace);
-        if good { Ok(token) } else { Err(Fault::PermissionDenied) }
+        if is_valid(&token, namespace) { Ok(token) } else { Err(Fault::PermissionDenied) }
+    }
+
+    /// What `look` makes of the caller's token, if it is [`Identity::valid`]. Every request looks at one, and most at the same:
+    /// they do not meet at its counter.
+    pub(super) fn look_at_valid<R>(
+        &self,
+        caller: &Caller,
+        namespace: &Namespace,
+        look: impl FnOnce(&Token) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let Some(id) = caller.token else { return look(&*self.valid(caller, namespace)?) };
+        let looked = self.0.look_at(id, |token| is_valid(token, namespace).then(|| look(token)));
+        looked.flatten().unwrap_or(Err(Fault::PermissionDenied))
     }
 
     /// The policies.
@@ -171,12 +183,23 @@ impl Identity {
     }
 }
 
+/// Whether a token that has not ended is good in this namespace, for another request.
+fn is_valid(token: &Token, namespace: &Namespace) -> bool {
+    token.uses() != Some(0) && token.reaches(namespace)
+}
+
 impl Inner {
     /// The token with this id, if it has not ended.
     pub(super) fn find(&self, id: TokenId) -> Option<Arc<Token>> {
-        let token = self.tokens.pin().get(&id).cloned()?;
+        self.look_at(id, Arc::clone)
+    }
+
+    /// What `look` makes of it.
+    fn look_at<R>(&self, id: TokenId, look: impl FnOnce(&Arc<Token>) -> R) -> Option<R> {
+        let tokens = self.tokens.pin();
+        let token = tokens.get(&id)?;
         // Those without an end need not ask for the time.
-        token.ends().is_none_or(|ends| self.clock.now() < ends).then_some(token)
+        token.ends().is_none_or(|ends| self.clock.now() < ends).then(|| look(token))
     }
 
     /// Takes a token in: from here on it is good.

@@ -7,7 +7,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
-use super::mounts::{NAMESPACES_MAX, Namespaces};
+use super::mounts::{NAMESPACES_MAX, Namespaces, exists};
+use super::tree::Tree;
 use crate::model::{Fault, Namespace, Secret};
 use crate::store::{RecordKey, Store, Versioned, Write};
 
@@ -84,10 +85,14 @@ impl Namespaces {
 
     /// Refuses what is asked in a namespace that is locked, or lies in one that is.
     pub fn check_unlocked(&self, namespace: &Namespace) -> Result<(), Fault> {
-        match self.0.tree.load().lock_over(namespace) {
-            None => Ok(()),
-            Some(locked) => Err(Fault::Locked { namespace: locked.clone() }),
-        }
+        is_unlocked(&self.0.tree.load(), namespace)
+    }
+
+    /// Refuses one that does not exist, and then what [`Namespaces::check_unlocked`] does: in one look at the tree.
+    pub fn require_open(&self, namespace: &Namespace) -> Result<(), Fault> {
+        let tree = self.0.tree.load();
+        exists(&tree, namespace)?;
+        is_unlocked(&tree, namespace)
     }
 
     /// The hash of a key, which is of no use for another namespace.
@@ -99,6 +104,13 @@ impl Namespaces {
         bytes.extend_from_slice(path);
         bytes.extend_from_slice(unlock_key.expose());
         self.0.store.keyed_hash("namespace-unlock-key", &bytes)
+    }
+}
+
+fn is_unlocked(tree: &Tree, namespace: &Namespace) -> Result<(), Fault> {
+    match tree.lock_over(namespace) {
+        None => Ok(()),
+        Some(locked) => Err(Fault::Locked { namespace: locked.clone() }),
     }
 }
 

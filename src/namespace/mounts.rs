@@ -167,14 +167,7 @@ impl Namespaces {
 
     /// Refuses a namespace that does not exist.
     pub fn require(&self, namespace: &Namespace) -> Result<(), Fault> {
-        if self.0.tree.load().mounts(namespace).is_some() {
-            return Ok(());
-        }
-        let what = format!(
-            "namespace {:?} does not exist: make it at sys/namespaces, or by a stanza of the configuration",
-            namespace.as_str()
-        );
-        Err(Fault::NotFound { what })
+        exists(&self.0.tree.load(), namespace)
     }
 
     /// Splits a request's path, asked below the namespace `below` (that of the header, or of the connection), into the
@@ -196,7 +189,7 @@ impl Namespaces {
 
     /// The mount at exactly this path, with or without its final slash.
     pub fn mount(&self, namespace: &Namespace, path: &str) -> Option<Arc<Mount>> {
-        let path = format!("{}/", path.trim_end_matches('/'));
+        let path = [path.trim_end_matches('/'), "/"].concat();
         self.0.tree.load().mounts(namespace)?.get(&path).cloned()
     }
 
@@ -369,6 +362,18 @@ fn stored_mounts(store: &Store, namespace: &Namespace) -> Result<MountTable, Fau
     let records = store.read_all::<MountRecord>(namespace, COLLECTION, None, MOUNTS_MAX)?;
     let mount = |(path, record): (String, MountRecord)| (path.clone(), Arc::new(record.into_mount(namespace, path)));
     Ok(records.into_iter().map(mount).collect())
+}
+
+/// Refuses a namespace that this tree does not have.
+pub(super) fn exists(tree: &Tree, namespace: &Namespace) -> Result<(), Fault> {
+    if tree.mounts(namespace).is_some() {
+        return Ok(());
+    }
+    let what = format!(
+        "namespace {:?} does not exist: make it at sys/namespaces, or by a stanza of the configuration",
+        namespace.as_str()
+    );
+    Err(Fault::NotFound { what })
 }
 
 fn check_ttls(config: &MountConfig) -> Result<(), Fault> {

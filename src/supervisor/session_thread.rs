@@ -371,9 +371,10 @@ impl SessionThread {
         let mut after = After::GoOn;
         let mut results = std::mem::take(&mut running.results);
         let last = results.len().saturating_sub(1);
+        let is_short = results.len() < running.started.len();
         for (place, result) in results.drain(..).enumerate() {
             let Some(job) = self.watch.finish() else { return After::GivenUp };
-            if place == last {
+            if is_short && place == last {
                 // The token was told of no more: what is left can be done by others while this session rests or reopens.
                 self.watch.stop();
             }

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use super::job::Job;
 
 thread_local! {
-    /// What this thread has submitted since it began to gather; `None` while it does not.
-    static GATHERED: RefCell<Option<Vec<Job>>> = const { RefCell::new(None) };
+    static GATHERED: RefCell<Gathered> = const { RefCell::new(Gathered { is_on: false, jobs: Vec::new() }) };
+}
+
+/// What a thread has submitted since it began to gather.
+struct Gathered {
+    is_on: bool,
+    /// Its room is kept for the next time.
+    jobs: Vec<Job>,
 }
 
 /// Runs `work`, and pushes what it submits when it has ended. What a lane refuses is then answered so: whoever submitted it
 /// learns of it by the answer.
 pub fn together<R>(work: impl FnOnce() -> R) -> R {
-    let is_outermost = GATHERED.with_borrow_mut(|gathered| {
-        let is_outermost = gathered.is_none();
-        gathered.get_or_insert_default();
-        is_outermost
-    });
+    let is_outermost = GATHERED.with_borrow_mut(|gathered| !std::mem::replace(&mut gathered.is_on, true));
     // Made only here: whoever drops one pushes.
     let _end = is_outermost.then(|| End);
     work()
@@ -26,12 +28,12 @@ pub fn together<R>(work: impl FnOnce() -> R) -> R {
 
 /// Takes a job if this thread gathers; else hands it back.
 pub(super) fn gather(job: Job) -> Option<Job> {
-    GATHERED.with_borrow_mut(|gathered| match gathered {
-        Some(jobs) => {
-            jobs.push(job);
-            None
+    GATHERED.with_borrow_mut(|gathered| {
+        if !gathered.is_on {
+            return Some(job);
         }
-        None => Some(job),
+        gathered.jobs.push(job);
+        None
     })
 }
 
@@ -40,10 +42,14 @@ struct End;
 
 impl Drop for End {
     fn drop(&mut self) {
-        let mut jobs = GATHERED.take().unwrap_or_default();
+        let mut jobs = GATHERED.with_borrow_mut(|gathered| {
+            gathered.is_on = false;
+            std::mem::take(&mut gathered.jobs)
+        });
         while let Some(first) = jobs.first() {
             let lane = Arc::clone(first.key.lane());
             lane.push_all(jobs.extract_if(.., |job| Arc::ptr_eq(job.key.lane(), &lane)));
         }
+        GATHERED.with_borrow_mut(|gathered| gathered.jobs = jobs);
     }
 }

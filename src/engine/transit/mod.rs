@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use super::batch_room::BatchRoom;
 use super::{Answer, Call, Engine, Services, table};
@@ -56,12 +57,15 @@ use making::Making;
 use records::Records;
 pub use strangers::{ReadText, read_batch, read_ciphertext, read_hmac, read_signature, write_text};
 
+/// The keys of a mount, by their names.
+type Table = HashMap<String, Arc<TransitKey>, RandomState>;
+
 /// One mount of the Transit engine.
 pub struct Transit {
     store: Store,
     keys: ManagedKeys,
     records: Records,
-    table: ArcSwap<HashMap<String, Arc<TransitKey>>>,
+    table: ArcSwap<Table>,
     changes: Changes,
     /// Keys that are being made in the mount's token.
     making: Making,

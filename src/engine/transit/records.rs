@@ -1,8 +1,8 @@
 //! The names of the records of one mount, and how they are read at its start.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Table;
 use super::key::{KeyRecord, TransitKey};
 use crate::model::{Fault, Mount, Namespace};
 use crate::store::{RecordKey, Store};
@@ -46,8 +46,8 @@ impl Records {
     }
 
     /// Every key of the mount.
-    pub(super) fn load(&self, store: &Store) -> Result<HashMap<String, Arc<TransitKey>>, Fault> {
-        let mut keys = HashMap::new();
+    pub(super) fn load(&self, store: &Store) -> Result<Table, Fault> {
+        let mut keys = Table::default();
         let mut last: Option<String> = None;
         loop {
             let step = store.read_all::<KeyRecord>(&self.namespace, &self.keys, last.as_deref(), LOAD_STEP)?;

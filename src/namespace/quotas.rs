@@ -1,11 +1,13 @@
 //! Quotas: how many requests are taken below a path in a time, and how many at once.
 //!
-//! A quota lies on a namespace, on a mount, or on any path below a mount, such as that of one Transit key. Of the quotas of
-//! one kind whose paths a request's begins with, only the one with the longest is asked. They are made in the root namespace, for
+//! A quota lies on a namespace, on a mount, or on any path below a mount, such as that of one Transit key; or, where its path
+//! ends in `*`, on every path that begins so. Of the quotas of one kind whose paths a request's begins with, only the one with
+//! the longest is asked. They are made in the root namespace, for
 //! all below it: no tenant makes its own bounds. Requests read a snapshot; none is
 //! slowed where there are no quotas. This room must not know what is done below a path, nor which requests are exempt.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +25,10 @@ use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 const QUOTAS_MAX: usize = 100_000;
 /// When to come again where all places are taken: nobody knows when one gets free.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What stands at the end of a path for anything.
+const GLOB: char = '*';
+/// Where tokens come from in every namespace: paths that are no mount's, and have quotas all the same.
+const TOKEN_PATHS: [&str; 2] = ["auth/token/", "auth/unix/"];
 
 /// What a quota counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +81,7 @@ pub enum Allowance {
 /// A quota as it is made and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// The path it lies on, from the root namespace on: empty for everything; else it ends in `/`.
+    /// The path it lies on, from the root namespace on: empty for everything; else it ends in `/`, or in `*`.
     pub path: String,
     /// Of one on a namespace: whether it counts what is asked of the namespaces below too.
     pub is_inheritable: bool,
@@ -98,9 +104,17 @@ struct Inner {
     table: ArcSwap<Table>,
 }
 
-/// What is in force, for each kind by its path.
+/// What is in force, for each kind.
 #[derive(Clone, Default)]
-struct Table([HashMap<String, Arc<Enforced>, RandomState>; 2]);
+struct Table([OfKind; 2]);
+
+/// The quotas of one kind, by their paths.
+#[derive(Clone, Default)]
+struct OfKind {
+    on_paths: HashMap<String, Arc<Enforced>, RandomState>,
+    /// Those on every path that begins with theirs, which stands here without its `*`.
+    on_beginnings: BTreeMap<String, Arc<Enforced>>,
+}
 
 struct Enforced {
     name: String,
@@ -158,7 +172,7 @@ impl Quotas {
 
     /// Whether there is any: if not, [`Quotas::admit`] lets everything through.
     pub fn is_empty(&self) -> bool {
-        self.0.table.load().0.iter().all(HashMap::is_empty)
+        self.0.table.load().0.iter().all(|kind| kind.len() == 0)
     }
 
     /// Lets a request for `path` in `namespace` through, or refuses it by the quotas that it falls under.
@@ -244,10 +258,10 @@ impl Inner {
         quota.path = self.known_path(&quota.path)?;
         let table = self.table.load();
         let is_known = table.all(kind).any(|known| known.name == name);
-        if !is_known && table.map(kind).len() >= QUOTAS_MAX {
+        if !is_known && table.of(kind).len() >= QUOTAS_MAX {
             return Err(Fault::invalid(format!("there are {QUOTAS_MAX} {} quotas: delete one first", kind.label())));
         }
-        if let Some(other) = table.map(kind).get(&quota.path)
+        if let Some(other) = table.of(kind).on(&quota.path)
             && other.name != name
         {
             let what = format!("{} quota {:?} lies on this path already", kind.label(), other.name);
@@ -270,18 +284,37 @@ impl Inner {
         Ok(())
     }
 
-    /// The path in its one spelling; refused if it is neither a namespace nor on a mount.
+    /// The path in its one spelling; refused if no request that it would hold for can come.
     fn known_path(&self, path: &str) -> Result<String, Fault> {
-        let path = path.trim_matches('/');
-        if path.is_empty() {
+        let refuse = |why: &str| Err(Fault::invalid(format!("invalid quota path {path:?}: {why}")));
+        let plain = path.strip_prefix('/').unwrap_or(path);
+        let plain = plain.strip_suffix('/').unwrap_or(plain);
+        if plain.is_empty() {
             return Ok(String::new());
         }
-        let path = format!("{path}/");
-        let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &path);
-        if !rest.is_empty() && self.namespaces.route(&namespace, rest).is_none() {
-            return Err(Fault::invalid(format!("invalid quota path {path:?}: there is no namespace and no mount")));
+        let (beginning, is_glob) = plain.strip_suffix(GLOB).map_or((plain, false), |beginning| (beginning, true));
+        if beginning.contains(GLOB) {
+            return refuse("`*` stands for anything at its end alone");
         }
-        Ok(path)
+        if beginning.contains('%') || beginning.chars().any(char::is_control) {
+            return refuse(
+                "write it as it is, without percent signs: a request's path is decoded before it is looked at",
+            );
+        }
+        let parts = beginning.strip_suffix('/').filter(|_| is_glob).unwrap_or(beginning);
+        if parts.split('/').any(|part| matches!(part, "" | "." | ".." | "+")) {
+            return refuse("no request's path has an empty part, `.` or `..`, and `+` stands for no part here");
+        }
+        let whole = if is_glob { beginning.to_owned() } else { format!("{beginning}/") };
+        let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &whole);
+        let is_of_tokens = TOKEN_PATHS.iter().any(|path| rest.starts_with(path));
+        let is_namespace = rest.is_empty() && !is_glob;
+        // Only what ends in `/` is a mount's, or below one's.
+        let is_of_mount = || rest.contains('/') && self.namespaces.route(&namespace, rest).is_some();
+        if !is_namespace && !is_of_tokens && !is_of_mount() {
+            return refuse("there is no namespace and no mount");
+        }
+        Ok(if is_glob { format!("{beginning}{GLOB}") } else { whole })
     }
 
     fn publish(&self, change: impl FnOnce(&mut Table)) {
@@ -292,33 +325,79 @@ impl Inner {
 }
 
 impl Table {
-    fn map(&self, kind: QuotaKind) -> &HashMap<String, Arc<Enforced>, RandomState> {
+    fn of(&self, kind: QuotaKind) -> &OfKind {
         &self.0[kind as usize]
     }
 
     fn insert(&mut self, kind: QuotaKind, enforced: Enforced) {
-        self.0[kind as usize].insert(enforced.quota.path.clone(), Arc::new(enforced));
+        let of_kind = &mut self.0[kind as usize];
+        let enforced = Arc::new(enforced);
+        match enforced.quota.path.strip_suffix(GLOB) {
+            Some(beginning) => drop(of_kind.on_beginnings.insert(beginning.to_owned(), enforced)),
+            None => drop(of_kind.on_paths.insert(enforced.quota.path.clone(), enforced)),
+        }
     }
 
     fn remove(&mut self, kind: QuotaKind, name: &str) {
-        self.0[kind as usize].retain(|_, enforced| enforced.name != name);
+        let of_kind = &mut self.0[kind as usize];
+        of_kind.on_paths.retain(|_, enforced| enforced.name != name);
+        of_kind.on_beginnings.retain(|_, enforced| enforced.name != name);
     }
 
     fn all(&self, kind: QuotaKind) -> impl Iterator<Item = &Arc<Enforced>> {
-        self.map(kind).values()
+        let of_kind = self.of(kind);
+        of_kind.on_paths.values().chain(of_kind.on_beginnings.values())
     }
 
     /// The one on the longest path that `whole`, a path of `namespace` that ends in `/`, begins with.
     fn find(&self, kind: QuotaKind, namespace: &Namespace, whole: &str) -> Option<&Arc<Enforced>> {
-        let quotas = self.map(kind);
-        if quotas.is_empty() {
+        let of_kind = self.of(kind);
+        let on_path = of_kind.on_path(namespace, whole);
+        match of_kind.on_beginning(whole.strip_suffix('/').unwrap_or(whole)) {
+            // As long without its `*`, it says more of the path.
+            Some((length, found)) if on_path.is_none_or(|other| length >= other.quota.path.len()) => Some(found),
+            _ => on_path,
+        }
+    }
+}
+
+impl OfKind {
+    fn len(&self) -> usize {
+        self.on_paths.len() + self.on_beginnings.len()
+    }
+
+    /// The one on this very path.
+    fn on(&self, path: &str) -> Option<&Arc<Enforced>> {
+        match path.strip_suffix(GLOB) {
+            Some(beginning) => self.on_beginnings.get(beginning),
+            None => self.on_paths.get(path),
+        }
+    }
+
+    fn on_path(&self, namespace: &Namespace, whole: &str) -> Option<&Arc<Enforced>> {
+        if self.on_paths.is_empty() {
             return None;
         }
         let ends = whole.rmatch_indices('/').map(|(slash, _)| slash + 1).chain(std::iter::once(0));
         // Those above the namespace lie on namespaces it is in.
         let counts =
             |found: &&Arc<Enforced>| found.quota.is_inheritable || found.quota.path.len() >= namespace.as_str().len();
-        ends.filter_map(|end| quotas.get(whole.get(..end)?)).find(counts)
+        ends.filter_map(|end| self.on_paths.get(whole.get(..end)?)).find(counts)
+    }
+
+    /// The one on the longest beginning of a path, and how long that is. In their order, it is the last one not above the path;
+    /// or, where that is none of its beginnings, the last one not above what the two have in common, and so on.
+    fn on_beginning(&self, path: &str) -> Option<(usize, &Arc<Enforced>)> {
+        let mut common = path;
+        loop {
+            let (beginning, found) =
+                self.on_beginnings.range::<str, _>((Bound::Unbounded, Bound::Included(common))).next_back()?;
+            if path.starts_with(beginning.as_str()) {
+                return Some((beginning.len(), found));
+            }
+            let shared = common.char_indices().zip(beginning.chars()).find(|((_, one), other)| one != other);
+            common = shared.and_then(|((at, _), _)| common.get(..at))?;
+        }
     }
 }
 

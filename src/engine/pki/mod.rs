@@ -48,6 +48,7 @@ mod names;
 mod ocsp;
 mod paths;
 mod pem;
+mod policy_identifiers;
 mod private_key;
 mod publish;
 mod rebuild;

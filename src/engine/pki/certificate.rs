@@ -7,7 +7,7 @@ use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, sequence};
 use super::extensions;
 use super::intents::{Intent, Intents, Recorded};
-use super::lint::{self, Rules};
+use super::lint::{self, Advice, Rules};
 use super::records::Records;
 use super::serial::Serial;
 use super::signing_key::SigningKey;
@@ -33,6 +33,8 @@ pub(super) struct Parts<'a> {
     pub(super) public_key: &'a PublicKey,
     /// What it is held to.
     pub(super) rules: Rules,
+    /// What becomes of it where it should be otherwise.
+    pub(super) advice: Advice,
     /// Its extensions, encoded, in order.
     pub(super) extensions: &'a [&'a [u8]],
 }
@@ -46,6 +48,8 @@ pub(super) struct Prepared {
     tbs: Bytes,
     /// The path that its lease is named by, if it has one.
     lease: Option<String>,
+    /// What its asker is to be told of it.
+    advice: Vec<String>,
 }
 
 /// A certificate about to be signed, whose serial number is durable, unless nothing of it is to be stored.
@@ -87,9 +91,14 @@ impl Prepared {
             &parts.public_key.spki,
             &extensions::list(parts.extensions)?,
         ])?;
-        lint::check(&tbs, parts.rules)?;
+        let advice = lint::check(&tbs, parts.rules, parts.advice)?;
         let (validity, algorithm, tbs) = (parts.validity, parts.algorithm, tbs.into());
-        Ok(Prepared { serial, validity, algorithm, identifier, tbs, lease: None })
+        Ok(Prepared { serial, validity, algorithm, identifier, tbs, lease: None, advice })
+    }
+
+    /// What should be otherwise with it, to be told to its asker.
+    pub(super) fn advice(&self) -> &[String] {
+        &self.advice
     }
 
     /// With a lease, stored when it is, if there is a path to name that by.

@@ -7,6 +7,7 @@ use super::allowed::{self, OtherSanRule};
 use super::csr::Csr;
 use super::issuer::Issuer;
 use super::leaf::Plan;
+use super::lint::Advice;
 use super::request::{self, SignFields};
 use super::role::{Role, SerialNumberSource};
 use super::san::AlternativeNames;
@@ -80,6 +81,7 @@ impl CompiledRole {
             key_usages: self.key_usages,
             extensions,
             rules: role.lint,
+            advice: Advice::Binding,
             signature_bits: role.signature_bits,
             use_pss: role.use_pss,
             is_stored: !role.no_store,

@@ -13,7 +13,7 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::crl::off_worker;
 use super::format::Format;
 use super::issuer::Issuer;
-use super::lint::Rules;
+use super::lint::{Advice, Rules};
 use super::private_key::PrivateKeyFormat;
 use super::san::AlternativeNames;
 use super::signatory::Signatory;
@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) extensions: Vec<u8>,
     /// What it is held to.
     pub(super) rules: Rules,
+    /// What becomes of it where it should be otherwise.
+    pub(super) advice: Advice,
     pub(super) signature_bits: u32,
     pub(super) use_pss: bool,
     pub(super) is_stored: bool,
@@ -100,6 +102,7 @@ impl Plan {
             subject: &self.subject,
             public_key,
             rules: self.rules,
+            advice: self.advice,
             extensions: &[
                 &extensions::leaf_key_usage(self.key_usages, public_key.kind)?,
                 &self.extensions,
@@ -108,7 +111,8 @@ impl Plan {
             ],
         })?;
         let prepared = prepared.leased(self.lease);
-        Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings: self.warnings })
+        let warnings = self.warnings.into_iter().chain(prepared.advice().iter().cloned()).collect();
+        Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings })
     }
 }
 

@@ -33,7 +33,8 @@ impl System {
         let old_terms: Vec<u64> = old_terms.into_iter().map(|term| u64::from(term) + 1).collect();
         data.insert("old_terms".into(), old_terms.into());
         data.insert("records_encrypted_anew".into(), reencrypted.into());
-        Ok(Response::data(data))
+        // Vault repeats it at the top level.
+        Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
     }
 
     /// Does what waits for the disk.

@@ -1,5 +1,6 @@
 //! Stories of tokens: who may make which, what ends with what, and what a restart finds.
 
+mod assigned;
 mod bounds;
 
 use std::borrow::Cow;
@@ -353,30 +354,6 @@ async fn a_token_works_in_its_namespace_and_is_found_from_above_alone() {
 }
 
 #[tokio::test]
-async fn a_root_token_is_made_in_the_root_namespace_alone() {
-    let house = House::new().await;
-    let before = house.stored();
-    let refused = house.create_in("team", &house.root, policies(&["Root"])).await.unwrap_err();
-    assert_eq!(refused, Fault::invalid("root tokens may not be created from a non-root namespace"));
-    assert_eq!(house.stored(), before);
-    let auth = house.create_in("team", &house.root, policies(&[])).await.unwrap();
-    assert_eq!(auth.policies, ["default"]);
-}
-
-#[tokio::test]
-async fn a_policy_that_is_not_there_is_told_to_who_gives_it() {
-    let house = House::new().await;
-    let team = Namespace::from_path("team");
-    house.identity.policies().write(&team, "a", "path \"x\" { capabilities = [\"read\"] }").await.unwrap();
-    let caller = house.caller(&house.root);
-    let told =
-        async |namespace: &Namespace| house.identity.create(&caller, namespace, policies(&["a", "b"])).await.unwrap().1;
-    assert_eq!(told(&team).await, ["Policy \"b\" does not exist"]);
-    assert_eq!(told(&Namespace::root()).await, ["Policy \"a\" does not exist", "Policy \"b\" does not exist"]);
-    assert!(house.identity.create(&caller, &Namespace::root(), policies(&["root"])).await.unwrap().1.is_empty());
-}
-
-#[tokio::test]
 async fn a_role_says_what_its_tokens_may_be() {
     let house = House::new().await;
     let root = Namespace::root();
@@ -605,4 +582,17 @@ async fn the_texts_of_a_token_are_bounded_together_and_each() {
         let refused = house.refused(&house.root, wish).await;
         assert!(refused.contains(told), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn what_ended_is_told_once() {
+    let house = House::new().await;
+    house.identity.take_ended();
+    let parent = house.made(&house.root, policies(&["a"])).await;
+    let child = house.made(&parent, policies(&["a"])).await;
+    let ids = [&parent, &child].map(|token| house.identity.identify(token));
+    assert!(ids.iter().all(|id| house.identity.is_there(*id)) && house.identity.take_ended().is_empty());
+    house.revoke(&parent).await;
+    assert_eq!((house.identity.take_ended(), house.identity.take_ended()), (ids.to_vec(), Vec::new()));
+    assert!(ids.iter().all(|id| !house.identity.is_there(*id)));
 }

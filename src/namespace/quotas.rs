@@ -307,7 +307,8 @@ impl Inner {
         }
         let whole = if is_glob { beginning.to_owned() } else { format!("{beginning}/") };
         let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &whole);
-        let is_of_tokens = TOKEN_PATHS.iter().any(|path| rest.starts_with(path));
+        let is_there = self.namespaces.require(&namespace).is_ok();
+        let is_of_tokens = is_there && TOKEN_PATHS.iter().any(|path| rest.starts_with(path));
         let is_namespace = rest.is_empty() && !is_glob;
         // Only what ends in `/` is a mount's, or below one's.
         let is_of_mount = || rest.contains('/') && self.namespaces.route(&namespace, rest).is_some();

@@ -1,6 +1,7 @@
 //! Leaf certificates: from a plan, which says only what was allowed, to a certificate that is signed, stored and answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use der::flagset::FlagSet;
@@ -13,6 +14,7 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::crl::off_worker;
 use super::format::Format;
 use super::issuer::Issuer;
+use super::lease::Wanted;
 use super::lint::{Advice, Rules};
 use super::private_key::PrivateKeyFormat;
 use super::san::AlternativeNames;
@@ -45,8 +47,8 @@ pub(super) struct Plan {
     pub(super) is_ca: bool,
     /// The SubjectKeyIdentifier, where it is not the key's digest.
     pub(super) key_identifier: Option<Vec<u8>>,
-    /// The path that its lease is named by, if it has one.
-    pub(super) lease: Option<String>,
+    /// Its lease, if it is to have one.
+    pub(super) lease: Option<Wanted>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -171,7 +173,11 @@ impl Pki {
             mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
             pid = call.caller.peer.pid, "certificate issued"
         );
-        Certified { lease: issued.lease(&call.mount.path), issued, warnings }
+        let lease = issued.lease(&call.mount.path);
+        if lease.is_some() && call.caller.token.is_some() {
+            self.has_leases_of_tokens.store(true, Ordering::Relaxed);
+        }
+        Certified { lease, issued, warnings }
     }
 }
 

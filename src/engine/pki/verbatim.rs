@@ -142,7 +142,7 @@ impl Pki {
         let csr = Csr::parse(&csr_of(data)?)?;
         let mut plan = fields.plan(call, &csr, of_role, issuer)?;
         plan.lease =
-            compiled.as_ref().zip(role).and_then(|(compiled, role)| compiled.lease(named, "sign-verbatim", role));
+            compiled.as_ref().zip(role).and_then(|(compiled, role)| compiled.lease(call, named, "sign-verbatim", role));
         let name = role.unwrap_or("sign-verbatim");
         let certified = self.certify(call, &signatory, plan, &csr.public_key, name).await?;
         SignAnswer::new(certified, issuer, fields.format, fields.without_roots).response()

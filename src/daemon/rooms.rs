@@ -132,7 +132,8 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
         tokio::task::spawn_local(remove_namespaces(removing, stopped.clone())),
         tokio::task::spawn_local(keep_up(Arc::clone(&dispatch), store.clone(), telemetry.clone(), stopped.clone())),
         tokio::task::spawn_local(reencryption::keep_up(store.clone(), rotated, stopped.clone())),
-        tokio::task::spawn_local(end_tokens(tokens, stopped)),
+        tokio::task::spawn_local(end_tokens(tokens, stopped.clone())),
+        tokio::task::spawn_local(end_leases(Arc::clone(&dispatch), stopped)),
     ];
     Ok(Rooms { number, dispatch, root_token, store, audit, stop, tasks })
 }
@@ -254,6 +255,17 @@ async fn end_tokens(identity: Identity, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = seconds.tick() => identity.end_due().await,
+        }
+    }
+}
+
+/// Ends what tokens that ended take along.
+async fn end_leases(dispatch: Arc<Dispatch>, mut stop: watch::Receiver<bool>) {
+    let mut seconds = tokio::time::interval(ENDING_TOKENS);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = seconds.tick() => dispatch.end_leases().await,
         }
     }
 }

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use crate::audit::Audit;
 use crate::config::Limits;
-use crate::engine::Call;
-use crate::engine::holding;
 pub use crate::engine::{Answer, together};
+use crate::engine::{Call, Engine, GoneTokens, holding};
 use crate::identity::{Counted, Identity, Place};
 use crate::model::{
     Body, Caller, Class, Deadline, EachSecond, Fault, IF_MODIFIED_SINCE, Mount, Namespace, Operation, Outcome,
-    PeerCredentials, Request, Secret, TokenId, Verb, Wire,
+    PeerCredentials, Request, Response, Secret, TokenId, Verb, Wire,
 };
 use crate::namespace::{Namespaces, Permit, QuotaKind, Quotas};
 use crate::system::{self, System};
@@ -124,6 +123,27 @@ impl Dispatch {
     /// Has every mounted engine of every namespace do what is due by the clock. What fails is logged and tried again the
     /// next time.
     pub async fn maintain(&self) {
+        self.for_each_mount(|engine, call| engine.maintain(call)).await;
+        if !self.identity.is_initialized() {
+            // Which tokens there are is not known yet: none would be taken for gone.
+            return;
+        }
+        let identity = self.identity.clone();
+        let gone = GoneTokens::AllBut(Arc::new(move |token| identity.is_there(token)));
+        self.for_each_mount(|engine, call| engine.end_leases_of(call, gone.clone())).await;
+    }
+
+    /// Ends what went with the tokens that ended since the last time. What fails, or is cut short, [`Dispatch::maintain`] does.
+    pub async fn end_leases(&self) {
+        let ended = self.identity.take_ended();
+        if ended.is_empty() {
+            return;
+        }
+        let gone = GoneTokens::These(ended.into());
+        self.for_each_mount(|engine, call| engine.end_leases_of(call, gone.clone())).await;
+    }
+
+    async fn for_each_mount(&self, work: impl Fn(Arc<dyn Engine>, Call) -> Answer) {
         let all = self.namespaces.all();
         for mount in all.iter().flat_map(|namespace| self.namespaces.mounts(namespace)) {
             let peer = PeerCredentials { uid: rustix::process::geteuid().as_raw(), gid: 0, pid: None };
@@ -134,7 +154,7 @@ impl Dispatch {
                 class: Class::Control,
             };
             let done = match self.engines.get(&mount) {
-                Ok(engine) => engine.maintain(call).await.map(drop),
+                Ok(engine) => work(engine, call).await.map(drop),
                 // It went meanwhile.
                 Err(Fault::NotFound { .. }) => Ok(()),
                 Err(fault) => Err(fault),
@@ -255,12 +275,16 @@ impl Dispatch {
             Ok(()) => self.run_out(operation).await,
             Err(fault) => Err(fault),
         };
-        if let Some(spent) = spent
-            && let Err(fault) = self.identity.revoke(spent).await
-        {
+        let Some(spent) = spent else { return result };
+        if let Err(fault) = self.identity.revoke(spent).await {
             tracing::warn!(%fault, "a token without uses could not be deleted yet: it is refused all the same");
         }
-        result
+        match result {
+            Ok(outcome) if has_lease(&outcome) => Err(Fault::invalid(
+                "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
+            )),
+            result => result,
+        }
     }
 
     /// Runs it to its end, or to its deadline's.
@@ -386,6 +410,16 @@ impl Dispatch {
     fn mount(&self, namespace: &Namespace, path: &str) -> Result<Arc<Mount>, Fault> {
         let found = self.namespaces.mount(namespace, path);
         found.ok_or_else(|| Fault::NotFound { what: format!("no engine is mounted at {:?}", path.trim_matches('/')) })
+    }
+}
+
+/// Whether it goes with the token that it was asked for with.
+fn has_lease(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Response(Response::Leased { .. }) => true,
+        Outcome::Certificate(issued) => !issued.lease_id.is_empty(),
+        Outcome::Certificates { results, .. } => results.iter().flatten().any(|issued| !issued.lease_id.is_empty()),
+        _ => false,
     }
 }
 

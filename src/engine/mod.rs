@@ -22,7 +22,7 @@ use crate::managed_keys::ManagedKeys;
 pub use crate::managed_keys::together;
 use crate::model::{
     Caller, CertificateRequest, CertificatesRequest, Class, Deadline, DecryptRequest, EncryptRequest, Fault,
-    LeaseRequest, MacRequest, Mount, Namespace, Outcome, Request, SignRequest, Terms, Verb, VerifyRequest,
+    LeaseRequest, MacRequest, Mount, Namespace, Outcome, Request, SignRequest, Terms, TokenId, Verb, VerifyRequest,
 };
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -51,6 +51,15 @@ impl Call {
     pub fn terms(&self) -> Terms {
         Terms { class: self.class, deadline: self.deadline }
     }
+}
+
+/// Tokens that are gone.
+#[derive(Clone)]
+pub enum GoneTokens {
+    /// These.
+    These(Arc<[TokenId]>),
+    /// All but those of which this says that they are there.
+    AllBut(Arc<dyn Fn(TokenId) -> bool + Send + Sync>),
 }
 
 /// What an engine is built from.
@@ -145,6 +154,11 @@ pub trait Engine: Send + Sync {
     /// What is asked about leases of this mount; answered with [`Fault::absent`] where there is none.
     fn lease(self: Arc<Self>, _call: Call, _asked: LeaseRequest) -> Answer {
         Box::pin(async { Err(Fault::absent()) })
+    }
+
+    /// Ends the leases that were made with tokens which are gone.
+    fn end_leases_of(self: Arc<Self>, _call: Call, _gone: GoneTokens) -> Answer {
+        Box::pin(async { Ok(crate::model::Response::Empty.into()) })
     }
 
     /// Does what is due by the clock (a CRL that runs out). Called about once a minute, and once at start.

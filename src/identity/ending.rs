@@ -17,6 +17,8 @@ use crate::store::{CommitFuture, Write};
 const DELETED_AT_ONCE: usize = 4_000;
 /// Tokens taken out by the clock before others have their turn.
 const DUE_AT_ONCE: usize = 1_000;
+/// Tokens that ended and that nobody has asked for yet. Of more, it is found out otherwise.
+const ENDED_MAX: usize = 100_000;
 
 impl Identity {
     /// Ends a token and all below it: the next request with any of them is refused. Answered when they are gone from the
@@ -68,6 +70,17 @@ impl Identity {
                 return;
             }
         }
+    }
+
+    /// Those that ended since this was last asked, for who keeps what goes with them. It may be too long a list to be whole:
+    /// what counts is [`Identity::is_there`].
+    pub fn take_ended(&self) -> Vec<TokenId> {
+        std::mem::take(&mut *self.0.ended.lock())
+    }
+
+    /// Whether there is such a token, and it has not ended.
+    pub fn is_there(&self, id: TokenId) -> bool {
+        self.0.find(id).is_some()
     }
 
     /// Ends every token of a namespace and of those below it, with all that they made: the namespace is going.
@@ -166,6 +179,13 @@ impl Inner {
             }
             next.extend(tree.remove(id, token));
             token.lock().is_over = true;
+            // One that only holds an answer is asked for nothing else.
+            if !token.is_wrapping() {
+                let mut ended = self.ended.lock();
+                if ended.len() < ENDED_MAX {
+                    ended.push(id);
+                }
+            }
             gone.push(id);
         }
         gone

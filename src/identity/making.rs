@@ -106,7 +106,7 @@ impl Identity {
             check_id(given)?;
         }
         let now = self.0.clock.now();
-        let rules::Judged { mut record, is_orphan, warnings } =
+        let rules::Judged { mut record, is_orphan, mut warnings } =
             rules::judge(wish, role.as_ref(), &parent, namespace, may_sudo, now)?;
         record.parent = caller.token.filter(|_| !is_orphan).map(|id| hex::encode(id.0));
         record.accessor = new_accessor();
@@ -115,6 +115,8 @@ impl Identity {
         tracing::info!(
             %namespace, accessor = token.accessor, parent = parent.accessor, policies = ?token.policies, "token made"
         );
+        let absent = token.policies.iter().filter(|policy| !self.policies().exists(namespace, policy));
+        warnings.extend(absent.map(|policy| format!("Policy {policy:?} does not exist")));
         Ok((self.auth(&token, secret), warnings))
     }
 

@@ -74,6 +74,10 @@ pub(super) fn judge(
     if is_root && !parent.is_root() {
         return Err(Fault::invalid("root tokens may not be created without parent token being root"));
     }
+    if is_root && !namespace.is_root() {
+        // Policy `root` is the root namespace's: elsewhere its name grants nothing.
+        return Err(Fault::invalid("root tokens may not be created from a non-root namespace"));
+    }
     let is_orphan = match role {
         Some(role) => role.orphan,
         None if wish.no_parent && !may_sudo => {

@@ -1,5 +1,6 @@
 //! Stories of tokens: who may make which, what ends with what, and what a restart finds.
 
+mod assigned;
 mod bounds;
 mod wrapping;
 
@@ -463,4 +464,17 @@ async fn the_texts_of_a_token_are_bounded_together_and_each() {
         let refused = house.refused(&house.root, wish).await;
         assert!(refused.contains(told), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn what_ended_is_told_once() {
+    let house = House::new().await;
+    house.identity.take_ended();
+    let parent = house.made(&house.root, policies(&["a"])).await;
+    let child = house.made(&parent, policies(&["a"])).await;
+    let ids = [&parent, &child].map(|token| house.identity.identify(token));
+    assert!(ids.iter().all(|id| house.identity.is_there(*id)) && house.identity.take_ended().is_empty());
+    house.revoke(&parent).await;
+    assert_eq!((house.identity.take_ended(), house.identity.take_ended()), (ids.to_vec(), Vec::new()));
+    assert!(ids.iter().all(|id| !house.identity.is_there(*id)));
 }

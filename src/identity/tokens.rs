@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub(super) role_changes: Changes,
     /// Tokens that are gone here and could not be deleted in the store.
     pub(super) undeleted: Mutex<Vec<TokenId>>,
+    /// Tokens that ended, until somebody asks for them.
+    pub(super) ended: Mutex<Vec<TokenId>>,
     pub(super) clock: Clock,
     root_made: AtomicBool,
 }
@@ -79,6 +81,7 @@ impl Identity {
             counted: AtomicUsize::new(0),
             shares: Mutex::new(Shares::new(limits)),
             undeleted: Mutex::default(),
+            ended: Mutex::default(),
             clock,
             root_made: AtomicBool::default(),
         }))

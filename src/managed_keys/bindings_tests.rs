@@ -242,7 +242,8 @@ fn what_a_namespace_uses_that_is_not_served_binds_all_the_same() {
         let record = |allow_raw_signing: bool| {
             let entry = Arc::clone(desk.keys.table().by_uuid(&ca).unwrap());
             let settings = Settings { allow_raw_signing, ..entry.settings.clone() };
-            let copy = Entry { uuid: "copy".into(), settings, ..entry.with(entry.ready.as_ref().unwrap().identity.clone()) };
+            let copy =
+                Entry { uuid: "copy".into(), settings, ..entry.with(entry.ready.as_ref().unwrap().identity.clone()) };
             let write = Write::put_record(RecordKey::new(&b, COLLECTION, "copy"), &KeyRecord::of(&copy));
             desk.keys.store().commit_now(vec![write.unwrap()]).unwrap();
         };

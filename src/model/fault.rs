@@ -1,5 +1,6 @@
 //! Everything that can go wrong for a client, as one closed type.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Namespace;
@@ -79,10 +80,10 @@ pub enum Fault {
     },
     /// The caller may not.
     PermissionDenied,
-    /// The token, or the accessor of one, that a request names is not one it may name (HTTP 403).
+    /// What a request names, such as a token or the accessor of one, is not for its caller to name (HTTP 403).
     TokenRefused {
         /// Vault's word for it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// There is no such thing.
     NotFound {

@@ -42,7 +42,7 @@ pub use fields::{Fields, parse_duration};
 pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOperation, SignInput, Terms};
 pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicKey};
 pub use lease::{Lease, LeaseRequest};
-pub use mount::{IF_MODIFIED_SINCE, LAST_MODIFIED, Mount, MountConfig};
+pub use mount::{IF_MODIFIED_SINCE, LAST_MODIFIED, Listing, Mount, MountConfig};
 pub use namespace::{NAMESPACE_BYTES, Namespace};
 pub use operation::{
     Body, Capability, CertificateRequest, CertificatesRequest, Data, DecryptRequest, EncryptRequest, MacRequest,

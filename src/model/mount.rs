@@ -43,6 +43,38 @@ pub struct MountConfig {
     pub audit_non_hmac_request_keys: Vec<String>,
     /// Members of answers, likewise.
     pub audit_non_hmac_response_keys: Vec<String>,
+    /// Who is shown it in the list of mounts.
+    pub listing: Listing,
+    /// As its maker said, of no account: there is no other cluster to copy it to. Not to be changed.
+    pub is_local: bool,
+}
+
+/// Who is shown a mount in `sys/internal/ui/mounts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listing {
+    /// Those whose policies grant something below it; nobody asked for this.
+    #[default]
+    Unsaid,
+    /// The same, said.
+    Hidden,
+    /// Anyone, with a token or without.
+    Anyone,
+}
+
+impl Listing {
+    /// Vault's words for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Listing::Unsaid => "",
+            Listing::Hidden => "hidden",
+            Listing::Anyone => "unauth",
+        }
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Listing> {
+        [Listing::Unsaid, Listing::Hidden, Listing::Anyone].into_iter().find(|listing| listing.name() == name)
+    }
 }
 
 /// The one request header that an engine does anything with.

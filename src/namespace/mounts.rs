@@ -14,7 +14,7 @@ use super::record::{COLLECTION, MountRecord};
 use super::removal;
 use super::tree::{MountTable, Tree};
 use crate::config::Limits;
-use crate::model::{Fault, Mount, MountConfig, Namespace};
+use crate::model::{Fault, Listing, Mount, MountConfig, Namespace};
 use crate::store::{Changes, RecordKey, Store, Write};
 
 /// Namespaces of one store: more than there may ever be.
@@ -92,6 +92,8 @@ pub struct Tune {
     pub audit_non_hmac_request_keys: Option<Vec<String>>,
     /// Members of answers, likewise.
     pub audit_non_hmac_response_keys: Option<Vec<String>>,
+    /// Who is shown it in the list of mounts.
+    pub listing: Option<Listing>,
 }
 
 impl Namespaces {
@@ -282,6 +284,7 @@ impl Namespaces {
         if let Some(keys) = tune.audit_non_hmac_response_keys {
             config.audit_non_hmac_response_keys = keys;
         }
+        config.listing = tune.listing.unwrap_or(config.listing);
         check_ttls(&mount.config)?;
         self.put(mount)
     }

@@ -1,10 +1,13 @@
 //! Quotas: how many requests are taken below a path in a time, and how many at once.
 //!
-//! A quota lies on a namespace, on a mount, on a method of logins, or on any path below one, such as that of one Transit key. Of the quotas of
-//! one kind whose paths a request's begins with, only the one with the longest is asked. They are made in the root namespace, for
-//! all below it: no tenant makes its own bounds. Requests read a snapshot; none is
-//! slowed where there are no quotas. This room must not know what is done below a path, nor which requests are exempt.
+//! A quota lies on a namespace, on a mount, on a method of logins, or on any path below one, such as that of one Transit key; or,
+//! where its path ends in `*`, on every path that begins so. Of the quotas of one kind whose paths a request's begins with, only the
+//! one with the longest is asked. They are made in the root namespace, for all below it: no tenant makes its own bounds. Requests read
+//! a snapshot; none is slowed where there are no quotas. This room must not know what is done below a path, nor which requests are
+//! exempt.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,12 +20,14 @@ use super::mounts::Namespaces;
 use crate::model::{Fault, Namespace, Shards};
 use crate::store::{Changes, RecordKey, Store, Versioned, Write};
 
-/// What is there in every namespace without being mounted: logins are bounded like anything else.
-const AUTH: [&str; 2] = ["auth/unix/", "auth/token/"];
 /// Quotas of one kind.
 const QUOTAS_MAX: usize = 100_000;
 /// When to come again where all places are taken: nobody knows when one gets free.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What stands at the end of a path for anything.
+const GLOB: char = '*';
+/// Where tokens come from in every namespace: paths that are no mount's, and have quotas all the same.
+const TOKEN_PATHS: [&str; 2] = ["auth/token/", "auth/unix/"];
 
 /// What a quota counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +80,7 @@ pub enum Allowance {
 /// A quota as it is made and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// The path it lies on, from the root namespace on: empty for everything; else it ends in `/`.
+    /// The path it lies on, from the root namespace on: empty for everything; else it ends in `/`, or in `*`.
     pub path: String,
     /// Of one on a namespace: whether it counts what is asked of the namespaces below too.
     pub is_inheritable: bool,
@@ -107,6 +112,8 @@ struct Table([Kind; 2]);
 struct Kind {
     by_path: Shards<String, Arc<Enforced>>,
     by_name: Shards<String, Arc<Enforced>>,
+    /// Those on every path that begins with theirs, which stands here without its `*`.
+    beginnings: BTreeMap<String, Arc<Enforced>>,
     count: usize,
 }
 
@@ -278,19 +285,38 @@ impl Inner {
         Ok(())
     }
 
-    /// The path in its one spelling; refused if it is neither a namespace nor on a mount.
+    /// The path in its one spelling; refused if no request that it would hold for can come.
     fn known_path(&self, path: &str) -> Result<String, Fault> {
-        let path = path.trim_matches('/');
-        if path.is_empty() {
+        let refuse = |why: &str| Err(Fault::invalid(format!("invalid quota path {path:?}: {why}")));
+        let plain = path.strip_prefix('/').unwrap_or(path);
+        let plain = plain.strip_suffix('/').unwrap_or(plain);
+        if plain.is_empty() {
             return Ok(String::new());
         }
-        let path = format!("{path}/");
-        let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &path);
-        let is_auth = AUTH.iter().any(|method| rest.starts_with(method));
-        if !rest.is_empty() && !is_auth && self.namespaces.route(&namespace, rest).is_none() {
-            return Err(Fault::invalid(format!("invalid quota path {path:?}: there is no namespace and no mount")));
+        let (beginning, is_glob) = plain.strip_suffix(GLOB).map_or((plain, false), |beginning| (beginning, true));
+        if beginning.contains(GLOB) {
+            return refuse("`*` stands for anything at its end alone");
         }
-        Ok(path)
+        if beginning.contains('%') || beginning.chars().any(char::is_control) {
+            return refuse(
+                "write it as it is, without percent signs: a request's path is decoded before it is looked at",
+            );
+        }
+        let parts = beginning.strip_suffix('/').filter(|_| is_glob).unwrap_or(beginning);
+        if parts.split('/').any(|part| matches!(part, "" | "." | ".." | "+")) {
+            return refuse("no request's path has an empty part, `.` or `..`, and `+` stands for no part here");
+        }
+        let whole = if is_glob { beginning.to_owned() } else { format!("{beginning}/") };
+        let (namespace, rest) = self.namespaces.locate(&Namespace::root(), &whole);
+        let is_there = self.namespaces.require(&namespace).is_ok();
+        let is_of_tokens = is_there && TOKEN_PATHS.iter().any(|path| rest.starts_with(path));
+        let is_namespace = rest.is_empty() && !is_glob;
+        // Only what ends in `/` is a mount's, or below one's.
+        let is_of_mount = || rest.contains('/') && self.namespaces.route(&namespace, rest).is_some();
+        if !is_namespace && !is_of_tokens && !is_of_mount() {
+            return refuse("there is no namespace and no mount");
+        }
+        Ok(if is_glob { format!("{beginning}{GLOB}") } else { whole })
     }
 
     fn publish(&self, change: impl FnOnce(&mut Table)) {
@@ -308,6 +334,9 @@ impl Table {
     /// Puts one in, whose name and path no other has.
     fn insert(&mut self, kind: QuotaKind, enforced: Enforced) {
         let (kind, enforced) = (&mut self.0[kind as usize], Arc::new(enforced));
+        if let Some(beginning) = enforced.quota.path.strip_suffix(GLOB) {
+            kind.beginnings.insert(beginning.to_owned(), Arc::clone(&enforced));
+        }
         kind.by_path.insert(enforced.quota.path.clone(), Arc::clone(&enforced));
         kind.by_name.insert(enforced.name.clone(), enforced);
         kind.count += 1;
@@ -316,6 +345,9 @@ impl Table {
     fn remove(&mut self, kind: QuotaKind, name: &str) {
         let kind = &mut self.0[kind as usize];
         if let Some(enforced) = kind.by_name.remove(name) {
+            if let Some(beginning) = enforced.quota.path.strip_suffix(GLOB) {
+                kind.beginnings.remove(beginning);
+            }
             kind.by_path.remove(&enforced.quota.path);
             kind.count = kind.count.saturating_sub(1);
         }
@@ -327,15 +359,41 @@ impl Table {
 
     /// The one on the longest path that `whole`, a path of `namespace` that ends in `/`, begins with.
     fn find(&self, kind: QuotaKind, namespace: &Namespace, whole: &str) -> Option<&Arc<Enforced>> {
-        let quotas = self.kind(kind);
-        if quotas.count == 0 {
+        let kind = self.kind(kind);
+        let on_path = kind.on_path(namespace, whole);
+        match kind.on_beginning(whole.strip_suffix('/').unwrap_or(whole)) {
+            // As long without its `*`, it says more of the path.
+            Some((length, found)) if on_path.is_none_or(|other| length >= other.quota.path.len()) => Some(found),
+            _ => on_path,
+        }
+    }
+}
+
+impl Kind {
+    fn on_path(&self, namespace: &Namespace, whole: &str) -> Option<&Arc<Enforced>> {
+        if self.count == 0 {
             return None;
         }
         let ends = whole.rmatch_indices('/').map(|(slash, _)| slash + 1).chain(std::iter::once(0));
         // Those above the namespace lie on namespaces it is in.
         let counts =
             |found: &&Arc<Enforced>| found.quota.is_inheritable || found.quota.path.len() >= namespace.as_str().len();
-        ends.filter_map(|end| quotas.by_path.get(whole.get(..end)?)).find(counts)
+        ends.filter_map(|end| self.by_path.get(whole.get(..end)?)).find(counts)
+    }
+
+    /// The one on the longest beginning of a path, and how long that is. In their order, it is the last one not above the path;
+    /// or, where that is none of its beginnings, the last one not above what the two have in common, and so on.
+    fn on_beginning(&self, path: &str) -> Option<(usize, &Arc<Enforced>)> {
+        let mut common = path;
+        loop {
+            let (beginning, found) =
+                self.beginnings.range::<str, _>((Bound::Unbounded, Bound::Included(common))).next_back()?;
+            if path.starts_with(beginning.as_str()) {
+                return Some((beginning.len(), found));
+            }
+            let shared = common.char_indices().zip(beginning.chars()).find(|((_, one), other)| one != other);
+            common = shared.and_then(|((at, _), _)| common.get(..at))?;
+        }
     }
 }
 

@@ -102,6 +102,108 @@ async fn only_the_quota_on_the_longest_path_is_asked() {
 }
 
 #[tokio::test]
+async fn a_path_that_ends_in_a_star_is_every_path_that_begins_so() {
+    let quotas = quotas().await;
+    for (name, path, requests) in [
+        ("mount", "transit", 1.0),
+        ("all", "transit/*", 2.0),
+        ("sign", "/transit/sign/*", 3.0),
+        ("d", "transit/sign/d*", 4.0),
+        ("doc", "transit/sign/doc", 5.0),
+        ("docs", "transit/sign/doc-*", 6.0),
+        ("logins", "auth/unix/*", 7.0),
+        ("team", "team-a/transit/*", 8.0),
+        ("made", "team-a/auth/token/create", 9.0),
+    ] {
+        put(&quotas, RateLimit, name, rate(path, requests)).await.unwrap();
+    }
+    let now = Instant::now() + Duration::from_secs(1);
+    for (namespace, path, taken) in [
+        ("", "transit", 1),
+        ("", "transit/keys/doc", 2),
+        ("", "transit/sign", 0),
+        ("", "transit/sign/x", 3),
+        ("", "transit/sign/d", 4),
+        ("", "transit/sign/dx/sha2-256", 0),
+        ("", "transit/sign/doc", 5),
+        ("", "transit/sign/doc/sha2-256", 0),
+        ("", "transit/sign/doc-1", 6),
+        ("", "auth/unix/login", 7),
+        ("", "auth/token/create", 100),
+        ("team-a", "transit/sign/doc", 8),
+        ("team-a", "auth/token/create", 9),
+        ("team-a", "auth/token/create/role", 0),
+        ("team-a", "auth/unix/login", 100),
+        ("team-b", "transit/sign/doc", 100),
+    ] {
+        assert_eq!(let_through(&quotas, namespace, path, now), taken, "{namespace} {path}");
+    }
+    let refused = put(&quotas, RateLimit, "other", rate("transit/sign/*", 1.0)).await.unwrap_err();
+    assert!(refused.to_string().contains("quota \"sign\" lies on this path already"), "{refused}");
+    let again = Quotas::new(quotas.0.store.clone(), quotas.0.namespaces.clone());
+    again.load().unwrap();
+    assert_eq!(again.get(RateLimit, "sign"), Some(rate("transit/sign/*", 3.0)));
+    assert_eq!(let_through(&again, "", "transit/sign/x", now), 3);
+    again.end("team-a/transit/").await.unwrap();
+    assert_eq!(again.get(RateLimit, "team"), None);
+    again.delete(RateLimit, "sign".into()).await.unwrap();
+    assert_eq!(let_through(&again, "", "transit/sign/x", now), 2);
+}
+
+#[tokio::test]
+async fn a_path_that_no_request_can_have_is_refused() {
+    let quotas = quotas().await;
+    for path in [
+        "transit/+/doc",
+        "transit/sign/+",
+        "transit/*/doc",
+        "transit/**",
+        "transit/sign//doc",
+        "transit/sign//*",
+        "transit//",
+        "//transit",
+        "transit/%73ign/doc",
+        "transit/../transit",
+        "transit*",
+        "tran*",
+        "*",
+        "team-a/*",
+        "team-a*",
+        "auth/*",
+        "auth/token*",
+        "auth/other",
+        "team-c/auth/unix",
+    ] {
+        let told = put(&quotas, RateLimit, "x", rate(path, 1.0)).await.map_err(|refused| refused.to_string());
+        assert!(told.as_ref().is_err_and(|told| told.contains("invalid quota path")), "{path}: {told:?}");
+    }
+    for path in ["auth/token", "auth/unix/", "team-a/auth/unix/login", "team-b/auth/token/create"] {
+        put(&quotas, RateLimit, "x", rate(path, 1.0)).await.unwrap();
+    }
+}
+
+mod beginnings {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The longest beginning is found as a look at every one finds it.
+        #[test]
+        fn the_longest_one_is_found(paths in proptest::collection::vec("[ab/é]{0,5}", 0..12), asked in "[ab/é]{0,7}") {
+            let mut kind = Kind::default();
+            for path in &paths {
+                let enforced = Enforced::new(path.clone(), rate(path, 1.0));
+                kind.beginnings.insert(path.clone(), Arc::new(enforced));
+            }
+            let longest = paths.iter().filter(|path| asked.starts_with(path.as_str())).max_by_key(|path| path.len());
+            let found = kind.on_beginning(&asked).map(|(_, found)| &found.name);
+            prop_assert_eq!(found, longest);
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_that_is_not_inheritable_counts_its_own_namespace_only() {
     let quotas = quotas().await;
     let own = Quota { is_inheritable: false, ..rate("team-a", 2.0) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Mount, MountConfig, Namespace};
+use crate::model::{Listing, Mount, MountConfig, Namespace};
 use crate::store::Versioned;
 
 /// The collection of mounts of a namespace; the record's name is the mount's path.
@@ -29,6 +29,11 @@ pub(super) struct MountRecord {
     audit_non_hmac_request_keys: Vec<String>,
     #[serde(default)]
     audit_non_hmac_response_keys: Vec<String>,
+    /// By Vault's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    listing_visibility: String,
+    #[serde(default)]
+    local: bool,
 }
 
 impl Versioned for MountRecord {
@@ -50,6 +55,8 @@ impl MountRecord {
             allowed_response_headers: mount.config.allowed_response_headers.clone(),
             audit_non_hmac_request_keys: mount.config.audit_non_hmac_request_keys.clone(),
             audit_non_hmac_response_keys: mount.config.audit_non_hmac_response_keys.clone(),
+            listing_visibility: mount.config.listing.name().to_owned(),
+            local: mount.config.is_local,
         }
     }
 
@@ -70,6 +77,9 @@ impl MountRecord {
                 allowed_response_headers: self.allowed_response_headers,
                 audit_non_hmac_request_keys: self.audit_non_hmac_request_keys,
                 audit_non_hmac_response_keys: self.audit_non_hmac_response_keys,
+                // One of a version to come is shown to nobody more.
+                listing: Listing::from_name(&self.listing_visibility).unwrap_or_default(),
+                is_local: self.local,
             },
         }
     }

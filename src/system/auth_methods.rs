@@ -3,7 +3,11 @@
 use serde_json::json;
 
 use super::{Call, System};
-use crate::model::{Data, Response};
+use crate::model::{Fault, MountConfig, Response};
+
+/// The methods there are: their types, which their paths are made of, and a text for people.
+const METHODS: [(&str, &str); 2] =
+    [("token", "token based credentials"), ("unix", "logins by the kernel's word on a process")];
 
 impl System {
     /// Lists them as Vault does. They have no records of their own that an accessor would name: it is made of the path.
@@ -20,10 +24,23 @@ impl System {
                 "external_entropy_access": false,
             })
         };
-        let data = Data::from_iter([
-            ("token/".to_owned(), method("token", "token based credentials")),
-            ("unix/".to_owned(), method("unix", "logins by the kernel's word on a process")),
-        ]);
+        let data = METHODS.iter().map(|(kind, description)| (format!("{kind}/"), method(kind, description))).collect();
         Response::Data { data, warnings: Vec::new(), mirrored: true }
+    }
+
+    /// The settings of one: those there are by default, which cannot be changed.
+    pub(super) fn read_auth_tuning(path: &str) -> Result<Response, Fault> {
+        let method = METHODS.iter().find(|(kind, _)| *kind == path);
+        let (_, description) = method.ok_or_else(|| Fault::invalid(format!("No auth engine at {path}/")))?;
+        let defaults = MountConfig::default();
+        let shown = json!({
+            "default_lease_ttl": defaults.effective_default_ttl().as_secs(),
+            "max_lease_ttl": defaults.effective_max_ttl().as_secs(),
+            "force_no_cache": false,
+            "token_type": "service",
+            "description": description,
+        });
+        let data = shown.as_object().cloned().unwrap_or_default();
+        Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
     }
 }

@@ -52,7 +52,10 @@ pub(super) const LEASE: &[Field] =
 
 /// What every quota says.
 pub(super) const QUOTA: &[Field] = &[
-    Field::text("path", "The namespace, mount or path below a mount it lies on; empty for everything."),
+    Field::text(
+        "path",
+        "The namespace, mount or path it lies on; with `*` at its end, what begins so; empty for everything.",
+    ),
     Field::boolean("inheritable", "Whether one on a namespace counts what is asked of those below it too."),
     Field::text("type", "Its kind, as the path says it.").one_of(&["rate-limit", "concurrency"]),
 ];
@@ -105,6 +108,7 @@ pub(super) const MOUNT: &[Field] = &[
     OPTIONS,
     Field::object("config", TUNING, "The mount's settings."),
     Field::text("plugin_name", "Of no account: type says it."),
+    Field::boolean("local", "Of no account: there is no other cluster to copy it to.").or(Boolean(false)),
 ];
 
 /// The settings of every mount.
@@ -116,6 +120,8 @@ pub(super) const TUNING: &[Field] = &[
     Field::list("allowed_response_headers", "The headers that its answers may have: Last-Modified, if any."),
     Field::list("audit_non_hmac_request_keys", "Members of requests that audit devices write in clear."),
     Field::list("audit_non_hmac_response_keys", "Members of answers that audit devices write in clear."),
+    Field::text("listing_visibility", "Who is shown it in sys/internal/ui/mounts: anyone (unauth), or who may use it.")
+        .one_of(&["", "hidden", "unauth"]),
 ];
 
 /// What else may be changed of a mount.

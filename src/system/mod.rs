@@ -242,6 +242,7 @@ impl System {
             Deed::PatchNamespace => self.patch_namespace(&call, name(0), data).await,
             Deed::ListMounts => Ok(self.list_mounts(&call)),
             Deed::ListAuthMethods => Ok(self.list_auth_methods(&call)),
+            Deed::ReadAuthTuning => System::read_auth_tuning(name(0)),
             Deed::ReadTuning => self.read_tuning(&call, name(0)),
             Deed::Tune => self.tune(&call, name(0), data).await,
             Deed::ReadMount => self.read_mount(&call, name(0)),

@@ -1,5 +1,6 @@
 //! `sys/mounts`: enable, list, read, tune, disable.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{Call, System};
 use crate::apart;
-use crate::model::{Data, Fault, Fields, IF_MODIFIED_SINCE, LAST_MODIFIED, Mount, MountConfig, Response};
+use crate::model::{Data, Fault, Fields, IF_MODIFIED_SINCE, LAST_MODIFIED, Listing, Mount, MountConfig, Response};
 use crate::namespace::{NewMount, Tune};
 
 /// Settings of Vault's that have no effect here: accepted as they are by default, and named in a warning else.
-const WITHOUT_EFFECT: [&str; 3] = ["force_no_cache", "listing_visibility", "plugin_version"];
+const WITHOUT_EFFECT: [&str; 2] = ["force_no_cache", "plugin_version"];
 
 /// Names in one list of headers.
 const HEADERS_MAX: usize = 64;
@@ -41,7 +42,8 @@ impl System {
         let description = fields.text("description")?.unwrap_or_default();
         let options = options(&mut fields)?.unwrap_or_default();
         self.keys.check_options(&call.namespace, &options)?;
-        fields.refuse(&["local", "seal_wrap", "external_entropy_access"])?;
+        fields.refuse(&["seal_wrap", "external_entropy_access"])?;
+        let is_local = fields.boolean("local")?.unwrap_or_default();
         fields.text("plugin_name")?;
         let empty = Data::new();
         let mut config = Fields::inside("config", fields.object("config")?.unwrap_or(&empty));
@@ -61,6 +63,8 @@ impl System {
                 allowed_response_headers: tune.allowed_response_headers.unwrap_or_default(),
                 audit_non_hmac_request_keys: tune.audit_non_hmac_request_keys.unwrap_or_default(),
                 audit_non_hmac_response_keys: tune.audit_non_hmac_response_keys.unwrap_or_default(),
+                listing: tune.listing.unwrap_or_default(),
+                is_local,
             },
         };
         let mount = self.namespaces.enable(&call.namespace, new).await?;
@@ -116,22 +120,28 @@ impl System {
     }
 
     pub(super) async fn ui_mounts(&self, call: &Call) -> Result<Response, Fault> {
-        // Without a token only mounts that ask for it are listed; none can ask for it here.
+        // Without a token only mounts that ask for it are listed, and little is told of them.
+        let is_stranger = self.identity.valid(&call.caller, &call.namespace).is_err();
         let is_open = self.namespaces.check_unlocked(&call.namespace).is_ok();
         let token = self.identity.token(&call.caller, &call.namespace);
-        let mut mounts = if is_open && token.is_ok_and(|token| token.reaches(&call.namespace)) {
-            self.namespaces.mounts(&call.namespace)
-        } else {
-            Vec::new()
-        };
+        let mut mounts = if is_open { self.namespaces.mounts(&call.namespace) } else { Vec::new() };
+        if !token.is_ok_and(|token| token.reaches(&call.namespace)) {
+            mounts.retain(|mount| mount.config.listing == Listing::Anyone);
+        }
         let (identity, caller, namespace) = (self.identity.clone(), call.caller.clone(), call.namespace.clone());
         // Many mounts and many rules are not for a thread that others wait for.
         let judged = apart::run(&call.namespace, move || {
-            mounts.retain(|mount| identity.reaches(&caller, &namespace, &mount.path));
+            mounts.retain(|mount| {
+                mount.config.listing == Listing::Anyone || identity.reaches(&caller, &namespace, &mount.path)
+            });
             mounts
         });
         let mounts = judged.await?;
-        let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), Value::Object(show(mount)))).collect();
+        let shown = |mount: &Mount| match is_stranger {
+            true => json!({"type": mount.engine, "description": mount.description, "options": null}),
+            false => Value::Object(show(mount)),
+        };
+        let secret: Data = mounts.iter().map(|mount| (mount.path.clone(), shown(mount))).collect();
         let mut data = Data::new();
         data.insert("auth".into(), json!({}));
         data.insert("secret".into(), secret.into());
@@ -146,10 +156,12 @@ impl System {
             .namespaces
             .route(&call.namespace, path)
             .or_else(|| self.namespaces.route(&call.namespace, &with_slash));
-        let (mount, _) = found.ok_or(Fault::PermissionDenied)?;
-        if !self.identity.reaches(&call.caller, &call.namespace, &mount.path) {
-            return Err(Fault::PermissionDenied);
-        }
+        let seen = found.filter(|(mount, _)| self.identity.reaches(&call.caller, &call.namespace, &mount.path));
+        let (mount, _) = seen.ok_or_else(|| Fault::TokenRefused {
+            reason: Cow::Owned(format!(
+                "preflight capability check returned 403, please ensure client's policies grant access to path {with_slash:?}"
+            )),
+        })?;
         let mut data = show(&mount);
         data.insert("path".into(), mount.path.as_str().into());
         Ok(Response::data(data))
@@ -184,12 +196,19 @@ fn tuning(fields: &mut Fields<'_>) -> Result<(Tune, Vec<String>), Fault> {
         allowed_response_headers: headers(fields, "allowed_response_headers")?,
         audit_non_hmac_request_keys: fields.list("audit_non_hmac_request_keys")?,
         audit_non_hmac_response_keys: fields.list("audit_non_hmac_response_keys")?,
+        listing: fields.text("listing_visibility")?.map(|name| listing(&name)).transpose()?,
     };
     let unread = other_headers(tune.passthrough_request_headers.as_deref(), IF_MODIFIED_SINCE);
     let unread = unread.map(|names| format!("No engine reads these request headers: [{names}]"));
     let unsent = other_headers(tune.allowed_response_headers.as_deref(), LAST_MODIFIED);
     let unsent = unsent.map(|names| format!("No engine answers with these headers: [{names}]"));
     Ok((tune, warning.into_iter().chain(unread).chain(unsent).collect()))
+}
+
+fn listing(name: &str) -> Result<Listing, Fault> {
+    Listing::from_name(name).ok_or_else(|| {
+        Fault::invalid(format!("invalid listing_visibility {name:?}: expected unauth, hidden, or the empty string"))
+    })
 }
 
 /// A list of headers, which is gone through at each request.
@@ -219,6 +238,9 @@ fn config(mount: &Mount) -> Data {
     data.insert("default_lease_ttl".into(), mount.config.default_lease_ttl.as_secs().into());
     data.insert("max_lease_ttl".into(), mount.config.max_lease_ttl.as_secs().into());
     data.insert("force_no_cache".into(), false.into());
+    if mount.config.listing != Listing::Unsaid {
+        data.insert("listing_visibility".into(), mount.config.listing.name().into());
+    }
     if !mount.config.allowed_managed_keys.is_empty() {
         data.insert("allowed_managed_keys".into(), json!(mount.config.allowed_managed_keys));
     }
@@ -242,7 +264,7 @@ fn show(mount: &Mount) -> Data {
         "uuid": mount.uuid,
         "config": config(mount),
         "options": if mount.options.is_empty() { Value::Null } else { json!(mount.options) },
-        "local": false,
+        "local": mount.config.is_local,
         "seal_wrap": false,
         "external_entropy_access": false,
         "plugin_version": "",

@@ -34,7 +34,8 @@ impl System {
         data.insert("old_terms".into(), old_terms.into());
         data.insert("records_encrypted_anew".into(), reencrypted.into());
         data.insert("records_damaged".into(), damaged.into());
-        Ok(Response::data(data))
+        // Vault repeats it at the top level.
+        Ok(Response::Data { data, warnings: Vec::new(), mirrored: true })
     }
 
     /// Does what waits for the disk.

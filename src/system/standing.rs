@@ -2,6 +2,7 @@
 //!
 //! A sealed daemon has no store, so nothing here looks at one.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ pub(super) const KEYWAY_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Who may unseal.
 const NOT_THE_OPERATOR: Fault = Fault::TokenRefused {
-    reason: "permission denied: only root and the user that Keyway runs as may unseal it, on this host; ask the operator",
+    reason: Cow::Borrowed(
+        "permission denied: only root and the user that Keyway runs as may unseal it, on this host; ask the operator",
+    ),
 };
 
 /// How the daemon stands.

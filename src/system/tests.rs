@@ -17,7 +17,7 @@ use crate::config::{Limits, Pace, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
 use crate::model::recorder::{self, Reading};
-use crate::model::{Curve, KeyKind, PeerCredentials, Verb, Wire};
+use crate::model::{Curve, FaultLabel, KeyKind, PeerCredentials, Verb, Wire};
 use crate::store::{Ephemeral, RecordKey};
 use crate::supervisor::Supervisor;
 use crate::telemetry::Telemetry;
@@ -416,10 +416,9 @@ fn what_a_mount_cannot_be_is_refused_and_what_has_no_effect_is_said() {
             client.refused(Verb::Write, "sys/mounts/sys", json!({"type": "pki"})).await,
             "path \"sys\" is reserved"
         );
-        let odd =
-            json!({"type": "pki", "colour": 1, "config": {"listing_visibility": "unauth", "options": {"a": "b"}}});
+        let odd = json!({"type": "pki", "colour": 1, "config": {"force_no_cache": true, "options": {"a": "b"}}});
         let warnings = [
-            "These parameters have no effect here: [listing_visibility]",
+            "These parameters have no effect here: [force_no_cache]",
             "Endpoint ignored these unrecognized parameters: [options]",
             "Endpoint ignored these unrecognized parameters: [colour]",
         ];
@@ -461,11 +460,71 @@ fn the_preflight_finds_the_mount_below_any_path_and_guesses_are_forbidden() {
             assert_eq!((&found["path"], &found["type"]), (&json!("teams/ca/"), &json!("pki")), "{path}");
         }
         let guess = client.ask(Verb::Read, "sys/internal/ui/mounts/teams", json!({})).await;
-        assert_eq!(guess, Err(Fault::PermissionDenied));
+        let told = guess.unwrap_err();
+        assert_eq!(told.label(), FaultLabel::PermissionDenied);
+        let expected =
+            "preflight capability check returned 403, please ensure client's policies grant access to path \"teams/\"";
+        assert_eq!(told.to_string(), expected);
         let listed = client.read("sys/internal/ui/mounts").await;
         assert_eq!((&listed["auth"], listed["secret"].as_object().unwrap().len()), (&json!({}), 1));
         *client.root.lock() = None;
         assert_eq!(client.read("sys/internal/ui/mounts").await, json!({"auth": {}, "secret": {}}));
+    });
+}
+
+#[test]
+fn a_mount_is_listed_to_whom_its_visibility_says() {
+    story(|client| async move {
+        let open = json!({
+            "type": "pki", "description": "for all", "local": true, "options": {"a": "b"},
+            "config": {"listing_visibility": "unauth"},
+        });
+        client.write("sys/mounts/open", open).await;
+        client.write("sys/mounts/plain", json!({"type": "pki", "config": {"listing_visibility": ""}})).await;
+        client.write("sys/mounts/later", json!({"type": "transit"})).await;
+        client.write("sys/mounts/later/tune", json!({"listing_visibility": "unauth"})).await;
+        let mount = client.read("sys/mounts/open").await;
+        assert_eq!((&mount["local"], &mount["config"]["listing_visibility"]), (&json!(true), &json!("unauth")));
+        assert_eq!(client.read("sys/mounts/later/tune").await["listing_visibility"], "unauth");
+        assert!(client.read("sys/mounts/plain/tune").await.get("listing_visibility").is_none());
+        let odd = json!({"listing_visibility": "everyone"});
+        let told = client.refused(Verb::Write, "sys/mounts/plain/tune", odd.clone()).await;
+        assert!(told.contains("invalid listing_visibility"), "{told}");
+        assert!(
+            client
+                .refused(Verb::Write, "sys/mounts/x", json!({"type": "pki", "config": odd}))
+                .await
+                .contains("invalid")
+        );
+        assert_eq!(client.read("sys/internal/ui/mounts").await["secret"].as_object().unwrap().len(), 3);
+        let token = client.root.lock().take();
+        let shown = |engine: &str, text: &str| json!({"type": engine, "description": text, "options": null});
+        let listed = json!({"later/": shown("transit", ""), "open/": shown("pki", "for all")});
+        assert_eq!(client.read("sys/internal/ui/mounts").await, json!({"auth": {}, "secret": listed}));
+        *client.root.lock() = token;
+        for (name, visibility) in [("open", "hidden"), ("later", "")] {
+            let tune = json!({"listing_visibility": visibility});
+            client.write(&format!("sys/mounts/{name}/tune"), tune).await;
+        }
+        assert_eq!(client.read("sys/mounts/open/tune").await["listing_visibility"], "hidden");
+        *client.root.lock() = None;
+        assert_eq!(client.read("sys/internal/ui/mounts").await["secret"], json!({}));
+    });
+}
+
+#[test]
+fn the_settings_of_the_ways_to_get_a_token_are_read() {
+    story(|client| async move {
+        let expected = json!({
+            "default_lease_ttl": 2_764_800, "max_lease_ttl": 2_764_800, "force_no_cache": false,
+            "token_type": "service", "description": "token based credentials",
+        });
+        assert_eq!(client.read("sys/auth/token/tune").await, expected);
+        assert_eq!(client.read("sys/auth/unix/tune").await["token_type"], "service");
+        assert_eq!(
+            client.refused(Verb::Read, "sys/auth/userpass/tune", json!({})).await,
+            "No auth engine at userpass/"
+        );
     });
 }
 

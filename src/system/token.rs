@@ -2,6 +2,7 @@
 //!
 //! A token is named by itself or by its accessor, and must belong to the namespace addressed or to one below it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::model::{Auth, Data, Fault, Fields, Response, Secret, TokenId};
 /// Accessors in one list.
 const ACCESSORS_MAX: usize = 100_000;
 /// Vault's words on tokens that are not there.
-const BAD_TOKEN: Fault = Fault::TokenRefused { reason: "bad token" };
-const INVALID_ACCESSOR: Fault = Fault::TokenRefused { reason: "invalid accessor" };
+const BAD_TOKEN: Fault = Fault::TokenRefused { reason: Cow::Borrowed("bad token") };
+const INVALID_ACCESSOR: Fault = Fault::TokenRefused { reason: Cow::Borrowed("invalid accessor") };
 
 impl System {
     /// `create`, `create-orphan` and `create/:role_name`.

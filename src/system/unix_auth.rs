@@ -1,5 +1,6 @@
 //! `auth/unix`: roles that go by the kernel's word on a process, and logins by them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use crate::telemetry::{Telemetry, UnixLoginLabel};
 
 /// One answer to all who may not log in, so that nobody learns which roles there are.
 const REFUSED: Fault = Fault::TokenRefused {
-    reason: "no login: there is no such role, or it is not for this process; the log says which",
+    reason: Cow::Borrowed("no login: there is no such role, or it is not for this process; the log says which"),
 };
 /// Refused logins that are logged in one second.
 const REFUSALS_LOGGED: u64 = 10;

@@ -118,6 +118,16 @@ async fn two_issuers_of_a_mount_sign_and_revoke_apart() {
         let root = json!({"managed_key_name": name, "common_name": name, "ttl": "80000h", "issuer_name": name});
         daemon.write("pki/root/generate/kms", root).await;
     }
+    // What the mechanism of its key does not make would be the end of an issuer's CRLs.
+    let pss = json!({"revocation_signature_algorithm": "SHA256WithRSAPSS"});
+    for verb in [Verb::Patch, Verb::Write] {
+        let answer = daemon.ask(verb, "pki/issuer/two", pss.clone()).await;
+        let told = answer.json()["errors"][0].as_str().unwrap().to_owned();
+        assert!(answer.status == 400 && told.contains("revocation_signature_algorithm cannot be"), "{told}");
+    }
+    let longer = json!({"revocation_signature_algorithm": "SHA384WithRSA"});
+    assert_eq!(daemon.ask(Verb::Patch, "pki/issuer/two", longer).await.status, 200);
+    assert_eq!(daemon.read("pki/crl/rotate").await["success"], true);
     let role = json!({"key_type": "any", "allow_any_name": true, "ttl": "72h", "issuer_ref": "two"});
     daemon.write("pki/roles/two", role).await;
     // What a patch does not name stays.

@@ -5,7 +5,7 @@ use keyway::model::Verb;
 use keyway::wire::proto;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, LIMIT, Setup};
 use crate::openssl::{P256, openssl, request};
 use crate::token::Token;
 
@@ -72,4 +72,61 @@ async fn a_lease_is_given_shown_and_given_back_across_a_restart() {
     nobody.token = None;
     let refused = nobody.request(Verb::Write, "sys/leases/revoke-prefix/pki", &Default::default()).await.unwrap();
     assert_eq!(refused.status, 403);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_takes_its_leases_along_and_their_certificates() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.certificate_authority().await;
+    let role = json!({"key_type": "ec", "allow_any_name": true, "ttl": "2h", "generate_lease": true});
+    daemon.write("pki/roles/leased", role).await;
+    let grant = "path \"pki/issue/leased\" { capabilities = [\"update\"] }\n\
+                 path \"auth/token/create\" { capabilities = [\"update\"] }";
+    daemon.write("sys/policies/acl/issuer", json!({"policy": grant})).await;
+    let made = async |by: &str, ttl: &str| {
+        let mut http = daemon.http();
+        http.token = Some(by.into());
+        let data = json!({"policies": ["issuer"], "ttl": ttl});
+        let answer = http.request(Verb::Write, "auth/token/create", data.as_object().unwrap()).await.unwrap();
+        answer.json()["auth"]["client_token"].as_str().unwrap().to_owned()
+    };
+    let issued = async |by: &str| {
+        let mut http = daemon.http();
+        http.token = Some(by.into());
+        let data = json!({"common_name": "a.example.com"});
+        let answer = http.request(Verb::Write, "pki/issue/leased", data.as_object().unwrap()).await.unwrap();
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        answer.json()["data"]["serial_number"].clone()
+    };
+    // Of a token's last use nothing is answered that would be over at once.
+    let last = json!({"policies": ["issuer"], "num_uses": 1});
+    let last = daemon.ask(Verb::Write, "auth/token/create", last).await.json();
+    let mut http = daemon.http();
+    http.token = Some(last["auth"]["client_token"].as_str().unwrap().into());
+    let data = json!({"common_name": "a.example.com"});
+    let answer = http.request(Verb::Write, "pki/issue/leased", data.as_object().unwrap()).await.unwrap();
+    assert!(answer.status == 400 && told(&answer).1.contains("token had one use left"), "{:?}", answer.body);
+
+    let parent = made(&daemon.root_token, "1h").await;
+    let child = made(&parent, "1h").await;
+    let brief = made(&daemon.root_token, "2s").await;
+    let serials = [issued(&parent).await, issued(&child).await, issued(&brief).await];
+    let kept = issued(&daemon.root_token).await;
+    daemon.write("auth/token/revoke", json!({ "token": parent })).await;
+    let begun = std::time::Instant::now();
+    for serial in &serials {
+        while !is_revoked(&daemon, serial).await {
+            assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    assert!(!is_revoked(&daemon, &kept).await);
+    let crl = daemon.ask(Verb::Read, "pki/crl/pem", json!({})).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("crl.pem"), &crl.body).unwrap();
+    let shown = openssl(folder.path(), &["crl", "-in", "crl.pem", "-noout", "-text"]).unwrap();
+    for serial in &serials {
+        assert!(shown.contains(&serial.as_str().unwrap().replace(':', "").to_uppercase()), "{shown}");
+    }
 }

@@ -91,6 +91,50 @@ async fn a_rate_limit_holds_on_both_wires_and_over_a_restart_and_never_holds_up_
 }
 
 #[tokio::test]
+async fn a_quota_on_what_begins_so_and_on_logins_holds() {
+    let token = Token::new();
+    let daemon = Daemon::with(&token, Setup { more: "namespace \"team-a\" {}", ..Setup::default() }).await;
+    for key in ["doc", "draft"] {
+        daemon.transit_key(key, json!({"mechanism": "0x1041", "curve": "P256"})).await;
+    }
+    let quota = |path: &str, rate: u32| json!({"path": path, "rate": rate, "interval": "1h"});
+    daemon.write("sys/quotas/rate-limit/sign", quota("transit/sign/*", 2)).await;
+    assert_eq!(daemon.read("sys/quotas/rate-limit/sign").await["path"], "transit/sign/*");
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/doc", 2).await, 0);
+    assert_eq!(refused(&mut daemon.http(), "transit/sign/draft", 2).await, 2);
+    assert_eq!(daemon.ask(Verb::Read, "transit/keys/doc", json!({})).await.status, 200);
+    for path in ["transit/+/doc", "transit/sign//doc", "transit/%73ign/doc", "transit*"] {
+        let (status, told) = daemon.refused("sys/quotas/rate-limit/bad", quota(path, 1)).await;
+        assert!(status == 400 && told.contains("invalid quota path"), "{path}: {status} {told}");
+    }
+
+    // Where tokens come from: logins, which nobody's token asks for, and tokens made of tokens.
+    let uid = rustix::process::geteuid().as_raw();
+    let mut stranger = daemon.http();
+    stranger.token = None;
+    for (namespace, path) in [("", "auth/unix"), ("team-a/", "team-a/auth/unix/login")] {
+        let role = json!({"bound_uids": [uid], "token_policies": "default"});
+        daemon.write(&format!("{namespace}auth/unix/role/job"), role).await;
+        daemon.write("sys/quotas/rate-limit/logins", quota(path, 2)).await;
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            let data = json!({"role": "job"});
+            let path = format!("{namespace}auth/unix/login");
+            let answer = stranger.request(Verb::Write, &path, data.as_object().unwrap()).await.unwrap();
+            told.push(answer.status);
+        }
+        assert_eq!(told, [200, 200, 429], "{path}");
+    }
+    daemon.write("sys/quotas/rate-limit/made", quota("auth/token/create", 1)).await;
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        made.push(daemon.ask(Verb::Write, "auth/token/create", json!({"ttl": "1h"})).await.status);
+    }
+    assert_eq!(made, [200, 429]);
+    assert_eq!(daemon.ask(Verb::Read, "auth/token/lookup-self", json!({})).await.status, 200, "another path");
+}
+
+#[tokio::test]
 async fn a_tenant_is_held_to_so_many_requests_at_once_and_the_others_are_not() {
     let token = Token::new();
     let daemon = Daemon::with(&token, Setup { more: "namespace \"team-a\" {}", ..Setup::default() }).await;

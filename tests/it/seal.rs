@@ -178,6 +178,8 @@ async fn keys_are_rotated_and_kills_lose_nothing() {
         let policy = json!({"policy": format!("path \"p{index}\" {{ policy = \"read\" }}")});
         daemon.write(&format!("sys/policies/acl/p{index}"), policy).await;
     }
+    let whole = daemon.ask(Verb::Read, "sys/key-status", json!({})).await.json();
+    assert_eq!(whole["term"], whole["data"]["term"], "as in Vault, also at the top level: {whole}");
     let status = daemon.read("sys/key-status").await;
     assert_eq!((&status["term"], &status["old_terms"]), (&json!(1), &json!([])));
     for round in 0_u64..6 {

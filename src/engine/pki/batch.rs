@@ -95,7 +95,7 @@ impl Desk {
         let csr = Csr::parse(csr)?;
         self.compiled.role.check_key(csr.public_key.kind)?;
         let plan = self.compiled.plan(Some(&csr), &self.fields, &self.call.mount.config, &self.signatory.issuer)?;
-        let plan = Plan { lease: self.compiled.lease(None, "sign", &self.role), ..plan };
+        let plan = Plan { lease: self.compiled.lease(&self.call, None, "sign", &self.role), ..plan };
         plan.draft(&self.signatory, &csr.public_key)
     }
 

@@ -1,5 +1,6 @@
 //! The fields that requests for CA certificates have alike: roots, intermediates, and what is signed for others.
 
+use der::flagset::FlagSet;
 use x509_cert::ext::pkix::KeyUsages;
 
 use super::algorithm::unsupported_bits;
@@ -64,6 +65,11 @@ pub(super) fn basic_constraints(path_length: Option<u8>, warnings: &mut Vec<Stri
 
 /// KeyUsage of a CA, encoded.
 pub(super) fn key_usage(fields: &mut Fields<'_>) -> Result<Vec<u8>, Fault> {
+    extensions::key_usage(key_usages(fields)?)
+}
+
+/// The key usages of a CA.
+pub(super) fn key_usages(fields: &mut Fields<'_>) -> Result<FlagSet<KeyUsages>, Fault> {
     let base = KeyUsages::KeyCertSign | KeyUsages::CRLSign;
     let asked = usage::key_usages(&fields.list("key_usage")?.unwrap_or_default())?;
     if !(base | KeyUsages::DigitalSignature).contains(asked) {
@@ -71,7 +77,7 @@ pub(super) fn key_usage(fields: &mut Fields<'_>) -> Result<Vec<u8>, Fault> {
             "key_usage: a CA certificate has CertSign and CRLSign; only DigitalSignature may be added",
         ));
     }
-    extensions::key_usage(base | asked)
+    Ok(base | asked)
 }
 
 /// `signature_bits`: 0 is what suits the key.

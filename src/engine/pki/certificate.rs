@@ -7,7 +7,8 @@ use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, sequence};
 use super::extensions;
 use super::intents::{Intent, Intents, Recorded};
-use super::lint::{self, Rules};
+use super::lease::Wanted;
+use super::lint::{self, Advice, Rules};
 use super::records::Records;
 use super::serial::Serial;
 use super::signing_key::SigningKey;
@@ -33,6 +34,8 @@ pub(super) struct Parts<'a> {
     pub(super) public_key: &'a PublicKey,
     /// What it is held to.
     pub(super) rules: Rules,
+    /// What becomes of it where it should be otherwise.
+    pub(super) advice: Advice,
     /// Its extensions, encoded, in order.
     pub(super) extensions: &'a [&'a [u8]],
 }
@@ -44,8 +47,10 @@ pub(super) struct Prepared {
     algorithm: SignatureAlgorithm,
     identifier: Vec<u8>,
     tbs: Bytes,
-    /// The path that its lease is named by, if it has one.
-    lease: Option<String>,
+    /// Its lease, if it is to have one.
+    lease: Option<Wanted>,
+    /// What its asker is to be told of it.
+    advice: Vec<String>,
 }
 
 /// A certificate about to be signed, whose serial number is durable, unless nothing of it is to be stored.
@@ -61,7 +66,7 @@ pub(super) struct Signed {
     serial: Serial,
     validity: Validity,
     der: Bytes,
-    lease: Option<String>,
+    lease: Option<Wanted>,
 }
 
 /// A certificate that may be answered: stored durably, or of a role that says not to.
@@ -69,7 +74,7 @@ pub(super) struct Issued {
     serial: Serial,
     validity: Validity,
     der: Bytes,
-    lease: Option<String>,
+    lease: Option<Wanted>,
 }
 
 impl Prepared {
@@ -87,14 +92,19 @@ impl Prepared {
             &parts.public_key.spki,
             &extensions::list(parts.extensions)?,
         ])?;
-        lint::check(&tbs, parts.rules)?;
+        let advice = lint::check(&tbs, parts.rules, parts.advice)?;
         let (validity, algorithm, tbs) = (parts.validity, parts.algorithm, tbs.into());
-        Ok(Prepared { serial, validity, algorithm, identifier, tbs, lease: None })
+        Ok(Prepared { serial, validity, algorithm, identifier, tbs, lease: None, advice })
     }
 
-    /// With a lease, stored when it is, if there is a path to name that by.
-    pub(super) fn leased(self, path: Option<String>) -> Prepared {
-        Prepared { lease: path, ..self }
+    /// What should be otherwise with it, to be told to its asker.
+    pub(super) fn advice(&self) -> &[String] {
+        &self.advice
+    }
+
+    /// With a lease, stored when it is, if it is to have one.
+    pub(super) fn leased(self, lease: Option<Wanted>) -> Prepared {
+        Prepared { lease, ..self }
     }
 
     /// Makes durable that `issuer` is about to sign it.
@@ -196,8 +206,8 @@ impl Signed {
         let mut writes = others;
         // Created, never replaced: a serial number is used once.
         writes.push(Write::Create { key: records.certificate(&self.serial), version: 1, value: self.der.to_vec() });
-        if let Some(path) = &self.lease {
-            writes.extend(lease::records(records, path, &self.serial, self.validity.not_after)?);
+        if let Some(wanted) = &self.lease {
+            writes.extend(lease::records(records, wanted, &self.serial, self.validity.not_after)?);
         }
         Ok(writes)
     }
@@ -232,7 +242,7 @@ impl Issued {
 
     /// Its lease, on the mount with this path.
     pub(super) fn lease(&self, mount: &str) -> Option<Lease> {
-        let path = self.lease.as_deref()?;
+        let path = &self.lease.as_ref()?.path;
         let duration = self.validity.not_after.saturating_sub(validity::now());
         Some(Lease { id: lease::id(mount, path, &self.serial), duration })
     }

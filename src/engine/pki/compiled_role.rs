@@ -7,12 +7,15 @@ use super::allowed::{self, OtherSanRule};
 use super::csr::Csr;
 use super::issuer::Issuer;
 use super::leaf::Plan;
+use super::lease::Wanted;
+use super::lint::Advice;
 use super::request::{self, SignFields};
 use super::role::{Role, SerialNumberSource};
 use super::san::AlternativeNames;
 use super::subject::{self, Subject};
 use super::validity::{self, Validity, Wish};
 use super::{extensions, lease, usage};
+use crate::engine::Call;
 use crate::model::{Fault, MountConfig};
 
 /// A role with what every certificate of it has alike, made once.
@@ -34,9 +37,10 @@ impl CompiledRole {
         Ok(CompiledRole { role, key_usages, extensions, other_sans })
     }
 
-    /// The path that leases of what is issued at `verb/:role` are named by, if it has leases. `issuer` is what the path names.
-    pub(super) fn lease(&self, issuer: Option<&str>, verb: &str, role: &str) -> Option<String> {
-        self.role.generate_lease.then(|| lease::path(issuer, verb, role))
+    /// The lease of what is issued at `verb/:role`, if it has one. `issuer` is what the path names.
+    pub(super) fn lease(&self, call: &Call, issuer: Option<&str>, verb: &str, role: &str) -> Option<Wanted> {
+        let wanted = || Wanted { path: lease::path(issuer, verb, role), token: call.caller.token };
+        self.role.generate_lease.then(wanted)
     }
 
     /// Judges a request by the role. Without a CSR its fields alone count.
@@ -80,6 +84,7 @@ impl CompiledRole {
             key_usages: self.key_usages,
             extensions,
             rules: role.lint,
+            advice: Advice::Binding,
             signature_bits: role.signature_bits,
             use_pss: role.use_pss,
             is_stored: !role.no_store,

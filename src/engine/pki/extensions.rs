@@ -4,18 +4,17 @@ use const_oid::db::rfc5280;
 use der::asn1::{Ia5String, OctetString};
 use der::flagset::FlagSet;
 use der::{Tag, TagNumber};
-use x509_cert::ext::pkix::certpolicy::PolicyInformation;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
-    AccessDescription, BasicConstraints, CertificatePolicies, ExtendedKeyUsage, KeyUsage, KeyUsages, NameConstraints,
+    AccessDescription, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, NameConstraints,
 };
 
 use super::asn1::{encode, explicit, extension, sequence, tlv, unencodable};
 use super::role::Role;
 use super::urls::Urls;
-use super::{names, usage};
+use super::{names, policy_identifiers, usage};
 use crate::crypto;
 use crate::model::{Fault, Fields, Hash, KeyKind, PublicKey};
 
@@ -93,13 +92,7 @@ pub(super) fn of_role(role: &Role) -> Result<Vec<u8>, Fault> {
     if role.basic_constraints_valid_for_non_ca {
         bytes.extend(basic_constraints(false, None)?);
     }
-    let policies = usage::object_identifiers("policy_identifiers", &role.policy_identifiers)?;
-    if !policies.is_empty() {
-        let policies =
-            policies.into_iter().map(|oid| PolicyInformation { policy_identifier: oid, policy_qualifiers: None });
-        let value = encode(&CertificatePolicies(policies.collect()))?;
-        bytes.extend(extension(rfc5280::ID_CE_CERTIFICATE_POLICIES, false, &value)?);
-    }
+    bytes.extend(policy_identifiers::certificate_policies(&role.policy_identifiers)?);
     Ok(bytes)
 }
 

@@ -115,7 +115,10 @@ pub(super) const ROLE: &[Field] = &[
     Field::boolean("generate_lease", "Gives each certificate a lease, whose revocation revokes it.").or(Boolean(false)),
     Field::boolean("no_store", "Stores no certificates: they can be revoked only by showing them.").or(Boolean(false)),
     Field::boolean("require_cn", "Asks for a common name.").or(Boolean(true)),
-    Field::list("policy_identifiers", "Numbers of certificate policies."),
+    Field::list(
+        "policy_identifiers",
+        "Numbers of certificate policies; or JSON: a list of objects with oid, and cps or notice.",
+    ),
     Field::boolean("basic_constraints_valid_for_non_ca", "Writes basic constraints into leaves.").or(Boolean(false)),
     NOT_BEFORE,
     NOT_AFTER,
@@ -167,7 +170,8 @@ pub(super) const INTERMEDIATE: &[Field] =
 
 /// What only the signing of intermediates takes.
 pub(super) const SIGN_INTERMEDIATE: &[Field] = &[
-    Field::boolean("use_csr_values", "Takes names, subject and extensions from the request.").or(Boolean(false)),
+    Field::boolean("use_csr_values", "Takes names, subject, key usages and other extensions from the request.")
+        .or(Boolean(false)),
     Field::boolean("enforce_leaf_not_after_behavior", "Judges its end as a leaf's.").or(Boolean(false)),
     Field::text("skid", "The subject key identifier, in hexadecimal."),
 ];

@@ -22,7 +22,7 @@ impl Pki {
         let key_format = PrivateKeyFormat::parse(data)?;
         let compiled = self.role(role)?;
         let kind = compiled.role.generated_kind()?;
-        let lease = compiled.lease(issuer, "issue", role);
+        let lease = compiled.lease(call, issuer, "issue", role);
         let authority = self.authority.load_full();
         let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;

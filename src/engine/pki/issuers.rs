@@ -99,6 +99,7 @@ impl Pki {
         data: Data,
         update: Update,
     ) -> Result<Response, Fault> {
+        self.check_revocation_algorithm(&call, &reference, &data)?;
         let (id, warnings) = self
             .edit(&call, move |registry| {
                 let mut fields = Fields::below(&data, &["issuer_ref"]);
@@ -116,6 +117,19 @@ impl Pki {
             .await?;
         let authority = self.authority.load();
         Ok(Response::with_warnings(authority.issuer(&id)?.show(), warnings))
+    }
+
+    /// Refuses an algorithm that the mechanism of the issuer's key does not make: its CRLs and OCSP answers would end. Where the
+    /// key is not here, nobody can say.
+    fn check_revocation_algorithm(&self, call: &Call, reference: &str, data: &Data) -> Result<(), Fault> {
+        let Some(name) = Fields::new(data).filled("revocation_signature_algorithm")? else { return Ok(()) };
+        let authority = self.authority.load();
+        let issuer = authority.issuer(reference)?;
+        let algorithm = SignatureAlgorithm::for_key(&name, issuer.certificate.public_key.kind)?;
+        let Ok(key) = issuer.key().and_then(|key| self.signing_key(&call.mount, key)) else { return Ok(()) };
+        key.require_scheme(algorithm.scheme()).map_err(|fault| {
+            Fault::invalid(format!("revocation_signature_algorithm cannot be {}: {fault}", algorithm.name()))
+        })
     }
 
     /// `DELETE issuer/:ref`. Its key stays, and so does what it issued.

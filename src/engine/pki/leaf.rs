@@ -1,6 +1,7 @@
 //! Leaf certificates: from a plan, which says only what was allowed, to a certificate that is signed, stored and answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use der::flagset::FlagSet;
@@ -13,7 +14,8 @@ use super::certificate::{Issued, Parts, Prepared};
 use super::crl::off_worker;
 use super::format::Format;
 use super::issuer::Issuer;
-use super::lint::Rules;
+use super::lease::Wanted;
+use super::lint::{Advice, Rules};
 use super::private_key::PrivateKeyFormat;
 use super::san::AlternativeNames;
 use super::signatory::Signatory;
@@ -36,6 +38,8 @@ pub(super) struct Plan {
     pub(super) extensions: Vec<u8>,
     /// What it is held to.
     pub(super) rules: Rules,
+    /// What becomes of it where it should be otherwise.
+    pub(super) advice: Advice,
     pub(super) signature_bits: u32,
     pub(super) use_pss: bool,
     pub(super) is_stored: bool,
@@ -43,8 +47,8 @@ pub(super) struct Plan {
     pub(super) is_ca: bool,
     /// The SubjectKeyIdentifier, where it is not the key's digest.
     pub(super) key_identifier: Option<Vec<u8>>,
-    /// The path that its lease is named by, if it has one.
-    pub(super) lease: Option<String>,
+    /// Its lease, if it is to have one.
+    pub(super) lease: Option<Wanted>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -100,6 +104,7 @@ impl Plan {
             subject: &self.subject,
             public_key,
             rules: self.rules,
+            advice: self.advice,
             extensions: &[
                 &extensions::leaf_key_usage(self.key_usages, public_key.kind)?,
                 &self.extensions,
@@ -108,7 +113,8 @@ impl Plan {
             ],
         })?;
         let prepared = prepared.leased(self.lease);
-        Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings: self.warnings })
+        let warnings = self.warnings.into_iter().chain(prepared.advice().iter().cloned()).collect();
+        Ok(Draft { prepared, is_stored: self.is_stored, is_ca: self.is_ca, warnings })
     }
 }
 
@@ -167,7 +173,11 @@ impl Pki {
             mount = %call.mount.path, namespace = %call.mount.namespace, uid = call.caller.peer.uid,
             pid = call.caller.peer.pid, "certificate issued"
         );
-        Certified { lease: issued.lease(&call.mount.path), issued, warnings }
+        let lease = issued.lease(&call.mount.path);
+        if lease.is_some() && call.caller.token.is_some() {
+            self.has_leases_of_tokens.store(true, Ordering::Relaxed);
+        }
+        Certified { lease, issued, warnings }
     }
 }
 

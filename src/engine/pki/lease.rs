@@ -1,9 +1,11 @@
 //! Leases of certificates, where a role says `generate_lease`: revoking one revokes its certificate. A lease is a record that
 //! comes with its certificate in one commit, named by the path that issued it and its serial number. Another, named by its end,
-//! finds those that are over: they go by themselves, with nothing to revoke. None is kept in memory.
+//! finds those that are over: they go by themselves, with nothing to revoke. A third stands by the token that the certificate was
+//! asked for with: when that ends, its leases do. None is kept in memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,8 +15,8 @@ use super::records::Records;
 use super::serial::Serial;
 use super::{Pki, validity};
 use crate::apart;
-use crate::engine::Call;
-use crate::model::{Fault, LeaseRequest, Response};
+use crate::engine::{Call, GoneTokens};
+use crate::model::{Fault, LeaseRequest, Response, TokenId};
 use crate::store::{Versioned, Write};
 
 /// Names that one list has.
@@ -22,13 +24,25 @@ const LISTED: usize = 10_000;
 /// Leases that are ended together.
 const STEP: usize = 256;
 
+/// The lease that a certificate is to have.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// The path it is named by.
+    pub(super) path: String,
+    /// The token it was asked for with, which takes it along when it ends; none where nobody showed one.
+    pub(super) token: Option<TokenId>,
+}
+
 /// What is stored of a lease. Its name says the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     /// In Unix seconds.
     issued: u64,
     /// When its certificate ends, in Unix seconds.
     expires: u64,
+    /// The hash of its token in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 impl Versioned for Stored {
@@ -40,6 +54,19 @@ impl Versioned for Stored {
 struct End {
     path: String,
     serial: String,
+    /// The hash of its token in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+/// What is stored of a lease by its token: where it stands. Its name is its certificate's serial number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OfToken {
+    path: String,
+}
+
+impl Versioned for OfToken {
+    const VERSION: u16 = 1;
 }
 
 impl Versioned for End {
@@ -67,13 +94,17 @@ pub(super) fn id(mount: &str, path: &str, serial: &Serial) -> String {
 }
 
 /// The records of a lease that begins now.
-pub(super) fn records(records: &Records, path: &str, serial: &Serial, expires: u64) -> Result<[Write; 2], Fault> {
-    let end = End { path: path.to_owned(), serial: serial.record_name() };
-    let stored = Stored { issued: validity::now(), expires };
-    Ok([
-        Write::put_record(records.lease(path, serial), &stored)?,
-        Write::put_record(records.lease_end(expires, serial), &end)?,
-    ])
+pub(super) fn records(records: &Records, wanted: &Wanted, serial: &Serial, expires: u64) -> Result<Vec<Write>, Fault> {
+    let (path, name) = (&wanted.path, serial.record_name());
+    let token = wanted.token.map(|token| hex::encode(token.0));
+    let of_token = token
+        .as_ref()
+        .map(|token| Write::put_record(records.lease_by_token(token, &name), &OfToken { path: path.clone() }));
+    let end = End { path: path.clone(), serial: name, token: token.clone() };
+    let stored = Stored { issued: validity::now(), expires, token };
+    let lease = Write::put_record(records.lease(path, serial), &stored);
+    let end = Write::put_record(records.lease_end(expires, serial), &end);
+    [lease, end].into_iter().chain(of_token).collect()
 }
 
 impl Pki {
@@ -182,6 +213,72 @@ impl Pki {
         self.store.commit(leases.iter().flat_map(|lease| lease.removal(&self.records)).collect()).await
     }
 
+    /// Revokes what leases are for whose tokens are gone.
+    pub(super) async fn end_leases_of_gone(self: Arc<Self>, call: Call, gone: GoneTokens) -> Result<Response, Fault> {
+        let mut issuers = Vec::new();
+        let mut ended = Ok(());
+        match gone {
+            GoneTokens::These(tokens) => {
+                for token in tokens.iter() {
+                    tokio::task::yield_now().await;
+                    ended = ended.and(self.end_leases_of_one(&call, &hex::encode(token.0), &mut issuers).await);
+                }
+            }
+            GoneTokens::AllBut(is_there) => {
+                // Issued meanwhile, a lease says it again.
+                self.has_leases_of_tokens.store(false, Ordering::Relaxed);
+                let has_some = !self.tokens_with_leases("", 1)?.is_empty();
+                self.has_leases_of_tokens.fetch_or(has_some, Ordering::Relaxed);
+                // A list of them all may be longer than lists are.
+                let beginnings: u16 = if has_some { 256 } else { 0 };
+                for beginning in 0..beginnings {
+                    for token in self.tokens_with_leases(&format!("{beginning:02x}"), LISTED)? {
+                        let id = hex::decode(&token).ok().and_then(|bytes| bytes.try_into().ok()).map(TokenId);
+                        if !id.is_some_and(|id| is_there(id)) {
+                            ended = ended.and(self.end_leases_of_one(&call, &token, &mut issuers).await);
+                        }
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.tell_of_leases(&call, &issuers).await;
+        ended.map(|()| Response::Empty)
+    }
+
+    /// The hashes of the tokens that leases were made with, in hexadecimal, of those that begin so.
+    fn tokens_with_leases(&self, beginning: &str, most: usize) -> Result<Vec<String>, Fault> {
+        let all = self.records.leases_by_token("");
+        let found = self.store.collections(self.records.namespace(), &self.records.leases_by_token(beginning), most)?;
+        Ok(found.iter().filter_map(|collection| collection.strip_prefix(&all)).map(str::to_owned).collect())
+    }
+
+    /// Revokes what the leases of one token are for, a step at a time.
+    async fn end_leases_of_one(&self, call: &Call, token: &str, issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
+        let (namespace, collection) = (self.records.namespace(), self.records.leases_by_token(token));
+        loop {
+            let step = self.store.read_all::<OfToken>(namespace, &collection, None, STEP)?;
+            if step.is_empty() {
+                return Ok(());
+            }
+            let mut found = Vec::with_capacity(step.len());
+            let mut stray = Vec::new();
+            for (name, OfToken { path }) in step {
+                let stored = self.store.read::<Stored>(&self.records.named_lease(&path, &name))?;
+                match (Serial::parse(&name), stored) {
+                    (Some(serial), Some(stored)) => found.push(Found { path, serial, stored }),
+                    _ => stray.push(Write::Delete { key: self.records.lease_by_token(token, &name) }),
+                }
+            }
+            self.end_leases(call, &found, issuers).await?;
+            if !stray.is_empty() {
+                self.store.commit(stray).await?;
+            }
+            let (mount, namespace, leases) = (&call.mount.path, &call.mount.namespace, found.len());
+            tracing::info!(%mount, %namespace, leases, "leases ended with the token that they were made with");
+        }
+    }
+
     /// Has the CRLs made that are due since leases ended.
     async fn tell_of_leases(self: &Arc<Self>, call: &Call, issuers: &[Arc<Issuer>]) {
         for issuer in issuers {
@@ -204,7 +301,9 @@ impl Pki {
                 return Ok(());
             }
             let removal = |(name, end): &(String, End)| {
-                [self.records.named_lease_end(name), self.records.named_lease(&end.path, &end.serial)]
+                let of_token = end.token.as_ref().map(|token| self.records.lease_by_token(token, &end.serial));
+                let lease = self.records.named_lease(&end.path, &end.serial);
+                [Some(self.records.named_lease_end(name)), Some(lease), of_token].into_iter().flatten()
             };
             let writes = over.iter().flat_map(removal).map(|key| Write::Delete { key }).collect();
             self.store.commit(writes).await?;
@@ -214,7 +313,7 @@ impl Pki {
 
 impl Found {
     fn show(&self, call: &Call) -> Response {
-        let Stored { issued, expires } = self.stored;
+        let Stored { issued, expires, .. } = self.stored;
         let value = json!({
             "id": id(&call.mount.path, &self.path, &self.serial),
             "issue_time": validity::rfc3339(issued),
@@ -226,8 +325,10 @@ impl Found {
         Response::data(value.as_object().cloned().unwrap_or_default())
     }
 
-    fn removal(&self, records: &Records) -> [Write; 2] {
-        [records.lease(&self.path, &self.serial), records.lease_end(self.stored.expires, &self.serial)]
-            .map(|key| Write::Delete { key })
+    fn removal(&self, records: &Records) -> Vec<Write> {
+        let of_token =
+            self.stored.token.as_ref().map(|token| records.lease_by_token(token, &self.serial.record_name()));
+        let keys = [records.lease(&self.path, &self.serial), records.lease_end(self.stored.expires, &self.serial)];
+        keys.into_iter().chain(of_token).map(|key| Write::Delete { key }).collect()
     }
 }

@@ -48,6 +48,7 @@ mod names;
 mod ocsp;
 mod paths;
 mod pem;
+mod policy_identifiers;
 mod private_key;
 mod publish;
 mod rebuild;
@@ -92,7 +93,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use super::batch_room::BatchRoom;
-use super::{Answer, Call, CpuPool, Engine, Services, table};
+use super::{Answer, Call, CpuPool, Engine, GoneTokens, Services, table};
 use crate::config::Limits;
 use crate::model::{
     CertificateRequest, CertificatesRequest, EngineType, Fault, LeaseRequest, Mount, Outcome, Request, Response, Verb,
@@ -137,6 +138,8 @@ pub struct Pki {
     counts: Counts,
     /// Changes of roles, URLs, issuers and keys.
     changes: Changes,
+    /// Whether there may be leases that were made with tokens. Most mounts have none, and are not looked through when one ends.
+    has_leases_of_tokens: AtomicBool,
     /// Whether what is published may differ from what is stored: at the start, and after a failure.
     publish_due: AtomicBool,
     /// The most requests of one batch.
@@ -196,6 +199,7 @@ impl Pki {
             counts: Counts::new(&auto_tidy),
             auto_tidy: ArcSwap::from_pointee(auto_tidy),
             changes: Changes::default(),
+            has_leases_of_tokens: AtomicBool::new(true),
             publish_due: AtomicBool::new(true),
             batch_items: limits.batch_items,
             batch_room,
@@ -264,6 +268,13 @@ impl Engine for Pki {
 
     fn lease(self: Arc<Self>, call: Call, asked: LeaseRequest) -> Answer {
         table::to_the_end(self.answer_lease(call, asked))
+    }
+
+    fn end_leases_of(self: Arc<Self>, call: Call, gone: GoneTokens) -> Answer {
+        if matches!(gone, GoneTokens::These(_)) && !self.has_leases_of_tokens.load(Ordering::Relaxed) {
+            return Box::pin(async { Ok(Response::Empty.into()) });
+        }
+        table::to_the_end(self.end_leases_of_gone(call, gone))
     }
 
     fn maintain(self: Arc<Self>, call: Call) -> Answer {

@@ -11,6 +11,8 @@ const KINDS: [&str; 10] =
 /// What the collections of leases begin with.
 const LEASES: &str = "leases/";
 const LEASE_ENDS: &str = "lease-ends";
+/// What the collections of the leases of one token begin with.
+const LEASES_BY_TOKEN: &str = "token-leases/";
 /// Records removed in one commit; more than these are removed beforehand.
 const REMOVED_AT_ONCE: usize = 4096;
 
@@ -132,6 +134,17 @@ impl Records {
         RecordKey::new(&self.namespace, self.leases(path), serial)
     }
 
+    /// The collection of the leases that were made with a token, by its hash in hexadecimal; those of all whose hashes begin so
+    /// begin with that of the beginning.
+    pub(super) fn leases_by_token(&self, token: &str) -> String {
+        self.collection(&format!("{LEASES_BY_TOKEN}{token}"))
+    }
+
+    /// Where the lease of this serial number, as certificates' records are named, stands that was made with a token.
+    pub(super) fn lease_by_token(&self, token: &str, serial: &str) -> RecordKey {
+        RecordKey::new(&self.namespace, self.leases_by_token(token), serial)
+    }
+
     /// The collection of the ends of all leases, the first to end first.
     pub(super) fn lease_ends(&self) -> String {
         self.collection(LEASE_ENDS)
@@ -172,7 +185,8 @@ impl Records {
     /// finishes it.
     pub(super) fn removal(&self, store: &Store) -> Result<Vec<Write>, Fault> {
         let mut writes = Vec::new();
-        let leases = store.collections(&self.namespace, &self.collection(LEASES), REMOVED_AT_ONCE)?;
+        let mut leases = store.collections(&self.namespace, &self.collection(LEASES), REMOVED_AT_ONCE)?;
+        leases.extend(store.collections(&self.namespace, &self.collection(LEASES_BY_TOKEN), REMOVED_AT_ONCE)?);
         let below = format!("{}/", self.prefix);
         let leases = leases.iter().filter_map(|collection| collection.strip_prefix(&below));
         for kind in KINDS.into_iter().chain(leases) {

@@ -3,6 +3,7 @@
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280;
 use der::Decode;
+use der::flagset::FlagSet;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 
 use super::asn1::encode;
@@ -31,6 +32,13 @@ pub(super) fn extensions(csr: &Csr, except: &[ObjectIdentifier]) -> Result<Vec<u
 /// Whether `csr` asks for an extension of this kind.
 pub(super) fn asks_for(csr: &Csr, kind: ObjectIdentifier) -> bool {
     csr.extensions.iter().any(|wanted| wanted.extn_id == kind)
+}
+
+/// The key usages that `csr` asks for, if it asks for any.
+pub(super) fn key_usages(csr: &Csr) -> Result<Option<FlagSet<KeyUsages>>, Fault> {
+    let wanted = csr.extensions.iter().find(|wanted| wanted.extn_id == rfc5280::ID_CE_KEY_USAGE);
+    let read = wanted.map(|wanted| KeyUsage::from_der(wanted.extn_value.as_bytes()).map(|usage| usage.0));
+    read.transpose().map_err(|_| Fault::invalid("the key usages that the certificate request asks for are malformed"))
 }
 
 /// Refuses a request for what a CA has, where a leaf is to be signed.

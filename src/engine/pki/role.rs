@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::algorithm::unsupported_bits;
 use super::lint::Rules;
 use super::subject::SubjectFields;
-use super::{names, usage, validity};
+use super::{names, policy_identifiers, usage, validity};
 use crate::engine::name::is_name;
 use crate::model::{Curve, Data, Fault, Fields, KeyKind, MlDsa};
 use crate::store::Versioned;
@@ -54,6 +54,7 @@ pub(super) struct Role {
     pub(super) generate_lease: bool,
     pub(super) no_store: bool,
     pub(super) require_cn: bool,
+    /// Each a number, or Vault's JSON of one with its qualifiers.
     pub(super) policy_identifiers: Vec<String>,
     pub(super) basic_constraints_valid_for_non_ca: bool,
     /// Seconds.
@@ -171,7 +172,7 @@ impl Role {
             serial_number_source: SerialNumberSource::JsonCsr,
             lint: rules(&mut fields)?,
         };
-        let mut role = role.with_lists(&mut fields)?.with_key(&mut fields)?.with_validity(&mut fields)?;
+        let mut role = role.with_lists(&mut fields, data)?.with_key(&mut fields)?.with_validity(&mut fields)?;
         let mut warnings = fields.warnings();
         if role.no_store && std::mem::take(&mut role.generate_lease) {
             warnings.push(NO_LEASE_UNSTORED.into());
@@ -195,13 +196,21 @@ impl Role {
         Role::parse(&merged)
     }
 
-    fn with_lists(self, fields: &mut Fields<'_>) -> Result<Role, Fault> {
+    fn with_lists(self, fields: &mut Fields<'_>, data: &Data) -> Result<Role, Fault> {
         let issuer_ref = fields.filled("issuer_ref")?.unwrap_or_else(|| "default".into());
         if !is_name(&issuer_ref) {
             return Err(Fault::invalid(format!("issuer_ref {issuer_ref:?} is neither an issuer's id nor a name")));
         }
         let mut list = |name: &'static str| -> Result<Vec<String>, Fault> {
-            let items = fields.list(name)?.unwrap_or_default();
+            let in_json =
+                data.get(name).filter(|_| name == policy_identifiers::FIELD).and_then(policy_identifiers::from_json);
+            let items = match in_json {
+                Some(items) => {
+                    fields.value(name);
+                    items?
+                }
+                None => fields.list(name)?.unwrap_or_default(),
+            };
             if items.len() > LIST_MAX {
                 return Err(Fault::invalid(format!("{name} has more than {LIST_MAX} items")));
             }
@@ -216,7 +225,7 @@ impl Role {
             allowed_user_ids: list("allowed_user_ids")?,
             ext_key_usage: list("ext_key_usage")?,
             ext_key_usage_oids: list("ext_key_usage_oids")?,
-            policy_identifiers: list("policy_identifiers")?,
+            policy_identifiers: list(policy_identifiers::FIELD)?,
             ..self
         };
         if let Some(odd) = role.allowed_domains.iter().find(|domain| !is_domain_pattern(domain)) {
@@ -224,7 +233,7 @@ impl Role {
         }
         usage::extended_key_usages(&role.ext_key_usage)?;
         usage::object_identifiers("ext_key_usage_oids", &role.ext_key_usage_oids)?;
-        usage::object_identifiers("policy_identifiers", &role.policy_identifiers)?;
+        policy_identifiers::certificate_policies(&role.policy_identifiers)?;
         super::allowed::OtherSanRule::parse_all(&role.allowed_other_sans)?;
         Ok(role)
     }

@@ -11,7 +11,7 @@ use super::ca_key::{CaKey, CaKeyChoice};
 use super::certificate::{Issued, Parts, Prepared};
 use super::format::Format;
 use super::issuer::{Issuer, IssuerSettings};
-use super::lint::Rules;
+use super::lint::{Advice, Rules};
 use super::registry::Registry;
 use super::san::AlternativeNames;
 use super::validity::{self, Validity};
@@ -85,6 +85,7 @@ impl RootRequest {
             subject: &self.subject,
             public_key: &key.public_key,
             rules: Rules::Rfc5280,
+            advice: Advice::Binding,
             extensions: &[
                 &self.key_usage,
                 &self.basic_constraints,

@@ -8,7 +8,7 @@ use super::asn1::encode;
 use super::ca_certificate::CaCertificate;
 use super::certificate::{Parts, Prepared};
 use super::issuer_usage::{IssuerUsage, LeafNotAfterBehavior};
-use super::lint::Rules;
+use super::lint::{Advice, Rules};
 use super::registry::DEFAULT;
 use super::san::AlternativeNames;
 use super::validity::{Beyond, Validity};
@@ -37,7 +37,7 @@ impl Pki {
         let named = if issuer.is_some() { None } else { fields.filled("issuer_ref")? };
         let given = parse(&mut fields)?;
         let must_match = fields.boolean("require_matching_certificate_algorithms")?.unwrap_or(false);
-        let warnings = fields.warnings();
+        let mut warnings = fields.warnings();
         let authority = self.authority.load_full();
         let issuer = authority.issuer(issuer.or(named.as_deref()).unwrap_or(DEFAULT))?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;
@@ -64,8 +64,10 @@ impl Pki {
             subject: &given.x509.subject,
             public_key: &given.public_key,
             rules: Rules::Rfc5280,
+            advice: Advice::Told,
             extensions: &[&kept(&given)?, issuer.leaf_extensions.as_ref().map_err(Fault::clone)?],
         })?;
+        warnings.extend_from_slice(prepared.advice());
         let intended = prepared.record(&self.intents, issuer.id()).await?;
         let signed = intended.sign_and_verify(&signatory.key, &issuer.certificate.public_key, call.terms()).await?;
         let issued = signed.store(&self.store, &self.records, Vec::new()).await?;

@@ -32,7 +32,7 @@ impl Pki {
         fields: SignFields,
     ) -> Result<SignAnswer, Fault> {
         let compiled = self.role(role)?;
-        let lease = compiled.lease(issuer, "sign", role);
+        let lease = compiled.lease(call, issuer, "sign", role);
         let authority = self.authority.load_full();
         let issuer = authority.issuer(issuer.unwrap_or(&compiled.role.issuer_ref))?;
         let signatory = self.signatory(&call.mount, issuer, IssuerUsage::IssuingCertificates)?;

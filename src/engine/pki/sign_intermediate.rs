@@ -2,6 +2,7 @@
 
 use const_oid::db::rfc5280;
 use der::flagset::FlagSet;
+use x509_cert::ext::pkix::KeyUsages;
 
 use super::ca_fields::{self, Lifetime};
 use super::csr::Csr;
@@ -9,7 +10,7 @@ use super::format::Format;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::leaf::{Plan, SignAnswer};
-use super::lint::Rules;
+use super::lint::{Advice, Rules};
 use super::registry::DEFAULT;
 use super::san::AlternativeNames;
 use super::sign::csr_of;
@@ -26,6 +27,8 @@ struct IntermediateFields {
     subject: Vec<u8>,
     names: AlternativeNames,
     path_length: Option<u8>,
+    /// Whether what it says is ours to say.
+    advice: Advice,
     /// Encoded: KeyUsage, alternative names, name constraints and what was taken over from the CSR.
     extensions: Vec<u8>,
     key_identifier: Option<Vec<u8>>,
@@ -41,8 +44,13 @@ impl IntermediateFields {
     fn parse(fields: &mut Fields<'_>, csr: &Csr) -> Result<IntermediateFields, Fault> {
         let mut warnings = Vec::new();
         let name_constraints = extensions::name_constraints(fields)?;
-        let mut encoded = ca_fields::key_usage(fields)?;
-        let (subject, names) = if fields.boolean("use_csr_values")?.unwrap_or(false) {
+        let usages = ca_fields::key_usages(fields)?;
+        let is_as_requested = fields.boolean("use_csr_values")?.unwrap_or(false);
+        let mut encoded = extensions::key_usage(match is_as_requested {
+            true => as_requested(csr, usages)?,
+            false => usages,
+        })?;
+        let (subject, names) = if is_as_requested {
             let mut own = vec![rfc5280::ID_CE_KEY_USAGE];
             own.extend((!name_constraints.is_empty()).then_some(rfc5280::ID_CE_NAME_CONSTRAINTS));
             encoded.extend(requested::extensions(csr, &own)?);
@@ -57,6 +65,7 @@ impl IntermediateFields {
             subject,
             names,
             path_length: ca_fields::path_length(fields)?,
+            advice: if is_as_requested { Advice::Told } else { Advice::Binding },
             extensions: encoded,
             key_identifier: key_identifier(fields)?,
             is_end_enforced: fields.boolean("enforce_leaf_not_after_behavior")?.unwrap_or(false),
@@ -81,6 +90,7 @@ impl IntermediateFields {
             key_usages: FlagSet::default(),
             extensions: self.extensions,
             rules: Rules::Rfc5280,
+            advice: self.advice,
             signature_bits: self.signature_bits,
             use_pss: self.use_pss,
             is_stored: true,
@@ -131,6 +141,19 @@ pub(super) fn unjudged_names() -> Fault {
         "the certificate request has alternative names of a kind that cannot be judged by the name constraints of the issuer's \
          own certificate",
     )
+}
+
+/// The key usages that the CSR asks for, with what the request's own field adds; `usages` where it asks for none. A CA that may
+/// sign no certificates is none.
+fn as_requested(csr: &Csr, usages: FlagSet<KeyUsages>) -> Result<FlagSet<KeyUsages>, Fault> {
+    let Some(wanted) = requested::key_usages(csr)? else { return Ok(usages) };
+    if !wanted.contains(KeyUsages::KeyCertSign) {
+        return Err(Fault::invalid(
+            "the certificate request asks for key usages without keyCertSign, which a CA needs (RFC 5280, 4.2.1.3): make one \
+             that asks for it, or for no key usages, or leave use_csr_values out",
+        ));
+    }
+    Ok(wanted | (usages & KeyUsages::DigitalSignature))
 }
 
 /// The subject and names of the CSR itself. The fields that would say them are known, and of no account.

@@ -11,7 +11,7 @@ use super::format::Format;
 use super::issuer::Issuer;
 use super::issuer_usage::IssuerUsage;
 use super::leaf::{Plan, SignAnswer};
-use super::lint::Rules;
+use super::lint::{Advice, Rules};
 use super::registry::DEFAULT;
 use super::role::Role;
 use super::sign::csr_of;
@@ -102,6 +102,7 @@ impl VerbatimFields {
             key_usages: if has_usage { FlagSet::default() } else { self.key_usages },
             extensions: encoded,
             rules: role.map_or(Rules::default(), |role| role.lint),
+            advice: Advice::Told,
             signature_bits: self.signature_bits,
             use_pss: self.use_pss,
             is_stored: !role.is_some_and(|role| role.no_store),
@@ -141,7 +142,7 @@ impl Pki {
         let csr = Csr::parse(&csr_of(data)?)?;
         let mut plan = fields.plan(call, &csr, of_role, issuer)?;
         plan.lease =
-            compiled.as_ref().zip(role).and_then(|(compiled, role)| compiled.lease(named, "sign-verbatim", role));
+            compiled.as_ref().zip(role).and_then(|(compiled, role)| compiled.lease(call, named, "sign-verbatim", role));
         let name = role.unwrap_or("sign-verbatim");
         let certified = self.certify(call, &signatory, plan, &csr.public_key, name).await?;
         SignAnswer::new(certified, issuer, fields.format, fields.without_roots).response()

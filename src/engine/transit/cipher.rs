@@ -73,6 +73,15 @@ impl Extras {
         Ok(iv)
     }
 
+    /// Refuses a client's IV for a key of a type that the mount makes, in Vault's words: who chooses it for GCM may choose one
+    /// twice, and then what was encrypted, and the key that attests it, is no secret any more.
+    pub(super) fn check_iv(&self, key: &TransitKey) -> Result<(), Fault> {
+        if self.iv.is_none() || key.record.own.is_none() {
+            return Ok(());
+        }
+        Err(Fault::invalid("provided nonce not allowed for this key"))
+    }
+
     fn refuse_associated_data(&self, kind: &str) -> Result<(), Fault> {
         if self.associated_data.is_empty() {
             return Ok(());
@@ -138,6 +147,7 @@ impl Transit {
         extras: &Extras,
         plaintext: SecretBytes,
     ) -> Result<Encrypted, Fault> {
+        extras.check_iv(key)?;
         let version = key.version_to_make(extras.key_version, "encryption")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Encrypt)?;

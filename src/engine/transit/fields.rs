@@ -27,8 +27,8 @@ const PLAINTEXT: Field = Field::text("plaintext", "What to encrypt, in base64.")
 const CIPHERTEXT: Field = Field::text("ciphertext", "What was encrypted, as it was answered.");
 const PADDING: Field = Field::text("padding_scheme", "The padding of RSA keys.").one_of(PADDINGS);
 const ASSOCIATED_DATA: Field = Field::text("associated_data", "What AES-GCM attests and does not encrypt, in base64.");
-const NONCE: Field = Field::text("nonce", "The IV, in base64, where a key takes one.");
-const IV: Field = Field::text("iv", "The IV, in base64, where a key takes one.");
+const NONCE: Field = Field::text("nonce", "The IV, in base64, where a key of type managed_key takes one.");
+const IV: Field = Field::text("iv", "The IV, in base64, where a key of type managed_key takes one.");
 const REFERENCE: Field = Field::text("reference", "Comes back with the result.");
 const PARTIAL: Field =
     Field::integer("partial_failure_response_code", "The HTTP status where some items went well and others did not.");

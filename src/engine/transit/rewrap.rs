@@ -69,6 +69,7 @@ impl Transit {
         extras: Extras,
         ciphertext: &str,
     ) -> Result<Encrypted, Fault> {
+        extras.check_iv(key)?;
         let (version, ciphertext) = text::parse_ciphertext(ciphertext)?;
         let plaintext = self.decrypt_one(call, key, version, paddings.decrypt, &extras, ciphertext).await?;
         // The IV that the old ciphertext was made with is not used again; what it attests still is.

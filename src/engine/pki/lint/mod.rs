@@ -40,8 +40,18 @@ impl Rules {
         [("rfc5280", Rules::Rfc5280), ("cabf-serverauth", Rules::CabfServerauth)];
 }
 
-/// Refuses a TBSCertificate (DER) that breaks a rule, naming every rule it breaks.
-pub(super) fn check(tbs: &[u8], rules: Rules) -> Result<(), Fault> {
+/// What becomes of a certificate that is not as a CA should make it, where it is all that it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// It is not made: what it says is ours to say.
+    Binding,
+    /// It is made, and its asker told: what it says is theirs.
+    Told,
+}
+
+/// Refuses a TBSCertificate (DER) that breaks a rule, naming every rule it breaks. Answers what it should have been otherwise,
+/// where that is only told.
+pub(super) fn check(tbs: &[u8], rules: Rules, advice: Advice) -> Result<Vec<String>, Fault> {
     let mut findings = Findings::default();
     match Facts::read(tbs, &mut findings) {
         Some(facts) => {
@@ -52,16 +62,21 @@ pub(super) fn check(tbs: &[u8], rules: Rules) -> Result<(), Fault> {
         }
         None => findings.add("RFC 5280, 4.1", "it cannot be read"),
     }
-    findings.verdict()
+    findings.verdict(advice)
 }
 
 /// What was found wrong.
 #[derive(Debug, Default)]
-struct Findings(Vec<String>);
+struct Findings {
+    /// Against what must be.
+    broken: Vec<String>,
+    /// Against what should be.
+    unadvised: Vec<String>,
+}
 
 impl Findings {
     fn add(&mut self, rule: &str, what: impl std::fmt::Display) {
-        self.0.push(format!("{what} ({rule})"));
+        self.broken.push(format!("{what} ({rule})"));
     }
 
     /// Adds it unless `holds`.
@@ -71,11 +86,25 @@ impl Findings {
         }
     }
 
-    fn verdict(self) -> Result<(), Fault> {
-        if self.0.is_empty() {
-            return Ok(());
+    /// Adds what should not be, unless `holds`.
+    fn advise(&mut self, holds: bool, rule: &str, what: impl std::fmt::Display) {
+        if !holds {
+            self.unadvised.push(format!("{what} ({rule})"));
         }
-        let found = self.0.join("; ");
+    }
+
+    fn verdict(self, advice: Advice) -> Result<Vec<String>, Fault> {
+        let Findings { mut broken, mut unadvised } = self;
+        if advice == Advice::Binding {
+            broken.append(&mut unadvised);
+        }
+        if broken.is_empty() {
+            return Ok(unadvised
+                .into_iter()
+                .map(|what| format!("The certificate is as it was asked for: {what}"))
+                .collect());
+        }
+        let found = broken.join("; ");
         Err(Fault::invalid(format!("no certificate was issued, since it would break these rules: {found}")))
     }
 }

@@ -100,11 +100,7 @@ fn extensions(facts: &Facts<'_>, findings: &mut Findings) {
         let fits = are_distinct(|| facts.extended_usages());
         findings.require(fits, "4.2.1.12", "its extended key usages are none, or one of them is there twice");
         let any = facts.extended_usages().any(|oid| oid == rfc5280::ANY_EXTENDED_KEY_USAGE);
-        findings.require(
-            !(any && usages.critical),
-            "4.2.1.12",
-            "any extended key usage is allowed, yet it is critical",
-        );
+        findings.advise(!(any && usages.critical), "4.2.1.12", "any extended key usage is allowed, yet it is critical");
     }
     if facts.policies.is_some() {
         let fits = are_distinct(|| facts.policies());
@@ -121,7 +117,7 @@ fn key_usage(facts: &Facts<'_>, findings: &mut Findings) {
     let usages = facts.usages();
     if let Some(read) = &facts.key_usage {
         findings.require(!read.value.is_empty(), "4.2.1.3", "its key usage is empty");
-        findings.require(read.critical, "4.2.1.3", "its key usage is not critical");
+        findings.advise(read.critical, "4.2.1.3", "its key usage is not critical");
     }
     if let Some(kind) = facts.key {
         let odd: FlagSet<KeyUsages> = usages & !usage::fitting(kind);
@@ -136,15 +132,22 @@ fn key_usage(facts: &Facts<'_>, findings: &mut Findings) {
 /// What makes an authority, and what only one may have.
 fn authority(facts: &Facts<'_>, findings: &mut Findings) {
     let signs = facts.usages().contains(KeyUsages::KeyCertSign);
+    // Without the extension its key may be used for everything.
+    let may_sign = signs || facts.key_usage.is_none();
     findings.require(!signs || facts.is_ca(), "4.2.1.9", "its key usage has CertSign, but it is no CA's");
     if let Some(read) = &facts.basic_constraints {
         let is_bounded = read.value.path_len_constraint.is_some();
-        findings.require(!is_bounded || (facts.is_ca() && signs), "4.2.1.9", "it has a path length, but signs no CA's");
+        findings.require(
+            !is_bounded || (facts.is_ca() && may_sign),
+            "4.2.1.9",
+            "it has a path length, but signs no CA's",
+        );
         findings.require(!facts.is_ca() || read.critical, "4.2.1.9", "its basic constraints are not critical");
     }
     if facts.is_ca() {
         findings.require(!is_nameless(facts.subject), "4.1.2.6", "it is a CA's, but its subject is empty");
-        findings.require(facts.key_usage.is_some(), "4.2.1.3", "it is a CA's, but has no key usage");
+        // Who makes a CA's certificate must say it; one made elsewhere, by older rules, is none the worse for its signature here.
+        findings.advise(facts.key_usage.is_some(), "4.2.1.3", "it is a CA's, but has no key usage");
         findings.require(facts.subject_key.is_some(), "4.2.1.2", "it is a CA's, but has no subject key identifier");
     }
     if let Some(read) = &facts.name_constraints {
@@ -171,8 +174,9 @@ fn alternative_names(facts: &Facts<'_>, findings: &mut Findings) {
         return;
     };
     findings.require(facts.names().next().is_some(), "4.2.1.6", "its alternative names are empty");
-    let fits = read.critical == is_nameless;
-    findings.require(fits, "4.2.1.6", "its alternative names are critical exactly where its subject is empty");
+    let what = "its alternative names are critical exactly where its subject is empty";
+    findings.require(read.critical || !is_nameless, "4.2.1.6", what);
+    findings.advise(!read.critical || is_nameless, "4.2.1.6", what);
     for name in facts.names() {
         let fits = match name {
             GeneralName::Dns(name) => names::is_dns_name(name) && !name.ends_with('.'),

@@ -57,7 +57,7 @@ impl Parts {
 
     /// What is found: empty where nothing is.
     fn findings(&self, rules: Rules) -> String {
-        check(&self.encode(), rules).err().map_or_else(String::new, |fault| fault.to_string())
+        check(&self.encode(), rules, Advice::Binding).err().map_or_else(String::new, |fault| fault.to_string())
     }
 }
 
@@ -198,7 +198,33 @@ fn what_breaks_rfc_5280_is_told() {
         let found = broken.findings(Rules::Rfc5280);
         assert!(found.contains(expected), "{expected}: {found}");
     }
-    assert!(check(b"0", Rules::Rfc5280).unwrap_err().to_string().contains("cannot be read"));
+    assert!(check(b"0", Rules::Rfc5280, Advice::Told).unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn what_should_be_otherwise_is_told_where_the_content_is_the_askers() {
+    let (good, authority) = (good(), authority());
+    let plain = |oid, value: &[u8]| write_extension(oid, false, value).unwrap();
+    let critical = |oid, value: &[u8]| write_extension(oid, true, value).unwrap();
+    let names = [0x30, 3, 0x82, 1, b'a'];
+    let any = encode(&ExtendedKeyUsage(vec![rfc5280::ANY_EXTENDED_KEY_USAGE])).unwrap();
+    for (odd, expected) in [
+        (authority.clone().set("usage", Vec::new()), "but has no key usage"),
+        (authority.clone().set("usage", plain(rfc5280::ID_CE_KEY_USAGE, &[3, 2, 1, 6])), "key usage is not critical"),
+        (good.clone().set("names", critical(rfc5280::ID_CE_SUBJECT_ALT_NAME, &names)), "names are critical"),
+        (good.clone().set("extended", critical(rfc5280::ID_CE_EXT_KEY_USAGE, &any)), "yet it is critical"),
+    ] {
+        let told = check(&odd.encode(), Rules::Rfc5280, Advice::Told).unwrap();
+        assert!(told.len() == 1 && told[0].contains(expected), "{expected}: {told:?}");
+        assert!(odd.findings(Rules::Rfc5280).contains(expected), "{expected}");
+    }
+    // What must be, must be.
+    let nameless = Parts { subject: name(&[]), ..good.clone() };
+    let nobodys = nameless.set("names", plain(rfc5280::ID_CE_SUBJECT_ALT_NAME, &names));
+    for broken in [nobodys, authority.set("subject key", Vec::new())] {
+        assert!(check(&broken.encode(), Rules::Rfc5280, Advice::Told).is_err());
+    }
+    assert_eq!(check(&good.encode(), Rules::Rfc5280, Advice::Told), Ok(Vec::new()));
 }
 
 #[test]

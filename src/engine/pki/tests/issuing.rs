@@ -32,6 +32,39 @@ async fn requests_of_every_kind_of_key_are_signed() {
 }
 
 #[tokio::test]
+async fn policies_are_written_with_their_qualifiers_and_read_back_as_given() {
+    let desk = Desk::with_root().await;
+    let text_of = r#"[{"oid":"1.3.6.1.4.1.7.8","notice":"I am a user Notice"},{"oid":"1.3.6.1.4.1.44947.1.2.4","cps":"https://example.com"}]"#;
+    let list: Value = serde_json::from_str(text_of).unwrap();
+    let stored = json!([list[0].to_string(), list[1].to_string()]);
+    let csr = desk.p256_csr("/CN=a.example.com", "");
+    for given in [json!(text_of), list] {
+        let role = json!({"allow_any_name": true, "key_type": "any", "policy_identifiers": given});
+        desk.write("roles/policies", role).await.unwrap();
+        desk.send(Verb::Patch, "roles/policies", json!({"ttl": "1h"})).await.unwrap();
+        let read: Vec<Value> = desk.read("roles/policies").await.unwrap()["policy_identifiers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| serde_json::from_str::<Value>(item.as_str().unwrap()).unwrap().to_string().into())
+            .collect();
+        assert_eq!(json!(read), stored);
+        let signed = desk.write("sign/policies", json!({"csr": csr})).await.unwrap();
+        let shown = desk.text(&text(&signed["certificate"]));
+        for expected in [
+            "Policy: 1.3.6.1.4.1.7.8\n",
+            "Explicit Text: I am a user Notice",
+            "Policy: 1.3.6.1.4.1.44947.1.2.4\n",
+            "CPS: https://example.com",
+        ] {
+            assert!(shown.contains(expected), "{expected}: {shown}");
+        }
+    }
+    let bad = json!({"policy_identifiers": [{"oid": "1.2.3", "cps": "no uri"}]});
+    assert!(message(desk.write("roles/policies", bad).await).contains("is no URI"));
+}
+
+#[tokio::test]
 async fn a_leaf_says_what_role_and_request_say() {
     let desk = Desk::with_root().await;
     let urls = json!({"issuing_certificates": "http://ca.example/ca.der", "ocsp_servers": "http://ocsp.example",

@@ -1,9 +1,11 @@
 //! Leases of certificates.
 
+use super::super::lease::Wanted;
 use super::super::records::Records;
 use super::super::serial::Serial;
 use super::*;
-use crate::model::{CertificatesRequest, Lease, LeaseRequest};
+use crate::engine::GoneTokens;
+use crate::model::{CertificatesRequest, Lease, LeaseRequest, TokenId};
 use crate::store::Write;
 
 impl Desk {
@@ -45,6 +47,40 @@ impl Desk {
         let count = |collection: &str| store.list(records.namespace(), collection, None, 10_000).unwrap().len();
         (collections.iter().map(|collection| count(collection)).sum(), count(&records.lease_ends()))
     }
+
+    fn leases_by_token(&self) -> usize {
+        let (store, records) = (&self.store, &self.pki.records);
+        let collections = store.collections(records.namespace(), &records.leases_by_token(""), 100).unwrap();
+        let count = |collection: &String| store.list(records.namespace(), collection, None, 10_000).unwrap().len();
+        collections.iter().map(count).sum()
+    }
+
+    /// Has a certificate issued with the token whose hash is all of this byte.
+    async fn issued_with(&self, token: u8) -> String {
+        let body = json!({"common_name": "a.example"});
+        let data = body.as_object().cloned().unwrap();
+        let path = "issue/leased".to_owned();
+        let request = Request { verb: Verb::Write, path, data, raw: Default::default(), if_modified_since: None };
+        let mut call = self.call();
+        call.caller.token = Some(TokenId([token; 32]));
+        match Arc::clone(&self.pki).handle(call, request).await.unwrap() {
+            Outcome::Response(Response::Leased { data, .. }) => text(&data["serial_number"]),
+            other => panic!("no lease: {other:?}"),
+        }
+    }
+
+    async fn is_revoked(&self, serial: &str) -> bool {
+        self.read(&format!("cert/{serial}")).await.unwrap()["revocation_time"].as_u64().unwrap() > 0
+    }
+
+    async fn end_leases_of(&self, gone: GoneTokens) {
+        Arc::clone(&self.pki).end_leases_of(self.call(), gone).await.unwrap();
+    }
+}
+
+/// A lease at a path, of the token whose hash is all of this byte.
+fn wanted(path: &str, token: Option<u8>) -> Wanted {
+    Wanted { path: path.into(), token: token.map(|byte| TokenId([byte; 32])) }
 }
 
 /// The part of an id below the mount.
@@ -119,19 +155,57 @@ async fn what_is_over_goes_by_itself_and_nothing_else() {
     let records: &Records = &desk.pki.records;
     let over = Serial::new().unwrap();
     let now = super::super::validity::now();
-    let writes = super::super::lease::records(records, "issue/leased", &over, now - 1).unwrap();
-    desk.store.commit(writes.to_vec()).await.unwrap();
-    assert_eq!(desk.lease_records(), (2, 2));
+    let writes = super::super::lease::records(records, &wanted("issue/leased", Some(7)), &over, now - 1).unwrap();
+    desk.store.commit(writes).await.unwrap();
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((2, 2), 1));
     let path = format!("issue/leased/{}", over.record_name());
     assert_eq!(desk.ask(LeaseRequest::Lookup(path)).await, Err(Fault::absent()));
     Arc::clone(&desk.pki).maintain(desk.call()).await.unwrap();
-    assert_eq!(desk.lease_records(), (1, 1));
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((1, 1), 0));
     desk.ask(LeaseRequest::Lookup(rest(&lease))).await.unwrap();
     // A restart changes nothing.
     desk.restarted().ask(LeaseRequest::Revoke(rest(&lease))).await.unwrap();
     assert_eq!(desk.lease_records(), (0, 0));
     let serial = Serial::parse(&text(&issued["serial_number"])).unwrap();
     assert!(desk.store.get(&records.revocation(&serial)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn leases_end_with_the_token_they_were_made_with() {
+    let desk = Desk::leased_root().await;
+    let mut serials = Vec::new();
+    for token in [1, 1, 2, 0xff] {
+        serials.push(desk.issued_with(token).await);
+    }
+    let (unborne, lease) = desk.leased("issue/leased", json!({"common_name": "a.example"})).await;
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((5, 5), 4));
+    desk.end_leases_of(GoneTokens::These([3, 2].map(|byte| TokenId([byte; 32])).into())).await;
+    let revoked = async || {
+        let mut revoked = Vec::new();
+        for serial in &serials {
+            revoked.push(desk.is_revoked(serial).await);
+        }
+        revoked
+    };
+    assert_eq!(revoked().await, [false, false, true, false]);
+    // A mount that was looked through when it had none has them all the same.
+    let other = Desk::leased_root().await;
+    other.end_leases_of(GoneTokens::AllBut(Arc::new(|_| false))).await;
+    let serial = other.issued_with(7).await;
+    other.end_leases_of(GoneTokens::These([TokenId([7; 32])].into())).await;
+    assert!(other.is_revoked(&serial).await);
+    // What is given back before is nobody's any more.
+    let first = format!("issue/leased/{}", serials[0].replace(':', ""));
+    desk.ask(LeaseRequest::Revoke(first)).await.unwrap();
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((3, 3), 2));
+    // After a restart, say: what the list of those that ended did not tell.
+    desk.end_leases_of(GoneTokens::AllBut(Arc::new(|token| token.0[0] == 1))).await;
+    assert_eq!(revoked().await, [true, false, true, true]);
+    desk.end_leases_of(GoneTokens::AllBut(Arc::new(|_| false))).await;
+    assert_eq!(revoked().await, [true; 4]);
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((1, 1), 0));
+    assert!(!desk.is_revoked(&text(&unborne["serial_number"])).await);
+    desk.ask(LeaseRequest::Lookup(rest(&lease))).await.unwrap();
 }
 
 #[tokio::test]
@@ -143,7 +217,9 @@ async fn many_end_step_by_step() {
         let mut writes = Vec::new();
         for _ in 0..600 {
             let serial = Serial::new().unwrap();
-            writes.extend(super::super::lease::records(&desk.pki.records, path, &serial, expires).unwrap());
+            writes.extend(
+                super::super::lease::records(&desk.pki.records, &wanted(path, None), &serial, expires).unwrap(),
+            );
         }
         desk.store.commit(writes).await.unwrap();
     };
@@ -170,9 +246,10 @@ async fn a_batch_has_leases_and_a_removed_mount_none() {
         let issued = issued.unwrap();
         assert_eq!(issued.lease_id, format!("pki/sign/leased/{}", issued.serial.replace(':', "")));
     }
-    assert_eq!(desk.lease_records(), (3, 3));
+    desk.issued_with(1).await;
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((4, 4), 1));
     desk.store.commit(desk.pki.removal(&desk.mount).unwrap()).await.unwrap();
-    assert_eq!(desk.lease_records(), (0, 0));
+    assert_eq!((desk.lease_records(), desk.leases_by_token()), ((0, 0), 0));
 }
 
 #[tokio::test]

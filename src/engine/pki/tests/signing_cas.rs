@@ -188,6 +188,64 @@ async fn another_root_is_signed_so_that_both_lead_to_its_leaves() {
 }
 
 #[tokio::test]
+async fn a_ca_of_older_rules_is_signed_as_it_stands_and_its_asker_told() {
+    let desk = Desk::with_root().await;
+    let with = |extensions: &str| {
+        let config = format!(
+            "[req]\ndistinguished_name=dn\nx509_extensions=ca\n[dn]\n[ca]\nsubjectKeyIdentifier=hash\n{extensions}"
+        );
+        desk.put("old.cnf", &config);
+        let key = ["req", "-x509", "-nodes", "-keyout", "old.key", "-newkey", "rsa:2048", "-days", "30"];
+        desk.openssl(&[&key[..], &["-subj", "/CN=Old CA", "-config", "old.cnf"]].concat())
+    };
+    for (extensions, told) in [
+        ("basicConstraints=critical,CA:true", "but has no key usage (4.2.1.3)"),
+        ("basicConstraints=critical,CA:true,pathlen:1", "but has no key usage (4.2.1.3)"),
+        ("basicConstraints=critical,CA:true\nkeyUsage=keyCertSign,cRLSign", "key usage is not critical (4.2.1.3)"),
+        (
+            "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign\nsubjectAltName=critical,DNS:old.example",
+            "names are critical exactly where its subject is empty (4.2.1.6)",
+        ),
+    ] {
+        let answer = desk.write("root/sign-self-issued", json!({"certificate": with(extensions)})).await.unwrap();
+        assert!(answer["warnings"].to_string().contains(told), "{extensions}: {}", answer["warnings"]);
+        assert!(desk.text(&text(&answer["certificate"])).contains("Issuer: CN = Test Root"));
+    }
+    let good = with("basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign,cRLSign");
+    let answer = desk.write("root/sign-self-issued", json!({"certificate": good})).await.unwrap();
+    assert_eq!(answer["warnings"], json!([]));
+    // What must be, must be.
+    let refused =
+        message(desk.write("root/sign-self-issued", json!({"certificate": with("basicConstraints=CA:true")})).await);
+    assert!(refused.contains("basic constraints are not critical"), "{refused}");
+
+    let critical = desk.csr_with("/CN=a.example", "subjectAltName=critical,DNS:a.example");
+    let answer = desk.write("sign-verbatim", json!({"csr": critical})).await.unwrap();
+    assert!(answer["warnings"].to_string().contains("names are critical"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_key_usages_that_a_ca_asks_for_are_taken_over() {
+    let desk = Desk::with_root().await;
+    let signed = async |extension: &str, usage: &str| {
+        let csr = desk.csr_with("/CN=Their CA", extension);
+        let body = json!({"csr": csr, "use_csr_values": true, "key_usage": usage, "ttl": "10h"});
+        desk.write("root/sign-intermediate", body).await
+    };
+    for (extension, usage, expected) in [
+        ("keyUsage=digitalSignature,keyCertSign,cRLSign", "", "Digital Signature, Certificate Sign, CRL Sign"),
+        ("keyUsage=critical,keyCertSign", "", "critical\n                Certificate Sign\n"),
+        ("keyUsage=critical,keyCertSign", "DigitalSignature", "Digital Signature, Certificate Sign\n"),
+        ("certificatePolicies=1.2.3.4", "", "critical\n                Certificate Sign, CRL Sign\n"),
+    ] {
+        let shown = desk.text(&text(&signed(extension, usage).await.unwrap()["certificate"]));
+        assert!(shown.contains(expected), "{extension}: {shown}");
+    }
+    let refused = message(signed("keyUsage=critical,digitalSignature,cRLSign", "").await);
+    assert!(refused.contains("without keyCertSign"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_request_is_signed_as_it_stands() {
     let desk = Desk::with_root().await;
     let more =

@@ -115,6 +115,35 @@ fn encrypting_makes_the_key_that_is_not_there_unless_that_is_forbidden() {
 }
 
 #[test]
+fn a_client_chooses_no_nonce_for_a_key_that_the_mount_made() {
+    with_token(|desk, _| async move {
+        let told = "provided nonce not allowed for this key";
+        let [plaintext, nonce] = [STANDARD.encode("attack at dawn"), STANDARD.encode([7; 12])];
+        for kind in ["aes128-gcm96", "aes256-gcm96"] {
+            let path = |verb: &str| format!("{verb}/{kind}");
+            desk.write(&path("keys"), json!({"type": kind})).await.unwrap();
+            for field in ["nonce", "iv"] {
+                let asked = json!({"plaintext": plaintext, field: nonce});
+                assert_eq!(desk.refused(&path("encrypt"), asked).await, told, "{field}");
+                for form in ["datakey/plaintext", "datakey/wrapped"] {
+                    assert_eq!(desk.refused(&path(form), json!({field: nonce})).await, told, "{form} {field}");
+                }
+            }
+            let items = json!([{"plaintext": plaintext, "nonce": nonce}, {"plaintext": plaintext}]);
+            let asked = json!({"batch_input": items, "partial_failure_response_code": 200});
+            let answer = desk.ask(Verb::Write, &path("encrypt"), asked).await.unwrap();
+            let Response::Failed { data, .. } = answer else { panic!("{answer:?}") };
+            assert_eq!(data["batch_results"][0]["error"], told);
+            let sealed = data["batch_results"][1]["ciphertext"].clone();
+            let asked = json!({"ciphertext": sealed, "nonce": nonce});
+            assert_eq!(desk.refused(&path("rewrap"), asked).await, told);
+            let read = desk.write(&path("decrypt"), json!({"ciphertext": sealed})).await.unwrap().0;
+            assert_eq!(read["plaintext"], *plaintext);
+        }
+    });
+}
+
+#[test]
 fn a_rotation_makes_the_next_key_and_a_deletion_unregisters_them_all() {
     with_token(|desk, token| async move {
         desk.write("keys/doc", json!({"type": "aes256-gcm96"})).await.unwrap();

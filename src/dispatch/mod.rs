@@ -297,7 +297,8 @@ impl Dispatch {
 
     /// Refuses what its quotas do not let through. Judged of those who may ask, so that nobody else takes their places.
     fn within_quotas(&self, operation: &Operation) -> Result<Permit, Fault> {
-        if self.quotas.is_empty() || self.is_unlimited(operation) {
+        // Of what is answered without a token, a login alone is held back.
+        if self.quotas.is_empty() || (!is_login(operation) && self.is_unlimited(operation)) {
             return Ok(Permit::default());
         }
         let judged = self.quotas.admit(&operation.namespace, &operation.path(), operation.arrived);

@@ -122,11 +122,16 @@ async fn a_token_that_ends_takes_its_leases_along_and_their_certificates() {
         }
     }
     assert!(!is_revoked(&daemon, &kept).await);
-    let crl = daemon.ask(Verb::Read, "pki/crl/pem", json!({})).await;
+    // The CRL comes right behind.
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("crl.pem"), &crl.body).unwrap();
-    let shown = openssl(folder.path(), &["crl", "-in", "crl.pem", "-noout", "-text"]).unwrap();
-    for serial in &serials {
-        assert!(shown.contains(&serial.as_str().unwrap().replace(':', "").to_uppercase()), "{shown}");
+    let are_listed = async || {
+        let crl = daemon.ask(Verb::Read, "pki/crl/pem", json!({})).await;
+        std::fs::write(folder.path().join("crl.pem"), &crl.body).unwrap();
+        let shown = openssl(folder.path(), &["crl", "-in", "crl.pem", "-noout", "-text"]).unwrap();
+        serials.iter().all(|serial| shown.contains(&serial.as_str().unwrap().replace(':', "").to_uppercase()))
+    };
+    while !are_listed().await {
+        assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

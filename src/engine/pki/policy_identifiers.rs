@@ -60,12 +60,12 @@ pub(super) fn certificate_policies(stored: &[String]) -> Result<Vec<u8>, Fault> 
     if stored.is_empty() {
         return Ok(Vec::new());
     }
-    let policies = stored.iter().map(information).collect::<Result<Vec<_>, Fault>>()?;
+    let policies = stored.iter().map(|stored| information(stored)).collect::<Result<Vec<_>, Fault>>()?;
     extension(rfc5280::ID_CE_CERTIFICATE_POLICIES, false, &sequence(&slices(&policies))?)
 }
 
 /// `PolicyInformation`.
-fn information(stored: &String) -> Result<Vec<u8>, Fault> {
+fn information(stored: &str) -> Result<Vec<u8>, Fault> {
     let plain = |oid: &str| {
         let parsed = usage::object_identifiers(FIELD, std::slice::from_ref(&oid.trim().to_owned()))?;
         parsed.first().map_or_else(|| Err(refuse("there is no number")), encode)

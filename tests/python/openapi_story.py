@@ -35,6 +35,7 @@ REFUSED = {
     "sys-write-namespaces-api-lock-unlock": "the root namespace is not locked",
     "sys-write-leases-renew": "no certificate is renewed",
     "sys-write-leases-renew-with-url-lease-id": "no certificate is renewed",
+    "sys-read-auth-tune": "the path made up is a mount's, and no way to get a token",
     "sys-write-wrapping-wrap": "only a header asks for wrapping",
     "auth-write-token-renew-self": "a root token does not end",
     "sys-write-storage-raft-snapshot": "what is made up is no snapshot",

@@ -29,7 +29,7 @@ struct Desk {
     lines: Mutex<HashMap<Namespace, Arc<Semaphore>>>,
 }
 
-/// Runs `work` apart, when it is the turn of `namespace`, in which the request must be known to be allowed. Half as many at
+/// Runs `work` apart, when it is the turn of the tenant of `namespace`, in which the request must be known to be allowed. Half as many at
 /// once as there are cores, at least two. Work whose asker leaves before it has begun is never done. As many may wait as there
 /// are requests in flight. Must be called on a tokio runtime.
 pub async fn run<T: Send + 'static>(
@@ -50,7 +50,7 @@ impl Desk {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Fault> {
         // Neither is ever closed: what comes is a place.
-        let first = self.line(namespace).acquire_owned().await;
+        let first = self.line(namespace.tenant()).acquire_owned().await;
         let thread = Arc::clone(&self.threads).acquire_owned().await;
         drop(first);
         let done = tokio::task::spawn_blocking(move || {
@@ -60,16 +60,16 @@ impl Desk {
         done.await.map_err(|_| Fault::Unavailable { what: "the daemon is going down; try again".into() })
     }
 
-    fn line(&self, namespace: &Namespace) -> Arc<Semaphore> {
+    fn line(&self, tenant: Namespace) -> Arc<Semaphore> {
         let mut lines = self.lines.lock();
-        if let Some(line) = lines.get(namespace) {
+        if let Some(line) = lines.get(&tenant) {
             return Arc::clone(line);
         }
         if lines.len() >= LINES_KEPT {
             lines.retain(|_, line| Arc::strong_count(line) > 1);
         }
         let line = Arc::new(Semaphore::new(1));
-        lines.insert(namespace.clone(), Arc::clone(&line));
+        lines.insert(tenant, Arc::clone(&line));
         line
     }
 }

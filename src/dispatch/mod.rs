@@ -327,11 +327,19 @@ impl Dispatch {
 
     /// Refuses what its quotas do not let through. Judged of those who may ask, so that nobody else takes their places.
     fn within_quotas(&self, operation: &Operation) -> Result<Permit, Fault> {
-        // What anyone may ask without a token is exempt; but who logs in is not, who so gets one.
-        if self.quotas.is_empty() || (!is_login(operation) && self.is_unlimited(operation)) {
+        if self.quotas.is_empty() {
             return Ok(Permit::default());
         }
-        let judged = self.quotas.admit(&operation.namespace, &operation.path(), operation.arrived);
+        let (namespace, path) = (&operation.namespace, operation.path());
+        let judged = if is_login(operation) {
+            // Anyone may try: what lies on logins alone holds it, so that no stranger uses up what tokens have.
+            self.quotas.admit_login(namespace, &path, operation.arrived)
+        } else if self.is_unlimited(operation) {
+            // What anyone may ask without a token is exempt.
+            return Ok(Permit::default());
+        } else {
+            self.quotas.admit(namespace, &path, operation.arrived)
+        };
         judged.map_err(|(kind, fault)| {
             self.telemetry.quota_refused(kind == QuotaKind::RateLimit);
             fault

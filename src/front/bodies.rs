@@ -50,7 +50,7 @@ impl Bodies {
     }
 
     fn hold(&self, namespace: &Namespace) -> Held {
-        Held { room: Arc::clone(&self.0), namespace: namespace.clone(), bytes: 0 }
+        Held { room: Arc::clone(&self.0), namespace: namespace.tenant(), bytes: 0 }
     }
 }
 

@@ -24,6 +24,8 @@ use crate::model::Namespace;
 
 /// How long connections are served before the runtime looks at all sockets again.
 const LOOK: Duration = Duration::from_micros(500);
+/// The most that one poll is counted for.
+const COST_MAX: Duration = Duration::from_millis(4);
 
 /// A connection's place in its worker's order. Cheap to clone.
 #[derive(Clone)]
@@ -46,12 +48,12 @@ impl Seat {
         Seat(Arc::new(Place { uid, party: Mutex::new(Party::Stranger(uid)) }))
     }
 
-    /// From now on it is served on this namespace's account, where a token is good; with none, on that of its uid.
+    /// From now on it is served on the account of this namespace's tenant, where a token is good; with none, on that of its uid.
     pub(super) fn serve_for(&self, namespace: Option<&Namespace>) {
         let mut party = self.0.party.lock();
-        match (namespace, &*party) {
-            (Some(now), Party::Namespace(before)) if now == before => {}
-            (Some(now), _) => *party = Party::Namespace(now.clone()),
+        match (namespace.map(Namespace::tenant), &*party) {
+            (Some(now), Party::Namespace(before)) if now == *before => {}
+            (Some(now), _) => *party = Party::Namespace(now),
             (None, _) => *party = Party::Stranger(self.0.uid),
         }
     }
@@ -104,7 +106,9 @@ impl Usher {
             let Some(ready) = next else { return Poll::Pending };
             ready.run();
             let ended = Instant::now();
-            cost = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX).max(1);
+            // A worker that was stopped meanwhile is nobody's debt.
+            let took = (ended - begun).min(COST_MAX);
+            cost = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
             begun = ended;
             // What it may do before the sockets are looked at is counted for all that one task polls.
             if ended >= until || !coop::has_budget_remaining() {

@@ -13,7 +13,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 
 use super::registry::Entry;
-use crate::backend::KeySelector;
 use crate::crypto;
 use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
 use crate::supervisor::{FoundAt, PreparedKey};
@@ -54,8 +53,9 @@ impl Claimed {
 }
 
 impl Named {
-    fn by(KeySelector { label, id, .. }: KeySelector) -> Option<Named> {
-        label.map(Named::Label).or(id.map(Named::Id))
+    fn by(entry: &Entry) -> Option<Named> {
+        let selector = entry.settings.selector();
+        selector.label.map(Named::Label).or(selector.id.map(Named::Id))
     }
 }
 
@@ -77,7 +77,7 @@ impl Claims {
                 }
             }
             None => {
-                if let Some(named) = Named::by(entry.settings.selector()) {
+                if let Some(named) = Named::by(entry) {
                     self.named.entry(named).or_default().insert(entry.uuid.clone(), Arc::clone(entry));
                 }
             }
@@ -101,7 +101,7 @@ impl Claims {
     }
 
     fn remove_name(&mut self, entry: &Entry) {
-        let Some(named) = Named::by(entry.settings.selector()) else { return };
+        let Some(named) = Named::by(entry) else { return };
         let Some(by) = self.named.get_mut(&named) else { return };
         // Written anew, it may stand here as it is now.
         if by.get(&entry.uuid).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), entry)) {
@@ -138,7 +138,8 @@ impl Claims {
     ) -> Result<(), Fault> {
         let recorded = self.recorded.get(&Claimed::by(&found.identity)?).into_iter().flat_map(|by| by.keys());
         let recorded = recorded.filter(|namespace| **namespace != entry.namespace);
-        let named = found.at.iter().flat_map(|at| self.names_before(entry, at).filter(|other| may_name(other, at)));
+        let named =
+            found.at.iter().flat_map(|at| self.names_before(entry, found, at).filter(|other| may_name(other, at)));
         let Some(claimed_by) = recorded.chain(named.map(|other| &other.namespace)).next() else { return Ok(()) };
         // For the operator of the daemon; whoever asks is not told whose it is, nor that it is there.
         tracing::warn!(
@@ -150,16 +151,37 @@ impl Claims {
         Err(Fault::NotFound { what: format!("token {token} holds no such key for this namespace") })
     }
 
-    /// Those of other namespaces that named a key of this label and id before `entry` did, on whatever token.
-    fn names_before<'c>(&'c self, entry: &Entry, at: &FoundAt) -> impl Iterator<Item = &'c Arc<Entry>> {
+    /// Those of other namespaces that named a key of the entry's class and label before it did, on whatever token.
+    pub(super) fn labels_before<'c>(&'c self, entry: &'c Entry) -> impl Iterator<Item = &'c Arc<Entry>> {
+        let own = entry.settings.selector();
+        let by = own.label.and_then(|label| self.named.get(&Named::Label(label)));
+        let others = by.into_iter().flat_map(|by| by.values());
+        others.filter(move |other| other.is_before(entry) && other.settings.selector().secret == own.secret)
+    }
+
+    /// Those of other namespaces that named a key of this class, label and id before `entry` did, on whatever token.
+    fn names_before<'c>(
+        &'c self,
+        entry: &Entry,
+        found: &PreparedKey,
+        at: &FoundAt,
+    ) -> impl Iterator<Item = &'c Arc<Entry>> {
+        let is_secret = matches!(found.identity, KeyIdentity::Secret(_));
         let (label, id) = (Named::Label(at.label.clone()), Named::Id(at.id.clone()));
         let by = self.named.get(&label).into_iter().chain(self.named.get(&id));
-        let others = by.flat_map(|by| by.values()).filter(|other| other.namespace != entry.namespace);
-        others.filter(|other| {
-            let KeySelector { label, id, .. } = other.settings.selector();
-            label.is_none_or(|label| label == at.label)
-                && id.is_none_or(|id| id == at.id)
-                && (other.named_since, &other.uuid) < (entry.named_since, &entry.uuid)
+        by.flat_map(|by| by.values()).filter(move |other| {
+            let selector = other.settings.selector();
+            other.is_before(entry)
+                && selector.secret == is_secret
+                && selector.label.is_none_or(|label| label == at.label)
+                && selector.id.is_none_or(|id| id == at.id)
         })
+    }
+}
+
+impl Entry {
+    /// Whether it is another namespace's, and named what it names before `other` did.
+    fn is_before(&self, other: &Entry) -> bool {
+        self.namespace != other.namespace && (self.named_since, &self.uuid) < (other.named_since, &other.uuid)
     }
 }

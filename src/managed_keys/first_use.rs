@@ -88,6 +88,7 @@ impl ManagedKeys {
         let template = entry.settings.template();
         let mut spec = spec(entry, None);
         spec.generate = template.as_ref().ok().cloned();
+        spec.taken = self.taken(entry);
         let prepared = self.supervisor().prepare(spec, Deadline::after(ATTEMPT_MAX)).await;
         let recorded = match prepared {
             Ok(prepared) => self.record(entry, prepared).await,

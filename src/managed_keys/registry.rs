@@ -354,10 +354,7 @@ impl ManagedKeys {
             tracing::warn!(key = entry.name, namespace = %entry.namespace, "the key of the seal was refused to a managed key");
             return Err(is_the_seals(&entry.name));
         }
-        let library = self.look_up(&entry.namespace, &entry.settings.library);
-        let label = entry.settings.key_label.as_deref();
-        // By its label on the token, which is in the operator's hands: what names a key by its id alone shares nothing.
-        if library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label))) {
+        if self.is_shared(entry) {
             return Ok(());
         }
         let may_name = |other: &Entry, at: &FoundAt| {
@@ -378,6 +375,24 @@ impl ManagedKeys {
             );
         }
         is_the_seals
+    }
+
+    /// Where other namespaces named a key of the entry's label before it did.
+    pub(super) fn taken(&self, entry: &Entry) -> Vec<TokenSelector> {
+        if self.is_shared(entry) {
+            return Vec::new();
+        }
+        let (own, claims) = (&entry.settings.library, self.0.claims.lock());
+        let others = claims.labels_before(entry).map(|other| &other.settings);
+        others.flat_map(|other| self.0.supervisor.tokens_of(&other.library, other.token.as_ref(), own)).collect()
+    }
+
+    /// Whether the configuration has several namespaces share the key. By its label on the token, which is in the operator's
+    /// hands: what names a key by its id alone shares nothing.
+    fn is_shared(&self, entry: &Entry) -> bool {
+        let library = self.look_up(&entry.namespace, &entry.settings.library);
+        let label = entry.settings.key_label.as_deref();
+        library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label)))
     }
 
     fn unclaim(&self, entry: &Entry) {
@@ -480,6 +495,7 @@ pub(super) fn spec(entry: &Entry, recorded: Option<&KeyIdentity>) -> KeySpec {
         pin: entry.settings.pin.clone(),
         selector: entry.settings.selector(),
         generate: None,
+        taken: Vec::new(),
         recorded: recorded.cloned(),
         max_parallel: entry.settings.max_parallel.map(|cap| cap as usize),
     }

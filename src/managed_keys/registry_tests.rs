@@ -15,7 +15,6 @@ use crate::model::{
     SignatureScheme, Terms,
 };
 use crate::store::Write;
-use crate::supervisor::PreparedKey;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
@@ -454,12 +453,23 @@ fn a_key_that_nobody_used_yet_is_whose_managed_key_named_it_first() {
         for (team, name) in [(1, "id"), (1, "other-kind"), (2, "label")] {
             assert_eq!(ready(&keys, team, name).await, Err(absent.replace("absent", name)));
         }
-        // Whoever may generate is told that the label is taken, and makes no second key of it.
+        // Whoever may generate is told that the label is taken, and makes no key of it, whatever else it is called by.
         let mut generating = by_label.clone();
         generating["allow_generate_key"] = json!(true);
         generating["curve"] = json!("P256");
         write(2, "label", &generating).await;
         assert!(ready(&keys, 2, "label").await.unwrap_err().contains("is taken on its token"));
+        generating["key_label"] = json!("planned");
+        write(0, "planned", &generating).await;
+        for (name, more) in
+            [("planted", json!({"curve": "P384"})), ("elsewhere", json!({"library": "bare", "pin": "1234"}))]
+        {
+            let mut planted = generating.clone();
+            planted.as_object_mut().unwrap().extend(data(more));
+            write(2, name, &planted).await;
+            assert!(ready(&keys, 2, name).await.unwrap_err().contains("is taken on its token"), "{name}");
+        }
+        assert_eq!(ready(&keys, 0, "planned").await, Ok(()));
         // It outlives a restart, and names that are changed come last.
         let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
         again.load(&teams[1..], no_mounts()).unwrap();

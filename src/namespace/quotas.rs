@@ -27,7 +27,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What stands at the end of a path for anything.
 const GLOB: char = '*';
 /// Where tokens come from in every namespace: paths that are no mount's, and have quotas all the same.
-const TOKEN_PATHS: [&str; 2] = ["auth/token/", "auth/unix/"];
+const TOKEN_PATHS: [&str; 2] = ["auth/token/", LOGINS];
+/// Where who has no token gets one.
+const LOGINS: &str = "auth/unix/";
 
 /// What a quota counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +184,26 @@ impl Quotas {
     ///
     /// [`Fault::QuotaExceeded`], and the kind of the quota.
     pub fn admit(&self, namespace: &Namespace, path: &str, now: Instant) -> Result<Permit, (QuotaKind, Fault)> {
+        self.admit_by(namespace, path, now, |_| true)
+    }
+
+    /// The same for a login, which anyone may try: by the quotas alone that lie on logins of its namespace.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Quotas::admit`].
+    pub fn admit_login(&self, namespace: &Namespace, path: &str, now: Instant) -> Result<Permit, (QuotaKind, Fault)> {
+        let logins = format!("{}{LOGINS}", namespace.as_str());
+        self.admit_by(namespace, path, now, |quota| quota.path.starts_with(&logins))
+    }
+
+    fn admit_by(
+        &self,
+        namespace: &Namespace,
+        path: &str,
+        now: Instant,
+        counts: impl Fn(&Quota) -> bool,
+    ) -> Result<Permit, (QuotaKind, Fault)> {
         let table = self.0.table.load();
         let whole = format!("{}{path}/", namespace.as_str());
         let refused = |kind: QuotaKind, retry_after| {
@@ -190,13 +212,14 @@ impl Quotas {
         };
         // First what gives its place back by itself.
         let mut permit = Permit::default();
-        if let Some(found) = table.find(QuotaKind::Concurrency, namespace, &whole) {
+        let find = |kind| table.find(kind, namespace, &whole).filter(|found| counts(&found.quota));
+        if let Some(found) = find(QuotaKind::Concurrency) {
             if !found.enter() {
                 return Err(refused(QuotaKind::Concurrency, RETRY_AFTER));
             }
             permit = Permit(Some(Arc::clone(found)));
         }
-        if let Some(found) = table.find(QuotaKind::RateLimit, namespace, &whole) {
+        if let Some(found) = find(QuotaKind::RateLimit) {
             found.take(now).map_err(|retry_after| refused(QuotaKind::RateLimit, retry_after))?;
         }
         Ok(permit)

@@ -277,19 +277,30 @@ impl Control {
         let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
         let is_guarded =
             |template: &KeyTemplate| info.is_none_or(|info| self.to.guarded.would_be_taken_for_one(info, template));
+        let own = &self.to.name.token;
+        let is_taken = || info.is_none_or(|info| spec.taken.iter().any(|token| may_be(token, own, info)));
         let (found, generated) = {
             // Whoever else looks for the label meanwhile, by another name of the token, would not find the key either.
             let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&serial));
             let turn =
                 turn.as_ref().map(|turn| turn.try_lock_for(self.to.wait).ok_or_else(|| others_generate(&self.to)));
             let _turn = turn.transpose()?;
-            find_or_generate(session.as_mut(), spec, &self.to.name.token, is_guarded)?
+            find_or_generate(session.as_mut(), spec, &self.to.name.token, is_guarded, is_taken)?
         };
         let identity = proof::identify(session.as_mut(), spec, &found)?;
         let Name { library, token, .. } = self.to.name.clone();
         let label = spec.selector.label.clone().unwrap_or_else(|| found.label.clone());
         let at = vec![FoundAt { library, token, serial, token_label, label, id: found.id.clone() }];
         Ok(Proven { found, key: PreparedKey { identity, generated, at } })
+    }
+}
+
+/// Whether the token that is open, by its own name, may be the one that others name so.
+fn may_be(other: &TokenSelector, own: &TokenSelector, info: &DeviceInfo) -> bool {
+    match other {
+        TokenSelector::Label(label) => *label == info.label,
+        TokenSelector::Serial(serial) => *serial == info.serial,
+        TokenSelector::Slot(_) => !matches!(own, TokenSelector::Slot(_)) || other == own,
     }
 }
 
@@ -308,6 +319,7 @@ fn find_or_generate(
     spec: &KeySpec,
     token: &TokenSelector,
     is_guarded: impl Fn(&KeyTemplate) -> bool,
+    is_taken: impl Fn() -> bool,
 ) -> Result<(FoundKey, bool), BackendError> {
     if let Some(found) = session.find(&spec.selector)? {
         return Ok((found, false));
@@ -319,7 +331,7 @@ fn find_or_generate(
     if spec.recorded.is_some() {
         return Err(absent("the key is gone; restore it, or delete the managed key"));
     }
-    let Some(template) = &spec.generate else {
+    let Some(template) = spec.generate.as_ref().filter(|_| !is_taken()) else {
         // Told apart from a token that is down: whoever asked knows why none is to be generated.
         // As of one that is another namespace's.
         let what = format!("token {token} holds no such key for this namespace");
@@ -360,6 +372,7 @@ mod tests {
             pin: None,
             selector: crate::backend::KeySelector { label: Some("k".into()), id: None, secret: false },
             generate: None,
+            taken: Vec::new(),
             recorded: None,
             max_parallel: None,
         }

@@ -56,6 +56,7 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
         pin: None,
         selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
+        taken: Vec::new(),
         recorded: None,
         max_parallel,
     };

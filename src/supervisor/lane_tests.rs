@@ -71,6 +71,7 @@ pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) 
         pin: None,
         selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
+        taken: Vec::new(),
         recorded: None,
         max_parallel,
     };

@@ -99,6 +99,7 @@ fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
         pin: None,
         selector: KeySelector { label: Some("k".into()), id: None, secret: false },
         generate: None,
+        taken: Vec::new(),
         recorded: None,
         max_parallel: None,
     };

@@ -113,6 +113,7 @@ pub(super) fn key(name: &str) -> KeySpec {
         pin: None,
         selector: KeySelector { label: Some(name.into()), id: None, secret: false },
         generate: Some(KeyTemplate { kind: P256, label: name.into(), uses: KeyUsages::default() }),
+        taken: Vec::new(),
         recorded: None,
         max_parallel: None,
     }

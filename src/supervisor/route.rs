@@ -41,6 +41,8 @@ pub struct KeySpec {
     pub selector: KeySelector,
     /// What to generate where it is absent; `None` forbids it.
     pub generate: Option<KeyTemplate>,
+    /// Tokens, as others name them, where its label is theirs: it is not generated there.
+    pub taken: Vec<TokenSelector>,
     /// What was recorded at first use; a key found must be this one.
     pub recorded: Option<KeyIdentity>,
     /// Most jobs of this key in flight at once; `None` is no cap.

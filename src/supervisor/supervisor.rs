@@ -256,6 +256,16 @@ impl Supervisor {
         places.is_some_and(|places| places.iter().any(|place| place.may_lead_to(token, found, file)))
     }
 
+    /// The tokens where a key of this library or pool, and of this token where it names one, may be, as far as the code of
+    /// `own` may reach them.
+    pub fn tokens_of(&self, library: &str, token: Option<&TokenSelector>, own: &str) -> Vec<TokenSelector> {
+        let known = self.shared.known.load();
+        let places = |name: &str| known.places.get(&name.to_lowercase()).map(Vec::as_slice).unwrap_or_default();
+        let is_reached = |place: &&Place| places(own).iter().any(|own| own.file == place.file);
+        let theirs = places(library).iter().filter(is_reached);
+        theirs.filter_map(|place| place.token.as_ref().or(token).cloned()).collect()
+    }
+
     /// The keys that guard the store, which no managed key may stand for.
     pub fn guarded(&self) -> &Arc<Guarded> {
         &self.shared.guarded

@@ -182,6 +182,7 @@ impl Pki {
 
     /// Revokes what leases below a path are for, a step at a time. Notes the issuers that revoked something.
     async fn end_leases_below(&self, call: &Call, path: &str, issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
+        let mut ended = Ok(());
         loop {
             let paths = self.leased_paths(path)?;
             if paths.is_empty() {
@@ -189,28 +190,37 @@ impl Pki {
             }
             for path in paths {
                 let collection = self.records.leases(&path);
+                let mut after: Option<String> = None;
                 loop {
-                    let step = self.store.read_all::<Stored>(self.records.namespace(), &collection, None, STEP)?;
-                    if step.is_empty() {
-                        break;
-                    }
+                    let namespace = self.records.namespace();
+                    let step = self.store.read_all::<Stored>(namespace, &collection, after.as_deref(), STEP)?;
+                    let Some((last, _)) = step.last() else { break };
+                    after = Some(last.clone());
                     let found = |(name, stored): (String, Stored)| {
                         let serial = Serial::parse(&name);
                         let serial = serial.ok_or_else(|| Fault::internal(format!("a lease is called {name:?}")))?;
                         Ok(Found { path: path.clone(), serial, stored })
                     };
                     let found = step.into_iter().map(found).collect::<Result<Vec<_>, Fault>>()?;
-                    self.end_leases(call, &found, issuers).await?;
+                    ended = ended.and(self.end_leases(call, &found, issuers).await);
                 }
             }
+            // Those that could not be ended are there still.
+            ended.clone()?;
         }
     }
 
-    /// Revokes what these are for, then removes them: cut short, they are still there to be revoked.
+    /// Revokes what these are for, then removes them: cut short, they are still there to be revoked. So are those that fail,
+    /// the first of which is answered.
     async fn end_leases(&self, call: &Call, leases: &[Found], issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
         let serials: Vec<Serial> = leases.iter().map(|lease| lease.serial).collect();
-        self.revoke_all(call, &serials, issuers).await?;
-        self.store.commit(leases.iter().flat_map(|lease| lease.removal(&self.records)).collect()).await
+        let done = self.revoke_all(call, &serials, issuers).await;
+        let ended = leases.iter().zip(&done).filter(|(_, revoked)| revoked.is_ok());
+        let removals: Vec<Write> = ended.flat_map(|(lease, _)| lease.removal(&self.records)).collect();
+        if !removals.is_empty() {
+            self.store.commit(removals).await?;
+        }
+        done.into_iter().collect()
     }
 
     /// Revokes what leases are for whose tokens are gone.
@@ -256,11 +266,11 @@ impl Pki {
     /// Revokes what the leases of one token are for, a step at a time.
     async fn end_leases_of_one(&self, call: &Call, token: &str, issuers: &mut Vec<Arc<Issuer>>) -> Result<(), Fault> {
         let (namespace, collection) = (self.records.namespace(), self.records.leases_by_token(token));
+        let (mut after, mut ended): (Option<String>, _) = (None, Ok(()));
         loop {
-            let step = self.store.read_all::<OfToken>(namespace, &collection, None, STEP)?;
-            if step.is_empty() {
-                return Ok(());
-            }
+            let step = self.store.read_all::<OfToken>(namespace, &collection, after.as_deref(), STEP)?;
+            let Some((last, _)) = step.last() else { return ended };
+            after = Some(last.clone());
             let mut found = Vec::with_capacity(step.len());
             let mut stray = Vec::new();
             for (name, OfToken { path }) in step {
@@ -270,7 +280,7 @@ impl Pki {
                     _ => stray.push(Write::Delete { key: self.records.lease_by_token(token, &name) }),
                 }
             }
-            self.end_leases(call, &found, issuers).await?;
+            ended = ended.and(self.end_leases(call, &found, issuers).await);
             if !stray.is_empty() {
                 self.store.commit(stray).await?;
             }

@@ -141,24 +141,32 @@ impl Pki {
     }
 
     /// Revokes those of these that are stored, in force and not revoked, and notes their issuers, whose CRLs do not say so yet.
+    /// Tells of each: one whose issuer is gone keeps no other from being revoked.
     pub(super) async fn revoke_all(
         &self,
         call: &Call,
         serials: &[Serial],
         issuers: &mut Vec<Arc<Issuer>>,
-    ) -> Result<(), Fault> {
-        let mut found = Vec::new();
+    ) -> Vec<Result<(), Fault>> {
+        let mut found = Vec::with_capacity(serials.len());
         for serial in serials {
             tokio::task::yield_now().await;
-            found.extend(self.find_in_force(serial)?);
+            found.push(self.find_in_force(serial));
         }
-        let done = join_all(found.iter().map(|found| self.store_revocation(call, found))).await;
+        let revoke = async |found: &Result<Option<Found>, Fault>| match found {
+            Ok(Some(found)) => self.store_revocation(call, found).await.map(drop),
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault.clone()),
+        };
+        let done = join_all(found.iter().map(revoke)).await;
         for (found, stored) in found.into_iter().zip(&done) {
-            if stored.is_ok() && issuers.iter().all(|known| known.signer() != found.issuer.signer()) {
+            if let (Ok(Some(found)), Ok(())) = (found, stored)
+                && issuers.iter().all(|known| known.signer() != found.issuer.signer())
+            {
                 issuers.push(found.issuer);
             }
         }
-        done.into_iter().try_for_each(|stored| stored.map(drop))
+        done
     }
 
     /// A certificate that is stored, in force and not revoked.

@@ -1,8 +1,8 @@
 //! The physical store in one redb file.
 //!
 //! One thread writes. It takes what has gathered in the queue as one group, makes it one redb commit and answers every
-//! waiter after the disk has it, so that many commits share one wait for the disk; where many come, it lets them gather for
-//! some milliseconds more. Quick repair is on: opening after a crash does not walk the file.
+//! waiter after the disk has it, so that many commits share one wait for the disk. Quick repair is on: opening after a crash
+//! does not walk the file.
 //!
 //! redb refuses everything after an I/O error until its file is opened again, so we do that: a disk that was full and has
 //! room again needs no restart.
@@ -17,7 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -25,7 +24,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use super::physical::{
     Change, Counters, NotQueued, Physical, Refused, Transaction, Verdict, Visitor, WhenFull, closed,
 };
-use super::queue::{Bounds, Gather, Queue};
+use super::queue::{Bounds, Queue};
 use super::storage_file::{IfAbsent, StorageFile};
 use crate::config::Pace;
 use crate::model::Fault;
@@ -37,9 +36,6 @@ const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries
 
 const BOUNDS: Bounds =
     Bounds { queued_max: 16_384, queued_bytes_max: 128 * 1024 * 1024, group_max: 4_096, group_bytes: 16 * 1024 * 1024 };
-
-/// A group costs some 370 microseconds of this thread's CPU time whatever is in it, a record of 600 bytes 2 to 4.
-const GATHER: Gather = Gather { after: 12, look: Duration::from_millis(1), looks: 5, enough: 256 };
 
 /// One redb file and the thread that writes it.
 pub(super) struct Embedded {
@@ -192,11 +188,7 @@ impl Drop for Writer {
 impl Shared {
     /// The writer's life.
     fn write_groups(&self) {
-        let mut last = 0;
-        loop {
-            self.queue.gather(last, GATHER);
-            let Some(group) = self.queue.take_group() else { break };
-            last = group.len();
+        while let Some(group) = self.queue.take_group() {
             match self.attempt(&mut |database| commit_group(database, &group)) {
                 Ok(verdicts) => self.answer(group, verdicts),
                 Err(fault) => {

@@ -1,7 +1,6 @@
 //! The bounded queue between those who commit and the one thread that writes.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -18,20 +17,6 @@ pub(super) struct Bounds {
     pub(super) group_max: usize,
     /// Bytes of a group after which no more are added.
     pub(super) group_bytes: usize,
-}
-
-/// How long the next group is let gather. A group costs the same whether few or many share it, and under a load whoever waits
-/// for it keeps nobody from working.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gather {
-    /// Only after a group of at least so many transactions: fewer are those who wait for each other.
-    pub(super) after: usize,
-    /// Between two looks. Where none came meanwhile, all that there are wait already.
-    pub(super) look: Duration,
-    /// Looks, at most.
-    pub(super) looks: u32,
-    /// Not for more transactions than so many.
-    pub(super) enough: usize,
 }
 
 /// Transactions in order of arrival.
@@ -86,26 +71,6 @@ impl Queue {
         drop(state);
         self.emptied.notify_all();
         Some(group)
-    }
-
-    /// Waits for the first of the next group, and after a group of `last` for others to gather. Nobody of these is woken for.
-    pub(super) fn gather(&self, last: usize, gather: Gather) {
-        if last < gather.after {
-            return;
-        }
-        let mut state = self.state.lock();
-        while state.waiting.is_empty() && !state.closed {
-            self.filled.wait(&mut state);
-        }
-        let mut seen = 0;
-        for _ in 0..gather.looks {
-            let waiting = state.waiting.len();
-            if state.closed || waiting == seen || waiting >= gather.enough {
-                return;
-            }
-            seen = waiting;
-            MutexGuard::unlocked(&mut state, || std::thread::sleep(gather.look));
-        }
     }
 
     /// Lets nobody in any more. What waits can still be taken.
@@ -195,33 +160,6 @@ mod tests {
             taken += queue.take_group().unwrap().len();
         }
         assert_eq!(patient.join().unwrap(), Ok(()));
-    }
-
-    /// Would take hours where it is let.
-    const PATIENT: Gather = Gather { after: 2, look: Duration::from_secs(3600), looks: 9, enough: 3 };
-
-    #[test]
-    fn nobody_gathers_after_few_or_beyond_what_is_enough_or_at_the_end() {
-        let queue = queue();
-        queue.gather(1, PATIENT);
-        for _ in 0..3 {
-            queue.push(transaction(1), WhenFull::Refuse).unwrap();
-        }
-        queue.gather(2, PATIENT);
-        queue.take_group().unwrap();
-        queue.close();
-        queue.gather(2, PATIENT);
-        assert_eq!(queue.take_group().unwrap().len(), 1);
-        queue.gather(2, PATIENT);
-    }
-
-    #[test]
-    fn gathering_ends_when_nobody_comes_any_more() {
-        let queue = queue();
-        queue.push(transaction(1), WhenFull::Refuse).unwrap();
-        // One look finds the first, the next one nobody new: all of them would take years.
-        queue.gather(2, Gather { look: Duration::from_micros(1), looks: u32::MAX, ..PATIENT });
-        assert_eq!(queue.take_group().unwrap().len(), 1);
     }
 
     #[test]

@@ -331,12 +331,12 @@ fn find_or_generate(
     if spec.recorded.is_some() {
         return Err(absent("the key is gone; restore it, or delete the managed key"));
     }
-    let Some(template) = spec.generate.as_ref().filter(|_| !is_taken()) else {
-        // Told apart from a token that is down: whoever asked knows why none is to be generated.
-        // As of one that is another namespace's.
+    // Told apart from a token that is down: whoever asked knows why none is to be generated.
+    let not_here = || {
         let what = format!("token {token} holds no such key for this namespace");
-        return Err(BackendError::keep(Fault::NotFound { what }));
+        BackendError::keep(Fault::NotFound { what })
     };
+    let template = spec.generate.as_ref().ok_or_else(not_here)?;
     if is_guarded(template) {
         let what = format!(
             "managed key {:?}: token {token} holds the key of the seal under label {:?}, and of that label no other is made: name \
@@ -344,6 +344,9 @@ fn find_or_generate(
             spec.name, template.label
         );
         return Err(BackendError::keep(Fault::invalid(what)));
+    }
+    if is_taken() {
+        return Err(not_here());
     }
     session.generate(template)?;
     // Whoever else may have generated one meanwhile: exactly one must match now.

@@ -163,10 +163,19 @@ impl From<aws_lc_rs::error::KeyRejected> for Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Jwk {
     /// Neither with leading zeros.
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// Both as long as the field.
-    Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
-    Ed25519 { x: Vec<u8> },
+    Ec {
+        curve: Curve,
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
+    Ed25519 {
+        x: Vec<u8>,
+    },
 }
 
 /// A key.
@@ -233,6 +242,12 @@ impl Key {
     /// The DER of the public key, of asymmetric keys.
     pub(crate) fn spki(&self) -> Option<&[u8]> {
         self.spki.as_deref()
+    }
+
+    /// The DER of the private key as PKCS#8, of RSA keys.
+    pub(crate) fn pkcs8(&self) -> Result<Vec<u8>, Error> {
+        let Private::Rsa(key) = &self.private else { return Err(Error::Unsupported) };
+        key.pkcs8()
     }
 
     /// The parts of the public key, of asymmetric keys.

@@ -109,7 +109,8 @@ impl Fields {
     pub(super) fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let bytes = STANDARD_LENIENT.decode(text).or_else(|_| URL_LENIENT.decode(text));
-        let bytes = bytes.map_err(|_| Failure::invalid(format!("Invalid value at '{name}' (TYPE_BYTES), not base64.")))?;
+        let bytes =
+            bytes.map_err(|_| Failure::invalid(format!("Invalid value at '{name}' (TYPE_BYTES), not base64.")))?;
         Ok((!bytes.is_empty()).then_some(bytes))
     }
 
@@ -118,11 +119,8 @@ impl Fields {
         let field = format!("{name}Crc32c");
         let Some(expected) = self.number(&field)? else { return Ok(false) };
         if expected != i64::from(crc32c::crc32c(bytes)) {
-            let message = format!(
-                "The checksum in field {} did not match the data in field {}.",
-                snake(&field),
-                snake(name)
-            );
+            let message =
+                format!("The checksum in field {} did not match the data in field {}.", snake(&field), snake(name));
             return Err(Failure::invalid(message));
         }
         Ok(true)

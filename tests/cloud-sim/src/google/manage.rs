@@ -12,7 +12,7 @@ use super::call::Call;
 use super::failure::{Code, Failure};
 use super::fields::{Answer, Fields};
 use super::store::{CryptoKey, Store, stamp};
-use crate::keys::{Kind, Key};
+use crate::keys::{Key, Kind};
 
 /// How long a version stays before it is destroyed, if its key does not say.
 const DESTROYED_AFTER: Duration = Duration::from_hours(30 * 24);

@@ -144,11 +144,9 @@ impl Version {
         answer.set_word("protectionLevel", self.protection);
         answer.set_algorithm("algorithm", self.algorithm);
         answer.set("createTime", stamp(self.created));
-        for (name, time) in [
-            ("generateTime", self.generated),
-            ("destroyTime", self.destruction),
-            ("destroyEventTime", self.destroyed),
-        ] {
+        for (name, time) in
+            [("generateTime", self.generated), ("destroyTime", self.destruction), ("destroyEventTime", self.destroyed)]
+        {
             if let Some(time) = time {
                 answer.set(name, stamp(time));
             }

@@ -22,6 +22,8 @@ use crate::server::{self, Request, Response};
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const KMS_SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
 const SERVICE: &str = "https://cloudkms.googleapis.com/";
+/// What Google's clients name in an assertion, wherever they take it.
+const TOKEN_ENDPOINT: &str = "https://oauth2.googleapis.com/token";
 const ASSERTION: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -160,7 +162,7 @@ impl Tokens {
             Ok(claims) => claims,
             Err(reason) => return oauth(400, "invalid_grant", &reason),
         };
-        if claims["aud"] != format!("{}/token", self.url) {
+        if claims["aud"] != format!("{}/token", self.url) && claims["aud"] != TOKEN_ENDPOINT {
             return oauth(400, "invalid_grant", "Invalid JWT: the audience is not this endpoint.");
         }
         if !scoped(&claims) {

@@ -163,10 +163,19 @@ impl From<aws_lc_rs::error::KeyRejected> for Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Jwk {
     /// Neither with leading zeros.
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// Both as long as the field.
-    Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
-    Ed25519 { x: Vec<u8> },
+    Ec {
+        curve: Curve,
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
+    Ed25519 {
+        x: Vec<u8>,
+    },
 }
 
 /// A key.
@@ -363,6 +372,12 @@ impl Key {
             (Private::Secret(key), Kind::Hmac(hash)) => key.mac(hash, message),
             _ => Err(Error::Unsupported),
         }
+    }
+
+    /// The HMAC of a message with any hash, with the bytes of a key of AES as well: HSMs don't tell them apart.
+    pub(crate) fn mac_with(&self, hash: Hash, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let Private::Secret(key) = &self.private else { return Err(Error::Unsupported) };
+        key.mac(hash, message)
     }
 
     /// Whether an HMAC is right.

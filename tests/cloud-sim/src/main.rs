@@ -21,6 +21,7 @@ mod control;
 mod counts;
 mod faults;
 mod google;
+mod keys;
 mod line;
 mod quota;
 mod server;

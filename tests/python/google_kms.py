@@ -10,6 +10,9 @@ import time
 import urllib.error
 import urllib.request
 
+# The metadata server's address is read when the client is loaded.
+os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = sys.argv[1].removeprefix("http://")
+
 import google.auth.transport.requests
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
@@ -262,7 +265,6 @@ exchanged = service_account.Credentials.from_service_account_file(account_file, 
 exchanged = exchanged.with_always_use_jwt_access(False)
 exchanged.refresh(google.auth.transport.requests.Request())
 federated = identity_pool.Credentials.from_file(federated_file, scopes=[CLOUD])
-os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = url.removeprefix("http://")
 machine = compute_engine.Credentials()
 for credentials in (exchanged, federated, machine):
     asking = client(credentials)

@@ -114,15 +114,13 @@ fn announce(line: &serde_json::Value) -> Result<(), String> {
 /// Waits for SIGTERM or SIGINT, or for the end of the standard input if that is to be the end.
 async fn told_to_stop(until_stdin_closes: bool) {
     let (closed, mut stdin) = watch::channel(false);
-    if until_stdin_closes {
-        // A thread, since a read of a terminal cannot be given up.
-        std::thread::spawn(move || {
+    // A thread, since a read of a terminal cannot be given up. It keeps its end, so that nothing comes from it before.
+    std::thread::spawn(move || {
+        if until_stdin_closes {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             let _ = closed.send(true);
-        });
-    } else {
-        std::mem::forget(closed);
-    }
+        }
+    });
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return;
@@ -130,6 +128,6 @@ async fn told_to_stop(until_stdin_closes: bool) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        _ = stdin.changed() => {}
+        _ = stdin.changed(), if until_stdin_closes => {}
     }
 }

@@ -1,6 +1,7 @@
 //! The fields of a managed key in a cloud: reading them from a request, showing them again. Each service's are in a file of its own.
 
 mod aws;
+mod google;
 
 use crate::config::KmsService;
 use crate::model::{
@@ -30,9 +31,14 @@ impl Cloud {
     ) -> Result<(CloudKey, Cloud), Fault> {
         let (key, kind) = match service.service {
             CloudService::AwsKms => aws::read(fields, old, usages)?,
+            CloudService::GcpCkms => google::read(fields, old, usages)?,
             other => return Err(unsupported(other.name())),
         };
-        let own = matches!(key.credentials, CloudCredentials::Own | CloudCredentials::GoogleFile(_));
+        let own = match &key.credentials {
+            CloudCredentials::Own | CloudCredentials::GoogleFile(_) => true,
+            CloudCredentials::GoogleJson(json) => google::is_more_than_a_key(json),
+            _ => false,
+        };
         if own && !service.lends_credentials_to(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not use the daemon's own credentials of {}: give the key credentials of its own, or have the \
@@ -55,7 +61,8 @@ impl Cloud {
     pub(super) fn show(&self, key: &CloudKey, data: &mut Data) {
         match key.service() {
             CloudService::AwsKms => aws::show(key, self.kind, data),
-            CloudService::AzureKeyVault | CloudService::GcpCkms => {}
+            CloudService::GcpCkms => google::show(key, self.kind, data),
+            CloudService::AzureKeyVault => {}
         }
     }
 }
@@ -64,7 +71,8 @@ impl Cloud {
 pub(super) fn check_generation(key: &CloudKey) -> Result<(), Fault> {
     match key.service() {
         CloudService::AwsKms => aws::check_generation(key),
-        CloudService::AzureKeyVault | CloudService::GcpCkms => Ok(()),
+        CloudService::GcpCkms => google::check_generation(key),
+        CloudService::AzureKeyVault => Ok(()),
     }
 }
 

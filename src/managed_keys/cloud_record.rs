@@ -55,7 +55,7 @@ impl CloudRecord {
             place: match key.place.clone() {
                 CloudPlace::Aws { region } => PlaceRecord::Aws { region },
                 CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
-                CloudPlace::Google { project, region, key_ring, version } => {
+                CloudPlace::Google { project, region, key_ring, version, .. } => {
                     PlaceRecord::Google { project, region, key_ring, version }
                 }
             },
@@ -90,7 +90,7 @@ impl CloudRecord {
             PlaceRecord::Aws { region } => CloudPlace::Aws { region },
             PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
             PlaceRecord::Google { project, region, key_ring, version } => {
-                CloudPlace::Google { project, region, key_ring, version }
+                CloudPlace::Google { project, region, key_ring, version, algorithm: kind.native }
             }
         };
         let credentials = match &self.credentials {

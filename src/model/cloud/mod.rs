@@ -4,6 +4,7 @@
 //! The clouds' post-quantum keys have no rows yet; they come as rows of a kind that signs messages.
 
 mod aws;
+mod google;
 mod place;
 
 pub use place::{CloudCredentials, CloudKey, CloudPlace};
@@ -52,7 +53,8 @@ impl CloudService {
     pub const fn kinds(self) -> &'static [CloudKind] {
         match self {
             CloudService::AwsKms => aws::KINDS,
-            CloudService::AzureKeyVault | CloudService::GcpCkms => &[],
+            CloudService::GcpCkms => google::KINDS,
+            CloudService::AzureKeyVault => &[],
         }
     }
 }

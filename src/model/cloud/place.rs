@@ -46,6 +46,8 @@ pub enum CloudPlace {
         key_ring: String,
         /// The version of the key.
         version: String,
+        /// What its versions must be, by the service's own word.
+        algorithm: &'static str,
     },
 }
 
@@ -109,7 +111,7 @@ impl std::fmt::Display for CloudKey {
             CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => write!(f, "{region}/{name}"),
             CloudPlace::Aws { .. } => f.write_str(name),
             CloudPlace::Azure { vault, domain, .. } => write!(f, "{vault}.{domain}/{name}"),
-            CloudPlace::Google { project, region, key_ring, version } => {
+            CloudPlace::Google { project, region, key_ring, version, .. } => {
                 write!(f, "{project}/{region}/{key_ring}/{name}/{version}")
             }
         }?;

@@ -27,6 +27,8 @@ pub fn open_service(service: &KmsService) -> Option<Arc<dyn Backend>> {
     match service.service {
         #[cfg(feature = "awskms")]
         CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(service, runtime()?))),
+        #[cfg(feature = "azurekeyvault")]
+        CloudService::AzureKeyVault => Some(Arc::new(super::azure::AzureBackend::new(service, runtime()?))),
         _ => None,
     }
 }

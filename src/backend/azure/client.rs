@@ -16,7 +16,8 @@ use bytes::Bytes;
 use super::find::{self, Answered, version_of};
 use super::mechanism::{Request, request};
 use super::{Vault, fault};
-use crate::backend::cloud::{self, Call, Found, row_of};
+use crate::backend::cloud::pace::{self, Gate, Quota};
+use crate::backend::cloud::{self, Call, Found, Service, row_of};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::crypto;
 use crate::model::{
@@ -32,15 +33,24 @@ pub(super) struct AzureKey {
     /// What it is called in messages.
     title: String,
     vault: Arc<Vault>,
+    service: Arc<Service>,
+    /// What the service counts together: the vault.
+    domain: String,
+    /// Whether it is in a managed HSM.
+    managed: bool,
 }
 
 impl AzureKey {
-    pub(super) fn new(key: &CloudKey, vault: Arc<Vault>) -> AzureKey {
-        let version = match &key.place {
-            CloudPlace::Azure { version, .. } => version.clone(),
-            _ => None,
+    pub(super) fn new(key: &CloudKey, vault: Arc<Vault>, service: Arc<Service>) -> AzureKey {
+        let (version, domain, managed) = match &key.place {
+            CloudPlace::Azure { vault, domain, version } => {
+                let endpoint = key.endpoint.as_deref().unwrap_or_default();
+                (version.clone(), format!("{vault}.{domain} {endpoint}"), domain.starts_with("managedhsm."))
+            }
+            _ => (None, String::new(), false),
         };
-        AzureKey { name: key.name.clone(), version, title: format!("Azure Key Vault key {key}"), vault }
+        let (name, title) = (key.name.clone(), format!("Azure Key Vault key {key}"));
+        AzureKey { name, version, title, vault, service, domain: domain.trim_end().to_owned(), managed }
     }
 
     fn client(&self) -> &KeyClient {
@@ -239,7 +249,25 @@ fn creation(row: &CloudKind) -> CreateKeyParameters {
     CreateKeyParameters { kty: Some(kty), key_size, curve, key_ops, ..CreateKeyParameters::default() }
 }
 
+/// What flow control calls such keys, by what they cost.
+fn family(kind: &CloudKind, managed: bool) -> String {
+    let hsm = if kind.key_type.ends_with("-HSM") { "-hsm" } else { "" };
+    match (kind.kind, managed) {
+        (KeyKind::Rsa { bits }, true) => format!("managed rsa-{bits}"),
+        (KeyKind::Ec(curve), true) => format!("managed p-{}", curve.bits()),
+        (KeyKind::Rsa { bits }, false) => format!("rsa-{bits}{hsm}"),
+        (KeyKind::Ec(_), false) => format!("ec{hsm}"),
+        _ => "managed oct".to_owned(),
+    }
+}
+
 impl cloud::Client for AzureKey {
+    /// By vault.
+    fn gate(&self, found: &Found) -> Arc<Gate> {
+        let (quota, cost) = pace::azure(&family(found.kind, self.managed)).unwrap_or((Quota::per_second(200.0), 1));
+        self.service.domains.domain(&self.domain, quota).gate(cost)
+    }
+
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(self.look_up())
     }

@@ -7,8 +7,8 @@
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use azure_core::cloud::CloudConfiguration;
@@ -22,7 +22,7 @@ use azure_identity::{
 };
 
 use super::fault;
-use crate::backend::cloud::Runtime;
+use crate::backend::cloud::Service;
 use crate::model::Secret;
 
 /// A token is fetched anew so long before it expires; each failure is followed by another try after a pause.
@@ -60,6 +60,7 @@ pub(super) struct Identity {
     held: ArcSwapOption<AccessToken>,
     /// One fetches, the others wait. When the service refused a token last.
     turn: tokio::sync::Mutex<Option<Instant>>,
+    service: Weak<Service>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -70,16 +71,17 @@ impl std::fmt::Debug for Identity {
 
 impl Identity {
     /// The identity whose tokens are for `domain`. No call is made.
-    pub(super) fn new(who: Who, domain: &str, options: ClientOptions) -> Arc<Identity> {
+    pub(super) fn new(who: Who, domain: &str, options: ClientOptions, service: &Arc<Service>) -> Arc<Identity> {
         let options = ClientOptions { cloud: cloud_of(domain).map(Arc::new), ..options };
         let (held, turn) = (ArcSwapOption::empty(), tokio::sync::Mutex::new(None));
-        Arc::new(Identity { who, scope: format!("https://{domain}/.default"), options, held, turn })
+        let (scope, service) = (format!("https://{domain}/.default"), Arc::downgrade(service));
+        Arc::new(Identity { who, scope, options, held, turn, service })
     }
 
     /// Fetches tokens ahead of need, as long as anybody uses the identity.
-    pub(super) fn keep_fresh(self: &Arc<Self>, runtime: &Runtime) {
+    pub(super) fn keep_fresh(self: &Arc<Self>, service: &Service) {
         let identity = Arc::downgrade(self);
-        runtime.spawn(async move {
+        service.runtime.spawn(async move {
             let mut pause = PAUSE_FIRST;
             loop {
                 let Some(identity) = identity.upgrade() else { return };
@@ -144,14 +146,22 @@ impl Identity {
 
     /// A credential is made for every token: those of the library keep the tokens they have, also ones that are refused.
     async fn fetch(&self) -> azure_core::Result<AccessToken> {
-        let credential = self.credential()?;
-        let scopes = [self.scope.as_str()];
-        let fetched = tokio::time::timeout(FETCH, credential.get_token(&scopes, None)).await;
-        let fetched = fetched.unwrap_or_else(|_| {
+        let fetched = tokio::time::timeout(FETCH, self.ask()).await.unwrap_or_else(|_| {
             Err(Error::with_message(ErrorKind::Connection, format!("no token within {} s", FETCH.as_secs())))
-        })?;
+        });
+        if let (None, Some(service)) = (&self.who.client_secret, self.service.upgrade()) {
+            match &fetched {
+                Ok(token) => service.own.fetched(Some(SystemTime::from(token.expires_on))),
+                Err(_) => service.own.failed(),
+            }
+        }
+        let fetched = fetched?;
         self.held.store(Some(Arc::new(fetched.clone())));
         Ok(fetched)
+    }
+
+    async fn ask(&self) -> azure_core::Result<AccessToken> {
+        self.credential()?.get_token(&[self.scope.as_str()], None).await
     }
 
     fn credential(&self) -> azure_core::Result<Arc<dyn TokenCredential>> {
@@ -241,6 +251,9 @@ impl TokenCredential for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KmsService;
+    use crate::model::CloudService;
+    use crate::telemetry::Telemetry;
 
     #[test]
     fn tokens_are_fetched_before_they_end() {
@@ -252,8 +265,10 @@ mod tests {
 
     #[test]
     fn a_vaults_challenge_gets_no_token_for_anything_else() {
+        let settings = KmsService::new(CloudService::AzureKeyVault);
+        let service = Service::start(&settings, &Telemetry::default()).unwrap();
         let who = Who { tenant_id: "t".into(), client_id: "c".into(), client_secret: Some(Secret::from("s")) };
-        let lent = Lent(Identity::new(who, "vault.azure.net", ClientOptions::default()));
+        let lent = Lent(Identity::new(who, "vault.azure.net", ClientOptions::default(), &service));
         let asked = lent.get_token(&["https://management.azure.com/.default"], None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let refused = runtime.block_on(asked).unwrap_err().to_string();

@@ -2,12 +2,14 @@
 //! [`Fate`] for the key.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::RawResponse;
+use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::ill;
+use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -59,7 +61,9 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
             let said = raw_response.as_deref().map(said).unwrap_or_default();
             let code = said.code.or_else(|| error_code.clone());
             let codes = [said.inner.as_deref(), code.as_deref()];
-            of_answer(call, title, codes, said.message.as_deref(), u16::from(*status))
+            let retry_after = raw_response.as_deref().and_then(retry_after);
+            let answer = Answer { codes, message: said.message.as_deref(), status: u16::from(*status), retry_after };
+            of_answer(call, title, &answer)
         }
         ErrorKind::Credential => {
             let what = format!("{title}: {call}: no token: {}", chain(error));
@@ -80,6 +84,24 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     }
 }
 
+/// An answer that is an error.
+struct Answer<'a> {
+    /// The narrower one before the wider.
+    codes: [Option<&'a str>; 2],
+    message: Option<&'a str>,
+    status: u16,
+    retry_after: Option<Duration>,
+}
+
+/// When the service says to come again.
+fn retry_after(response: &RawResponse) -> Option<Duration> {
+    let number = |name: &'static str| response.headers().get_optional_str(&HeaderName::from_static(name))?.parse().ok();
+    number("retry-after-ms")
+        .or_else(|| number("x-ms-retry-after-ms"))
+        .map(Duration::from_millis)
+        .or_else(|| number("retry-after").map(Duration::from_secs))
+}
+
 /// What an answer says of an error.
 #[derive(Default)]
 struct Said {
@@ -96,7 +118,8 @@ fn said(response: &RawResponse) -> Said {
 }
 
 /// An error by its codes, or by the status of the answer where nobody knows them.
-fn of_answer(call: &str, title: &str, codes: [Option<&str>; 2], message: Option<&str>, status: u16) -> BackendError {
+fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
+    let Answer { codes, message, status, retry_after } = *answer;
     let by_status = match status {
         429 => (Class::Throttled, "throttled", ""),
         401 => (Class::Refused, "credentials_refused", "correct tenant_id, client_id and client_secret"),
@@ -118,7 +141,7 @@ fn of_answer(call: &str, title: &str, codes: [Option<&str>; 2], message: Option<
         what.push_str(more.trim_end_matches('.'));
     }
     match class {
-        Class::Throttled => BackendError { fault: Fault::Unavailable { what }, fate: Fate::Throttled, cause },
+        Class::Throttled => throttled(what, retry_after),
         Class::Ill => ill(cause, what),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Class::KeyState | Class::Absent => {
@@ -195,7 +218,8 @@ mod tests {
     use super::*;
 
     fn answer(inner: Option<&str>, code: &str, status: u16) -> BackendError {
-        of_answer("sign", "key a", [inner, Some(code)], Some("Some text.\r\nCaller: somebody"), status)
+        let message = Some("Some text.\r\nCaller: somebody");
+        of_answer("sign", "key a", &Answer { codes: [inner, Some(code)], message, status, retry_after: None })
     }
 
     #[test]

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 use self::client::AzureKey;
 use self::credentials::{Identity, Who};
-use super::cloud::{CallLimits, CloudDevice, Runtime, ill};
+use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
 use crate::config::KmsService;
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
@@ -52,17 +52,16 @@ struct Vault {
 }
 
 /// The backend of `azurekeyvault`.
-pub struct AzureBackend {
-    runtime: Arc<Runtime>,
-    settings: KmsService,
+pub(super) struct AzureBackend {
+    service: Arc<Service>,
     transport: OnceLock<Result<Transport, String>>,
     vaults: Mutex<HashMap<Reach, Weak<Vault>>>,
 }
 
 impl AzureBackend {
-    /// The backend with these settings. No call is made.
-    pub(super) fn new(settings: &KmsService, runtime: Arc<Runtime>) -> AzureBackend {
-        AzureBackend { runtime, settings: settings.clone(), transport: OnceLock::new(), vaults: Mutex::default() }
+    /// The backend of this service. No call is made.
+    pub(super) fn new(service: Arc<Service>) -> AzureBackend {
+        AzureBackend { service, transport: OnceLock::new(), vaults: Mutex::default() }
     }
 
     fn vault(&self, key: &CloudKey) -> Result<Arc<Vault>, BackendError> {
@@ -81,11 +80,11 @@ impl AzureBackend {
 
     /// A client that tries each call once: who tries again, and when, is decided above.
     fn make(&self, reach: &Reach) -> Result<Vault, String> {
-        let transport = self.transport.get_or_init(|| transport(&self.settings)).clone()?;
+        let transport = self.transport.get_or_init(|| transport(&self.service.settings)).clone()?;
         let options =
             ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..ClientOptions::default() };
-        let identity = Identity::new(reach.who.clone(), &reach.domain, options.clone());
-        identity.keep_fresh(&self.runtime);
+        let identity = Identity::new(reach.who.clone(), &reach.domain, options.clone(), &self.service);
+        identity.keep_fresh(&self.service);
         // Whatever a private endpoint says that it is: the identity gives out tokens for the domain alone.
         let verify_challenge_resource = Some(reach.public);
         let options =
@@ -132,10 +131,8 @@ fn not_of_azure() -> BackendError {
 impl Backend for AzureBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
         let TokenSelector::Cloud(key) = token else { return Err(not_of_azure()) };
-        let client = AzureKey::new(key, self.vault(key)?);
-        // Finding a key takes up to three calls, and a token at first.
-        let limits = CallLimits { work: self.settings.call, find: self.settings.call * 2 };
-        Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.runtime), limits)))
+        let client = AzureKey::new(key, self.vault(key)?, Arc::clone(&self.service));
+        Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.service))))
     }
 
     fn has_login(&self) -> bool {

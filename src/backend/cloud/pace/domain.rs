@@ -1,0 +1,396 @@
+//! A quota domain, and threads before it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::breaker::{Breaker, BreakerState, Pass};
+use super::dice::Dice;
+use super::in_flight::InFlight;
+use super::line::{Line, Waiter};
+use super::quota::Quota;
+use super::rate::{Leave, Rate, Sent};
+
+/// Failures in a row that open a breaker.
+const FAILURES: u32 = 5;
+
+/// Why somebody may not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Its turn did not come in time, or cannot: by what is known, none comes before `earliest`.
+    TooLate {
+        /// When to try again at the earliest.
+        earliest: Instant,
+    },
+    /// The service does not answer, for any key of this domain.
+    DomainOpen {
+        /// When it is tried again.
+        until: Instant,
+    },
+    /// The service does not answer for this key.
+    KeyOpen {
+        /// When it is tried again.
+        until: Instant,
+    },
+}
+
+/// How a domain stands, for metrics. Counts are since it was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Standing {
+    /// Requests let go.
+    pub(crate) sent: u64,
+    /// Requests the service throttled.
+    pub(crate) throttled: u64,
+    /// Requests that met a failure of transport or of the service.
+    pub(crate) failed: u64,
+    /// Refused because no turn came, or could come, in time.
+    pub(crate) too_late: u64,
+    /// Refused because the domain's breaker was open.
+    pub(crate) breaker_refused: u64,
+    /// Threads that wait.
+    pub(crate) waiting: usize,
+    /// Requests in flight.
+    pub(crate) in_flight: usize,
+    /// Requests that may be in flight.
+    pub(crate) in_flight_limit: usize,
+    /// Units a second that are allowed now.
+    pub(crate) allowed_per_second: f64,
+    /// Units a second that are configured.
+    pub(crate) quota_per_second: f64,
+    /// Whether the service throttled lately, and less than the quota is allowed.
+    pub(crate) is_throttled: bool,
+    /// The domain's breaker.
+    pub(crate) breaker: BreakerState,
+}
+
+/// What a service counts together.
+pub(crate) struct Domain {
+    state: Mutex<State>,
+}
+
+struct State {
+    quota: Quota,
+    rate: Rate,
+    in_flight: InFlight,
+    breaker: Breaker,
+    line: Line<Result<Granted, Refusal>>,
+    dice: Dice,
+    sent: u64,
+    throttled: u64,
+    failed: u64,
+    too_late: u64,
+    breaker_refused: u64,
+}
+
+/// Leave that was given.
+#[derive(Clone, Copy, Debug)]
+struct Granted {
+    sent: Sent,
+    /// Whether it is to show that the domain is well again.
+    probe: bool,
+}
+
+/// What the first of the line hears.
+enum Turn {
+    Granted(Granted),
+    Refused(Refusal),
+    /// Not before then; `None`: not before an answer.
+    Later(Option<Instant>),
+}
+
+/// One key's way into its domain.
+pub(crate) struct Gate {
+    domain: Arc<Domain>,
+    breaker: Mutex<Breaker>,
+    /// Units a request of it costs.
+    cost: f64,
+}
+
+impl Domain {
+    /// A domain with this quota, nothing known against it.
+    pub(crate) fn new(quota: Quota) -> Arc<Domain> {
+        let (quota, now) = (quota.bounded(), Instant::now());
+        Arc::new(Domain {
+            state: Mutex::new(State {
+                quota,
+                rate: Rate::new(quota, Dice::new(), now),
+                in_flight: InFlight::new(quota.max_in_flight),
+                breaker: Breaker::new(FAILURES),
+                line: Line::new(),
+                dice: Dice::new(),
+                sent: 0,
+                throttled: 0,
+                failed: 0,
+                too_late: 0,
+                breaker_refused: 0,
+            }),
+        })
+    }
+
+    /// Another quota from now on. What was found out under the old one is forgotten.
+    pub(crate) fn set_quota(&self, quota: Quota) {
+        let (quota, now) = (quota.bounded(), Instant::now());
+        let mut state = self.state.lock();
+        if state.quota != quota {
+            state.quota = quota;
+            state.rate.set_quota(quota, now);
+            state.in_flight.set_most(quota.max_in_flight);
+            state.serve(now);
+        }
+    }
+
+    /// A key's way in. A request of it costs so many units of the quota, at least 1.
+    pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
+        Arc::new(Gate {
+            domain: Arc::clone(self),
+            breaker: Mutex::new(Breaker::new(FAILURES)),
+            cost: f64::from(cost.clamp(1, 10_000)),
+        })
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        Standing {
+            sent: state.sent,
+            throttled: state.throttled,
+            failed: state.failed,
+            too_late: state.too_late,
+            breaker_refused: state.breaker_refused,
+            waiting: state.line.len(),
+            in_flight: state.in_flight.count(),
+            in_flight_limit: state.in_flight.limit(),
+            allowed_per_second: state.rate.allowed(),
+            quota_per_second: state.quota.per_second,
+            is_throttled: state.rate.is_throttled(),
+            breaker: state.breaker.state(Instant::now()),
+        }
+    }
+
+    /// Leave for a request of this cost, waiting for its turn until then.
+    fn enter(&self, cost: f64, until: Instant) -> Result<Granted, Refusal> {
+        let mut now = Instant::now();
+        let mut state = self.state.lock();
+        if state.line.is_empty() {
+            match state.turn(cost, now) {
+                Turn::Granted(granted) => return Ok(granted),
+                Turn::Refused(refusal) => return Err(refusal),
+                Turn::Later(_) => {}
+            }
+        }
+        let earliest = state.rate.earliest(cost, state.line.cost(), state.in_flight.count(), now);
+        if earliest > until {
+            state.too_late += 1;
+            return Err(Refusal::TooLate { earliest });
+        }
+        let waiter = Waiter::new(cost);
+        state.line.join(&waiter);
+        if state.line.is_first(&waiter) {
+            state.serve(now);
+        }
+        loop {
+            if let Some(answer) = waiter.answer() {
+                return answer;
+            }
+            if now >= until {
+                return Err(state.give_up(&waiter, now));
+            }
+            let first = state.line.is_first(&waiter);
+            let wake = if first { state.next_turn(cost) } else { None };
+            if first {
+                state.line.first_sleeps(wake);
+            }
+            waiter.bell.wait_until(&mut state, wake.map_or(until, |wake| wake.min(until)));
+            now = Instant::now();
+            if state.line.is_first(&waiter) {
+                state.serve(now);
+            }
+        }
+    }
+
+    fn end(&self, granted: Granted, end: End) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let sent = granted.sent;
+        match end {
+            End::Succeeded(latency) => {
+                state.in_flight.answered(sent.number, latency);
+                state.rate.accepted(sent, now);
+                state.breaker.answered();
+            }
+            End::Throttled(retry_after) => {
+                state.throttled += 1;
+                state.rate.throttled(sent, retry_after, now);
+                state.breaker.answered();
+            }
+            End::Failed => {
+                state.failed += 1;
+                state.in_flight.failed(sent.number);
+                state.rate.over(sent);
+                let State { breaker, dice, .. } = &mut *state;
+                if breaker.failed(sent.at, granted.probe, dice, now) {
+                    state.send_away(now);
+                }
+            }
+            End::Untold => {
+                state.rate.over(sent);
+                if granted.probe {
+                    state.breaker.gave_up();
+                }
+            }
+        }
+        state.in_flight.over();
+        state.serve(now);
+    }
+}
+
+impl State {
+    /// Whether a request of this cost may go now.
+    fn turn(&mut self, cost: f64, now: Instant) -> Turn {
+        let pass = self.breaker.check(now);
+        if let Pass::No(until) = pass {
+            self.breaker_refused += 1;
+            return Turn::Refused(Refusal::DomainOpen { until });
+        }
+        if self.in_flight.is_full() {
+            return Turn::Later(None);
+        }
+        match self.rate.ask(cost, now) {
+            Leave::At(at) => Turn::Later(Some(at)),
+            Leave::AfterAnswer => Turn::Later(None),
+            Leave::Go(sent) => {
+                self.sent += 1;
+                self.in_flight.sent(sent.number);
+                Turn::Granted(Granted { sent, probe: self.breaker.pass(now) == Pass::Probe })
+            }
+        }
+    }
+
+    /// Gives leave to the first ones of the line, as many as can go, and sees to it that the next one wakes in time.
+    fn serve(&mut self, now: Instant) {
+        while let Some(first) = self.line.first() {
+            let cost = first.cost;
+            match self.turn(cost, now) {
+                Turn::Granted(granted) => self.line.tell_first(Ok(granted)),
+                Turn::Refused(refusal) => self.line.tell_first(Err(refusal)),
+                Turn::Later(Some(next)) => return self.line.wake_first(next),
+                // Whoever brings the answer comes here again.
+                Turn::Later(None) => return,
+            }
+        }
+    }
+
+    /// When the first of the line can try again, if time alone lets it.
+    fn next_turn(&self, cost: f64) -> Option<Instant> {
+        if self.in_flight.is_full() { None } else { self.rate.next(cost) }
+    }
+
+    /// Nobody waits for a service that does not answer.
+    fn send_away(&mut self, now: Instant) {
+        let Pass::No(until) = self.breaker.check(now) else { return };
+        while !self.line.is_empty() {
+            self.breaker_refused += 1;
+            self.line.tell_first(Err(Refusal::DomainOpen { until }));
+        }
+    }
+
+    fn give_up(&mut self, waiter: &Arc<Waiter<Result<Granted, Refusal>>>, now: Instant) -> Refusal {
+        let was_first = self.line.is_first(waiter);
+        self.line.leave(waiter);
+        if was_first {
+            self.line.first_sleeps(None);
+            self.serve(now);
+        }
+        self.too_late += 1;
+        let earliest = self.rate.earliest(waiter.cost, self.line.cost(), self.in_flight.count(), now);
+        Refusal::TooLate { earliest }
+    }
+}
+
+impl Gate {
+    /// Leave to send one request, waiting for its turn until then.
+    ///
+    /// # Errors
+    ///
+    /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
+    pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
+        if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
+            return Err(Refusal::KeyOpen { until });
+        }
+        let granted = self.domain.enter(self.cost, until)?;
+        // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
+        let pass = self.breaker.lock().pass(Instant::now());
+        let permit = Permit { gate: Arc::clone(self), granted, key_probe: pass == Pass::Probe, told: false };
+        match pass {
+            Pass::No(until) => Err(Refusal::KeyOpen { until }),
+            Pass::Yes | Pass::Probe => Ok(permit),
+        }
+    }
+
+    /// The key's breaker.
+    #[cfg(test)]
+    pub(crate) fn breaker(&self) -> BreakerState {
+        self.breaker.lock().state(Instant::now())
+    }
+
+    fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock()
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Succeeded(Duration),
+    Throttled(Option<Duration>),
+    Failed,
+    Untold,
+}
+
+/// Leave to send one request. Dropped without a word it says nothing of the service.
+#[must_use = "the request is sent while it lives, and it is told how that ended"]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    granted: Granted,
+    key_probe: bool,
+    told: bool,
+}
+
+impl Permit {
+    /// The service answered after so long, if only that the caller or the key is in the wrong.
+    pub(crate) fn succeeded(mut self, latency: Duration) {
+        self.gate.breaker_mut().answered();
+        self.tell(End::Succeeded(latency));
+    }
+
+    /// The service refused for its quota, and may have said when to come again.
+    pub(crate) fn throttled(mut self, retry_after: Option<Duration>) {
+        self.gate.breaker_mut().answered();
+        self.tell(End::Throttled(retry_after));
+    }
+
+    /// No answer, or one that says the service is ill: reset, timeout, 5xx.
+    pub(crate) fn failed(mut self) {
+        let now = Instant::now();
+        let mut dice = Dice::new();
+        self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, &mut dice, now);
+        self.tell(End::Failed);
+    }
+
+    fn tell(&mut self, end: End) {
+        self.told = true;
+        self.gate.domain.end(self.granted, end);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.told {
+            if self.key_probe {
+                self.gate.breaker_mut().gave_up();
+            }
+            self.tell(End::Untold);
+        }
+    }
+}

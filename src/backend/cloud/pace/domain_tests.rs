@@ -1,0 +1,198 @@
+//! Threads before a quota domain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::breaker::BreakerState;
+use super::domain::{Domain, Gate, Refusal};
+use super::domains::Domains;
+use super::quota::Quota;
+
+const LATENCY: Duration = Duration::from_millis(20);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn poll(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: never");
+        std::thread::yield_now();
+    }
+}
+
+/// One request at a time, none of which waits for tokens.
+fn one_at_a_time() -> Arc<Domain> {
+    Domain::new(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(1e6) })
+}
+
+fn fail(gate: &Arc<Gate>) {
+    gate.admit(soon()).unwrap().failed();
+}
+
+#[test]
+fn who_waits_is_served_in_the_order_of_arrival() {
+    let domain = one_at_a_time();
+    let first = domain.gate(1);
+    let permit = first.admit(soon()).unwrap();
+    let order = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for place in 0..20 {
+            let (domain, order) = (&domain, &order);
+            scope.spawn(move || {
+                let gate = domain.gate(1);
+                let permit = gate.admit(soon()).unwrap();
+                order.lock().push(place);
+                permit.succeeded(LATENCY);
+            });
+            poll("it waits", || domain.standing().waiting == place + 1);
+        }
+        permit.succeeded(LATENCY);
+    });
+    assert_eq!(order.into_inner(), (0..20).collect::<Vec<_>>());
+    let standing = domain.standing();
+    assert_eq!((standing.sent, standing.waiting, standing.in_flight), (21, 0, 0));
+}
+
+#[test]
+fn who_comes_too_late_is_told_so_and_holds_up_nobody() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let permit = gate.admit(soon()).unwrap();
+    std::thread::scope(|scope| {
+        let impatient = scope.spawn(|| {
+            let gate = domain.gate(1);
+            gate.admit(Instant::now() + Duration::from_millis(50)).map(drop)
+        });
+        poll("one waits", || domain.standing().waiting == 1);
+        let patient = scope.spawn(|| domain.gate(1).admit(soon()).map(drop));
+        assert!(matches!(impatient.join().unwrap(), Err(Refusal::TooLate { .. })));
+        poll("the other waits", || domain.standing().waiting == 1);
+        drop(permit);
+        assert_eq!(patient.join().unwrap(), Ok(()));
+    });
+    assert_eq!((domain.standing().too_late, domain.standing().waiting), (1, 0));
+}
+
+#[test]
+fn who_cannot_come_in_time_is_told_so_at_once() {
+    let domain = Domain::new(Quota::per_second(100.0));
+    let gate = domain.gate(1);
+    gate.admit(soon()).unwrap().throttled(Some(Duration::from_secs(30)));
+    let until = Instant::now() + Duration::from_secs(25);
+    let Err(Refusal::TooLate { earliest }) = gate.admit(until) else { panic!("it may send") };
+    assert!(Instant::now() < until, "it was not told at once");
+    assert!(earliest > until);
+    let standing = domain.standing();
+    assert_eq!((standing.throttled, standing.too_late, standing.is_throttled), (1, 1, true));
+    assert_eq!((standing.allowed_per_second, standing.quota_per_second), (50.0, 100.0));
+    // Another quota is another chance.
+    domain.set_quota(Quota::per_second(200.0));
+    assert!(!domain.standing().is_throttled);
+}
+
+#[test]
+fn many_threads_are_served_at_the_quota_and_each_is_answered() {
+    let domain = Domain::new(Quota { burst: 10.0, ..Quota::per_second(2_000.0) });
+    let (served, start) = (AtomicUsize::new(0), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let gate = domain.gate(1);
+                for _ in 0..50 {
+                    gate.admit(soon()).unwrap().succeeded(LATENCY);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(served.into_inner(), 32 * 50);
+    // 1,600 less the burst, at 2,000 a second.
+    assert!(start.elapsed() >= Duration::from_millis(790), "{:?}", start.elapsed());
+    assert_eq!(domain.standing().in_flight, 0);
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    (0..4).for_each(|_| fail(&domain.gate(1)));
+    let last = gate.admit(soon()).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| domain.gate(1).admit(soon()).map(drop));
+        poll("one waits", || domain.standing().waiting == 1);
+        last.failed();
+        assert!(matches!(waiting.join().unwrap(), Err(Refusal::DomainOpen { .. })));
+    });
+    let Err(Refusal::DomainOpen { until }) = domain.gate(1).admit(soon()) else { panic!("it is closed") };
+    assert_eq!(domain.standing().breaker, BreakerState::Open);
+    assert_eq!(domain.standing().failed, 5);
+    poll("half a second passes", || Instant::now() >= until);
+    // One goes to see, and alone.
+    let probing = domain.gate(1);
+    let probe = probing.admit(soon()).unwrap();
+    assert!(matches!(domain.gate(1).admit(soon()), Err(Refusal::DomainOpen { .. })));
+    probe.succeeded(LATENCY);
+    assert_eq!(domain.standing().breaker, BreakerState::Closed);
+    gate.admit(soon()).unwrap().succeeded(LATENCY);
+}
+
+#[test]
+fn a_key_that_fails_is_alone_in_it() {
+    let domain = one_at_a_time();
+    let (ill, well) = (domain.gate(1), domain.gate(1));
+    for _ in 0..5 {
+        fail(&ill);
+        well.admit(soon()).unwrap().succeeded(LATENCY);
+    }
+    let Err(Refusal::KeyOpen { until }) = ill.admit(soon()) else { panic!("it is closed") };
+    assert_eq!((ill.breaker(), well.breaker()), (BreakerState::Open, BreakerState::Closed));
+    well.admit(soon()).unwrap().succeeded(LATENCY);
+    poll("half a second passes", || Instant::now() >= until);
+    let probe = ill.admit(soon()).unwrap();
+    // Without a word, it is as if it had not been.
+    drop(probe);
+    ill.admit(soon()).unwrap().succeeded(LATENCY);
+    assert_eq!(ill.breaker(), BreakerState::Closed);
+}
+
+#[test]
+fn throttles_and_silence_open_no_breaker() {
+    let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
+    let gate = domain.gate(1);
+    for _ in 0..20 {
+        drop(gate.admit(soon()).unwrap());
+    }
+    for _ in 0..3 {
+        gate.admit(soon()).unwrap().throttled(None);
+    }
+    assert_eq!((gate.breaker(), domain.standing().breaker), (BreakerState::Closed, BreakerState::Closed));
+    assert_eq!((domain.standing().throttled, domain.standing().failed, domain.standing().in_flight), (3, 0, 0));
+}
+
+#[test]
+fn a_domain_in_trouble_does_not_slow_another() {
+    let domains = Domains::default();
+    let troubled = domains.domain("111122223333 eu-west-1 rsa", Quota::per_second(100.0));
+    let well = domains.domain("111122223333 eu-north-1 rsa", Quota::per_second(100.0));
+    troubled.gate(1).admit(soon()).unwrap().throttled(Some(Duration::from_secs(60)));
+    assert!(matches!(troubled.gate(1).admit(Instant::now()), Err(Refusal::TooLate { .. })));
+    well.gate(1).admit(Instant::now()).unwrap().succeeded(LATENCY);
+    assert!(!well.standing().is_throttled);
+}
+
+#[test]
+fn keys_of_one_domain_share_it_and_it_ends_with_them() {
+    let domains = Domains::default();
+    let one = domains.domain("vault", Quota::per_second(10.0));
+    let other = domains.domain("vault", Quota::per_second(20.0));
+    assert!(Arc::ptr_eq(&one, &other));
+    assert_eq!(one.standing().quota_per_second, 20.0);
+    assert_eq!(domains.all().len(), 1);
+    drop((one, other));
+    assert!(domains.all().is_empty());
+}

@@ -119,7 +119,7 @@ impl Options {
     fn scheme(&self, handle: &Handle, kind: KeyKind, hash: Hash) -> Result<SignatureScheme, Fault> {
         let most = crypto::max_pss_salt(kind, hash);
         let salt = match self.salt {
-            SaltLength::Auto => most,
+            SaltLength::Auto => handle.longest_salt(kind, hash),
             SaltLength::Hash => u16::try_from(hash.digest_bytes()).unwrap_or(u16::MAX),
             SaltLength::Bytes(bytes) => bytes,
         };

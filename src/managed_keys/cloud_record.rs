@@ -33,6 +33,7 @@ enum Use {
     Sign,
     Decrypt,
     Mac,
+    SignOrDecrypt,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ enum PlaceRecord {
 enum CredentialsRecord {
     Own,
     Aws { access_key: String, secret_key: SecretRecord },
-    Azure { tenant_id: String, client_id: String, client_secret: SecretRecord },
+    Azure { tenant_id: String, client_id: String, client_secret: Option<SecretRecord> },
     GoogleJson(SecretRecord),
     GoogleFile(std::path::PathBuf),
 }
@@ -94,6 +95,7 @@ impl CloudRecord {
                 CloudUse::Sign => Use::Sign,
                 CloudUse::Decrypt => Use::Decrypt,
                 CloudUse::Mac => Use::Mac,
+                CloudUse::SignOrDecrypt => Use::SignOrDecrypt,
             },
             name: key.name.clone(),
             place: PlaceRecord::of(key.place.clone()),
@@ -107,7 +109,7 @@ impl CloudRecord {
                 CloudCredentials::Azure { tenant_id, client_id, client_secret } => CredentialsRecord::Azure {
                     tenant_id: tenant_id.clone(),
                     client_id: client_id.clone(),
-                    client_secret: SecretRecord::of(client_secret),
+                    client_secret: client_secret.as_ref().map(SecretRecord::of),
                 },
                 CloudCredentials::GoogleJson(json) => CredentialsRecord::GoogleJson(SecretRecord::of(json)),
                 CloudCredentials::GoogleFile(path) => CredentialsRecord::GoogleFile(path.clone()),
@@ -120,6 +122,7 @@ impl CloudRecord {
             Use::Sign => CloudUse::Sign,
             Use::Decrypt => CloudUse::Decrypt,
             Use::Mac => CloudUse::Mac,
+            Use::SignOrDecrypt => CloudUse::SignOrDecrypt,
         };
         let service = CloudService::from_name(&self.service);
         let mut kinds = service.map_or(&[][..], CloudService::kinds).iter();
@@ -134,7 +137,7 @@ impl CloudRecord {
             CredentialsRecord::Azure { tenant_id, client_id, client_secret } => CloudCredentials::Azure {
                 tenant_id: tenant_id.clone(),
                 client_id: client_id.clone(),
-                client_secret: client_secret.open().unwrap_or_default(),
+                client_secret: client_secret.as_ref().and_then(SecretRecord::open),
             },
             CredentialsRecord::GoogleJson(json) => CloudCredentials::GoogleJson(json.open().unwrap_or_default()),
             CredentialsRecord::GoogleFile(path) => CloudCredentials::GoogleFile(path.clone()),

@@ -63,19 +63,30 @@ pub enum CloudCredentials {
         /// Its secret.
         secret_key: Secret,
     },
-    /// An application of Microsoft Entra ID. Without an id and a secret, the daemon's own in this tenant.
+    /// An application of Microsoft Entra ID; without a secret, the daemon's own identity in this tenant.
     Azure {
         /// The tenant's id.
         tenant_id: String,
-        /// The application's id.
+        /// The application's id. Of the daemon's own identities, which; empty is the one there is.
         client_id: String,
         /// Its secret.
-        client_secret: Secret,
+        client_secret: Option<Secret>,
     },
     /// A Google credential file's contents.
     GoogleJson(Secret),
     /// The path of a Google credential file.
     GoogleFile(PathBuf),
+}
+
+impl CloudCredentials {
+    /// Whether they are the daemon's own, or lie on its host: not everybody may have them.
+    pub const fn are_the_daemons(&self) -> bool {
+        match self {
+            CloudCredentials::Own | CloudCredentials::GoogleFile(_) => true,
+            CloudCredentials::Azure { client_secret, .. } => client_secret.is_none(),
+            CloudCredentials::Aws { .. } | CloudCredentials::GoogleJson(_) => false,
+        }
+    }
 }
 
 impl CloudKey {
@@ -128,6 +139,7 @@ impl std::fmt::Display for CloudKey {
                 let letters = access_key.chars().count();
                 write!(f, " by …{}", access_key.chars().skip(letters.saturating_sub(4)).collect::<String>())
             }
+            CloudCredentials::Azure { client_id, .. } if client_id.is_empty() => Ok(()),
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
             CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
             CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),

@@ -5,10 +5,16 @@
 //! This room must not know: requests, engines, queues, namespaces, or which thread calls it. Every call may block; the
 //! caller watches the clock.
 
+#[cfg(feature = "awskms")]
+pub mod aws;
+#[cfg(feature = "cloud")]
+pub(crate) mod cloud;
 pub mod fake;
 pub mod pkcs11;
 pub mod process;
 pub mod registry;
+
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -34,6 +40,9 @@ pub enum Fate {
     /// The device is throttling, full or not there: try again after a pause, with fewer at once. That is no failure of
     /// the session, which may be used again after the pause; one that is told this twice running is better replaced.
     BackOff,
+    /// The service did nothing, for want of quota: the job goes back to its place, and is no try. Flow control has it sent
+    /// again when the service takes it ([`Session::admit`]).
+    Throttled,
     /// Refused for good (wrong PIN, locked token): nobody tries again before an operator acts.
     Retire,
 }
@@ -176,6 +185,12 @@ pub trait Backend: Send + Sync {
     /// A PKCS#11 library is initialised at the first call; where the token is missing and no device of the library is
     /// open, it is initialised anew, since modules list their tokens only then.
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError>;
+
+    /// Whether its devices are logged in to by a PIN. Where they are not, [`Device::login`] and [`Device::pin_flags`] are never
+    /// called: each call carries its own credentials, and two names of one key stay two.
+    fn has_login(&self) -> bool {
+        true
+    }
 }
 
 /// One slot with a token in it, or one cloud key. Shared by the threads that own its sessions.
@@ -224,6 +239,13 @@ pub trait Session: Send {
 
     /// Asks whether the session is still there and logged in: one native call, which needs no key.
     fn check_alive(&mut self) -> Result<(), BackendError>;
+
+    /// Waits until flow control has one more operation begin, at the longest `until`. Where it is [`Fate::Throttled`], that did
+    /// not come in time.
+    fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
+        let _ = until;
+        Ok(())
+    }
 
     /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
     /// jobs are better run one by one: those not begun can go elsewhere when one hangs.

@@ -1,4 +1,4 @@
-//! The backends there are.
+//! The backends there are: the one place that knows which are built into this program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use super::Backend;
 use super::fake::FakeBackend;
 use super::pkcs11::Pkcs11Backend;
 use super::process::ProcessBackend;
-use crate::config::{Isolation, KmsLibrary, Profile};
+use crate::config::{Isolation, KmsLibrary, KmsService, Profile};
+use crate::model::CloudService;
 use crate::telemetry::LibraryMetrics;
 
 /// The backend of a KMS library. Nothing is loaded yet. A worker process that takes longer than `open_limit` to open its
@@ -17,5 +18,27 @@ pub fn open(library: &KmsLibrary, open_limit: Duration, metrics: LibraryMetrics)
         (Some(Profile::Fake), _) => Arc::new(FakeBackend::default()),
         (_, Isolation::Process) => Arc::new(ProcessBackend::new(library, open_limit, metrics)),
         (_, Isolation::None) => Arc::new(Pkcs11Backend::new(library, metrics)),
+    }
+}
+
+/// The backend of a cloud's key service; `None` where this program was built without it, or the system has no threads for
+/// its connections. No call is made.
+pub fn open_service(service: &KmsService) -> Option<Arc<dyn Backend>> {
+    match service.service {
+        #[cfg(feature = "awskms")]
+        CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(service, runtime()?))),
+        _ => None,
+    }
+}
+
+/// The threads of a cloud's connections.
+#[cfg(feature = "cloud")]
+fn runtime() -> Option<Arc<super::cloud::Runtime>> {
+    match super::cloud::Runtime::start() {
+        Ok(runtime) => Some(Arc::new(runtime)),
+        Err(fault) => {
+            tracing::error!(reason = %fault, "keys in clouds are unavailable; restart Keyway when the system has threads again");
+            None
+        }
     }
 }

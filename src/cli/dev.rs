@@ -13,11 +13,11 @@ use super::{Failure, server};
 use crate::cli::output::say;
 use crate::client::socket_path;
 use crate::config::{
-    Config, Grants, KmsLibrary, Limits, Listener, LogFormat, LogLevel, Memory, Profile, PrometheusListener, Protocol,
-    Seal, Storage, Telemetry, VerifyAfterSign,
+    Config, Grants, KmsLibrary, KmsService, Limits, Listener, LogFormat, LogLevel, Memory, Profile, PrometheusListener,
+    Protocol, Seal, Storage, Telemetry, VerifyAfterSign,
 };
 use crate::daemon::Start;
-use crate::model::Secret;
+use crate::model::{CloudService, Secret};
 use crate::telemetry::log;
 
 /// Tells the second run which folder is its own.
@@ -187,6 +187,7 @@ fn config(address: &Path, metrics: Option<&str>) -> Result<Config, Failure> {
         former_seal: None,
         memory: Memory { core_dumps: true, lock: false },
         kms_libraries: Vec::new(),
+        kms_services: CloudService::ALL.map(KmsService::new).into(),
         kms_pools: Vec::new(),
         namespaces: Vec::new(),
         telemetry: Telemetry { prometheus_listener },

@@ -2,7 +2,8 @@
 //! restart.
 
 use super::{
-    Config, KmsLibrary, KmsPool, Limits, Listener, LogLevel, NamespaceSettings, PrometheusListener, Seal, Storage,
+    Config, KmsLibrary, KmsPool, KmsService, Limits, Listener, LogLevel, NamespaceSettings, PrometheusListener, Seal,
+    Storage,
 };
 use crate::model::Secret;
 
@@ -93,6 +94,9 @@ impl Config {
         if self.memory != new.memory {
             lines.push("core_dumps, lock_memory".to_owned());
         }
+        let service = |service: &KmsService| format!("kms_service {:?}", service.service.name());
+        let (before, after) = (&self.kms_services, &new.kms_services);
+        named(before, after, |a, b| a.service == b.service, |a, b| a == b, service, &mut lines);
         let namespace = |namespace: &NamespaceSettings| format!("namespace {:?}", namespace.path.as_str());
         named(&self.namespaces, &new.namespaces, |a, b| a.path == b.path, |a, b| a == b, namespace, &mut lines);
         let (before, after) = (&self.telemetry.prometheus_listener, &new.telemetry.prometheus_listener);

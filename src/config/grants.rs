@@ -1,6 +1,8 @@
 //! `namespaces = ["team-a", "team-b/*"]` of a `kms_library` or `kms_pool`: whose managed keys may be on it. And
 //! `shared_keys = ["ca", "team-*"]`: the labels of keys there that several of them may have.
 
+use hcl::edit::expr::Expression;
+
 use super::reader::Reader;
 use crate::model::Namespace;
 
@@ -13,8 +15,36 @@ const SHARED_MAX: usize = 10_000;
 /// The namespaces that may use a library or pool, and the keys there that they may share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    namespaces: Option<Vec<Grant>>,
+    namespaces: Option<NamespaceList>,
     shared: Vec<Label>,
+}
+
+/// Some namespaces, each by itself or with all below it; none where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceList(Vec<Grant>);
+
+impl NamespaceList {
+    /// Whether this namespace is among them.
+    pub fn has(&self, namespace: &Namespace) -> bool {
+        self.0.iter().any(|grant| match grant {
+            Grant::Only(granted) => granted == namespace,
+            Grant::Below(above) => namespace.is_below(above),
+        })
+    }
+
+    /// Reads one field of a stanza.
+    pub(super) fn read(stanza: &mut Reader<'_>, name: &'static str) -> NamespaceList {
+        stanza.parsed(name, list).unwrap_or_default()
+    }
+}
+
+fn list(expression: &Expression) -> Result<NamespaceList, String> {
+    let items = expression.as_array().ok_or_else(expected)?;
+    items
+        .iter()
+        .map(|item| item.as_str().ok_or_else(expected).and_then(grant))
+        .collect::<Result<_, _>>()
+        .map(NamespaceList)
 }
 
 /// What labels a key may have.
@@ -33,11 +63,7 @@ enum Grant {
 impl Grants {
     /// Whether this namespace may. Where nothing is said, every one may.
     pub fn allow(&self, namespace: &Namespace) -> bool {
-        let fits = |grant: &Grant| match grant {
-            Grant::Only(granted) => granted == namespace,
-            Grant::Below(above) => namespace.is_below(above),
-        };
-        self.namespaces.as_ref().is_none_or(|grants| grants.iter().any(fits))
+        self.namespaces.as_ref().is_none_or(|grants| grants.has(namespace))
     }
 
     /// Whether a key that is named by this label may be several namespaces' at the same time. Where nothing is said, none may.
@@ -55,10 +81,7 @@ impl Grants {
 
     /// Reads the stanza's fields.
     pub(super) fn read(stanza: &mut Reader<'_>) -> Grants {
-        let namespaces = stanza.parsed("namespaces", |expression| {
-            let items = expression.as_array().ok_or_else(expected)?;
-            items.iter().map(|item| item.as_str().ok_or_else(expected).and_then(grant)).collect()
-        });
+        let namespaces = stanza.parsed("namespaces", list);
         let shared = stanza.parsed("shared_keys", |expression| {
             let items = expression.as_array().filter(|items| items.len() <= SHARED_MAX).ok_or_else(expected_labels)?;
             items.iter().map(|item| item.as_str().ok_or_else(expected_labels).and_then(label)).collect()
@@ -104,7 +127,7 @@ mod tests {
     use super::*;
 
     fn grants(texts: &[&str]) -> Grants {
-        let namespaces = Some(texts.iter().map(|text| grant(text).unwrap()).collect());
+        let namespaces = Some(NamespaceList(texts.iter().map(|text| grant(text).unwrap()).collect()));
         Grants { namespaces, ..Grants::default() }
     }
 

@@ -9,9 +9,10 @@ use super::document::{Document, Problem, Problems};
 use super::pools;
 use super::reader::Reader;
 use super::seals;
+use super::services;
 use super::{
-    Config, KmsLibrary, KmsPool, Limits, Listener, LogFormat, LogLevel, Memory, NamespaceSettings, Seal, Storage,
-    Telemetry, stanzas,
+    Config, KmsLibrary, KmsPool, KmsService, Limits, Listener, LogFormat, LogLevel, Memory, NamespaceSettings, Seal,
+    Storage, Telemetry, stanzas,
 };
 
 /// The label a stanza carries.
@@ -27,12 +28,13 @@ enum Label {
 }
 
 /// Every stanza, with the label it must carry.
-const STANZAS: [(&str, Label); 8] = [
+const STANZAS: [(&str, Label); 9] = [
     ("listener", Label::Kind("unix")),
     ("storage", Label::Kind("redb")),
     ("seal", Label::Kinds(&["file", "pkcs11"])),
     ("kms_library", Label::Kind("pkcs11")),
     ("kms_pool", Label::Name),
+    ("kms_service", Label::Kinds(services::NAMES)),
     ("namespace", Label::Name),
     ("telemetry", Label::None),
     ("limits", Label::None),
@@ -97,6 +99,7 @@ struct Draft {
     former_seal: Option<(seals::Draft, String)>,
     kms_libraries: Vec<(KmsLibrary, String)>,
     kms_pools: Vec<(KmsPool, String)>,
+    kms_services: Vec<(KmsService, String)>,
     namespaces: Vec<(NamespaceSettings, String)>,
     telemetry: Option<(Telemetry, String)>,
     limits: Option<(Limits, String)>,
@@ -174,6 +177,12 @@ impl Draft {
                 let same = |known: &KmsPool, new: &KmsPool| known.name.eq_ignore_ascii_case(&new.name);
                 unique(&mut self.kms_pools, found, here, same, "a kms_pool of this name", &mut stanza);
             }
+            "kms_service" => {
+                let name = block.labels.first().map_or("", |label| label.as_str());
+                let found = services::kms_service(&mut stanza, name);
+                let same = |known: &KmsService, new: &KmsService| known.service == new.service;
+                unique(&mut self.kms_services, found, here, same, "a kms_service of this name", &mut stanza);
+            }
             "namespace" => {
                 let label = block.labels.first().map_or("", |label| label.as_str());
                 let found = pools::namespace(&mut stanza, label);
@@ -242,6 +251,7 @@ impl Draft {
             memory,
             kms_libraries: self.kms_libraries.into_iter().map(|(library, _)| library).collect(),
             kms_pools: self.kms_pools.into_iter().map(|(pool, _)| pool).collect(),
+            kms_services: services::all(self.kms_services.into_iter().map(|(service, _)| service).collect()),
             namespaces: self.namespaces.into_iter().map(|(namespace, _)| namespace).collect(),
             telemetry: self.telemetry.map(|(telemetry, _)| telemetry).unwrap_or_default(),
             limits: self.limits.map(|(limits, _)| limits).unwrap_or_default(),

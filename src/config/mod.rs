@@ -14,6 +14,7 @@ mod profile;
 mod reader;
 mod reference;
 mod seals;
+mod services;
 mod stanzas;
 #[cfg(test)]
 mod tests;
@@ -26,13 +27,14 @@ use crate::model::{Namespace, Secret, TokenSelector};
 
 pub use changes::{Changes, LibraryChange};
 pub use document::{Document, Problem, Problems};
-pub use grants::Grants;
+pub use grants::{Grants, NamespaceList};
 pub use limits::Limits;
 pub use pace::Pace;
 pub use pools::NO_POOL;
 pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
 pub use reference::{Pin, Reference, secret_variables};
 pub use seals::Pkcs11Seal;
+pub use services::KmsService;
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Config {
     pub kms_libraries: Vec<KmsLibrary>,
     /// Tokens that hold copies of the same keys, by a name that no library has either.
     pub kms_pools: Vec<KmsPool>,
+    /// What is allowed of each cloud's key service, and how it is called.
+    pub kms_services: Vec<KmsService>,
     /// Tenants: made at start, each with its weight.
     pub namespaces: Vec<NamespaceSettings>,
     /// Where Prometheus scrapes: `telemetry { prometheus_listener = "127.0.0.1:9464" }` or `"unix:///path"`.

@@ -7,7 +7,7 @@ use super::document::{Document, Problem};
 use super::reader::{Reader, text};
 use super::reference;
 use super::{Grants, KmsLibrary, KmsPool, NamespaceSettings, PoolMember};
-use crate::model::{Namespace, TokenSelector};
+use crate::model::{CloudService, Namespace, TokenSelector};
 
 /// Members of one pool.
 const MEMBERS_MAX: usize = 64;
@@ -77,6 +77,12 @@ pub(super) fn namespace(stanza: &mut Reader<'_>, label: &str) -> Option<Namespac
 pub(super) fn check(pools: &[(KmsPool, String)], libraries: &[(KmsLibrary, String)]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut seen: Vec<(String, &TokenSelector, &str)> = Vec::new();
+    let names = libraries.iter().map(|(library, here)| ("kms_library", &library.name, here));
+    for (stanza, name, here) in names.chain(pools.iter().map(|(pool, here)| ("kms_pool", &pool.name, here))) {
+        if let Some(service) = CloudService::from_name(&name.to_lowercase()) {
+            wrong.push(format!("{here}: no {stanza} may be called {name:?}, which is the name of {}", service.title()));
+        }
+    }
     for (pool, here) in pools {
         if let Some((_, first)) = libraries.iter().find(|(library, _)| library.name.eq_ignore_ascii_case(&pool.name)) {
             wrong.push(format!("{here}: kms_pool {:?} and a kms_library share one name, at {first}", pool.name));

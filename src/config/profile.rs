@@ -21,6 +21,8 @@ pub enum Profile {
     CloudHsm,
     /// YubiHSM 2.
     YubiHsm,
+    /// No PKCS#11 at all, but one key in a cloud. No configuration file can name it.
+    Cloud,
     /// No PKCS#11 at all, but keys in this process: for measuring. No configuration file can name it.
     Fake,
 }
@@ -117,6 +119,15 @@ impl Profile {
             Profile::Kryoptic => {
                 Traits { name: "kryoptic", known_by: &["Kryoptic"], files: &["libkryoptic_pkcs11.so"], ..SOFT }
             }
+            // How many calls there are at once is for flow control to say; a session that waits costs little. Calls end by
+            // their own clock, before the watchdog's. Unused keys are not exercised, since every call is paid for.
+            Profile::Cloud => Traits {
+                name: "cloud",
+                sessions: 32,
+                call_sign: Duration::from_secs(15),
+                keep_alive: Duration::ZERO,
+                ..GENERIC
+            },
             Profile::Fake => Traits { name: "fake", ..SOFT },
             Profile::Luna => Traits {
                 name: "luna",

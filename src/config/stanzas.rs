@@ -27,7 +27,7 @@ pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text
 
 const ISOLATIONS: [(&str, Isolation); 2] = [("none", Isolation::None), ("process", Isolation::Process)];
 
-const VERIFICATIONS: [(&str, VerifyAfterSign); 3] =
+pub(super) const VERIFICATIONS: [(&str, VerifyAfterSign); 3] =
     [("always", VerifyAfterSign::Always), ("sampled", VerifyAfterSign::Sampled), ("never", VerifyAfterSign::Never)];
 
 /// Time without work after which a session exercises a key. More often, and idle sessions would load the token.

@@ -17,13 +17,13 @@ mod watchdog;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::backend::registry;
-use crate::config::{Config, Isolation, KmsLibrary, Limits, Seal};
+use crate::config::{Config, Isolation, KmsLibrary, KmsService, Limits, Seal};
 use crate::dispatch::Door;
 use crate::front::{Front, Passed};
 use crate::model::{Fault, Secret};
@@ -221,7 +221,12 @@ fn open_seal(
 
 fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {
     Plan {
-        libraries: config.kms_libraries.iter().map(|known| library(known, &config.limits, start, telemetry)).collect(),
+        libraries: config
+            .kms_libraries
+            .iter()
+            .map(|known| library(known, &config.limits, start, telemetry))
+            .chain(config.kms_services.iter().filter_map(service))
+            .collect(),
         pools: config.kms_pools.clone(),
         namespaces: config.namespaces.clone(),
         limits: config.limits.clone(),
@@ -250,7 +255,30 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
         computes_here: library.configured_traits().computes_here,
         final_pin_try: start.final_pin_try,
         namespaces: library.namespaces.clone(),
+        service: None,
     }
+}
+
+/// A cloud's key service as the members of its keys need it, if this program knows it. No call is made.
+fn service(service: &KmsService) -> Option<Library> {
+    let backend = registry::open_service(service)?;
+    Some(Library {
+        name: service.service.name().to_owned(),
+        file: service.service.name().into(),
+        backend,
+        pin: None,
+        sessions: Some(service.max_sessions),
+        // Each call ends by its own clock before.
+        call_sign: Some(service.call * 2 + Duration::from_secs(1)),
+        keep_alive: None,
+        verify: service.verify_after_sign,
+        workers: 1,
+        isolated: false,
+        computes_here: false,
+        final_pin_try: false,
+        namespaces: service.namespaces.clone(),
+        service: Some(Arc::new(service.clone())),
+    })
 }
 
 async fn expose(

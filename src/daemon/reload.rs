@@ -114,7 +114,8 @@ impl Reload {
             LibraryChange::Removed(_) => None,
         };
         let made = changes.libraries.into_iter().filter_map(remade).collect();
-        let libraries = self.now.kms_libraries.iter().map(|library| library.name.clone()).collect();
+        let services = self.now.kms_services.iter().map(|service| service.service.name().to_owned());
+        let libraries = self.now.kms_libraries.iter().map(|library| library.name.clone()).chain(services).collect();
         Change { made, libraries, pools: self.now.kms_pools.clone(), limits: limits.clone() }
     }
 }

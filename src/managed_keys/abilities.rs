@@ -2,8 +2,8 @@
 //! what its token showed when the key was new, of all that keys of its kind do in Vault: what no token has shown is never
 //! promised, and above all nothing is encrypted that could not be decrypted.
 
-use super::mechanism::Mechanism;
-use super::settings::oaep_hash_name;
+use super::key_type::KeyType;
+use super::pkcs11::oaep_hash_name;
 use crate::model::{CipherScheme, Fault, Hash, KeyKind, KeyOperation, RsaPadding, SignatureScheme};
 
 /// One thing that keys do.
@@ -79,6 +79,11 @@ impl<T: Copy> Ways<T> {
         Ways { default: way, others: Vec::new() }
     }
 
+    fn of(ways: impl IntoIterator<Item = T>) -> Ways<T> {
+        let mut ways = ways.into_iter();
+        Ways { default: ways.next(), others: ways.collect() }
+    }
+
     fn add(&mut self, way: T, default: bool) {
         if default {
             self.default = self.default.or(Some(way));
@@ -99,7 +104,7 @@ impl<T: Copy> Ways<T> {
 /// All that a managed key does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Abilities {
-    mechanism: Mechanism,
+    key_type: KeyType,
     /// Whether its token has shown them, so that its mechanism is not all there is to say.
     shown: bool,
     signs: Ways<SignatureScheme>,
@@ -110,18 +115,29 @@ pub(super) struct Abilities {
 impl Abilities {
     /// Those of a key that does what its mechanism does.
     pub(super) fn of_mechanism(
-        mechanism: Mechanism,
+        key_type: KeyType,
         signs: Option<SignatureScheme>,
         cipher: Option<CipherScheme>,
         mac: Option<Hash>,
     ) -> Abilities {
         let (signs, ciphers, macs) = (Ways::only(signs), Ways::only(cipher), Ways::only(mac));
-        Abilities { mechanism, shown: false, signs, ciphers, macs }
+        Abilities { key_type, shown: false, signs, ciphers, macs }
+    }
+
+    /// Those of a key that does several things in one way or another: the first of each is what a client gets that names none.
+    pub(super) fn of_kind(
+        key_type: KeyType,
+        signs: impl IntoIterator<Item = SignatureScheme>,
+        ciphers: impl IntoIterator<Item = CipherScheme>,
+        macs: impl IntoIterator<Item = Hash>,
+    ) -> Abilities {
+        let (signs, ciphers, macs) = (Ways::of(signs), Ways::of(ciphers), Ways::of(macs));
+        Abilities { key_type, shown: false, signs, ciphers, macs }
     }
 
     /// Those that a token has shown of a key that a mount made.
-    pub(super) fn shown(mechanism: Mechanism, owns: &[&Own]) -> Abilities {
-        let mut abilities = Abilities { shown: true, ..Abilities::of_mechanism(mechanism, None, None, None) };
+    pub(super) fn shown(key_type: KeyType, owns: &[&Own]) -> Abilities {
+        let mut abilities = Abilities { shown: true, ..Abilities::of_mechanism(key_type, None, None, None) };
         for own in owns {
             match own.deed {
                 Deed::Sign(scheme) => abilities.signs.add(scheme, own.default),
@@ -137,7 +153,7 @@ impl Abilities {
         match self.signs.default {
             Some(SignatureScheme::RsaPss { .. }) => Ok(SignatureScheme::RsaPss { salt }),
             Some(scheme) => Ok(scheme),
-            None if self.signs.is_empty() => Err(self.mechanism.cannot("signing", key)),
+            None if self.signs.is_empty() => Err(self.key_type.cannot("signing", key)),
             None => Err(not_by_default(key, "RSA PSS signatures", "signature_algorithm pkcs1v15")),
         }
     }
@@ -145,7 +161,7 @@ impl Abilities {
     /// Refuses a scheme the key is not for; as [`Fault::NotSupported`], if it makes no signatures at all.
     pub(super) fn require_scheme(&self, key: &str, scheme: SignatureScheme) -> Result<(), Fault> {
         if self.signs.is_empty() {
-            return Err(self.mechanism.cannot("signing", key));
+            return Err(self.key_type.cannot("signing", key));
         }
         if self.signs(scheme) {
             return Ok(());
@@ -157,10 +173,12 @@ impl Abilities {
             SignatureScheme::Ed25519 => "Ed25519 signatures",
             SignatureScheme::MlDsa => "ML-DSA signatures",
         };
-        let mechanism = self.mechanism;
-        Err(Fault::invalid(match self.shown {
-            true => format!("managed key {key:?} makes no {asked}: its token does not"),
-            false => format!("managed key {key:?} is registered for mechanism {mechanism}, which makes no {asked}"),
+        Err(Fault::invalid(match (self.shown, self.key_type) {
+            (true, _) => format!("managed key {key:?} makes no {asked}: its token does not"),
+            (false, KeyType::Mechanism(mechanism)) => {
+                format!("managed key {key:?} is registered for mechanism {mechanism}, which makes no {asked}")
+            }
+            (false, KeyType::Cloud(kind)) => format!("managed key {key:?} is {kind}, which makes no {asked}"),
         }))
     }
 
@@ -172,7 +190,7 @@ impl Abilities {
     /// How it encrypts and decrypts, with the padding that a client asks for.
     pub(super) fn cipher(&self, key: &str, asked: Option<RsaPadding>) -> Result<CipherScheme, Fault> {
         if self.ciphers.is_empty() {
-            return Err(self.mechanism.cannot("encryption", key));
+            return Err(self.key_type.cannot("encryption", key));
         }
         let Some(asked) = asked else {
             let oaep = || not_by_default(key, "encryption with OAEP", "padding_scheme pkcs1v15");
@@ -198,7 +216,7 @@ impl Abilities {
     /// The hash of the HMACs it makes: the one asked for, or its own.
     pub(super) fn mac_hash(&self, key: &str, asked: Option<Hash>) -> Result<Hash, Fault> {
         if self.macs.is_empty() {
-            return Err(self.mechanism.cannot("making HMACs", key));
+            return Err(self.key_type.cannot("making HMACs", key));
         }
         // Of keys that mounts make it is that of every one of Vault's.
         let hash = asked.or(self.macs.default).unwrap_or(Hash::Sha2_256);
@@ -220,12 +238,12 @@ impl Abilities {
         match operation {
             KeyOperation::Sign { scheme, .. } => self.require_scheme(key, *scheme).map(|()| true),
             KeyOperation::Encrypt { .. } | KeyOperation::Decrypt { .. } if self.ciphers.is_empty() => {
-                Err(self.mechanism.cannot("encryption", key))
+                Err(self.key_type.cannot("encryption", key))
             }
             KeyOperation::Encrypt { cipher, .. } | KeyOperation::Decrypt { cipher, .. } => {
                 Ok(self.ciphers.all().any(|known| Some(known) == cipher.scheme()))
             }
-            KeyOperation::Mac { .. } if self.macs.is_empty() => Err(self.mechanism.cannot("making HMACs", key)),
+            KeyOperation::Mac { .. } if self.macs.is_empty() => Err(self.key_type.cannot("making HMACs", key)),
             KeyOperation::Mac { hash, .. } => Ok(self.macs.all().any(|known| known == *hash)),
         }
     }

@@ -121,7 +121,7 @@ impl ManagedKeys {
             return Err(Fault::Unavailable { what });
         }
         self.check_claim(&entry, found)?;
-        entry.settings.mechanism.require_kind(&entry.name, found.identity.kind())?;
+        entry.settings.key_type().require_kind(&entry.name, found.identity.kind())?;
         let entry = entry.with(found.identity.clone());
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);
         self.store().commit_now(vec![Write::put_record(key, &KeyRecord::of(&entry))?])?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::pkcs11::oaep_hash_name;
 use super::registry::{Entry, ManagedKeys};
-use super::settings::oaep_hash_name;
 use crate::model::{
     CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding, SignatureScheme,
     Terms,
@@ -45,9 +45,10 @@ impl Handle {
     /// Makes the key ready for an engine's first use: finds it, or generates it where that is allowed, has it proven, and
     /// records its public key durably. The handle answered has it; this one stays as it was. For engines that use key pairs.
     pub async fn ready(&self, deadline: Deadline) -> Result<(Handle, PublicKey), Fault> {
-        if self.entry.settings.mechanism.is_secret() {
-            let (name, mechanism) = (&self.entry.name, self.entry.settings.mechanism);
-            let what = format!("a public key of managed key {name:?}, whose mechanism is {mechanism}");
+        let key_type = self.entry.settings.key_type();
+        if key_type.is_secret() {
+            let (name, described) = (&self.entry.name, key_type.described());
+            let what = format!("a public key of managed key {name:?}, {described}");
             return Err(Fault::NotSupported { what });
         }
         let (handle, identity) = self.identified(deadline).await?;

@@ -2,6 +2,7 @@
 //! says it; dispatch, errors, generation and the README follow it.
 
 use super::abilities::Abilities;
+use super::key_type::KeyType;
 use crate::model::{CipherScheme, Curve, Fault, Hash, KeyKind, KeyUsage, KeyUsages, MlDsa, SignatureScheme};
 
 /// The hash of OAEP where `rsa_oaep_hash` names none.
@@ -187,11 +188,12 @@ impl Mechanism {
             CipherScheme::RsaOaep { hash } => CipherScheme::RsaOaep { hash: oaep_hash.unwrap_or(hash) },
             scheme => scheme,
         });
-        Abilities::of_mechanism(self, row.and_then(|row| row.signs), cipher, row.and_then(|row| row.macs))
-    }
-
-    pub(super) fn cannot(self, what: &str, key: &str) -> Fault {
-        Fault::NotSupported { what: format!("{what} with managed key {key:?}, whose mechanism is {self}") }
+        Abilities::of_mechanism(
+            KeyType::Mechanism(self),
+            row.and_then(|row| row.signs),
+            cipher,
+            row.and_then(|row| row.macs),
+        )
     }
 }
 

@@ -6,16 +6,21 @@
 mod abilities;
 mod bindings;
 mod claims;
+mod cloud;
+mod cloud_record;
 mod ending;
 mod fields;
 mod first_use;
 mod handle;
+mod key_type;
 pub mod measure;
 mod mechanism;
 mod own;
+mod pkcs11;
 mod ready;
 mod record;
 mod registry;
+mod secret_record;
 mod settings;
 #[cfg(test)]
 pub(crate) mod software_token;

@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use super::abilities::{self, Own};
 use super::handle::Handle;
-use super::mechanism::Mechanism;
+use super::pkcs11::Pkcs11;
 use super::record::COLLECTION;
 use super::registry::{Entry, ManagedKeys, gone};
-use super::settings::Settings;
+use super::settings::{Native, Settings};
 use super::{trial, uses};
-use crate::model::{
-    Class, Curve, Deadline, Fault, KeyIdentity, KeyKind, MlDsa, Mount, Namespace, Terms, TokenSelector,
-};
+use crate::model::{Class, Deadline, Fault, KeyIdentity, KeyKind, Mount, Namespace, Terms, TokenSelector};
 use crate::store::{RecordKey, Write};
 
 /// The option that names a library that carries its PIN.
@@ -214,33 +212,19 @@ fn not_made(kind: KeyKind, fault: Fault) -> Fault {
 }
 
 fn settings(place: Place, name: &str, kind: KeyKind, mount: &Mount) -> Settings {
-    let (curve, parameter_set, key_bits): (Option<Curve>, Option<MlDsa>, u32) = match kind {
-        KeyKind::Ec(curve) => (Some(curve), None, 0),
-        KeyKind::MlDsa(set) => (None, Some(set), 0),
-        KeyKind::Ed25519 => (None, None, 0),
-        KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => (None, None, bits),
-    };
-    let mechanism = Mechanism::of_kind(kind);
+    let pkcs11 = Pkcs11::made(name, kind);
+    let usages = pkcs11.mechanism.uses();
     Settings {
         library: place.library,
         token: place.token,
-        key_label: Some(name.to_owned()),
-        key_id: None,
-        mechanism,
-        pin: None,
-        curve,
-        parameter_set,
-        key_bits,
+        native: Native::Pkcs11(Box::new(pkcs11)),
         allow_generate_key: true,
         allow_replace_key: false,
         allow_store_key: false,
         any_mount: false,
         allow_raw_signing: false,
-        force_rw_session: false,
-        rsa_oaep_hash: None,
-        hmac_key_label: None,
         max_parallel: None,
-        usages: mechanism.uses(),
+        usages,
         owner: Some(mount.uuid.clone()),
         shown: None,
     }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::abilities::own_named;
+use super::cloud::Cloud;
+use super::cloud_record::CloudRecord;
 use super::mechanism::Mechanism;
+use super::pkcs11::{Pkcs11, curve_name, oaep_hash_name, oaep_hash_named};
 use super::ready::Ready;
 use super::registry::Entry;
-use super::settings::{Settings, curve_name, names, oaep_hash_name, oaep_hash_named};
+use super::secret_record::SecretRecord;
+use super::settings::{Native, Settings, names};
 use crate::config::{Pin, Reference};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace, Secret,
-    TokenSelector,
+    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace, TokenSelector,
 };
 use crate::store::Versioned;
 
@@ -21,7 +24,7 @@ use crate::store::Versioned;
 pub(super) const COLLECTION: &str = "managed-keys";
 
 /// Encrypted by the barrier like every record: the PIN in it is as safe as the store.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct KeyRecord {
     uuid: String,
     library: String,
@@ -33,8 +36,7 @@ pub(super) struct KeyRecord {
     key_label: Option<String>,
     key_id: Option<String>,
     mechanism: u64,
-    #[serde(with = "hex::serde")]
-    pin: Vec<u8>,
+    pin: SecretRecord,
     /// Where the PIN stands, instead.
     #[serde(default)]
     pin_reference: Option<String>,
@@ -63,6 +65,9 @@ pub(super) struct KeyRecord {
     /// The names of what its token showed that it does.
     #[serde(default)]
     shown: Option<Vec<String>>,
+    /// Of a key in a cloud, what it is and where; what is said of tokens is empty then.
+    #[serde(default)]
+    cloud: Option<CloudRecord>,
     /// DER of the public key recorded at first use.
     #[serde(with = "hex::serde")]
     public_key: Vec<u8>,
@@ -113,12 +118,6 @@ impl Versioned for KeyRecord {
     const VERSION: u16 = 1;
 }
 
-impl Drop for KeyRecord {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.pin);
-    }
-}
-
 impl KeyRecord {
     /// The same with another UUID.
     pub(super) fn with_uuid(&self, uuid: &str) -> KeyRecord {
@@ -130,42 +129,16 @@ impl KeyRecord {
     pub(super) fn of(entry: &Entry) -> KeyRecord {
         let Entry { uuid, settings, .. } = entry;
         let identity = entry.ready.as_ref().map(|ready| &ready.identity);
-        let (pin, pin_reference) = match &settings.pin {
-            Some(Pin::Itself(pin)) => (pin.expose().to_vec(), None),
-            Some(Pin::At(reference)) => (Vec::new(), Some(reference.as_str().to_owned())),
-            None => (Vec::new(), None),
-        };
-        let (mut token_label, mut token_serial, mut slot) = (None, None, None);
-        match &settings.token {
-            Some(TokenSelector::Label(label)) => token_label = Some(label.clone()),
-            Some(TokenSelector::Serial(serial)) => token_serial = Some(serial.clone()),
-            Some(TokenSelector::Slot(number)) => slot = Some(*number),
-            None => {}
-        }
-        KeyRecord {
+        let mut record = KeyRecord {
             uuid: uuid.clone(),
             library: settings.library.clone(),
-            token_label,
-            token_serial,
-            slot,
-            key_label: settings.key_label.clone(),
-            key_id: settings.key_id.clone(),
-            mechanism: settings.mechanism.0,
-            pin,
-            pin_reference,
-            curve: settings.curve.map(|curve| curve_name(curve).to_owned()),
-            parameter_set: settings.parameter_set,
-            key_bits: settings.key_bits,
             allow_generate_key: settings.allow_generate_key,
             allow_replace_key: settings.allow_replace_key,
             allow_store_key: settings.allow_store_key,
             any_mount: settings.any_mount,
             allow_raw_signing: settings.allow_raw_signing,
-            force_rw_session: settings.force_rw_session,
-            hmac_key_label: settings.hmac_key_label.clone(),
             max_parallel: settings.max_parallel,
             usages: settings.usages.iter().map(|usage| usage.name().to_owned()).collect(),
-            rsa_oaep_hash: settings.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned()),
             owner: settings.owner.clone(),
             named_since: entry.named_since,
             shown: settings.shown.as_deref().map(|shown| names(shown).into_iter().map(str::to_owned).collect()),
@@ -174,12 +147,44 @@ impl KeyRecord {
                 Some(KeyIdentity::Secret(value)) => Some(CheckRecord::of(value)),
                 Some(KeyIdentity::Public(_)) | None => None,
             },
+            ..KeyRecord::default()
+        };
+        match &settings.token {
+            Some(TokenSelector::Label(label)) => record.token_label = Some(label.clone()),
+            Some(TokenSelector::Serial(serial)) => record.token_serial = Some(serial.clone()),
+            Some(TokenSelector::Slot(number)) => record.slot = Some(*number),
+            Some(TokenSelector::Cloud(key)) => {
+                record.cloud = settings.cloud_kind().map(|kind| CloudRecord::of(key, kind));
+            }
+            None => {}
         }
+        if let Native::Pkcs11(pkcs11) = &settings.native {
+            record.note(pkcs11);
+        }
+        record
+    }
+
+    /// What is said of a key on a token.
+    fn note(&mut self, pkcs11: &Pkcs11) {
+        match &pkcs11.pin {
+            Some(Pin::Itself(pin)) => self.pin = SecretRecord::of(pin),
+            Some(Pin::At(reference)) => self.pin_reference = Some(reference.as_str().to_owned()),
+            None => {}
+        }
+        self.key_label = pkcs11.key_label.clone();
+        self.key_id = pkcs11.key_id.clone();
+        self.mechanism = pkcs11.mechanism.0;
+        self.curve = pkcs11.curve.map(|curve| curve_name(curve).to_owned());
+        self.parameter_set = pkcs11.parameter_set;
+        self.key_bits = pkcs11.key_bits;
+        self.force_rw_session = pkcs11.force_rw_session;
+        self.hmac_key_label = pkcs11.hmac_key_label.clone();
+        self.rsa_oaep_hash = pkcs11.rsa_oaep_hash.map(|hash| oaep_hash_name(hash).to_owned());
     }
 
     fn pin(&self) -> Result<Option<Pin>, Fault> {
         match &self.pin_reference {
-            None => Ok((!self.pin.is_empty()).then(|| Pin::Itself(Secret::new(self.pin.clone())))),
+            None => Ok(self.pin.open().map(Pin::Itself)),
             Some(text) => match Reference::parse(text) {
                 Ok(Some(reference)) => Ok(Some(Pin::At(reference))),
                 Ok(None) | Err(_) => Err(Fault::internal("a managed key's PIN refers to nothing that is known")),
@@ -195,31 +200,47 @@ impl KeyRecord {
         (!self.public_key.is_empty()).then(|| crypto::parse_spki(&self.public_key).map(KeyIdentity::from)).transpose()
     }
 
-    /// The managed key of this name, which nobody serves yet.
-    pub(super) fn open(&self, namespace: &Namespace, name: String) -> Result<Entry, Fault> {
+    fn token(&self) -> Option<TokenSelector> {
         let label = self.token_label.clone().map(TokenSelector::Label);
         let serial = || self.token_serial.clone().map(TokenSelector::Serial);
-        let token = label.or_else(serial).or(self.slot.map(TokenSelector::Slot));
-        let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter();
-        let identity = self.identity()?;
-        let settings = Settings {
-            library: self.library.clone(),
-            token,
+        label.or_else(serial).or(self.slot.map(TokenSelector::Slot))
+    }
+
+    fn pkcs11(&self) -> Result<Pkcs11, Fault> {
+        let mut curves = [Curve::P256, Curve::P384, Curve::P521].into_iter();
+        Ok(Pkcs11 {
             key_label: self.key_label.clone(),
             key_id: self.key_id.clone(),
             mechanism: Mechanism(self.mechanism),
             pin: self.pin()?,
-            curve: curve.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            curve: curves.find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
             parameter_set: self.parameter_set,
             key_bits: self.key_bits,
+            force_rw_session: self.force_rw_session,
+            rsa_oaep_hash: self.rsa_oaep_hash.as_deref().and_then(oaep_hash_named),
+            hmac_key_label: self.hmac_key_label.clone(),
+        })
+    }
+
+    /// The managed key of this name, which nobody serves yet.
+    pub(super) fn open(&self, namespace: &Namespace, name: String) -> Result<Entry, Fault> {
+        let identity = self.identity()?;
+        let (token, native) = match &self.cloud {
+            Some(cloud) => {
+                let (key, kind) = cloud.open()?;
+                (Some(TokenSelector::Cloud(Arc::new(key))), Native::Cloud(Cloud { kind }))
+            }
+            None => (self.token(), Native::Pkcs11(Box::new(self.pkcs11()?))),
+        };
+        let settings = Settings {
+            library: self.library.clone(),
+            token,
+            native,
             allow_generate_key: self.allow_generate_key,
             allow_replace_key: self.allow_replace_key,
             allow_store_key: self.allow_store_key,
             any_mount: self.any_mount,
             allow_raw_signing: self.allow_raw_signing,
-            force_rw_session: self.force_rw_session,
-            rsa_oaep_hash: self.rsa_oaep_hash.as_deref().and_then(oaep_hash_named),
-            hmac_key_label: self.hmac_key_label.clone(),
             max_parallel: self.max_parallel,
             usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
             owner: self.owner.clone(),

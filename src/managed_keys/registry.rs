@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use super::abilities::Abilities;
 use super::bindings::{Bindings, Mounts};
 use super::claims::Claims;
+use super::cloud::unsupported;
 use super::first_use::FirstUse;
 use super::handle::{Handle, KeyRef};
 use super::ready::Ready;
 use super::record::{COLLECTION, KeyRecord};
-use super::settings::Settings;
+use super::settings::{PKCS11, Settings, is_type};
 use super::table::Table;
 use super::{tokens, uses};
 use crate::config::Limits;
@@ -150,16 +151,27 @@ impl ManagedKeys {
         )))
     }
 
-    /// The managed key of this name, whoever asks: for the operator's own test.
-    pub fn find(&self, namespace: &Namespace, name: &str) -> Option<Handle> {
+    /// The managed key of this type and name, whoever asks: for the operator's own test.
+    pub fn find(&self, namespace: &Namespace, key_type: &str, name: &str) -> Option<Handle> {
         let entry = self.0.table.load().get(namespace, name).cloned()?;
+        let entry = Some(entry).filter(|entry| entry.settings.type_name() == key_type)?;
         Some(Handle { keys: self.clone(), entry })
     }
 
-    /// The names of a namespace's managed keys, sorted.
-    pub fn names(&self, namespace: &Namespace) -> Vec<String> {
+    /// Refuses a type of managed keys that there is not, or that the namespace may not use, in words by which Vault's clients know
+    /// that a server was built without it.
+    pub fn require_type(&self, namespace: &Namespace, key_type: &str) -> Result<(), Fault> {
+        if key_type == PKCS11 || is_type(key_type) && self.look_up(namespace, key_type).is_ok() {
+            return Ok(());
+        }
+        Err(unsupported(key_type))
+    }
+
+    /// The names of a namespace's managed keys of a type, sorted.
+    pub fn names(&self, namespace: &Namespace, key_type: &str) -> Vec<String> {
         let table = self.0.table.load();
-        let mut names: Vec<String> = table.entries(namespace).map(|entry| entry.name.clone()).collect();
+        let of_type = table.entries(namespace).filter(|entry| entry.settings.type_name() == key_type);
+        let mut names: Vec<String> = of_type.map(|entry| entry.name.clone()).collect();
         names.sort_unstable();
         names
     }
@@ -185,24 +197,39 @@ impl ManagedKeys {
     }
 
     /// The fields of a managed key, secrets redacted.
-    pub fn show(&self, namespace: &Namespace, name: &str) -> Option<Data> {
-        self.0.table.load().get(namespace, name).map(|entry| entry.settings.show(&entry.name, &entry.uuid))
+    pub fn show(&self, namespace: &Namespace, key_type: &str, name: &str) -> Option<Data> {
+        let table = self.0.table.load();
+        let entry = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type);
+        entry.map(|entry| entry.settings.show(&entry.name, &entry.uuid))
     }
 
     /// Makes a managed key, or replaces the configuration of one. Its UUID, name and type never change. Answers warnings.
-    pub async fn write(&self, namespace: &Namespace, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
+    pub async fn write(
+        &self,
+        namespace: &Namespace,
+        key_type: &str,
+        name: &str,
+        data: &Data,
+    ) -> Result<Vec<String>, Fault> {
         valid_name(name)?;
-        let (this, own, name, data) = (self.clone(), namespace.clone(), name.to_owned(), data.clone());
-        self.0.changes.run(namespace, move || this.write_now(&own, &name, &data)).await
+        let (this, own, data) = (self.clone(), namespace.clone(), data.clone());
+        let (key_type, name) = (key_type.to_owned(), name.to_owned());
+        self.0.changes.run(namespace, move || this.write_now(&own, &key_type, &name, &data)).await
     }
 
-    fn write_now(&self, namespace: &Namespace, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
+    fn write_now(&self, namespace: &Namespace, key_type: &str, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
         let table = self.0.table.load_full();
         let old = table.get(namespace, name);
+        if let Some(old) = old.filter(|old| old.settings.type_name() != key_type) {
+            let known = old.settings.type_name();
+            return Err(Fault::invalid(format!(
+                "managed key {name:?} is of type {known}: its type cannot change, and names are unique across all types"
+            )));
+        }
         let mut fields = Fields::new(data);
         fields.text("name")?;
         fields.text("type")?;
-        let settings = Settings::read(namespace, &mut fields, old.map(|old| &old.settings), |library| {
+        let settings = Settings::read(namespace, key_type, &mut fields, old.map(|old| &old.settings), |library| {
             self.look_up(namespace, library)
         })?;
         if let Some(old) = old {
@@ -282,22 +309,25 @@ impl ManagedKeys {
 
     /// Deletes the entry; the key in the backend stays. Absent is fine. Refused while one of `mounts` lists it or something
     /// in one of them uses it.
-    pub async fn delete<M>(&self, namespace: &Namespace, name: &str, mounts: M) -> Result<(), Fault>
+    pub async fn delete<M>(&self, namespace: &Namespace, key_type: &str, name: &str, mounts: M) -> Result<(), Fault>
     where
         M: FnOnce() -> Vec<Arc<Mount>> + Send + 'static,
     {
-        let (this, own, name) = (self.clone(), namespace.clone(), name.to_owned());
-        self.0.changes.run(namespace, move || this.delete_now(&own, &name, mounts)).await
+        let (this, own) = (self.clone(), namespace.clone());
+        let (key_type, name) = (key_type.to_owned(), name.to_owned());
+        self.0.changes.run(namespace, move || this.delete_now(&own, &key_type, &name, mounts)).await
     }
 
     fn delete_now(
         &self,
         namespace: &Namespace,
+        key_type: &str,
         name: &str,
         mounts: impl FnOnce() -> Vec<Arc<Mount>>,
     ) -> Result<(), Fault> {
         let table = self.0.table.load_full();
-        let Some(entry) = table.get(namespace, name) else { return Ok(()) };
+        let entry = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type);
+        let Some(entry) = entry else { return Ok(()) };
         let mut writes =
             uses::removal(&self.0.store, namespace, name, &entry.uuid, entry.settings.owner.as_ref(), mounts)?;
         writes.push(Write::Delete { key: RecordKey::new(namespace, COLLECTION, name) });
@@ -391,7 +421,7 @@ impl ManagedKeys {
     /// hands: what names a key by its id alone shares nothing.
     fn is_shared(&self, entry: &Entry) -> bool {
         let library = self.look_up(&entry.namespace, &entry.settings.library);
-        let label = entry.settings.key_label.as_deref();
+        let label = entry.settings.key_label();
         library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label)))
     }
 
@@ -492,7 +522,7 @@ pub(super) fn spec(entry: &Entry, recorded: Option<&KeyIdentity>) -> KeySpec {
         namespace: entry.namespace.clone(),
         library: entry.settings.library.clone(),
         token: entry.settings.token.clone(),
-        pin: entry.settings.pin.clone(),
+        pin: entry.settings.pin().cloned(),
         selector: entry.settings.selector(),
         generate: None,
         taken: Vec::new(),

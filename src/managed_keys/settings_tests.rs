@@ -20,9 +20,14 @@ fn read_in(
     value: Value,
 ) -> Result<Settings, Fault> {
     let data = data(value);
-    let info =
-        LibraryInfo { name: "hsm".into(), has_pin: library_has_pin, is_pool: false, namespaces: Default::default() };
-    Settings::read(namespace, &mut Fields::new(&data), old, |_| Ok(info))
+    let info = LibraryInfo {
+        name: "hsm".into(),
+        has_pin: library_has_pin,
+        is_pool: false,
+        namespaces: Default::default(),
+        service: None,
+    };
+    Settings::read(namespace, PKCS11, &mut Fields::new(&data), old, |_| Ok(info))
 }
 
 fn read(value: Value) -> Result<Settings, Fault> {

@@ -62,6 +62,7 @@ impl SoftwareToken {
             isolated: false,
             computes_here: true,
             namespaces: Default::default(),
+            service: None,
             final_pin_try,
         };
         let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];

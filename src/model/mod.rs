@@ -8,6 +8,7 @@ mod algorithm;
 mod auth;
 mod caller;
 mod class;
+mod cloud;
 mod deadline;
 mod each_second;
 pub mod endpoint;
@@ -34,6 +35,7 @@ pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPa
 pub use auth::{Auth, WrapInfo};
 pub use caller::{Caller, Origin, PeerCredentials, TokenId, Unit, Wire};
 pub use class::Class;
+pub use cloud::{CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse};
 pub use deadline::Deadline;
 pub use each_second::EachSecond;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};

@@ -1,7 +1,11 @@
-//! Which token of a PKCS#11 library.
+//! Which token of a PKCS#11 library, or which key in a cloud, which is as good as a token with one key.
 
-/// Names one token. Slot numbers change with every start of many modules; labels and serial numbers do not.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use std::sync::Arc;
+
+use super::CloudKey;
+
+/// Names one token, or one cloud key. Slot numbers change with every start of many modules; labels and serial numbers do not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TokenSelector {
     /// By its label (`CK_TOKEN_INFO.label`, trailing blanks removed). The usual choice.
     Label(String),
@@ -9,6 +13,8 @@ pub enum TokenSelector {
     Serial(String),
     /// By slot number.
     Slot(u64),
+    /// No token, but one key in a cloud.
+    Cloud(Arc<CloudKey>),
 }
 
 /// Of two tokens, the texts differ: a label that could be taken for another selector is quoted.
@@ -19,6 +25,7 @@ impl std::fmt::Display for TokenSelector {
             TokenSelector::Label(label) => f.write_str(label),
             TokenSelector::Serial(serial) => write!(f, "serial {serial}"),
             TokenSelector::Slot(slot) => write!(f, "slot {slot}"),
+            TokenSelector::Cloud(key) => key.fmt(f),
         }
     }
 }

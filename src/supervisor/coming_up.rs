@@ -25,7 +25,7 @@ impl SlotActor {
             return;
         }
         let pins = self.pins();
-        if pins.is_empty() {
+        if pins.is_empty() && self.settings.has_login {
             let what = format!(
                 "no PIN for token {}: give kms_library {:?} a pin, or the managed key",
                 self.member.token, self.member.library

@@ -201,6 +201,9 @@ impl Control {
         cause: Option<&'static str>,
     ) -> Result<BroughtUp, BackendError> {
         self.close();
+        if !self.to.backend.has_login() {
+            return self.open_without_login();
+        }
         let pins = self.fetch(pins)?;
         let patience = Instant::now() + self.to.wait;
         self.wait_for_those_before(patience)?;
@@ -227,6 +230,15 @@ impl Control {
         self.login = Some(login);
         self.sighting = Some(sighting);
         Ok(BroughtUp::Up(Opened { device, info, pin, guest }))
+    }
+
+    /// Opens a device whose calls carry their own credentials.
+    fn open_without_login(&mut self) -> Result<BroughtUp, BackendError> {
+        let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
+        self.session = Some(device.open_session()?);
+        self.device = Some(Arc::clone(&device));
+        let info = device.info().clone();
+        Ok(BroughtUp::Up(Opened { device, info, pin: None, guest: None }))
     }
 
     /// Waits for the last session of the members this token had before: while one of them is logged in by the same code, a
@@ -301,6 +313,7 @@ fn may_be(other: &TokenSelector, own: &TokenSelector, info: &DeviceInfo) -> bool
         TokenSelector::Label(label) => *label == info.label,
         TokenSelector::Serial(serial) => *serial == info.serial,
         TokenSelector::Slot(_) => !matches!(own, TokenSelector::Slot(_)) || other == own,
+        TokenSelector::Cloud(key) => matches!(own, TokenSelector::Cloud(own) if own.is_named_as(key)),
     }
 }
 

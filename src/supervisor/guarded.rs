@@ -107,7 +107,9 @@ impl Guard {
             None => (None, None),
         };
         match token {
-            TokenSelector::Slot(_) => self.name.token == *token && self.name.library.eq_ignore_ascii_case(library),
+            TokenSelector::Slot(_) | TokenSelector::Cloud(_) => {
+                self.name.token == *token && self.name.library.eq_ignore_ascii_case(library)
+            }
             TokenSelector::Label(named) => self.name.token == *token || label == Some(named),
             TokenSelector::Serial(named) => self.name.token == *token || serial == Some(named),
         }
@@ -121,6 +123,7 @@ impl Guard {
                 TokenSelector::Serial(serial) => *serial == info.serial,
                 // Not known: better one label too many refused than a seal that does not open.
                 TokenSelector::Slot(_) => true,
+                TokenSelector::Cloud(_) => false,
             },
         }
     }

@@ -172,7 +172,7 @@ impl Health {
             Event::LibraryLost => return self.take_down(Fate::Reinitialize, now),
             Event::SessionLost(fate) => return self.take_down(fate, now),
             // A device that is asked too much is not helped by being asked for new sessions and logins.
-            Event::ProofFailed(Fate::Keep | Fate::FindAgain | Fate::BackOff) => {}
+            Event::ProofFailed(Fate::Keep | Fate::FindAgain | Fate::BackOff | Fate::Throttled) => {}
             Event::ProofFailed(fate) => return self.take_down(fate, now),
             Event::SessionRefused(fate) => return self.session_refused(fate, now),
             Event::SessionOpened => {
@@ -217,7 +217,7 @@ impl Health {
     /// One more session was refused: go on with those there are. Without any, the token is of no use now.
     fn session_refused(&mut self, fate: Fate, now: Instant) -> Step {
         self.opening = self.opening.saturating_sub(1);
-        let full = matches!(fate, Fate::Keep | Fate::Reopen | Fate::BackOff);
+        let full = matches!(fate, Fate::Keep | Fate::Reopen | Fate::BackOff | Fate::Throttled);
         if !full || self.open == 0 {
             return self.take_down(fate, now);
         }

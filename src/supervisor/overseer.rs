@@ -195,6 +195,7 @@ impl Overseer {
             keep_alive: library.keep_alive,
             verify: library.verify,
             workers: if library.isolated { library.workers } else { 1 },
+            has_login: library.backend.has_login(),
             limits: self.limits.clone(),
         };
         // Each actor of a member counts its epochs from above those of the one before.

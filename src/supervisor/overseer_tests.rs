@@ -61,6 +61,7 @@ impl Story {
             computes_here: true,
             final_pin_try: false,
             namespaces: Grants::default(),
+            service: None,
         };
         let member = |name: &str| {
             let token = TokenSelector::Label(name.into());
@@ -70,6 +71,7 @@ impl Story {
             name: "both".into(),
             members: ["one", "two"].map(member).to_vec(),
             namespaces: Grants::default(),
+            service: None,
         }];
         let limits = Limits { probe_min: Duration::from_millis(10), ..Limits::default() };
         let (libraries, telemetry) = (vec![library], Telemetry::new());

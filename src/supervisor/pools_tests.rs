@@ -31,6 +31,7 @@ fn table_of(workers: usize, sessions: Option<usize>) -> Pools {
         computes_here: false,
         final_pin_try: false,
         namespaces: Grants::default(),
+        service: None,
     };
     let member = |token| PoolMember { library: "hsm".into(), token, pin: None, max_sessions: None };
     let members = [Label("one".into()), Serial("2".into())].map(member).to_vec();

@@ -27,6 +27,7 @@ fn library(name: &str) -> Library {
         computes_here: false,
         final_pin_try: false,
         namespaces: Grants::default(),
+        service: None,
     }
 }
 

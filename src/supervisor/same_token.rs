@@ -77,7 +77,7 @@ impl Name {
         match (&self.token, self.configured) {
             (_, true) => Rank::Configured,
             (TokenSelector::Slot(_), false) => Rank::Slot,
-            (TokenSelector::Label(_) | TokenSelector::Serial(_), false) => Rank::Lasting,
+            (TokenSelector::Label(_) | TokenSelector::Serial(_) | TokenSelector::Cloud(_), false) => Rank::Lasting,
         }
     }
 }
@@ -97,7 +97,7 @@ fn names(token: &TokenSelector, serial: &str, label: &str) -> bool {
     match token {
         TokenSelector::Label(named) => named == label,
         TokenSelector::Serial(named) => named == serial,
-        TokenSelector::Slot(_) => false,
+        TokenSelector::Slot(_) | TokenSelector::Cloud(_) => false,
     }
 }
 

@@ -31,6 +31,8 @@ const SAMPLE: u64 = 512;
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
 /// First and longest pause of a session whose device is too busy.
+/// A session waits so long for flow control; then others may take its jobs, and those are ended whose time is up.
+const ADMITTED_WITHIN: Duration = Duration::from_millis(100);
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -216,6 +218,9 @@ impl SessionThread {
         let most = if running.session.batches() { usize::MAX } else { 1 };
         running.now = Instant::now();
         loop {
+            if !self.admitted(running) {
+                return After::GoOn;
+            }
             match self.start_next(most, running) {
                 Front::Started => {}
                 Front::Nothing => return After::GoOn,
@@ -227,6 +232,28 @@ impl SessionThread {
                 after => return after,
             }
         }
+    }
+
+    /// Waits until flow control has the next operation begin. False where it does not: what was taken is queued again.
+    fn admitted(&self, running: &mut Running) -> bool {
+        if self.watch.has_jobs() != Some(true) {
+            return true;
+        }
+        let Err(error) = running.session.admit(Instant::now() + ADMITTED_WITHIN) else {
+            running.now = Instant::now();
+            return true;
+        };
+        let taken = self.watch.reclaim();
+        if error.fate == Fate::Throttled {
+            self.lane.put_back(taken.into_iter());
+        } else {
+            // Another member may do it.
+            for job in taken {
+                self.lane.retry(job, error.fault.clone(), self.seat.place.member);
+            }
+            self.rest(&mut running.rest);
+        }
+        false
     }
 
     /// Starts the next jobs that somebody still waits for.
@@ -333,6 +360,9 @@ impl SessionThread {
                 *now = Instant::now();
             }
             let class = work.terms.class;
+            if result.as_ref().is_err_and(|error| error.fate == Fate::Throttled) {
+                continue;
+            }
             self.metrics.job_finished(took, class, result.is_ok());
             let tenant = work.key.metrics();
             tenant.job_started(began.saturating_duration_since(work.queued_at), class);
@@ -487,6 +517,11 @@ impl SessionThread {
                 self.lane.retry(job, error.fault, member);
                 After::GoOn
             }
+            Fate::Throttled => {
+                self.metrics.throttled();
+                self.lane.put_back(std::iter::once(job));
+                After::GoOn
+            }
             // Too much is asked of the device: ask less of it.
             Fate::BackOff => {
                 self.metrics.throttled();
@@ -533,7 +568,7 @@ impl SessionThread {
         }
         match error.fate {
             // The key may be bound to uses of its own.
-            Fate::Keep | Fate::BackOff => Ok(()),
+            Fate::Keep | Fate::BackOff | Fate::Throttled => Ok(()),
             Fate::Reopen => {
                 self.metrics.evicted(error.cause);
                 running.reopened(self.open()?);

@@ -33,6 +33,8 @@ pub(super) struct MemberSettings {
     pub(super) verify: VerifyAfterSign,
     /// Worker processes of the token.
     pub(super) workers: usize,
+    /// Whether it is logged in to by a PIN.
+    pub(super) has_login: bool,
     pub(super) limits: Limits,
 }
 

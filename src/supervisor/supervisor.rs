@@ -17,7 +17,7 @@ use super::reconfigure::Reconfigure;
 use super::route::{FoundAt, KeyRoute, KeySpec, PreparedKey, Routes};
 use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
-use crate::config::{Grants, KmsPool, Limits, NamespaceSettings, VerifyAfterSign};
+use crate::config::{Grants, KmsPool, KmsService, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, KeyIdentity, Namespace, Secret, TokenSelector};
 use crate::telemetry::Telemetry;
 
@@ -50,6 +50,8 @@ pub struct Library {
     pub final_pin_try: bool,
     /// Whose managed keys may name it.
     pub namespaces: Grants,
+    /// The cloud's key service that it is, if it is one.
+    pub service: Option<Arc<KmsService>>,
 }
 
 /// What others may know of a library.
@@ -63,6 +65,8 @@ pub struct LibraryInfo {
     pub is_pool: bool,
     /// Whose managed keys may name it; to the others it is not there.
     pub namespaces: Grants,
+    /// The cloud's key service that it is, if it is one.
+    pub service: Option<Arc<KmsService>>,
 }
 
 /// The supervisor, as the rest of the daemon holds it. Cheap to clone.
@@ -108,8 +112,11 @@ impl Place {
                 // Of two names only one of which is a slot's number, nobody can tell before both are open.
                 Some(slot @ TokenSelector::Slot(_)) => match &found.token {
                     other @ TokenSelector::Slot(_) => self.library != found.library || slot == other,
-                    TokenSelector::Label(_) | TokenSelector::Serial(_) => true,
+                    TokenSelector::Label(_) | TokenSelector::Serial(_) | TokenSelector::Cloud(_) => true,
                 },
+                Some(TokenSelector::Cloud(key)) => {
+                    matches!(&found.token, TokenSelector::Cloud(found) if found.is_named_as(key))
+                }
                 None => true,
             }
     }
@@ -120,11 +127,12 @@ impl Shared {
     pub(super) fn know<'l>(&self, libraries: impl Iterator<Item = &'l Library>, pools: &[KmsPool], limits: &Limits) {
         let library = |library: &Library| {
             let (name, has_pin) = (library.name.clone(), library.pin.is_some());
-            LibraryInfo { name, has_pin, is_pool: false, namespaces: library.namespaces.clone() }
+            let (namespaces, service) = (library.namespaces.clone(), library.service.clone());
+            LibraryInfo { name, has_pin, is_pool: false, namespaces, service }
         };
         let pool = |pool: &KmsPool| {
             let (name, namespaces) = (pool.name.clone(), pool.namespaces.clone());
-            LibraryInfo { name, has_pin: true, is_pool: true, namespaces }
+            LibraryInfo { name, has_pin: true, is_pool: true, namespaces, service: None }
         };
         let libraries: Vec<&Library> = libraries.collect();
         let files: HashMap<String, &PathBuf> =

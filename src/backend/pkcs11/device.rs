@@ -120,6 +120,7 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
         TokenSelector::Slot(number) => slot.id() == *number,
         TokenSelector::Label(label) => info.label() == label && info.token_initialized(),
         TokenSelector::Serial(serial) => info.serial_number() == serial && info.token_initialized(),
+        TokenSelector::Cloud(_) => false,
     };
     let (mut matching, mut unreadable) = (Vec::new(), Vec::new());
     for slot in slots {

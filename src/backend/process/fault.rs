@@ -45,6 +45,7 @@ fn put_fate(out: &mut Vec<u8>, fate: Fate) {
         Fate::BackOff => 4,
         Fate::Retire => 5,
         Fate::FindAgain => 6,
+        Fate::Throttled => 7,
     });
 }
 
@@ -57,6 +58,7 @@ fn fate(reader: &mut Reader<'_>) -> Result<Fate, Malformed> {
         4 => Fate::BackOff,
         5 => Fate::Retire,
         6 => Fate::FindAgain,
+        7 => Fate::Throttled,
         _ => return Err(Malformed),
     })
 }

@@ -441,6 +441,11 @@ fn put_token(out: &mut Vec<u8>, token: &TokenSelector) {
             out.put_u8(2);
             out.put_u64_le(*slot);
         }
+        // No worker process opens one: its library would find no such token.
+        TokenSelector::Cloud(key) => {
+            out.put_u8(0);
+            put_bytes(out, key.to_string().as_bytes());
+        }
     }
 }
 

@@ -1,0 +1,213 @@
+//! The border: an error of the service, or on the way to it, becomes a [`Fault`](crate::model::Fault) for the asker and a
+//! [`Fate`] for the key.
+
+use std::error::Error;
+
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+
+use crate::backend::{BackendError, Fate};
+use crate::model::Fault;
+
+/// What an error code means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The account's quota, or a burst, is used up.
+    Throttled,
+    /// The service is ill: another call may fare better.
+    Ill,
+    /// The key cannot be used until somebody does something about it.
+    KeyState,
+    /// There is no such key.
+    Absent,
+    /// Our credentials are refused, or do not allow it.
+    Refused,
+    /// The clocks differ.
+    Clock,
+    /// The input is wrong.
+    Input,
+    /// Not with such a key.
+    NotSupported,
+}
+
+/// Every code that says something, its cause in metrics, and what to do. The service's text follows.
+const CODES: &[(&str, Class, &str, &str)] = &[
+    ("ThrottlingException", Class::Throttled, "throttled", ""),
+    ("LimitExceededException", Class::Throttled, "throttled", ""),
+    ("TooManyRequestsException", Class::Throttled, "throttled", ""),
+    ("RequestLimitExceeded", Class::Throttled, "throttled", ""),
+    ("KMSInternalException", Class::Ill, "service_error", ""),
+    ("DependencyTimeoutException", Class::Ill, "service_error", ""),
+    ("InternalFailure", Class::Ill, "service_error", ""),
+    ("ServiceUnavailableException", Class::Ill, "service_error", ""),
+    ("ServiceUnavailable", Class::Ill, "service_error", ""),
+    ("DisabledException", Class::KeyState, "key_state", "enable the key"),
+    ("KMSInvalidStateException", Class::KeyState, "key_state", "cancel its deletion, or enable it"),
+    ("KeyUnavailableException", Class::KeyState, "key_store", "see to the key's custom key store"),
+    ("CloudHsmClusterNotActiveException", Class::KeyState, "key_store", "see to the key's CloudHSM cluster"),
+    ("CloudHsmClusterInvalidConfigurationException", Class::KeyState, "key_store", "see to the key's CloudHSM cluster"),
+    ("CustomKeyStoreInvalidStateException", Class::KeyState, "key_store", "connect the key's custom key store"),
+    ("XksProxyUriUnreachableException", Class::KeyState, "key_store", "see to the external key store's proxy"),
+    ("XksKeyInvalidConfigurationException", Class::KeyState, "key_store", "see to the external key"),
+    ("NotFoundException", Class::Absent, "not_found", "register another kms_key, or restore it"),
+    ("AccessDeniedException", Class::Refused, "access_denied", "allow it in the key's policy or in IAM"),
+    ("AccessDenied", Class::Refused, "access_denied", "allow it in the key's policy or in IAM"),
+    ("UnauthorizedOperation", Class::Refused, "access_denied", "allow it in the key's policy or in IAM"),
+    ("ExpiredTokenException", Class::Refused, "credentials_expired", "renew the session's credentials"),
+    ("ExpiredToken", Class::Refused, "credentials_expired", "renew the session's credentials"),
+    ("UnrecognizedClientException", Class::Refused, "credentials_refused", "correct access_key and secret_key"),
+    ("InvalidClientTokenId", Class::Refused, "credentials_refused", "correct access_key and secret_key"),
+    ("IncompleteSignature", Class::Refused, "credentials_refused", "correct access_key and secret_key"),
+    ("MissingAuthenticationToken", Class::Refused, "credentials_refused", "give access_key and secret_key"),
+    ("OptInRequired", Class::Refused, "credentials_refused", "open the account for AWS KMS"),
+    (
+        "InvalidSignatureException",
+        Class::Refused,
+        "credentials_refused",
+        "correct secret_key, or set this host's clock",
+    ),
+    ("SignatureDoesNotMatch", Class::Refused, "credentials_refused", "correct secret_key"),
+    ("RequestExpired", Class::Clock, "clock_skew", "set this host's clock"),
+    ("RequestTimeTooSkewed", Class::Clock, "clock_skew", "set this host's clock"),
+    ("ValidationException", Class::Input, "invalid_request", ""),
+    ("InvalidCiphertextException", Class::Input, "invalid_request", ""),
+    ("IncorrectKeyException", Class::Input, "invalid_request", ""),
+    ("InvalidArnException", Class::Input, "invalid_request", "correct kms_key"),
+    ("AlreadyExistsException", Class::Input, "already_exists", ""),
+    ("InvalidAliasNameException", Class::Input, "invalid_request", "correct kms_key"),
+    ("TagException", Class::Input, "invalid_request", ""),
+    ("InvalidKeyUsageException", Class::NotSupported, "not_supported", ""),
+    ("UnsupportedOperationException", Class::NotSupported, "not_supported", ""),
+];
+
+/// An error of `call` on the key called `title`.
+pub(super) fn of<E>(call: &str, title: &str, error: &SdkError<E, HttpResponse>) -> BackendError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => {
+            let status = service.raw().status().as_u16();
+            of_code(call, title, service.err().code(), service.err().message(), status)
+        }
+        SdkError::ResponseError(response) => {
+            let status = response.raw().status().as_u16();
+            ill("unreadable_answer", format!("{title}: {call}: an answer (HTTP {status}) that cannot be read"))
+        }
+        SdkError::TimeoutError(_) => ill("timeout", format!("{title}: {call}: no connection in time")),
+        SdkError::DispatchFailure(failure) => {
+            let Some(why) = failure.as_connector_error() else {
+                return ill("connection", format!("{title}: {call}: {}", innermost(error)));
+            };
+            let why = innermost(why);
+            if is_about_credentials(error) {
+                let what = format!("{title}: {call}: no credentials: {why}");
+                return refused("no_credentials", what);
+            }
+            let cause = if is_about_tls(&why) { "tls" } else { "connection" };
+            ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"))
+        }
+        _ => {
+            let why = innermost(error);
+            if is_about_credentials(error) {
+                return refused("no_credentials", format!("{title}: {call}: no credentials: {why}"));
+            }
+            ill("unsent", format!("{title}: {call}: the request could not be made: {why}"))
+        }
+    }
+}
+
+/// An error by its code, or by the status of the answer where nobody knows the code.
+fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, status: u16) -> BackendError {
+    let code = code.unwrap_or("no code");
+    // `com.amazonaws.kms#NotFoundException` in some answers.
+    let code = code.rsplit('#').next().unwrap_or(code);
+    let by_status = if status >= 500 {
+        Class::Ill
+    } else if status == 403 {
+        Class::Refused
+    } else {
+        Class::Input
+    };
+    let known = CODES.iter().find(|(known, ..)| *known == code);
+    let (class, cause, advice) =
+        known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
+    let mut what = format!("{title}: {call}: {code}");
+    for more in [message.unwrap_or_default(), advice].into_iter().filter(|more| !more.is_empty()) {
+        what.push_str(": ");
+        what.push_str(more.trim_end_matches('.'));
+    }
+    match class {
+        Class::Throttled => BackendError { fault: Fault::Unavailable { what }, fate: Fate::Throttled, cause },
+        Class::Ill => ill(cause, what),
+        // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
+        Class::KeyState | Class::Absent => {
+            BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }
+        }
+        Class::Refused | Class::Clock => refused(cause, what),
+        Class::Input => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause },
+        Class::NotSupported => BackendError { fault: Fault::NotSupported { what }, fate: Fate::Keep, cause },
+    }
+}
+
+/// Whether it says that there is no such key.
+pub(super) fn is_absent(error: &BackendError) -> bool {
+    error.cause == "not_found"
+}
+
+fn refused(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
+}
+
+fn ill(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
+}
+
+fn is_about_tls(why: &str) -> bool {
+    ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
+}
+
+fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// What an error comes from at last: what lies above says but that something failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_fate_that_is_written_of_it() {
+        let fate = |code: &str, status| of_code("Sign", "key a", Some(code), Some("Rate exceeded."), status).fate;
+        assert_eq!(fate("ThrottlingException", 400), Fate::Throttled);
+        assert_eq!(fate("KMSInternalException", 500), Fate::BackOff);
+        for code in ["DisabledException", "KMSInvalidStateException", "NotFoundException", "AccessDeniedException"] {
+            assert_eq!(fate(code, 400), Fate::FindAgain, "{code}");
+        }
+        assert_eq!(fate("ValidationException", 400), Fate::Keep);
+        assert_eq!(fate("com.amazonaws.kms#ThrottlingException", 400), Fate::Throttled);
+        // What nobody has heard of, by its status.
+        assert_eq!(
+            (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
+            (Fate::BackOff, Fate::Keep, Fate::FindAgain)
+        );
+        let said =
+            of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400).fault.to_string();
+        assert!(said.contains("AWS KMS key a: Sign: DisabledException: a is disabled: enable the key"), "{said}");
+    }
+}

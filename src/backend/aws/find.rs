@@ -1,0 +1,54 @@
+//! What the service says of a key.
+
+use aws_sdk_kms::types::{KeyMetadata, KeyState, KeyUsageType};
+
+use crate::backend::BackendError;
+use crate::backend::cloud::{Found, unknown_kind};
+use crate::crypto;
+use crate::model::{CloudKind, CloudService, CloudUse, Fault, PublicKey};
+
+/// Which key it is, and what it may do; its public half is fetched beside.
+pub(super) fn kind_of(key: &KeyMetadata) -> Result<(String, &'static CloudKind), BackendError> {
+    let id = key.arn().unwrap_or(key.key_id()).to_owned();
+    let native = key.key_spec().map_or("of no kind", |spec| spec.as_str());
+    let does = match key.key_usage() {
+        Some(KeyUsageType::SignVerify) => CloudUse::Sign,
+        Some(KeyUsageType::EncryptDecrypt) => CloudUse::Decrypt,
+        Some(KeyUsageType::GenerateVerifyMac) => CloudUse::Mac,
+        _ => return Err(unknown_kind(&id, native)),
+    };
+    let kinds = CloudService::AwsKms.kinds();
+    let kind = kinds.iter().find(|kind| kind.native == native && kind.does == does);
+    kind.map(|kind| (id.clone(), kind)).ok_or_else(|| unknown_kind(&id, native))
+}
+
+/// Refuses a key that can do nothing now, saying why.
+pub(super) fn check_state(key: &KeyMetadata) -> Result<(), BackendError> {
+    let why = match key.key_state() {
+        Some(KeyState::Enabled) => return Ok(()),
+        Some(KeyState::Disabled) => "it is disabled: enable it".to_owned(),
+        Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => {
+            let when = key.deletion_date().map(|date| format!(" on {date}")).unwrap_or_default();
+            tracing::error!(
+                key = key.arn(),
+                "AN AWS KMS KEY IS TO BE DELETED{when}: cancel its deletion if it is still needed"
+            );
+            format!("it is to be deleted{when}: cancel its deletion")
+        }
+        Some(state) => format!("its state is {}", state.as_str()),
+        None => return Ok(()),
+    };
+    let what = format!("AWS KMS key {}: {why}", key.arn().unwrap_or(key.key_id()));
+    Err(BackendError { fault: Fault::Unavailable { what }, fate: crate::backend::Fate::Keep, cause: "key_state" })
+}
+
+/// A key with the public half that the service gives.
+pub(super) fn found(id: String, kind: &'static CloudKind, spki: Option<&[u8]>) -> Result<Found, BackendError> {
+    let public = spki.map(crypto::parse_spki).transpose().map_err(BackendError::keep)?;
+    if let Some(PublicKey { kind: real, .. }) = &public
+        && *real != kind.kind
+    {
+        return Err(BackendError::keep(Fault::internal("a public key of another kind than its key")));
+    }
+    Ok(Found { id, kind, public })
+}

@@ -1,0 +1,107 @@
+//! Keys in AWS KMS. One client for each region, endpoint and identity, shared by all its keys.
+//!
+//! - `client.rs`: the calls of one key
+//! - `credentials.rs`: by whose word they are made
+//! - `mechanism.rs`: the service's words for operations
+//! - `find.rs`: what the service says of a key
+//! - `fault.rs`: its errors, classed
+//!
+//! This room must not know: requests, namespaces, or who may name which endpoint.
+
+mod client;
+mod credentials;
+mod fault;
+mod find;
+mod mechanism;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use self::client::AwsKey;
+use self::credentials::Identity;
+use super::cloud::{CallLimits, CloudDevice, Runtime, ill};
+use super::{Backend, BackendError, Device};
+use crate::config::KmsService;
+use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
+
+/// What a client is made of: whoever has the same shares it.
+#[derive(PartialEq, Eq, Hash)]
+struct Reach {
+    region: Option<String>,
+    endpoint: Option<String>,
+    identity: Identity,
+}
+
+/// The backend of `awskms`.
+pub struct AwsBackend {
+    runtime: Arc<Runtime>,
+    settings: KmsService,
+    clients: Mutex<HashMap<Reach, Weak<aws_sdk_kms::Client>>>,
+}
+
+impl AwsBackend {
+    /// The backend with these settings. No call is made.
+    pub(super) fn new(settings: &KmsService, runtime: Arc<Runtime>) -> AwsBackend {
+        AwsBackend { runtime, settings: settings.clone(), clients: Mutex::default() }
+    }
+
+    fn client(&self, key: &CloudKey) -> Result<Arc<aws_sdk_kms::Client>, BackendError> {
+        let CloudPlace::Aws { region } = &key.place else { return Err(not_of_aws()) };
+        let (access_key, secret_key) = match &key.credentials {
+            CloudCredentials::Own => (None, None),
+            CloudCredentials::Aws { access_key, secret_key } => (Some(access_key.clone()), Some(secret_key.clone())),
+            _ => return Err(not_of_aws()),
+        };
+        let identity = Identity { access_key, secret_key };
+        let reach =
+            Reach { region: region.clone().or_else(|| region_of(&key.name)), endpoint: key.endpoint.clone(), identity };
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(&reach).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        let made = credentials::client(&reach, &self.settings, &self.runtime);
+        let client = Arc::new(made.map_err(|what| ill("unavailable", format!("AWS KMS key {key}: {what}")))?);
+        clients.retain(|_, client| client.strong_count() > 0);
+        clients.insert(reach, Arc::downgrade(&client));
+        Ok(client)
+    }
+}
+
+/// The region that an ARN names: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
+fn region_of(name: &str) -> Option<String> {
+    let region = name.strip_prefix("arn:")?.split(':').nth(2)?;
+    (!region.is_empty()).then(|| region.to_owned())
+}
+
+fn not_of_aws() -> BackendError {
+    BackendError::keep(Fault::internal("a key of another service was asked of AWS KMS"))
+}
+
+impl Backend for AwsBackend {
+    fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
+        let TokenSelector::Cloud(key) = token else { return Err(not_of_aws()) };
+        let client = AwsKey::new(key, self.client(key)?);
+        let limits = CallLimits { work: self.settings.call, find: self.settings.call * 2 };
+        Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.runtime), limits)))
+    }
+
+    fn has_login(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_names_its_region() {
+        assert_eq!(region_of("arn:aws:kms:eu-west-1:111122223333:key/1234").as_deref(), Some("eu-west-1"));
+        assert_eq!(region_of("arn:aws-cn:kms:cn-north-1:1:alias/a").as_deref(), Some("cn-north-1"));
+        for other in ["alias/arn", "1234", "arn:aws:kms", "arn:aws:kms::1:key/2", "mrk-1234"] {
+            assert_eq!(region_of(other), None, "{other}");
+        }
+    }
+}

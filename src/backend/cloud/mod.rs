@@ -1,0 +1,117 @@
+//! What keys in clouds have in common. One key is one device; its sessions are the calls it may have under way at once, each
+//! on a thread of the supervisor's, which drives the service's asynchronous client. A service's own part is a [`Client`]: it
+//! finds a key, makes one, and has it work; its native errors become [`BackendError`]s there.
+//!
+//! Clients are shared by all keys of one service, endpoint and identity, and so are their connections. This room must not
+//! know: any one service, or who asks.
+
+mod device;
+mod runtime;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub(crate) use device::{CallLimits, CloudDevice};
+pub(crate) use runtime::Runtime;
+
+use super::{BackendError, Fate, KeyTemplate};
+use crate::model::{CloudKind, Fault, KeyOperation, PublicKey, SignInput, SignatureScheme};
+
+/// One call of a service, under way.
+pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
+
+/// One key in a cloud, as its service's client reaches it by one identity.
+pub(crate) trait Client: Send + Sync {
+    /// Looks the key up; `None` if there is none. One that is there and cannot be used now is an error that says why.
+    fn find(&self) -> Call<'_, Option<Found>>;
+
+    /// Makes the key. The caller has made sure that there is none.
+    fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found>;
+
+    /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
+    fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
+}
+
+/// A key that was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// The service's own whole name of it, with its version: what calls name, whatever the name it was found by.
+    pub(crate) id: String,
+    /// What the service does with it.
+    pub(crate) kind: &'static CloudKind,
+    /// Its public half; a secret key has none.
+    pub(crate) public: Option<PublicKey>,
+}
+
+impl Found {
+    /// What the service calls this signature; refuses what it does not make with such a key.
+    pub(crate) fn signing(
+        &self,
+        scheme: SignatureScheme,
+        input: &SignInput,
+        operation: &KeyOperation,
+    ) -> Result<&'static str, BackendError> {
+        let KeyOperation::Sign { hash, .. } = operation else { return Err(not_an_operation()) };
+        let kind = self.kind;
+        if let (SignInput::Message(message), true) = (input, scheme.takes_message()) {
+            self.check_message(message.len())?;
+        }
+        if let SignatureScheme::RsaPss { salt } = scheme
+            && usize::from(salt) != hash.digest_bytes()
+        {
+            let what = format!(
+                "{} makes PSS signatures with a salt as long as the hash alone: leave salt_length out, or give \"hash\"",
+                kind.service.title()
+            );
+            return Err(BackendError::keep(Fault::invalid(what)));
+        }
+        kind.signing(scheme, *hash).ok_or_else(|| {
+            let what = format!("a signature with {} by a key {kind}: it signs with {}", hash.name(), kind.hashes());
+            BackendError::keep(Fault::NotSupported { what })
+        })
+    }
+
+    /// Refuses a message that is longer than the service takes.
+    pub(crate) fn check_message(&self, bytes: usize) -> Result<(), BackendError> {
+        let kind = self.kind;
+        if bytes <= kind.message_max {
+            return Ok(());
+        }
+        let (service, most) = (kind.service.title(), kind.message_max);
+        let what = format!("a message of {bytes} bytes for a key {kind}: {service} takes at most {most}");
+        Err(BackendError::keep(Fault::TooLarge { what }))
+    }
+}
+
+/// What the service has no way of doing with this key.
+pub(crate) fn not_supported(kind: &CloudKind, what: &str) -> BackendError {
+    BackendError::keep(Fault::NotSupported { what: format!("{what} by a key {kind}") })
+}
+
+fn not_an_operation() -> BackendError {
+    BackendError::keep(Fault::internal("an operation that is none"))
+}
+
+/// The row of what a key is to be generated as.
+pub(crate) fn row_of(kinds: &'static [CloudKind], template: &KeyTemplate) -> Result<&'static CloudKind, BackendError> {
+    let fits = |kind: &&CloudKind| kind.kind == template.kind && !kind.does.usages().and(template.uses).is_empty();
+    kinds.iter().find(fits).ok_or_else(|| {
+        BackendError::keep(Fault::NotSupported { what: format!("a key {} for these usages", template.kind) })
+    })
+}
+
+/// Keys that the service says nothing of but their names: nobody knows what they are.
+pub(crate) fn unknown_kind(id: &str, native: &str) -> BackendError {
+    BackendError::keep(Fault::NotSupported { what: format!("key {id}, which is {native}: no managed key can be one") })
+}
+
+/// An error that another call may not meet: the service, or the way to it, is ill.
+pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
+}
+
+/// A client of one key.
+pub(crate) type SharedClient = Arc<dyn Client>;

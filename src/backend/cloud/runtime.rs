@@ -1,0 +1,66 @@
+//! The threads that carry clients' connections. Calls themselves are driven by whoever makes them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::backend::{BackendError, Fate};
+use crate::model::Fault;
+
+/// Threads for the connections of all clouds.
+const THREADS: usize = 2;
+
+/// A runtime that ends with its owner, wherever that is dropped.
+pub(crate) struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Unavailable`]: the system has no threads for it.
+    pub(crate) fn start() -> Result<Runtime, Fault> {
+        let built = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("keyway-cloud")
+            .enable_all()
+            .build();
+        built.map(|runtime| Runtime(Some(runtime))).map_err(|error| {
+            let what = format!("no threads for the connections to clouds: {error}");
+            Fault::Unavailable { what }
+        })
+    }
+
+    /// Waits for `future` on the calling thread, `limit` at the longest.
+    pub(crate) fn wait<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        future: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let Some(runtime) = &self.0 else {
+            return Err(BackendError::keep(Fault::internal("a runtime that has ended")));
+        };
+        runtime.block_on(async {
+            tokio::time::timeout(limit, future).await.unwrap_or_else(|_| {
+                let what = format!("{what}: no answer within {} ms", limit.as_millis());
+                Err(BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: "timeout" })
+            })
+        })
+    }
+
+    /// Runs `future` beside everything, until it ends or the runtime does.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(future);
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // A thread that belongs to another runtime must not wait here.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `kms_service "awskms" { … }`: what is allowed of a cloud's key service, and how it is called. Without its stanza a service is
+//! there all the same, with the defaults.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::VerifyAfterSign;
+use super::grants::{Grants, NamespaceList};
+use super::reader::Reader;
+use super::stanzas::VERIFICATIONS;
+use crate::model::{CloudService, Namespace};
+
+/// The labels of the stanza.
+pub(super) const NAMES: &[&str] = &["awskms", "azurekeyvault", "gcpckms"];
+
+/// How long one call may take.
+const CALLS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10);
+/// Most bytes of a file of certificates.
+const CA_FILE_MAX: u64 = 1 << 20;
+
+/// `kms_service "awskms" { … }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KmsService {
+    /// Which.
+    pub service: CloudService,
+    /// Whose managed keys may be there, and which keys several of them may have.
+    pub namespaces: Grants,
+    /// Who beside the root namespace may use the daemon's own credentials, and credential files of this host.
+    pub own_credentials: NamespaceList,
+    /// Who beside the root namespace may name another endpoint than the service's public one.
+    pub endpoints: NamespaceList,
+    /// The limit of one call, its connection included: 100 ms to 10 s.
+    pub call: Duration,
+    /// Calls that one key may have under way at once.
+    pub max_sessions: usize,
+    /// Which signatures are verified in software before they leave.
+    pub verify_after_sign: VerifyAfterSign,
+    /// Certificates (PEM) that are trusted beside the system's, for private endpoints.
+    pub ca_certificates: Option<Arc<Vec<u8>>>,
+    /// Where they stand.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl KmsService {
+    /// A service of which the configuration says nothing.
+    pub fn new(service: CloudService) -> KmsService {
+        KmsService {
+            service,
+            namespaces: Grants::default(),
+            own_credentials: NamespaceList::default(),
+            endpoints: NamespaceList::default(),
+            call: Duration::from_secs(3),
+            max_sessions: 32,
+            verify_after_sign: VerifyAfterSign::default(),
+            ca_certificates: None,
+            ca_file: None,
+        }
+    }
+
+    /// Whether a namespace's keys may be used by the daemon's own word.
+    pub fn lends_credentials_to(&self, namespace: &Namespace) -> bool {
+        namespace.is_root() || self.own_credentials.has(namespace)
+    }
+
+    /// Whether a namespace's keys may be at another endpoint.
+    pub fn lets_name_endpoints(&self, namespace: &Namespace) -> bool {
+        namespace.is_root() || self.endpoints.has(namespace)
+    }
+}
+
+/// Every service, as configured or by default.
+pub(super) fn all(configured: Vec<KmsService>) -> Vec<KmsService> {
+    let of = |service| configured.iter().find(|known| known.service == service).cloned();
+    CloudService::ALL.into_iter().map(|service| of(service).unwrap_or_else(|| KmsService::new(service))).collect()
+}
+
+pub(super) fn kms_service(stanza: &mut Reader<'_>, name: &str) -> Option<KmsService> {
+    let mut service = KmsService::new(CloudService::from_name(name)?);
+    service.namespaces = Grants::read(stanza);
+    service.own_credentials = NamespaceList::read(stanza, "own_credentials");
+    service.endpoints = NamespaceList::read(stanza, "endpoints");
+    stanza.duration("call", CALLS, &mut service.call);
+    stanza.count("max_sessions", 1..=1024, &mut service.max_sessions);
+    service.verify_after_sign = stanza.choice("verify_after_sign", &VERIFICATIONS).unwrap_or_default();
+    service.ca_file = stanza.text("ca_file").map(PathBuf::from);
+    if let Some(path) = &service.ca_file {
+        match certificates(path) {
+            Ok(pem) => service.ca_certificates = Some(Arc::new(pem)),
+            Err(message) => stanza.refuse_field("ca_file", format!("ca_file {}: {message}", path.display())),
+        }
+    }
+    Some(service)
+}
+
+fn certificates(path: &std::path::Path) -> Result<Vec<u8>, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > CA_FILE_MAX {
+        return Err(format!("at most {CA_FILE_MAX} bytes are read, and it has {size}"));
+    }
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let begins = b"-----BEGIN CERTIFICATE-----";
+    if pem.windows(begins.len()).any(|window| window == begins) {
+        return Ok(pem);
+    }
+    Err("expected certificates in PEM".to_owned())
+}

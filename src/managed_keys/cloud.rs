@@ -1,0 +1,178 @@
+//! The fields of a managed key in a cloud: reading them from a request, showing them again. Each service's are in a file of its own.
+
+mod aws;
+
+use crate::config::KmsService;
+use crate::model::{
+    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Data, Fault, Fields, KeyKind,
+    KeyUsage, KeyUsages, Namespace, Secret,
+};
+
+use super::pkcs11::{curve, curve_name};
+use super::settings::{REDACTED, required};
+
+/// What a registration says of a key in a cloud, beside its place: what it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cloud {
+    /// What it is, and what for.
+    pub(super) kind: &'static CloudKind,
+}
+
+impl Cloud {
+    /// Reads a create or update request of `namespace`. `old` lends its secrets where the request leaves them out or sends them back
+    /// redacted. `usages` says what a key is for that may be for several things.
+    pub(super) fn read(
+        namespace: &Namespace,
+        service: &KmsService,
+        fields: &mut Fields<'_>,
+        old: Option<&CloudKey>,
+        usages: Option<KeyUsages>,
+    ) -> Result<(CloudKey, Cloud), Fault> {
+        let (key, kind) = match service.service {
+            CloudService::AwsKms => aws::read(fields, old, usages)?,
+            other => return Err(unsupported(other.name())),
+        };
+        let own = matches!(key.credentials, CloudCredentials::Own | CloudCredentials::GoogleFile(_));
+        if own && !service.lends_credentials_to(namespace) {
+            return Err(Fault::invalid(format!(
+                "namespace {namespace} may not use the daemon's own credentials of {}: give the key credentials of its own, or have the \
+                 operator name the namespace in own_credentials of kms_service {:?}",
+                service.service.title(),
+                service.service.name()
+            )));
+        }
+        if key.endpoint.is_some() && !service.lets_name_endpoints(namespace) {
+            return Err(Fault::invalid(format!(
+                "namespace {namespace} may not name an endpoint: leave it out, or have the operator name the namespace in endpoints of \
+                 kms_service {:?}",
+                service.service.name()
+            )));
+        }
+        Ok((key, Cloud { kind }))
+    }
+
+    /// Shows its fields.
+    pub(super) fn show(&self, key: &CloudKey, data: &mut Data) {
+        match key.service() {
+            CloudService::AwsKms => aws::show(key, self.kind, data),
+            CloudService::AzureKeyVault | CloudService::GcpCkms => {}
+        }
+    }
+}
+
+/// Refuses a key that its service cannot generate by the name it is given.
+pub(super) fn check_generation(key: &CloudKey) -> Result<(), Fault> {
+    match key.service() {
+        CloudService::AwsKms => aws::check_generation(key),
+        CloudService::AzureKeyVault | CloudService::GcpCkms => Ok(()),
+    }
+}
+
+/// Vault's words for a type that a server was built without.
+pub(super) fn unsupported(key_type: &str) -> Fault {
+    Fault::invalid(format!("unsupported managed key type {key_type:?}"))
+}
+
+/// The kind of key that `key_type`, `key_bits` and `curve` name, for what `usages` say.
+fn kind(
+    fields: &mut Fields<'_>,
+    service: CloudService,
+    usages: Option<KeyUsages>,
+) -> Result<&'static CloudKind, Fault> {
+    let name = fields.filled("key_type")?.ok_or_else(|| required("key_type"))?;
+    let upper = name.to_uppercase();
+    let of_type: Vec<_> = service.kinds().iter().filter(|kind| kind.key_type == upper).collect();
+    if of_type.is_empty() {
+        let mut known: Vec<&str> = service.kinds().iter().map(|kind| kind.key_type).collect();
+        known.dedup();
+        return Err(Fault::invalid(format!("key_type {name:?} is not supported: use one of {}", known.join(", "))));
+    }
+    let (bits, curve) = (fields.integer("key_bits")?.unwrap_or(0), curve(fields)?);
+    let fits = |kind: &&&CloudKind| match kind.kind {
+        KeyKind::Ec(known) => curve == Some(known),
+        KeyKind::Rsa { bits: known } | KeyKind::Aes { bits: known } | KeyKind::Hmac { bits: known } => {
+            bits == i64::from(known)
+        }
+        KeyKind::Ed25519 | KeyKind::MlDsa(_) => true,
+    };
+    let mut fitting = of_type.iter().filter(fits).peekable();
+    if fitting.peek().is_none() {
+        return Err(which(&upper, bits, curve, &of_type));
+    }
+    let for_what = use_of(usages)?;
+    let found = fitting.clone().find(|kind| for_what.is_none_or(|does| kind.does == does));
+    found.copied().ok_or_else(|| {
+        let does: Vec<&str> =
+            fitting.flat_map(|kind| kind.does.usages().iter().collect::<Vec<_>>()).map(KeyUsage::name).collect();
+        Fault::invalid(format!("usages: a key of key_type {upper:?} does {}", does.join(", ")))
+    })
+}
+
+/// What a key is for, by its usages; most keys in clouds are for one thing.
+fn use_of(usages: Option<KeyUsages>) -> Result<Option<CloudUse>, Fault> {
+    let Some(usages) = usages else { return Ok(None) };
+    let uses = [CloudUse::Sign, CloudUse::Decrypt, CloudUse::Mac];
+    let mut wanted = uses.into_iter().filter(|does| !does.usages().and(usages).is_empty());
+    match (wanted.next(), wanted.next()) {
+        (Some(first), Some(second)) => {
+            let (first, second) = (first.usages(), second.usages());
+            let names = |usages: KeyUsages| usages.iter().map(KeyUsage::name).collect::<Vec<_>>().join(", ");
+            Err(Fault::invalid(format!(
+                "usages: a key of this service is for {} or for {}, and not for both: register two",
+                names(first),
+                names(second)
+            )))
+        }
+        (only, _) => Ok(only),
+    }
+}
+
+fn which(key_type: &str, bits: i64, curve: Option<Curve>, of_type: &[&CloudKind]) -> Fault {
+    let mut known: Vec<String> = of_type
+        .iter()
+        .map(|kind| match kind.kind {
+            KeyKind::Ec(curve) => curve_name(curve).to_owned(),
+            KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => bits.to_string(),
+            KeyKind::Ed25519 | KeyKind::MlDsa(_) => String::new(),
+        })
+        .collect();
+    known.dedup();
+    let is_ec = matches!(of_type.first().map(|kind| kind.kind), Some(KeyKind::Ec(_)));
+    let (field, given) = match (is_ec, curve) {
+        (true, None) => ("curve", None),
+        (true, Some(curve)) => ("curve", Some(curve_name(curve).to_owned())),
+        (false, _) => ("key_bits", (bits != 0).then(|| bits.to_string())),
+    };
+    let known = known.join(", ");
+    Fault::invalid(match given {
+        None => format!("{field} is required with key_type {key_type}: one of {known}"),
+        Some(given) => format!("{field} {given} is not supported with key_type {key_type}: use one of {known}"),
+    })
+}
+
+/// A secret that is sent, or kept where it is left out or sent back redacted. An empty one takes it away.
+fn secret(fields: &mut Fields<'_>, name: &'static str, old: Option<&Secret>) -> Result<Option<Secret>, Fault> {
+    match fields.text(name)? {
+        None => Ok(old.cloned()),
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) if text == REDACTED => old.cloned().map(Some).ok_or_else(|| {
+            Fault::invalid(format!(
+                "{name} {REDACTED:?} keeps a secret, but this key has none yet: send the secret itself"
+            ))
+        }),
+        Some(text) => Ok(Some(Secret::new(text.into_bytes()))),
+    }
+}
+
+/// The URL of a service.
+fn endpoint(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
+    let Some(endpoint) = fields.filled("endpoint")? else { return Ok(None) };
+    let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '#' | '?' | '"' | '\\');
+    if rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain)) {
+        return Ok(Some(endpoint.trim_end_matches('/').to_owned()));
+    }
+    Err(Fault::invalid(format!(
+        "endpoint {endpoint:?} is no URL such as https://kms.example.com, without a user or a query"
+    )))
+}

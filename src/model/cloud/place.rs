@@ -1,0 +1,128 @@
+//! Where a cloud key is, and by whose word it is used.
+
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+
+use super::CloudService;
+use crate::model::Secret;
+
+/// One key in a cloud. Two are the same where all of it is: by other credentials it is another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudKey {
+    /// What it is called there: of AWS KMS a key id, ARN or alias.
+    pub name: String,
+    /// Where it is.
+    pub place: CloudPlace,
+    /// The URL of the service, in the place of its public one.
+    pub endpoint: Option<String>,
+    /// By whose word.
+    pub credentials: CloudCredentials,
+}
+
+/// Where a cloud key is, in the words of its service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CloudPlace {
+    /// AWS KMS.
+    Aws {
+        /// Such as `eu-central-1`; `None` is where the daemon's own environment says.
+        region: Option<String>,
+    },
+    /// Azure Key Vault, and Managed HSM.
+    Azure {
+        /// The name of the vault.
+        vault: String,
+        /// The domain of the service: `vault.azure.net`, `managedhsm.azure.net`.
+        domain: String,
+        /// The version of the key; `None` is the newest at first use.
+        version: Option<String>,
+    },
+    /// Google Cloud KMS.
+    Google {
+        /// The project's id.
+        project: String,
+        /// The location, such as `europe-west1`.
+        region: String,
+        /// The key ring.
+        key_ring: String,
+        /// The version of the key.
+        version: String,
+    },
+}
+
+/// By whose word a cloud key is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudCredentials {
+    /// The daemon's own: its environment, profile, instance, pod or workload.
+    Own,
+    /// An access key of AWS.
+    Aws {
+        /// Its id.
+        access_key: String,
+        /// Its secret.
+        secret_key: Secret,
+    },
+    /// An application of Microsoft Entra ID. Without an id and a secret, the daemon's own in this tenant.
+    Azure {
+        /// The tenant's id.
+        tenant_id: String,
+        /// The application's id.
+        client_id: String,
+        /// Its secret.
+        client_secret: Secret,
+    },
+    /// A Google credential file's contents.
+    GoogleJson(Secret),
+    /// The path of a Google credential file.
+    GoogleFile(PathBuf),
+}
+
+impl CloudKey {
+    /// The service that has it.
+    pub const fn service(&self) -> CloudService {
+        match self.place {
+            CloudPlace::Aws { .. } => CloudService::AwsKms,
+            CloudPlace::Azure { .. } => CloudService::AzureKeyVault,
+            CloudPlace::Google { .. } => CloudService::GcpCkms,
+        }
+    }
+
+    /// Whether both name one key in the same words, whoever's word it is used by.
+    pub fn is_named_as(&self, other: &CloudKey) -> bool {
+        self.name == other.name && self.place == other.place && self.endpoint == other.endpoint
+    }
+}
+
+/// By what is no secret; what is equal hashes alike.
+impl Hash for CloudKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.place.hash(state);
+        self.endpoint.hash(state);
+    }
+}
+
+/// Fit for metrics and logs: it names no secret. Keys by other credentials than the daemon's own say by whose.
+impl std::fmt::Display for CloudKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = &self.name;
+        match &self.place {
+            CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => write!(f, "{region}/{name}"),
+            CloudPlace::Aws { .. } => f.write_str(name),
+            CloudPlace::Azure { vault, domain, .. } => write!(f, "{vault}.{domain}/{name}"),
+            CloudPlace::Google { project, region, key_ring, version } => {
+                write!(f, "{project}/{region}/{key_ring}/{name}/{version}")
+            }
+        }?;
+        match &self.credentials {
+            CloudCredentials::Own => Ok(()),
+            // As AWS's own console shows access keys: enough to tell them apart.
+            CloudCredentials::Aws { access_key, .. } => {
+                let letters = access_key.chars().count();
+                write!(f, " by …{}", access_key.chars().skip(letters.saturating_sub(4)).collect::<String>())
+            }
+            CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
+            CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
+            CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::pkcs11::Pkcs11Backend;
 use super::process::ProcessBackend;
 use crate::config::{Isolation, KmsLibrary, KmsService, Profile};
 use crate::model::CloudService;
-use crate::telemetry::LibraryMetrics;
+use crate::telemetry::{LibraryMetrics, Telemetry};
 
 /// The backend of a KMS library. Nothing is loaded yet. A worker process that takes longer than `open_limit` to open its
 /// token, to log in or to open a session is killed.
@@ -23,22 +23,20 @@ pub fn open(library: &KmsLibrary, open_limit: Duration, metrics: LibraryMetrics)
 
 /// The backend of a cloud's key service; `None` where this program was built without it, or the system has no threads for
 /// its connections. No call is made.
-pub fn open_service(service: &KmsService) -> Option<Arc<dyn Backend>> {
-    match service.service {
+pub fn open_service(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<dyn Backend>> {
+    match settings.service {
         #[cfg(feature = "awskms")]
-        CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(service, runtime()?))),
-        _ => None,
-    }
-}
-
-/// The threads of a cloud's connections.
-#[cfg(feature = "cloud")]
-fn runtime() -> Option<Arc<super::cloud::Runtime>> {
-    match super::cloud::Runtime::start() {
-        Ok(runtime) => Some(Arc::new(runtime)),
-        Err(fault) => {
-            tracing::error!(reason = %fault, "keys in clouds are unavailable; restart Keyway when the system has threads again");
+        CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(start(settings, telemetry)?))),
+        _ => {
+            let _ = telemetry;
             None
         }
     }
+}
+
+/// What all keys of a service share.
+#[cfg(feature = "cloud")]
+fn start(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<super::cloud::Service>> {
+    let started = super::cloud::Service::start(settings, telemetry);
+    started.map_err(|fault| tracing::error!(reason = %fault, "keys in clouds are unavailable; restart Keyway when the system has threads again")).ok()
 }

@@ -225,7 +225,7 @@ fn plan(config: &Config, start: &Start, telemetry: &Telemetry) -> Plan {
             .kms_libraries
             .iter()
             .map(|known| library(known, &config.limits, start, telemetry))
-            .chain(config.kms_services.iter().filter_map(service))
+            .chain(config.kms_services.iter().filter_map(|known| service(known, telemetry)))
             .collect(),
         pools: config.kms_pools.clone(),
         namespaces: config.namespaces.clone(),
@@ -260,8 +260,8 @@ fn library(library: &KmsLibrary, limits: &Limits, start: &Start, telemetry: &Tel
 }
 
 /// A cloud's key service as the members of its keys need it, if this program knows it. No call is made.
-fn service(service: &KmsService) -> Option<Library> {
-    let backend = registry::open_service(service)?;
+fn service(service: &KmsService, telemetry: &Telemetry) -> Option<Library> {
+    let backend = registry::open_service(service, telemetry)?;
     Some(Library {
         name: service.service.name().to_owned(),
         file: service.service.name().into(),

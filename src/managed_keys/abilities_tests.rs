@@ -1,3 +1,4 @@
+use super::super::mechanism::Mechanism;
 use super::*;
 
 const RSA_KIND: KeyKind = KeyKind::Rsa { bits: 2048 };
@@ -5,11 +6,11 @@ const PSS: SignatureScheme = SignatureScheme::RsaPss { salt: 20 };
 
 fn shown(names: &[&str]) -> Abilities {
     let owns: Vec<&Own> = names.iter().map(|name| own_named(name).unwrap()).collect();
-    Abilities::shown(Mechanism(1), &owns)
+    Abilities::shown(KeyType::Mechanism(Mechanism(1)), &owns)
 }
 
 fn all(kind: KeyKind) -> Abilities {
-    Abilities::shown(Mechanism(1), &of_own(kind).iter().collect::<Vec<_>>())
+    Abilities::shown(KeyType::Mechanism(Mechanism(1)), &of_own(kind).iter().collect::<Vec<_>>())
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Desk {
     /// A managed key for the key labelled `ca`, found by its id where `more` says so; ready for use. Answers its UUID.
     async fn key(&self, name: &str, more: Value) -> String {
         self.write(name, more).await.unwrap();
-        let handle = self.keys.find(&Namespace::root(), name).unwrap();
+        let handle = self.keys.find(&Namespace::root(), "pkcs11", name).unwrap();
         let (handle, _) = handle.identified(Deadline::after(Duration::from_secs(30))).await.unwrap();
         handle.uuid().to_owned()
     }
@@ -52,7 +52,7 @@ impl Desk {
     async fn write(&self, name: &str, more: Value) -> Result<Vec<String>, Fault> {
         let mut fields = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
         fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.keys.write(&Namespace::root(), name, fields.as_object().unwrap()).await
+        self.keys.write(&Namespace::root(), "pkcs11", name, fields.as_object().unwrap()).await
     }
 
     /// What an engine does.
@@ -155,11 +155,11 @@ fn the_same_key_by_another_name_is_the_same_key() {
         let text = "allow_raw_signing of managed key \"ca\" cannot be taken back: its key is used by mounts of several types \
                     (pki, transit); end the uses of all but one type first";
         assert_eq!(desk.write("ca", json!({})).await, Err(Fault::invalid(text)));
-        assert_eq!(desk.keys.show(&Namespace::root(), "ca").unwrap()["allow_raw_signing"], true);
+        assert_eq!(desk.keys.show(&Namespace::root(), "pkcs11", "ca").unwrap()["allow_raw_signing"], true);
         desk.unbind(&desk.pki, &ca);
         desk.write("ca", json!({})).await.unwrap();
         desk.refused(&desk.pki, &ca);
-        assert_eq!(desk.keys.show(&Namespace::root(), "ca").unwrap()["allow_raw_signing"], false);
+        assert_eq!(desk.keys.show(&Namespace::root(), "pkcs11", "ca").unwrap()["allow_raw_signing"], false);
     });
 }
 

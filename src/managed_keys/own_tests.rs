@@ -7,6 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::{SoftwareToken, no_mechanism, no_mounts, story};
+use crate::model::Curve;
 use crate::model::{Cipher, KeyOperation, MountConfig, SignatureScheme};
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
@@ -34,7 +35,7 @@ async fn made(keys: &ManagedKeys, mount: &Mount) -> OwnKey {
 
 async fn until_gone(keys: &ManagedKeys, name: &str) {
     let end = Instant::now() + Duration::from_secs(30);
-    while keys.find(&Namespace::root(), name).is_some() {
+    while keys.find(&Namespace::root(), "pkcs11", name).is_some() {
         assert!(Instant::now() < end, "{name} is still registered");
         tokio::task::yield_now().await;
     }
@@ -63,7 +64,7 @@ fn options_name_a_library_that_carries_its_pin_with_a_token_or_a_pool() {
         let bare = Mount { options: BTreeMap::new(), ..mount("a") };
         let told = keys.make_for(&bare, P256, Deadline::after(Duration::from_secs(30))).await.err().unwrap();
         assert!(told.to_string().contains("sys/mounts/transit/tune"), "{told}");
-        assert!(keys.names(&Namespace::root()).is_empty());
+        assert!(keys.names(&Namespace::root(), "pkcs11").is_empty());
     });
 }
 
@@ -77,7 +78,7 @@ fn a_key_of_a_mounts_own_is_for_that_mount_alone() {
         assert_eq!((token.generated(), key.identity.kind()), (1, P256));
         assert_eq!(name, format!("mount-11111111-{uuid}"));
         keys.store_for_tests().commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
-        let shown = keys.show(&root, &name).unwrap();
+        let shown = keys.show(&root, "pkcs11", &name).unwrap();
         assert_eq!((&shown["owner"], &shown["key_label"]), (&json!(own.uuid), &json!(name)));
         assert!(keys.resolve(&own, KeyRef::Uuid(&uuid)).is_ok());
         let listing = Mount {
@@ -89,21 +90,21 @@ fn a_key_of_a_mounts_own_is_for_that_mount_alone() {
             assert!(told.contains("made for another mount"), "{told}");
         }
         // What a read shows may be sent back; other mounts are not let in by that.
-        keys.write(&root, &name, &shown).await.unwrap();
+        keys.write(&root, "pkcs11", &name, &shown).await.unwrap();
         for (field, value) in [("owner", json!("99999999-2222")), ("any_mount", json!(true))] {
             let mut data = shown.clone();
             data.insert(field.into(), value);
-            let told = keys.write(&root, &name, &data).await.unwrap_err().to_string();
+            let told = keys.write(&root, "pkcs11", &name, &data).await.unwrap_err().to_string();
             assert!(told.contains("cannot be set"), "{told}");
         }
         let owner = Arc::new(own.clone());
-        let told = keys.delete(&root, &name, move || vec![owner]).await.unwrap_err().to_string();
+        let told = keys.delete(&root, "pkcs11", &name, move || vec![owner]).await.unwrap_err().to_string();
         assert!(told.contains("which it was made for"), "{told}");
         drop(key);
         keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
-        assert_eq!(keys.show(&root, &name).unwrap()["owner"], json!(own.uuid));
-        keys.delete(&root, &name, Vec::new).await.unwrap();
-        assert!(keys.find(&root, &name).is_none());
+        assert_eq!(keys.show(&root, "pkcs11", &name).unwrap()["owner"], json!(own.uuid));
+        keys.delete(&root, "pkcs11", &name, Vec::new).await.unwrap();
+        assert!(keys.find(&root, "pkcs11", &name).is_none());
     });
 }
 
@@ -121,7 +122,7 @@ fn a_registration_goes_when_nothing_uses_the_key() {
         token.fail_next_for_good(Fault::internal("the device is on fire"));
         assert!(keys.make_for(&own, P256, Deadline::after(Duration::from_secs(30))).await.is_err());
         let end = Instant::now() + Duration::from_secs(30);
-        while !keys.names(&root).is_empty() {
+        while !keys.names(&root, "pkcs11").is_empty() {
             assert!(Instant::now() < end);
             tokio::task::yield_now().await;
         }
@@ -131,14 +132,14 @@ fn a_registration_goes_when_nothing_uses_the_key() {
         let store = keys.store_for_tests();
         store.commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
         keys.end_mount(&own).await;
-        assert_eq!(keys.names(&root).len(), 1);
+        assert_eq!(keys.names(&root, "pkcs11").len(), 1);
         store.commit_now(vec![keys.drop_use(&own, &uuid, "key doc")]).unwrap();
         keys.end_mount(&own).await;
-        assert!(keys.names(&root).is_empty());
+        assert!(keys.names(&root, "pkcs11").is_empty());
         // The daemon ended in between.
         let key = made(&keys, &own).await;
         keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
-        assert!(keys.names(&root).is_empty(), "{}", key.handle.name());
+        assert!(keys.names(&root, "pkcs11").is_empty(), "{}", key.handle.name());
     });
 }
 
@@ -155,25 +156,25 @@ fn what_the_token_showed_of_a_key_is_kept_and_not_to_be_changed() {
         keys.store_for_tests().commit_now(vec![keys.note_use(&own, &uuid, "key doc")]).unwrap();
         let warnings = key.handle.warnings();
         assert!(warnings.len() == 1 && warnings[0].contains("no RSA PSS signatures"), "{warnings:?}");
-        let shown = keys.show(&root, &name).unwrap();
+        let shown = keys.show(&root, "pkcs11", &name).unwrap();
         let expected = json!(["sign-pkcs1v15", "decrypt-oaep-sha256", "decrypt-pkcs1v15"]);
         assert_eq!(shown["abilities"], expected);
         // An operator may send back what was read, and narrow what the key is used for, and no more.
         let mut signs_only = shown.clone();
         signs_only.insert("usages".into(), json!("sign,verify"));
-        keys.write(&root, &name, &signs_only).await.unwrap();
+        keys.write(&root, "pkcs11", &name, &signs_only).await.unwrap();
         for (field, value, told) in [
             ("abilities", json!(["sign-pss"]), "abilities cannot be set"),
             ("mechanism", json!("0x000d"), "cannot change"),
         ] {
             let mut data = shown.clone();
             data.insert(field.into(), value);
-            let refused = keys.write(&root, &name, &data).await.unwrap_err().to_string();
+            let refused = keys.write(&root, "pkcs11", &name, &data).await.unwrap_err().to_string();
             assert!(refused.contains(told), "{refused}");
         }
         drop(key);
         keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
-        assert_eq!(keys.show(&root, &name).unwrap()["abilities"], expected);
+        assert_eq!(keys.show(&root, "pkcs11", &name).unwrap()["abilities"], expected);
         let handle = keys.resolve(&own, KeyRef::Uuid(&uuid)).unwrap();
         assert!(handle.default_scheme(32).is_err() && handle.require_scheme(SignatureScheme::RsaPkcs1).is_ok());
         let ciphertext = bytes::Bytes::from(vec![1; 256]);
@@ -183,7 +184,7 @@ fn what_the_token_showed_of_a_key_is_kept_and_not_to_be_changed() {
         // No operator registers a key with abilities of its own.
         let mut data = shown.clone();
         data.remove("owner");
-        let refused = keys.write(&root, "other", &data).await.unwrap_err().to_string();
+        let refused = keys.write(&root, "pkcs11", "other", &data).await.unwrap_err().to_string();
         assert!(refused.contains("abilities cannot be set"), "{refused}");
     });
 }
@@ -199,7 +200,7 @@ fn a_key_is_not_kept_whose_trial_ends_in_trouble() {
         let told = keys.make_able_for(&own, KeyKind::Rsa { bits: 2048 }, deadline).await.err().unwrap().to_string();
         assert!(told.contains("on fire"), "{told}");
         let end = Instant::now() + Duration::from_secs(30);
-        while !keys.names(&Namespace::root()).is_empty() {
+        while !keys.names(&Namespace::root(), "pkcs11").is_empty() {
             assert!(Instant::now() < end);
             tokio::task::yield_now().await;
         }

@@ -26,11 +26,11 @@ fn data(value: Value) -> Data {
 async fn write(keys: &ManagedKeys, name: &str, more: Value) -> Result<Vec<String>, Fault> {
     let mut fields = data(json!({"library": "hsm", "token_label": "t", "key_label": name, "mechanism": "0x1041"}));
     fields.extend(data(more));
-    keys.write(&Namespace::root(), name, &fields).await
+    keys.write(&Namespace::root(), "pkcs11", name, &fields).await
 }
 
 fn shown(keys: &ManagedKeys, name: &str) -> Data {
-    keys.show(&Namespace::root(), name).expect("a key")
+    keys.show(&Namespace::root(), "pkcs11", name).expect("a key")
 }
 
 fn uuid(keys: &ManagedKeys, name: &str) -> String {
@@ -38,7 +38,7 @@ fn uuid(keys: &ManagedKeys, name: &str) -> String {
 }
 
 fn handle(keys: &ManagedKeys, name: &str) -> Handle {
-    keys.find(&Namespace::root(), name).expect("a key")
+    keys.find(&Namespace::root(), "pkcs11", name).expect("a key")
 }
 
 fn mount(path: &str, uuid: &str, allowed: &[&str]) -> Arc<Mount> {
@@ -77,7 +77,7 @@ async fn sign(handle: &Handle) -> Result<bool, Fault> {
 }
 
 async fn delete(keys: &ManagedKeys, name: &str, mounts: Vec<Arc<Mount>>) -> Result<(), Fault> {
-    keys.delete(&Namespace::root(), name, move || mounts).await
+    keys.delete(&Namespace::root(), "pkcs11", name, move || mounts).await
 }
 
 fn refused(text: &str) -> Fault {
@@ -97,9 +97,9 @@ fn a_name_is_lowercase_and_a_library_is_configured() {
         );
         let no_pin = write(&keys, "ca", json!({"library": "bare"})).await.unwrap_err();
         assert_eq!(no_pin, refused("pin is required: kms_library \"bare\" has none"));
-        assert!(keys.names(&Namespace::root()).is_empty());
+        assert!(keys.names(&Namespace::root(), "pkcs11").is_empty());
         write(&keys, "ca_2.x-1", json!({"library": "BARE", "pin": "1234"})).await.unwrap();
-        assert_eq!(keys.names(&Namespace::root()), ["ca_2.x-1"]);
+        assert_eq!(keys.names(&Namespace::root(), "pkcs11"), ["ca_2.x-1"]);
     });
 }
 
@@ -116,7 +116,7 @@ fn an_update_replaces_all_but_the_pin_and_what_names_the_key() {
         assert_eq!((&now["pin"], &now["any_mount"]), (&json!("redacted"), &json!(false)));
         assert_eq!((now.get("max_parallel"), &now["usages"]), (None, &json!(["sign", "verify"])));
         delete(&keys, "ca", Vec::new()).await.unwrap();
-        assert!(keys.show(&Namespace::root(), "ca").is_none());
+        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_none());
         assert_eq!(delete(&keys, "ca", Vec::new()).await, Ok(()), "absent is fine");
         write(&keys, "ca", json!({})).await.unwrap();
         assert_ne!(uuid(&keys, "ca"), first, "a new key is another key");
@@ -311,7 +311,7 @@ fn a_key_in_use_is_not_deleted_and_whose_it_is_is_named() {
         keys.0.store.commit_now(vec![keys.note_use(&using, &id, "issuer 0b7e")]).unwrap();
         let text = "managed key \"ca\" is in use by issuer 0b7e of mount \"int/\": end that first";
         assert_eq!(delete(&keys, "ca", vec![using.clone()]).await, Err(refused(text)));
-        assert!(keys.show(&Namespace::root(), "ca").is_some());
+        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_some());
         keys.0.store.commit_now(vec![keys.drop_use(&using, &id, "issuer 0b7e")]).unwrap();
         assert_eq!(delete(&keys, "ca", vec![using]).await, Ok(()));
     });
@@ -340,7 +340,7 @@ fn a_deleted_key_is_gone_for_those_who_hold_it_too() {
         delete(&keys, "ca", Vec::new()).await.unwrap();
         let fault = held.ready(soon()).await.map(|_| ()).unwrap_err();
         assert_eq!(fault, refused(&format!("no managed key found with uuid {:?}", held.uuid())));
-        assert!(keys.names(&Namespace::root()).is_empty());
+        assert!(keys.names(&Namespace::root(), "pkcs11").is_empty());
     });
 }
 
@@ -391,10 +391,10 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
             (2, "id", &by_id),
             (0, "root", &by_label),
         ] {
-            keys.write(&teams[team], name, &data(fields.clone())).await.unwrap();
+            keys.write(&teams[team], "pkcs11", name, &data(fields.clone())).await.unwrap();
         }
         let ready = async |keys: &ManagedKeys, team: usize, name: &str| {
-            keys.find(&teams[team], name).unwrap().ready(soon()).await.map(|_| ())
+            keys.find(&teams[team], "pkcs11", name).unwrap().ready(soon()).await.map(|_| ())
         };
         // In the words of one that is not there.
         let others = |name: &str| {
@@ -407,18 +407,18 @@ fn a_key_belongs_to_the_namespace_that_recorded_it_first() {
         assert_eq!(ready(&keys, 1, "again").await, Ok(()), "a namespace may have two entries for one key");
         for (team, name) in [(2, "label"), (2, "id"), (0, "root")] {
             assert_eq!(ready(&keys, team, name).await, others(name));
-            assert!(keys.find(&teams[team], name).unwrap().public_key().is_none());
+            assert!(keys.find(&teams[team], "pkcs11", name).unwrap().public_key().is_none());
         }
         // The claim outlives a restart, whether the namespace is served or not, and ends with the last entry.
         for served in [&teams[..], &[teams[0].clone(), teams[2].clone()]] {
             let again = ManagedKeys::new(keys.0.store.clone(), token.supervisor(), &Limits::default());
             again.load(served, no_mounts()).unwrap();
-            assert_eq!(again.names(&teams[1]).len(), if served.len() == 3 { 2 } else { 0 });
+            assert_eq!(again.names(&teams[1], "pkcs11").len(), if served.len() == 3 { 2 } else { 0 });
             assert_eq!(ready(&again, 2, "label").await, others("label"));
         }
-        keys.delete(&teams[1], "first", Vec::new).await.unwrap();
+        keys.delete(&teams[1], "pkcs11", "first", Vec::new).await.unwrap();
         assert_eq!(ready(&keys, 2, "id").await, others("id"));
-        keys.delete(&teams[1], "again", Vec::new).await.unwrap();
+        keys.delete(&teams[1], "pkcs11", "again", Vec::new).await.unwrap();
         assert_eq!(ready(&keys, 2, "id").await, Ok(()));
         assert_eq!(ready(&keys, 0, "root").await, others("root"));
     });
@@ -433,10 +433,10 @@ fn a_key_that_nobody_used_yet_is_whose_managed_key_named_it_first() {
         let by_id =
             json!({"library": "bare", "pin": "1234", "token_label": "t", "key_id": "07", "mechanism": "0x1041"});
         let write = async |team: usize, name: &str, fields: &Value| {
-            keys.write(&teams[team], name, &data(fields.clone())).await.unwrap();
+            keys.write(&teams[team], "pkcs11", name, &data(fields.clone())).await.unwrap();
         };
         let ready = async |keys: &ManagedKeys, team: usize, name: &str| {
-            let used = keys.find(&teams[team], name).unwrap().ready(soon()).await;
+            let used = keys.find(&teams[team], "pkcs11", name).unwrap().ready(soon()).await;
             used.map(|_| ()).map_err(|fault| fault.to_string())
         };
         for (team, name, fields) in [(0, "root", &by_label), (1, "id", &by_id), (2, "label", &by_label)] {
@@ -490,19 +490,19 @@ fn what_names_a_key_of_one_namespace_names_nothing_in_another() {
         let teams = ["a", "a/b"].map(Namespace::from_path);
         let fields =
             json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041", "any_mount": true});
-        keys.write(&teams[0], "ca", &data(fields)).await.unwrap();
-        let id = keys.show(&teams[0], "ca").unwrap()["UUID"].as_str().unwrap().to_owned();
+        keys.write(&teams[0], "pkcs11", "ca", &data(fields)).await.unwrap();
+        let id = keys.show(&teams[0], "pkcs11", "ca").unwrap()["UUID"].as_str().unwrap().to_owned();
         for elsewhere in [&Namespace::root(), &teams[1]] {
             let mut mount = Mount::clone(&mount("pki/", "m1", &["ca"]));
             mount.namespace = elsewhere.clone();
             assert!(
                 keys.resolve(&mount, KeyRef::Name("ca")).is_err() && keys.resolve(&mount, KeyRef::Uuid(&id)).is_err()
             );
-            assert!(keys.show(elsewhere, "ca").is_none() && keys.find(elsewhere, "ca").is_none());
-            assert!(keys.names(elsewhere).is_empty());
-            assert_eq!(keys.delete(elsewhere, "ca", Vec::new).await, Ok(()));
+            assert!(keys.show(elsewhere, "pkcs11", "ca").is_none() && keys.find(elsewhere, "pkcs11", "ca").is_none());
+            assert!(keys.names(elsewhere, "pkcs11").is_empty());
+            assert_eq!(keys.delete(elsewhere, "pkcs11", "ca", Vec::new).await, Ok(()));
         }
-        assert_eq!(keys.names(&teams[0]), ["ca"], "nobody else's deletion reached it");
+        assert_eq!(keys.names(&teams[0], "pkcs11"), ["ca"], "nobody else's deletion reached it");
     });
 }
 
@@ -520,7 +520,7 @@ fn a_namespace_and_those_below_it_have_so_many_keys_and_name_so_many_tokens_toge
         };
         let put = async |keys: &ManagedKeys, namespace: &Namespace, name: &str, token: &str| {
             let fields = json!({"library": "hsm", "token_label": token, "key_label": name, "mechanism": "0x1041"});
-            keys.write(namespace, name, &data(fields)).await.map_err(|fault| fault.to_string())
+            keys.write(namespace, "pkcs11", name, &data(fields)).await.map_err(|fault| fault.to_string())
         };
         let keys = load();
         for (namespace, name) in [(&root, "one"), (&a, "one"), (&b, "one"), (&b, "two"), (&b, "two")] {
@@ -533,7 +533,7 @@ fn a_namespace_and_those_below_it_have_so_many_keys_and_name_so_many_tokens_toge
             }
         }
         put(&keys, &other, "one", "t").await.unwrap();
-        keys.delete(&b, "two", Vec::new).await.unwrap();
+        keys.delete(&b, "pkcs11", "two", Vec::new).await.unwrap();
         put(&keys, &a, "more", "t").await.unwrap();
         keys.end_namespace(&b).await.unwrap();
         put(&keys, &a, "again", "t").await.unwrap();

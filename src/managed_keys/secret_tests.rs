@@ -23,7 +23,7 @@ fn gcm() -> Cipher {
 /// A managed key of the root namespace, found by its name, and used once.
 async fn ready(keys: &ManagedKeys, name: &str, more: Value) -> Result<Handle, Fault> {
     write(keys, &Namespace::root(), name, name, more).await;
-    let handle = keys.find(&Namespace::root(), name).expect("a key");
+    let handle = keys.find(&Namespace::root(), "pkcs11", name).expect("a key");
     handle.identified(soon()).await.map(|(handle, _)| handle)
 }
 
@@ -32,7 +32,7 @@ async fn write(keys: &ManagedKeys, namespace: &Namespace, name: &str, label: &st
         "library": "hsm", "token_label": "t", "key_label": label, "mechanism": "0x1087", "usages": "encrypt,decrypt,mac",
     });
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    keys.write(namespace, name, fields.as_object().unwrap()).await.unwrap();
+    keys.write(namespace, "pkcs11", name, fields.as_object().unwrap()).await.unwrap();
 }
 
 async fn run(handle: &Handle, operation: KeyOperation) -> Result<Bytes, Fault> {
@@ -59,7 +59,7 @@ fn a_secret_key_is_generated_encrypts_and_is_known_again_after_a_restart() {
         let aes = ready(&keys, "aes", json!({"allow_generate_key": true, "key_bits": 256})).await.unwrap();
         assert_eq!(token.generated(), 1);
         let made = encrypt(&aes, b"plaintext").await.unwrap();
-        let later = again(&keys, &token).find(&Namespace::root(), "aes").unwrap();
+        let later = again(&keys, &token).find(&Namespace::root(), "pkcs11", "aes").unwrap();
         assert_eq!(later.entry.ready.as_ref().unwrap().identity.kind(), AES);
         let begun = std::time::Instant::now();
         // The token proves itself first.
@@ -108,7 +108,7 @@ fn an_operator_is_told_of_usages_that_allow_nothing() {
             let fields = json!({
                 "library": "hsm", "token_label": "t", "key_label": "k", "mechanism": mechanism, "usages": usages,
             });
-            keys.write(&Namespace::root(), "k", fields.as_object().unwrap()).await.unwrap()
+            keys.write(&Namespace::root(), "pkcs11", "k", fields.as_object().unwrap()).await.unwrap()
         };
         let told = "usages allow nothing that CKM_AES_GCM (0x1087) does: add some of encrypt, decrypt to them";
         assert_eq!(warned("0x1087", "").await, [told]);
@@ -136,7 +136,7 @@ fn a_handle_that_came_to_name_another_secret_key_encrypts_for_nobody() {
             assert!(matches!(fault, Fault::KeyMismatch { .. } | Fault::KeyUnavailable { .. }), "{fault}");
         }
         // Nor does a daemon that starts on what is recorded serve it.
-        let later = again(&keys, &token).find(&Namespace::root(), "aes").unwrap();
+        let later = again(&keys, &token).find(&Namespace::root(), "pkcs11", "aes").unwrap();
         let fault = encrypt(&later, b"plaintext").await.unwrap_err();
         assert!(matches!(fault, Fault::KeyMismatch { .. } | Fault::KeyUnavailable { .. }), "{fault}");
     });
@@ -161,7 +161,7 @@ fn a_secret_key_belongs_to_the_namespace_that_recorded_it_first() {
         token.make("aes", b"", AES);
         let team = Namespace::from_path("team");
         write(&keys, &team, "mine", "aes", json!({})).await;
-        keys.find(&team, "mine").unwrap().identified(soon()).await.map(|_| ()).unwrap();
+        keys.find(&team, "pkcs11", "mine").unwrap().identified(soon()).await.map(|_| ()).unwrap();
         let refused = ready(&keys, "aes", json!({"mechanism": "0x1085"})).await.map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("holds no such key for this namespace"), "{refused}");
     });

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::model::Secret;
 
 fn data(value: Value) -> Data {
     value.as_object().expect("an object").clone()
@@ -92,7 +93,7 @@ fn strings_numbers_and_booleans_mean_the_same() {
     for form in [texts, typed] {
         let settings = read(form).unwrap();
         assert_eq!(Value::Object(settings.show("k", "u")), shown);
-        assert_eq!(settings.pin, Some(Pin::Itself(Secret::from("1234"))));
+        assert_eq!(settings.pin().cloned(), Some(Pin::Itself(Secret::from("1234"))));
     }
 }
 
@@ -146,8 +147,8 @@ fn a_pin_that_stands_elsewhere_is_kept_as_the_reference_and_shown() {
     let warning = referring.pin_warning().unwrap();
     assert!(warning.contains("/no/such/pin cannot be read"), "{warning}");
     let kept = read_over(Some(&referring), false, with(json!({"pin": "file:/no/such/pin"}))).unwrap();
-    assert_eq!(kept.pin, referring.pin);
-    assert_eq!(read_over(Some(&referring), false, with(json!({"pin": "redacted"}))).unwrap().pin, referring.pin);
+    assert_eq!(kept.pin(), referring.pin());
+    assert_eq!(read_over(Some(&referring), false, with(json!({"pin": "redacted"}))).unwrap().pin(), referring.pin());
     let replaced = read_over(Some(&referring), false, with(json!({"pin": "1234"}))).unwrap();
     assert_eq!((&replaced.show("k", "u")["pin"], replaced.pin_warning()), (&json!("redacted"), None));
     assert!(reason(read(with(json!({"pin": "file:pin"})))).contains("an absolute path"));
@@ -161,14 +162,14 @@ fn a_tenant_refers_to_nothing_and_his_reference_is_no_pin() {
         assert!(told.contains("root namespace"), "{told}");
     }
     let own = read_in(&tenant, None, true, with(json!({"pin": "my:pin"}))).unwrap();
-    assert_eq!(own.pin, Some(Pin::Itself(Secret::from("my:pin"))));
+    assert_eq!(own.pin().cloned(), Some(Pin::Itself(Secret::from("my:pin"))));
 }
 
 #[test]
 fn a_pin_stays_until_another_one_comes_and_goes_when_it_is_emptied() {
     let first = read(with(json!({"pin": "1234"}))).unwrap();
     let pin = |old: &Settings, more| {
-        read_over(Some(old), true, with(more)).unwrap().pin.map(|pin| pin.fetch().unwrap().expose().to_vec())
+        read_over(Some(old), true, with(more)).unwrap().pin().map(|pin| pin.fetch().unwrap().expose().to_vec())
     };
     assert_eq!(pin(&first, json!({})), Some(b"1234".to_vec()));
     assert_eq!(pin(&first, json!({"pin": "redacted"})), Some(b"1234".to_vec()));

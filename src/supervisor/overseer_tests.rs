@@ -71,7 +71,6 @@ impl Story {
             name: "both".into(),
             members: ["one", "two"].map(member).to_vec(),
             namespaces: Grants::default(),
-            service: None,
         }];
         let limits = Limits { probe_min: Duration::from_millis(10), ..Limits::default() };
         let (libraries, telemetry) = (vec![library], Telemetry::new());

@@ -55,6 +55,15 @@ pub(super) const KEY_MEMBERS: &str = "keyway_key_members";
 pub(super) const KEY_HOLDERS: &str = "keyway_key_holders";
 pub(super) const INITIALISATIONS: &str = "keyway_module_initialisations_total";
 pub(super) const WORKER_STARTS: &str = "keyway_worker_starts_total";
+pub(super) const SERVICE_REQUESTS: &str = "keyway_service_requests_total";
+pub(super) const SERVICE_RATE: &str = "keyway_service_rate_allowed";
+pub(super) const SERVICE_QUOTA: &str = "keyway_service_quota";
+pub(super) const SERVICE_WAITING: &str = "keyway_service_waiting";
+pub(super) const SERVICE_IN_FLIGHT: &str = "keyway_service_in_flight";
+pub(super) const SERVICE_IN_FLIGHT_LIMIT: &str = "keyway_service_in_flight_limit";
+pub(super) const SERVICE_BREAKER_OPEN: &str = "keyway_service_breaker_open";
+pub(super) const CREDENTIAL_FETCHES: &str = "keyway_service_credential_fetches_total";
+pub(super) const CREDENTIALS_LEFT: &str = "keyway_service_credentials_left_seconds";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
 pub(super) const REVOCATIONS: &str = "keyway_certificates_revoked_total";
 pub(super) const CRLS: &str = "keyway_crls_signed_total";
@@ -159,6 +168,30 @@ pub const METRICS: &[MetricInfo] = &[
         &["pool", "library", "token", "worker"],
         "Sessions given up because a call did not return.",
     ),
+    metric(
+        SERVICE_REQUESTS,
+        Counter,
+        &["service", "domain", "outcome"],
+        "Requests to a cloud's key service by quota domain: sent, of these throttled and failed; not sent: too late, breaker open.",
+    ),
+    metric(SERVICE_RATE, Gauge, &["service", "domain"], "Units a second that flow control lets through now."),
+    metric(SERVICE_QUOTA, Gauge, &["service", "domain"], "Units a second of the quota as configured."),
+    metric(SERVICE_WAITING, Gauge, &["service", "domain"], "Requests that wait for their turn."),
+    metric(SERVICE_IN_FLIGHT, Gauge, &["service", "domain"], "Requests under way."),
+    metric(SERVICE_IN_FLIGHT_LIMIT, Gauge, &["service", "domain"], "So many requests may be under way now."),
+    metric(
+        SERVICE_BREAKER_OPEN,
+        Gauge,
+        &["service", "domain"],
+        "1 while requests fail at once, since none was answered.",
+    ),
+    metric(
+        CREDENTIAL_FETCHES,
+        Counter,
+        &["service", "result"],
+        "Fetches of the daemon's own credentials at a cloud's key service.",
+    ),
+    metric(CREDENTIALS_LEFT, Gauge, &["service"], "How long the daemon's own credentials at hand are good."),
     metric(
         EVICTIONS,
         Counter,

@@ -15,6 +15,7 @@ mod pools;
 mod process;
 mod reloads;
 mod scopes;
+mod services;
 mod stored;
 mod unix_logins;
 
@@ -35,6 +36,7 @@ pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
 pub use scopes::PoolMetrics;
+pub use services::{CredentialFigures, QuotaDomainFigures, ServiceFigures};
 pub use unix_logins::UnixLoginLabel;
 
 /// Where the daemon counts. One per daemon; cheap to clone.
@@ -65,6 +67,7 @@ struct Inner {
     key_sets: KeySets,
     stored: stored::Stored,
     pools: scopes::Pools,
+    services: services::Services,
 }
 
 impl Telemetry {
@@ -97,6 +100,7 @@ impl Telemetry {
             key_sets: KeySets::default(),
             stored: stored::Stored::default(),
             pools: scopes::Pools::default(),
+            services: services::Services::default(),
             handle,
             recorder,
         };
@@ -120,6 +124,7 @@ impl Telemetry {
         expositions.push(self.0.histograms.render());
         expositions.push(self.0.key_sets.render());
         expositions.push(self.0.stored.render());
+        expositions.push(self.0.services.render());
         scopes::merge(&expositions)
     }
 

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::mechanism::{Request, request};
 use super::{fault, find};
-use crate::backend::cloud::{self, Call, Found, row_of};
+use crate::backend::cloud::pace::{self, Gate, Quota};
+use crate::backend::cloud::{self, Call, Found, Service, row_of};
 use crate::backend::{BackendError, KeyTemplate};
-use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyOperation, wiped};
+use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyKind, KeyOperation, wiped};
 
 /// What begins the name of an alias.
 const ALIAS: &str = "alias/";
@@ -23,12 +24,15 @@ pub(super) struct AwsKey {
     name: String,
     /// What it is called in messages.
     title: String,
+    endpoint: String,
     client: Arc<Client>,
+    service: Arc<Service>,
 }
 
 impl AwsKey {
-    pub(super) fn new(key: &CloudKey, client: Arc<Client>) -> AwsKey {
-        AwsKey { name: key.name.clone(), title: format!("AWS KMS key {key}"), client }
+    pub(super) fn new(key: &CloudKey, client: Arc<Client>, service: Arc<Service>) -> AwsKey {
+        let (name, title) = (key.name.clone(), format!("AWS KMS key {key}"));
+        AwsKey { name, title, endpoint: key.endpoint.clone().unwrap_or_default(), client, service }
     }
 
     async fn look_up(&self, name: &str) -> Result<Option<Found>, BackendError> {
@@ -115,6 +119,22 @@ impl AwsKey {
 }
 
 impl cloud::Client for AwsKey {
+    /// By account, region and family.
+    fn gate(&self, found: &Found) -> Arc<Gate> {
+        let family = match found.kind.kind {
+            KeyKind::Rsa { .. } => "rsa",
+            KeyKind::Ec(_) | KeyKind::Ed25519 => "ecc",
+            KeyKind::MlDsa(_) => "ml-dsa",
+            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => "symmetric",
+        };
+        // arn:aws:kms:REGION:ACCOUNT:key/ID
+        let mut parts = found.id.split(':').skip(3);
+        let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let quota = pace::aws(family, region).unwrap_or(Quota::per_second(1_000.0));
+        let name = [account, region, family, &self.endpoint].join(" ");
+        self.service.domains.domain(name.trim_end(), quota).gate(1)
+    }
+
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(self.look_up(&self.name))
     }

@@ -3,7 +3,7 @@
 //! cannot be is told long before requests fail.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -21,7 +21,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 
 use super::Reach;
-use crate::backend::cloud::Runtime;
+use crate::backend::cloud::Service;
 use crate::config::KmsService;
 use crate::model::Secret;
 
@@ -49,7 +49,8 @@ impl Hash for Identity {
 }
 
 /// A client that tries each call once: who tries again, and when, is decided above. What is wrong is said in words.
-pub(super) fn client(reach: &Reach, settings: &KmsService, runtime: &Arc<Runtime>) -> Result<Client, String> {
+pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Client, String> {
+    let settings = &service.settings;
     let http = http_client(settings)?;
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.call).build();
     let mut config = aws_sdk_kms::Config::builder()
@@ -69,7 +70,7 @@ pub(super) fn client(reach: &Reach, settings: &KmsService, runtime: &Arc<Runtime
             config.credentials_provider(given).region(region.or_else(|| Some(Region::from_static(REGION))))
         }
         _ => {
-            let (own, region) = own(http, region, runtime)?;
+            let (own, region) = own(http, region, service)?;
             config.credentials_provider(own).identity_cache(IdentityCache::no_cache()).region(region)
         }
     };
@@ -93,19 +94,20 @@ fn http_client(settings: &KmsService) -> Result<SharedHttpClient, String> {
 fn own(
     http: SharedHttpClient,
     region: Option<Region>,
-    runtime: &Arc<Runtime>,
+    service: &Arc<Service>,
 ) -> Result<(SharedCredentialsProvider, Option<Region>), String> {
     let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     let loader = match region {
         Some(region) => loader.region(region),
         None => loader,
     };
-    let loaded = runtime.wait(Duration::from_secs(10), "the environment of AWS", async { Ok(loader.load().await) });
+    let loaded =
+        service.runtime.wait(Duration::from_secs(10), "the environment of AWS", async { Ok(loader.load().await) });
     let loaded = loaded.map_err(|error| error.fault.to_string())?;
     let chain = loaded.credentials_provider().ok_or("AWS has no credentials for this daemon")?;
-    let kept = Kept(Arc::new(Keeper { chain, current: ArcSwapOption::empty() }));
+    let kept = Kept(Arc::new(Keeper { chain, current: ArcSwapOption::empty(), service: Arc::downgrade(service) }));
     let keeper = Arc::downgrade(&kept.0);
-    runtime.spawn(async move {
+    service.runtime.spawn(async move {
         let mut pause = PAUSE_FIRST;
         loop {
             let Some(keeper) = keeper.upgrade() else { return };
@@ -152,18 +154,31 @@ fn innermost(error: &CredentialsError) -> String {
 }
 
 /// Credentials that are fetched ahead of need.
-#[derive(Debug)]
 struct Keeper {
     chain: SharedCredentialsProvider,
     current: ArcSwapOption<Credentials>,
+    service: Weak<Service>,
 }
 
 #[derive(Debug)]
 struct Kept(Arc<Keeper>);
 
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper")
+    }
+}
+
 impl Keeper {
     async fn fetch(&self) -> Result<Credentials, CredentialsError> {
-        let fetched = self.chain.provide_credentials().await?;
+        let fetched = self.chain.provide_credentials().await;
+        if let Some(service) = self.service.upgrade() {
+            match &fetched {
+                Ok(credentials) => service.own.fetched(credentials.expiry()),
+                Err(_) => service.own.failed(),
+            }
+        }
+        let fetched = fetched?;
         self.current.store(Some(Arc::new(fetched.clone())));
         Ok(fetched)
     }

@@ -6,6 +6,7 @@ use std::error::Error;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
+use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -138,7 +139,7 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
         what.push_str(more.trim_end_matches('.'));
     }
     match class {
-        Class::Throttled => BackendError { fault: Fault::Unavailable { what }, fate: Fate::Throttled, cause },
+        Class::Throttled => throttled(what, None),
         Class::Ill => ill(cause, what),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Class::KeyState | Class::Absent => {
@@ -157,10 +158,6 @@ pub(super) fn is_absent(error: &BackendError) -> bool {
 
 fn refused(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
-}
-
-fn ill(cause: &'static str, what: String) -> BackendError {
-    BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
 }
 
 fn is_about_tls(why: &str) -> bool {

@@ -21,9 +21,8 @@ use parking_lot::Mutex;
 
 use self::client::AwsKey;
 use self::credentials::Identity;
-use super::cloud::{CallLimits, CloudDevice, Runtime, ill};
+use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
-use crate::config::KmsService;
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
 
 /// What a client is made of: whoever has the same shares it.
@@ -35,16 +34,15 @@ struct Reach {
 }
 
 /// The backend of `awskms`.
-pub struct AwsBackend {
-    runtime: Arc<Runtime>,
-    settings: KmsService,
+pub(super) struct AwsBackend {
+    service: Arc<Service>,
     clients: Mutex<HashMap<Reach, Weak<aws_sdk_kms::Client>>>,
 }
 
 impl AwsBackend {
-    /// The backend with these settings. No call is made.
-    pub(super) fn new(settings: &KmsService, runtime: Arc<Runtime>) -> AwsBackend {
-        AwsBackend { runtime, settings: settings.clone(), clients: Mutex::default() }
+    /// The backend of this service. No call is made.
+    pub(super) fn new(service: Arc<Service>) -> AwsBackend {
+        AwsBackend { service, clients: Mutex::default() }
     }
 
     fn client(&self, key: &CloudKey) -> Result<Arc<aws_sdk_kms::Client>, BackendError> {
@@ -61,7 +59,7 @@ impl AwsBackend {
         if let Some(client) = clients.get(&reach).and_then(Weak::upgrade) {
             return Ok(client);
         }
-        let made = credentials::client(&reach, &self.settings, &self.runtime);
+        let made = credentials::client(&reach, &self.service);
         let client = Arc::new(made.map_err(|what| ill("unavailable", format!("AWS KMS key {key}: {what}")))?);
         clients.retain(|_, client| client.strong_count() > 0);
         clients.insert(reach, Arc::downgrade(&client));
@@ -82,9 +80,8 @@ fn not_of_aws() -> BackendError {
 impl Backend for AwsBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
         let TokenSelector::Cloud(key) = token else { return Err(not_of_aws()) };
-        let client = AwsKey::new(key, self.client(key)?);
-        let limits = CallLimits { work: self.settings.call, find: self.settings.call * 2 };
-        Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.runtime), limits)))
+        let client = AwsKey::new(key, self.client(key)?, Arc::clone(&self.service));
+        Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.service))))
     }
 
     fn has_login(&self) -> bool {

@@ -1,26 +1,18 @@
 //! A cloud key as a device, and one call at a time as a session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Call, Found, Runtime, SharedClient};
+use super::pace::{Gate, Permit, Refusal};
+use super::{Call, Found, Service, SharedClient, ill};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
 };
 use crate::config::Profile;
 use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
-
-/// How long a call may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallLimits {
-    /// One that has a key work.
-    pub(crate) work: Duration,
-    /// One that finds or makes a key.
-    pub(crate) find: Duration,
-}
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -32,8 +24,7 @@ struct Shared {
     /// What the service's key is called in messages.
     title: String,
     client: SharedClient,
-    runtime: Arc<Runtime>,
-    limits: CallLimits,
+    service: Arc<Service>,
     found: RwLock<Seen>,
 }
 
@@ -41,12 +32,12 @@ struct Shared {
 #[derive(Default)]
 struct Seen {
     handle: u64,
-    key: Option<Arc<Found>>,
+    key: Option<(Arc<Found>, Arc<Gate>)>,
 }
 
 impl CloudDevice {
     /// The device of `key`. No call is made.
-    pub(crate) fn new(key: &CloudKey, client: SharedClient, runtime: Arc<Runtime>, limits: CallLimits) -> CloudDevice {
+    pub(crate) fn new(key: &CloudKey, client: SharedClient, service: Arc<Service>) -> CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
         let info = DeviceInfo {
@@ -55,7 +46,7 @@ impl CloudDevice {
             max_sessions: None,
             profile: Profile::Cloud,
         };
-        let shared = Shared { title, client, runtime, limits, found: RwLock::default() };
+        let shared = Shared { title, client, service, found: RwLock::default() };
         CloudDevice { info, shared: Arc::new(shared) }
     }
 }
@@ -74,39 +65,62 @@ impl Device for CloudDevice {
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        Ok(Box::new(CloudSession { shared: Arc::clone(&self.shared), label: self.info.label.clone() }))
+        let (shared, label) = (Arc::clone(&self.shared), self.info.label.clone());
+        Ok(Box::new(CloudSession { shared, label, leave: None }))
     }
 }
 
 struct CloudSession {
     shared: Arc<Shared>,
     label: String,
+    /// Leave to send one request, that was not used yet.
+    leave: Option<Permit>,
 }
 
 impl Shared {
-    fn wait<T>(&self, limit: Duration, call: Call<'_, T>) -> Result<T, BackendError> {
-        self.runtime.wait(limit, &self.title, call)
+    /// Waits for a call, `times` the limit of one at the longest.
+    fn wait<T>(&self, times: u32, call: Call<'_, T>) -> Result<T, BackendError> {
+        self.service.runtime.wait(self.service.settings.call * times, &self.title, call)
     }
 
     /// Notes what was found: the same key keeps its handle.
     fn note(&self, found: Found) -> (u64, Arc<Found>) {
         let mut seen = self.found.write();
-        match &seen.key {
-            Some(known) if known.id == found.id && known.public == found.public && known.kind == found.kind => {}
-            _ => {
-                seen.handle += 1;
-                seen.key = Some(Arc::new(found.clone()));
-            }
+        if let Some((known, _)) = &seen.key
+            && known.is_same(&found)
+        {
+            return (seen.handle, Arc::clone(known));
         }
-        let key = seen.key.clone().unwrap_or_else(|| Arc::new(found));
-        (seen.handle, key)
+        let found = Arc::new(found);
+        seen.handle += 1;
+        seen.key = Some((Arc::clone(&found), self.client.gate(&found)));
+        (seen.handle, found)
     }
 
-    fn seen(&self, handle: u64) -> Result<Arc<Found>, BackendError> {
+    fn seen(&self, handle: u64) -> Result<(Arc<Found>, Arc<Gate>), BackendError> {
         let seen = self.found.read();
         seen.key.clone().filter(|_| seen.handle == handle).ok_or_else(|| {
             let what = format!("{}: it is looked up anew", self.title);
             BackendError::new(Fate::FindAgain, Fault::Unavailable { what })
+        })
+    }
+
+    /// Leave to send one request.
+    fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
+        gate.admit(until).map_err(|refusal| {
+            let now = Instant::now();
+            let (until, title) = match refusal {
+                Refusal::TooLate { earliest } => {
+                    let rest = earliest.saturating_duration_since(now);
+                    let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
+                    return super::throttled(what, Some(rest));
+                }
+                Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
+                Refusal::KeyOpen { until } => (until, self.title.as_str()),
+            };
+            let rest = until.saturating_duration_since(now).as_millis();
+            let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
+            ill("breaker_open", what)
         })
     }
 }
@@ -118,21 +132,50 @@ impl CloudSession {
     }
 }
 
+/// Tells flow control how a request ended.
+fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
+    match result {
+        Err(BackendError { fate: Fate::Throttled, fault, .. }) => leave.throttled(match fault {
+            Fault::QuotaExceeded { retry_after, .. } if !retry_after.is_zero() => Some(*retry_after),
+            _ => None,
+        }),
+        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+        // Also where the caller, the key or our credentials are in the wrong: the service is well.
+        _ => leave.succeeded(took),
+    }
+}
+
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        let found = self.shared.wait(self.shared.limits.find, self.shared.client.find())?;
+        let found = self.shared.wait(2, self.shared.client.find())?;
         Ok(found.filter(|found| found.kind.kind.is_secret() == selector.secret).map(|found| self.found(found)))
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        let made = self.shared.wait(self.shared.limits.find, self.shared.client.generate(template))?;
+        let made = self.shared.wait(4, self.shared.client.generate(template))?;
         Ok(self.found(made))
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
-        let found = self.shared.seen(handle)?;
-        self.shared.wait(self.shared.limits.work, self.shared.client.perform(&found, operation))
+        let (found, gate) = self.shared.seen(handle)?;
+        let leave = match self.leave.take() {
+            Some(leave) => leave,
+            // A proof of the key, which nobody admitted before.
+            None => self.shared.leave(&gate, Instant::now() + self.shared.service.settings.call)?,
+        };
+        let begun = Instant::now();
+        let result = self.shared.wait(1, self.shared.client.perform(&found, operation));
+        tell(leave, begun.elapsed(), &result);
+        result
+    }
+
+    fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
+        let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
+        if let (None, Some(gate)) = (&self.leave, gate) {
+            self.leave = Some(self.shared.leave(&gate, until)?);
+        }
+        Ok(())
     }
 
     /// Its calls stand by themselves: there is nothing that could have ended.

@@ -6,17 +6,22 @@
 //! know: any one service, or who asks.
 
 mod device;
+pub(crate) mod pace;
 mod runtime;
+mod service;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use device::{CallLimits, CloudDevice};
+pub(crate) use device::CloudDevice;
 pub(crate) use runtime::Runtime;
+pub(crate) use service::Service;
 
+use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};
 use crate::model::{CloudKind, Fault, KeyOperation, PublicKey, SignInput, SignatureScheme};
 
@@ -25,6 +30,9 @@ pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError
 
 /// One key in a cloud, as its service's client reaches it by one identity.
 pub(crate) trait Client: Send + Sync {
+    /// The way into the quota domain that a key of this kind counts against.
+    fn gate(&self, found: &Found) -> Arc<Gate>;
+
     /// Looks the key up; `None` if there is none. One that is there and cannot be used now is an error that says why.
     fn find(&self) -> Call<'_, Option<Found>>;
 
@@ -47,6 +55,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Whether it is the same key, as far as the service says.
+    fn is_same(&self, other: &Found) -> bool {
+        self.id == other.id && self.kind == other.kind && self.public == other.public
+    }
+
     /// What the service calls this signature; refuses what it does not make with such a key.
     pub(crate) fn signing(
         &self,
@@ -111,6 +124,12 @@ pub(crate) fn unknown_kind(id: &str, native: &str) -> BackendError {
 /// An error that another call may not meet: the service, or the way to it, is ill.
 pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
+}
+
+/// An answer that the quota is used up: nothing was done. With what the service says of when to come again.
+pub(crate) fn throttled(what: String, retry_after: Option<Duration>) -> BackendError {
+    let retry_after = retry_after.unwrap_or_default();
+    BackendError { fault: Fault::QuotaExceeded { what, retry_after }, fate: Fate::Throttled, cause: "throttled" }
 }
 
 /// A client of one key.

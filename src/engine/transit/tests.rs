@@ -106,7 +106,7 @@ impl Desk {
         });
         settings.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         let settings = settings.as_object().cloned().unwrap();
-        self.services.keys.write(&Namespace::root(), name, &settings).await.unwrap();
+        self.services.keys.write(&Namespace::root(), "pkcs11", name, &settings).await.unwrap();
         self.write(&format!("keys/{name}"), json!({"type": "managed_key", "managed_key_name": name})).await.unwrap();
     }
 
@@ -277,7 +277,7 @@ fn a_key_lives_from_creation_to_deletion_and_over_a_restart() {
         let told = desk
             .services
             .keys
-            .delete(&root, "doc", {
+            .delete(&root, "pkcs11", "doc", {
                 let m = desk.mount.clone();
                 move || vec![m]
             })
@@ -293,7 +293,7 @@ fn a_key_lives_from_creation_to_deletion_and_over_a_restart() {
         assert_eq!(desk.refused("sign/doc", json!({"input": ""})).await, "signing key not found");
         desk.services
             .keys
-            .delete(&root, "doc", {
+            .delete(&root, "pkcs11", "doc", {
                 let m = desk.mount.clone();
                 move || vec![m]
             })

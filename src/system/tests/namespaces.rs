@@ -123,7 +123,7 @@ fn a_deleted_namespace_gives_back_all_that_it_had() {
         let refused = client.refused(Verb::Write, "sys/namespaces/one", json!({})).await;
         assert!(refused.contains("is being deleted"), "{refused}");
         client.system.end_deletions().await;
-        assert!(client.system.keys.names(&Namespace::from_path("one")).is_empty());
+        assert!(client.system.keys.names(&Namespace::from_path("one"), "pkcs11").is_empty());
         let store = &client.system.store;
         assert!(store.collections(&Namespace::from_path("one"), "", 1).unwrap().is_empty());
         assert_eq!(ask("two", Verb::Write, test, json!({})).await, Ok(Response::Empty), "the key on the token is free");

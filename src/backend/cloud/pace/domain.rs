@@ -141,12 +141,12 @@ impl Domain {
     }
 
     /// A key's way in. A request of it costs so many units of the quota, at least 1.
-    pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Gate {
-        Gate {
+    pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
+        Arc::new(Gate {
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
             cost: f64::from(cost.clamp(1, 10_000)),
-        }
+        })
     }
 
     /// How it stands.
@@ -314,26 +314,22 @@ impl Gate {
     /// # Errors
     ///
     /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
-    pub(crate) fn admit(&self, until: Instant) -> Result<Permit<'_>, Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
         if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
             return Err(Refusal::KeyOpen { until });
         }
         let granted = self.domain.enter(self.cost, until)?;
         // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
         let pass = self.breaker.lock().pass(Instant::now());
-        let permit = Permit { gate: self, granted, key_probe: pass == Pass::Probe, told: false };
+        let permit = Permit { gate: Arc::clone(self), granted, key_probe: pass == Pass::Probe, told: false };
         match pass {
             Pass::No(until) => Err(Refusal::KeyOpen { until }),
             Pass::Yes | Pass::Probe => Ok(permit),
         }
     }
 
-    /// The domain it leads to.
-    pub(crate) fn domain(&self) -> &Arc<Domain> {
-        &self.domain
-    }
-
     /// The key's breaker.
+    #[cfg(test)]
     pub(crate) fn breaker(&self) -> BreakerState {
         self.breaker.lock().state(Instant::now())
     }
@@ -354,14 +350,14 @@ enum End {
 
 /// Leave to send one request. Dropped without a word it says nothing of the service.
 #[must_use = "the request is sent while it lives, and it is told how that ended"]
-pub(crate) struct Permit<'a> {
-    gate: &'a Gate,
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
     granted: Granted,
     key_probe: bool,
     told: bool,
 }
 
-impl Permit<'_> {
+impl Permit {
     /// The service answered after so long, if only that the caller or the key is in the wrong.
     pub(crate) fn succeeded(mut self, latency: Duration) {
         self.gate.breaker_mut().answered();
@@ -388,7 +384,7 @@ impl Permit<'_> {
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
         if !self.told {
             if self.key_probe {

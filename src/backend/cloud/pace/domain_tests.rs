@@ -30,7 +30,7 @@ fn one_at_a_time() -> Arc<Domain> {
     Domain::new(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(1e6) })
 }
 
-fn fail(gate: &Gate) {
+fn fail(gate: &Arc<Gate>) {
     gate.admit(soon()).unwrap().failed();
 }
 

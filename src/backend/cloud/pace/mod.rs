@@ -30,6 +30,8 @@ mod rate_tests;
 mod simulated;
 
 pub(crate) use breaker::BreakerState;
-pub(crate) use domain::{Domain, Gate, Permit, Refusal, Standing};
+pub(crate) use domain::{Domain, Gate, Permit, Refusal};
 pub(crate) use domains::Domains;
-pub(crate) use quota::{DEFAULTS, DefaultQuota, Quota, aws, azure, google};
+pub(crate) use quota::Quota;
+#[cfg(feature = "awskms")]
+pub(crate) use quota::aws;

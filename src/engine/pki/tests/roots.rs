@@ -178,7 +178,7 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
         let keys = ManagedKeys::new(store.clone(), token.supervisor(), &Limits::default());
         keys.load(&[Namespace::root()], no_mounts()).unwrap();
         let key = json!({"library": "hsm", "token_label": "t", "key_label": "ca", "mechanism": "0x1041"});
-        keys.write(&Namespace::root(), "ca", key.as_object().unwrap()).await.unwrap();
+        keys.write(&Namespace::root(), "pkcs11", "ca", key.as_object().unwrap()).await.unwrap();
 
         let source = KeySource::Managed(keys.clone());
         let limits = Limits::default();
@@ -205,9 +205,9 @@ fn a_managed_key_signs_where_it_may_and_stays_while_it_is_needed() {
 
         // The issuer holds the key until its mount is gone.
         let mounts = || vec![Arc::new(mount())];
-        let refused = keys.delete(&Namespace::root(), "ca", mounts).await.unwrap_err().to_string();
+        let refused = keys.delete(&Namespace::root(), "pkcs11", "ca", mounts).await.unwrap_err().to_string();
         assert!(refused.contains("key "), "{refused}");
         desk.store.commit(desk.pki.removal(&desk.mount).unwrap()).await.unwrap();
-        keys.delete(&Namespace::root(), "ca", mounts).await.unwrap();
+        keys.delete(&Namespace::root(), "pkcs11", "ca", mounts).await.unwrap();
     });
 }

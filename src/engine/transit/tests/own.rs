@@ -21,7 +21,7 @@ fn with_token<F: Future<Output = ()>>(run: impl FnOnce(Desk, SoftwareToken) -> F
 }
 
 fn registered(desk: &Desk) -> usize {
-    desk.services.keys.names(&Namespace::root()).len()
+    desk.services.keys.names(&Namespace::root(), "pkcs11").len()
 }
 
 #[test]

@@ -11,7 +11,7 @@ impl Desk {
         });
         settings.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         let settings = settings.as_object().cloned().unwrap();
-        self.services.keys.write(&Namespace::root(), name, &settings).await.unwrap();
+        self.services.keys.write(&Namespace::root(), "pkcs11", name, &settings).await.unwrap();
     }
 
     async fn rotate(&self, name: &str, managed: &str) -> Data {
@@ -63,7 +63,7 @@ fn a_key_is_rotated_by_naming_the_next_managed_key_and_old_versions_go_on() {
         // Both are in use now, and a daemon that starts on this knows both.
         for name in ["doc", "doc2"] {
             let mounts = vec![Arc::clone(&desk.mount)];
-            assert!(desk.services.keys.delete(&Namespace::root(), name, move || mounts).await.is_err());
+            assert!(desk.services.keys.delete(&Namespace::root(), "pkcs11", name, move || mounts).await.is_err());
         }
         let later = Transit::load(&desk.mount, &desk.services).unwrap();
         assert_eq!(later.key("doc").unwrap().latest(), 2);
@@ -100,7 +100,7 @@ fn versions_below_the_bounds_are_refused_and_trimmed_ones_are_gone() {
         assert_eq!(told, "min decryption version should not be less than min available version");
         // The managed key of the version that is gone is free again; what is left is found where it was.
         let mounts = vec![Arc::clone(&desk.mount)];
-        desk.services.keys.delete(&Namespace::root(), "doc", move || mounts).await.unwrap();
+        desk.services.keys.delete(&Namespace::root(), "pkcs11", "doc", move || mounts).await.unwrap();
         let later = Transit::load(&desk.mount, &desk.services).unwrap();
         let key = later.key("doc").unwrap();
         assert_eq!((key.latest(), key.version(1).is_none(), key.version(2).is_some()), (3, true, true));

@@ -1,0 +1,122 @@
+//! What is seen of clouds' key services: what flow control lets through, and how long the daemon's own credentials are good. Quota
+//! domains come and go with their keys, so each exposition shows those there are.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use parking_lot::Mutex;
+
+use super::{Telemetry, count, counter, gauge, list};
+
+/// One quota domain of a service: what it counts together.
+#[derive(Clone, Debug)]
+pub struct QuotaDomainFigures {
+    /// Which.
+    pub domain: String,
+    /// Requests sent, and how those ended that did not end well: throttled by the service, or failed on its side or on the way.
+    pub sent: u64,
+    /// See `sent`.
+    pub throttled: u64,
+    /// See `sent`.
+    pub failed: u64,
+    /// Not sent: their turn did not come in time.
+    pub too_late: u64,
+    /// Not sent: a breaker was open.
+    pub breaker_refused: u64,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+    /// Requests under way.
+    pub in_flight: usize,
+    /// So many may be under way.
+    pub in_flight_limit: usize,
+    /// Units a second that are let through now.
+    pub allowed: f64,
+    /// Units a second of the quota.
+    pub quota: f64,
+    /// Whether its breaker is open, or open but for a probe.
+    pub is_open: bool,
+}
+
+/// The daemon's own credentials at a service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CredentialFigures {
+    /// How often they were fetched.
+    pub fetched: u64,
+    /// How often they could not be.
+    pub failed: u64,
+    /// How long those at hand are good; `None` where there are none, or they do not end.
+    pub left: Option<Duration>,
+}
+
+/// A service that tells how it stands.
+pub trait ServiceFigures: Send + Sync {
+    /// Its name, as the type of managed keys.
+    fn name(&self) -> &'static str;
+
+    /// Its quota domains.
+    fn domains(&self) -> Vec<QuotaDomainFigures>;
+
+    /// The daemon's own credentials, if they are in use.
+    fn credentials(&self) -> Option<CredentialFigures>;
+}
+
+/// The services there are.
+#[derive(Default)]
+pub(super) struct Services(Mutex<Vec<Weak<dyn ServiceFigures>>>);
+
+impl Services {
+    /// Their exposition.
+    pub(super) fn render(&self) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let services: Vec<_> = {
+            let mut known = self.0.lock();
+            known.retain(|service| service.strong_count() > 0);
+            known.iter().filter_map(Weak::upgrade).collect()
+        };
+        for service in services {
+            let name = service.name();
+            for of in service.domains() {
+                let outcomes = [
+                    ("sent", of.sent),
+                    ("throttled", of.throttled),
+                    ("failed", of.failed),
+                    ("too_late", of.too_late),
+                    ("breaker_open", of.breaker_refused),
+                ];
+                for (outcome, total) in outcomes {
+                    let labels = [("service", name), ("domain", &*of.domain), ("outcome", outcome)];
+                    counter(&recorder, list::SERVICE_REQUESTS, &labels).absolute(total);
+                }
+                let labels = [("service", name), ("domain", &*of.domain)];
+                for (metric, value) in [
+                    (list::SERVICE_RATE, of.allowed),
+                    (list::SERVICE_QUOTA, of.quota),
+                    (list::SERVICE_WAITING, count(of.waiting)),
+                    (list::SERVICE_IN_FLIGHT, count(of.in_flight)),
+                    (list::SERVICE_IN_FLIGHT_LIMIT, count(of.in_flight_limit)),
+                    (list::SERVICE_BREAKER_OPEN, f64::from(u8::from(of.is_open))),
+                ] {
+                    gauge(&recorder, metric, &labels).set(value);
+                }
+            }
+            if let Some(of) = service.credentials() {
+                for (result, total) in [("ok", of.fetched), ("failed", of.failed)] {
+                    counter(&recorder, list::CREDENTIAL_FETCHES, &[("service", name), ("result", result)])
+                        .absolute(total);
+                }
+                if let Some(left) = of.left {
+                    gauge(&recorder, list::CREDENTIALS_LEFT, &[("service", name)]).set(left.as_secs_f64());
+                }
+            }
+        }
+        recorder.handle().render()
+    }
+}
+
+impl Telemetry {
+    /// Has a service seen as long as it lives.
+    pub fn show_service(&self, service: &Arc<dyn ServiceFigures>) {
+        self.0.services.0.lock().push(Arc::downgrade(service));
+    }
+}

@@ -42,7 +42,8 @@ impl Cloud {
                 service.service.name()
             )));
         }
-        if key.endpoint.is_some() && !service.lets_name_endpoints(namespace) {
+        let elsewhere = key.copies().any(|copy| copy.endpoint.is_some());
+        if elsewhere && !service.lets_name_endpoints(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not name an endpoint: leave it out, or have the operator name the namespace in endpoints of \
                  kms_service {:?}",

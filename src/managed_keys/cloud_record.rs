@@ -16,6 +16,16 @@ pub(super) struct CloudRecord {
     place: PlaceRecord,
     endpoint: Option<String>,
     credentials: CredentialsRecord,
+    /// The same key elsewhere, by the same word.
+    #[serde(default)]
+    replicas: Vec<CopyRecord>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct CopyRecord {
+    name: String,
+    place: PlaceRecord,
+    endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -42,6 +52,40 @@ enum CredentialsRecord {
     GoogleFile(std::path::PathBuf),
 }
 
+impl PlaceRecord {
+    fn of(place: CloudPlace) -> PlaceRecord {
+        match place {
+            CloudPlace::Aws { region } => PlaceRecord::Aws { region },
+            CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
+            CloudPlace::Google { project, region, key_ring, version } => {
+                PlaceRecord::Google { project, region, key_ring, version }
+            }
+        }
+    }
+
+    fn open(self) -> CloudPlace {
+        match self {
+            PlaceRecord::Aws { region } => CloudPlace::Aws { region },
+            PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
+            PlaceRecord::Google { project, region, key_ring, version } => {
+                CloudPlace::Google { project, region, key_ring, version }
+            }
+        }
+    }
+}
+
+impl CopyRecord {
+    fn of(key: &CloudKey) -> CopyRecord {
+        let (name, place) = (key.name.clone(), PlaceRecord::of(key.place.clone()));
+        CopyRecord { name, place, endpoint: key.endpoint.clone() }
+    }
+
+    fn open(&self, of: &CloudKey) -> CloudKey {
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+        CloudKey { name, place, endpoint, credentials: of.credentials.clone(), replicas: Vec::new() }
+    }
+}
+
 impl CloudRecord {
     pub(super) fn of(key: &CloudKey, kind: &CloudKind) -> CloudRecord {
         CloudRecord {
@@ -54,13 +98,8 @@ impl CloudRecord {
                 CloudUse::SignOrDecrypt => Use::SignOrDecrypt,
             },
             name: key.name.clone(),
-            place: match key.place.clone() {
-                CloudPlace::Aws { region } => PlaceRecord::Aws { region },
-                CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
-                CloudPlace::Google { project, region, key_ring, version } => {
-                    PlaceRecord::Google { project, region, key_ring, version }
-                }
-            },
+            place: PlaceRecord::of(key.place.clone()),
+            replicas: key.replicas.iter().map(CopyRecord::of).collect(),
             endpoint: key.endpoint.clone(),
             credentials: match &key.credentials {
                 CloudCredentials::Own => CredentialsRecord::Own,
@@ -89,13 +128,6 @@ impl CloudRecord {
         let mut kinds = service.map_or(&[][..], CloudService::kinds).iter();
         let kind = kinds.find(|kind| kind.native == self.native && kind.does == does);
         let kind = kind.ok_or_else(|| Fault::internal("a managed key in a cloud is of a kind that is not known"))?;
-        let place = match self.place.clone() {
-            PlaceRecord::Aws { region } => CloudPlace::Aws { region },
-            PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
-            PlaceRecord::Google { project, region, key_ring, version } => {
-                CloudPlace::Google { project, region, key_ring, version }
-            }
-        };
         let credentials = match &self.credentials {
             CredentialsRecord::Own => CloudCredentials::Own,
             CredentialsRecord::Aws { access_key, secret_key } => CloudCredentials::Aws {
@@ -110,6 +142,9 @@ impl CloudRecord {
             CredentialsRecord::GoogleJson(json) => CloudCredentials::GoogleJson(json.open().unwrap_or_default()),
             CredentialsRecord::GoogleFile(path) => CloudCredentials::GoogleFile(path.clone()),
         };
-        Ok((CloudKey { name: self.name.clone(), place, endpoint: self.endpoint.clone(), credentials }, kind))
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+        let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
+        key.replicas = self.replicas.iter().map(|copy| copy.open(&key)).collect();
+        Ok((key, kind))
     }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::pkcs11::oaep_hash_name;
 use super::registry::{Entry, ManagedKeys};
-use crate::crypto;
 use crate::model::{
-    CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyKind, KeyOperation, KeyUsage, PublicKey, RsaPadding,
-    SignatureScheme, Terms,
+    CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding, SignatureScheme,
+    Terms,
 };
 use crate::supervisor::Pending;
 
@@ -73,17 +72,19 @@ impl Handle {
         Err(Fault::invalid(format!("managed key {name:?} does not allow usage {usage:?}: add it to the key's usages")))
     }
 
-    /// The longest salt of PSS that it signs with; keys in clouds have one as long as the hash, and no other.
-    pub fn longest_salt(&self, kind: KeyKind, hash: Hash) -> u16 {
-        match self.entry.settings.cloud_kind() {
-            Some(_) => u16::try_from(hash.digest_bytes()).unwrap_or(u16::MAX),
-            None => crypto::max_pss_salt(kind, hash),
-        }
-    }
-
     /// The scheme used when the client names none. `salt` is the PSS salt length to use.
     pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
         self.entry.abilities.default_scheme(&self.entry.name, salt)
+    }
+
+    /// The hash of a signature whose client names none: SHA-256, or the only one that the key signs with.
+    pub fn default_hash(&self) -> Hash {
+        self.entry.settings.key_type().default_hash()
+    }
+
+    /// Whether its PSS signatures have a salt as long as the hash, and no other.
+    pub fn has_fixed_salt(&self) -> bool {
+        self.entry.settings.key_type().has_fixed_salt()
     }
 
     /// Refuses where the key makes no signatures of `scheme`.

@@ -132,6 +132,7 @@ impl cloud::Client for AwsKey {
         let mut parts = found.id.split(':').skip(3);
         let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let quota = pace::aws(family, region).unwrap_or(Quota::per_second(1_000.0));
+        let quota = self.service.quota(family, quota);
         let name = [account, region, family, &self.endpoint].join(" ");
         self.service.domains.domain(name.trim_end(), quota).gate(1)
     }

@@ -64,6 +64,7 @@ pub(super) fn read(
             name,
             place,
             endpoint,
+            replicas: Vec::new(),
             credentials: CloudCredentials::Azure { tenant_id, client_id, client_secret },
         },
         kind,

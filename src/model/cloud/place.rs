@@ -17,6 +17,8 @@ pub struct CloudKey {
     pub endpoint: Option<String>,
     /// By whose word.
     pub credentials: CloudCredentials,
+    /// The same key elsewhere, each without replicas of its own: as good as this one, and served beside it.
+    pub replicas: Vec<CloudKey>,
 }
 
 /// Where a cloud key is, in the words of its service.
@@ -97,6 +99,12 @@ impl CloudKey {
         }
     }
 
+    /// This key and its replicas, each by itself.
+    pub fn copies(&self) -> impl Iterator<Item = CloudKey> {
+        let alone = CloudKey { replicas: Vec::new(), ..self.clone() };
+        std::iter::once(alone).chain(self.replicas.iter().cloned())
+    }
+
     /// Whether both name one key in the same words, whoever's word it is used by.
     pub fn is_named_as(&self, other: &CloudKey) -> bool {
         self.name == other.name && self.place == other.place && self.endpoint == other.endpoint
@@ -135,6 +143,10 @@ impl std::fmt::Display for CloudKey {
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
             CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
             CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),
+        }?;
+        match self.replicas.len() {
+            0 => Ok(()),
+            replicas => write!(f, " and {replicas} more"),
         }
     }
 }

@@ -86,6 +86,7 @@ impl GcpKey {
             CloudUse::Sign => CryptoKeyPurpose::AsymmetricSign,
             CloudUse::Decrypt => CryptoKeyPurpose::AsymmetricDecrypt,
             CloudUse::Mac => CryptoKeyPurpose::Mac,
+            CloudUse::SignOrDecrypt => return Err(cloud::not_supported(row, "signatures and decryption")),
         };
         let versions = CryptoKeyVersionTemplate::new()
             .set_algorithm(CryptoKeyVersionAlgorithm::from(self.algorithm))

@@ -43,7 +43,7 @@ pub(super) fn read(
         algorithm: kind.native,
     };
     let credentials = credentials(fields, old)?;
-    Ok((CloudKey { name, place, endpoint: endpoint(fields)?, credentials }, kind))
+    Ok((CloudKey { name, place, endpoint: endpoint(fields)?, credentials, replicas: Vec::new() }, kind))
 }
 
 /// An identifier, which is to be a part of a path.

@@ -4,6 +4,7 @@
 //! The clouds' post-quantum keys have no rows yet; they come as rows of a kind that signs messages.
 
 mod aws;
+mod azure;
 mod google;
 mod place;
 
@@ -53,8 +54,8 @@ impl CloudService {
     pub const fn kinds(self) -> &'static [CloudKind] {
         match self {
             CloudService::AwsKms => aws::KINDS,
+            CloudService::AzureKeyVault => azure::KINDS,
             CloudService::GcpCkms => google::KINDS,
-            CloudService::AzureKeyVault => &[],
         }
     }
 }
@@ -74,6 +75,8 @@ pub enum CloudUse {
     Decrypt,
     /// MACs.
     Mac,
+    /// Signatures, and decryption: one key may do both.
+    SignOrDecrypt,
 }
 
 impl CloudUse {
@@ -83,6 +86,7 @@ impl CloudUse {
             CloudUse::Sign => &[KeyUsage::Sign, KeyUsage::Verify],
             CloudUse::Decrypt => &[KeyUsage::Encrypt, KeyUsage::Decrypt],
             CloudUse::Mac => &[KeyUsage::Mac],
+            CloudUse::SignOrDecrypt => &[KeyUsage::Sign, KeyUsage::Verify, KeyUsage::Encrypt, KeyUsage::Decrypt],
         };
         usages.iter().copied().collect()
     }

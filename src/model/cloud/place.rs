@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use super::CloudService;
 use crate::model::Secret;
 
+/// Most letters of an account that are shown.
+const ACCOUNT_LETTERS: usize = 128;
+
 /// One key in a cloud. Two are the same where all of it is: by other credentials it is another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudKey {
@@ -17,6 +20,8 @@ pub struct CloudKey {
     pub endpoint: Option<String>,
     /// By whose word.
     pub credentials: CloudCredentials,
+    /// The same key elsewhere, each without replicas of its own: as good as this one, and served beside it.
+    pub replicas: Vec<CloudKey>,
 }
 
 /// Where a cloud key is, in the words of its service.
@@ -63,19 +68,30 @@ pub enum CloudCredentials {
         /// Its secret.
         secret_key: Secret,
     },
-    /// An application of Microsoft Entra ID. Without an id and a secret, the daemon's own in this tenant.
+    /// An application of Microsoft Entra ID; without a secret, the daemon's own identity in this tenant.
     Azure {
         /// The tenant's id.
         tenant_id: String,
-        /// The application's id.
+        /// The application's id. Of the daemon's own identities, which; empty is the one there is.
         client_id: String,
         /// Its secret.
-        client_secret: Secret,
+        client_secret: Option<Secret>,
     },
     /// A Google credential file's contents.
     GoogleJson(Secret),
     /// The path of a Google credential file.
     GoogleFile(PathBuf),
+}
+
+impl CloudCredentials {
+    /// Whether they are the daemon's own, or lie on its host: not everybody may have them.
+    pub const fn are_the_daemons(&self) -> bool {
+        match self {
+            CloudCredentials::Own | CloudCredentials::GoogleFile(_) => true,
+            CloudCredentials::Azure { client_secret, .. } => client_secret.is_none(),
+            CloudCredentials::Aws { .. } | CloudCredentials::GoogleJson(_) => false,
+        }
+    }
 }
 
 impl CloudKey {
@@ -86,6 +102,12 @@ impl CloudKey {
             CloudPlace::Azure { .. } => CloudService::AzureKeyVault,
             CloudPlace::Google { .. } => CloudService::GcpCkms,
         }
+    }
+
+    /// This key and its replicas, each by itself.
+    pub fn copies(&self) -> impl Iterator<Item = CloudKey> {
+        let alone = CloudKey { replicas: Vec::new(), ..self.clone() };
+        std::iter::once(alone).chain(self.replicas.iter().cloned())
     }
 
     /// Whether both name one key in the same words, whoever's word it is used by.
@@ -122,9 +144,25 @@ impl std::fmt::Display for CloudKey {
                 let letters = access_key.chars().count();
                 write!(f, " by …{}", access_key.chars().skip(letters.saturating_sub(4)).collect::<String>())
             }
+            CloudCredentials::Azure { client_id, .. } if client_id.is_empty() => Ok(()),
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
-            CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
+            CloudCredentials::GoogleJson(json) => match account_of(json) {
+                Some(account) => write!(f, " by {account}"),
+                None => f.write_str(" by its own credentials"),
+            },
             CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),
+        }?;
+        match self.replicas.len() {
+            0 => Ok(()),
+            replicas => write!(f, " and {replicas} more"),
         }
     }
+}
+
+/// The service account of a credential file, as far as it is fit to be shown.
+fn account_of(json: &Secret) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(json.expose()).ok()?;
+    let account = json.get("client_email")?.as_str()?;
+    let shown = |c: &char| c.is_ascii_alphanumeric() || "-_.@".contains(*c);
+    Some(account.chars().filter(shown).take(ACCOUNT_LETTERS).collect())
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on must say so")]
 
+mod aws;
 mod azure;
 mod client;
+mod emulated_kms;
 mod troubles;
 
 use std::path::Path;

@@ -35,5 +35,7 @@ pub(crate) use domains::Domains;
 pub(crate) use quota::Quota;
 #[cfg(feature = "awskms")]
 pub(crate) use quota::aws;
+#[cfg(feature = "azurekeyvault")]
+pub(crate) use quota::azure;
 #[cfg(feature = "gcpckms")]
 pub(crate) use quota::google;

@@ -25,10 +25,10 @@ pub(super) enum Request {
 pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
     match operation {
         KeyOperation::Sign { scheme, hash, input } => {
-            let is_digest = found.signing(*scheme, input, operation)? == DIGEST;
-            let bytes = Bytes::copy_from_slice(input.as_bytes());
+            let signing = found.signing(*scheme, *hash, input)?;
+            let bytes = Bytes::copy_from_slice(&signing.input);
             match input {
-                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(*hash, &bytes)?, bytes)),
+                SignInput::Digest(_) if signing.native == DIGEST => Ok(Request::Digest(digest(found, &bytes)?, bytes)),
                 // The service pads what it gets, and no more.
                 SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
@@ -51,11 +51,12 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
     }
 }
 
-fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {
-    match hash {
-        Hash::Sha2_256 => Ok(Digest::new().set_sha256(bytes.clone())),
-        Hash::Sha2_384 => Ok(Digest::new().set_sha384(bytes.clone())),
-        Hash::Sha2_512 => Ok(Digest::new().set_sha512(bytes.clone())),
-        other => Err(BackendError::keep(Fault::internal(format!("a digest of {}", other.name())))),
+/// By the one hash that the key's algorithm has.
+fn digest(found: &Found, bytes: &Bytes) -> Result<Digest, BackendError> {
+    match found.kind.signs.first().map(|known| known.hash) {
+        Some(Hash::Sha2_256) => Ok(Digest::new().set_sha256(bytes.clone())),
+        Some(Hash::Sha2_384) => Ok(Digest::new().set_sha384(bytes.clone())),
+        Some(Hash::Sha2_512) => Ok(Digest::new().set_sha512(bytes.clone())),
+        _ => Err(BackendError::keep(Fault::internal(format!("a digest for a key {}", found.kind)))),
     }
 }

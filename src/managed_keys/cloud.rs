@@ -172,3 +172,7 @@ fn endpoint(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
         "endpoint {endpoint:?} is no URL such as https://kms.example.com, without a user or a query"
     )))
 }
+
+#[cfg(test)]
+#[path = "cloud_tests.rs"]
+mod tests;

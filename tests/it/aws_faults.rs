@@ -19,8 +19,12 @@ async fn a_throttled_cloud_is_not_stormed_and_nothing_is_lost() {
     aws.cloud.steer("PUT", "/quota", &json!({"per_second": 200, "burst": 20, "bucket": ECC}));
     aws.key("doc", json!({})).await;
     aws.key("other", json!({"region": "eu-central-1"})).await;
-    let paced = |key, micros| {
-        Load { key, connections: 1, depth: 10_000, pace: Some(Duration::from_micros(micros)), ..Load::default() }
+    let paced = |key, micros| Load {
+        key,
+        connections: 1,
+        depth: 10_000,
+        pace: Some(Duration::from_micros(micros)),
+        ..Load::default()
     };
     let load = paced("doc", 6_667).start(&aws.rig).await;
     let beside = paced("other", 50_000).start(&aws.rig).await;

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "awskms")]
 pub mod aws;
+#[cfg(feature = "azurekeyvault")]
+pub mod azure;
 #[cfg(feature = "cloud")]
 pub(crate) mod cloud;
 pub mod fake;
@@ -19,7 +21,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::config::Profile;
-use crate::model::{Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
+use crate::model::{CloudKind, Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -165,6 +167,8 @@ pub struct KeyTemplate {
     pub label: String,
     /// What the token is told that it is used for.
     pub uses: KeyUsages,
+    /// Of a key in a cloud, the service's kind of key: several may be of one `kind`.
+    pub cloud: Option<&'static CloudKind>,
 }
 
 /// One operation of a batch: what [`Session::perform`] takes.

@@ -27,6 +27,8 @@ pub fn open_service(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<
     match settings.service {
         #[cfg(feature = "awskms")]
         CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(start(settings, telemetry)?))),
+        #[cfg(feature = "azurekeyvault")]
+        CloudService::AzureKeyVault => Some(Arc::new(super::azure::AzureBackend::new(start(settings, telemetry)?))),
         _ => {
             let _ = telemetry;
             None

@@ -178,8 +178,9 @@ impl Draft {
                 unique(&mut self.kms_pools, found, here, same, "a kms_pool of this name", &mut stanza);
             }
             "kms_service" => {
+                stanza = stanza.allow_blocks(&[services::QUOTA]);
                 let name = block.labels.first().map_or("", |label| label.as_str());
-                let found = services::kms_service(&mut stanza, name);
+                let found = services::kms_service(&mut stanza, block, name);
                 let same = |known: &KmsService, new: &KmsService| known.service == new.service;
                 unique(&mut self.kms_services, found, here, same, "a kms_service of this name", &mut stanza);
             }

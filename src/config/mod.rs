@@ -34,7 +34,7 @@ pub use pools::NO_POOL;
 pub use profile::{Isolation, Profile, Traits, WORKERS_MAX, or_cores};
 pub use reference::{Pin, Reference, secret_variables};
 pub use seals::Pkcs11Seal;
-pub use services::KmsService;
+pub use services::{KmsService, ServiceQuota, families};
 
 /// Everything the operator decides.
 #[derive(Clone, Debug)]

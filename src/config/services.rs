@@ -1,10 +1,13 @@
 //! `kms_service "awskms" { … }`: what is allowed of a cloud's key service, and how it is called. Without its stanza a service is
 //! there all the same, with the defaults.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hcl::edit::structure::Block;
 
 use super::VerifyAfterSign;
 use super::grants::{Grants, NamespaceList};
@@ -17,6 +20,8 @@ pub(super) const NAMES: &[&str] = &["awskms", "azurekeyvault", "gcpckms"];
 
 /// How long one call may take.
 const CALLS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10);
+/// The stanzas within.
+pub(super) const QUOTA: &str = "quota";
 /// Most bytes of a file of certificates.
 const CA_FILE_MAX: u64 = 1 << 20;
 
@@ -41,6 +46,19 @@ pub struct KmsService {
     pub ca_certificates: Option<Arc<Vec<u8>>>,
     /// Where they stand.
     pub ca_file: Option<PathBuf>,
+    /// What may be asked of a family of keys, where that is not what the service allows by default.
+    pub quotas: BTreeMap<String, ServiceQuota>,
+}
+
+/// `quota "rsa" { per_second = 500 }` of a `kms_service`: of every account, project, vault and region each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceQuota {
+    /// Units a second: requests, or what the service weighs them.
+    pub per_second: Option<usize>,
+    /// Units that may go at once after a pause.
+    pub burst: Option<usize>,
+    /// Requests under way at most.
+    pub max_in_flight: Option<usize>,
 }
 
 impl KmsService {
@@ -56,6 +74,7 @@ impl KmsService {
             verify_after_sign: VerifyAfterSign::default(),
             ca_certificates: None,
             ca_file: None,
+            quotas: BTreeMap::new(),
         }
     }
 
@@ -76,7 +95,7 @@ pub(super) fn all(configured: Vec<KmsService>) -> Vec<KmsService> {
     CloudService::ALL.into_iter().map(|service| of(service).unwrap_or_else(|| KmsService::new(service))).collect()
 }
 
-pub(super) fn kms_service(stanza: &mut Reader<'_>, name: &str) -> Option<KmsService> {
+pub(super) fn kms_service(stanza: &mut Reader<'_>, block: &Block, name: &str) -> Option<KmsService> {
     let mut service = KmsService::new(CloudService::from_name(name)?);
     service.namespaces = Grants::read(stanza);
     service.own_credentials = NamespaceList::read(stanza, "own_credentials");
@@ -91,7 +110,41 @@ pub(super) fn kms_service(stanza: &mut Reader<'_>, name: &str) -> Option<KmsServ
             Err(message) => stanza.refuse_field("ca_file", format!("ca_file {}: {message}", path.display())),
         }
     }
+    for nested in block.body.blocks().filter(|nested| nested.ident.as_str() == QUOTA) {
+        let families = families(service.service);
+        let given: Vec<&str> = nested.labels.iter().map(|label| label.as_str()).collect();
+        let mut reader = stanza.nested(nested, format!("{QUOTA} {:?} of kms_service {name:?}", given.join(" ")));
+        match given[..] {
+            [family] if families.contains(&family) => {
+                let quota = quota(&mut reader);
+                if service.quotas.insert(family.to_owned(), quota).is_some() {
+                    reader.refuse(format!("there is a {QUOTA} {family:?} already"));
+                }
+            }
+            _ => reader.refuse(format!("expected {QUOTA} \"FAMILY\" {{ … }} with one of {}", families.join(", "))),
+        }
+        reader.finish();
+    }
     Some(service)
+}
+
+fn quota(stanza: &mut Reader<'_>) -> ServiceQuota {
+    let mut count = |name| {
+        let mut number = 0;
+        stanza.count(name, 1..=1_000_000, &mut number);
+        (number > 0).then_some(number)
+    };
+    let (per_second, burst) = (count("per_second"), count("burst"));
+    ServiceQuota { per_second, burst, max_in_flight: count("max_in_flight") }
+}
+
+/// The families of keys that a service counts apart.
+pub fn families(service: CloudService) -> &'static [&'static str] {
+    match service {
+        CloudService::AwsKms => &["rsa", "ecc", "ml-dsa", "symmetric", "custom key store", "read"],
+        CloudService::AzureKeyVault => &["vault", "managed HSM"],
+        CloudService::GcpCkms => &["cryptographic", "read"],
+    }
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<u8>, String> {

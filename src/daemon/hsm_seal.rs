@@ -254,7 +254,7 @@ impl SealToken {
             return Err(absent());
         }
         let uses = KeyUsages::NONE.with(KeyUsage::Encrypt).with(KeyUsage::Decrypt);
-        let template = KeyTemplate { kind: KEY, label: self.label.clone(), uses };
+        let template = KeyTemplate { kind: KEY, label: self.label.clone(), uses, cloud: None };
         session.generate(&template).map_err(|error| self.at_key(&error))?;
         tracing::info!(library = self.library, token = %self.selector, key = self.label, "the key of the seal was generated");
         // Whoever else may have made one: exactly one must match.

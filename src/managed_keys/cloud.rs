@@ -1,6 +1,7 @@
 //! The fields of a managed key in a cloud: reading them from a request, showing them again. Each service's are in a file of its own.
 
 mod aws;
+mod azure;
 
 use crate::config::KmsService;
 use crate::model::{
@@ -30,10 +31,10 @@ impl Cloud {
     ) -> Result<(CloudKey, Cloud), Fault> {
         let (key, kind) = match service.service {
             CloudService::AwsKms => aws::read(fields, old, usages)?,
+            CloudService::AzureKeyVault => azure::read(fields, old, usages)?,
             other => return Err(unsupported(other.name())),
         };
-        let own = matches!(key.credentials, CloudCredentials::Own | CloudCredentials::GoogleFile(_));
-        if own && !service.lends_credentials_to(namespace) {
+        if key.credentials.are_the_daemons() && !service.lends_credentials_to(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not use the daemon's own credentials of {}: give the key credentials of its own, or have the \
                  operator name the namespace in own_credentials of kms_service {:?}",
@@ -41,7 +42,8 @@ impl Cloud {
                 service.service.name()
             )));
         }
-        if key.endpoint.is_some() && !service.lets_name_endpoints(namespace) {
+        let elsewhere = key.copies().any(|copy| copy.endpoint.is_some());
+        if elsewhere && !service.lets_name_endpoints(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not name an endpoint: leave it out, or have the operator name the namespace in endpoints of \
                  kms_service {:?}",
@@ -55,7 +57,8 @@ impl Cloud {
     pub(super) fn show(&self, key: &CloudKey, data: &mut Data) {
         match key.service() {
             CloudService::AwsKms => aws::show(key, self.kind, data),
-            CloudService::AzureKeyVault | CloudService::GcpCkms => {}
+            CloudService::AzureKeyVault => azure::show(key, self.kind, data),
+            CloudService::GcpCkms => {}
         }
     }
 }
@@ -99,32 +102,25 @@ fn kind(
     if fitting.peek().is_none() {
         return Err(which(&upper, bits, curve, &of_type));
     }
-    let for_what = use_of(usages)?;
-    let found = fitting.clone().find(|kind| for_what.is_none_or(|does| kind.does == does));
+    let wanted = usages.map_or(KeyUsages::NONE, |usages| usages.and(all_usages()));
+    let found = fitting.clone().find(|kind| kind.does.usages().and(wanted) == wanted);
     found.copied().ok_or_else(|| {
-        let does: Vec<&str> =
-            fitting.flat_map(|kind| kind.does.usages().iter().collect::<Vec<_>>()).map(KeyUsage::name).collect();
-        Fault::invalid(format!("usages: a key of key_type {upper:?} does {}", does.join(", ")))
+        let names = |kind: &&CloudKind| kind.does.usages().iter().map(KeyUsage::name).collect::<Vec<_>>().join(", ");
+        let does: Vec<String> = fitting.map(names).collect();
+        Fault::invalid(match &does[..] {
+            [does] => format!("usages: a key of key_type {upper:?} does {does}"),
+            _ => format!(
+                "usages: a key of key_type {upper:?} of this service is for {}, and not for both: register two",
+                does.join(" or for ")
+            ),
+        })
     })
 }
 
-/// What a key is for, by its usages; most keys in clouds are for one thing.
-fn use_of(usages: Option<KeyUsages>) -> Result<Option<CloudUse>, Fault> {
-    let Some(usages) = usages else { return Ok(None) };
-    let uses = [CloudUse::Sign, CloudUse::Decrypt, CloudUse::Mac];
-    let mut wanted = uses.into_iter().filter(|does| !does.usages().and(usages).is_empty());
-    match (wanted.next(), wanted.next()) {
-        (Some(first), Some(second)) => {
-            let (first, second) = (first.usages(), second.usages());
-            let names = |usages: KeyUsages| usages.iter().map(KeyUsage::name).collect::<Vec<_>>().join(", ");
-            Err(Fault::invalid(format!(
-                "usages: a key of this service is for {} or for {}, and not for both: register two",
-                names(first),
-                names(second)
-            )))
-        }
-        (only, _) => Ok(only),
-    }
+/// All that keys in clouds are for.
+fn all_usages() -> KeyUsages {
+    let uses = [CloudUse::SignOrDecrypt, CloudUse::Mac];
+    uses.into_iter().flat_map(|does| does.usages().iter().collect::<Vec<_>>()).collect()
 }
 
 fn which(key_type: &str, bits: i64, curve: Option<Curve>, of_type: &[&CloudKind]) -> Fault {

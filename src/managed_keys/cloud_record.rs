@@ -16,6 +16,16 @@ pub(super) struct CloudRecord {
     place: PlaceRecord,
     endpoint: Option<String>,
     credentials: CredentialsRecord,
+    /// The same key elsewhere, by the same word.
+    #[serde(default)]
+    replicas: Vec<CopyRecord>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct CopyRecord {
+    name: String,
+    place: PlaceRecord,
+    endpoint: Option<String>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -23,6 +33,7 @@ enum Use {
     Sign,
     Decrypt,
     Mac,
+    SignOrDecrypt,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -36,9 +47,43 @@ enum PlaceRecord {
 enum CredentialsRecord {
     Own,
     Aws { access_key: String, secret_key: SecretRecord },
-    Azure { tenant_id: String, client_id: String, client_secret: SecretRecord },
+    Azure { tenant_id: String, client_id: String, client_secret: Option<SecretRecord> },
     GoogleJson(SecretRecord),
     GoogleFile(std::path::PathBuf),
+}
+
+impl PlaceRecord {
+    fn of(place: CloudPlace) -> PlaceRecord {
+        match place {
+            CloudPlace::Aws { region } => PlaceRecord::Aws { region },
+            CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
+            CloudPlace::Google { project, region, key_ring, version } => {
+                PlaceRecord::Google { project, region, key_ring, version }
+            }
+        }
+    }
+
+    fn open(self) -> CloudPlace {
+        match self {
+            PlaceRecord::Aws { region } => CloudPlace::Aws { region },
+            PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
+            PlaceRecord::Google { project, region, key_ring, version } => {
+                CloudPlace::Google { project, region, key_ring, version }
+            }
+        }
+    }
+}
+
+impl CopyRecord {
+    fn of(key: &CloudKey) -> CopyRecord {
+        let (name, place) = (key.name.clone(), PlaceRecord::of(key.place.clone()));
+        CopyRecord { name, place, endpoint: key.endpoint.clone() }
+    }
+
+    fn open(&self, of: &CloudKey) -> CloudKey {
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+        CloudKey { name, place, endpoint, credentials: of.credentials.clone(), replicas: Vec::new() }
+    }
 }
 
 impl CloudRecord {
@@ -50,15 +95,11 @@ impl CloudRecord {
                 CloudUse::Sign => Use::Sign,
                 CloudUse::Decrypt => Use::Decrypt,
                 CloudUse::Mac => Use::Mac,
+                CloudUse::SignOrDecrypt => Use::SignOrDecrypt,
             },
             name: key.name.clone(),
-            place: match key.place.clone() {
-                CloudPlace::Aws { region } => PlaceRecord::Aws { region },
-                CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
-                CloudPlace::Google { project, region, key_ring, version } => {
-                    PlaceRecord::Google { project, region, key_ring, version }
-                }
-            },
+            place: PlaceRecord::of(key.place.clone()),
+            replicas: key.replicas.iter().map(CopyRecord::of).collect(),
             endpoint: key.endpoint.clone(),
             credentials: match &key.credentials {
                 CloudCredentials::Own => CredentialsRecord::Own,
@@ -68,7 +109,7 @@ impl CloudRecord {
                 CloudCredentials::Azure { tenant_id, client_id, client_secret } => CredentialsRecord::Azure {
                     tenant_id: tenant_id.clone(),
                     client_id: client_id.clone(),
-                    client_secret: SecretRecord::of(client_secret),
+                    client_secret: client_secret.as_ref().map(SecretRecord::of),
                 },
                 CloudCredentials::GoogleJson(json) => CredentialsRecord::GoogleJson(SecretRecord::of(json)),
                 CloudCredentials::GoogleFile(path) => CredentialsRecord::GoogleFile(path.clone()),
@@ -81,18 +122,12 @@ impl CloudRecord {
             Use::Sign => CloudUse::Sign,
             Use::Decrypt => CloudUse::Decrypt,
             Use::Mac => CloudUse::Mac,
+            Use::SignOrDecrypt => CloudUse::SignOrDecrypt,
         };
         let service = CloudService::from_name(&self.service);
         let mut kinds = service.map_or(&[][..], CloudService::kinds).iter();
         let kind = kinds.find(|kind| kind.native == self.native && kind.does == does);
         let kind = kind.ok_or_else(|| Fault::internal("a managed key in a cloud is of a kind that is not known"))?;
-        let place = match self.place.clone() {
-            PlaceRecord::Aws { region } => CloudPlace::Aws { region },
-            PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
-            PlaceRecord::Google { project, region, key_ring, version } => {
-                CloudPlace::Google { project, region, key_ring, version }
-            }
-        };
         let credentials = match &self.credentials {
             CredentialsRecord::Own => CloudCredentials::Own,
             CredentialsRecord::Aws { access_key, secret_key } => CloudCredentials::Aws {
@@ -102,11 +137,14 @@ impl CloudRecord {
             CredentialsRecord::Azure { tenant_id, client_id, client_secret } => CloudCredentials::Azure {
                 tenant_id: tenant_id.clone(),
                 client_id: client_id.clone(),
-                client_secret: client_secret.open().unwrap_or_default(),
+                client_secret: client_secret.as_ref().and_then(SecretRecord::open),
             },
             CredentialsRecord::GoogleJson(json) => CloudCredentials::GoogleJson(json.open().unwrap_or_default()),
             CredentialsRecord::GoogleFile(path) => CloudCredentials::GoogleFile(path.clone()),
         };
-        Ok((CloudKey { name: self.name.clone(), place, endpoint: self.endpoint.clone(), credentials }, kind))
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+        let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
+        key.replicas = self.replicas.iter().map(|copy| copy.open(&key)).collect();
+        Ok((key, kind))
     }
 }

@@ -77,6 +77,16 @@ impl Handle {
         self.entry.abilities.default_scheme(&self.entry.name, salt)
     }
 
+    /// The hash of a signature whose client names none: SHA-256, or the only one that the key signs with.
+    pub fn default_hash(&self) -> Hash {
+        self.entry.settings.key_type().default_hash()
+    }
+
+    /// Whether its PSS signatures have a salt as long as the hash, and no other.
+    pub fn has_fixed_salt(&self) -> bool {
+        self.entry.settings.key_type().has_fixed_salt()
+    }
+
     /// Refuses where the key makes no signatures of `scheme`.
     pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
         self.entry.abilities.require_scheme(&self.entry.name, scheme)

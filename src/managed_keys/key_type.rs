@@ -30,6 +30,23 @@ impl KeyType {
         }
     }
 
+    /// The hash of a signature whose client names none: SHA-256, or the only one that such a key signs with.
+    pub(super) fn default_hash(self) -> Hash {
+        match self {
+            KeyType::Cloud(kind)
+                if !kind.signs.is_empty() && kind.signs.iter().all(|way| way.hash != Hash::Sha2_256) =>
+            {
+                kind.signs.first().map_or(Hash::Sha2_256, |way| way.hash)
+            }
+            KeyType::Cloud(_) | KeyType::Mechanism(_) => Hash::Sha2_256,
+        }
+    }
+
+    /// Whether its PSS signatures have a salt as long as the hash, and no other.
+    pub(super) fn has_fixed_salt(self) -> bool {
+        matches!(self, KeyType::Cloud(_))
+    }
+
     /// Refuses a key that is none such.
     pub(super) fn require_kind(self, key: &str, found: KeyKind) -> Result<(), Fault> {
         match self {

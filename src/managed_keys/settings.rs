@@ -9,7 +9,9 @@ use super::cloud::Cloud;
 use super::key_type::KeyType;
 use super::pkcs11::Pkcs11;
 use crate::config::Pin;
-use crate::model::{CloudKind, CloudService, Data, Fault, Fields, KeyUsage, KeyUsages, Namespace, TokenSelector};
+use crate::model::{
+    CloudKind, CloudService, CloudUse, Data, Fault, Fields, KeyUsage, KeyUsages, Namespace, TokenSelector,
+};
 use crate::supervisor::{KeySelector, KeyTemplate, LibraryInfo};
 
 /// What a secret reads as, and what may be sent back to keep it.
@@ -96,8 +98,8 @@ impl Settings {
             }
         };
         let default_usages = || match &native {
-            Native::Pkcs11(_) => KeyUsages::default(),
-            Native::Cloud(cloud) => cloud.kind.does.usages(),
+            Native::Cloud(cloud) if cloud.kind.does != CloudUse::SignOrDecrypt => cloud.kind.does.usages(),
+            _ => KeyUsages::default(),
         };
         let settings = Settings {
             usages: given.unwrap_or_else(default_usages),
@@ -186,7 +188,7 @@ impl Settings {
         let all = self.key_type().uses();
         // The token is told what the operator allows; where that is nothing of what the key can do, all of it.
         let uses = Some(self.usages.and(all)).filter(|uses| !uses.is_empty()).unwrap_or(all);
-        Ok(KeyTemplate { kind, label: label.to_owned(), uses })
+        Ok(KeyTemplate { kind, label: label.to_owned(), uses, cloud: self.cloud_kind() })
     }
 
     /// What an operator who allows generation should know: that it will fail, if the key is absent.

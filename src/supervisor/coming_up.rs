@@ -136,10 +136,15 @@ impl SlotActor {
         // The control session and the one that holds the login take two of those the token allows.
         let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
         let sessions = wanted.min(allowed);
-        tracing::info!(
-            library = self.member.library, token = %self.member.token, worker = self.member.worker, serial = info.serial,
-            profile = self.traits.name, sessions, "token is up and logged in"
-        );
+        let (library, token, serial) = (&self.member.library, &self.member.token, &info.serial);
+        if self.settings.has_login {
+            tracing::info!(
+                library, %token, worker = self.member.worker, serial, profile = self.traits.name, sessions,
+                "token is up and logged in"
+            );
+        } else {
+            tracing::info!(library, key = %token, calls = sessions, "key in a cloud is served");
+        }
         self.on(Event::CameUp { sessions }, None, ctx);
         if !self.is_ready() {
             return;

@@ -181,7 +181,8 @@ mod tests {
             guarded.is(&KeyIdentity::Secret(check_value::first(session.as_mut(), &found).unwrap()))
         };
         assert!(is("seal") && !is("other"));
-        let template = |label: &str, kind| KeyTemplate { kind, label: label.into(), uses: KeyUsages::NONE };
+        let template =
+            |label: &str, kind| KeyTemplate { kind, label: label.into(), uses: KeyUsages::NONE, cloud: None };
         assert!(guarded.would_be_taken_for_one(&info, &template("seal", AES)));
         assert!(guarded.would_be_taken_for_one(&info, &template("seal", KeyKind::Hmac { bits: 256 })));
         assert!(!guarded.would_be_taken_for_one(&info, &template("other", AES)));

@@ -113,7 +113,7 @@ pub(super) fn key(name: &str) -> KeySpec {
         token: None,
         pin: None,
         selector: KeySelector { label: Some(name.into()), id: None, secret: false },
-        generate: Some(KeyTemplate { kind: P256, label: name.into(), uses: KeyUsages::default() }),
+        generate: Some(KeyTemplate { kind: P256, label: name.into(), uses: KeyUsages::default(), cloud: None }),
         taken: Vec::new(),
         recorded: None,
         max_parallel: None,

@@ -120,6 +120,8 @@ pub(super) struct Member {
     /// In lower case.
     pub(super) library: String,
     pub(super) token: TokenSelector,
+    /// What it is known by among those in use: another name than its own where one name is several copies of a cloud key.
+    pub(super) named: TokenSelector,
     /// Which worker process, from 1; 0 is this process.
     pub(super) worker: u32,
     /// In which process, and which code of it, it logs in: members share a login only within one.
@@ -155,6 +157,7 @@ impl Member {
             pool: Arc::clone(pool),
             library: library.to_owned(),
             token: token.clone(),
+            named: token.clone(),
             worker,
             process: 0,
             pin: None,

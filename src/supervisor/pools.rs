@@ -315,9 +315,14 @@ impl Table {
         let workers = facts.workers_with(sessions);
         let numbers = if facts.isolated { 1..=workers } else { 0..=0 };
         let (mut kin, coming_up) = (None, Arc::default());
-        let made = numbers.map(|worker| {
+        let copies: Vec<TokenSelector> = match &token.1 {
+            TokenSelector::Cloud(key) => key.copies().map(|copy| TokenSelector::Cloud(Arc::new(copy))).collect(),
+            other => vec![other.clone()],
+        };
+        let made = numbers.flat_map(|worker| copies.iter().map(move |copy| (worker, copy))).map(|(worker, copy)| {
             self.members_made = self.members_made.saturating_add(1);
-            let mut member = Member::new(MemberId(self.members_made), pool, &token.0, &token.1, worker);
+            let mut member = Member::new(MemberId(self.members_made), pool, &token.0, copy, worker);
+            member.named = token.1.clone();
             member.process = if facts.isolated { self.members_made } else { facts.process };
             member.pin = of.pin.clone().or_else(|| facts.pin.clone());
             member.sessions = sessions.map(|all| share(all, workers, worker));
@@ -347,7 +352,7 @@ impl Table {
         let mut names = self.tokens.values().filter(|other| Arc::ptr_eq(&other.home.0, &pool));
         if !names.any(|other| other.configured || other.keys > 0) {
             self.retire(&pool, None);
-        } else if members.iter().all(|member| member.token != name.1) {
+        } else if members.iter().all(|member| member.named != name.1) {
             // Only by this key was the token known by this name.
             self.tokens.remove(&name);
         }
@@ -370,7 +375,7 @@ impl Table {
         self.lanes.retain(|known| !Arc::ptr_eq(known, pool));
         self.leaving.retain(|left| !left.before.absence.is_over());
         self.leaving.extend(home.1.iter().map(|member| Leaving {
-            token: (member.library.clone(), member.token.clone()),
+            token: (member.library.clone(), member.named.clone()),
             worker: Some(member.worker),
             before: Before { absence: member.absence.clone(), must_go: true },
         }));

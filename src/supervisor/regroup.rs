@@ -74,7 +74,7 @@ impl Table {
             self.tokens.iter().filter(|(name, token)| !stays(name, token)).map(|(name, _)| name.clone()).collect();
         // Tokens that are served by another name's members go with these: what that name leads to may be another now.
         let hosts_go = |token: &Token| {
-            token.home.1.iter().any(|member| leaving.contains(&(member.library.clone(), member.token.clone())))
+            token.home.1.iter().any(|member| leaving.contains(&(member.library.clone(), member.named.clone())))
         };
         let guests: Vec<TokenName> =
             self.tokens.iter().filter(|(_, token)| hosts_go(token)).map(|(name, _)| name.clone()).collect();

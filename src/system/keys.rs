@@ -46,15 +46,17 @@ impl System {
         let mut fields = Fields::new(data);
         let use_pss = fields.boolean("use_pss")?;
         let hash = match fields.filled("hash_algorithm")? {
-            None => Hash::Sha2_256,
-            Some(name) => Hash::from_name(&name)
-                .filter(|hash| *hash != Hash::None)
-                .ok_or_else(|| Fault::invalid(format!("unsupported hash algorithm {name:?}")))?,
+            None => None,
+            Some(name) => {
+                let known = Hash::from_name(&name).filter(|hash| *hash != Hash::None);
+                Some(known.ok_or_else(|| Fault::invalid(format!("unsupported hash algorithm {name:?}")))?)
+            }
         };
         let handle = self
             .keys
             .find(&call.namespace, kind, name)
             .ok_or_else(|| Fault::invalid(format!("no managed key found with name {name:?}")))?;
+        let hash = hash.unwrap_or_else(|| handle.default_hash());
         // Both before the key is touched: one that cannot sign must not be generated for it.
         handle.require(KeyUsage::Sign)?;
         let scheme = scheme(&handle, use_pss, hash)?;

@@ -178,8 +178,9 @@ fn a_worker_that_hangs_is_ended_and_frees_whoever_waits() {
     assert_eq!(token.calls("C_Login"), 2);
     let mut session = device.open_session().unwrap();
     let kind = KeyKind::Ec(Curve::P256);
-    let key =
-        session.generate(&KeyTemplate { kind, label: "k".into(), uses: keyway::model::KeyUsages::default() }).unwrap();
+    let key = session
+        .generate(&KeyTemplate { kind, label: "k".into(), uses: keyway::model::KeyUsages::default(), cloud: None })
+        .unwrap();
     let input = SignInput::Digest(Digest::new(&[7; 32]).unwrap());
     let operation = KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash: Hash::Sha2_256, input };
     session.perform(key.handle, kind, &operation).unwrap();

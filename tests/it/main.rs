@@ -8,6 +8,7 @@ mod audit;
 mod audit_faults;
 mod audit_refusals;
 mod authorities;
+mod azure;
 mod aws_faults;
 mod batches;
 mod bench;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::mechanism::{Request, request};
 use super::{fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
-use crate::backend::cloud::{self, Call, Found, Service, row_of};
+use crate::backend::cloud::{self, Call, Found, Service, not_supported, row_of};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyKind, KeyOperation, wiped};
 
@@ -69,6 +69,7 @@ impl AwsKey {
             CloudUse::Sign => KeyUsageType::SignVerify,
             CloudUse::Decrypt => KeyUsageType::EncryptDecrypt,
             CloudUse::Mac => KeyUsageType::GenerateVerifyMac,
+            CloudUse::SignOrDecrypt => return Err(not_supported(row, "signing and decryption")),
         };
         let made = self.client.create_key().key_spec(KeySpec::from(row.native)).key_usage(usage);
         let made = made.description("made by Keyway").send().await;
@@ -131,6 +132,7 @@ impl cloud::Client for AwsKey {
         let mut parts = found.id.split(':').skip(3);
         let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let quota = pace::aws(family, region).unwrap_or(Quota::per_second(1_000.0));
+        let quota = self.service.quota(family, quota);
         let name = [account, region, family, &self.endpoint].join(" ");
         self.service.domains.domain(name.trim_end(), quota).gate(1)
     }

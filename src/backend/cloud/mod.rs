@@ -108,8 +108,11 @@ fn not_an_operation() -> BackendError {
     BackendError::keep(Fault::internal("an operation that is none"))
 }
 
-/// The row of what a key is to be generated as.
+/// The row of what a key is to be generated as: the one that is named, or the first that fits.
 pub(crate) fn row_of(kinds: &'static [CloudKind], template: &KeyTemplate) -> Result<&'static CloudKind, BackendError> {
+    if let Some(named) = template.cloud {
+        return Ok(named);
+    }
     let fits = |kind: &&CloudKind| kind.kind == template.kind && !kind.does.usages().and(template.uses).is_empty();
     kinds.iter().find(fits).ok_or_else(|| {
         BackendError::keep(Fault::NotSupported { what: format!("a key {} for these usages", template.kind) })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Runtime;
-use super::pace::{BreakerState, Domains};
+use super::pace::{BreakerState, Domains, Quota};
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -28,6 +28,21 @@ impl Service {
         let seen: Arc<dyn ServiceFigures> = service.clone();
         telemetry.show_service(&seen);
         Ok(service)
+    }
+}
+
+impl Service {
+    /// The quota of a family: as configured, where the service has another by default.
+    pub(crate) fn quota(&self, family: &str, default: Quota) -> Quota {
+        let Some(given) = self.settings.quotas.get(family) else { return default };
+        let units = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+        let mut quota = given.per_second.map_or(default, |per_second| {
+            let Quota { max_in_flight, window, .. } = default;
+            Quota { max_in_flight, window, ..Quota::per_second(units(per_second)) }
+        });
+        quota.burst = given.burst.map_or(quota.burst, units);
+        quota.max_in_flight = given.max_in_flight.unwrap_or(quota.max_in_flight);
+        quota
     }
 }
 

@@ -163,6 +163,7 @@ impl Command {
                 kind: kind(&mut reader)?,
                 label: reader.text()?,
                 uses: usages(reader.u8()?),
+                cloud: None,
             }),
             6 => Command::Perform(jobs(&mut reader, bytes.len())?),
             7 => Command::CheckAlive,

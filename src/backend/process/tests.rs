@@ -102,7 +102,7 @@ fn a_session_behind_the_pair_is_a_session() {
     let found = session.find(&KeySelector { label: None, id: Some(b"7".to_vec()), secret: false }).unwrap().unwrap();
     assert_eq!((found.label.as_str(), found.kind), ("ca", P256));
     let made = session
-        .generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into(), uses: KeyUsages::default() })
+        .generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into(), uses: KeyUsages::default(), cloud: None })
         .unwrap();
     assert_eq!((made.label.as_str(), made.kind, token.generated()), ("ed", KeyKind::Ed25519, 1));
 
@@ -335,11 +335,12 @@ fn commands_arrive_as_they_were_sent() {
         Command::OpenSession,
         Command::Find(KeySelector { label: Some("Prüfung".into()), id: Some(vec![0, 255]), secret: false }),
         Command::Find(KeySelector { label: None, id: None, secret: true }),
-        Command::Generate(KeyTemplate { kind: P256, label: "ca".into(), uses: KeyUsages::default() }),
+        Command::Generate(KeyTemplate { kind: P256, label: "ca".into(), uses: KeyUsages::default(), cloud: None }),
         Command::Generate(KeyTemplate {
             kind: KeyKind::Hmac { bits: 256 },
             label: "mac".into(),
             uses: KeyUsages::NONE.with(KeyUsage::Mac).with(KeyUsage::Encrypt),
+            cloud: None,
         }),
         Command::Perform(jobs),
         Command::Perform(Vec::new()),

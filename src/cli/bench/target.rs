@@ -163,7 +163,7 @@ impl Slot {
         if !own {
             eprintln!("generating {label:?} on token {}: it stays there", self.token);
         }
-        let template = KeyTemplate { kind, label: label.to_owned(), uses: KeyUsages::default() };
+        let template = KeyTemplate { kind, label: label.to_owned(), uses: KeyUsages::default(), cloud: None };
         let made = session.generate(&template).map_err(failed)?;
         made.public.ok_or_else(|| Failure::new("a key pair without a public half"))
     }

@@ -141,12 +141,13 @@ impl SigningKey {
         }
     }
 
-    /// Whether the key's own mechanism makes PSS signatures.
+    /// Whether the key makes PSS signatures and no others, so that nobody needs to ask for them.
     pub(super) fn prefers_pss(&self) -> Result<bool, Fault> {
         match self {
             SigningKey::Managed(handle) => {
                 // The salt is chosen with the hash; here only the kind of scheme counts.
-                Ok(matches!(handle.default_scheme(32)?, SignatureScheme::RsaPss { .. }))
+                let is_pss = matches!(handle.default_scheme(32)?, SignatureScheme::RsaPss { .. });
+                Ok(is_pss && handle.require_scheme(SignatureScheme::RsaPkcs1).is_err())
             }
             #[cfg(test)]
             SigningKey::Software(_) => Ok(false),

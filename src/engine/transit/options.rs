@@ -16,7 +16,7 @@ const PKCS1_OVERHEAD: usize = 11;
 /// The options of one request, alike for all items of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    /// `None` takes the default, SHA-256.
+    /// `None` takes the key's default.
     hash: Option<Hash>,
     prehashed: bool,
     /// `None` lets the key's mechanism decide.
@@ -98,7 +98,7 @@ impl Options {
 
     /// What these options come to for this key and input.
     pub(super) async fn prepare(&self, handle: &Handle, public: &PublicKey, input: Bytes) -> Result<Prepared, Fault> {
-        let hash = self.hash.unwrap_or(Hash::Sha2_256);
+        let hash = self.hash.unwrap_or_else(|| handle.default_hash());
         let scheme = self.scheme(handle, public.kind, hash)?;
         if scheme.takes_message() {
             if self.prehashed {
@@ -119,8 +119,8 @@ impl Options {
     fn scheme(&self, handle: &Handle, kind: KeyKind, hash: Hash) -> Result<SignatureScheme, Fault> {
         let most = crypto::max_pss_salt(kind, hash);
         let salt = match self.salt {
-            SaltLength::Auto => most,
-            SaltLength::Hash => u16::try_from(hash.digest_bytes()).unwrap_or(u16::MAX),
+            SaltLength::Auto if !handle.has_fixed_salt() => most,
+            SaltLength::Auto | SaltLength::Hash => u16::try_from(hash.digest_bytes()).unwrap_or(u16::MAX),
             SaltLength::Bytes(bytes) => bytes,
         };
         // What is said of RSA counts for RSA keys only, as in Vault.

@@ -1,5 +1,7 @@
 //! The fields of an `awskms` managed key.
 
+use serde_json::{Value, json};
+
 use super::{
     CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, Data, Fault, Fields, KeyKind, KeyUsages, REDACTED,
     Secret, curve_name, endpoint, kind, required, secret,
@@ -9,18 +11,15 @@ use super::{
 const ALIAS: &str = "alias/";
 /// Most bytes of the name of a key: an ARN with an alias.
 const NAME_BYTES: usize = 2048;
+/// Copies of one key beside it.
+const REPLICAS_MAX: usize = 8;
 
 pub(super) fn read(
     fields: &mut Fields<'_>,
     old: Option<&CloudKey>,
     usages: Option<KeyUsages>,
 ) -> Result<(CloudKey, &'static CloudKind), Fault> {
-    let name = fields.filled("kms_key")?.ok_or_else(|| required("kms_key"))?;
-    if name.len() > NAME_BYTES || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.=@".contains(c)) {
-        return Err(Fault::invalid(format!(
-            "kms_key {name:?} is no id, ARN or alias of AWS KMS: an alias begins with {ALIAS:?}"
-        )));
-    }
+    let name = checked(fields.filled("kms_key")?.ok_or_else(|| required("kms_key"))?, "kms_key")?;
     let kind = kind(fields, CloudService::AwsKms, usages)?;
     let (old_access, old_secret) = match old.map(|old| &old.credentials) {
         Some(CloudCredentials::Aws { access_key, secret_key }) => {
@@ -38,17 +37,72 @@ pub(super) fn read(
         (None, None) => CloudCredentials::Own,
         _ => return Err(Fault::invalid("access_key and secret_key belong together: give both, or neither")),
     };
+    let region = region(fields)?;
+    let (place, endpoint) = (CloudPlace::Aws { region }, endpoint(fields)?);
+    let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
+    key.replicas = replicas(fields, &key)?;
+    Ok((key, kind))
+}
+
+fn region(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
     let region = fields.filled("region")?;
-    if let Some(region) =
-        region.as_ref().filter(|region| !region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
-    {
-        return Err(Fault::invalid(format!("region {region:?} is none such as \"eu-central-1\"")));
+    let plain = |region: &String| region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    match region {
+        Some(region) if !plain(&region) => {
+            Err(Fault::invalid(format!("region {region:?} is none such as \"eu-central-1\"")))
+        }
+        region => Ok(region),
     }
-    Ok((CloudKey { name, place: CloudPlace::Aws { region }, endpoint: endpoint(fields)?, credentials }, kind))
+}
+
+/// The same key in other regions: each says its own region, and what else differs.
+fn replicas(fields: &mut Fields<'_>, key: &CloudKey) -> Result<Vec<CloudKey>, Fault> {
+    let list = match fields.value("replicas") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) if list.len() <= REPLICAS_MAX => list,
+        Some(_) => {
+            return Err(Fault::invalid(format!(
+                "replicas: expected a list of at most {REPLICAS_MAX} objects, such as {{\"region\": \"eu-west-1\"}}"
+            )));
+        }
+    };
+    let read = |replica: &Value| {
+        let data = replica.as_object().ok_or_else(|| Fault::invalid("replicas: expected objects"))?;
+        let mut fields = Fields::inside("replicas", data);
+        let region = region(&mut fields)?;
+        let name = fields
+            .filled("kms_key")?
+            .map_or_else(|| Ok(key.name.clone()), |name| checked(name, "kms_key of a replica"))?;
+        let endpoint = endpoint(&mut fields)?;
+        let copy = CloudKey { name, place: CloudPlace::Aws { region }, endpoint, ..key.clone() };
+        if let Some(unknown) = fields.warnings().first() {
+            return Err(Fault::invalid(format!("replicas: {unknown}")));
+        }
+        Ok(copy)
+    };
+    let read: Vec<CloudKey> = list.iter().map(read).collect::<Result<_, Fault>>()?;
+    for (place, copy) in read.iter().enumerate() {
+        if copy.is_named_as(key) || read[..place].iter().any(|other| other.is_named_as(copy)) {
+            return Err(Fault::invalid(format!("replicas: {copy} is named twice: each is in a region of its own")));
+        }
+    }
+    Ok(read)
+}
+
+fn checked(name: String, what: &str) -> Result<String, Fault> {
+    if name.len() <= NAME_BYTES && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.=@".contains(c)) {
+        return Ok(name);
+    }
+    Err(Fault::invalid(format!("{what} {name:?} is no id, ARN or alias of AWS KMS: an alias begins with {ALIAS:?}")))
 }
 
 /// The service gives ids: only an alias can be looked for before there is a key.
 pub(super) fn check_generation(key: &CloudKey) -> Result<(), Fault> {
+    if !key.replicas.is_empty() {
+        return Err(Fault::invalid(
+            "allow_generate_key cannot be set with replicas: make a multi-Region key in AWS KMS, and replicate it there",
+        ));
+    }
     if key.name.starts_with(ALIAS) && key.name.len() > ALIAS.len() && !key.name.starts_with("alias/aws/") {
         return Ok(());
     }
@@ -76,4 +130,11 @@ pub(super) fn show(key: &CloudKey, kind: &CloudKind, data: &mut Data) {
     };
     put("key_bits", bits.into());
     put("curve", curve.into());
+    if !key.replicas.is_empty() {
+        let shown = key.replicas.iter().map(|copy| {
+            let CloudPlace::Aws { region } = &copy.place else { return Value::Null };
+            json!({"region": region, "kms_key": copy.name, "endpoint": copy.endpoint})
+        });
+        put("replicas", shown.collect::<Vec<_>>().into());
+    }
 }

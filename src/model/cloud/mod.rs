@@ -4,6 +4,7 @@
 //! The clouds' post-quantum keys have no rows yet; they come as rows of a kind that signs messages.
 
 mod aws;
+mod azure;
 mod place;
 
 pub use place::{CloudCredentials, CloudKey, CloudPlace};
@@ -52,7 +53,8 @@ impl CloudService {
     pub const fn kinds(self) -> &'static [CloudKind] {
         match self {
             CloudService::AwsKms => aws::KINDS,
-            CloudService::AzureKeyVault | CloudService::GcpCkms => &[],
+            CloudService::AzureKeyVault => azure::KINDS,
+            CloudService::GcpCkms => &[],
         }
     }
 }
@@ -72,6 +74,8 @@ pub enum CloudUse {
     Decrypt,
     /// MACs.
     Mac,
+    /// Signatures, and decryption: one key may do both.
+    SignOrDecrypt,
 }
 
 impl CloudUse {
@@ -81,6 +85,7 @@ impl CloudUse {
             CloudUse::Sign => &[KeyUsage::Sign, KeyUsage::Verify],
             CloudUse::Decrypt => &[KeyUsage::Encrypt, KeyUsage::Decrypt],
             CloudUse::Mac => &[KeyUsage::Mac],
+            CloudUse::SignOrDecrypt => &[KeyUsage::Sign, KeyUsage::Verify, KeyUsage::Encrypt, KeyUsage::Decrypt],
         };
         usages.iter().copied().collect()
     }

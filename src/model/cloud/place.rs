@@ -17,6 +17,8 @@ pub struct CloudKey {
     pub endpoint: Option<String>,
     /// By whose word.
     pub credentials: CloudCredentials,
+    /// The same key elsewhere, each without replicas of its own: as good as this one, and served beside it.
+    pub replicas: Vec<CloudKey>,
 }
 
 /// Where a cloud key is, in the words of its service.
@@ -61,19 +63,30 @@ pub enum CloudCredentials {
         /// Its secret.
         secret_key: Secret,
     },
-    /// An application of Microsoft Entra ID. Without an id and a secret, the daemon's own in this tenant.
+    /// An application of Microsoft Entra ID; without a secret, the daemon's own identity in this tenant.
     Azure {
         /// The tenant's id.
         tenant_id: String,
-        /// The application's id.
+        /// The application's id. Of the daemon's own identities, which; empty is the one there is.
         client_id: String,
         /// Its secret.
-        client_secret: Secret,
+        client_secret: Option<Secret>,
     },
     /// A Google credential file's contents.
     GoogleJson(Secret),
     /// The path of a Google credential file.
     GoogleFile(PathBuf),
+}
+
+impl CloudCredentials {
+    /// Whether they are the daemon's own, or lie on its host: not everybody may have them.
+    pub const fn are_the_daemons(&self) -> bool {
+        match self {
+            CloudCredentials::Own | CloudCredentials::GoogleFile(_) => true,
+            CloudCredentials::Azure { client_secret, .. } => client_secret.is_none(),
+            CloudCredentials::Aws { .. } | CloudCredentials::GoogleJson(_) => false,
+        }
+    }
 }
 
 impl CloudKey {
@@ -84,6 +97,12 @@ impl CloudKey {
             CloudPlace::Azure { .. } => CloudService::AzureKeyVault,
             CloudPlace::Google { .. } => CloudService::GcpCkms,
         }
+    }
+
+    /// This key and its replicas, each by itself.
+    pub fn copies(&self) -> impl Iterator<Item = CloudKey> {
+        let alone = CloudKey { replicas: Vec::new(), ..self.clone() };
+        std::iter::once(alone).chain(self.replicas.iter().cloned())
     }
 
     /// Whether both name one key in the same words, whoever's word it is used by.
@@ -120,9 +139,14 @@ impl std::fmt::Display for CloudKey {
                 let letters = access_key.chars().count();
                 write!(f, " by …{}", access_key.chars().skip(letters.saturating_sub(4)).collect::<String>())
             }
+            CloudCredentials::Azure { client_id, .. } if client_id.is_empty() => Ok(()),
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
             CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
             CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),
+        }?;
+        match self.replicas.len() {
+            0 => Ok(()),
+            replicas => write!(f, " and {replicas} more"),
         }
     }
 }

@@ -35,3 +35,5 @@ pub(crate) use domains::Domains;
 pub(crate) use quota::Quota;
 #[cfg(feature = "awskms")]
 pub(crate) use quota::aws;
+#[cfg(feature = "azurekeyvault")]
+pub(crate) use quota::azure;

@@ -1,0 +1,250 @@
+//! Which error of the service, or on the way to it, becomes a [`Fault`](crate::model::Fault) for the asker and a
+//! [`Fate`] for the key.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use azure_core::error::{Error, ErrorKind};
+use azure_core::http::RawResponse;
+use azure_core::http::headers::HeaderName;
+use azure_security_keyvault_keys::models::KeyVaultError;
+
+use crate::backend::cloud::{ill, throttled};
+use crate::backend::{BackendError, Fate};
+use crate::model::Fault;
+
+/// What an error means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// The vault's quota is used up.
+    Throttled,
+    /// The service is ill: another call may fare better.
+    Ill,
+    /// The key cannot be used until somebody does something about it.
+    KeyState,
+    /// There is no such key.
+    Absent,
+    /// Our credentials are refused, or do not allow it.
+    Refused,
+    /// The input is wrong.
+    Input,
+    /// Not with such a key.
+    NotSupported,
+}
+
+/// Every code that says something, the narrower before the wider; its cause in metrics, and what to do. The service's text follows.
+const CODES: &[(&str, Class, &str, &str)] = &[
+    ("KeyDisabled", Class::KeyState, "key_state", "enable the key"),
+    ("KeyExpired", Class::KeyState, "key_state", "move its expiry date"),
+    ("KeyNotYetValid", Class::KeyState, "key_state", "move its activation date"),
+    ("ObjectIsDeletedButRecoverable", Class::KeyState, "key_state", "recover the key, or purge it"),
+    ("ObjectIsBeingDeleted", Class::KeyState, "key_state", ""),
+    ("ObjectIsBeingRecovered", Class::KeyState, "key_state", ""),
+    ("KeyOperationForbidden", Class::NotSupported, "not_supported", "allow the operation in the key's key_ops"),
+    ("ForbiddenByRbac", Class::Refused, "access_denied", "give the identity a role such as Key Vault Crypto User"),
+    ("ForbiddenByPolicy", Class::Refused, "access_denied", "allow it in the vault's access policy"),
+    ("AccessDenied", Class::Refused, "access_denied", "allow it in the vault's access policy"),
+    ("ForbiddenByFirewall", Class::Refused, "firewall", "let this host through the vault's firewall"),
+    ("ForbiddenByConnection", Class::Refused, "firewall", "reach the vault by its private endpoint"),
+    ("KeyNotFound", Class::Absent, "not_found", "register another key_name, or recover it"),
+    ("Throttled", Class::Throttled, "throttled", ""),
+    ("TooManyRequests", Class::Throttled, "throttled", ""),
+    ("BadParameter", Class::Input, "invalid_request", ""),
+    ("Forbidden", Class::Refused, "access_denied", "allow it in the vault's roles or access policy"),
+    ("Unauthorized", Class::Refused, "credentials_refused", "correct tenant_id, client_id and client_secret"),
+];
+
+/// An error of `call` on the key called `title`.
+pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
+    match error.kind() {
+        ErrorKind::HttpResponse { status, error_code, raw_response } => {
+            let said = raw_response.as_deref().map(said).unwrap_or_default();
+            let code = said.code.or_else(|| error_code.clone());
+            let codes = [said.inner.as_deref(), code.as_deref()];
+            let retry_after = raw_response.as_deref().and_then(retry_after);
+            let answer = Answer { codes, message: said.message.as_deref(), status: u16::from(*status), retry_after };
+            of_answer(call, title, &answer)
+        }
+        ErrorKind::Credential => {
+            let what = format!("{title}: {call}: no token: {}", chain(error));
+            // Whoever gives out tokens may be out of reach as well.
+            match connection(error) {
+                Some(cause) => ill(cause, what),
+                None => refused("no_credentials", what),
+            }
+        }
+        ErrorKind::Connection | ErrorKind::Io => {
+            let cause = connection(error).unwrap_or("connection");
+            ill(cause, format!("{title}: {call}: the service cannot be reached: {}", innermost(error)))
+        }
+        ErrorKind::DataConversion => {
+            ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read: {}", chain(error)))
+        }
+        _ => ill("unsent", format!("{title}: {call}: the request could not be made: {}", chain(error))),
+    }
+}
+
+/// An answer that is an error.
+struct Answer<'a> {
+    /// The narrower one before the wider.
+    codes: [Option<&'a str>; 2],
+    message: Option<&'a str>,
+    status: u16,
+    retry_after: Option<Duration>,
+}
+
+/// When the service says to come again.
+fn retry_after(response: &RawResponse) -> Option<Duration> {
+    let number = |name: &'static str| response.headers().get_optional_str(&HeaderName::from_static(name))?.parse().ok();
+    number("retry-after-ms")
+        .or_else(|| number("x-ms-retry-after-ms"))
+        .map(Duration::from_millis)
+        .or_else(|| number("retry-after").map(Duration::from_secs))
+}
+
+/// What an answer says of an error.
+#[derive(Default)]
+struct Said {
+    code: Option<String>,
+    inner: Option<String>,
+    message: Option<String>,
+}
+
+fn said(response: &RawResponse) -> Said {
+    let parsed: Option<KeyVaultError> = serde_json::from_slice(response.body().as_ref()).ok();
+    let Some(error) = parsed.and_then(|parsed| parsed.error) else { return Said::default() };
+    let inner = error.inner_error.and_then(|inner| inner.code);
+    Said { code: error.code, inner, message: error.message }
+}
+
+/// An error by its codes, or by the status of the answer where nobody knows them.
+fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
+    let Answer { codes, message, status, retry_after } = *answer;
+    let by_status = match status {
+        429 => (Class::Throttled, "throttled", ""),
+        401 => (Class::Refused, "credentials_refused", "correct tenant_id, client_id and client_secret"),
+        403 => (Class::Refused, "access_denied", ""),
+        // Of a service that does not know the path, or of something before it.
+        404 => (Class::Input, "other", "correct vault_name, resource or endpoint"),
+        408 | 500.. => (Class::Ill, "service_error", ""),
+        _ => (Class::Input, "other", ""),
+    };
+    let known = codes.into_iter().flatten().find_map(|code| CODES.iter().find(|(known, ..)| *known == code));
+    // A status says more than a general code: a server that is ill may call it anything.
+    let known = known.filter(|_| !(status == 429 || status >= 500));
+    let (class, cause, advice) = known.map_or(by_status, |(_, class, cause, advice)| (*class, *cause, *advice));
+    let code = codes.into_iter().flatten().next().unwrap_or("no code");
+    let mut what = format!("{title}: {call}: {code} (HTTP {status})");
+    let message = message.map(first_line).unwrap_or_default();
+    for more in [message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
+        what.push_str(": ");
+        what.push_str(more.trim_end_matches('.'));
+    }
+    match class {
+        Class::Throttled => throttled(what, retry_after),
+        Class::Ill => ill(cause, what),
+        // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
+        Class::KeyState | Class::Absent => {
+            BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }
+        }
+        Class::Refused => refused(cause, what),
+        Class::Input => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause },
+        Class::NotSupported => BackendError { fault: Fault::NotSupported { what }, fate: Fate::Keep, cause },
+    }
+}
+
+/// The first line of a text, without control characters: what follows repeats who asked.
+fn first_line(text: &str) -> String {
+    const MOST: usize = 300;
+    text.lines().next().unwrap_or_default().chars().filter(|letter| !letter.is_control()).take(MOST).collect()
+}
+
+/// Whether it says that there is no such key.
+pub(super) fn is_absent(error: &BackendError) -> bool {
+    error.cause == "not_found"
+}
+
+/// Whether it says that the request is wrong.
+pub(super) fn is_input(error: &BackendError) -> bool {
+    error.cause == "invalid_request"
+}
+
+/// Whether the service refused a token, which a newer one may cure.
+pub(super) fn is_token_refused(error: &Error) -> bool {
+    error.http_status() == Some(azure_core::http::StatusCode::Unauthorized)
+}
+
+fn refused(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
+}
+
+/// Whether an error is one of the way there: `tls`, `timeout` or `connection`.
+fn connection(error: &Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut failed = None;
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<Error>()
+            && matches!(error.kind(), ErrorKind::Connection | ErrorKind::Io)
+        {
+            failed = failed.or(Some("connection"));
+        }
+        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+            failed = Some(if error.is_timeout() { "timeout" } else { "connection" });
+        }
+        cause = error.source();
+    }
+    let why = innermost(error);
+    let tls = ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word));
+    failed.map(|failed| if tls { "tls" } else { failed })
+}
+
+/// What an error comes from at last: what lies above says but that something failed.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    first_line(&cause.to_string())
+}
+
+/// An error, and what it comes from at last.
+pub(super) fn chain(error: &Error) -> String {
+    let (top, last) = (first_line(&error.to_string()), innermost(error));
+    if error.source().is_none() || top.contains(&last) { top } else { format!("{top}: {last}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(inner: Option<&str>, code: &str, status: u16) -> BackendError {
+        let message = Some("Some text.\r\nCaller: somebody");
+        of_answer("sign", "key a", &Answer { codes: [inner, Some(code)], message, status, retry_after: None })
+    }
+
+    #[test]
+    fn every_answer_has_the_fate_that_is_written_of_it() {
+        let fate = |inner, code, status| answer(inner, code, status).fate;
+        assert_eq!(fate(None, "Throttled", 429), Fate::Throttled);
+        assert_eq!(fate(None, "Whatever", 429), Fate::Throttled);
+        for (code, status) in [("InternalServerError", 500), ("ServiceUnavailable", 503), ("BadParameter", 503)] {
+            assert_eq!(fate(None, code, status), Fate::BackOff, "{code}");
+        }
+        for inner in ["KeyDisabled", "KeyExpired", "ForbiddenByRbac", "Unheard"] {
+            assert_eq!(fate(Some(inner), "Forbidden", 403), Fate::FindAgain, "{inner}");
+        }
+        assert_eq!(answer(Some("KeyDisabled"), "Forbidden", 403).cause, "key_state");
+        assert_eq!(answer(Some("Unheard"), "Forbidden", 403).cause, "access_denied");
+        assert_eq!(answer(None, "KeyNotFound", 404).cause, "not_found");
+        assert_eq!(answer(None, "NotFound", 404).fate, Fate::Keep);
+        assert_eq!(fate(None, "BadParameter", 400), Fate::Keep);
+        assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
+    }
+
+    #[test]
+    fn an_error_says_what_to_do_and_not_who_asked() {
+        let said = answer(Some("KeyDisabled"), "Forbidden", 403).fault.to_string();
+        assert!(said.contains("key a: sign: KeyDisabled (HTTP 403): Some text: enable the key"), "{said}");
+        assert!(!said.contains("somebody"), "{said}");
+    }
+}

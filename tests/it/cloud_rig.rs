@@ -64,7 +64,7 @@ impl AwsRig {
     /// The managed key alone.
     pub(crate) async fn managed_key(&self, name: &str, more: Value) {
         let mut data = json!({
-            "kms_key": format!("alias/{name}"), "key_type": "EC", "curve": "P256", "region": "eu-west-1",
+            "kms_key": format!("alias/{name}"), "key_type": "ECDSA", "curve": "P256", "region": "eu-west-1",
             "endpoint": self.cloud.url, "access_key": "AKIDTEST", "secret_key": "secret",
             "allow_generate_key": true, "any_mount": true,
         });

@@ -25,10 +25,12 @@ pub(super) enum Request {
 pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
     match operation {
         KeyOperation::Sign { scheme, hash, input } => {
-            let is_digest = found.signing(*scheme, input, operation)? == DIGEST;
-            let bytes = Bytes::copy_from_slice(input.as_bytes());
+            let signing = found.signing(*scheme, *hash, input)?;
+            let bytes = Bytes::copy_from_slice(&signing.input);
             match input {
-                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(*hash, &bytes)?, bytes)),
+                SignInput::Digest(_) if signing.native == DIGEST => {
+                    Ok(Request::Digest(digest(signing.hash, &bytes)?, bytes))
+                }
                 // The service pads what it gets, and no more.
                 SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
                 SignInput::Message(_) => Ok(Request::Data(bytes)),

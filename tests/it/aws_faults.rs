@@ -106,7 +106,8 @@ async fn refused_credentials_are_told_as_such_and_come_back() {
 
 #[tokio::test]
 async fn one_bad_answer_costs_nobody_anything() {
-    let aws = AwsRig::null(Setup::default()).await;
+    let more = "kms_service \"awskms\" {\n verify_after_sign = \"always\"\n}\n";
+    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
     aws.key("doc", json!({})).await;
     for trouble in [
         json!({"kind": "status", "status": 500}),

@@ -12,6 +12,8 @@ pub mod azure;
 #[cfg(feature = "cloud")]
 pub(crate) mod cloud;
 pub mod fake;
+#[cfg(feature = "gcpckms")]
+pub(crate) mod gcp;
 pub mod pkcs11;
 pub mod process;
 pub mod registry;

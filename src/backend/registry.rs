@@ -29,6 +29,8 @@ pub fn open_service(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<
         CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(start(settings, telemetry)?))),
         #[cfg(feature = "azurekeyvault")]
         CloudService::AzureKeyVault => Some(Arc::new(super::azure::AzureBackend::new(start(settings, telemetry)?))),
+        #[cfg(feature = "gcpckms")]
+        CloudService::GcpCkms => Some(Arc::new(super::gcp::GcpBackend::new(start(settings, telemetry)?))),
         _ => {
             let _ = telemetry;
             None

@@ -2,6 +2,7 @@
 
 mod aws;
 mod azure;
+mod google;
 
 use crate::config::KmsService;
 use crate::model::{
@@ -32,9 +33,13 @@ impl Cloud {
         let (key, kind) = match service.service {
             CloudService::AwsKms => aws::read(fields, old, usages)?,
             CloudService::AzureKeyVault => azure::read(fields, old, usages)?,
-            other => return Err(unsupported(other.name())),
+            CloudService::GcpCkms => google::read(fields, old, usages)?,
         };
-        if key.credentials.are_the_daemons() && !service.lends_credentials_to(namespace) {
+        let own = match &key.credentials {
+            CloudCredentials::GoogleJson(json) => google::is_more_than_a_key(json),
+            credentials => credentials.are_the_daemons(),
+        };
+        if own && !service.lends_credentials_to(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not use the daemon's own credentials of {}: give the key credentials of its own, or have the \
                  operator name the namespace in own_credentials of kms_service {:?}",
@@ -58,7 +63,7 @@ impl Cloud {
         match key.service() {
             CloudService::AwsKms => aws::show(key, self.kind, data),
             CloudService::AzureKeyVault => azure::show(key, self.kind, data),
-            CloudService::GcpCkms => {}
+            CloudService::GcpCkms => google::show(key, self.kind, data),
         }
     }
 }
@@ -67,7 +72,8 @@ impl Cloud {
 pub(super) fn check_generation(key: &CloudKey) -> Result<(), Fault> {
     match key.service() {
         CloudService::AwsKms => aws::check_generation(key),
-        CloudService::AzureKeyVault | CloudService::GcpCkms => Ok(()),
+        CloudService::GcpCkms => google::check_generation(key),
+        CloudService::AzureKeyVault => Ok(()),
     }
 }
 
@@ -172,3 +178,7 @@ fn endpoint(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
         "endpoint {endpoint:?} is no URL such as https://kms.example.com, without a user or a query"
     )))
 }
+
+#[cfg(test)]
+#[path = "cloud_tests.rs"]
+mod tests;

@@ -57,18 +57,18 @@ impl PlaceRecord {
         match place {
             CloudPlace::Aws { region } => PlaceRecord::Aws { region },
             CloudPlace::Azure { vault, domain, version } => PlaceRecord::Azure { vault, domain, version },
-            CloudPlace::Google { project, region, key_ring, version } => {
+            CloudPlace::Google { project, region, key_ring, version, .. } => {
                 PlaceRecord::Google { project, region, key_ring, version }
             }
         }
     }
 
-    fn open(self) -> CloudPlace {
+    fn open(self, kind: &'static CloudKind) -> CloudPlace {
         match self {
             PlaceRecord::Aws { region } => CloudPlace::Aws { region },
             PlaceRecord::Azure { vault, domain, version } => CloudPlace::Azure { vault, domain, version },
             PlaceRecord::Google { project, region, key_ring, version } => {
-                CloudPlace::Google { project, region, key_ring, version }
+                CloudPlace::Google { project, region, key_ring, version, algorithm: kind.native }
             }
         }
     }
@@ -80,8 +80,8 @@ impl CopyRecord {
         CopyRecord { name, place, endpoint: key.endpoint.clone() }
     }
 
-    fn open(&self, of: &CloudKey) -> CloudKey {
-        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+    fn open(&self, of: &CloudKey, kind: &'static CloudKind) -> CloudKey {
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(kind), self.endpoint.clone());
         CloudKey { name, place, endpoint, credentials: of.credentials.clone(), replicas: Vec::new() }
     }
 }
@@ -142,9 +142,9 @@ impl CloudRecord {
             CredentialsRecord::GoogleJson(json) => CloudCredentials::GoogleJson(json.open().unwrap_or_default()),
             CredentialsRecord::GoogleFile(path) => CloudCredentials::GoogleFile(path.clone()),
         };
-        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(), self.endpoint.clone());
+        let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(kind), self.endpoint.clone());
         let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
-        key.replicas = self.replicas.iter().map(|copy| copy.open(&key)).collect();
+        key.replicas = self.replicas.iter().map(|copy| copy.open(&key, kind)).collect();
         Ok((key, kind))
     }
 }

@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
@@ -22,10 +24,18 @@ pub fn init(level: LogLevel, format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     // An error means that somebody (a test) has set up logging before: theirs stays.
-    if tracing_subscriber::registry().with(level).with(lines).try_init().is_ok() {
+    if tracing_subscriber::registry().with(level).with(lines.with_filter(filter_fn(is_news))).try_init().is_ok() {
         // Nobody else sets it.
         let _ = LEVEL.set(handle);
     }
+}
+
+/// Libraries that tell of every call that fails, and of what they are about to do.
+const CHATTY: [&str; 3] = ["typespec_client_core", "azure_core", "azure_identity"];
+
+/// Whether it is worth a line. What becomes of a call is told by whoever knows what it was for.
+fn is_news(line: &Metadata<'_>) -> bool {
+    *line.level() != Level::INFO || !CHATTY.iter().any(|library| line.target().starts_with(library))
 }
 
 /// Changes what is logged from now on, if [`init`] has started logging.

@@ -17,13 +17,14 @@ pub(super) enum Request {
 /// The request for an operation; refuses what the service does not do with such a key.
 pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
     match operation {
-        KeyOperation::Sign { scheme, input, .. } => {
-            let algorithm = SigningAlgorithmSpec::from(found.signing(*scheme, input, operation)?);
+        KeyOperation::Sign { scheme, hash, input } => {
+            let signing = found.signing(*scheme, *hash, input)?;
+            let algorithm = SigningAlgorithmSpec::from(signing.native);
             let form = match input {
                 SignInput::Digest(_) => MessageType::Digest,
                 SignInput::Message(_) => MessageType::Raw,
             };
-            Ok(Request::Sign { algorithm, form, message: Blob::new(input.as_bytes()) })
+            Ok(Request::Sign { algorithm, form, message: Blob::new(signing.input) })
         }
         KeyOperation::Decrypt { cipher: cipher @ (Cipher::RsaOaep { .. } | Cipher::RsaPkcs1), ciphertext } => {
             let native = cipher.scheme().and_then(|scheme| found.kind.decryption(scheme));

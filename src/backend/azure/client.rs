@@ -265,6 +265,7 @@ impl cloud::Client for AzureKey {
     /// By vault.
     fn gate(&self, found: &Found) -> Arc<Gate> {
         let (quota, cost) = pace::azure(&family(found.kind, self.managed)).unwrap_or((Quota::per_second(200.0), 1));
+        let quota = self.service.quota(if self.managed { "managed HSM" } else { "vault" }, quota);
         self.service.domains.domain(&self.domain, quota).gate(cost)
     }
 

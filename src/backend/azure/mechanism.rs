@@ -20,9 +20,9 @@ pub(super) enum Request {
 /// The request for an operation; refuses what the service does not do with such a key.
 pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
     match operation {
-        KeyOperation::Sign { scheme, input, .. } => {
-            let native = found.signing(*scheme, input, operation)?;
-            Ok(Request::Sign(sign(native, input.as_bytes())))
+        KeyOperation::Sign { scheme, hash, input } => {
+            let signing = found.signing(*scheme, *hash, input)?;
+            Ok(Request::Sign(sign(signing.native, &signing.input)))
         }
         KeyOperation::Mac { hash, message } => {
             let what = || not_supported(found.kind, &format!("an HMAC with {}", hash.name()));

@@ -148,7 +148,7 @@ mod tests {
         let place = CloudPlace::Azure { vault: "v".into(), domain: "vault.azure.net".into(), version: None };
         let credentials =
             CloudCredentials::Azure { tenant_id: "t".into(), client_id: String::new(), client_secret: None };
-        CloudKey { name: "k".into(), place, endpoint: endpoint.map(str::to_owned), credentials }
+        CloudKey { name: "k".into(), place, endpoint: endpoint.map(str::to_owned), credentials, replicas: Vec::new() }
     }
 
     #[test]

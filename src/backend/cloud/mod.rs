@@ -10,6 +10,7 @@ pub(crate) mod pace;
 mod runtime;
 mod service;
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub(crate) use service::Service;
 
 use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};
-use crate::model::{CloudKind, Fault, KeyOperation, PublicKey, SignInput, SignatureScheme};
+use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme};
 
 /// One call of a service, under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -60,14 +61,13 @@ impl Found {
         self.id == other.id && self.kind == other.kind && self.public == other.public
     }
 
-    /// What the service calls this signature; refuses what it does not make with such a key.
-    pub(crate) fn signing(
+    /// The signature as the service is asked for it; refuses what it does not make with such a key.
+    pub(crate) fn signing<'a>(
         &self,
         scheme: SignatureScheme,
-        input: &SignInput,
-        operation: &KeyOperation,
-    ) -> Result<&'static str, BackendError> {
-        let KeyOperation::Sign { hash, .. } = operation else { return Err(not_an_operation()) };
+        hash: Hash,
+        input: &'a SignInput,
+    ) -> Result<Signing<'a>, BackendError> {
         let kind = self.kind;
         if let (SignInput::Message(message), true) = (input, scheme.takes_message()) {
             self.check_message(message.len())?;
@@ -81,10 +81,15 @@ impl Found {
             );
             return Err(BackendError::keep(Fault::invalid(what)));
         }
-        kind.signing(scheme, *hash).ok_or_else(|| {
+        if let (SignatureScheme::Ecdsa, KeyKind::Ec(curve), Some(own)) = (scheme, kind.kind, kind.signs.first()) {
+            let input = Cow::Owned(as_digest_of(own.hash, curve, input.as_bytes()));
+            return Ok(Signing { native: own.native, input });
+        }
+        let native = kind.signing(scheme, hash).ok_or_else(|| {
             let what = format!("a signature with {} by a key {kind}: it signs with {}", hash.name(), kind.hashes());
             BackendError::keep(Fault::NotSupported { what })
-        })
+        })?;
+        Ok(Signing { native, input: Cow::Borrowed(input.as_bytes()) })
     }
 
     /// Refuses a message that is longer than the service takes.
@@ -99,13 +104,28 @@ impl Found {
     }
 }
 
+/// A signature as a service is asked for it.
+#[derive(Debug)]
+pub(crate) struct Signing<'a> {
+    /// What the service calls it.
+    pub(crate) native: &'static str,
+    /// What it signs: a digest, or the message.
+    pub(crate) input: Cow<'a, [u8]>,
+}
+
+/// A digest of any length as one of `hash`, which signs the same. ECDSA signs a number: the first bits of a digest, as many as
+/// the curve's order has (FIPS 186-5, 6.4.1). So what is longer is cut, and zeros before what is shorter change nothing. Services
+/// take digests of one length for each curve; that way their keys sign with every hash.
+fn as_digest_of(hash: Hash, curve: Curve, digest: &[u8]) -> Vec<u8> {
+    let first = &digest[..digest.len().min(curve.field_bytes())];
+    let mut filled = vec![0; hash.digest_bytes().saturating_sub(first.len())];
+    filled.extend_from_slice(first);
+    filled
+}
+
 /// What the service has no way of doing with this key.
 pub(crate) fn not_supported(kind: &CloudKind, what: &str) -> BackendError {
     BackendError::keep(Fault::NotSupported { what: format!("{what} by a key {kind}") })
-}
-
-fn not_an_operation() -> BackendError {
-    BackendError::keep(Fault::internal("an operation that is none"))
 }
 
 /// The row of what a key is to be generated as: the one that is named, or the first that fits.
@@ -137,3 +157,30 @@ pub(crate) fn throttled(what: String, retry_after: Option<Duration>) -> BackendE
 
 /// A client of one key.
 pub(crate) type SharedClient = Arc<dyn Client>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{self, SoftwareKey};
+    use crate::model::{Digest, SaltLength};
+
+    #[test]
+    fn a_curve_signs_every_hash_in_the_form_of_the_one_it_takes() {
+        for (curve, own) in
+            [(Curve::P256, Hash::Sha2_256), (Curve::P384, Hash::Sha2_384), (Curve::P521, Hash::Sha2_512)]
+        {
+            let key = SoftwareKey::generate(KeyKind::Ec(curve)).unwrap();
+            for hash in [Hash::Sha1, Hash::Sha2_224, Hash::Sha2_256, Hash::Sha2_384, Hash::Sha2_512, Hash::Sha3_512] {
+                let digest = crypto::digest(hash, b"message").unwrap();
+                let filled = as_digest_of(own, curve, digest.as_bytes());
+                assert_eq!(filled.len(), own.digest_bytes(), "{curve:?} {hash:?}");
+                let input = SignInput::Digest(Digest::new(&filled).unwrap());
+                let scheme = SignatureScheme::Ecdsa;
+                let made = key.perform(&KeyOperation::Sign { scheme, hash: own, input }).unwrap();
+                let asked = SignInput::Digest(digest);
+                let valid = crypto::verify(key.public(), scheme, SaltLength::Hash, hash, &asked, &made).unwrap();
+                assert!(valid, "{curve:?} {hash:?}");
+            }
+        }
+    }
+}

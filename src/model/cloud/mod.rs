@@ -5,6 +5,7 @@
 
 mod aws;
 mod azure;
+mod google;
 mod place;
 
 pub use place::{CloudCredentials, CloudKey, CloudPlace};
@@ -54,7 +55,7 @@ impl CloudService {
         match self {
             CloudService::AwsKms => aws::KINDS,
             CloudService::AzureKeyVault => azure::KINDS,
-            CloudService::GcpCkms => &[],
+            CloudService::GcpCkms => google::KINDS,
         }
     }
 }

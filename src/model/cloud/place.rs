@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use super::CloudService;
 use crate::model::Secret;
 
+/// Most letters of an account that are shown.
+const ACCOUNT_LETTERS: usize = 128;
+
 /// One key in a cloud. Two are the same where all of it is: by other credentials it is another's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudKey {
@@ -48,6 +51,8 @@ pub enum CloudPlace {
         key_ring: String,
         /// The version of the key.
         version: String,
+        /// What its versions must be, by the service's own word.
+        algorithm: &'static str,
     },
 }
 
@@ -128,7 +133,7 @@ impl std::fmt::Display for CloudKey {
             CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => write!(f, "{region}/{name}"),
             CloudPlace::Aws { .. } => f.write_str(name),
             CloudPlace::Azure { vault, domain, .. } => write!(f, "{vault}.{domain}/{name}"),
-            CloudPlace::Google { project, region, key_ring, version } => {
+            CloudPlace::Google { project, region, key_ring, version, .. } => {
                 write!(f, "{project}/{region}/{key_ring}/{name}/{version}")
             }
         }?;
@@ -141,7 +146,10 @@ impl std::fmt::Display for CloudKey {
             }
             CloudCredentials::Azure { client_id, .. } if client_id.is_empty() => Ok(()),
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
-            CloudCredentials::GoogleJson(_) => f.write_str(" by its own credentials"),
+            CloudCredentials::GoogleJson(json) => match account_of(json) {
+                Some(account) => write!(f, " by {account}"),
+                None => f.write_str(" by its own credentials"),
+            },
             CloudCredentials::GoogleFile(path) => write!(f, " by {}", path.display()),
         }?;
         match self.replicas.len() {
@@ -149,4 +157,12 @@ impl std::fmt::Display for CloudKey {
             replicas => write!(f, " and {replicas} more"),
         }
     }
+}
+
+/// The service account of a credential file, as far as it is fit to be shown.
+fn account_of(json: &Secret) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(json.expose()).ok()?;
+    let account = json.get("client_email")?.as_str()?;
+    let shown = |c: &char| c.is_ascii_alphanumeric() || "-_.@".contains(*c);
+    Some(account.chars().filter(shown).take(ACCOUNT_LETTERS).collect())
 }

@@ -240,6 +240,15 @@ pub(crate) async fn serve(listener: TcpListener, control: Arc<Control>, stopped:
     server::plain(listener, stopped, answer).await;
 }
 
+#[cfg(test)]
+impl Control {
+    /// Steers as from outside.
+    pub(crate) fn order(&self, method: Method, path: &str, body: &str) {
+        let request = hyper::http::Request::builder().method(method).uri(path);
+        self.steer(&request.body(bytes::Bytes::copy_from_slice(body.as_bytes())).unwrap()).unwrap();
+    }
+}
+
 fn control_answer(control: &Control, request: &Request) -> Response {
     if request.method() == Method::GET && request.uri().path() == "/" {
         return Response::new(HELP.into());

@@ -244,6 +244,12 @@ impl Key {
         self.spki.as_deref()
     }
 
+    /// The DER of the private key as PKCS#8, of RSA keys.
+    pub(crate) fn pkcs8(&self) -> Result<Vec<u8>, Error> {
+        let Private::Rsa(key) = &self.private else { return Err(Error::Unsupported) };
+        key.pkcs8()
+    }
+
     /// The parts of the public key, of asymmetric keys.
     pub(crate) fn jwk(&self) -> Option<Jwk> {
         match &self.private {

@@ -37,3 +37,5 @@ pub(crate) use quota::Quota;
 pub(crate) use quota::aws;
 #[cfg(feature = "azurekeyvault")]
 pub(crate) use quota::azure;
+#[cfg(feature = "gcpckms")]
+pub(crate) use quota::google;

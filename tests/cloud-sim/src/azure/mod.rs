@@ -44,7 +44,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use parking_lot::Mutex;
 
 use self::error::Error;
-use self::place::{Place, Vault as Address};
+use self::place::{Of, Place, Vault as Address};
 use self::token::Authority;
 use self::vault::Vault;
 use crate::control::{Control, KeyState};
@@ -97,7 +97,7 @@ impl Azure {
         };
         self.authority.admit(request, address.hsm, control)?;
         if let Some(key) = &subject.key {
-            allowed(key, &subject.operation, control)?;
+            allowed(key, &subject.operation, &address, control)?;
         }
         let answer = operate::operate(self, &address, request, orders, control).await?;
         Ok(match answer {
@@ -113,10 +113,12 @@ impl Azure {
 }
 
 /// Whether what somebody else did to the key allows the operation.
-fn allowed(key: &str, operation: &str, control: &Control) -> Result<(), Error> {
+fn allowed(key: &str, operation: &str, address: &Address, control: &Control) -> Result<(), Error> {
     let name = key.split_once('/').map_or(key, |(_, name)| name);
     match control.key_state(key) {
         KeyState::Revoked => Err(Error::revoked(operation)),
+        // Among those that can be recovered it is seen.
+        KeyState::PendingDeletion if matches!(address.of, Of::Deleted(_)) => Ok(()),
         KeyState::Deleted | KeyState::PendingDeletion => Err(Error::not_found(name)),
         KeyState::Enabled | KeyState::Disabled => Ok(()),
     }

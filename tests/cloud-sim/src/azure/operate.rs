@@ -54,9 +54,7 @@ pub(super) async fn operate(
         Of::Act { name, act } if method == Method::POST => asked.act(azure, name, act).await.map(Some),
         Of::Key { name, version } => asked.key(azure, method, name, version.as_deref()).map(Some),
         Of::Keys | Of::DeletedKeys | Of::Versions(_) if method == Method::GET => Ok(Some(asked.list(azure))),
-        Of::Deleted(name) if method == Method::GET => {
-            azure.with(address, |vault| vault.deleted(address, name)).map(Some)
-        }
+        Of::Deleted(name) if method == Method::GET => asked.deleted(azure, name).map(Some),
         Of::Deleted(name) if method == Method::DELETE => azure.with(address, |vault| vault.purge(name)).map(|()| None),
         Of::Random if method == Method::POST && address.hsm => asked.random().map(Some),
         _ => Err(Error::new(400, "BadParameter", format!("Method {method} does not allow operation at this path."))),
@@ -145,6 +143,14 @@ impl<'a> Asked<'a> {
 
     fn state(&self, name: &str) -> KeyState {
         self.control.key_state(&format!("{}/{name}", self.address.name))
+    }
+
+    /// A key that was deleted, here or by order.
+    fn deleted(&self, azure: &Azure, name: &str) -> Result<Value, Error> {
+        azure.with(self.address, |vault| match self.state(name) {
+            KeyState::PendingDeletion => vault.as_deleted(self.address, name, self.now),
+            _ => vault.deleted(self.address, name),
+        })
     }
 
     async fn act(&self, azure: &Azure, name: &str, act: &str) -> Result<Value, Error> {

@@ -104,7 +104,7 @@ pub(super) fn host(request: &Request) -> String {
 
 impl Vault {
     fn new(name: &str, hsm: bool, base: String, parts: &[&str]) -> Vault {
-        Vault { name: name.to_ascii_lowercase(), hsm, base, of: Of::of(parts) }
+        Vault { name: name.to_ascii_lowercase(), hsm, base, of: Of::parse(parts) }
     }
 
     /// What faults and quotas go by. The challenge costs no quota.
@@ -124,7 +124,7 @@ impl Vault {
 }
 
 impl Of {
-    fn of(parts: &[&str]) -> Of {
+    fn parse(parts: &[&str]) -> Of {
         let given = |version: &str| (!version.is_empty()).then(|| version.to_owned());
         match *parts {
             ["keys"] | ["keys", ""] => Of::Keys,

@@ -199,6 +199,12 @@ impl Vault {
         Ok(with_deletion(version.bundle(address, name), address, name, at))
     }
 
+    /// A key that is there, as one that was deleted now.
+    pub(super) fn as_deleted(&mut self, address: &Address, name: &str, now: i64) -> Result<Value, Error> {
+        let bundle = self.version(name, None)?.bundle(address, name);
+        Ok(with_deletion(bundle, address, name, now))
+    }
+
     pub(super) fn recover(&mut self, address: &Address, name: &str) -> Result<Value, Error> {
         let (entry, _) = self.deleted.remove(&key(name)).ok_or_else(|| Error::deleted_not_found(name))?;
         self.keys.insert(key(name), entry);

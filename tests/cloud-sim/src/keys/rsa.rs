@@ -46,6 +46,11 @@ impl RsaKey {
         Ok(self.pair.public_key().as_der()?.as_ref().to_vec())
     }
 
+    pub(super) fn pkcs8(&self) -> Result<Vec<u8>, Error> {
+        let der: Pkcs8V1Der<'_> = self.pair.as_der()?;
+        Ok(der.as_ref().to_vec())
+    }
+
     /// The modulus and the exponent.
     pub(super) fn parts(&self) -> (Vec<u8>, Vec<u8>) {
         (self.plain.n_bytes().into_vec(), self.plain.e_bytes().into_vec())

@@ -1,0 +1,194 @@
+//! The service's errors, classed once: what the asker is told, and what becomes of the key.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use google_cloud_gax::error::Error;
+use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
+
+use crate::backend::cloud::{ill, throttled};
+use crate::backend::{BackendError, Fate};
+use crate::model::Fault;
+
+/// The longest pause that the service's word is taken for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// An error of `call` on the key called `title`.
+pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
+    if let Some(status) = error.status() {
+        return of_status(call, title, status, retry_after(error));
+    }
+    if error.is_authentication() {
+        let what = format!("{title}: {call}: no credentials: {}", innermost(error));
+        return if is_transient(error) { ill("no_credentials", what) } else { refused("no_credentials", what) };
+    }
+    if error.is_timeout() {
+        return ill("timeout", format!("{title}: {call}: no answer in time"));
+    }
+    if error.is_connect() || error.is_io() {
+        let why = innermost(error);
+        let cause = if is_about_tls(&why) { "tls" } else { "connection" };
+        return ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"));
+    }
+    if let Some(status) = error.http_status_code() {
+        return of_http(call, title, status, retry_after(error));
+    }
+    if error.is_binding() || error.is_serialization() {
+        let what = format!("{title}: {call}: the request could not be made: {}", innermost(error));
+        return BackendError::keep(Fault::invalid(what));
+    }
+    ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read: {}", innermost(error)))
+}
+
+/// An answer without the service's own words: of something between us and it.
+fn of_http(call: &str, title: &str, status: u16, retry_after: Option<Duration>) -> BackendError {
+    let what = format!("{title}: {call}: HTTP status {status}");
+    match status {
+        429 => throttled(what, retry_after),
+        401 | 403 => refused("access_denied", what),
+        404 => absent(what),
+        400..=499 => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause: "other" },
+        _ => ill("service_error", what),
+    }
+}
+
+fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Duration>) -> BackendError {
+    let said = |advice: &str| {
+        let name = status.code.name();
+        let mut what = format!("{title}: {call}: {name}");
+        for more in [status.message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
+            what.push_str(": ");
+            what.push_str(more.trim_end_matches('.'));
+        }
+        what
+    };
+    match status.code {
+        Code::ResourceExhausted => throttled(said(""), retry_after),
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
+            ill("service_error", said(""))
+        }
+        Code::DeadlineExceeded => ill("timeout", said("")),
+        // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
+        Code::FailedPrecondition => {
+            let (cause, advice) = precondition(status);
+            BackendError { fault: Fault::Unavailable { what: said(advice) }, fate: Fate::FindAgain, cause }
+        }
+        Code::NotFound => absent(said("register another key, or restore it")),
+        Code::PermissionDenied => refused("access_denied", said("grant it to the account in IAM")),
+        Code::Unauthenticated => refused("credentials_refused", said("correct credentials, or set this host's clock")),
+        Code::AlreadyExists => keep(Fault::invalid(said("")), "already_exists"),
+        Code::Unimplemented => keep(Fault::NotSupported { what: said("") }, "not_supported"),
+        _ => keep(Fault::invalid(said("")), "invalid_request"),
+    }
+}
+
+/// What is the matter with a key, and what to do about it.
+fn precondition(status: &Status) -> (&'static str, &'static str) {
+    let violations = status.details.iter().filter_map(|detail| match detail {
+        StatusDetails::PreconditionFailure(failure) => Some(&failure.violations),
+        _ => None,
+    });
+    for violation in violations.flatten() {
+        match violation.r#type.as_str() {
+            "KEY_DISABLED" => return ("key_state", "enable the key's version"),
+            "KEY_DESTROYED" => return ("key_state", "register another version"),
+            "KEY_DESTROY_SCHEDULED" => return ("key_state", "restore the key's version"),
+            "KEY_PENDING_GENERATION" => return ("key_state", "wait until the service has made it"),
+            _ => {}
+        }
+    }
+    ("key_state", "")
+}
+
+fn keep(fault: Fault, cause: &'static str) -> BackendError {
+    BackendError { fault, fate: Fate::Keep, cause }
+}
+
+fn absent(what: String) -> BackendError {
+    BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause: "not_found" }
+}
+
+/// Whether it says that there is no such key.
+pub(super) fn is_absent(error: &BackendError) -> bool {
+    error.cause == "not_found"
+}
+
+pub(super) fn refused(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
+}
+
+/// Whether the token was refused, and another may not be.
+pub(super) fn is_about_the_token(error: &Error) -> bool {
+    error.status().is_some_and(|status| status.code == Code::Unauthenticated) || error.http_status_code() == Some(401)
+}
+
+/// Bytes that were not what they were when they were sent.
+pub(super) fn checksum(call: &str, title: &str, which: &str) -> BackendError {
+    ill(CHECKSUM, format!("{title}: {call}: the checksum of {which} is wrong"))
+}
+
+const CHECKSUM: &str = "checksum";
+
+/// Whether bytes were lost on the way.
+pub(super) fn is_checksum(error: &BackendError) -> bool {
+    error.cause == CHECKSUM
+}
+
+/// When to come again, by the service's word.
+fn retry_after(error: &Error) -> Option<Duration> {
+    let header = error.http_headers()?.get("retry-after")?.to_str().ok()?;
+    let seconds: u64 = header.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+}
+
+fn is_transient(error: &Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<google_cloud_gax::error::CredentialsError>() {
+            return error.is_transient();
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_about_tls(why: &str) -> bool {
+    ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
+}
+
+/// What an error comes from at last: what lies above says but that something failed.
+pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_fate_that_is_written_of_it() {
+        let of = |code: Code| {
+            let status = Status::default().set_code(code).set_message("It is so.");
+            of_status("AsymmetricSign", "key a", &status, None)
+        };
+        assert_eq!(of(Code::ResourceExhausted).fate, Fate::Throttled);
+        for code in [Code::Unavailable, Code::Internal, Code::DeadlineExceeded] {
+            assert_eq!(of(code).fate, Fate::BackOff, "{code:?}");
+        }
+        for code in [Code::FailedPrecondition, Code::NotFound, Code::PermissionDenied, Code::Unauthenticated] {
+            assert_eq!(of(code).fate, Fate::FindAgain, "{code:?}");
+        }
+        for code in [Code::InvalidArgument, Code::Unimplemented, Code::AlreadyExists] {
+            assert_eq!(of(code).fate, Fate::Keep, "{code:?}");
+        }
+        let said = of(Code::PermissionDenied).fault.to_string();
+        let expected = "key a: AsymmetricSign: PERMISSION_DENIED: It is so: grant it to the account in IAM";
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(of_http("Sign", "key a", 502, None).fate, Fate::BackOff);
+        assert_eq!(of_http("Sign", "key a", 429, None).fate, Fate::Throttled);
+    }
+}

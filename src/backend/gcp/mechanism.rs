@@ -1,0 +1,61 @@
+//! The service's words for operations.
+
+use bytes::Bytes;
+use google_cloud_kms_v1::model::Digest;
+
+use crate::backend::BackendError;
+use crate::backend::cloud::{Found, not_supported};
+use crate::crypto::digest_info;
+use crate::model::{Cipher, Fault, Hash, KeyOperation, SecretBytes, SignInput};
+
+/// How most algorithms sign, by the field of the request; the others sign data.
+const DIGEST: &str = "digest";
+
+/// What is asked of a key.
+pub(super) enum Request {
+    /// A signature of a digest, whose bytes stand beside for their checksum.
+    Digest(Digest, Bytes),
+    /// A signature of these bytes.
+    Data(Bytes),
+    Decrypt(Bytes),
+    Mac(SecretBytes),
+}
+
+/// The request for an operation; refuses what the service does not do with such a key.
+pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
+    match operation {
+        KeyOperation::Sign { scheme, hash, input } => {
+            let is_digest = found.signing(*scheme, input, operation)? == DIGEST;
+            let bytes = Bytes::copy_from_slice(input.as_bytes());
+            match input {
+                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(*hash, &bytes)?, bytes)),
+                // The service pads what it gets, and no more.
+                SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
+                SignInput::Message(_) => Ok(Request::Data(bytes)),
+            }
+        }
+        KeyOperation::Decrypt { cipher: cipher @ (Cipher::RsaOaep { .. } | Cipher::RsaPkcs1), ciphertext } => {
+            let native = cipher.scheme().and_then(|scheme| found.kind.decryption(scheme));
+            native.ok_or_else(|| not_supported(found.kind, "decryption with this padding"))?;
+            Ok(Request::Decrypt(Bytes::copy_from_slice(ciphertext)))
+        }
+        KeyOperation::Mac { hash, message } => {
+            let what = || not_supported(found.kind, &format!("an HMAC with {}", hash.name()));
+            found.kind.mac(*hash).ok_or_else(what)?;
+            found.check_message(message.expose().len())?;
+            Ok(Request::Mac(message.clone()))
+        }
+        KeyOperation::Encrypt { .. } | KeyOperation::Decrypt { .. } => {
+            Err(not_supported(found.kind, "symmetric encryption"))
+        }
+    }
+}
+
+fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {
+    match hash {
+        Hash::Sha2_256 => Ok(Digest::new().set_sha256(bytes.clone())),
+        Hash::Sha2_384 => Ok(Digest::new().set_sha384(bytes.clone())),
+        Hash::Sha2_512 => Ok(Digest::new().set_sha512(bytes.clone())),
+        other => Err(BackendError::keep(Fault::internal(format!("a digest of {}", other.name())))),
+    }
+}

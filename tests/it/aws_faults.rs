@@ -115,7 +115,6 @@ async fn one_bad_answer_costs_nobody_anything() {
         json!({"kind": "reset"}),
         json!({"kind": "reset-after"}),
         json!({"kind": "throttle"}),
-        json!({"kind": "wrong-signature"}),
     ] {
         let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
         load.until_done(30);
@@ -172,4 +171,92 @@ async fn a_cloud_that_is_gone_is_told_as_such_until_it_is_back() {
     aws.cloud.steer("DELETE", &format!("/faults/{gone}"), &Value::Null);
     aws.until_signs("doc").await;
     aws.until_signs("other").await;
+}
+
+#[tokio::test]
+async fn a_wrong_signature_of_a_cloud_reaches_nobody() {
+    let more = "kms_service \"awskms\" {\n verify_after_sign = \"always\"\n}\n";
+    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
+    aws.key("doc", json!({})).await;
+    aws.key("other", json!({})).await;
+    let load = Load { key: "doc", deadline: Duration::from_secs(2), ..Load::default() }.start(&aws.rig).await;
+    load.until_done(30);
+    let order = json!({"trouble": {"kind": "wrong-signature"}, "key": "alias/doc", "which": {"next": 1}});
+    aws.cloud.fault(&order);
+    aws.rig.until_grown("keyway_wrong_signatures_total", &[], 0.0, 1.0);
+    let tally = load.stop();
+    tally.assert_whole();
+    assert_eq!(aws.sign("other").await.0, 200);
+}
+
+/// The same key in two regions, one of which goes.
+#[tokio::test]
+async fn a_region_that_is_lost_costs_no_request_where_another_has_the_key() {
+    let Some((aws, there)) = AwsRig::two_regions(Setup::default()).await else { return };
+    let made = json!({"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true});
+    let made = aws.ask_kms("eu-west-1", "CreateKey", &made);
+    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    aws.ask_kms("eu-west-1", "ReplicateKey", &json!({"KeyId": id, "ReplicaRegion": "eu-central-1"}));
+    let replica = json!({"region": "eu-central-1", "endpoint": there.url});
+    aws.key("doc", json!({"kms_key": id, "allow_generate_key": false, "replicas": [replica]})).await;
+    let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
+    let both = || (aws.cloud.asked("Sign"), there.asked("Sign"));
+    crate::daemon::wait_for("both regions", || (both().0 > 20 && both().1 > 20).then_some(()));
+
+    aws.cloud.fault(&json!({"trouble": {"kind": "refuse"}}));
+    aws.cloud.steer("POST", "/connections/drop", &Value::Null);
+    load.until_done(300);
+    let gone = both().0;
+    load.until_done(100);
+    assert!(both().0 <= gone + 1, "the region that is gone is asked");
+    aws.cloud.reset();
+    crate::daemon::wait_for("the region that is back", || (both().0 > gone + 20).then_some(()));
+    load.stop().assert_none_lost();
+    assert!(aws.requests("eu-west-1", "failed") > 0.0);
+    assert_eq!(aws.requests("eu-central-1", "failed"), 0.0);
+}
+
+/// The daemon's own credentials, from wherever a daemon in AWS has them; fetched anew before they expire.
+#[tokio::test]
+async fn the_daemons_own_credentials_are_found_and_renewed() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = folder.path().join("token");
+    std::fs::write(&identity, "workload").unwrap();
+    let from = |kind: &'static str| {
+        let identity = identity.display().to_string();
+        move |url: &str| {
+            let of = |name, value: &str| (name, value.to_owned());
+            match kind {
+                "instance-credentials" => vec![of("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)],
+                "container-credentials" => vec![
+                    of("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{url}/container/credentials")),
+                    of("AWS_CONTAINER_AUTHORIZATION_TOKEN", "shown"),
+                ],
+                _ => vec![
+                    of("AWS_WEB_IDENTITY_TOKEN_FILE", &identity),
+                    of("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/keys"),
+                    of("AWS_ENDPOINT_URL_STS", url),
+                ],
+            }
+        }
+    };
+    for kind in ["instance-credentials", "container-credentials", "AssumeRoleWithWebIdentity"] {
+        let aws = AwsRig::by_identity(from(kind)).await;
+        aws.cloud.steer("PUT", "/tokens", &json!({"lifetime_s": 16}));
+        aws.key("doc", json!({"access_key": "", "secret_key": ""})).await;
+        assert_eq!(aws.sign("doc").await.0, 200, "{kind}");
+        let left = aws.rig.sum("keyway_service_credentials_left_seconds", &[("service", "awskms")]);
+        assert!(left > 0.0 && left <= 16.0, "{kind}: {left}");
+        let first = aws.cloud.asked(kind);
+        assert!(first > 0, "{kind}");
+        let load = Load { key: "doc", connections: 1, depth: 1, ..Load::default() }.start(&aws.rig).await;
+        crate::daemon::wait_for("other credentials", || (aws.cloud.asked(kind) >= first + 2).then_some(()));
+        load.stop().assert_none_lost();
+        let failed = [("service", "awskms"), ("result", "failed")];
+        assert_eq!(aws.rig.sum("keyway_service_credential_fetches_total", &failed), 0.0, "{kind}");
+        // That none can be fetched is seen before those at hand have expired.
+        aws.cloud.steer("PUT", "/tokens", &json!({"lifetime_s": 16, "refuse": true}));
+        aws.rig.until_grown("keyway_service_credential_fetches_total", &failed, 0.0, 1.0);
+        assert_eq!(aws.sign("doc").await.0, 200, "{kind}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::CloudService;
 
 const LEAST: &str = r#"
 listener "unix" { address = "/run/k.sock" }
@@ -392,4 +393,42 @@ fn a_seal_that_is_not_whole_is_refused_with_its_place() {
         let problems = parse(&format!("{HSM_SEAL}{seals}\n")).unwrap_err().to_string();
         assert!(problems.contains(told), "{seals}: {problems}");
     }
+}
+
+#[test]
+fn a_clouds_service_is_there_without_its_stanza_and_bound_by_it() {
+    let service = |text: &str| {
+        let config = parse(text)?;
+        let aws = config.kms_services.into_iter().find(|service| service.service == CloudService::AwsKms);
+        Ok::<KmsService, Problems>(aws.unwrap())
+    };
+    let (root, team) = (Namespace::root(), Namespace::from_path("team"));
+    let given = service(LEAST).unwrap();
+    assert!(given.namespaces.allow(&team) && given.lends_credentials_to(&root) && given.lets_name_endpoints(&root));
+    assert!(!given.lends_credentials_to(&team) && !given.lets_name_endpoints(&team));
+    let stanza = |body: &str| format!("{LEAST}\nkms_service \"awskms\" {{\n{body}\n}}");
+    let given = service(&stanza(
+        "namespaces = [\"team\"]\n own_credentials = [\"team\"]\n endpoints = [\"*\"]\n call = \"500ms\"\n max_sessions = 8\n \
+         verify_after_sign = \"always\"\n quota \"rsa\" {\n per_second = 50\n max_in_flight = 4\n }\n",
+    ))
+    .unwrap();
+    assert!(!given.namespaces.allow(&root) && given.lends_credentials_to(&team) && given.lets_name_endpoints(&team));
+    assert_eq!((given.call, given.max_sessions), (Duration::from_millis(500), 8));
+    let quota = ServiceQuota { per_second: Some(50), burst: None, max_in_flight: Some(4) };
+    assert_eq!(given.quotas.get("rsa"), Some(&quota));
+    for (body, expected) in [
+        ("call = \"20s\"", "call"),
+        ("ca_file = \"/not/there.pem\"", "ca_file /not/there.pem: No such file"),
+        ("quota \"dsa\" {\n per_second = 1\n}", "expected quota \"FAMILY\" { … } with one of rsa, ecc"),
+        ("quota \"rsa\" {\n per_hour = 1\n}", "unknown field \"per_hour\""),
+        ("own_credentials = \"team\"", "expected a list of namespaces"),
+    ] {
+        let told = service(&stanza(body)).unwrap_err().to_string();
+        assert!(told.contains(expected), "{body}: {told}");
+    }
+    let told = parse(&format!("{LEAST}\nkms_service \"gcp\" {{}}")).unwrap_err().to_string();
+    assert!(told.contains("kms_service \"awskms\" { … }"), "{told}");
+    let library = "kms_library \"pkcs11\" {\n name = \"AWSkms\"\n library = \"/x.so\"\n}";
+    let told = parse(&format!("{LEAST}\n{library}")).unwrap_err().to_string();
+    assert!(told.contains("which is the name of AWS KMS"), "{told}");
 }

@@ -55,6 +55,12 @@ impl Cloud {
                 service.service.name()
             )));
         }
+        if own && elsewhere && !namespace.is_root() {
+            return Err(Fault::invalid(
+                "an endpoint cannot be given for a key that is used by the daemon's own credentials, which it would see: give the key \
+                 credentials of its own, or leave endpoint out",
+            ));
+        }
         Ok((key, Cloud { kind }))
     }
 
@@ -178,3 +184,7 @@ fn endpoint(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
         "endpoint {endpoint:?} is no URL such as https://kms.example.com, without a user or a query"
     )))
 }
+
+#[cfg(test)]
+#[path = "cloud_tests.rs"]
+mod tests;

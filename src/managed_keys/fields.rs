@@ -3,10 +3,20 @@
 use crate::model::Field;
 use crate::model::FieldDefault::{Boolean, Number};
 
+/// The same key in another region.
+const REPLICA: &[Field] = &[
+    Field::text("region", "Where it is."),
+    Field::text("kms_key", "Its id, ARN or alias there; as in the first region if absent."),
+    Field::text("endpoint", "The URL of the service there."),
+];
+
 /// The fields of a managed key.
 pub const FIELDS: &[Field] = &[
-    Field::text("library", "The name of a kms_library or a kms_pool of the configuration.").required(),
-    Field::text("mechanism", "What the key does: the number of a PKCS#11 mechanism, such as 0x1041.").required(),
+    Field::text("library", "The name of a kms_library or a kms_pool of the configuration. Type pkcs11, required."),
+    Field::text(
+        "mechanism",
+        "What the key does: the number of a PKCS#11 mechanism, such as 0x1041. Type pkcs11, required.",
+    ),
     Field::text("key_label", "The key's label (CKA_LABEL) in its token."),
     Field::text("key_id", "The key's id (CKA_ID) in its token, in hexadecimal."),
     Field::text("token_label", "The label of the token."),
@@ -16,9 +26,31 @@ pub const FIELDS: &[Field] = &[
         "The PIN of the token, where the kms_library has none; in the root namespace also where it stands: env:NAME, \
          file:/path or credential:NAME.",
     ),
-    Field::text("curve", "The curve of an EC key to generate.").one_of(&["P256", "P384", "P521"]),
+    Field::text("kms_key", "The key's id, ARN or alias. Type awskms, required."),
+    Field::text(
+        "access_key",
+        "The id of the access key by which it is used; the daemon's own credentials if absent. Type awskms.",
+    ),
+    Field::text("secret_key", "The secret of the access key. Type awskms."),
+    Field::text("region", "Where the key is. Types awskms, and gcpckms, which requires it."),
+    Field::text("endpoint", "The URL of the service, in the place of its public one. Types of clouds."),
+    Field::objects("replicas", REPLICA, "The same key in other regions. Type awskms."),
+    Field::text("tenant_id", "The tenant of Microsoft Entra ID. Type azurekeyvault, required."),
+    Field::text(
+        "client_id",
+        "The application by which it is used; the daemon's own identity if absent. Type azurekeyvault.",
+    ),
+    Field::text("client_secret", "The application's secret. Type azurekeyvault."),
+    Field::text("environment", "The cloud: AZUREPUBLICCLOUD if absent. Type azurekeyvault."),
+    Field::text("vault_name", "The name of the vault or managed HSM. Type azurekeyvault, required."),
+    Field::text("key_name", "The name of the key. Type azurekeyvault, required."),
+    Field::text("key_version", "The version of the key; the newest at its first use if absent. Type azurekeyvault."),
+    Field::text("resource", "The service: vault.azure.net if absent, or managedhsm.azure.net. Type azurekeyvault."),
+    Field::text("encryption_mode", "How data is encrypted: raw, with the key itself. Type azurekeyvault."),
+    Field::text("key_type", "What key it is, such as RSA or ECDSA. Types awskms and azurekeyvault, required."),
+    Field::text("curve", "The curve of an EC key in a cloud, or of one to generate.").one_of(&["P256", "P384", "P521"]),
     Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),
-    Field::integer("key_bits", "The size of a key to generate.").or(Number(0)),
+    Field::integer("key_bits", "The size of an RSA, AES or HMAC key in a cloud, or of one to generate.").or(Number(0)),
     Field::text("rsa_oaep_hash", "The hash of OAEP.").one_of(&["sha1", "sha224", "sha256", "sha384", "sha512"]),
     Field::boolean("allow_generate_key", "Generates the key at its first use, if it is not there.").or(Boolean(false)),
     Field::boolean("allow_replace_key", "Kept, and of no account.").or(Boolean(false)),

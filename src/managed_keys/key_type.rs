@@ -33,6 +33,8 @@ impl KeyType {
     /// The hash of a signature whose client names none: SHA-256, or the only one that such a key signs with.
     pub(super) fn default_hash(self) -> Hash {
         match self {
+            // ECDSA signs digests of every hash.
+            KeyType::Cloud(CloudKind { kind: KeyKind::Ec(_), .. }) => Hash::Sha2_256,
             KeyType::Cloud(kind)
                 if !kind.signs.is_empty() && kind.signs.iter().all(|way| way.hash != Hash::Sha2_256) =>
             {

@@ -475,7 +475,8 @@ impl ManagedKeys {
         let mut open = libraries.iter().filter(|known| known.namespaces.allow(namespace));
         let found = open.clone().find(|known| known.name.eq_ignore_ascii_case(library));
         found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = open.by_ref().map(|known| known.name.as_str()).collect();
+            let known = open.by_ref().filter(|known| known.service.is_none());
+            let known: Vec<&str> = known.map(|known| known.name.as_str()).collect();
             let known =
                 if known.is_empty() { "there is none".into() } else { format!("there are: {}", known.join(", ")) };
             Fault::invalid(format!("there is no kms_library or kms_pool {library:?} in the configuration; {known}"))

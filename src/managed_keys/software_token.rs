@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{ManagedKeys, Mounts};
 use crate::backend::BackendError;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
-use crate::config::{Limits, Pace, Storage, VerifyAfterSign};
-use crate::model::{Fault, KeyKind, Namespace, Secret};
+use crate::config::{KmsService, Limits, Pace, Storage, VerifyAfterSign};
+use crate::model::{CloudService, Fault, KeyKind, Namespace, Secret};
 use crate::store::{Ephemeral, Store};
 use crate::supervisor::{Library, NoMemory, Plan, Supervisor};
 use crate::telemetry::Telemetry;
@@ -65,7 +65,12 @@ impl SoftwareToken {
             service: None,
             final_pin_try,
         };
-        let libraries = vec![library("hsm", Some(Secret::from(PIN))), library("bare", None)];
+        let service = |service: CloudService| {
+            let settings = Some(Arc::new(KmsService::new(service)));
+            Library { service: settings, ..library(service.name(), None) }
+        };
+        let tokens = [library("hsm", Some(Secret::from(PIN))), library("bare", None)];
+        let libraries = tokens.into_iter().chain(CloudService::ALL.map(service)).collect();
         let plan = Plan { libraries, pools: Vec::new(), namespaces: Vec::new(), limits: Limits::default() };
         Supervisor::start(plan, Arc::new(NoMemory), Telemetry::new())
     }

@@ -60,6 +60,8 @@ impl Supervisor {
 
     /// The names of the libraries and pools configured for which `wanted` says so.
     pub fn library_names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        self.libraries().iter().map(|library| library.name.clone()).filter(|name| wanted(name)).collect()
+        let libraries = self.libraries();
+        let own = libraries.iter().filter(|library| library.service.is_none());
+        own.map(|library| library.name.clone()).filter(|name| wanted(name)).collect()
     }
 }

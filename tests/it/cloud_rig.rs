@@ -24,7 +24,7 @@ pub(crate) struct AwsRig {
     // Dropped before what it uses.
     pub(crate) rig: Rig,
     pub(crate) cloud: Cloud,
-    _kms: Option<EmulatedKms>,
+    kms: Option<EmulatedKms>,
 }
 
 impl AwsRig {
@@ -40,14 +40,41 @@ impl AwsRig {
         Some(AwsRig::start(Some(EmulatedKms::start(&python, &script)), setup).await)
     }
 
+    /// The same with another region, which has the same keys.
+    pub(crate) async fn two_regions(setup: Setup) -> Option<(AwsRig, Cloud)> {
+        let aws = AwsRig::emulated(setup).await?;
+        let other = cloud(aws.kms.as_ref());
+        Some((aws, other))
+    }
+
+    /// On keys that sign at once; the daemon finds its own credentials by this of its environment, made of the cloud's URL.
+    pub(crate) async fn by_identity(environment: impl FnOnce(&str) -> Vec<(&'static str, String)>) -> AwsRig {
+        let cloud = cloud(None);
+        let of = |(name, value): (&'static str, String)| (name, &*value.leak());
+        let environment: Vec<(&str, &str)> = environment(&cloud.url).into_iter().map(of).collect();
+        let setup = Setup { environment: environment.leak(), ..Setup::default() };
+        AwsRig { rig: Rig::null(&TOKENS[..1], &["unused"], setup).await, cloud, kms: None }
+    }
+
     async fn start(kms: Option<EmulatedKms>, setup: Setup) -> AwsRig {
-        let mut arguments = vec!["aws", "--credential", "AKIDTEST:secret"];
-        if let Some(kms) = &kms {
-            arguments.extend(["--upstream", &kms.url]);
-        }
-        let cloud = Cloud::start(simulator(), None, &arguments);
+        let cloud = cloud(kms.as_ref());
         let rig = Rig::null(&TOKENS[..1], &["unused"], setup).await;
-        AwsRig { rig, cloud, _kms: kms }
+        AwsRig { rig, cloud, kms }
+    }
+
+    /// Asks the emulated KMS itself, in a region.
+    pub(crate) fn ask_kms(&self, region: &str, operation: &str, body: &Value) -> Value {
+        let url = &self.kms.as_ref().unwrap().url;
+        let by = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDTEST/20260101/{region}/kms/aws4_request, SignedHeaders=host, Signature=0"
+        );
+        let target = format!("TrentService.{operation}");
+        let kind = ("Content-Type", "application/x-amz-json-1.1");
+        let headers = [("X-Amz-Target", &*target), ("Authorization", &*by), kind];
+        let address = url.trim_start_matches("http://");
+        let (status, answer) = crate::clouds::client::ask(address, "POST", "/", &headers, &body.to_string()).unwrap();
+        assert_eq!(status, 200, "{operation} {body}: {answer}");
+        serde_json::from_str(&answer).unwrap_or(Value::Null)
     }
 
     /// A Transit key `name` on a P-256 key that is made in the cloud, with the alias `alias/<name>`.
@@ -64,7 +91,7 @@ impl AwsRig {
     /// The managed key alone.
     pub(crate) async fn managed_key(&self, name: &str, more: Value) {
         let mut data = json!({
-            "kms_key": format!("alias/{name}"), "key_type": "EC", "curve": "P256", "region": "eu-west-1",
+            "kms_key": format!("alias/{name}"), "key_type": "ECDSA", "curve": "P256", "region": "eu-west-1",
             "endpoint": self.cloud.url, "access_key": "AKIDTEST", "secret_key": "secret",
             "allow_generate_key": true, "any_mount": true,
         });
@@ -116,6 +143,15 @@ impl AwsRig {
             (of("keyway_service_rate_allowed{")? >= of("keyway_service_quota{")?).then_some(())
         });
     }
+}
+
+/// A cloud before this emulated KMS, or with keys of its own.
+fn cloud(kms: Option<&EmulatedKms>) -> Cloud {
+    let mut arguments = vec!["aws", "--credential", "AKIDTEST:secret", "--container-token", "shown"];
+    if let Some(kms) = kms {
+        arguments.extend(["--upstream", &kms.url]);
+    }
+    Cloud::start(simulator(), None, &arguments)
 }
 
 fn told(answer: &Answer) -> (u16, String) {

@@ -28,7 +28,9 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
             let signing = found.signing(*scheme, *hash, input)?;
             let bytes = Bytes::copy_from_slice(&signing.input);
             match input {
-                SignInput::Digest(_) if signing.native == DIGEST => Ok(Request::Digest(digest(found, &bytes)?, bytes)),
+                SignInput::Digest(_) if signing.native == DIGEST => {
+                    Ok(Request::Digest(digest(signing.hash, &bytes)?, bytes))
+                }
                 // The service pads what it gets, and no more.
                 SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
@@ -51,12 +53,11 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
     }
 }
 
-/// By the one hash that the key's algorithm has.
-fn digest(found: &Found, bytes: &Bytes) -> Result<Digest, BackendError> {
-    match found.kind.signs.first().map(|known| known.hash) {
-        Some(Hash::Sha2_256) => Ok(Digest::new().set_sha256(bytes.clone())),
-        Some(Hash::Sha2_384) => Ok(Digest::new().set_sha384(bytes.clone())),
-        Some(Hash::Sha2_512) => Ok(Digest::new().set_sha512(bytes.clone())),
-        _ => Err(BackendError::keep(Fault::internal(format!("a digest for a key {}", found.kind)))),
+fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {
+    match hash {
+        Hash::Sha2_256 => Ok(Digest::new().set_sha256(bytes.clone())),
+        Hash::Sha2_384 => Ok(Digest::new().set_sha384(bytes.clone())),
+        Hash::Sha2_512 => Ok(Digest::new().set_sha512(bytes.clone())),
+        other => Err(BackendError::keep(Fault::internal(format!("a digest of {}", other.name())))),
     }
 }

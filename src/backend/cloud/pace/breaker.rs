@@ -8,6 +8,10 @@ use super::dice::Dice;
 const OPEN_FIRST: Duration = Duration::from_millis(500);
 const OPEN_MAX: Duration = Duration::from_secs(30);
 
+/// Who asks again after failures in a row waits up to so long after the second of them, twice as long after the next, by chance.
+const REST_FIRST: Duration = Duration::from_millis(50);
+const REST_MAX: Duration = Duration::from_millis(400);
+
 /// What a breaker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BreakerState {
@@ -27,6 +31,7 @@ pub(super) struct Breaker {
     threshold: u32,
     failures: u32,
     first_failure: Option<Instant>,
+    last_failure: Option<Instant>,
     /// Set while it is not closed: it opens for one probe then.
     open_until: Option<Instant>,
     probing: bool,
@@ -45,7 +50,8 @@ pub(super) enum Pass {
 
 impl Breaker {
     pub(super) fn new(threshold: u32) -> Breaker {
-        Breaker { threshold, failures: 0, first_failure: None, open_until: None, probing: false, opened_in_row: 0 }
+        let (first_failure, last_failure, open_until) = (None, None, None);
+        Breaker { threshold, failures: 0, first_failure, last_failure, open_until, probing: false, opened_in_row: 0 }
     }
 
     pub(super) fn state(&self, now: Instant) -> BreakerState {
@@ -73,6 +79,13 @@ impl Breaker {
         pass
     }
 
+    /// Until when somebody who asks again should wait. One failure is none of a row: it is tried again at once.
+    pub(super) fn rest(&self, dice: &mut Dice) -> Option<Instant> {
+        let last = self.last_failure.filter(|_| self.failures > 1 && self.open_until.is_none())?;
+        let most = REST_FIRST.saturating_mul(1 << (self.failures - 2).min(8)).min(REST_MAX);
+        Some(last + most.mul_f64(dice.part()))
+    }
+
     /// Somebody was answered, with whatever.
     pub(super) fn answered(&mut self) {
         *self = Breaker::new(self.threshold);
@@ -83,8 +96,8 @@ impl Breaker {
         self.probing = false;
     }
 
-    /// Somebody failed. True if that opened it.
-    pub(super) fn failed(&mut self, sent_at: Instant, probe: bool, dice: &mut Dice, now: Instant) -> bool {
+    /// Somebody failed. True if that opened it, which it does only if it `may`.
+    pub(super) fn failed(&mut self, sent_at: Instant, probe: bool, may: bool, dice: &mut Dice, now: Instant) -> bool {
         if self.open_until.is_some() {
             // What was sent before it opened is no news.
             if probe {
@@ -93,8 +106,9 @@ impl Breaker {
             return probe;
         }
         let first = *self.first_failure.get_or_insert(now);
+        self.last_failure = Some(now);
         self.failures = self.failures.saturating_add(1);
-        let opens = self.failures >= self.threshold && sent_at >= first;
+        let opens = may && self.failures >= self.threshold && sent_at >= first;
         if opens {
             self.open(dice, now);
         }

@@ -1,6 +1,7 @@
 //! A quota domain, and threads before it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -67,6 +68,8 @@ pub(crate) struct Standing {
 /// What a service counts together.
 pub(crate) struct Domain {
     state: Mutex<State>,
+    /// Gates made so far.
+    gates: AtomicU64,
 }
 
 struct State {
@@ -74,6 +77,8 @@ struct State {
     rate: Rate,
     in_flight: InFlight,
     breaker: Breaker,
+    /// The key whose requests fail, since one was answered last.
+    failing: Failing,
     line: Line<Result<Granted, Refusal>>,
     dice: Dice,
     sent: u64,
@@ -81,6 +86,14 @@ struct State {
     failed: u64,
     too_late: u64,
     breaker_refused: u64,
+}
+
+/// Whose requests fail in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    None,
+    One(u64),
+    Several,
 }
 
 /// Leave that was given.
@@ -101,6 +114,8 @@ enum Turn {
 
 /// One key's way into its domain.
 pub(crate) struct Gate {
+    /// Tells it from others.
+    number: u64,
     domain: Arc<Domain>,
     breaker: Mutex<Breaker>,
     /// Units a request of it costs.
@@ -112,11 +127,13 @@ impl Domain {
     pub(crate) fn new(quota: Quota) -> Arc<Domain> {
         let (quota, now) = (quota.bounded(), Instant::now());
         Arc::new(Domain {
+            gates: AtomicU64::new(0),
             state: Mutex::new(State {
                 quota,
                 rate: Rate::new(quota, Dice::new(), now),
                 in_flight: InFlight::new(quota.max_in_flight),
                 breaker: Breaker::new(FAILURES),
+                failing: Failing::None,
                 line: Line::new(),
                 dice: Dice::new(),
                 sent: 0,
@@ -143,6 +160,7 @@ impl Domain {
     /// A key's way in. A request of it costs so many units of the quota, at least 1.
     pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
         Arc::new(Gate {
+            number: self.gates.fetch_add(1, Ordering::Relaxed),
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
             cost: f64::from(cost.clamp(1, 10_000)),
@@ -209,7 +227,8 @@ impl Domain {
         }
     }
 
-    fn end(&self, granted: Granted, end: End) {
+    /// How a request of the gate of this number ended.
+    fn end(&self, gate: u64, granted: Granted, end: End) {
         let now = Instant::now();
         let mut state = self.state.lock();
         let sent = granted.sent;
@@ -217,19 +236,25 @@ impl Domain {
             End::Succeeded(latency) => {
                 state.in_flight.answered(sent.number, latency);
                 state.rate.accepted(sent, now);
-                state.breaker.answered();
+                state.answered();
             }
             End::Throttled(retry_after) => {
                 state.throttled += 1;
                 state.rate.throttled(sent, retry_after, now);
-                state.breaker.answered();
+                state.answered();
             }
             End::Failed => {
                 state.failed += 1;
                 state.in_flight.failed(sent.number);
                 state.rate.over(sent);
-                let State { breaker, dice, .. } = &mut *state;
-                if breaker.failed(sent.at, granted.probe, dice, now) {
+                // One key that fails alone has a breaker of its own.
+                state.failing = match state.failing {
+                    Failing::None => Failing::One(gate),
+                    Failing::One(other) if other == gate => Failing::One(gate),
+                    Failing::One(_) | Failing::Several => Failing::Several,
+                };
+                let State { breaker, failing, dice, .. } = &mut *state;
+                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
                     state.send_away(now);
                 }
             }
@@ -286,6 +311,11 @@ impl State {
         if self.in_flight.is_full() { None } else { self.rate.next(cost) }
     }
 
+    fn answered(&mut self) {
+        self.breaker.answered();
+        self.failing = Failing::None;
+    }
+
     /// Nobody waits for a service that does not answer.
     fn send_away(&mut self, now: Instant) {
         let Pass::No(until) = self.breaker.check(now) else { return };
@@ -309,14 +339,23 @@ impl State {
 }
 
 impl Gate {
-    /// Leave to send one request, waiting for its turn until then.
+    /// Leave to send one request, waiting for its turn until then. After failures in a row it is waited a little before, by
+    /// chance, so that who asks again does not do so at once, nor together with others.
     ///
     /// # Errors
     ///
     /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
     pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
-        if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
+        let (pass, rest) = {
+            let breaker = self.breaker.lock();
+            (breaker.check(Instant::now()), breaker.rest(&mut Dice::new()))
+        };
+        if let Pass::No(until) = pass {
             return Err(Refusal::KeyOpen { until });
+        }
+        let rest = rest.map(|rest| rest.min(until).saturating_duration_since(Instant::now()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            std::thread::sleep(rest);
         }
         let granted = self.domain.enter(self.cost, until)?;
         // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
@@ -374,13 +413,13 @@ impl Permit {
     pub(crate) fn failed(mut self) {
         let now = Instant::now();
         let mut dice = Dice::new();
-        self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, &mut dice, now);
+        self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
         self.tell(End::Failed);
     }
 
     fn tell(&mut self, end: End) {
         self.told = true;
-        self.gate.domain.end(self.granted, end);
+        self.gate.domain.end(self.gate.number, self.granted, end);
     }
 }
 

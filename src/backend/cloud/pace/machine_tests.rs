@@ -58,19 +58,19 @@ fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_probe() {
     let (mut dice, start) = (Dice::seeded(1), Instant::now());
     let mut breaker = Breaker::new(3);
     let at = |milliseconds| start + Duration::from_millis(milliseconds);
-    breaker.failed(at(0), false, &mut dice, at(10));
-    breaker.failed(at(11), false, &mut dice, at(20));
+    breaker.failed(at(0), false, true, &mut dice, at(10));
+    breaker.failed(at(11), false, true, &mut dice, at(20));
     breaker.answered();
     for (sent, known) in [(21, 30), (31, 40)] {
-        assert!(!breaker.failed(at(sent), false, &mut dice, at(known)));
+        assert!(!breaker.failed(at(sent), false, true, &mut dice, at(known)));
         assert_eq!(breaker.check(at(known)), Pass::Yes);
     }
-    assert!(breaker.failed(at(41), false, &mut dice, at(50)));
+    assert!(breaker.failed(at(41), false, true, &mut dice, at(50)));
     let Pass::No(until) = breaker.check(at(51)) else { panic!("closed") };
     assert!((at(50 + 375)..=at(50 + 500)).contains(&until));
     assert_eq!(breaker.state(at(51)), BreakerState::Open);
     // What was on its way is no news.
-    assert!(!breaker.failed(at(49), false, &mut dice, at(60)));
+    assert!(!breaker.failed(at(49), false, true, &mut dice, at(60)));
     assert_eq!(breaker.check(at(61)), Pass::No(until));
     assert_eq!(breaker.state(until), BreakerState::HalfOpen);
     assert_eq!(breaker.pass(until), Pass::Probe);
@@ -78,7 +78,7 @@ fn a_breaker_opens_after_failures_in_a_row_and_closes_after_one_probe() {
     // A probe without a word lets another one go.
     breaker.gave_up();
     assert_eq!(breaker.pass(until), Pass::Probe);
-    assert!(breaker.failed(until, true, &mut dice, until));
+    assert!(breaker.failed(until, true, true, &mut dice, until));
     let Pass::No(longer) = breaker.check(until) else { panic!("closed") };
     assert!(longer >= until + Duration::from_millis(750));
     assert_eq!(breaker.pass(longer), Pass::Probe);
@@ -91,23 +91,43 @@ fn a_volley_lost_with_one_connection_opens_no_breaker() {
     let (mut dice, start) = (Dice::seeded(1), Instant::now());
     let mut breaker = Breaker::new(3);
     for _ in 0..100 {
-        assert!(!breaker.failed(start, false, &mut dice, start + SECOND));
+        assert!(!breaker.failed(start, false, true, &mut dice, start + SECOND));
     }
     assert_eq!(breaker.check(start + SECOND), Pass::Yes);
-    assert!(breaker.failed(start + SECOND, false, &mut dice, start + 2 * SECOND));
+    assert!(breaker.failed(start + SECOND, false, true, &mut dice, start + 2 * SECOND));
+}
+
+#[test]
+fn what_may_not_open_a_breaker_does_not_and_who_asks_again_waits_by_chance() {
+    let (mut dice, start) = (Dice::seeded(1), Instant::now());
+    let mut breaker = Breaker::new(3);
+    assert_eq!(breaker.rest(&mut dice), None);
+    breaker.failed(start, false, false, &mut dice, start);
+    assert_eq!(breaker.rest(&mut dice), None);
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        assert!(!breaker.failed(start, false, false, &mut dice, start));
+        let rest = breaker.rest(&mut dice).unwrap() - start;
+        longest = longest.max(rest);
+        assert!(rest <= Duration::from_millis(400));
+    }
+    assert!(longest > Duration::from_millis(300));
+    assert!(breaker.failed(start, false, true, &mut dice, start));
+    // Open, it says itself when.
+    assert_eq!(breaker.rest(&mut dice), None);
 }
 
 #[test]
 fn a_breaker_never_stays_open_for_more_than_half_a_minute() {
     let (mut dice, mut now) = (Dice::seeded(1), Instant::now());
     let mut breaker = Breaker::new(1);
-    breaker.failed(now, false, &mut dice, now);
+    breaker.failed(now, false, true, &mut dice, now);
     for _ in 0..100 {
         let Pass::No(until) = breaker.check(now) else { panic!("closed") };
         assert!(until - now <= Duration::from_secs(30));
         now = until;
         assert_eq!(breaker.pass(now), Pass::Probe);
-        breaker.failed(now, true, &mut dice, now);
+        breaker.failed(now, true, true, &mut dice, now);
     }
 }
 

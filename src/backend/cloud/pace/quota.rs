@@ -55,26 +55,18 @@ pub(crate) struct DefaultQuota {
     pub(crate) backend: &'static str,
     /// Which keys and operations.
     pub(crate) family: &'static str,
-    /// What a request of them counts against.
-    pub(crate) domain: &'static str,
     /// The quota of that.
     pub(crate) quota: Quota,
     /// Units that one request of this family costs.
     pub(crate) cost: u32,
 }
 
-const fn row(
-    backend: &'static str,
-    family: &'static str,
-    domain: &'static str,
-    quota: Quota,
-    cost: u32,
-) -> DefaultQuota {
-    DefaultQuota { backend, family, domain, quota, cost }
+const fn row(backend: &'static str, family: &'static str, quota: Quota, cost: u32) -> DefaultQuota {
+    DefaultQuota { backend, family, quota, cost }
 }
 
 const fn aws_row(family: &'static str, per_second: f64) -> DefaultQuota {
-    row("awskms", family, "account, region and family", Quota::per_second(per_second), 1)
+    row("awskms", family, Quota::per_second(per_second), 1)
 }
 
 /// 4,000 operations in ten seconds of the cheapest kind.
@@ -82,15 +74,15 @@ const VAULT: Quota = Quota::per_second(400.0).counted_over(10);
 const POOL: Quota = Quota::per_second(1000.0);
 
 const fn vault_row(family: &'static str, cost: u32) -> DefaultQuota {
-    row("azurekeyvault", family, "vault", VAULT, cost)
+    row("azurekeyvault", family, VAULT, cost)
 }
 
 const fn pool_row(family: &'static str, cost: u32) -> DefaultQuota {
-    row("azurekeyvault", family, "managed HSM", POOL, cost)
+    row("azurekeyvault", family, POOL, cost)
 }
 
 const fn google_row(family: &'static str, per_second: f64) -> DefaultQuota {
-    row("gcpckms", family, "project and region", Quota::per_second(per_second), 1)
+    row("gcpckms", family, Quota::per_second(per_second), 1)
 }
 
 /// What the services document (AWS KMS request quotas; Key Vault service limits and Managed HSM scaling guidance), all of it
@@ -177,6 +169,17 @@ mod tests {
             assert_eq!(quota.per_second * 10.0 / f64::from(cost), in_ten_seconds, "{family}");
             assert_eq!(quota.window, Duration::from_secs(10));
         }
+    }
+
+    #[test]
+    fn the_readme_says_of_quotas_what_the_table_says() {
+        let readme = include_str!("../../../../README.md");
+        let said: Vec<&str> = readme.lines().filter(|line| line.starts_with("| quota `")).collect();
+        let shown = |row: &DefaultQuota| {
+            let DefaultQuota { backend, family, quota, cost } = row;
+            format!("| quota `{backend}` | {family} | {} | {cost} |", quota.per_second)
+        };
+        assert_eq!(said, DEFAULTS.iter().map(shown).collect::<Vec<_>>(), "correct the README's table");
     }
 
     #[test]

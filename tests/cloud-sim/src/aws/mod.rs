@@ -22,8 +22,8 @@
 //! Requests are signed (Signature Version 4) with a key that was configured, or given out here and not expired, within five
 //! minutes of the service's clock. With none configured, whoever signs at all may ask. Throttles are status 400, by region and
 //! family of key (`eu-west-1/rsa`, `…/ecc`, `…/symmetric`; operations that are not cryptographic by themselves:
-//! `eu-west-1/DescribeKey`). Keys are known to the control endpoint by id or alias, by which of them they are asked for;
-//! by its id once an answer has told that of the alias.
+//! `eu-west-1/DescribeKey`). States of keys are set by id, or by any alias that an answer told the id of; faults are for a key by
+//! the first such alias, and by its id where there is none.
 
 mod call;
 mod credentials;
@@ -110,22 +110,21 @@ impl Aws {
         if let Some(key) = call.key() {
             self.allowed(&key, &call.operation, control)?;
         }
-        match &self.keys {
-            Keys::Null(null) => Ok(good(&null.answer(&call, &signature.region).await?)),
+        let response = match &self.keys {
+            Keys::Null(null) => good(&null.answer(&call, &signature.region).await?),
             Keys::Upstream(upstream) => {
                 let passed = upstream.pass(request).await;
-                let response = passed.map_err(|error| Error::new(502, "KMSInternalException", error))?;
-                self.learn(&call, &response);
-                Ok(response)
+                passed.map_err(|error| Error::new(502, "KMSInternalException", error))?
             }
-        }
+        };
+        self.learn(&call, &response);
+        Ok(response)
     }
 
     /// Whether what somebody else did to the key allows the operation.
     fn allowed(&self, key: &str, operation: &str, control: &Control) -> Result<(), Error> {
-        let id = self.aliases.lock().get(key).cloned();
-        let states = [Some(key), id.as_deref()].into_iter().flatten().map(|name| control.key_state(name));
-        let state = states.into_iter().find(|state| *state != KeyState::Enabled).unwrap_or_default();
+        let mut states = self.names(key).into_iter().map(|name| control.key_state(&name));
+        let state = states.find(|state| *state != KeyState::Enabled).unwrap_or_default();
         // Whoever may look at keys sees them in whatever state they are.
         let looks = matches!(operation, "DescribeKey" | "EnableKey" | "CancelKeyDeletion");
         match state {
@@ -137,10 +136,24 @@ impl Aws {
         }
     }
 
+    /// A key's id and its aliases, as far as they are known.
+    fn names(&self, key: &str) -> Vec<String> {
+        let aliases = self.aliases.lock();
+        let id = aliases.get(key).map_or(key, String::as_str);
+        let of_it = aliases.iter().filter(|(_, of)| of.as_str() == id).map(|(alias, _)| alias.clone());
+        of_it.chain([id.to_owned(), key.to_owned()]).collect()
+    }
+
     /// Notes the key of an alias, where an answer tells it.
     fn learn(&self, call: &Call, response: &Response) {
-        let Some(alias) = call.key().filter(|key| key.starts_with("alias/")) else { return };
         let mut aliases = self.aliases.lock();
+        if let ("CreateAlias" | "UpdateAlias", 200, Some(alias), Some(id)) =
+            (&*call.operation, response.status().as_u16(), call.text("AliasName"), call.text("TargetKeyId"))
+            && aliases.len() < ALIASES_MAX
+        {
+            aliases.insert(alias.to_owned(), short(id));
+        }
+        let Some(alias) = call.key().filter(|key| key.starts_with("alias/")) else { return };
         if aliases.contains_key(&alias) || aliases.len() >= ALIASES_MAX {
             return;
         }
@@ -171,7 +184,10 @@ impl Service for Aws {
 
     fn subject(&self, request: &Request) -> Subject {
         if let Some(call) = Call::of(request) {
-            return call.subject(&region(request));
+            let mut subject = call.subject(&region(request));
+            // One name for a key, however it is asked for: the first of its aliases, if it has any.
+            subject.key = subject.key.map(|key| self.names(&key).swap_remove(0));
+            return subject;
         }
         let operation = Place::of(request).map_or_else(|| "nowhere".into(), |place| place.operation(request));
         Subject { operation, ..Subject::default() }

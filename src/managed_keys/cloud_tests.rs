@@ -1,0 +1,199 @@
+//! Stories about the fields of a managed key in a cloud.
+
+use serde_json::{Value, json};
+
+use super::super::key_type::KeyType;
+use super::super::settings::Settings;
+use super::*;
+use crate::config::{NamespaceList, VerifyAfterSign};
+use crate::model::{CipherScheme, Hash, KeyUsage, SignatureScheme, TokenSelector};
+use crate::supervisor::LibraryInfo;
+
+fn read_in(namespace: &str, old: Option<&Settings>, value: Value) -> Result<Settings, Fault> {
+    let data = value.as_object().unwrap().clone();
+    let service = KmsService::new(CloudService::AwsKms);
+    assert_eq!(service.own_credentials, NamespaceList::default());
+    assert_eq!(service.verify_after_sign, VerifyAfterSign::default());
+    let info = LibraryInfo {
+        name: "awskms".into(),
+        has_pin: false,
+        is_pool: false,
+        namespaces: Default::default(),
+        service: Some(service.into()),
+    };
+    let namespace = Namespace::from_path(namespace);
+    Settings::read(&namespace, "awskms", &mut Fields::new(&data), old, |_| Ok(info))
+}
+
+/// The least a key needs, and `more`.
+fn with(more: Value) -> Value {
+    let mut least = json!({"kms_key": "alias/ca", "key_type": "ecdsa", "curve": "P256"});
+    least.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    least
+}
+
+fn read(more: Value) -> Result<Settings, Fault> {
+    read_in("", None, with(more))
+}
+
+fn reason(result: Result<Settings, Fault>) -> String {
+    match result {
+        Err(Fault::InvalidRequest { reason }) => reason,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_read_shows_every_field_and_no_secret() {
+    let own = read(json!({})).unwrap().show("ca", "5f0c");
+    let shown = json!({
+        "UUID": "5f0c", "name": "ca", "type": "awskms", "kms_key": "alias/ca", "key_type": "ECDSA", "curve": "P256", "key_bits": 0,
+        "region": "", "endpoint": "", "access_key": "", "secret_key": "", "allow_generate_key": false,
+        "allow_replace_key": false, "allow_store_key": false, "allow_raw_signing": false, "any_mount": false,
+        "usages": ["sign", "verify"],
+    });
+    assert_eq!(Value::Object(own), shown);
+    let given =
+        json!({"access_key": "AKIA1", "secret_key": "s3cret", "region": "eu-west-1", "endpoint": "https://kms/"});
+    let settings = read(given).unwrap();
+    let shown = settings.show("ca", "5f0c");
+    for (name, value) in
+        [("access_key", "redacted"), ("secret_key", "redacted"), ("region", "eu-west-1"), ("endpoint", "https://kms")]
+    {
+        assert_eq!(shown[name], value);
+    }
+    assert!(!format!("{settings:?} {}", settings.token.as_ref().unwrap()).contains("s3cret"));
+}
+
+#[test]
+fn what_a_key_is_follows_its_type_size_and_usages() {
+    let kind = |more: Value| match read(more).unwrap().key_type() {
+        KeyType::Cloud(kind) => (kind.native, kind.does),
+        KeyType::Mechanism(_) => panic!("no key of a cloud"),
+    };
+    assert_eq!(kind(json!({})), ("ECC_NIST_P256", CloudUse::Sign));
+    assert_eq!(kind(json!({"key_type": "RSA", "key_bits": "3072"})), ("RSA_3072", CloudUse::Sign));
+    let decrypts = json!({"key_type": "rsa", "key_bits": 2048, "usages": "encrypt,decrypt"});
+    assert_eq!(kind(decrypts.clone()), ("RSA_2048", CloudUse::Decrypt));
+    assert!(!read(decrypts).unwrap().usages.allows(KeyUsage::Sign));
+    let mac = read(json!({"key_type": "HMAC", "key_bits": 512})).unwrap();
+    assert!(mac.usages.allows(KeyUsage::Mac) && !mac.usages.allows(KeyUsage::Sign) && mac.selector().secret);
+    assert_eq!(kind(json!({"key_type": "Ed25519"})), ("ECC_NIST_EDWARDS25519", CloudUse::Sign));
+    for (more, expected) in [
+        (json!({"key_type": "DSA"}), "key_type \"DSA\" is not supported: use one of RSA, ECDSA, ED25519, HMAC"),
+        (json!({"key_type": "RSA"}), "key_bits is required with key_type RSA: one of 2048, 3072, 4096"),
+        (json!({"key_type": "RSA", "key_bits": 1024}), "key_bits 1024 is not supported with key_type RSA"),
+        (json!({"curve": ""}), "curve is required with key_type ECDSA: one of P256, P384, P521"),
+        (json!({"usages": "mac"}), "usages: a key of key_type \"ECDSA\" does sign, verify"),
+        (json!({"key_type": "RSA", "key_bits": 2048, "usages": "sign,decrypt"}), "and not for both: register two"),
+        (json!({"kms_key": ""}), "missing required field \"kms_key\""),
+        (json!({"kms_key": "alias/a b"}), "is no id, ARN or alias"),
+        (json!({"key_type": ""}), "missing required field \"key_type\""),
+        (json!({"access_key": "AKIA"}), "belong together"),
+        (json!({"secret_key": "redacted", "access_key": "x"}), "this key has none yet"),
+        (json!({"endpoint": "kms.example.com"}), "is no URL"),
+        (json!({"endpoint": "https://u@kms"}), "is no URL"),
+        (json!({"region": "eu west"}), "region \"eu west\" is none"),
+        (json!({"kms_key": "1234", "allow_generate_key": true}), "must be an alias"),
+        (json!({"kms_key": "alias/aws/x", "allow_generate_key": true}), "must be an alias"),
+        (json!({"replicas": "eu"}), "expected a list"),
+        (json!({"replicas": [{"regoin": "eu"}]}), "replicas: "),
+        (json!({"replicas": [{}]}), "named twice"),
+        (json!({"replicas": [{"region": "a"}], "allow_generate_key": true}), "multi-Region key"),
+    ] {
+        let told = reason(read(more.clone()));
+        assert!(told.contains(expected), "{more}: {told}");
+    }
+}
+
+#[test]
+fn only_the_root_namespace_uses_what_is_the_daemons_unless_others_are_named() {
+    let keys = json!({"access_key": "AKIA1", "secret_key": "s"});
+    assert!(read_in("team", None, with(keys.clone())).is_ok());
+    let told = reason(read_in("team", None, with(json!({}))));
+    assert!(told.contains("own_credentials of kms_service \"awskms\""), "{told}");
+    for more in
+        [json!({"endpoint": "http://169.254.169.254"}), json!({"replicas": [{"endpoint": "http://x", "region": "a"}]})]
+    {
+        let mut all = with(keys.clone());
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let told = reason(read_in("team", None, all));
+        assert!(told.contains("may not name an endpoint"), "{told}");
+    }
+}
+
+#[test]
+fn secrets_stay_until_others_come_and_a_used_key_may_change_them() {
+    let secret = |settings: &Settings| match &settings.token {
+        Some(TokenSelector::Cloud(key)) => match &key.credentials {
+            CloudCredentials::Aws { access_key, secret_key } => {
+                Some((access_key.clone(), secret_key.expose().to_vec()))
+            }
+            _ => None,
+        },
+        _ => panic!("no key of a cloud"),
+    };
+    let first = read(json!({"access_key": "AKIA1", "secret_key": "one"})).unwrap();
+    for more in [json!({}), json!({"access_key": "redacted", "secret_key": "redacted"})] {
+        assert_eq!(secret(&read_in("", Some(&first), with(more)).unwrap()), Some(("AKIA1".into(), b"one".to_vec())));
+    }
+    let other = read_in("", Some(&first), with(json!({"access_key": "AKIA2", "secret_key": "two"}))).unwrap();
+    assert_eq!(secret(&other), Some(("AKIA2".into(), b"two".to_vec())));
+    assert!(first.same_key(&other) && !first.same_token(&other), "the same key by another's word");
+    let none = read_in("", Some(&first), with(json!({"access_key": "", "secret_key": ""}))).unwrap();
+    assert_eq!(secret(&none), None);
+    assert!(!first.same_key(&read(json!({"kms_key": "alias/other"})).unwrap()));
+    let replicated = read(json!({"region": "a", "replicas": [{"region": "b", "kms_key": "alias/there"}]})).unwrap();
+    let Some(TokenSelector::Cloud(key)) = &replicated.token else { panic!("no key of a cloud") };
+    let copies: Vec<String> = key.copies().map(|copy| copy.to_string()).collect();
+    assert_eq!(copies, ["a/alias/ca", "b/alias/there"]);
+    assert_eq!(key.to_string(), "a/alias/ca and 1 more");
+}
+
+#[test]
+fn the_default_hash_is_the_keys_own() {
+    let hash = |more: Value| read(more).unwrap().key_type().default_hash();
+    assert_eq!(hash(json!({})), Hash::Sha2_256);
+    assert_eq!(hash(json!({"curve": "P384"})), Hash::Sha2_256);
+    assert_eq!(hash(json!({"key_type": "RSA", "key_bits": 4096})), Hash::Sha2_256);
+    let rsa = read(json!({"key_type": "RSA", "key_bits": 4096})).unwrap().abilities();
+    for scheme in [SignatureScheme::RsaPkcs1, SignatureScheme::RsaPss { salt: 32 }] {
+        assert!(rsa.require_scheme("k", scheme).is_ok());
+    }
+}
+
+#[test]
+fn the_readme_says_of_keys_in_clouds_what_the_tables_say() {
+    let readme = include_str!("../../README.md");
+    let said: Vec<&str> = readme.lines().filter(|line| line.starts_with("| key `")).collect();
+    let shown = |kind: &CloudKind| {
+        let signs = kind.signs.iter().map(|way| {
+            let scheme = match way.scheme {
+                SignatureScheme::RsaPkcs1 => "PKCS#1 v1.5",
+                SignatureScheme::RsaPss { .. } => "PSS",
+                SignatureScheme::Ecdsa => "ECDSA",
+                SignatureScheme::Ed25519 => "Ed25519",
+                SignatureScheme::MlDsa => "ML-DSA",
+            };
+            match way.hash {
+                // It signs a number of the curve's size, whatever hash that comes from.
+                _ if way.scheme == SignatureScheme::Ecdsa => "signs: ECDSA".to_owned(),
+                Hash::None => format!("signs: {scheme}"),
+                hash => format!("signs: {scheme} {}", hash.name()),
+            }
+        });
+        let ciphers = kind.decrypts.iter().map(|(scheme, _)| match scheme {
+            CipherScheme::RsaPkcs1 => "decrypts: PKCS#1 v1.5".to_owned(),
+            CipherScheme::RsaOaep { hash } => format!("decrypts: OAEP {}", hash.name()),
+            CipherScheme::AesGcm => "encrypts: AES-GCM".to_owned(),
+            CipherScheme::AesCbc { padded: true } => "encrypts: AES-CBC-PAD".to_owned(),
+            CipherScheme::AesCbc { padded: false } => "encrypts: AES-CBC".to_owned(),
+        });
+        let macs = kind.macs.iter().map(|(hash, _)| format!("MAC: {}", hash.name()));
+        let does: Vec<String> = signs.chain(ciphers).chain(macs).collect();
+        format!("| key `{}` | {} | {} | {} |", kind.service, kind.key_type, kind.native, does.join("; "))
+    };
+    let kinds = CloudService::ALL.into_iter().flat_map(CloudService::kinds);
+    let expected: Vec<String> = kinds.map(shown).collect();
+    assert_eq!(said, expected, "correct the README's table:\n{}\n", expected.join("\n"));
+}

@@ -55,6 +55,12 @@ impl Cloud {
                 service.service.name()
             )));
         }
+        if own && elsewhere && !namespace.is_root() {
+            return Err(Fault::invalid(
+                "an endpoint cannot be given for a key that is used by the daemon's own credentials, which it would see: give the key \
+                 credentials of its own, or leave endpoint out",
+            ));
+        }
         Ok((key, Cloud { kind }))
     }
 

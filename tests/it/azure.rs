@@ -432,6 +432,7 @@ async fn fields_are_checked_when_they_are_written() {
         (json!({"encryption_mode": "envelope"}), "encryption_mode"),
         (json!({"endpoint": "http://127.0.0.1/vault/one"}), "https"),
         (json!({"client_id": ""}), "client_secret is for a client_id"),
+        (json!({"client_id": "a\nb"}), "client_id"),
         (json!({"usages": "sign,mac"}), "usages"),
     ] {
         let mut fields = rig.fields("doc", &base);

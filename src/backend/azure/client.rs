@@ -63,8 +63,10 @@ impl AzureKey {
         F: Future<Output = azure_core::Result<Response<T>>> + 'a,
         T: serde::de::DeserializeOwned,
     {
+        let identity = &self.vault.identity;
+        let generation = identity.generation();
         let mut answer = call().await;
-        if answer.as_ref().is_err_and(fault::is_token_refused) && self.vault.identity.renew().await {
+        if answer.as_ref().is_err_and(fault::is_token_refused) && identity.renew(generation).await {
             answer = call().await;
         }
         let answer = answer.map_err(|error| fault::of(name, &self.title, &error))?;

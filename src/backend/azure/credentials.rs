@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -58,6 +59,8 @@ pub(super) struct Identity {
     scope: String,
     options: ClientOptions,
     held: ArcSwapOption<AccessToken>,
+    /// How many tokens there were.
+    generation: AtomicU64,
     /// One fetches, the others wait. When the service refused a token last.
     turn: tokio::sync::Mutex<Option<Instant>>,
     service: Weak<Service>,
@@ -75,7 +78,7 @@ impl Identity {
         let options = ClientOptions { cloud: cloud_of(domain).map(Arc::new), ..options };
         let (held, turn) = (ArcSwapOption::empty(), tokio::sync::Mutex::new(None));
         let (scope, service) = (format!("https://{domain}/.default"), Arc::downgrade(service));
-        Arc::new(Identity { who, scope, options, held, turn, service })
+        Arc::new(Identity { who, scope, options, held, generation: AtomicU64::new(0), turn, service })
     }
 
     /// Fetches tokens ahead of need, as long as anybody uses the identity.
@@ -134,9 +137,18 @@ impl Identity {
         held.as_ref().filter(|held| held.expires_on > OffsetDateTime::now_utc()).map(|held| AccessToken::clone(held))
     }
 
-    /// Gets another token in the place of one that the service refused; false if that was tried just now.
-    pub(super) async fn renew(&self) -> bool {
+    /// How many tokens there were so far.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Sees that there is another token than that of `generation`, which the service refused; false if there is none, and one was
+    /// asked for just now.
+    pub(super) async fn renew(&self, generation: u64) -> bool {
         let mut refused = self.turn.lock().await;
+        if self.generation() != generation {
+            return true;
+        }
         if refused.is_some_and(|last| last.elapsed() < RENEWAL) {
             return false;
         }
@@ -157,6 +169,7 @@ impl Identity {
         }
         let fetched = fetched?;
         self.held.store(Some(Arc::new(fetched.clone())));
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(fetched)
     }
 

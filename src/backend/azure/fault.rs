@@ -133,7 +133,7 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
     // A status says more than a general code: a server that is ill may call it anything.
     let known = known.filter(|_| !(status == 429 || status >= 500));
     let (class, cause, advice) = known.map_or(by_status, |(_, class, cause, advice)| (*class, *cause, *advice));
-    let code = codes.into_iter().flatten().next().unwrap_or("no code");
+    let code = first_line(codes.into_iter().flatten().next().unwrap_or("no code"));
     let mut what = format!("{title}: {call}: {code} (HTTP {status})");
     let message = message.map(first_line).unwrap_or_default();
     for more in [message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
@@ -153,8 +153,9 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
     }
 }
 
-/// The first line of a text, without control characters: what follows repeats who asked.
-fn first_line(text: &str) -> String {
+/// The first line of a text by the word of whoever answers, without control characters and not too long: what follows repeats who
+/// asked.
+pub(super) fn first_line(text: &str) -> String {
     const MOST: usize = 300;
     text.lines().next().unwrap_or_default().chars().filter(|letter| !letter.is_control()).take(MOST).collect()
 }

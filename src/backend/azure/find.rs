@@ -3,10 +3,14 @@
 use azure_core::time::OffsetDateTime;
 use azure_security_keyvault_keys::models::{CurveName, DeletedKey, JsonWebKey, Key, KeyAttributes, KeyType};
 
+use super::fault::first_line;
 use crate::backend::cloud::{self, Found, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, Curve, Fault, KeyKind, PublicKey};
+
+/// Most letters of a key's identifier.
+const ID_MAX: usize = 512;
 
 /// A key pair that was answered; of a symmetric key its identifier and whether it is for MACs.
 pub(super) enum Answered {
@@ -18,19 +22,28 @@ pub(super) enum Answered {
 pub(super) fn read(title: &str, answer: Key) -> Result<Answered, BackendError> {
     let unreadable = |what: &str| cloud::ill("unreadable_answer", format!("{title}: an answer without {what}"));
     let key = answer.key.ok_or_else(|| unreadable("a key"))?;
-    let id = key.kid.clone().ok_or_else(|| unreadable("its identifier"))?;
+    let id = key.kid.clone().filter(|id| is_identifier(id)).ok_or_else(|| unreadable("a proper identifier"))?;
     check_state(title, answer.attributes.as_ref())?;
     if matches!(key.kty, Some(KeyType::Oct | KeyType::OctHsm)) {
         let may = |wanted: &str| key.key_ops.iter().flatten().any(|operation| operation == wanted);
         return Ok(Answered::Symmetric { id, macs: may("sign") && !may("encrypt") });
     }
     let public = public_key(&key)?;
-    let native = key.kty.as_ref().map_or("of no type", AsRef::as_ref);
-    let public = public.ok_or_else(|| unknown_kind(&id, native))?;
+    let native = first_line(key.kty.as_ref().map_or("of no type", AsRef::as_ref));
+    let public = public.ok_or_else(|| unknown_kind(&id, &native))?;
     let key_type = native.to_uppercase();
     let fits = |kind: &&CloudKind| kind.key_type == key_type && kind.kind == public.kind;
-    let kind = kinds().iter().find(fits).ok_or_else(|| unknown_kind(&id, native))?;
+    let kind = kinds().iter().find(fits).ok_or_else(|| unknown_kind(&id, &native))?;
     Ok(Answered::Pair(Found { id, kind, public: Some(public) }))
+}
+
+/// Whether it is a URL that ends in a version.
+fn is_identifier(id: &str) -> bool {
+    let version = version_of(id);
+    id.len() <= ID_MAX
+        && id.chars().all(|letter| letter.is_ascii_graphic())
+        && !version.is_empty()
+        && version.chars().all(|letter| letter.is_ascii_alphanumeric())
 }
 
 fn kinds() -> &'static [CloudKind] {
@@ -122,6 +135,10 @@ mod tests {
 
     #[test]
     fn an_identifier_ends_in_the_version() {
+        for wrong in ["https://v/keys/k/", "https://v/keys/k/a?b", "https://v/keys/k\n/a", ""] {
+            assert!(!is_identifier(wrong), "{wrong:?}");
+        }
+        assert!(is_identifier("https://v.vault.azure.net/keys/k/78deebed173b48e48f55abf87ed4cf71"));
         assert_eq!(
             version_of("https://v.vault.azure.net/keys/k/78deebed173b48e48f55abf87ed4cf71"),
             "78deebed173b48e48f55abf87ed4cf71"

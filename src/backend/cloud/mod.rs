@@ -83,13 +83,13 @@ impl Found {
         }
         if let (SignatureScheme::Ecdsa, KeyKind::Ec(curve), Some(own)) = (scheme, kind.kind, kind.signs.first()) {
             let input = Cow::Owned(as_digest_of(own.hash, curve, input.as_bytes()));
-            return Ok(Signing { native: own.native, input });
+            return Ok(Signing { native: own.native, hash: own.hash, input });
         }
         let native = kind.signing(scheme, hash).ok_or_else(|| {
             let what = format!("a signature with {} by a key {kind}: it signs with {}", hash.name(), kind.hashes());
             BackendError::keep(Fault::NotSupported { what })
         })?;
-        Ok(Signing { native, input: Cow::Borrowed(input.as_bytes()) })
+        Ok(Signing { native, hash, input: Cow::Borrowed(input.as_bytes()) })
     }
 
     /// Refuses a message that is longer than the service takes.
@@ -109,6 +109,8 @@ impl Found {
 pub(crate) struct Signing<'a> {
     /// What the service calls it.
     pub(crate) native: &'static str,
+    /// The hash whose digests it signs.
+    pub(crate) hash: Hash,
     /// What it signs: a digest, or the message.
     pub(crate) input: Cow<'a, [u8]>,
 }

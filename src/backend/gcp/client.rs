@@ -211,6 +211,7 @@ impl cloud::Client for GcpKey {
     /// By project and location.
     fn gate(&self, _: &Found) -> Arc<Gate> {
         let quota = pace::google("cryptographic").unwrap_or(Quota::per_second(1_000.0));
+        let quota = self.service.quota("cryptographic", quota);
         self.service.domains.domain(&self.domain, quota).gate(1)
     }
 

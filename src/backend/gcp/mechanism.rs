@@ -6,7 +6,7 @@ use google_cloud_kms_v1::model::Digest;
 use crate::backend::BackendError;
 use crate::backend::cloud::{Found, not_supported};
 use crate::crypto::digest_info;
-use crate::model::{Cipher, Fault, KeyOperation, SecretBytes, SignInput};
+use crate::model::{Cipher, Fault, Hash, KeyOperation, SecretBytes, SignInput};
 
 /// How most algorithms sign, by the field of the request; the others sign data.
 const DIGEST: &str = "digest";
@@ -26,10 +26,11 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
     match operation {
         KeyOperation::Sign { scheme, hash, input } => {
             let signing = found.signing(*scheme, *hash, input)?;
-            let is_digest = signing.native == DIGEST;
-            let bytes = Bytes::from(signing.input.into_owned());
+            let bytes = Bytes::copy_from_slice(&signing.input);
             match input {
-                SignInput::Digest(_) if is_digest => Ok(Request::Digest(digest(&bytes)?, bytes)),
+                SignInput::Digest(_) if signing.native == DIGEST => {
+                    Ok(Request::Digest(digest(signing.hash, &bytes)?, bytes))
+                }
                 // The service pads what it gets, and no more.
                 SignInput::Digest(_) => Ok(Request::Data([digest_info(*hash), &bytes].concat().into())),
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
@@ -52,12 +53,11 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
     }
 }
 
-/// Each hash of the service's is known by its length.
-fn digest(bytes: &Bytes) -> Result<Digest, BackendError> {
-    match bytes.len() {
-        32 => Ok(Digest::new().set_sha256(bytes.clone())),
-        48 => Ok(Digest::new().set_sha384(bytes.clone())),
-        64 => Ok(Digest::new().set_sha512(bytes.clone())),
-        other => Err(BackendError::keep(Fault::internal(format!("a digest of {other} bytes")))),
+fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {
+    match hash {
+        Hash::Sha2_256 => Ok(Digest::new().set_sha256(bytes.clone())),
+        Hash::Sha2_384 => Ok(Digest::new().set_sha384(bytes.clone())),
+        Hash::Sha2_512 => Ok(Digest::new().set_sha512(bytes.clone())),
+        other => Err(BackendError::keep(Fault::internal(format!("a digest of {}", other.name())))),
     }
 }

@@ -48,6 +48,9 @@ pub(super) fn read(
         return Err(Fault::invalid(format!("tenant_id {tenant_id:?} is no id of a tenant, and no domain of one")));
     }
     let client_id = fields.filled("client_id")?.unwrap_or_default();
+    if client_id.len() > NAME_LETTERS || !client_id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Err(Fault::invalid(format!("client_id {client_id:?} is no id of an application")));
+    }
     let client_secret = secret(fields, "client_secret", old_secret)?;
     if client_id.is_empty() && client_secret.is_some() {
         return Err(Fault::invalid(

@@ -179,7 +179,7 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
         let shown = rig.daemon.read(&path(name)).await;
         assert_eq!(shown["algorithm"], algorithm.to_lowercase());
         assert_eq!((&shown["credentials"], &shown["crypto_key_version"]), (&json!("redacted"), &json!("1")));
-        let pss = flag != "" && name.starts_with("pss");
+        let pss = !flag.is_empty() && name.starts_with("pss");
         let asked = json!({"hash_algorithm": if flag.is_empty() { "sha2-256" } else { hash }, "use_pss": pss});
         rig.daemon.write(&format!("{}/test/sign", path(name)), asked).await;
         let document = rig.daemon.read(&format!("transit/keys/{name}")).await;

@@ -253,6 +253,9 @@ pub trait Session: Send {
         Ok(())
     }
 
+    /// What [`Session::admit`] let begin was not begun after all: others may.
+    fn withdraw(&mut self) {}
+
     /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
     /// jobs are better run one by one: those not begun can go elsewhere when one hangs.
     fn batches(&self) -> bool {

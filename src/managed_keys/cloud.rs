@@ -37,10 +37,18 @@ impl Cloud {
             CloudService::AzureKeyVault => azure::read(fields, old, usages)?,
             CloudService::GcpCkms => google::read(fields, old, usages)?,
         };
-        let own = match &key.credentials {
+        let names_others = match &key.credentials {
             CloudCredentials::GoogleJson(json) => google::is_more_than_a_key(json),
-            credentials => credentials.are_the_daemons(),
+            CloudCredentials::GoogleFile(_) => true,
+            _ => false,
         };
+        if names_others && !namespace.is_root() {
+            return Err(Fault::invalid(
+                "credentials must be the contents of a service account's file outside the root namespace: paths, and files that name \
+                 other files, commands or addresses, would have the daemon read what is not the namespace's",
+            ));
+        }
+        let own = names_others || key.credentials.are_the_daemons();
         if own && !service.lends_credentials_to(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not use the daemon's own credentials of {}: give the key credentials of its own, or have the \
@@ -49,7 +57,7 @@ impl Cloud {
                 service.service.name()
             )));
         }
-        let elsewhere = key.copies().any(|copy| copy.endpoint.is_some());
+        let elsewhere = key.is_elsewhere();
         if elsewhere && !service.lets_name_endpoints(namespace) {
             return Err(Fault::invalid(format!(
                 "namespace {namespace} may not name an endpoint: leave it out, or have the operator name the namespace in endpoints of \

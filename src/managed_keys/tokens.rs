@@ -25,13 +25,18 @@ pub(super) fn check<'k>(
         .filter(|(library, token)| counts(library, token))
         .collect();
     let most = supervisor.tokens_per_namespace();
-    if named.len() < most {
+    let copies = |token: &TokenSelector| match token {
+        TokenSelector::Cloud(key) => 1 + key.replicas.len(),
+        _ => 1,
+    };
+    let count: usize = named.iter().map(|(_, token)| copies(token)).sum();
+    if count + copies(own) <= most {
         return Ok(());
     }
     Err(Fault::invalid(format!(
         "the managed keys of namespace {} and those below it name {} tokens, and limits {{ tokens_per_namespace }} allows {most}: \
          name one of them, delete the keys of one that is not needed, or have the operator raise the limit",
         namespace.tenant(),
-        named.len()
+        count
     )))
 }

@@ -313,7 +313,9 @@ fn may_be(other: &TokenSelector, own: &TokenSelector, info: &DeviceInfo) -> bool
         TokenSelector::Label(label) => *label == info.label,
         TokenSelector::Serial(serial) => *serial == info.serial,
         TokenSelector::Slot(_) => !matches!(own, TokenSelector::Slot(_)) || other == own,
-        TokenSelector::Cloud(key) => matches!(own, TokenSelector::Cloud(own) if own.is_named_as(key)),
+        TokenSelector::Cloud(key) => {
+            matches!(own, TokenSelector::Cloud(own) if own.is_named_as(key) && own.credentials == key.credentials)
+        }
     }
 }
 

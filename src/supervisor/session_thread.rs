@@ -21,7 +21,7 @@ use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
-use crate::config::VerifyAfterSign;
+use crate::config::{Profile, VerifyAfterSign};
 use crate::crypto;
 use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
 use crate::telemetry::MemberMetrics;
@@ -30,9 +30,9 @@ use crate::telemetry::MemberMetrics;
 const SAMPLE: u64 = 512;
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
-/// First and longest pause of a session whose device is too busy.
 /// A session waits so long for flow control; then others may take its jobs, and those are ended whose time is up.
 const ADMITTED_WITHIN: Duration = Duration::from_millis(100);
+/// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -214,6 +214,12 @@ impl SessionThread {
 
     /// Runs what was taken, until nothing is left or something must be done about the session.
     fn run_taken(&self, running: &mut Running) -> After {
+        let after = self.run_each(running);
+        running.session.withdraw();
+        after
+    }
+
+    fn run_each(&self, running: &mut Running) -> After {
         // Where a call is a message to another process, a batch is one message.
         let most = if running.session.batches() { usize::MAX } else { 1 };
         running.now = Instant::now();
@@ -524,7 +530,12 @@ impl SessionThread {
             }
             // Too much is asked of the device: ask less of it.
             Fate::BackOff => {
-                self.metrics.throttled();
+                // A service throttles in a word of its own; whatever else a call meets there is a failure.
+                if self.device.info().profile == Profile::Cloud {
+                    self.metrics.call_failed(error.cause);
+                } else {
+                    self.metrics.throttled();
+                }
                 self.lane.retry(job, error.fault, member);
                 self.answer(&mut running.outbox);
                 self.rest(&mut running.rest);

@@ -115,7 +115,9 @@ impl Place {
                     TokenSelector::Label(_) | TokenSelector::Serial(_) | TokenSelector::Cloud(_) => true,
                 },
                 Some(TokenSelector::Cloud(key)) => {
-                    matches!(&found.token, TokenSelector::Cloud(found) if found.is_named_as(key))
+                    // By another's word it may be in another account.
+                    matches!(&found.token, TokenSelector::Cloud(found)
+                        if found.is_named_as(key) && found.credentials == key.credentials)
                 }
                 None => true,
             }
@@ -169,6 +171,7 @@ impl Shared {
             Some(library) if !library.namespaces.allow(&spec.namespace) => {
                 Err(not_there(&spec.library, library.is_pool))
             }
+            Some(LibraryInfo { service: Some(service), .. }) => check_service(service, spec),
             _ => Ok(()),
         }
     }
@@ -189,6 +192,22 @@ impl Shared {
             }
         }
     }
+}
+
+/// Refuses a key in a cloud whose namespace may not use it as it was registered any more.
+fn check_service(service: &KmsService, spec: &KeySpec) -> Result<(), Fault> {
+    let Some(TokenSelector::Cloud(key)) = &spec.token else { return Ok(()) };
+    let name = service.service.name();
+    let field = if key.credentials.are_the_daemons() && !service.lends_credentials_to(&spec.namespace) {
+        "own_credentials"
+    } else if key.is_elsewhere() && !service.lets_name_endpoints(&spec.namespace) {
+        "endpoints"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::Unavailable {
+        what: format!("namespace {} is not named in {field} of kms_service {name:?} any more", spec.namespace),
+    })
 }
 
 /// What a supervisor supervises.

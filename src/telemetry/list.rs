@@ -56,6 +56,8 @@ pub(super) const KEY_HOLDERS: &str = "keyway_key_holders";
 pub(super) const INITIALISATIONS: &str = "keyway_module_initialisations_total";
 pub(super) const WORKER_STARTS: &str = "keyway_worker_starts_total";
 pub(super) const SERVICE_REQUESTS: &str = "keyway_service_requests_total";
+pub(super) const SERVICE_FAILURES: &str = "keyway_service_failures_total";
+pub(super) const SERVICE_KEYS_OPEN: &str = "keyway_service_keys_open";
 pub(super) const SERVICE_RATE: &str = "keyway_service_rate_allowed";
 pub(super) const SERVICE_QUOTA: &str = "keyway_service_quota";
 pub(super) const SERVICE_WAITING: &str = "keyway_service_waiting";
@@ -172,8 +174,15 @@ pub const METRICS: &[MetricInfo] = &[
         SERVICE_REQUESTS,
         Counter,
         &["service", "domain", "outcome"],
-        "Requests to a cloud's key service by quota domain: sent, of these throttled and failed; not sent: too late, breaker open.",
+        "Requests to a cloud's key service by quota domain: sent, of these throttled and failed; not sent: breaker open.",
     ),
+    metric(
+        SERVICE_FAILURES,
+        Counter,
+        &["pool", "library", "token", "worker", "cause"],
+        "Calls of keys in clouds that failed on the way or in the service, by what they met.",
+    ),
+    metric(SERVICE_KEYS_OPEN, Gauge, &["service", "domain"], "Keys whose requests fail at once, since none was answered."),
     metric(SERVICE_RATE, Gauge, &["service", "domain"], "Units a second that flow control lets through now."),
     metric(SERVICE_QUOTA, Gauge, &["service", "domain"], "Units a second of the quota as configured."),
     metric(SERVICE_WAITING, Gauge, &["service", "domain"], "Requests that wait for their turn."),

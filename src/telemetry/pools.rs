@@ -117,6 +117,7 @@ pub struct MemberMetrics {
     jobs: [Counter; 2],
     device_seconds: [OnceLock<Histogram>; Class::ALL.len()],
     evictions: ByCause,
+    failures: ByCause,
 }
 
 /// One counter for each cause, and each result where there are several; made when first counted.
@@ -180,6 +181,11 @@ impl MemberMetrics {
     /// A session was given up for this cause.
     pub fn evicted(&self, cause: &'static str) {
         self.evictions.count(self, cause, None, 1);
+    }
+
+    /// A call of a key in a cloud failed on the way or in the service, for this cause.
+    pub fn call_failed(&self, cause: &'static str) {
+        self.failures.count(self, cause, None, 1);
     }
 
     fn labels(&self) -> [(&'static str, &str); 4] {
@@ -271,6 +277,7 @@ impl PoolMetrics {
             jobs: results(list::JOBS),
             device_seconds: std::array::from_fn(|_| OnceLock::new()),
             evictions: ByCause::new(list::EVICTIONS),
+            failures: ByCause::new(list::SERVICE_FAILURES),
         };
         metrics.show_start();
         metrics

@@ -20,8 +20,6 @@ pub struct QuotaDomainFigures {
     pub throttled: u64,
     /// See `sent`.
     pub failed: u64,
-    /// Not sent: their turn did not come in time.
-    pub too_late: u64,
     /// Not sent: a breaker was open.
     pub breaker_refused: u64,
     /// Requests that wait for their turn.
@@ -36,6 +34,8 @@ pub struct QuotaDomainFigures {
     pub quota: f64,
     /// Whether its breaker is open, or open but for a probe.
     pub is_open: bool,
+    /// Keys of it whose own breakers are.
+    pub keys_open: usize,
 }
 
 /// The daemon's own credentials at a service.
@@ -81,7 +81,6 @@ impl Services {
                     ("sent", of.sent),
                     ("throttled", of.throttled),
                     ("failed", of.failed),
-                    ("too_late", of.too_late),
                     ("breaker_open", of.breaker_refused),
                 ];
                 for (outcome, total) in outcomes {
@@ -95,6 +94,7 @@ impl Services {
                     (list::SERVICE_WAITING, count(of.waiting)),
                     (list::SERVICE_IN_FLIGHT, count(of.in_flight)),
                     (list::SERVICE_IN_FLIGHT_LIMIT, count(of.in_flight_limit)),
+                    (list::SERVICE_KEYS_OPEN, count(of.keys_open)),
                     (list::SERVICE_BREAKER_OPEN, f64::from(u8::from(of.is_open))),
                 ] {
                     gauge(&recorder, metric, &labels).set(value);

@@ -10,7 +10,7 @@ use super::mechanism::{Request, request};
 use super::{fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service, not_supported, row_of};
-use crate::backend::{BackendError, KeyTemplate};
+use crate::backend::{BackendError, Fate, KeyTemplate};
 use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyKind, KeyOperation, wiped};
 
 /// What begins the name of an alias.
@@ -78,6 +78,14 @@ impl AwsKey {
         let named = self.client.create_alias().alias_name(&self.name).target_key_id(&id).send().await;
         if let Err(error) = named {
             let error = fault::of("CreateAlias", &self.title, &error);
+            if error.fate == Fate::BackOff {
+                // It may have got it all the same.
+                tracing::error!(
+                    key = id, alias = self.name, reason = %error.fault,
+                    "a key was made in AWS KMS, and whether it got its alias is not known; if it did not, delete it there"
+                );
+                return Err(error);
+            }
             let undone = self.client.schedule_key_deletion().key_id(&id).pending_window_in_days(DELETION_DAYS);
             let undone = undone.send().await.is_ok();
             tracing::error!(key = id, undone, reason = %error.fault, "a key was made in AWS KMS that got no alias; if it is not undone, delete it there");
@@ -143,6 +151,10 @@ impl cloud::Client for AwsKey {
 
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found> {
         Box::pin(self.make(template))
+    }
+
+    fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
+        request(found, operation).map(drop)
     }
 
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes> {

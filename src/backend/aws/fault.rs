@@ -10,6 +10,9 @@ use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
+/// Most letters of what the service says that are passed on.
+const MESSAGE_LETTERS: usize = 300;
+
 /// What an error code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
@@ -131,10 +134,14 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
         Class::Input
     };
     let known = CODES.iter().find(|(known, ..)| *known == code);
+    let skewed = message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"));
+    let code = if skewed { "RequestTimeTooSkewed" } else { code };
+    let known = if skewed { CODES.iter().find(|(known, ..)| *known == code) } else { known };
     let (class, cause, advice) =
         known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
-    for more in [message.unwrap_or_default(), advice].into_iter().filter(|more| !more.is_empty()) {
+    let message: String = message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect();
+    for more in [message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
         what.push_str(more.trim_end_matches('.'));
     }

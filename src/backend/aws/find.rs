@@ -29,10 +29,6 @@ pub(super) fn check_state(key: &KeyMetadata) -> Result<(), BackendError> {
         Some(KeyState::Disabled) => "it is disabled: enable it".to_owned(),
         Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => {
             let when = key.deletion_date().map(|date| format!(" on {date}")).unwrap_or_default();
-            tracing::error!(
-                key = key.arn(),
-                "AN AWS KMS KEY IS TO BE DELETED{when}: cancel its deletion if it is still needed"
-            );
             format!("it is to be deleted{when}: cancel its deletion")
         }
         Some(state) => format!("its state is {}", state.as_str()),

@@ -279,6 +279,10 @@ impl cloud::Client for AzureKey {
         Box::pin(self.make(template))
     }
 
+    fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
+        request(found, operation).map(drop)
+    }
+
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes> {
         Box::pin(self.work(found, operation))
     }

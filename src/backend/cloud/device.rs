@@ -41,7 +41,7 @@ impl CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
         let info = DeviceInfo {
-            serial: key.to_string(),
+            serial: key.whole_name(),
             label: key.name.clone(),
             max_sessions: None,
             profile: Profile::Cloud,
@@ -140,8 +140,8 @@ fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
             _ => None,
         }),
         Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
-        // Also where the caller, the key or our credentials are in the wrong: the service is well.
-        _ => leave.succeeded(took),
+        Err(_) => leave.answered(),
+        Ok(_) => leave.succeeded(took),
     }
 }
 
@@ -149,7 +149,14 @@ impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
         let found = self.shared.wait(2, self.shared.client.find())?;
-        Ok(found.filter(|found| found.kind.kind.is_secret() == selector.secret).map(|found| self.found(found)))
+        match found {
+            // It is there: none may be made in its place.
+            Some(found) if found.kind.kind.is_secret() != selector.secret => {
+                let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
+                Err(BackendError::keep(Fault::invalid(what)))
+            }
+            found => Ok(found.map(|found| self.found(found))),
+        }
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
@@ -158,8 +165,11 @@ impl Session for CloudSession {
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+        let leave = self.leave.take();
         let (found, gate) = self.shared.seen(handle)?;
-        let leave = match self.leave.take() {
+        // What it does not do is not asked of it, and tells flow control nothing.
+        self.shared.client.check(&found, operation)?;
+        let leave = match leave {
             Some(leave) => leave,
             // A proof of the key, which nobody admitted before.
             None => self.shared.leave(&gate, Instant::now() + self.shared.service.settings.call)?,
@@ -173,9 +183,18 @@ impl Session for CloudSession {
     fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
         if let (None, Some(gate)) = (&self.leave, gate) {
-            self.leave = Some(self.shared.leave(&gate, until)?);
+            self.leave = Some(self.shared.leave(&gate, until).inspect_err(|error| {
+                // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
+                if error.fate == Fate::Throttled {
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                }
+            })?);
         }
         Ok(())
+    }
+
+    fn withdraw(&mut self) {
+        self.leave = None;
     }
 
     /// Its calls stand by themselves: there is nothing that could have ended.

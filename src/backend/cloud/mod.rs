@@ -40,6 +40,9 @@ pub(crate) trait Client: Send + Sync {
     /// Makes the key. The caller has made sure that there is none.
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found>;
 
+    /// Refuses what the service does not do with the key. No call is made.
+    fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError>;
+
     /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
 }

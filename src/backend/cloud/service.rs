@@ -59,7 +59,6 @@ impl ServiceFigures for Service {
                 sent: now.sent,
                 throttled: now.throttled,
                 failed: now.failed,
-                too_late: now.too_late,
                 breaker_refused: now.breaker_refused,
                 waiting: now.waiting,
                 in_flight: now.in_flight,
@@ -67,6 +66,7 @@ impl ServiceFigures for Service {
                 allowed: now.allowed_per_second,
                 quota: now.quota_per_second,
                 is_open: now.breaker != BreakerState::Closed,
+                keys_open: now.keys_open,
             }
         };
         self.domains.all().into_iter().map(figures).collect()

@@ -228,6 +228,10 @@ impl cloud::Client for GcpKey {
         Box::pin(self.make(template))
     }
 
+    fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
+        request(found, operation).map(drop)
+    }
+
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes> {
         Box::pin(self.work(found, operation))
     }

@@ -94,6 +94,22 @@ impl CloudCredentials {
     }
 }
 
+impl CloudPlace {
+    /// Whether both name one place. A version that is not named is whichever was recorded.
+    fn is_named_as(&self, other: &CloudPlace) -> bool {
+        match (self, other) {
+            (
+                CloudPlace::Azure { vault, domain, version },
+                CloudPlace::Azure { vault: other_vault, domain: other_domain, version: other_version },
+            ) => {
+                let same_version = version.is_none() || other_version.is_none() || version == other_version;
+                (vault, domain) == (other_vault, other_domain) && same_version
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl CloudKey {
     /// The service that has it.
     pub const fn service(&self) -> CloudService {
@@ -110,9 +126,14 @@ impl CloudKey {
         std::iter::once(alone).chain(self.replicas.iter().cloned())
     }
 
+    /// Whether it, or a copy of it, is at another endpoint than the service's public one.
+    pub fn is_elsewhere(&self) -> bool {
+        self.endpoint.is_some() || self.replicas.iter().any(|copy| copy.endpoint.is_some())
+    }
+
     /// Whether both name one key in the same words, whoever's word it is used by.
     pub fn is_named_as(&self, other: &CloudKey) -> bool {
-        self.name == other.name && self.place == other.place && self.endpoint == other.endpoint
+        self.name == other.name && self.place.is_named_as(&other.place) && self.endpoint == other.endpoint
     }
 }
 
@@ -128,15 +149,7 @@ impl Hash for CloudKey {
 /// Fit for metrics and logs: it names no secret. Keys by other credentials than the daemon's own say by whose.
 impl std::fmt::Display for CloudKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = &self.name;
-        match &self.place {
-            CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => write!(f, "{region}/{name}"),
-            CloudPlace::Aws { .. } => f.write_str(name),
-            CloudPlace::Azure { vault, domain, .. } => write!(f, "{vault}.{domain}/{name}"),
-            CloudPlace::Google { project, region, key_ring, version, .. } => {
-                write!(f, "{project}/{region}/{key_ring}/{name}/{version}")
-            }
-        }?;
+        f.write_str(&self.whole_name())?;
         match &self.credentials {
             CloudCredentials::Own => Ok(()),
             // As AWS's own console shows access keys: enough to tell them apart.
@@ -155,6 +168,24 @@ impl std::fmt::Display for CloudKey {
         match self.replicas.len() {
             0 => Ok(()),
             replicas => write!(f, " and {replicas} more"),
+        }
+    }
+}
+
+impl CloudKey {
+    /// Its name with its place, whoever's word it is used by.
+    pub fn whole_name(&self) -> String {
+        let name = &self.name;
+        match &self.place {
+            CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => format!("{region}/{name}"),
+            CloudPlace::Aws { .. } => name.clone(),
+            CloudPlace::Azure { vault, domain, version: Some(version) } => {
+                format!("{vault}.{domain}/{name}/{version}")
+            }
+            CloudPlace::Azure { vault, domain, version: None } => format!("{vault}.{domain}/{name}"),
+            CloudPlace::Google { project, region, key_ring, version, .. } => {
+                format!("{project}/{region}/{key_ring}/{name}/{version}")
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A quota domain, and threads before it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -45,9 +44,7 @@ pub(crate) struct Standing {
     pub(crate) throttled: u64,
     /// Requests that met a failure of transport or of the service.
     pub(crate) failed: u64,
-    /// Refused because no turn came, or could come, in time.
-    pub(crate) too_late: u64,
-    /// Refused because the domain's breaker was open.
+    /// Refused because the domain's breaker was open, or the key's.
     pub(crate) breaker_refused: u64,
     /// Threads that wait.
     pub(crate) waiting: usize,
@@ -63,13 +60,21 @@ pub(crate) struct Standing {
     pub(crate) is_throttled: bool,
     /// The domain's breaker.
     pub(crate) breaker: BreakerState,
+    /// Keys whose own breakers are not closed.
+    pub(crate) keys_open: usize,
 }
 
 /// What a service counts together.
 pub(crate) struct Domain {
     state: Mutex<State>,
-    /// Gates made so far.
-    gates: AtomicU64,
+    gates: Mutex<Gates>,
+}
+
+/// The ways in that there are, and how many were made.
+#[derive(Default)]
+struct Gates {
+    made: u64,
+    alive: Vec<Weak<Gate>>,
 }
 
 struct State {
@@ -84,7 +89,6 @@ struct State {
     sent: u64,
     throttled: u64,
     failed: u64,
-    too_late: u64,
     breaker_refused: u64,
 }
 
@@ -127,7 +131,7 @@ impl Domain {
     pub(crate) fn new(quota: Quota) -> Arc<Domain> {
         let (quota, now) = (quota.bounded(), Instant::now());
         Arc::new(Domain {
-            gates: AtomicU64::new(0),
+            gates: Mutex::default(),
             state: Mutex::new(State {
                 quota,
                 rate: Rate::new(quota, Dice::new(), now),
@@ -139,7 +143,6 @@ impl Domain {
                 sent: 0,
                 throttled: 0,
                 failed: 0,
-                too_late: 0,
                 breaker_refused: 0,
             }),
         })
@@ -159,22 +162,28 @@ impl Domain {
 
     /// A key's way in. A request of it costs so many units of the quota, at least 1.
     pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
-        Arc::new(Gate {
-            number: self.gates.fetch_add(1, Ordering::Relaxed),
+        let mut gates = self.gates.lock();
+        gates.made += 1;
+        let gate = Arc::new(Gate {
+            number: gates.made,
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
             cost: f64::from(cost.clamp(1, 10_000)),
-        })
+        });
+        gates.alive.retain(|gate| gate.strong_count() > 0);
+        gates.alive.push(Arc::downgrade(&gate));
+        gate
     }
 
     /// How it stands.
     pub(crate) fn standing(&self) -> Standing {
+        let gates: Vec<Arc<Gate>> = self.gates.lock().alive.iter().filter_map(Weak::upgrade).collect();
+        let keys_open = gates.iter().filter(|gate| gate.breaker() != BreakerState::Closed).count();
         let state = self.state.lock();
         Standing {
             sent: state.sent,
             throttled: state.throttled,
             failed: state.failed,
-            too_late: state.too_late,
             breaker_refused: state.breaker_refused,
             waiting: state.line.len(),
             in_flight: state.in_flight.count(),
@@ -183,6 +192,7 @@ impl Domain {
             quota_per_second: state.quota.per_second,
             is_throttled: state.rate.is_throttled(),
             breaker: state.breaker.state(Instant::now()),
+            keys_open,
         }
     }
 
@@ -199,7 +209,6 @@ impl Domain {
         }
         let earliest = state.rate.earliest(cost, state.line.cost(), state.in_flight.count(), now);
         if earliest > until {
-            state.too_late += 1;
             return Err(Refusal::TooLate { earliest });
         }
         let waiter = Waiter::new(cost);
@@ -235,6 +244,10 @@ impl Domain {
         match end {
             End::Succeeded(latency) => {
                 state.in_flight.answered(sent.number, latency);
+                state.rate.accepted(sent, now);
+                state.answered();
+            }
+            End::Answered => {
                 state.rate.accepted(sent, now);
                 state.answered();
             }
@@ -332,7 +345,6 @@ impl State {
             self.line.first_sleeps(None);
             self.serve(now);
         }
-        self.too_late += 1;
         let earliest = self.rate.earliest(waiter.cost, self.line.cost(), self.in_flight.count(), now);
         Refusal::TooLate { earliest }
     }
@@ -351,7 +363,7 @@ impl Gate {
             (breaker.check(Instant::now()), breaker.rest(&mut Dice::new()))
         };
         if let Pass::No(until) = pass {
-            return Err(Refusal::KeyOpen { until });
+            return Err(self.refused(until));
         }
         let rest = rest.map(|rest| rest.min(until).saturating_duration_since(Instant::now()));
         if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
@@ -362,13 +374,17 @@ impl Gate {
         let pass = self.breaker.lock().pass(Instant::now());
         let permit = Permit { gate: Arc::clone(self), granted, key_probe: pass == Pass::Probe, told: false };
         match pass {
-            Pass::No(until) => Err(Refusal::KeyOpen { until }),
+            Pass::No(until) => Err(self.refused(until)),
             Pass::Yes | Pass::Probe => Ok(permit),
         }
     }
 
+    fn refused(&self, until: Instant) -> Refusal {
+        self.domain.state.lock().breaker_refused += 1;
+        Refusal::KeyOpen { until }
+    }
+
     /// The key's breaker.
-    #[cfg(test)]
     pub(crate) fn breaker(&self) -> BreakerState {
         self.breaker.lock().state(Instant::now())
     }
@@ -382,6 +398,7 @@ impl Gate {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Succeeded(Duration),
+    Answered,
     Throttled(Option<Duration>),
     Failed,
     Untold,
@@ -397,7 +414,14 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The service answered after so long, if only that the caller or the key is in the wrong.
+    /// The service answered that the caller, the key or our credentials are in the wrong: it is well. How fast it says so, says
+    /// nothing of how fast it works.
+    pub(crate) fn answered(mut self) {
+        self.gate.breaker_mut().answered();
+        self.tell(End::Answered);
+    }
+
+    /// The service did what it was asked for, within so long.
     pub(crate) fn succeeded(mut self, latency: Duration) {
         self.gate.breaker_mut().answered();
         self.tell(End::Succeeded(latency));

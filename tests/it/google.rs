@@ -179,7 +179,7 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
         let shown = rig.daemon.read(&path(name)).await;
         assert_eq!(shown["algorithm"], algorithm.to_lowercase());
         assert_eq!((&shown["credentials"], &shown["crypto_key_version"]), (&json!("redacted"), &json!("1")));
-        let pss = flag != "" && name.starts_with("pss");
+        let pss = !flag.is_empty() && name.starts_with("pss");
         let asked = json!({"hash_algorithm": if flag.is_empty() { "sha2-256" } else { hash }, "use_pss": pss});
         rig.daemon.write(&format!("{}/test/sign", path(name)), asked).await;
         let document = rig.daemon.read(&format!("transit/keys/{name}")).await;
@@ -241,6 +241,16 @@ async fn keys_decrypt_and_make_macs() {
         assert_eq!(rig.daemon.write(&format!("transit/decrypt/{name}"), asked).await["plaintext"], plaintext);
         let changed = made["ciphertext"].as_str().unwrap().replacen("vault:v1:", "vault:v1:AAAA", 1);
         let (status, _) = rig.daemon.refused(&format!("transit/decrypt/{name}"), json!({"ciphertext": changed})).await;
+        assert_eq!(status, 400);
+    }
+    // Blocks of AES, as many as there are.
+    let blocks = STANDARD.encode([7; 48]);
+    for (name, algorithm) in [("a128", "AES_128_CBC"), ("a256", "aes_256_cbc")] {
+        rig.transit_key(name, algorithm).await;
+        let made = rig.daemon.write(&format!("transit/encrypt/{name}"), json!({ "plaintext": blocks })).await;
+        let asked = json!({"ciphertext": made["ciphertext"]});
+        assert_eq!(rig.daemon.write(&format!("transit/decrypt/{name}"), asked).await["plaintext"], blocks);
+        let (status, _) = rig.daemon.refused(&format!("transit/encrypt/{name}"), json!({"plaintext": plaintext})).await;
         assert_eq!(status, 400);
     }
     for (name, algorithm, hash, bytes) in [

@@ -89,6 +89,7 @@ impl GcpKey {
         let row = row.ok_or_else(|| BackendError::keep(Fault::internal("a key of no algorithm")))?;
         let purpose = match row.does {
             CloudUse::Sign => CryptoKeyPurpose::AsymmetricSign,
+            CloudUse::Decrypt if row.kind.is_secret() => CryptoKeyPurpose::RawEncryptDecrypt,
             CloudUse::Decrypt => CryptoKeyPurpose::AsymmetricDecrypt,
             CloudUse::Mac => CryptoKeyPurpose::Mac,
             CloudUse::SignOrDecrypt => return Err(cloud::not_supported(row, "signatures and decryption")),
@@ -169,6 +170,24 @@ impl GcpKey {
                 let plain = checked(made.plaintext, made.plaintext_crc32c, made.verified_ciphertext_crc32c)?;
                 Ok(wiped(plain.into()))
             }
+            Request::RawEncrypt(iv, plaintext) => {
+                let call = kms.raw_encrypt().set_name(&found.id).set_initialization_vector(iv.clone());
+                let call = call.set_initialization_vector_crc32c(crc(iv)).set_plaintext(plaintext.clone().into_bytes());
+                let made = call.set_plaintext_crc32c(crc(plaintext.expose())).send().await?;
+                self.same(asked, found, &made.name)?;
+                let verified = made.verified_plaintext_crc32c
+                    && made.verified_initialization_vector_crc32c
+                    && made.initialization_vector == *iv;
+                let sealed = checked(made.ciphertext, made.ciphertext_crc32c, verified)?;
+                Ok([&iv[..], &sealed].concat().into())
+            }
+            Request::RawDecrypt(iv, ciphertext) => {
+                let call = kms.raw_decrypt().set_name(&found.id).set_initialization_vector(iv.clone());
+                let call = call.set_initialization_vector_crc32c(crc(iv)).set_ciphertext(ciphertext.clone());
+                let made = call.set_ciphertext_crc32c(crc(ciphertext)).send().await?;
+                let verified = made.verified_ciphertext_crc32c && made.verified_initialization_vector_crc32c;
+                Ok(wiped(checked(made.plaintext, made.plaintext_crc32c, verified)?.into()))
+            }
             Request::Mac(message) => {
                 let call = kms.mac_sign().set_name(&found.id).set_data(message.clone().into_bytes());
                 let made = call.set_data_crc32c(crc(message.expose())).send().await?;
@@ -193,6 +212,8 @@ impl Request {
         match self {
             Request::Digest(..) | Request::Data(_) => "AsymmetricSign",
             Request::Decrypt(_) => "AsymmetricDecrypt",
+            Request::RawEncrypt(..) => "RawEncrypt",
+            Request::RawDecrypt(..) => "RawDecrypt",
             Request::Mac(_) => "MacSign",
         }
     }

@@ -8,6 +8,7 @@ mod audit;
 mod audit_faults;
 mod audit_refusals;
 mod authorities;
+mod aws;
 mod aws_faults;
 mod azure;
 mod batches;

@@ -2,7 +2,6 @@
 //! which were lost on the way are neither signed nor taken for a signature.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
+use super::find::Doomed;
 use super::mechanism::{Request, request};
 use super::{Shared, fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
@@ -36,8 +36,7 @@ pub(super) struct GcpKey {
     title: String,
     shared: Arc<Shared>,
     service: Arc<Service>,
-    /// Whether it was told that the version is to be destroyed.
-    doomed: AtomicBool,
+    doomed: Arc<Doomed>,
 }
 
 /// The checksum that goes with bytes.
@@ -47,13 +46,17 @@ fn crc(bytes: &[u8]) -> i64 {
 
 impl GcpKey {
     /// None where the key is another service's.
-    pub(super) fn new(key: &CloudKey, shared: Arc<Shared>, service: Arc<Service>) -> Option<GcpKey> {
+    pub(super) fn new(
+        key: &CloudKey,
+        shared: Arc<Shared>,
+        service: Arc<Service>,
+        doomed: Arc<Doomed>,
+    ) -> Option<GcpKey> {
         let CloudPlace::Google { project, region, key_ring, version, algorithm } = &key.place else { return None };
         let ring = format!("projects/{project}/locations/{region}/keyRings/{key_ring}");
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
         let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        let doomed = AtomicBool::new(false);
         Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
     }
 
@@ -72,7 +75,7 @@ impl GcpKey {
             Err(error) => return Err(error),
         };
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
-        find::watch(&version, &self.doomed);
+        self.doomed.watch(&version);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
             return find::found(version.name, kind, None, &self.title).map(Some);

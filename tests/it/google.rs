@@ -183,7 +183,8 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
         let asked = json!({"hash_algorithm": if flag.is_empty() { "sha2-256" } else { hash }, "use_pss": pss});
         rig.daemon.write(&format!("{}/test/sign", path(name)), asked).await;
         let document = rig.daemon.read(&format!("transit/keys/{name}")).await;
-        write("key.pub", document["keys"]["1"]["public_key"].as_str().unwrap().as_bytes());
+        let public = document["keys"]["1"]["public_key"].as_str().unwrap();
+        write("key.pub", public.as_bytes());
         let asked = if flag.is_empty() {
             json!({"input": STANDARD.encode(MESSAGE)})
         } else {
@@ -199,7 +200,11 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
         }
         check.push("message");
         if flag.is_empty() {
-            check = vec!["pkeyutl", "-verify", "-pubin", "-inkey", "key.pub", "-rawin", "-in", "message"];
+            // Vault's form is the key's bytes alone; openssl wants what it is before them (RFC 8410, 4).
+            let front = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+            write("key.der", &[&front[..], &STANDARD.decode(public).unwrap()].concat());
+            check = vec!["pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-rawin"];
+            check.extend(["-in", "message"]);
             check.extend(["-sigfile", "signature"]);
         }
         let said = openssl(folder.path(), &check).unwrap();
@@ -241,6 +246,16 @@ async fn keys_decrypt_and_make_macs() {
         assert_eq!(rig.daemon.write(&format!("transit/decrypt/{name}"), asked).await["plaintext"], plaintext);
         let changed = made["ciphertext"].as_str().unwrap().replacen("vault:v1:", "vault:v1:AAAA", 1);
         let (status, _) = rig.daemon.refused(&format!("transit/decrypt/{name}"), json!({"ciphertext": changed})).await;
+        assert_eq!(status, 400);
+    }
+    // Blocks of AES, as many as there are.
+    let blocks = STANDARD.encode([7; 48]);
+    for (name, algorithm) in [("a128", "AES_128_CBC"), ("a256", "aes_256_cbc")] {
+        rig.transit_key(name, algorithm).await;
+        let made = rig.daemon.write(&format!("transit/encrypt/{name}"), json!({ "plaintext": blocks })).await;
+        let asked = json!({"ciphertext": made["ciphertext"]});
+        assert_eq!(rig.daemon.write(&format!("transit/decrypt/{name}"), asked).await["plaintext"], blocks);
+        let (status, _) = rig.daemon.refused(&format!("transit/encrypt/{name}"), json!({"plaintext": plaintext})).await;
         assert_eq!(status, 400);
     }
     for (name, algorithm, hash, bytes) in [

@@ -2,7 +2,6 @@
 //! which were lost on the way are neither signed nor taken for a signature.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
+use super::find::Doomed;
 use super::mechanism::{Request, request};
 use super::{Shared, fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
@@ -36,8 +36,7 @@ pub(super) struct GcpKey {
     title: String,
     shared: Arc<Shared>,
     service: Arc<Service>,
-    /// Whether it was told that the version is to be destroyed.
-    doomed: AtomicBool,
+    doomed: Arc<Doomed>,
 }
 
 /// The checksum that goes with bytes.
@@ -47,13 +46,17 @@ fn crc(bytes: &[u8]) -> i64 {
 
 impl GcpKey {
     /// None where the key is another service's.
-    pub(super) fn new(key: &CloudKey, shared: Arc<Shared>, service: Arc<Service>) -> Option<GcpKey> {
+    pub(super) fn new(
+        key: &CloudKey,
+        shared: Arc<Shared>,
+        service: Arc<Service>,
+        doomed: Arc<Doomed>,
+    ) -> Option<GcpKey> {
         let CloudPlace::Google { project, region, key_ring, version, algorithm } = &key.place else { return None };
         let ring = format!("projects/{project}/locations/{region}/keyRings/{key_ring}");
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
         let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        let doomed = AtomicBool::new(false);
         Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
     }
 
@@ -72,7 +75,7 @@ impl GcpKey {
             Err(error) => return Err(error),
         };
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
-        find::watch(&version, &self.doomed);
+        self.doomed.watch(&version);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
             return find::found(version.name, kind, None, &self.title).map(Some);
@@ -89,6 +92,7 @@ impl GcpKey {
         let row = row.ok_or_else(|| BackendError::keep(Fault::internal("a key of no algorithm")))?;
         let purpose = match row.does {
             CloudUse::Sign => CryptoKeyPurpose::AsymmetricSign,
+            CloudUse::Decrypt if row.kind.is_secret() => CryptoKeyPurpose::RawEncryptDecrypt,
             CloudUse::Decrypt => CryptoKeyPurpose::AsymmetricDecrypt,
             CloudUse::Mac => CryptoKeyPurpose::Mac,
             CloudUse::SignOrDecrypt => return Err(cloud::not_supported(row, "signatures and decryption")),
@@ -169,6 +173,24 @@ impl GcpKey {
                 let plain = checked(made.plaintext, made.plaintext_crc32c, made.verified_ciphertext_crc32c)?;
                 Ok(wiped(plain.into()))
             }
+            Request::RawEncrypt(iv, plaintext) => {
+                let call = kms.raw_encrypt().set_name(&found.id).set_initialization_vector(iv.clone());
+                let call = call.set_initialization_vector_crc32c(crc(iv)).set_plaintext(plaintext.clone().into_bytes());
+                let made = call.set_plaintext_crc32c(crc(plaintext.expose())).send().await?;
+                self.same(asked, found, &made.name)?;
+                let verified = made.verified_plaintext_crc32c
+                    && made.verified_initialization_vector_crc32c
+                    && made.initialization_vector == *iv;
+                let sealed = checked(made.ciphertext, made.ciphertext_crc32c, verified)?;
+                Ok([&iv[..], &sealed].concat().into())
+            }
+            Request::RawDecrypt(iv, ciphertext) => {
+                let call = kms.raw_decrypt().set_name(&found.id).set_initialization_vector(iv.clone());
+                let call = call.set_initialization_vector_crc32c(crc(iv)).set_ciphertext(ciphertext.clone());
+                let made = call.set_ciphertext_crc32c(crc(ciphertext)).send().await?;
+                let verified = made.verified_ciphertext_crc32c && made.verified_initialization_vector_crc32c;
+                Ok(wiped(checked(made.plaintext, made.plaintext_crc32c, verified)?.into()))
+            }
             Request::Mac(message) => {
                 let call = kms.mac_sign().set_name(&found.id).set_data(message.clone().into_bytes());
                 let made = call.set_data_crc32c(crc(message.expose())).send().await?;
@@ -193,6 +215,8 @@ impl Request {
         match self {
             Request::Digest(..) | Request::Data(_) => "AsymmetricSign",
             Request::Decrypt(_) => "AsymmetricDecrypt",
+            Request::RawEncrypt(..) => "RawEncrypt",
+            Request::RawDecrypt(..) => "RawDecrypt",
             Request::Mac(_) => "MacSign",
         }
     }

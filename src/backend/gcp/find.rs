@@ -1,10 +1,11 @@
 //! What the service says of a key.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
 
 use der::Document;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionState;
 use google_cloud_kms_v1::model::{CryptoKeyVersion, PublicKey as Published};
+use parking_lot::Mutex;
 
 use super::fault;
 use crate::backend::cloud::{Found, ill, unknown_kind};
@@ -31,17 +32,23 @@ pub(super) fn kind_of(
     kind.ok_or_else(|| unknown_kind(&version.name, native))
 }
 
-/// Tells of a version that is to be destroyed, once for each time that this comes about.
-pub(super) fn watch(version: &CryptoKeyVersion, told: &AtomicBool) {
-    let doomed = version.state == CryptoKeyVersionState::DestroyScheduled;
-    if doomed && !told.swap(doomed, Ordering::Relaxed) {
-        let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
-        tracing::error!(
-            key = version.name,
-            "A GOOGLE CLOUD KMS KEY IS TO BE DESTROYED{when}: restore it if it is still needed"
-        );
+/// The versions that are to be destroyed, as far as that was told: once for each time that it comes about, however often
+/// the key is looked up.
+#[derive(Default)]
+pub(super) struct Doomed(Mutex<HashSet<String>>);
+
+impl Doomed {
+    pub(super) fn watch(&self, version: &CryptoKeyVersion) {
+        if version.state != CryptoKeyVersionState::DestroyScheduled {
+            self.0.lock().remove(&version.name);
+        } else if self.0.lock().insert(version.name.clone()) {
+            let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
+            tracing::error!(
+                key = version.name,
+                "A GOOGLE CLOUD KMS KEY IS TO BE DESTROYED{when}: restore it if it is still needed"
+            );
+        }
     }
-    told.store(doomed, Ordering::Relaxed);
 }
 
 /// Refuses a version that can do nothing now, saying why.
@@ -54,10 +61,6 @@ pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(),
         CryptoKeyVersionState::Disabled => "it is disabled: enable it".to_owned(),
         CryptoKeyVersionState::DestroyScheduled => {
             let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
-            tracing::error!(
-                key = version.name,
-                "A GOOGLE CLOUD KMS KEY IS TO BE DESTROYED{when}: restore it if it is still needed"
-            );
             format!("it is to be destroyed{when}: restore it")
         }
         CryptoKeyVersionState::Destroyed => "it is destroyed for good: register another version".to_owned(),

@@ -18,6 +18,9 @@ pub(super) enum Request {
     /// A signature of these bytes.
     Data(Bytes),
     Decrypt(Bytes),
+    /// With this IV, which stands in front of what is answered.
+    RawEncrypt(Bytes, SecretBytes),
+    RawDecrypt(Bytes, Bytes),
     Mac(SecretBytes),
 }
 
@@ -36,10 +39,18 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
             }
         }
-        KeyOperation::Decrypt { cipher: cipher @ (Cipher::RsaOaep { .. } | Cipher::RsaPkcs1), ciphertext } => {
-            let native = cipher.scheme().and_then(|scheme| found.kind.decryption(scheme));
-            native.ok_or_else(|| not_supported(found.kind, "decryption with this padding"))?;
-            Ok(Request::Decrypt(Bytes::copy_from_slice(ciphertext)))
+        KeyOperation::Encrypt { cipher: cipher @ Cipher::AesCbc { iv, .. }, plaintext } => {
+            check(found, cipher)?;
+            found.check_message(plaintext.expose().len())?;
+            Ok(Request::RawEncrypt(Bytes::copy_from_slice(iv), plaintext.clone()))
+        }
+        KeyOperation::Decrypt { cipher, ciphertext } => {
+            check(found, cipher)?;
+            let ciphertext = Bytes::copy_from_slice(ciphertext);
+            Ok(match cipher {
+                Cipher::AesCbc { iv, .. } => Request::RawDecrypt(Bytes::copy_from_slice(iv), ciphertext),
+                _ => Request::Decrypt(ciphertext),
+            })
         }
         KeyOperation::Mac { hash, message } => {
             let what = || not_supported(found.kind, &format!("an HMAC with {}", hash.name()));
@@ -47,10 +58,14 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
             found.check_message(message.expose().len())?;
             Ok(Request::Mac(message.clone()))
         }
-        KeyOperation::Encrypt { .. } | KeyOperation::Decrypt { .. } => {
-            Err(not_supported(found.kind, "symmetric encryption"))
-        }
+        KeyOperation::Encrypt { .. } => Err(not_supported(found.kind, "encryption in this mode")),
     }
+}
+
+/// Refuses a padding or mode that the key's algorithm is not of.
+fn check(found: &Found, cipher: &Cipher) -> Result<(), BackendError> {
+    let native = cipher.scheme().and_then(|scheme| found.kind.decryption(scheme));
+    native.map(|_| ()).ok_or_else(|| not_supported(found.kind, "this padding or mode"))
 }
 
 fn digest(hash: Hash, bytes: &Bytes) -> Result<Digest, BackendError> {

@@ -254,6 +254,10 @@ async fn the_daemons_own_credentials_are_found_and_renewed() {
         load.stop().assert_none_lost();
         let failed = [("service", "awskms"), ("result", "failed")];
         assert_eq!(aws.rig.sum("keyway_service_credential_fetches_total", &failed), 0.0, "{kind}");
+        if kind == "instance-credentials" {
+            // AWS's client goes on with those it has when the instance's metadata are not to be had.
+            continue;
+        }
         // That none can be fetched is seen before those at hand have expired.
         aws.cloud.steer("PUT", "/tokens", &json!({"lifetime_s": 16, "refuse": true}));
         aws.rig.until_grown("keyway_service_credential_fetches_total", &failed, 0.0, 1.0);

@@ -6,6 +6,7 @@
 //! - `mechanism.rs`: the service's words for operations
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
+//! - `transport.rs`: connections
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 
@@ -14,10 +15,10 @@ mod credentials;
 mod fault;
 mod find;
 mod mechanism;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
@@ -27,11 +28,7 @@ use self::client::AzureKey;
 use self::credentials::{Identity, Who};
 use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
-use crate::config::KmsService;
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
-
-/// Connections that are idle are kept so long: a handshake takes longer than a call.
-const IDLE: Duration = Duration::from_secs(300);
 
 /// What a client is made of: whoever has the same shares it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -80,7 +77,7 @@ impl AzureBackend {
 
     /// A client that tries each call once: who tries again, and when, is decided above.
     fn make(&self, reach: &Reach) -> Result<Vault, String> {
-        let transport = self.transport.get_or_init(|| transport(&self.service.settings)).clone()?;
+        let transport = self.transport.get_or_init(|| transport::transport(&self.service.settings)).clone()?;
         let options =
             ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..ClientOptions::default() };
         let identity = Identity::new(reach.who.clone(), &reach.domain, options.clone(), &self.service);
@@ -106,22 +103,6 @@ fn reach(key: &CloudKey) -> Result<Reach, BackendError> {
     };
     let who = Who { tenant_id: tenant_id.clone(), client_id: client_id.clone(), client_secret: client_secret.clone() };
     Ok(Reach { url, domain: domain.clone(), public, who })
-}
-
-/// Connections of every client of this backend.
-fn transport(settings: &KmsService) -> Result<Transport, String> {
-    let mut builder = reqwest::Client::builder()
-        .connect_timeout(settings.call)
-        .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        // The service sends nobody elsewhere, and tokens are not to follow.
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(pem) = &settings.ca_certificates {
-        let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file: {error}"))?;
-        builder = builder.tls_certs_merge(trusted);
-    }
-    let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", fault::innermost(&error)))?;
-    Ok(Transport::new(Arc::new(client)))
 }
 
 fn not_of_azure() -> BackendError {

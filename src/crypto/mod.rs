@@ -5,6 +5,7 @@
 
 mod digest;
 mod encrypt;
+mod envelope;
 mod generated;
 mod possession;
 mod secret_key;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use digest::{Hasher, digest};
 pub use encrypt::{rsa_encrypt, rsa_plaintext_max};
+pub use envelope::{open_envelope, seal_envelope, split_envelope};
 pub use generated::{GeneratedKey, PKCS8_LABEL};
 pub use possession::is_private_half;
 pub use secret_key::SecretKey;

@@ -18,6 +18,8 @@ use super::settings::{REDACTED, required};
 pub(super) struct Cloud {
     /// What it is, and what for.
     pub(super) kind: &'static CloudKind,
+    /// Whether what is encrypted for it goes into an envelope.
+    pub(super) envelope: bool,
 }
 
 impl Cloud {
@@ -61,14 +63,18 @@ impl Cloud {
                  credentials of its own, or leave endpoint out",
             ));
         }
-        Ok((key, Cloud { kind }))
+        let envelope = match service.service {
+            CloudService::AzureKeyVault => azure::envelope(fields, kind)?,
+            CloudService::AwsKms | CloudService::GcpCkms => false,
+        };
+        Ok((key, Cloud { kind, envelope }))
     }
 
     /// Shows its fields.
     pub(super) fn show(&self, key: &CloudKey, data: &mut Data) {
         match key.service() {
             CloudService::AwsKms => aws::show(key, self.kind, data),
-            CloudService::AzureKeyVault => azure::show(key, self.kind, data),
+            CloudService::AzureKeyVault => azure::show(key, *self, data),
             CloudService::GcpCkms => google::show(key, self.kind, data),
         }
     }

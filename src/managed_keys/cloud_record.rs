@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cloud::Cloud;
 use super::secret_record::SecretRecord;
 use crate::model::{CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Fault};
 
@@ -12,6 +13,8 @@ pub(super) struct CloudRecord {
     /// What it is: the service's own word, and what it is for.
     native: String,
     does: Use,
+    #[serde(default)]
+    envelope: bool,
     name: String,
     place: PlaceRecord,
     endpoint: Option<String>,
@@ -87,10 +90,12 @@ impl CopyRecord {
 }
 
 impl CloudRecord {
-    pub(super) fn of(key: &CloudKey, kind: &CloudKind) -> CloudRecord {
+    pub(super) fn of(key: &CloudKey, cloud: &Cloud) -> CloudRecord {
+        let kind = cloud.kind;
         CloudRecord {
             service: key.service().name().to_owned(),
             native: kind.native.to_owned(),
+            envelope: cloud.envelope,
             does: match kind.does {
                 CloudUse::Sign => Use::Sign,
                 CloudUse::Decrypt => Use::Decrypt,
@@ -117,7 +122,7 @@ impl CloudRecord {
         }
     }
 
-    pub(super) fn open(&self) -> Result<(CloudKey, &'static CloudKind), Fault> {
+    pub(super) fn open(&self) -> Result<(CloudKey, Cloud), Fault> {
         let does = match self.does {
             Use::Sign => CloudUse::Sign,
             Use::Decrypt => CloudUse::Decrypt,
@@ -145,6 +150,6 @@ impl CloudRecord {
         let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(kind), self.endpoint.clone());
         let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
         key.replicas = self.replicas.iter().map(|copy| copy.open(&key, kind)).collect();
-        Ok((key, kind))
+        Ok((key, Cloud { kind, envelope: self.envelope }))
     }
 }

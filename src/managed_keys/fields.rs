@@ -46,7 +46,10 @@ pub const FIELDS: &[Field] = &[
     Field::text("key_name", "The name of the key. Type azurekeyvault, required."),
     Field::text("key_version", "The version of the key; the newest at its first use if absent. Type azurekeyvault."),
     Field::text("resource", "The service: vault.azure.net if absent, or managedhsm.azure.net. Type azurekeyvault."),
-    Field::text("encryption_mode", "How data is encrypted: raw, with the key itself. Type azurekeyvault."),
+    Field::text(
+        "encryption_mode",
+        "How data is encrypted for an RSA key: envelope, with a key of its own that the RSA key encrypts, or raw, with the RSA key itself. Type azurekeyvault; default envelope.",
+    ),
     Field::text("key_type", "What key it is, such as RSA or ECDSA. Types awskms and azurekeyvault, required."),
     Field::text("curve", "The curve of an EC key in a cloud, or of one to generate.").one_of(&["P256", "P384", "P521"]),
     Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),

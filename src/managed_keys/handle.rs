@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::pkcs11::oaep_hash_name;
 use super::registry::{Entry, ManagedKeys};
 use crate::model::{
-    CipherScheme, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding, SignatureScheme,
-    Terms,
+    CipherScheme, CloudService, Deadline, Fault, Hash, KeyIdentity, KeyKind, KeyOperation, KeyUsage, PublicKey,
+    RsaPadding, SignatureScheme, Terms,
 };
 use crate::supervisor::Pending;
 
@@ -85,6 +85,17 @@ impl Handle {
     /// Whether its PSS signatures have a salt as long as the hash, and no other.
     pub fn has_fixed_salt(&self) -> bool {
         self.entry.settings.key_type().has_fixed_salt()
+    }
+
+    /// Whether what is encrypted for it goes into an envelope: with a key of its own, which the key encrypts.
+    pub fn makes_envelopes(&self) -> bool {
+        self.entry.settings.cloud().is_some_and(|cloud| cloud.envelope)
+    }
+
+    /// Whether it may have made envelopes: an RSA key of a service that has them.
+    pub fn opens_envelopes(&self) -> bool {
+        let kind = self.entry.settings.cloud_kind();
+        kind.is_some_and(|kind| kind.service == CloudService::AzureKeyVault && matches!(kind.kind, KeyKind::Rsa { .. }))
     }
 
     /// Refuses where the key makes no signatures of `scheme`.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::abilities::own_named;
-use super::cloud::Cloud;
 use super::cloud_record::CloudRecord;
 use super::mechanism::Mechanism;
 use super::pkcs11::{Pkcs11, curve_name, oaep_hash_name, oaep_hash_named};
@@ -154,7 +153,7 @@ impl KeyRecord {
             Some(TokenSelector::Serial(serial)) => record.token_serial = Some(serial.clone()),
             Some(TokenSelector::Slot(number)) => record.slot = Some(*number),
             Some(TokenSelector::Cloud(key)) => {
-                record.cloud = settings.cloud_kind().map(|kind| CloudRecord::of(key, kind));
+                record.cloud = settings.cloud().map(|cloud| CloudRecord::of(key, cloud));
             }
             None => {}
         }
@@ -227,8 +226,8 @@ impl KeyRecord {
         let identity = self.identity()?;
         let (token, native) = match &self.cloud {
             Some(cloud) => {
-                let (key, kind) = cloud.open()?;
-                (Some(TokenSelector::Cloud(Arc::new(key))), Native::Cloud(Cloud { kind }))
+                let (key, cloud) = cloud.open()?;
+                (Some(TokenSelector::Cloud(Arc::new(key))), Native::Cloud(cloud))
             }
             None => (self.token(), Native::Pkcs11(Box::new(self.pkcs11()?))),
         };

@@ -137,12 +137,17 @@ impl Settings {
         }
     }
 
-    /// Of a key in a cloud, what it is there.
-    pub(super) fn cloud_kind(&self) -> Option<&'static CloudKind> {
+    /// Of a key in a cloud, what is said of it.
+    pub(super) fn cloud(&self) -> Option<&Cloud> {
         match &self.native {
-            Native::Cloud(cloud) => Some(cloud.kind),
+            Native::Cloud(cloud) => Some(cloud),
             Native::Pkcs11(_) => None,
         }
+    }
+
+    /// Of a key in a cloud, what it is there.
+    pub(super) fn cloud_kind(&self) -> Option<&'static CloudKind> {
+        self.cloud().map(|cloud| cloud.kind)
     }
 
     /// Its own PIN.

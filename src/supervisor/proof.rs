@@ -69,24 +69,27 @@ pub(super) fn exercise(session: &mut dyn Session, proven: &Proven) -> Result<(),
 /// A way in which a private key proves itself.
 #[derive(Clone, Copy)]
 enum Way {
-    Sign(SignatureScheme),
+    Sign(SignatureScheme, Hash),
     Decrypt(CipherScheme),
 }
 
-/// In this order they are tried: a key may be bound to one use, and to one padding.
+/// In this order they are tried: a key may be bound to one use, to one padding, and in a cloud to one hash.
 fn ways(kind: KeyKind) -> &'static [Way] {
     const RSA: &[Way] = &[
-        Way::Sign(SignatureScheme::RsaPkcs1),
-        Way::Sign(SignatureScheme::RsaPss { salt: 32 }),
+        Way::Sign(SignatureScheme::RsaPkcs1, Hash::Sha2_256),
+        Way::Sign(SignatureScheme::RsaPss { salt: 32 }, Hash::Sha2_256),
         Way::Decrypt(CipherScheme::RsaOaep { hash: Hash::Sha2_256 }),
         Way::Decrypt(CipherScheme::RsaOaep { hash: Hash::Sha1 }),
         Way::Decrypt(CipherScheme::RsaPkcs1),
+        Way::Sign(SignatureScheme::RsaPkcs1, Hash::Sha2_512),
+        Way::Sign(SignatureScheme::RsaPss { salt: 64 }, Hash::Sha2_512),
+        Way::Decrypt(CipherScheme::RsaOaep { hash: Hash::Sha2_512 }),
     ];
     match kind {
         KeyKind::Rsa { .. } => RSA,
-        KeyKind::Ec(_) => &[Way::Sign(SignatureScheme::Ecdsa)],
-        KeyKind::Ed25519 => &[Way::Sign(SignatureScheme::Ed25519)],
-        KeyKind::MlDsa(_) => &[Way::Sign(SignatureScheme::MlDsa)],
+        KeyKind::Ec(_) => &[Way::Sign(SignatureScheme::Ecdsa, Hash::Sha2_256)],
+        KeyKind::Ed25519 => &[Way::Sign(SignatureScheme::Ed25519, Hash::None)],
+        KeyKind::MlDsa(_) => &[Way::Sign(SignatureScheme::MlDsa, Hash::None)],
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => &[],
     }
 }
@@ -98,7 +101,7 @@ fn is_private_half(session: &mut dyn Session, handle: u64, public: &PublicKey) -
     let mut last = None;
     for way in ways(public.kind) {
         let answered = match way {
-            Way::Sign(scheme) => sign_and_check(session, handle, public, *scheme, &random),
+            Way::Sign(scheme, hash) => sign_and_check(session, handle, public, *scheme, *hash, &random),
             Way::Decrypt(scheme) => decrypt_and_check(session, handle, public, *scheme, &random),
         };
         match answered {
@@ -114,13 +117,14 @@ fn sign_and_check(
     handle: u64,
     public: &PublicKey,
     scheme: SignatureScheme,
+    hash: Hash,
     random: &[u8],
 ) -> Result<bool, BackendError> {
     let challenge = [DOMAIN, random].concat();
-    let (hash, input) = if scheme.takes_message() {
-        (Hash::None, SignInput::Message(Bytes::from(challenge)))
+    let input = if scheme.takes_message() {
+        SignInput::Message(Bytes::from(challenge))
     } else {
-        (Hash::Sha2_256, SignInput::Digest(crypto::digest(Hash::Sha2_256, &challenge).map_err(keep)?))
+        SignInput::Digest(crypto::digest(hash, &challenge).map_err(keep)?)
     };
     let operation = KeyOperation::Sign { scheme, hash, input: input.clone() };
     let signature = session.perform(handle, public.kind, &operation)?;

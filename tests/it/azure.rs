@@ -232,6 +232,23 @@ async fn keys_encrypt_decrypt_and_make_macs() {
         assert_eq!(rig.daemon.write("transit/decrypt/both", asked).await["plaintext"], plaintext, "{padding}");
     }
     rig.until_signed("both").await;
+    // In envelopes, unless told otherwise: of any length, and with associated data.
+    assert_eq!(rig.daemon.read(&path("both")).await["encryption_mode"], "envelope");
+    let (long, aad) = (STANDARD.encode(vec![7; 100_000]), STANDARD.encode("aad"));
+    let asked = json!({"plaintext": long, "associated_data": aad});
+    let made = rig.daemon.write("transit/encrypt/both", asked).await;
+    let mut asked = json!({"ciphertext": made["ciphertext"], "associated_data": aad});
+    assert_eq!(rig.daemon.write("transit/decrypt/both", asked.clone()).await["plaintext"], long);
+    asked["associated_data"] = STANDARD.encode("other").into();
+    assert_eq!(rig.daemon.refused("transit/decrypt/both", asked.clone()).await.0, 400);
+    // With the key itself, if told so; and what is in envelopes is opened all the same.
+    rig.register("both", json!({"key_type": "RSA-HSM", "key_bits": 2048, "usages": usages, "encryption_mode": "raw"}))
+        .await;
+    let raw_made = rig.daemon.write("transit/encrypt/both", json!({"plaintext": plaintext})).await;
+    assert_eq!(raw(&raw_made, "ciphertext").len(), 256);
+    read("both", &raw_made).await;
+    asked["associated_data"] = aad.into();
+    assert_eq!(rig.daemon.write("transit/decrypt/both", asked).await["plaintext"], long);
     for bits in [128, 192, 256] {
         let name = format!("aes{bits}");
         let fields = json!({"key_type": "oct-HSM", "key_bits": bits, "usages": "encrypt,decrypt"});
@@ -429,7 +446,8 @@ async fn fields_are_checked_when_they_are_written() {
         (json!({"resource": "management.azure.com"}), "resource"),
         (json!({"environment": "AZURECHINACLOUD"}), "vault.azure.cn"),
         (json!({"environment": "AZURE"}), "environment"),
-        (json!({"encryption_mode": "envelope"}), "encryption_mode"),
+        (json!({"encryption_mode": "paper"}), "encryption_mode"),
+        (json!({"key_type": "EC", "curve": "P256", "encryption_mode": "envelope"}), "for RSA keys"),
         (json!({"endpoint": "http://127.0.0.1/vault/one"}), "https"),
         (json!({"client_id": ""}), "client_secret is for a client_id"),
         (json!({"client_id": "a\nb"}), "client_id"),

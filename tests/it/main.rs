@@ -28,6 +28,7 @@ mod disaster;
 mod encryption;
 mod endpoints;
 mod fairness;
+mod google;
 mod hardware;
 mod hostile;
 mod hostile_requests;

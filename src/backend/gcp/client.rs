@@ -2,6 +2,7 @@
 //! which were lost on the way are neither signed nor taken for a signature.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) struct GcpKey {
     title: String,
     shared: Arc<Shared>,
     service: Arc<Service>,
+    /// Whether it was told that the version is to be destroyed.
+    doomed: AtomicBool,
 }
 
 /// The checksum that goes with bytes.
@@ -50,7 +53,8 @@ impl GcpKey {
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
         let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service })
+        let doomed = AtomicBool::new(false);
+        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
     }
 
     async fn look_up(&self) -> Result<Option<Found>, BackendError> {
@@ -68,6 +72,7 @@ impl GcpKey {
             Err(error) => return Err(error),
         };
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
+        find::watch(&version, &self.doomed);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
             return find::found(version.name, kind, None, &self.title).map(Some);

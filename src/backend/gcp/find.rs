@@ -1,5 +1,7 @@
 //! What the service says of a key.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use der::Document;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionState;
 use google_cloud_kms_v1::model::{CryptoKeyVersion, PublicKey as Published};
@@ -27,6 +29,19 @@ pub(super) fn kind_of(
     }
     let kind = CloudService::GcpCkms.kinds().iter().find(|kind| kind.native == native);
     kind.ok_or_else(|| unknown_kind(&version.name, native))
+}
+
+/// Tells of a version that is to be destroyed, once for each time that this comes about.
+pub(super) fn watch(version: &CryptoKeyVersion, told: &AtomicBool) {
+    let doomed = version.state == CryptoKeyVersionState::DestroyScheduled;
+    if doomed && !told.swap(doomed, Ordering::Relaxed) {
+        let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
+        tracing::error!(
+            key = version.name,
+            "A GOOGLE CLOUD KMS KEY IS TO BE DESTROYED{when}: restore it if it is still needed"
+        );
+    }
+    told.store(doomed, Ordering::Relaxed);
 }
 
 /// Refuses a version that can do nothing now, saying why.

@@ -89,10 +89,15 @@ impl Extras {
         Err(Fault::invalid(format!("associated_data provided for non-AEAD cipher suite {kind}")))
     }
 
-    fn refuse_all(&self, kind: &str) -> Result<(), Fault> {
+    fn refuse_iv(&self, kind: &str) -> Result<(), Fault> {
         if self.iv.is_some() {
             return Err(Fault::invalid(format!("nonce and iv are for AES keys, and this key is {kind}")));
         }
+        Ok(())
+    }
+
+    fn refuse_all(&self, kind: &str) -> Result<(), Fault> {
+        self.refuse_iv(kind)?;
         self.refuse_associated_data(kind)
     }
 }
@@ -154,8 +159,14 @@ impl Transit {
         let cipher = match handle.cipher(padding)? {
             scheme @ (CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. }) => {
                 let public = version.public_key()?;
-                extras.refuse_all(&public.kind.to_string())?;
-                let ciphertext = crypto::rsa_encrypt(public, scheme, plaintext.expose())?;
+                let kind = public.kind.to_string();
+                let ciphertext = if handle.makes_envelopes() {
+                    extras.refuse_iv(&kind)?;
+                    crypto::seal_envelope(public, scheme, extras.associated_data.clone(), plaintext)?
+                } else {
+                    extras.refuse_all(&kind)?;
+                    crypto::rsa_encrypt(public, scheme, plaintext.expose())?
+                };
                 // That was as long as a worker's task may be.
                 tokio::task::yield_now().await;
                 return Ok(Encrypted { ciphertext, key_version: version.number });
@@ -194,6 +205,16 @@ impl Transit {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Decrypt)?;
         let scheme = handle.cipher(padding)?;
+        if handle.opens_envelopes()
+            && let KeyKind::Rsa { bits } = version.public_key()?.kind
+            && let Some((wrapped, sealed)) = crypto::split_envelope(bits, &ciphertext)
+        {
+            extras.refuse_iv(&version.public_key()?.kind.to_string())?;
+            let (cipher, ciphertext) = opened(version, scheme, &Extras::default(), Bytes::copy_from_slice(&wrapped))?;
+            let key = handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await;
+            return crypto::open_envelope(&key.map_err(refused_alike)?, extras.associated_data.clone(), &sealed)
+                .map_err(refused_alike);
+        }
         let (cipher, ciphertext) = opened(version, scheme, extras, ciphertext)?;
         // In memory of its own while it waits, and not with all that was read beside it: a lane counts its bytes.
         let ciphertext = Bytes::copy_from_slice(&ciphertext);

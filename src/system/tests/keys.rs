@@ -80,7 +80,7 @@ fn a_name_is_one_keys_whatever_its_type() {
         assert!(told.contains("is of type pkcs11") && told.contains("unique across all types"), "{told}");
         assert_eq!(client.ask(Verb::Read, "sys/managed-keys/awskms/ca", json!({})).await, Err(Fault::absent()));
         assert_eq!(client.ask(Verb::List, "sys/managed-keys/awskms", json!({})).await, Err(Fault::absent()));
-        client.ok(Verb::Delete, "sys/managed-keys/awskms/ca", json!({})).await;
+        client.ask(Verb::Delete, "sys/managed-keys/awskms/ca", json!({})).await.unwrap();
         assert_eq!(client.read("sys/managed-keys/pkcs11/ca").await["type"], "pkcs11", "another type's deletion");
         client.write("sys/managed-keys/awskms/other", cloud).await;
         assert_eq!(client.read("sys/managed-keys/awskms/other").await["type"], "awskms");

@@ -36,7 +36,12 @@ fn every_field_that_is_listed_is_read() {
         let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].clone();
         *client.root.lock() = Some(Secret::from(root.as_str().unwrap()));
         client.write("sys/managed-keys/pkcs11/ca", ca()).await;
-        client.write("sys/managed-keys/awskms/a", json!({"kms_key": "a", "key_type": "RSA", "key_bits": 2048})).await;
+        client
+            .write(
+                "sys/managed-keys/awskms/a",
+                json!({"kms_key": "a", "key_type": "RSA", "key_bits": 2048, "replicas": [{"region": "b"}]}),
+            )
+            .await;
         let vault = json!({"vault_name": "v", "key_name": "k", "tenant_id": "t", "key_type": "RSA", "key_bits": 2048});
         client.write("sys/managed-keys/azurekeyvault/b", vault).await;
         let accessor = client.read("auth/token/lookup-self").await["accessor"].take();

@@ -6,6 +6,7 @@ mod aws;
 mod azure;
 mod client;
 mod emulated_kms;
+mod google;
 mod troubles;
 
 use std::path::Path;

@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// beside it, with the extension .token.
     #[arg(long, value_name = "FILE")]
     federated: Option<PathBuf>,
+    /// Make this key ring, as if somebody had: projects/p/locations/l/keyRings/r.
+    #[arg(long = "key-ring", value_name = "NAME")]
+    key_rings: Vec<String>,
     /// The shortest destroyScheduledDuration, in seconds. The service's own is a day.
     #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
     shortest_destruction: u64,
@@ -72,7 +75,10 @@ impl Google {
             tokens.add_federated(file)?;
         }
         let shortest = Duration::from_secs(options.shortest_destruction);
-        Ok(Google { manager: Manager { store: Arc::new(Mutex::new(Store::default())), shortest }, tokens })
+        let now = time::OffsetDateTime::now_utc();
+        let rings = options.key_rings.iter().map(|name| (name.clone(), now)).collect();
+        let store = Store { rings, ..Store::default() };
+        Ok(Google { manager: Manager { store: Arc::new(Mutex::new(store)), shortest }, tokens })
     }
 
     fn run(&self, request: &Request, orders: Orders, control: &Control) -> Result<Response, Failure> {

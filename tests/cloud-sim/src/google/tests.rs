@@ -1,4 +1,4 @@
-//! Requests in, answers out. What the answers are worth, Google's own client says: `tests/python/google_kms.py`.
+//! Requests in, answers out. What the answers are worth, Google's own client says: `tests/python/google_story.py`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,8 +19,14 @@ struct Bench {
 
 impl Bench {
     fn new(open: bool) -> Bench {
-        let options =
-            Options { open, project: "p".into(), service_account: None, federated: None, shortest_destruction: 0 };
+        let options = Options {
+            open,
+            project: "p".into(),
+            service_account: None,
+            federated: None,
+            key_rings: Vec::new(),
+            shortest_destruction: 0,
+        };
         let google = Google::new(&options, "http://here").unwrap();
         Bench { google, control: Control::new("google"), token: None }
     }

@@ -1,6 +1,6 @@
 """Uses the emulator of Google Cloud KMS as Google's own client does, and checks what it makes with another implementation.
 
-Usage: google_kms.py URL CONTROL SERVICE_ACCOUNT_FILE FEDERATED_FILE, of a cloud-sim google with -shortest-destruction 0.
+Usage: google_story.py URL CONTROL SERVICE_ACCOUNT_FILE FEDERATED_FILE, of a cloud-sim google with --shortest-destruction 0.
 """
 
 import json
@@ -272,4 +272,4 @@ for credentials in (exchanged, federated, machine):
     assert listed(credentials.token) == 200
 steer("POST", "/tokens/expire")
 assert listed(machine.token) == 401
-print("all operations checked")
+print("google: well")

@@ -258,14 +258,16 @@ impl Domain {
             }
             End::Failed => {
                 state.failed += 1;
-                state.in_flight.failed(sent.number);
                 state.rate.over(sent);
-                // One key that fails alone has a breaker of its own.
+                // One key of several that fails alone has a breaker of its own, and is no sign of the service.
                 state.failing = match state.failing {
                     Failing::None => Failing::One(gate),
                     Failing::One(other) if other == gate => Failing::One(gate),
                     Failing::One(_) | Failing::Several => Failing::Several,
                 };
+                if state.failing == Failing::Several || self.gates.load(Ordering::Relaxed) == 1 {
+                    state.in_flight.failed(sent.number);
+                }
                 let State { breaker, failing, dice, .. } = &mut *state;
                 if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
                     state.send_away(now);

@@ -158,6 +158,21 @@ fn a_key_that_fails_is_alone_in_it() {
 }
 
 #[test]
+fn a_key_that_fails_leaves_others_their_room() {
+    let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
+    let (ill, well) = (domain.gate(1), domain.gate(1));
+    let room = domain.standing().in_flight_limit;
+    (0..3).for_each(|_| fail(&ill));
+    assert_eq!(domain.standing().in_flight_limit, room);
+    fail(&well);
+    assert!(domain.standing().in_flight_limit < room);
+    // Where there is but one, it is the service's only sign.
+    let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
+    fail(&domain.gate(1));
+    assert!(domain.standing().in_flight_limit < room);
+}
+
+#[test]
 fn throttles_and_silence_open_no_breaker() {
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
     let gate = domain.gate(1);

@@ -179,10 +179,7 @@ impl Draft {
             }
             "kms_service" => {
                 stanza = stanza.allow_blocks(&[services::QUOTA]);
-                let name = block.labels.first().map_or("", |label| label.as_str());
-                let found = services::kms_service(&mut stanza, block, name);
-                let same = |known: &KmsService, new: &KmsService| known.service == new.service;
-                unique(&mut self.kms_services, found, here, same, "a kms_service of this name", &mut stanza);
+                self.kms_service(&mut stanza, block, here);
             }
             "namespace" => {
                 let label = block.labels.first().map_or("", |label| label.as_str());
@@ -217,6 +214,13 @@ impl Draft {
             }
         }
         stanza.finish();
+    }
+
+    fn kms_service(&mut self, stanza: &mut Reader<'_>, block: &Block, here: String) {
+        let name = block.labels.first().map_or("", |label| label.as_str());
+        let found = services::kms_service(stanza, block, name);
+        let same = |known: &KmsService, new: &KmsService| known.service == new.service;
+        unique(&mut self.kms_services, found, here, same, "a kms_service of this name", stanza);
     }
 
     fn finish(mut self, documents: &[Document]) -> Result<Config, Problems> {

@@ -421,8 +421,8 @@ impl ManagedKeys {
     /// hands: what names a key by its id alone shares nothing.
     fn is_shared(&self, entry: &Entry) -> bool {
         let library = self.look_up(&entry.namespace, &entry.settings.library);
-        let label = entry.settings.key_label();
-        library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(label)))
+        let label = entry.settings.shared_name();
+        library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(&label)))
     }
 
     fn unclaim(&self, entry: &Entry) {

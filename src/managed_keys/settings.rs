@@ -158,7 +158,15 @@ impl Settings {
         }
     }
 
-    /// By what the operator shares it among namespaces.
+    /// By what the operator shares it among namespaces: its label, or in a cloud its name with its place.
+    pub(super) fn shared_name(&self) -> Option<String> {
+        match &self.token {
+            Some(TokenSelector::Cloud(key)) => Some(key.whole_name()),
+            _ => self.key_label().map(str::to_owned),
+        }
+    }
+
+    /// Its label on its token, or its name in its cloud.
     pub(super) fn key_label(&self) -> Option<&str> {
         match (&self.native, &self.token) {
             (Native::Pkcs11(pkcs11), _) => pkcs11.key_label.as_deref(),

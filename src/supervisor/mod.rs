@@ -20,6 +20,7 @@
 //! This room must not know: engines, mounts, wires, or any backend but by its trait.
 
 mod check_value;
+mod checks;
 mod coming_up;
 mod control;
 mod first_use;

@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
+use super::checks::decrypt_again;
 use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
@@ -22,12 +23,9 @@ use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
 use crate::config::{Profile, VerifyAfterSign};
-use crate::crypto;
-use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
+use crate::model::{Fault, KeyOperation};
 use crate::telemetry::MemberMetrics;
 
-/// After one operation in so many the key is verified, where that is sampled.
-const SAMPLE: u64 = 512;
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
 /// A session waits so long for flow control; then others may take its jobs, and those are ended whose time is up.
@@ -432,64 +430,6 @@ impl SessionThread {
         after
     }
 
-    fn is_sampled(&self, operations: &mut u64) -> bool {
-        let number = *operations;
-        *operations += 1;
-        match self.verify {
-            VerifyAfterSign::Always => true,
-            VerifyAfterSign::Sampled => number % SAMPLE == SAMPLE - 1,
-            VerifyAfterSign::Never => false,
-        }
-    }
-
-    /// Refuses a signature that the recorded public key does not verify: the token signed with another key, or wrongly. By
-    /// the `first` one of a key, it is the session's handle that is wrong: the key is found and proven again, once.
-    fn check(&self, work: &Work, signature: &Bytes, first: bool) -> Result<(), BackendError> {
-        match self.is_right(work, signature) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.stranger(work, first)),
-            // What cannot be checked was not promised to be, unless everything is.
-            Err(fault) if self.verify == VerifyAfterSign::Always => Err(BackendError::keep(fault)),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Refuses a handle that does not prove to be the key; as for [`SessionThread::check`]'s signatures.
-    fn is_known(&self, session: &mut dyn Session, work: &Work, handle: u64, first: bool) -> Result<(), BackendError> {
-        if proof::is_key(session, handle, work.key.identity())? { Ok(()) } else { Err(self.stranger(work, first)) }
-    }
-
-    /// The error of a handle that is another key's.
-    fn stranger(&self, work: &Work, first: bool) -> BackendError {
-        let key = work.key.name().to_owned();
-        if first {
-            self.metrics.key_mismatch();
-            let reason = "its handle is another key's in a session just opened: it is found and proven anew".into();
-            let fault = Fault::KeyMismatch { key, reason };
-            return BackendError { fault, fate: Fate::FindAgain, cause: "key_mismatch" };
-        }
-        self.metrics.wrong_signature();
-        let reason =
-            "a signature it made does not verify under the recorded public key, or a proof not as recorded: its \
-                      member serves no more; check the token, then restart"
-                .into();
-        BackendError::new(Fate::Retire, Fault::KeyMismatch { key, reason })
-    }
-
-    fn is_right(&self, work: &Work, signature: &Bytes) -> Result<bool, Fault> {
-        let (KeyOperation::Sign { scheme, hash, input }, Some(public)) =
-            (&work.operation, work.key.identity().public())
-        else {
-            return Err(Fault::internal("a signature by a key without a public half"));
-        };
-        let SignatureScheme::RsaPss { salt } = scheme else {
-            return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
-        };
-        // A salt as long as the hash is checked fast. Of another length than asked for, it is the same key's all the same.
-        let stated = crypto::verify(public, *scheme, SaltLength::Bytes(*salt), *hash, input, signature)?;
-        Ok(stated || crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature)?)
-    }
-
     /// Decides what becomes of the job and of this session.
     fn judge(&self, mut job: Job, error: BackendError, running: &mut Running) -> After {
         let member = self.seat.place.member;
@@ -591,28 +531,6 @@ impl SessionThread {
                 Err(error)
             }
         }
-    }
-}
-
-/// What a failed decryption comes to. Many devices have but one word for bytes that do not decrypt and for trouble of their own;
-/// clients could have sessions closed by sending the former. Where the key is well in this session, and fails the same bytes in the
-/// same way again, they are at fault.
-fn decrypt_again(
-    session: &mut dyn Session,
-    work: &Work,
-    handle: u64,
-    error: BackendError,
-) -> Result<Bytes, BackendError> {
-    let identity = work.key.identity();
-    if !matches!(proof::is_key(session, handle, identity), Ok(true)) {
-        return Err(error);
-    }
-    match session.perform(handle, identity.kind(), &work.operation) {
-        Err(again) if again.cause == error.cause => {
-            let reason = format!("the token refuses the input twice, and nothing else: {}", again.fault);
-            Err(BackendError { fault: Fault::invalid(reason), fate: Fate::Keep, cause: again.cause })
-        }
-        result => result,
     }
 }
 

@@ -182,7 +182,12 @@ pub const METRICS: &[MetricInfo] = &[
         &["pool", "library", "token", "worker", "cause"],
         "Calls of keys in clouds that failed on the way or in the service, by what they met.",
     ),
-    metric(SERVICE_KEYS_OPEN, Gauge, &["service", "domain"], "Keys whose requests fail at once, since none was answered."),
+    metric(
+        SERVICE_KEYS_OPEN,
+        Gauge,
+        &["service", "domain"],
+        "Keys whose requests fail at once, since none was answered.",
+    ),
     metric(SERVICE_RATE, Gauge, &["service", "domain"], "Units a second that flow control lets through now."),
     metric(SERVICE_QUOTA, Gauge, &["service", "domain"], "Units a second of the quota as configured."),
     metric(SERVICE_WAITING, Gauge, &["service", "domain"], "Requests that wait for their turn."),

@@ -134,13 +134,15 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
         Class::Input
     };
     let known = CODES.iter().find(|(known, ..)| *known == code);
-    let skewed = message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"));
+    let skewed =
+        message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"));
     let code = if skewed { "RequestTimeTooSkewed" } else { code };
     let known = if skewed { CODES.iter().find(|(known, ..)| *known == code) } else { known };
     let (class, cause, advice) =
         known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
-    let message: String = message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect();
+    let message: String =
+        message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect();
     for more in [message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
         what.push_str(more.trim_end_matches('.'));

@@ -55,15 +55,19 @@ impl AwsBackend {
         let identity = Identity { access_key, secret_key };
         let reach =
             Reach { region: region.clone().or_else(|| region_of(&key.name)), endpoint: key.endpoint.clone(), identity };
+        if let Some(client) = self.clients.lock().get(&reach).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        // Not under the lock: others are not to wait for what the environment takes to answer.
+        let made = credentials::client(&reach, &self.service);
+        let made = Arc::new(made.map_err(|what| ill("unavailable", format!("AWS KMS key {key}: {what}")))?);
         let mut clients = self.clients.lock();
         if let Some(client) = clients.get(&reach).and_then(Weak::upgrade) {
             return Ok(client);
         }
-        let made = credentials::client(&reach, &self.service);
-        let client = Arc::new(made.map_err(|what| ill("unavailable", format!("AWS KMS key {key}: {what}")))?);
         clients.retain(|_, client| client.strong_count() > 0);
-        clients.insert(reach, Arc::downgrade(&client));
-        Ok(client)
+        clients.insert(reach, Arc::downgrade(&made));
+        Ok(made)
     }
 }
 

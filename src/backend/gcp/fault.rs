@@ -10,6 +10,9 @@ use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
+/// Most letters of what the service or its client says that are passed on.
+const MESSAGE_LETTERS: usize = 300;
+
 /// The longest pause that the service's word is taken for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -156,13 +159,16 @@ fn is_about_tls(why: &str) -> bool {
     ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
 }
 
-/// What an error comes from at last: what lies above says but that something failed.
+/// What an error comes from at last: what lies above says but that something failed. Without what was read or answered, which
+/// some causes end with: it may be a secret.
 pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    let said = text.find("body").map_or(text.as_str(), |body| &text[..body]);
+    said.chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect()
 }
 
 #[cfg(test)]

@@ -239,6 +239,8 @@ impl Domain {
     /// How a request of the gate of this number ended.
     fn end(&self, gate: u64, granted: Granted, end: End) {
         let now = Instant::now();
+        let is_alone = matches!(end, End::Failed)
+            && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
         let mut state = self.state.lock();
         let sent = granted.sent;
         match end {
@@ -265,7 +267,7 @@ impl Domain {
                     Failing::One(other) if other == gate => Failing::One(gate),
                     Failing::One(_) | Failing::Several => Failing::Several,
                 };
-                if state.failing == Failing::Several || self.gates.load(Ordering::Relaxed) == 1 {
+                if state.failing == Failing::Several || is_alone {
                     state.in_flight.failed(sent.number);
                 }
                 let State { breaker, failing, dice, .. } = &mut *state;

@@ -30,6 +30,8 @@ use crate::model::Secret;
 const AHEAD: Duration = Duration::from_secs(600);
 const PAUSE_FIRST: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause where the secret is not the daemon's own.
+const PAUSE_OTHERS: Duration = Duration::from_secs(900);
 /// How long fetching one may take.
 const FETCH: Duration = Duration::from_secs(10);
 /// One that the service refuses is not asked for anew more often.
@@ -85,28 +87,42 @@ impl Identity {
     pub(super) fn keep_fresh(self: &Arc<Self>, service: &Service) {
         let identity = Arc::downgrade(self);
         service.runtime.spawn(async move {
-            let mut pause = PAUSE_FIRST;
+            let mut failures = 0;
             loop {
                 let Some(identity) = identity.upgrade() else { return };
                 let next = match identity.fetch_alone().await {
                     Ok(()) => {
-                        pause = PAUSE_FIRST;
+                        failures = 0;
                         due(identity.left())
                     }
                     Err(error) => {
-                        tracing::error!(
-                            service = "azurekeyvault", tenant = identity.who.tenant_id, client = identity.who.client_id,
-                            reason = %fault::chain(&error), seconds_left = identity.left().as_secs(),
-                            "no new token for Azure could be fetched; requests fail when the one at hand has expired"
-                        );
-                        pause = (pause * 2).min(PAUSE_MAX);
-                        pause
+                        identity.tell(&error, failures);
+                        failures += 1;
+                        identity.pause(failures)
                     }
                 };
                 drop(identity);
                 tokio::time::sleep(next).await;
             }
         });
+    }
+
+    /// The daemon's own identity is the operator's business, as often as it fails; another's is told of once.
+    fn tell(&self, error: &Error, failures: u32) {
+        if self.who.client_secret.is_some() && failures > 0 {
+            return;
+        }
+        tracing::error!(
+            service = "azurekeyvault", tenant = self.who.tenant_id, client = self.who.client_id,
+            reason = %fault::chain(error), seconds_left = self.left().as_secs(),
+            "no new token for Azure could be fetched; requests fail when the one at hand has expired"
+        );
+    }
+
+    /// How long nothing is fetched in the background after so many failures in a row. A request fetches what it needs itself.
+    fn pause(&self, failures: u32) -> Duration {
+        let most = if self.who.client_secret.is_some() { PAUSE_OTHERS } else { PAUSE_MAX };
+        PAUSE_FIRST.saturating_mul(1 << failures.min(10)).min(most)
     }
 
     async fn fetch_alone(&self) -> azure_core::Result<()> {

@@ -10,6 +10,8 @@ use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
+/// Most letters of what the service says that are shown.
+const LETTERS: usize = 512;
 /// The longest pause that the service's word is taken for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -56,7 +58,7 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
     let said = |advice: &str| {
         let name = status.code.name();
         let mut what = format!("{title}: {call}: {name}");
-        for more in [status.message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
+        for more in [&*shown(&status.message), advice].into_iter().filter(|more| !more.is_empty()) {
             what.push_str(": ");
             what.push_str(more.trim_end_matches('.'));
         }
@@ -162,7 +164,12 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    cause.to_string()
+    shown(&cause.to_string())
+}
+
+/// What others say, fit to be shown: without control characters, and not too long.
+fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LETTERS).collect()
 }
 
 #[cfg(test)]

@@ -62,9 +62,10 @@ impl GcpKey {
 
     async fn look_up(&self) -> Result<Option<Found>, BackendError> {
         let kms = &self.shared.client;
+        let generation = self.shared.keeper.generation();
         let answered = kms.get_crypto_key_version().set_name(&self.version).send().await;
         let answered = match answered {
-            Err(error) if self.is_renewed(&error).await => {
+            Err(error) if self.is_renewed(&error, generation).await => {
                 kms.get_crypto_key_version().set_name(&self.version).send().await
             }
             answered => answered,
@@ -119,8 +120,9 @@ impl GcpKey {
     /// Asks once more where bytes were lost on the way, or the token was refused and there is another.
     async fn work(&self, found: &Found, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let asked = request(found, operation)?;
+        let generation = self.shared.keeper.generation();
         let lost = match self.ask(found, &asked).await {
-            Err(Unanswered::Refused(error)) if self.is_renewed(&error).await => false,
+            Err(Unanswered::Refused(error)) if self.is_renewed(&error, generation).await => false,
             Err(Unanswered::Wrong(error)) if fault::is_checksum(&error) => true,
             answered => return answered.map_err(|error| self.classed(&asked, error)),
         };
@@ -131,8 +133,8 @@ impl GcpKey {
     }
 
     /// After an error of the token: whether there is another.
-    async fn is_renewed(&self, error: &google_cloud_gax::error::Error) -> bool {
-        fault::is_about_the_token(error) && self.shared.keeper.renew().await
+    async fn is_renewed(&self, error: &google_cloud_gax::error::Error, generation: u64) -> bool {
+        fault::is_about_the_token(error) && self.shared.keeper.renew(generation).await
     }
 
     fn classed(&self, asked: &Request, error: Unanswered) -> BackendError {

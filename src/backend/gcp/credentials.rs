@@ -7,6 +7,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,11 @@ fn of_json(json: &[u8]) -> Result<Credentials, String> {
 pub(super) struct Keeper {
     source: Source,
     current: ArcSwap<Credentials>,
+    /// Counts up when credentials are replaced.
+    generation: AtomicU64,
     renewed: Mutex<Instant>,
+    /// One renews, and the others wait for that.
+    renewing: tokio::sync::Mutex<()>,
     service: Weak<Service>,
 }
 
@@ -115,7 +120,14 @@ impl Keeper {
     pub(super) fn start(source: Source, service: &Arc<Service>) -> Result<Arc<Keeper>, String> {
         let current = ArcSwap::from_pointee(source.load()?);
         let service_of = Arc::downgrade(service);
-        let keeper = Arc::new(Keeper { source, current, renewed: Mutex::new(Instant::now()), service: service_of });
+        let keeper = Arc::new(Keeper {
+            source,
+            current,
+            generation: AtomicU64::default(),
+            renewed: Mutex::new(Instant::now()),
+            renewing: tokio::sync::Mutex::default(),
+            service: service_of,
+        });
         let held = Arc::downgrade(&keeper);
         service.runtime.spawn(async move {
             let mut pause = PAUSE_FIRST;
@@ -154,6 +166,7 @@ impl Keeper {
             (_, None) => {}
         }
         self.current.store(Arc::new(result?));
+        self.generation.fetch_add(1, Ordering::Relaxed);
         *self.renewed.lock() = Instant::now();
         Ok(())
     }
@@ -165,8 +178,17 @@ impl Keeper {
         headers.map(|_| fresh).map_err(|error| innermost(&error))
     }
 
-    /// After a token was refused: whether there is another now.
-    pub(super) async fn renew(&self) -> bool {
+    /// Which credentials are at hand.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// After a token of this generation was refused: whether there is another now.
+    pub(super) async fn renew(&self, refused: u64) -> bool {
+        let _one = self.renewing.lock().await;
+        if self.generation() != refused {
+            return true;
+        }
         let due = self.renewed.lock().elapsed() >= RENEWALS;
         due && self.make_anew().await.is_ok()
     }

@@ -10,9 +10,8 @@ use crate::backend::cloud::{ill, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
-/// Most letters of what the service or its client says that are passed on.
-const MESSAGE_LETTERS: usize = 300;
-
+/// Most letters of what the service says that are shown.
+const LETTERS: usize = 512;
 /// The longest pause that the service's word is taken for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -59,7 +58,7 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
     let said = |advice: &str| {
         let name = status.code.name();
         let mut what = format!("{title}: {call}: {name}");
-        for more in [status.message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
+        for more in [&*shown(&status.message), advice].into_iter().filter(|more| !more.is_empty()) {
             what.push_str(": ");
             what.push_str(more.trim_end_matches('.'));
         }
@@ -167,8 +166,12 @@ pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
         cause = next;
     }
     let text = cause.to_string();
-    let said = text.find("body").map_or(text.as_str(), |body| &text[..body]);
-    said.chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect()
+    shown(text.find("body").map_or(text.as_str(), |body| &text[..body]))
+}
+
+/// What others say, fit to be shown: without control characters, and not too long.
+fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LETTERS).collect()
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub const FIELDS: &[Field] = &[
     Field::text("resource", "The service: vault.azure.net if absent, or managedhsm.azure.net. Type azurekeyvault."),
     Field::text(
         "encryption_mode",
-        "How data is encrypted for an RSA key: envelope, with a key of its own that the RSA key encrypts, or raw, with the RSA key itself. Type azurekeyvault; default envelope.",
+        "How data is encrypted for an RSA key: envelope, with a key of its own that the RSA key encrypts, or raw, with the RSA key \
+         itself. Type azurekeyvault; default envelope.",
     ),
     Field::text(
         "credentials",

@@ -44,6 +44,11 @@ fn every_field_that_is_listed_is_read() {
             .await;
         let vault = json!({"vault_name": "v", "key_name": "k", "tenant_id": "t", "key_type": "RSA", "key_bits": 2048});
         client.write("sys/managed-keys/azurekeyvault/b", vault).await;
+        let google = json!({
+            "credentials": "/c.json", "project": "p", "region": "r", "key_ring": "k", "crypto_key": "c", "crypto_key_version": 1,
+            "algorithm": "ec_sign_p256_sha256",
+        });
+        client.write("sys/managed-keys/gcpckms/c", google).await;
         let accessor = client.read("auth/token/lookup-self").await["accessor"].take();
         for (verb, path, data) in [
             (Verb::Read, "sys/health", none.clone()),

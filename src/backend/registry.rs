@@ -8,7 +8,6 @@ use super::fake::FakeBackend;
 use super::pkcs11::Pkcs11Backend;
 use super::process::ProcessBackend;
 use crate::config::{Isolation, KmsLibrary, KmsService, Profile};
-use crate::model::CloudService;
 use crate::telemetry::{LibraryMetrics, Telemetry};
 
 /// The backend of a KMS library. Nothing is loaded yet. A worker process that takes longer than `open_limit` to open its
@@ -26,11 +25,13 @@ pub fn open(library: &KmsLibrary, open_limit: Duration, metrics: LibraryMetrics)
 pub fn open_service(settings: &KmsService, telemetry: &Telemetry) -> Option<Arc<dyn Backend>> {
     match settings.service {
         #[cfg(feature = "awskms")]
-        CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(start(settings, telemetry)?))),
+        crate::model::CloudService::AwsKms => Some(Arc::new(super::aws::AwsBackend::new(start(settings, telemetry)?))),
         #[cfg(feature = "azurekeyvault")]
-        CloudService::AzureKeyVault => Some(Arc::new(super::azure::AzureBackend::new(start(settings, telemetry)?))),
+        crate::model::CloudService::AzureKeyVault => {
+            Some(Arc::new(super::azure::AzureBackend::new(start(settings, telemetry)?)))
+        }
         #[cfg(feature = "gcpckms")]
-        CloudService::GcpCkms => Some(Arc::new(super::gcp::GcpBackend::new(start(settings, telemetry)?))),
+        crate::model::CloudService::GcpCkms => Some(Arc::new(super::gcp::GcpBackend::new(start(settings, telemetry)?))),
         #[cfg(not(all(feature = "awskms", feature = "azurekeyvault", feature = "gcpckms")))]
         _ => {
             let _ = telemetry;

@@ -5,6 +5,11 @@
 //! Clients are shared by all keys of one service, endpoint and identity, and so are their connections. This room must not
 //! know: any one service, or who asks.
 
+#![cfg_attr(
+    not(all(feature = "awskms", feature = "azurekeyvault", feature = "gcpckms")),
+    allow(dead_code, reason = "each service uses a part of it")
+)]
+
 mod device;
 pub(crate) mod pace;
 mod runtime;

@@ -431,11 +431,14 @@ async fn credentials_are_refused_and_lent_as_is_right() {
     let (status, told) = ask(json!({})).await;
     assert!(status == 400 && told.contains("may not name an endpoint"), "{status} {told}");
     let [account, federated] = files(&rig.token);
-    for credentials in
-        ["".to_owned(), account.to_str().unwrap().to_owned(), std::fs::read_to_string(federated).unwrap()]
-    {
+    let service_account = "must be the contents of a service account's file";
+    for (credentials, expected) in [
+        ("".to_owned(), "may not use the daemon's own credentials"),
+        (account.to_str().unwrap().to_owned(), service_account),
+        (std::fs::read_to_string(federated).unwrap(), service_account),
+    ] {
         let (status, told) = ask(json!({"endpoint": "", "credentials": credentials})).await;
-        assert!(status == 400 && told.contains("may not use the daemon's own credentials"), "{status} {told}");
+        assert!(status == 400 && told.contains(expected), "{status} {told}");
     }
 }
 

@@ -28,6 +28,25 @@ pub(super) fn readings(asked: (Endpoint, u64)) -> Vec<(Verb, &'static str, Readi
     recorder::judged(&endpoint, mark)
 }
 
+/// A key in each cloud, which has fields that others have not.
+fn cloud_keys() -> [(&'static str, Value); 3] {
+    let replicas = json!([{"region": "b"}]);
+    [
+        ("awskms/a", json!({"kms_key": "a", "key_type": "RSA", "key_bits": 2048, "replicas": replicas})),
+        (
+            "azurekeyvault/b",
+            json!({"vault_name": "v", "key_name": "k", "tenant_id": "t", "key_type": "RSA", "key_bits": 2048}),
+        ),
+        (
+            "gcpckms/c",
+            json!({
+                "credentials": "/c.json", "project": "p", "region": "r", "key_ring": "k", "crypto_key": "c",
+                "crypto_key_version": 1, "algorithm": "ec_sign_p256_sha256",
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn every_field_that_is_listed_is_read() {
     uninitialized(|client| async move {
@@ -36,19 +55,9 @@ fn every_field_that_is_listed_is_read() {
         let root = client.ok(Verb::Write, "sys/init", none.clone()).await["root_token"].clone();
         *client.root.lock() = Some(Secret::from(root.as_str().unwrap()));
         client.write("sys/managed-keys/pkcs11/ca", ca()).await;
-        client
-            .write(
-                "sys/managed-keys/awskms/a",
-                json!({"kms_key": "a", "key_type": "RSA", "key_bits": 2048, "replicas": [{"region": "b"}]}),
-            )
-            .await;
-        let vault = json!({"vault_name": "v", "key_name": "k", "tenant_id": "t", "key_type": "RSA", "key_bits": 2048});
-        client.write("sys/managed-keys/azurekeyvault/b", vault).await;
-        let google = json!({
-            "credentials": "/c.json", "project": "p", "region": "r", "key_ring": "k", "crypto_key": "c", "crypto_key_version": 1,
-            "algorithm": "ec_sign_p256_sha256",
-        });
-        client.write("sys/managed-keys/gcpckms/c", google).await;
+        for (key, fields) in cloud_keys() {
+            client.write(&format!("sys/managed-keys/{key}"), fields).await;
+        }
         let accessor = client.read("auth/token/lookup-self").await["accessor"].take();
         for (verb, path, data) in [
             (Verb::Read, "sys/health", none.clone()),

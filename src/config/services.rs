@@ -146,9 +146,9 @@ fn quota(stanza: &mut Reader<'_>) -> ServiceQuota {
 /// The families of keys that a service counts apart.
 pub fn families(service: CloudService) -> &'static [&'static str] {
     match service {
-        CloudService::AwsKms => &["rsa", "ecc", "ml-dsa", "symmetric", "custom key store", "read"],
+        CloudService::AwsKms => &["rsa", "ecc", "ml-dsa", "symmetric"],
         CloudService::AzureKeyVault => &["vault", "managed HSM"],
-        CloudService::GcpCkms => &["cryptographic", "read"],
+        CloudService::GcpCkms => &["cryptographic"],
     }
 }
 

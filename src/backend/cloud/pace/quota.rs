@@ -93,8 +93,6 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     aws_row("ecc", 1_000.0),
     aws_row("ml-dsa", 1_000.0),
     aws_row("symmetric", 10_000.0),
-    aws_row("custom key store", 1_800.0),
-    aws_row("read", 2_000.0),
     vault_row("ec", 1),
     vault_row("ec-hsm", 2),
     vault_row("rsa-2048", 1),
@@ -103,7 +101,6 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     vault_row("rsa-3072-hsm", 8),
     vault_row("rsa-4096", 8),
     vault_row("rsa-4096-hsm", 16),
-    vault_row("read", 1),
     pool_row("managed rsa-2048", 1),
     pool_row("managed rsa-3072", 3),
     pool_row("managed rsa-4096", 7),
@@ -111,9 +108,7 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     pool_row("managed p-384", 6),
     pool_row("managed p-521", 5),
     pool_row("managed oct", 1),
-    pool_row("managed read", 1),
     google_row("cryptographic", 1_000.0),
-    google_row("read", 5.0),
 ];
 
 /// Regions in which AWS allows more symmetric operations.
@@ -156,7 +151,7 @@ mod tests {
         assert_eq!(aws("symmetric", "eu-west-2").unwrap().per_second, 20_000.0);
         assert_eq!(aws("symmetric", "us-east-1").unwrap().per_second, 100_000.0);
         assert_eq!(aws("dsa", "us-east-1"), None);
-        assert_eq!(google("read").unwrap().per_second, 5.0);
+        assert_eq!(google("cryptographic").unwrap().per_second, 1_000.0);
         // In ten seconds: 2,000 with RSA-2048 in an HSM, 500 and 250 with longer ones, twice as many in software.
         for (family, in_ten_seconds) in [
             ("rsa-2048-hsm", 2_000.0),

@@ -75,6 +75,8 @@ impl AwsKey {
         let made = made.description("made by Keyway").send().await;
         let made = made.map_err(|error| fault::of("CreateKey", &self.title, &error))?;
         let id = made.key_metadata().map(|key| key.key_id().to_owned()).unwrap_or_default();
+        // Before anything else can go wrong: without an alias nobody would find it.
+        tracing::info!(key = id, alias = self.name, "a key was made in AWS KMS");
         let named = self.client.create_alias().alias_name(&self.name).target_key_id(&id).send().await;
         if let Err(error) = named {
             let error = fault::of("CreateAlias", &self.title, &error);

@@ -21,7 +21,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 
 use super::Reach;
-use crate::backend::cloud::Service;
+use crate::backend::cloud::{Service, innermost};
 use crate::config::KmsService;
 use crate::model::Secret;
 
@@ -142,15 +142,6 @@ fn due(credentials: &Credentials) -> Duration {
 
 fn left_until(end: SystemTime) -> Duration {
     end.duration_since(SystemTime::now()).unwrap_or_default()
-}
-
-/// The last of a chain of causes is the one that says what happened.
-fn innermost(error: &CredentialsError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    format!("{error}: {cause}")
 }
 
 /// Credentials that are fetched ahead of need.

@@ -6,12 +6,9 @@ use std::error::Error;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use crate::backend::cloud::{ill, throttled};
+use crate::backend::cloud::{ill, innermost, is_about_tls, shown, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
-
-/// Most letters of what the service says that are passed on.
-const MESSAGE_LETTERS: usize = 300;
 
 /// What an error code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,17 +130,14 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
     } else {
         Class::Input
     };
-    let known = CODES.iter().find(|(known, ..)| *known == code);
     let skewed =
         message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"));
     let code = if skewed { "RequestTimeTooSkewed" } else { code };
-    let known = if skewed { CODES.iter().find(|(known, ..)| *known == code) } else { known };
+    let known = CODES.iter().find(|(known, ..)| *known == code);
     let (class, cause, advice) =
         known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
-    let message: String =
-        message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(MESSAGE_LETTERS).collect();
-    for more in [message.as_str(), advice].into_iter().filter(|more| !more.is_empty()) {
+    for more in [&*shown(message.unwrap_or_default()), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
         what.push_str(more.trim_end_matches('.'));
     }
@@ -169,10 +163,6 @@ fn refused(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
 }
 
-fn is_about_tls(why: &str) -> bool {
-    ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
-}
-
 fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -182,15 +172,6 @@ fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// What an error comes from at last: what lies above says but that something failed.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

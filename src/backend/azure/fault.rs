@@ -9,7 +9,7 @@ use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::{ill, throttled};
+use crate::backend::cloud::{ill, innermost, is_about_tls, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -195,17 +195,7 @@ fn connection(error: &Error) -> Option<&'static str> {
         cause = error.source();
     }
     let why = innermost(error);
-    let tls = ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word));
-    failed.map(|failed| if tls { "tls" } else { failed })
-}
-
-/// What an error comes from at last: what lies above says but that something failed.
-pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    first_line(&cause.to_string())
+    failed.map(|failed| if is_about_tls(&why) { "tls" } else { failed })
 }
 
 /// An error, and what it comes from at last.

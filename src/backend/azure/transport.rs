@@ -9,7 +9,7 @@ use azure_core::error::{Error, ErrorKind};
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, Transport};
 use futures_util::StreamExt;
 
-use super::fault;
+use crate::backend::cloud::innermost;
 use crate::config::KmsService;
 
 /// Connections that are idle are kept so long: a handshake takes longer than a call.
@@ -29,7 +29,7 @@ pub(super) fn transport(settings: &KmsService) -> Result<Transport, String> {
         let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file: {error}"))?;
         builder = builder.tls_certs_merge(trusted);
     }
-    let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", fault::innermost(&error)))?;
+    let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))?;
     Ok(Transport::new(Arc::new(Bounded(client))))
 }
 

@@ -202,3 +202,7 @@ impl Session for CloudSession {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ mod device;
 pub(crate) mod pace;
 mod runtime;
 mod service;
+mod words;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 pub(crate) use device::CloudDevice;
 pub(crate) use runtime::Runtime;
 pub(crate) use service::Service;
+pub(crate) use words::{innermost, is_about_tls, shown};
 
 use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};

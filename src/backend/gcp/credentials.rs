@@ -21,8 +21,7 @@ use hyper::http::{Extensions, HeaderMap};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::fault::innermost;
-use crate::backend::cloud::Service;
+use crate::backend::cloud::{Service, innermost};
 use crate::model::Secret;
 
 /// Tokens are good for an hour, and credentials are made anew so often.

@@ -6,12 +6,10 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{ill, throttled};
+use crate::backend::cloud::{ill, innermost, is_about_tls, shown, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
-/// Most letters of what the service says that are shown.
-const LETTERS: usize = 512;
 /// The longest pause that the service's word is taken for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -152,26 +150,6 @@ fn is_transient(error: &Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-fn is_about_tls(why: &str) -> bool {
-    ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
-}
-
-/// What an error comes from at last: what lies above says but that something failed. Without what was read or answered, which
-/// some causes end with: it may be a secret.
-pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    let text = cause.to_string();
-    shown(text.find("body").map_or(text.as_str(), |body| &text[..body]))
-}
-
-/// What others say, fit to be shown: without control characters, and not too long.
-fn shown(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(LETTERS).collect()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use self::client::GcpKey;
 use self::credentials::{Keeper, Kept, Source};
 use self::find::Doomed;
-use super::cloud::{CloudDevice, Service, ill};
+use super::cloud::{CloudDevice, Service, ill, innermost};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, Fault, TokenSelector};
 
@@ -90,9 +90,10 @@ async fn make(reach: &Reach, service: &Arc<Service>, title: &str) -> Result<Shar
     if let Some(endpoint) = &reach.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    let client = builder.build().await.map_err(|error| {
-        ill("unavailable", format!("{title}: no connections can be made: {}", fault::innermost(&error)))
-    })?;
+    let client = builder
+        .build()
+        .await
+        .map_err(|error| ill("unavailable", format!("{title}: no connections can be made: {}", innermost(&error))))?;
     Ok(Shared { client, keeper })
 }
 

@@ -1,0 +1,115 @@
+//! Stories about one cloud key's sessions and flow control.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::super::not_supported;
+use super::super::pace::{Domain, Quota};
+use super::*;
+use crate::config::KmsService;
+use crate::model::{
+    CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, SignInput, SignatureScheme,
+};
+use crate::telemetry::Telemetry;
+
+/// A key that signs at once, SHA-256 alone.
+struct Quick {
+    domain: Arc<Domain>,
+    asked: AtomicUsize,
+}
+
+impl super::super::Client for Quick {
+    fn gate(&self, _: &Found) -> Arc<Gate> {
+        self.domain.gate(1)
+    }
+
+    fn find(&self) -> Call<'_, Option<Found>> {
+        Box::pin(async { Ok(Some(Found { id: "one".into(), kind: kind(), public: None })) })
+    }
+
+    fn generate<'a>(&'a self, _: &'a KeyTemplate) -> Call<'a, Found> {
+        Box::pin(async { Err(BackendError::keep(Fault::internal("there is one"))) })
+    }
+
+    fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
+        match operation {
+            KeyOperation::Sign { hash: Hash::Sha2_256, .. } => Ok(()),
+            _ => Err(not_supported(found.kind, "that")),
+        }
+    }
+
+    fn perform<'a>(&'a self, _: &'a Found, _: &'a KeyOperation) -> Call<'a, Bytes> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(Bytes::from_static(b"signature")) })
+    }
+}
+
+fn kind() -> &'static CloudKind {
+    CloudService::AwsKms.kinds().iter().find(|kind| kind.kind == KeyKind::Ec(Curve::P256)).unwrap()
+}
+
+fn sign(hash: Hash) -> KeyOperation {
+    let input = SignInput::Digest(Digest::new(&[7; 32]).unwrap());
+    KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash, input }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
+    let domain = Domain::new(Quota::per_second(1_000.0));
+    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::new(0) });
+    let key = CloudKey {
+        name: "alias/a".into(),
+        place: CloudPlace::Aws { region: None },
+        endpoint: None,
+        credentials: CloudCredentials::Own,
+        replicas: Vec::new(),
+    };
+    let service = Service::start(&KmsService::new(CloudService::AwsKms), &Telemetry::new()).unwrap();
+    let device = CloudDevice::new(&key, client.clone(), service);
+    run(&domain, &client, device.open_session().unwrap());
+}
+
+fn selector(secret: bool) -> KeySelector {
+    KeySelector { label: Some("alias/a".into()), id: None, secret }
+}
+
+#[test]
+fn leave_that_is_not_used_is_given_back() {
+    story(|domain, client, mut session| {
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        session.admit(soon()).unwrap();
+        assert_eq!(domain.standing().in_flight, 1);
+        session.withdraw();
+        assert_eq!(domain.standing().in_flight, 0);
+        // Nor does a session keep it whose key is looked up anew.
+        session.admit(soon()).unwrap();
+        let error = session.perform(handle + 1, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
+        assert_eq!((error.fate, domain.standing().in_flight), (Fate::FindAgain, 0));
+        session.admit(soon()).unwrap();
+        session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap();
+        assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 1));
+    });
+}
+
+#[test]
+fn what_a_service_does_not_do_is_not_asked_of_it() {
+    story(|domain, client, mut session| {
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        let error = session.perform(handle, kind().kind, &sign(Hash::Sha1)).unwrap_err();
+        assert_eq!(error.fate, Fate::Keep);
+        assert_eq!((domain.standing().sent, client.asked.load(Ordering::Relaxed)), (0, 0));
+    });
+}
+
+#[test]
+fn a_key_of_another_class_is_there_so_that_none_is_made_in_its_place() {
+    story(|_, _, mut session| {
+        let error = session.find(&selector(true)).unwrap_err();
+        assert!(error.fault.to_string().contains("a key of this name is there"), "{}", error.fault);
+        let template =
+            KeyTemplate { kind: kind().kind, label: "alias/a".into(), uses: KeyUsages::default(), cloud: None };
+        assert!(session.generate(&template).is_err());
+    });
+}

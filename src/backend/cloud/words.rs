@@ -1,0 +1,41 @@
+//! What services and their clients say, fit to be passed on.
+
+use std::error::Error;
+
+/// Most letters of it that are passed on.
+const LETTERS: usize = 300;
+
+/// What others say: without control characters, and not too long.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LETTERS).collect()
+}
+
+/// What an error comes from at last: what lies above says but that something failed. Without what was read or answered, which
+/// some causes end with: it may be a secret.
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let text = cause.to_string();
+    shown(text.find("body").map_or(text.as_str(), |body| &text[..body]))
+}
+
+/// Whether a connection failed for its TLS, by what its client says.
+pub(crate) fn is_about_tls(why: &str) -> bool {
+    ["certificate", "handshake", "tls", "TLS"].iter().any(|word| why.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_cause_is_told_and_not_what_was_read() {
+        let cause = std::io::Error::other("no field \"token\"\n in it, body=private key");
+        let error = std::io::Error::other(cause);
+        assert_eq!(innermost(&error), "no field \"token\" in it, ");
+        assert_eq!(shown(&"x".repeat(1000)).len(), LETTERS);
+        assert!(is_about_tls("invalid peer certificate: Expired") && !is_about_tls("connection refused"));
+    }
+}

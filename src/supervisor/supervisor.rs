@@ -435,3 +435,63 @@ impl Supervisor {
         cut
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::KeySelector;
+    use crate::model::{CloudCredentials, CloudKey, CloudPlace, CloudService};
+
+    fn key(credentials: CloudCredentials, endpoint: Option<&str>) -> CloudKey {
+        let (name, endpoint) = ("alias/ca".to_owned(), endpoint.map(str::to_owned));
+        CloudKey { name, place: CloudPlace::Aws { region: None }, endpoint, credentials, replicas: Vec::new() }
+    }
+
+    fn given(access_key: &str) -> CloudCredentials {
+        CloudCredentials::Aws { access_key: access_key.into(), secret_key: Secret::from("s") }
+    }
+
+    fn refused(namespace: &str, key: CloudKey) -> Option<String> {
+        let spec = KeySpec {
+            uuid: "u".into(),
+            name: "ca".into(),
+            namespace: Namespace::from_path(namespace),
+            library: "awskms".into(),
+            token: Some(TokenSelector::Cloud(Arc::new(key))),
+            pin: None,
+            selector: KeySelector { label: None, id: None, secret: false },
+            generate: None,
+            taken: Vec::new(),
+            recorded: None,
+            max_parallel: None,
+        };
+        check_service(&KmsService::new(CloudService::AwsKms), &spec).err().map(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn what_a_service_lends_to_a_namespace_no_more_its_keys_do_not_get() {
+        let own = || key(CloudCredentials::Own, None);
+        assert!(refused("team", own()).is_some_and(|told| told.contains("own_credentials")));
+        let elsewhere = || key(given("A"), Some("http://kms"));
+        assert!(refused("team", elsewhere()).is_some_and(|told| told.contains("endpoints")));
+        for (namespace, key) in [("", own()), ("", elsewhere()), ("team", key(given("A"), None))] {
+            assert_eq!(refused(namespace, key), None);
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_cloud_is_anothers_where_it_is_by_anothers_word() {
+        let cloud = |credentials| TokenSelector::Cloud(Arc::new(key(credentials, None)));
+        let place = Place { library: "awskms".into(), file: "awskms".into(), token: None };
+        let found = FoundAt {
+            library: "awskms".into(),
+            token: cloud(given("A")),
+            serial: "alias/ca".into(),
+            token_label: "alias/ca".into(),
+            label: "alias/ca".into(),
+            id: Vec::new(),
+        };
+        let leads = |token| place.may_lead_to(Some(&token), &found, Path::new("awskms"));
+        assert!(leads(cloud(given("A"))) && !leads(cloud(given("B"))) && !leads(cloud(CloudCredentials::Own)));
+    }
+}

@@ -17,6 +17,7 @@ mod bulk;
 mod client_tokens;
 mod clients;
 mod cloud_faults;
+mod cloud_life;
 mod cloud_rig;
 mod clouds;
 mod codes;

@@ -76,6 +76,7 @@ mod sim;
 mod snapshots;
 mod storage;
 mod tenants;
+mod throttles;
 #[path = "../tidy.rs"]
 mod tidy;
 mod tidying;

@@ -15,6 +15,8 @@ pub(crate) struct Kind {
     pub(crate) fields: Value,
     /// What refusals call it.
     pub(crate) told: String,
+    /// What key it is, where it is one of a few that have no certificates.
+    pub(crate) uncertified: Option<&'static str>,
     pub(crate) signs: Vec<(SignatureScheme, Hash)>,
     pub(crate) ciphers: Vec<CipherScheme>,
     pub(crate) macs: Vec<Hash>,
@@ -27,7 +29,17 @@ pub(crate) fn hashes() -> impl Iterator<Item = Hash> + Clone {
     Hash::ALL.into_iter().filter(|hash| *hash != Hash::None)
 }
 
+/// Of keys that sign, one kind has no certificates: X.509's profiles do not know its curve.
+fn uncertified(kind: &str) -> Option<&'static str> {
+    ["secp256k1"].into_iter().find(|curve| kind == *curve)
+}
+
 impl Kind {
+    /// Whether certificates are signed with it.
+    pub(crate) fn certifies(&self) -> bool {
+        !self.signs.is_empty() && self.uncertified.is_none()
+    }
+
     pub(crate) fn of_cloud(kind: &CloudKind, more: &Value) -> Kind {
         let signs = kind.signs.iter().flat_map(|way| match way.scheme {
             // Of a digest only the value counts.
@@ -52,6 +64,7 @@ impl Kind {
             name: format!("{}-{:?}", kind.native, kind.does).replace('_', "-").to_lowercase(),
             fields,
             told: kind.native.to_owned(),
+            uncertified: uncertified(&kind.kind.to_string()),
             signs: signs.collect(),
             ciphers: kind.decrypts.iter().map(|(scheme, _)| *scheme).collect(),
             macs: kind.macs.iter().map(|(hash, _)| *hash).collect(),
@@ -92,7 +105,8 @@ impl Kind {
         }
         fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let (name, told) = (name.to_owned(), kind.to_string());
-        Kind { name, fields, told, signs, ciphers, macs, message_max: None }
+        let uncertified = uncertified(fields["curve"].as_str().unwrap_or_default());
+        Kind { name, fields, told, uncertified, signs, ciphers, macs, message_max: None }
     }
 
     /// The usages that go with what it does.

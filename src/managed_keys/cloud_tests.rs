@@ -78,12 +78,13 @@ fn what_a_key_is_follows_its_type_size_and_usages() {
     assert!(!read(decrypts).unwrap().usages.allows(KeyUsage::Sign));
     let mac = read(json!({"key_type": "HMAC", "key_bits": 512})).unwrap();
     assert!(mac.usages.allows(KeyUsage::Mac) && !mac.usages.allows(KeyUsage::Sign) && mac.selector().secret);
+    assert_eq!(kind(json!({"curve": "secp256k1"})), ("ECC_SECG_P256K1", CloudUse::Sign));
     assert_eq!(kind(json!({"key_type": "Ed25519"})), ("ECC_NIST_EDWARDS25519", CloudUse::Sign));
     for (more, expected) in [
         (json!({"key_type": "DSA"}), "key_type \"DSA\" is not supported: use one of RSA, ECDSA, ED25519, HMAC"),
         (json!({"key_type": "RSA"}), "key_bits is required with key_type RSA: one of 2048, 3072, 4096"),
         (json!({"key_type": "RSA", "key_bits": 1024}), "key_bits 1024 is not supported with key_type RSA"),
-        (json!({"curve": ""}), "curve is required with key_type ECDSA: one of P256, P384, P521"),
+        (json!({"curve": ""}), "curve is required with key_type ECDSA: one of P256, P384, P521, secp256k1"),
         (json!({"usages": "mac"}), "usages: a key of key_type \"ECDSA\" does sign, verify"),
         (json!({"key_type": "RSA", "key_bits": 2048, "usages": "sign,decrypt"}), "and not for both: register two"),
         (json!({"kms_key": ""}), "missing required field \"kms_key\""),

@@ -153,7 +153,7 @@ impl Mechanism {
             Family::Rsa => Ok(KeyKind::Rsa { bits }),
             Family::Ec => curve
                 .map(KeyKind::Ec)
-                .ok_or_else(|| Fault::invalid("curve is required to generate an EC key: P256, P384 or P521")),
+                .ok_or_else(|| Fault::invalid("curve is required to generate an EC key: P256, P384, P521 or secp256k1")),
             Family::Ed25519 => Ok(KeyKind::Ed25519),
             Family::MlDsa => parameter_set
                 .map(KeyKind::MlDsa)

@@ -40,7 +40,7 @@ fn readme_rows() -> Vec<String> {
         let does = row.signs.map(signs).into_iter().chain(row.encrypts.map(encrypts)).map(str::to_owned).chain(macs);
         let generated = match row.family {
             Family::Rsa => "`key_bits` 2048, 3072, 4096",
-            Family::Ec => "`curve` P256, P384, P521",
+            Family::Ec => "`curve` P256, P384, P521, secp256k1",
             Family::Ed25519 => "yes",
             Family::MlDsa => "`parameter_set` 44, 65, 87",
             Family::Aes => "`key_bits` 128, 192, 256",

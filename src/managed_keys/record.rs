@@ -206,13 +206,12 @@ impl KeyRecord {
     }
 
     fn pkcs11(&self) -> Result<Pkcs11, Fault> {
-        let mut curves = [Curve::P256, Curve::P384, Curve::P521].into_iter();
         Ok(Pkcs11 {
             key_label: self.key_label.clone(),
             key_id: self.key_id.clone(),
             mechanism: Mechanism(self.mechanism),
             pin: self.pin()?,
-            curve: curves.find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            curve: Curve::ALL.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
             parameter_set: self.parameter_set,
             key_bits: self.key_bits,
             force_rw_session: self.force_rw_session,

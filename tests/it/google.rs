@@ -158,13 +158,14 @@ fn raw(made: &Value, member: &str) -> Vec<u8> {
 }
 
 /// Each with Vault's name of its hash, and openssl's flag.
-const ALGORITHMS: [(&str, &str, &str, &str); 7] = [
+const ALGORITHMS: [(&str, &str, &str, &str); 8] = [
     ("p256", "EC_SIGN_P256_SHA256", "sha2-256", "-sha256"),
     ("p384", "ec_sign_p384_sha384", "sha2-384", "-sha384"),
     ("pss", "rsa_sign_pss_2048_sha256", "sha2-256", "-sha256"),
     ("pss512", "RSA_SIGN_PSS_4096_SHA512", "sha2-512", "-sha512"),
     ("pkcs1", "RSA_SIGN_PKCS1_3072_SHA256", "sha2-256", "-sha256"),
     ("raw", "RSA_SIGN_RAW_PKCS1_2048", "sha2-384", "-sha384"),
+    ("secp256k1", "EC_SIGN_SECP256K1_SHA256", "sha2-256", "-sha256"),
     ("ed25519", "EC_SIGN_ED25519", "none", ""),
 ];
 

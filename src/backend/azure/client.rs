@@ -231,6 +231,7 @@ fn creation(row: &CloudKind) -> CreateKeyParameters {
         KeyKind::Ec(Curve::P256) => (None, Some(CurveName::P256)),
         KeyKind::Ec(Curve::P384) => (None, Some(CurveName::P384)),
         KeyKind::Ec(Curve::P521) => (None, Some(CurveName::P521)),
+        KeyKind::Ec(Curve::Secp256k1) => (None, Some(CurveName::P256K)),
         KeyKind::Ed25519 | KeyKind::MlDsa(_) => (None, None),
     };
     let kty = match row.key_type {

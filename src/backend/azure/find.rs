@@ -73,6 +73,7 @@ fn public_key(key: &JsonWebKey) -> Result<Option<PublicKey>, BackendError> {
                 Some(CurveName::P256) => Curve::P256,
                 Some(CurveName::P384) => Curve::P384,
                 Some(CurveName::P521) => Curve::P521,
+                Some(CurveName::P256K) => Curve::Secp256k1,
                 _ => return Ok(None),
             };
             crypto::ec_spki(curve, &point(curve, &part(&key.x), &part(&key.y)))

@@ -178,9 +178,12 @@ mod tests {
 
     #[test]
     fn a_curve_signs_every_hash_in_the_form_of_the_one_it_takes() {
-        for (curve, own) in
-            [(Curve::P256, Hash::Sha2_256), (Curve::P384, Hash::Sha2_384), (Curve::P521, Hash::Sha2_512)]
-        {
+        for (curve, own) in [
+            (Curve::P256, Hash::Sha2_256),
+            (Curve::P384, Hash::Sha2_384),
+            (Curve::P521, Hash::Sha2_512),
+            (Curve::Secp256k1, Hash::Sha2_256),
+        ] {
             let key = SoftwareKey::generate(KeyKind::Ec(curve)).unwrap();
             for hash in [Hash::Sha1, Hash::Sha2_224, Hash::Sha2_256, Hash::Sha2_384, Hash::Sha2_512, Hash::Sha3_512] {
                 let digest = crypto::digest(hash, b"message").unwrap();

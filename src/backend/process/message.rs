@@ -409,6 +409,7 @@ fn put_kind(out: &mut Vec<u8>, kind: KeyKind) {
         KeyKind::MlDsa(MlDsa::MlDsa44) => out.put_u8(7),
         KeyKind::MlDsa(MlDsa::MlDsa65) => out.put_u8(8),
         KeyKind::MlDsa(MlDsa::MlDsa87) => out.put_u8(9),
+        KeyKind::Ec(Curve::Secp256k1) => out.put_u8(10),
     }
 }
 
@@ -424,6 +425,7 @@ fn kind(reader: &mut Reader<'_>) -> Result<KeyKind, Malformed> {
         7 => KeyKind::MlDsa(MlDsa::MlDsa44),
         8 => KeyKind::MlDsa(MlDsa::MlDsa65),
         9 => KeyKind::MlDsa(MlDsa::MlDsa87),
+        10 => KeyKind::Ec(Curve::Secp256k1),
         _ => return Err(Malformed),
     })
 }

@@ -308,7 +308,7 @@ fn commands_arrive_as_they_were_sent() {
         Hash::ALL.map(|hash| job(SignatureScheme::RsaPkcs1, hash, digest(hash.digest_bytes()))).into();
     jobs.push(job(SignatureScheme::RsaPss { salt: 300 }, Hash::Sha2_512, digest(64)));
     jobs.push(job(SignatureScheme::Ed25519, Hash::None, SignInput::Message(Bytes::from_static(b"whole"))));
-    for kind in [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ed25519] {
+    for kind in [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ec(Curve::Secp256k1), KeyKind::Ed25519] {
         jobs.push(Job { kind, ..job(SignatureScheme::Ecdsa, Hash::Sha1, digest(20)) });
     }
     let ciphers = [

@@ -19,7 +19,7 @@ const RSA: &[CloudSigning] = &[
     signing(SignatureScheme::RsaPkcs1, Hash::Sha2_384, "RSASSA_PKCS1_V1_5_SHA_384"),
     signing(SignatureScheme::RsaPkcs1, Hash::Sha2_512, "RSASSA_PKCS1_V1_5_SHA_512"),
 ];
-const P256: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_256, "ECDSA_SHA_256")];
+const ECDSA_SHA256: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_256, "ECDSA_SHA_256")];
 const P384: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_384, "ECDSA_SHA_384")];
 const P521: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_512, "ECDSA_SHA_512")];
 const ED25519: &[CloudSigning] = &[signing(SignatureScheme::Ed25519, Hash::None, "ED25519_SHA_512")];
@@ -67,9 +67,10 @@ pub(super) const KINDS: &[CloudKind] = &[
     rsa_decrypts(2048, "RSA_2048"),
     rsa_decrypts(3072, "RSA_3072"),
     rsa_decrypts(4096, "RSA_4096"),
-    ec(Curve::P256, "ECC_NIST_P256", P256),
+    ec(Curve::P256, "ECC_NIST_P256", ECDSA_SHA256),
     ec(Curve::P384, "ECC_NIST_P384", P384),
     ec(Curve::P521, "ECC_NIST_P521", P521),
+    ec(Curve::Secp256k1, "ECC_SECG_P256K1", ECDSA_SHA256),
     signs("ED25519", KeyKind::Ed25519, "ECC_NIST_EDWARDS25519", ED25519),
     hmac(224, "HMAC_224", &[(Hash::Sha2_224, "HMAC_SHA_224")]),
     hmac(256, "HMAC_256", &[(Hash::Sha2_256, "HMAC_SHA_256")]),

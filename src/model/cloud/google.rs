@@ -1,8 +1,7 @@
 //! What Google Cloud KMS does with each kind of key (Google Cloud KMS, "Key purposes and algorithms"). An algorithm there says
 //! all of it: the key, its one hash and its one padding.
 //!
-//! EC_SIGN_SECP256K1_SHA256 has no row: no kind of key here is on that curve. GOOGLE_SYMMETRIC_ENCRYPTION and AES-GCM have none
-//! either: the service makes no two alike of one plaintext with them, so that a key could not be told from another.
+//! GOOGLE_SYMMETRIC_ENCRYPTION and AES-GCM have no rows: the service makes no two alike of one plaintext with them, so that a key could not be told from another.
 
 use super::{CloudKind, CloudService, CloudSigning, CloudUse};
 use crate::model::{CipherScheme, Curve, Hash, KeyKind, SignatureScheme};
@@ -31,7 +30,7 @@ const PSS_SHA256: &[CloudSigning] = &[digest(PSS, Hash::Sha2_256)];
 const PSS_SHA512: &[CloudSigning] = &[digest(PSS, Hash::Sha2_512)];
 const PKCS1_SHA256: &[CloudSigning] = &[digest(PKCS1, Hash::Sha2_256)];
 const PKCS1_SHA512: &[CloudSigning] = &[digest(PKCS1, Hash::Sha2_512)];
-const P256: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_256)];
+const ECDSA_SHA256: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_256)];
 const P384: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_384)];
 const ED25519: &[CloudSigning] = &[data(SignatureScheme::Ed25519, Hash::None)];
 /// Of a DigestInfo that is made here, or of bytes as they are: the service but pads them.
@@ -82,8 +81,9 @@ const OAEP_SHA512: &[(CipherScheme, &str)] = &[(CipherScheme::RsaOaep { hash: Ha
 const OAEP_SHA1: &[(CipherScheme, &str)] = &[(CipherScheme::RsaOaep { hash: Hash::Sha1 }, DATA)];
 
 pub(super) const KINDS: &[CloudKind] = &[
-    signs("EC_SIGN_P256_SHA256", KeyKind::Ec(Curve::P256), P256),
+    signs("EC_SIGN_P256_SHA256", KeyKind::Ec(Curve::P256), ECDSA_SHA256),
     signs("EC_SIGN_P384_SHA384", KeyKind::Ec(Curve::P384), P384),
+    signs("EC_SIGN_SECP256K1_SHA256", KeyKind::Ec(Curve::Secp256k1), ECDSA_SHA256),
     signs("EC_SIGN_ED25519", KeyKind::Ed25519, ED25519),
     rsa("RSA_SIGN_PSS_2048_SHA256", 2048, PSS_SHA256),
     rsa("RSA_SIGN_PSS_3072_SHA256", 3072, PSS_SHA256),

@@ -25,7 +25,7 @@ fn readme_rows() -> Vec<String> {
         CipherScheme::RsaOaep { .. } => "encrypt, decrypt (`padding_scheme=oaep`, hash by `rsa_oaep_hash`)",
         CipherScheme::AesGcm => "encrypt, decrypt, with `associated_data`",
         CipherScheme::AesCbc { padded: false } => "encrypt, decrypt, of whole blocks",
-        CipherScheme::AesCbc { padded: true } => "encrypt, decrypt",
+        CipherScheme::AesCbc { padded: true } | CipherScheme::ServiceAead => "encrypt, decrypt",
     };
     let shown = |row: &Row| {
         let key = match row.family {

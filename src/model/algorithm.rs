@@ -255,6 +255,8 @@ pub enum CipherScheme {
         /// Whether it is padded.
         padded: bool,
     },
+    /// Authenticated encryption in a form of a cloud's service's own, which only that service reads: IV and tag are in it.
+    ServiceAead,
 }
 
 /// The padding of RSA encryption that a client asks for.

@@ -323,6 +323,10 @@ fn put_cipher(out: &mut Vec<u8>, cipher: &Cipher) {
             out.put_u8((*padded).into());
         }
         Cipher::AesBlock => out.put_u8(4),
+        Cipher::ServiceAead { associated_data } => {
+            out.put_u8(5);
+            put_bytes(out, associated_data);
+        }
     }
 }
 
@@ -336,6 +340,7 @@ fn cipher(reader: &mut Reader<'_>) -> Result<Cipher, Malformed> {
         },
         3 => Cipher::AesCbc { iv: reader.bytes()?.try_into().map_err(|_| Malformed)?, padded: reader.flag()? },
         4 => Cipher::AesBlock,
+        5 => Cipher::ServiceAead { associated_data: Bytes::copy_from_slice(reader.bytes()?) },
         _ => return Err(Malformed),
     })
 }

@@ -3,7 +3,7 @@
 use super::{CloudKind, CloudService, CloudSigning, CloudUse};
 use crate::model::{CipherScheme, Curve, Hash, KeyKind, SignatureScheme};
 
-/// Most bytes of a message that is signed whole, or made a MAC of.
+/// Most bytes of a message that is signed whole, made a MAC of, or encrypted with a symmetric key.
 const MESSAGE_MAX: usize = 4096;
 
 const fn signing(scheme: SignatureScheme, hash: Hash, native: &'static str) -> CloudSigning {
@@ -28,6 +28,8 @@ const OAEP: &[(CipherScheme, &str)] = &[
     (CipherScheme::RsaOaep { hash: Hash::Sha2_256 }, "RSAES_OAEP_SHA_256"),
     (CipherScheme::RsaOaep { hash: Hash::Sha1 }, "RSAES_OAEP_SHA_1"),
 ];
+
+const SEALS: &[(CipherScheme, &str)] = &[(CipherScheme::ServiceAead, "SYMMETRIC_DEFAULT")];
 
 const fn row(key_type: &'static str, kind: KeyKind, does: CloudUse, native: &'static str) -> CloudKind {
     let service = CloudService::AwsKms;
@@ -60,6 +62,10 @@ const fn hmac(bits: u32, native: &'static str, macs: &'static [(Hash, &'static s
     CloudKind { macs, ..row("HMAC", KeyKind::Hmac { bits }, CloudUse::Mac, native) }
 }
 
+const fn symmetric(native: &'static str) -> CloudKind {
+    CloudKind { decrypts: SEALS, ..row("SYMMETRIC", KeyKind::Aes { bits: 256 }, CloudUse::Decrypt, native) }
+}
+
 pub(super) const KINDS: &[CloudKind] = &[
     rsa(2048, "RSA_2048"),
     rsa(3072, "RSA_3072"),
@@ -72,6 +78,7 @@ pub(super) const KINDS: &[CloudKind] = &[
     ec(Curve::P521, "ECC_NIST_P521", P521),
     ec(Curve::Secp256k1, "ECC_SECG_P256K1", ECDSA_SHA256),
     signs("ED25519", KeyKind::Ed25519, "ECC_NIST_EDWARDS25519", ED25519),
+    symmetric("SYMMETRIC_DEFAULT"),
     hmac(224, "HMAC_224", &[(Hash::Sha2_224, "HMAC_SHA_224")]),
     hmac(256, "HMAC_256", &[(Hash::Sha2_256, "HMAC_SHA_256")]),
     hmac(384, "HMAC_384", &[(Hash::Sha2_384, "HMAC_SHA_384")]),

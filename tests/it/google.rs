@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use keyway::model::Verb;
 use serde_json::{Value, json};
 
@@ -37,6 +39,62 @@ async fn a_key_of_another_algorithm_is_another_key() {
     rig.managed_key("wrong", named).await;
     let (_, found) = rig.daemon.refused(&format!("{}/test/sign", path("wrong")), json!({})).await;
     assert!(found.contains("it is RSA_SIGN_PKCS1_3072_SHA256 and registered as RSA_SIGN_PSS_3072_SHA256"), "{found}");
+}
+
+#[tokio::test]
+async fn symmetric_keys_take_as_much_as_an_hsm_does_or_make_envelopes() {
+    let rig = CloudRig::google("").await;
+    let aad = STANDARD.encode("whose it is");
+    for (name, algorithm) in [("symmetric", "GOOGLE_SYMMETRIC_ENCRYPTION"), ("gcm", "AES_256_GCM")] {
+        rig.key(name, json!({"algorithm": algorithm})).await;
+        let (encrypt, decrypt) = (format!("transit/encrypt/{name}"), format!("transit/decrypt/{name}"));
+        let plaintext = STANDARD.encode(vec![7; 8192 - 11]);
+        let made = rig.daemon.write(&encrypt, json!({"plaintext": plaintext, "associated_data": aad})).await;
+        let asked = json!({"ciphertext": made["ciphertext"], "associated_data": aad});
+        assert_eq!(rig.daemon.write(&decrypt, asked).await["plaintext"], plaintext, "{name}");
+        let asked = json!({"plaintext": STANDARD.encode(vec![7; 8192]), "associated_data": aad});
+        let (status, told) = rig.daemon.refused(&encrypt, asked).await;
+        assert!(status == 413 && told.contains("at most 8192 bytes with its associated data"), "{status} {told}");
+    }
+    let envelope = json!({"algorithm": "google_symmetric_encryption", "encryption_mode": "envelope"});
+    rig.managed_key("symmetric", envelope).await;
+    let long = STANDARD.encode(vec![7; 100_000]);
+    let made = rig.daemon.write("transit/encrypt/symmetric", json!({ "plaintext": long })).await;
+    let asked = json!({"ciphertext": made["ciphertext"]});
+    assert_eq!(rig.daemon.write("transit/decrypt/symmetric", asked).await["plaintext"], long);
+    let fields = rig.fields("gcm", &json!({"algorithm": "AES_256_GCM", "encryption_mode": "envelope"}));
+    let (status, told) = rig.daemon.refused(&path("gcm"), fields).await;
+    assert!(status == 400 && told.contains("encryption_mode"), "{status} {told}");
+}
+
+#[tokio::test]
+async fn keys_whose_ciphertexts_never_repeat_are_known_by_what_they_open() {
+    let rig = CloudRig::google("").await;
+    let mut made = Vec::new();
+    for (name, algorithm) in [("symmetric", "GOOGLE_SYMMETRIC_ENCRYPTION"), ("gcm", "AES_256_GCM")] {
+        rig.key(name, json!({"algorithm": algorithm})).await;
+        let sealed = rig.daemon.write(&format!("transit/encrypt/{name}"), json!({"plaintext": "c2VjcmV0"})).await;
+        made.push((name, json!({"ciphertext": sealed["ciphertext"]})));
+    }
+    // A version that comes after is not the one that encrypts, and what is made later is opened by the same.
+    say(&rig, "POST", &format!("{RING}/cryptoKeys/symmetric/cryptoKeyVersions"), &json!({}));
+    let opened_before = [rig.cloud.asked("decrypt"), rig.cloud.asked("rawDecrypt")];
+    let rig = rig.restart();
+    for (name, asked) in &made {
+        let begun = Instant::now();
+        loop {
+            let answer = rig.daemon.ask(Verb::Write, &format!("transit/decrypt/{name}"), asked.clone()).await;
+            if answer.status == 200 {
+                assert_eq!(answer.json()["data"]["plaintext"], "c2VjcmV0");
+                break;
+            }
+            assert!(begun.elapsed() < LIMIT, "{name}: {}", answer.json());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // The proof, and what was asked.
+    let opened = [rig.cloud.asked("decrypt"), rig.cloud.asked("rawDecrypt")];
+    assert!(opened[0] >= opened_before[0] + 2 && opened[1] >= opened_before[1] + 2, "{opened_before:?} {opened:?}");
 }
 
 #[tokio::test]

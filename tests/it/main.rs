@@ -9,6 +9,7 @@ mod audit_faults;
 mod audit_refusals;
 mod authorities;
 mod aws_faults;
+mod aws_symmetric;
 mod azure;
 mod batches;
 mod bench;

@@ -11,7 +11,7 @@ use crate::cloud_rig::{AwsRig, CloudRig};
 use crate::daemon::{Daemon, Setup};
 use crate::kinds::{Holder, Kind, hashes};
 use crate::openssl::{P256, openssl, request};
-use crate::token::Token;
+use crate::token::{self, Token};
 
 const MESSAGE: &[u8] = b"We, the undersigned, agree: 48 bytes, 3 blocks.\n";
 /// ML-DSA, which openssl does not judge: `post_quantum` tells of it.
@@ -381,6 +381,10 @@ async fn keys_in_a_token_do_what_their_mechanisms_do() {
     for bits in [128, 192, 256] {
         let ciphers = [("cbc", 0x1082), ("padded", 0x1085), ("gcm", 0x1087)];
         kinds.extend(ciphers.map(|(name, number)| Kind::of_token(&format!("{name}-{bits}"), number, &rsa(bits))));
+    }
+    // Kryoptic makes no key on this curve.
+    if token::profile() != "kryoptic" {
+        kinds.push(Kind::of_token("secp256k1", 0x1041, &curve("secp256k1")));
     }
     let macs = [0x0221, 0x0251, 0x0256, 0x0261, 0x0271];
     kinds.extend(macs.map(|number| Kind::of_token(&format!("mac-{number:x}"), number, &json!({}))));

@@ -72,6 +72,26 @@ impl Kind {
         }
     }
 
+    /// The kind as it is without a word, and once for each way of encryption that a registration has to name.
+    pub(crate) fn all_of_cloud(kind: &CloudKind, more: &Value) -> Vec<Kind> {
+        let mut kinds = vec![Kind::of_cloud(kind, more)];
+        let usual: Vec<CipherScheme> = kinds[0].paddings().into_iter().map(|(scheme, _)| scheme).collect();
+        for (scheme, _) in kind.decrypts.iter().filter(|(scheme, _)| !usual.contains(scheme)) {
+            let (field, name) = match scheme {
+                CipherScheme::RsaOaep { hash } => ("rsa_oaep_hash", hash.name().replace("sha2-", "sha")),
+                CipherScheme::AesCbc { padded } => ("cipher_mode", if *padded { "cbc-pad" } else { "cbc" }.to_owned()),
+                other => panic!("{kind} claims {other:?}, and nobody can ask for it"),
+            };
+            let mut way = Kind::of_cloud(kind, more);
+            way.name = format!("{}-{name}", way.name);
+            way.fields[field] = name.into();
+            way.fields["usages"] = json!(["encrypt", "decrypt"]);
+            (way.signs, way.ciphers) = (Vec::new(), vec![*scheme]);
+            kinds.push(way);
+        }
+        kinds
+    }
+
     /// A key in a token, by the mechanism it is registered for. A token may know fewer hashes of PSS than there are.
     pub(crate) fn of_token(name: &str, mechanism: u64, more: &Value) -> Kind {
         let (mut signs, mut ciphers, mut macs) = (Vec::new(), Vec::new(), Vec::new());

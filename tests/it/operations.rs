@@ -402,7 +402,7 @@ async fn keys_in_a_token_do_what_their_mechanisms_do() {
 /// The kinds of a service that are of this key type, if that is what there is to say of them.
 fn kinds(service: CloudService, more: &Value, fits: impl Fn(&str) -> bool) -> Vec<Kind> {
     let kinds = service.kinds().iter().filter(|kind| fits(kind.key_type));
-    kinds.map(|kind| Kind::of_cloud(kind, more)).collect()
+    kinds.flat_map(|kind| Kind::all_of_cloud(kind, more)).collect()
 }
 
 #[tokio::test]

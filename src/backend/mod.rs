@@ -23,7 +23,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::config::Profile;
-use crate::model::{CloudKind, Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
+use crate::model::{
+    CipherScheme, CloudKind, Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector,
+};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,12 +153,23 @@ pub struct FoundKey {
     pub id: Vec<u8>,
     /// Its `CKA_LABEL`, which may be empty, as far as it is fit to be shown: it names the key and finds none.
     pub label: String,
+    /// Of a secret key of a service that makes no two ciphertexts of one plaintext alike, how it encrypts.
+    pub sealing: Option<Sealing>,
+}
+
+/// How a secret key encrypts that is known again by what it opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealing {
+    /// The one way in which it encrypts.
+    pub scheme: CipherScheme,
+    /// What its service calls it, wherever a copy of it is; never another key.
+    pub name: String,
 }
 
 impl FoundKey {
     /// A key by the word of vendors' code. Control characters of its label are left out, and a very long one is cut.
     pub fn new(handle: u64, kind: KeyKind, public: Option<PublicKey>, id: Vec<u8>, label: &str) -> FoundKey {
-        FoundKey { handle, kind, public, id, label: shown(label, KEY_LABEL_MAX) }
+        FoundKey { handle, kind, public, id, label: shown(label, KEY_LABEL_MAX), sealing: None }
     }
 }
 

@@ -15,7 +15,7 @@ pub const fn rsa_plaintext_max(bits: u32, scheme: CipherScheme) -> Option<usize>
     let overhead = match scheme {
         CipherScheme::RsaPkcs1 => 11,
         CipherScheme::RsaOaep { hash } => 2 * hash.digest_bytes() + 2,
-        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => return None,
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } | CipherScheme::ServiceAead => return None,
     };
     Some((bits.div_ceil(8) as usize).saturating_sub(overhead))
 }

@@ -77,6 +77,7 @@ fn ec(curve: Curve) -> Result<GeneratedKey, Fault> {
         Curve::P256 => &sig::ECDSA_P256_SHA256_ASN1_SIGNING,
         Curve::P384 => &sig::ECDSA_P384_SHA384_ASN1_SIGNING,
         Curve::P521 => &sig::ECDSA_P521_SHA512_ASN1_SIGNING,
+        Curve::Secp256k1 => &sig::ECDSA_P256K1_SHA256_ASN1_SIGNING,
     };
     let pair = EcdsaKeyPair::generate(algorithm).map_err(failed)?;
     let traditional: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().map_err(failed)?;
@@ -125,6 +126,7 @@ mod tests {
             KeyKind::Ec(Curve::P256),
             KeyKind::Ec(Curve::P384),
             KeyKind::Ec(Curve::P521),
+            KeyKind::Ec(Curve::Secp256k1),
             KeyKind::Ed25519,
             KeyKind::MlDsa(MlDsa::MlDsa44),
             KeyKind::MlDsa(MlDsa::MlDsa87),

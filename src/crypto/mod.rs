@@ -16,7 +16,9 @@ mod verify;
 
 pub use digest::{Hasher, digest};
 pub use encrypt::{rsa_encrypt, rsa_plaintext_max};
-pub use envelope::{open_envelope, seal_envelope, split_envelope};
+pub use envelope::{
+    envelope_key, open_envelope, seal_envelope, seal_marked_envelope, split_envelope, split_marked_envelope,
+};
 pub use generated::{GeneratedKey, PKCS8_LABEL};
 pub use possession::is_private_half;
 pub use secret_key::SecretKey;

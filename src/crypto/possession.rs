@@ -2,10 +2,10 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING,
-    ECDSA_P521_SHA512_ASN1, ECDSA_P521_SHA512_ASN1_SIGNING, ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, PqdsaKeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256K1_SHA256_ASN1, ECDSA_P256K1_SHA256_ASN1_SIGNING,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1, ECDSA_P521_SHA512_ASN1_SIGNING,
+    ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, PqdsaKeyPair, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 
 use super::software::ml_dsa_signing;
@@ -23,6 +23,9 @@ pub fn is_private_half(key: &PublicKey, private: &[u8]) -> Result<bool, Fault> {
         KeyKind::Ec(Curve::P256) => (sign_ec(&ECDSA_P256_SHA256_ASN1_SIGNING, private), &ECDSA_P256_SHA256_ASN1),
         KeyKind::Ec(Curve::P384) => (sign_ec(&ECDSA_P384_SHA384_ASN1_SIGNING, private), &ECDSA_P384_SHA384_ASN1),
         KeyKind::Ec(Curve::P521) => (sign_ec(&ECDSA_P521_SHA512_ASN1_SIGNING, private), &ECDSA_P521_SHA512_ASN1),
+        KeyKind::Ec(Curve::Secp256k1) => {
+            (sign_ec(&ECDSA_P256K1_SHA256_ASN1_SIGNING, private), &ECDSA_P256K1_SHA256_ASN1)
+        }
         KeyKind::Ed25519 => (sign_ed25519(private), &ED25519),
         KeyKind::MlDsa(set) => (sign_ml_dsa(set, private), ml_dsa_verification(set)),
         KeyKind::Aes { .. } | KeyKind::Hmac { .. } => return Ok(false),

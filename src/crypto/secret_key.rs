@@ -103,8 +103,8 @@ impl SecretKey {
                 EncryptingKey::ecb(self.block()?).and_then(|key| key.encrypt(&mut made)).map_err(failed)?;
                 Ok(made.into())
             }
-            Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } => {
-                Err(Fault::NotSupported { what: "RSA with an AES key".into() })
+            Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::ServiceAead { .. } => {
+                Err(Fault::NotSupported { what: "this by an AES key".into() })
             }
         }
     }
@@ -128,7 +128,7 @@ impl SecretKey {
                     &*key.decrypt(&mut made, context).map_err(not_its_own)?
                 }
             }
-            Cipher::AesBlock | Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } => {
+            Cipher::AesBlock | Cipher::ServiceAead { .. } | Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } => {
                 return Err(Fault::NotSupported { what: "this by an AES key".into() });
             }
         };

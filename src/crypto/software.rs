@@ -61,6 +61,7 @@ impl SoftwareKey {
                     Curve::P256 => &sig::ECDSA_P256_SHA256_FIXED_SIGNING,
                     Curve::P384 => &sig::ECDSA_P384_SHA384_FIXED_SIGNING,
                     Curve::P521 => &sig::ECDSA_P521_SHA512_FIXED_SIGNING,
+                    Curve::Secp256k1 => &sig::ECDSA_P256K1_SHA256_FIXED_SIGNING,
                 };
                 let pair = EcdsaKeyPair::generate(algorithm).map_err(failed("generate"))?;
                 let public = ec_spki(curve, pair.public_key().as_ref())?;
@@ -139,7 +140,7 @@ impl SoftwareKey {
             }
             (Pair::Ec(pair, curve), SignatureScheme::Ecdsa) => {
                 let (algorithm, width) = match curve {
-                    Curve::P256 => (&lc::SHA256, 32),
+                    Curve::P256 | Curve::Secp256k1 => (&lc::SHA256, 32),
                     Curve::P384 => (&lc::SHA384, 48),
                     Curve::P521 => (&lc::SHA512, 64),
                 };
@@ -185,6 +186,7 @@ mod tests {
             (KeyKind::Ec(Curve::P256), SignatureScheme::Ecdsa),
             (KeyKind::Ec(Curve::P384), SignatureScheme::Ecdsa),
             (KeyKind::Ec(Curve::P521), SignatureScheme::Ecdsa),
+            (KeyKind::Ec(Curve::Secp256k1), SignatureScheme::Ecdsa),
             (KeyKind::Ed25519, SignatureScheme::Ed25519),
             (KeyKind::MlDsa(MlDsa::MlDsa44), SignatureScheme::MlDsa),
             (KeyKind::MlDsa(MlDsa::MlDsa65), SignatureScheme::MlDsa),

@@ -18,12 +18,16 @@ struct RsaPublicKey<'a> {
     exponent: UintRef<'a>,
 }
 
+/// `secp256k1` (SEC 2, A.2.1).
+const SECP_256_K_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.10");
+
 /// The object identifier of a named curve.
 const fn curve_oid(curve: Curve) -> ObjectIdentifier {
     match curve {
         Curve::P256 => SECP_256_R_1,
         Curve::P384 => SECP_384_R_1,
         Curve::P521 => SECP_521_R_1,
+        Curve::Secp256k1 => SECP_256_K_1,
     }
 }
 
@@ -96,7 +100,7 @@ pub fn spki_kind(spki: AnyRef<'_>) -> Result<KeyKind, Fault> {
         }
         ID_EC_PUBLIC_KEY => {
             let oid = spki.algorithm.parameters_oid().map_err(|_| Fault::invalid("the EC key names no curve"))?;
-            let curve = [Curve::P256, Curve::P384, Curve::P521].into_iter().find(|curve| curve_oid(*curve) == oid);
+            let curve = Curve::ALL.into_iter().find(|curve| curve_oid(*curve) == oid);
             let curve = curve.ok_or_else(|| Fault::invalid(format!("EC curve {oid} is not supported")))?;
             if key.len() != 2 * curve.field_bytes() + 1 || key.first() != Some(&4) {
                 return Err(Fault::invalid("the EC key is no uncompressed point of its curve"));

@@ -51,6 +51,8 @@ fn verify_ecdsa(key: &PublicKey, curve: Curve, digest: &[u8], signature: &[u8]) 
         Curve::P256 => (&sig::ECDSA_P256_SHA256_ASN1, &lc::SHA256),
         Curve::P384 => (&sig::ECDSA_P384_SHA384_ASN1, &lc::SHA384),
         Curve::P521 => (&sig::ECDSA_P521_SHA512_ASN1, &lc::SHA512),
+        // Both of the s that are right, r and n - s: what wants the lower one has to bring it there itself.
+        Curve::Secp256k1 => (&sig::ECDSA_P256K1_SHA256_ASN1, &lc::SHA256),
     };
     let width = curve.field_bytes().min(64);
     let mut value = [0; 64];

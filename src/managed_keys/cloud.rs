@@ -13,6 +13,10 @@ use crate::model::{
 use super::pkcs11::{curve, curve_name};
 use super::settings::{REDACTED, required};
 
+/// How a plaintext is encrypted: with the key itself, or in an envelope.
+const RAW: &str = "raw";
+const ENVELOPE: &str = "envelope";
+
 /// What a registration says of a key in a cloud, beside its place: what it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cloud {
@@ -71,19 +75,36 @@ impl Cloud {
                  credentials of its own, or leave endpoint out",
             ));
         }
-        let envelope = match service.service {
-            CloudService::AzureKeyVault => azure::envelope(fields, kind)?,
-            CloudService::AwsKms | CloudService::GcpCkms => false,
-        };
-        Ok((key, Cloud { kind, envelope }))
+        Ok((key, Cloud { kind, envelope: envelope(fields, kind)? }))
     }
 
     /// Shows its fields.
     pub(super) fn show(&self, key: &CloudKey, data: &mut Data) {
         match key.service() {
             CloudService::AwsKms => aws::show(key, self.kind, data),
-            CloudService::AzureKeyVault => azure::show(key, *self, data),
+            CloudService::AzureKeyVault => azure::show(key, self.kind, data),
             CloudService::GcpCkms => google::show(key, self.kind, data),
+        }
+        // Vault has it of every key in Azure.
+        if self.kind.takes_envelopes() || key.service() == CloudService::AzureKeyVault {
+            data.insert("encryption_mode".to_owned(), if self.envelope { ENVELOPE } else { RAW }.into());
+        }
+    }
+}
+
+/// How a plaintext is encrypted: RSA keys of Azure make envelopes unless told otherwise, as in Vault; others where they are told to.
+fn envelope(fields: &mut Fields<'_>, kind: &CloudKind) -> Result<bool, Fault> {
+    let mode = fields.filled("encryption_mode")?;
+    match mode.as_deref() {
+        None => Ok(kind.takes_envelopes() && matches!(kind.kind, KeyKind::Rsa { .. })),
+        Some(RAW) => Ok(false),
+        Some(ENVELOPE) if kind.takes_envelopes() => Ok(true),
+        Some(ENVELOPE) => Err(Fault::invalid(format!(
+            "encryption_mode \"envelope\" is for RSA keys of Azure, and for symmetric keys of AWS and Google that are not raw, and this one \
+             is {kind}: leave it out"
+        ))),
+        Some(mode) => {
+            Err(Fault::invalid(format!("encryption_mode {mode:?} is not supported: use {ENVELOPE:?} or {RAW:?}")))
         }
     }
 }
@@ -119,6 +140,8 @@ fn kind(
     let (bits, curve) = (fields.integer("key_bits")?.unwrap_or(0), curve(fields)?);
     let fits = |kind: &&&CloudKind| match kind.kind {
         KeyKind::Ec(known) => curve == Some(known),
+        // Of symmetric keys of AWS there is one size.
+        KeyKind::Aes { .. } if of_type.len() == 1 && bits == 0 => true,
         KeyKind::Rsa { bits: known } | KeyKind::Aes { bits: known } | KeyKind::Hmac { bits: known } => {
             bits == i64::from(known)
         }

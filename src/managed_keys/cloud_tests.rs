@@ -78,14 +78,30 @@ fn what_a_key_is_follows_its_type_size_and_usages() {
     assert!(!read(decrypts).unwrap().usages.allows(KeyUsage::Sign));
     let mac = read(json!({"key_type": "HMAC", "key_bits": 512})).unwrap();
     assert!(mac.usages.allows(KeyUsage::Mac) && !mac.usages.allows(KeyUsage::Sign) && mac.selector().secret);
+    assert_eq!(kind(json!({"curve": "secp256k1"})), ("ECC_SECG_P256K1", CloudUse::Sign));
     assert_eq!(kind(json!({"key_type": "Ed25519"})), ("ECC_NIST_EDWARDS25519", CloudUse::Sign));
+    for bits in [0, 256] {
+        let symmetric = json!({"key_type": "symmetric", "key_bits": bits});
+        assert_eq!(kind(symmetric.clone()), ("SYMMETRIC_DEFAULT", CloudUse::Decrypt));
+        assert!(read(symmetric).unwrap().selector().secret);
+    }
     for (more, expected) in [
-        (json!({"key_type": "DSA"}), "key_type \"DSA\" is not supported: use one of RSA, ECDSA, ED25519, HMAC"),
+        (
+            json!({"key_type": "DSA"}),
+            "key_type \"DSA\" is not supported: use one of RSA, ECDSA, ED25519, SYMMETRIC, HMAC",
+        ),
         (json!({"key_type": "RSA"}), "key_bits is required with key_type RSA: one of 2048, 3072, 4096"),
         (json!({"key_type": "RSA", "key_bits": 1024}), "key_bits 1024 is not supported with key_type RSA"),
-        (json!({"curve": ""}), "curve is required with key_type ECDSA: one of P256, P384, P521"),
+        (json!({"curve": ""}), "curve is required with key_type ECDSA: one of P256, P384, P521, secp256k1"),
         (json!({"usages": "mac"}), "usages: a key of key_type \"ECDSA\" does sign, verify"),
         (json!({"key_type": "RSA", "key_bits": 2048, "usages": "sign,decrypt"}), "and not for both: register two"),
+        (
+            json!({"key_type": "SYMMETRIC", "key_bits": 128}),
+            "key_bits 128 is not supported with key_type SYMMETRIC: use one of 256",
+        ),
+        (json!({"key_type": "SYMMETRIC", "usages": "mac"}), "does encrypt, decrypt"),
+        (json!({"encryption_mode": "envelope"}), "and this one is awskms ECC_NIST_P256"),
+        (json!({"key_type": "SYMMETRIC", "encryption_mode": "paper"}), "use \"envelope\" or \"raw\""),
         (json!({"kms_key": ""}), "missing required field \"kms_key\""),
         (json!({"kms_key": "alias/a b"}), "is no id, ARN or alias"),
         (json!({"key_type": ""}), "missing required field \"key_type\""),
@@ -151,6 +167,23 @@ fn secrets_stay_until_others_come_and_a_used_key_may_change_them() {
 }
 
 #[test]
+fn a_symmetric_key_shows_how_it_encrypts_and_may_do_it_otherwise() {
+    let key = |more: Value| {
+        let mut all = json!({"key_type": "SYMMETRIC", "curve": ""});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(all).unwrap()
+    };
+    let (raw, envelope) = (key(json!({})), key(json!({"encryption_mode": "envelope"})));
+    assert_eq!(raw.show("k", "5f0c")["encryption_mode"], "raw");
+    assert_eq!(envelope.show("k", "5f0c")["encryption_mode"], "envelope");
+    assert!(raw.same_key(&envelope));
+    // Of all kinds these alone make no two ciphertexts alike.
+    let sealing = CloudService::ALL.into_iter().flat_map(CloudService::kinds).filter(|kind| kind.sealing().is_some());
+    let sealing: Vec<&str> = sealing.map(|kind| kind.native).collect();
+    assert_eq!(sealing, ["SYMMETRIC_DEFAULT", "GOOGLE_SYMMETRIC_ENCRYPTION", "AES_128_GCM", "AES_256_GCM"]);
+}
+
+#[test]
 fn the_default_hash_is_the_keys_own() {
     let hash = |more: Value| read(more).unwrap().key_type().default_hash();
     assert_eq!(hash(json!({})), Hash::Sha2_256);
@@ -188,6 +221,7 @@ fn the_readme_says_of_keys_in_clouds_what_the_tables_say() {
             CipherScheme::AesGcm => "encrypts: AES-GCM".to_owned(),
             CipherScheme::AesCbc { padded: true } => "encrypts: AES-CBC-PAD".to_owned(),
             CipherScheme::AesCbc { padded: false } => "encrypts: AES-CBC".to_owned(),
+            CipherScheme::ServiceAead => "encrypts: in a form of the service's own".to_owned(),
         });
         let macs = kind.macs.iter().map(|(hash, _)| format!("MAC: {}", hash.name()));
         let does: Vec<String> = signs.chain(ciphers).chain(macs).collect();

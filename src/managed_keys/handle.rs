@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::pkcs11::oaep_hash_name;
 use super::registry::{Entry, ManagedKeys};
 use crate::model::{
-    CipherScheme, CloudService, Deadline, Fault, Hash, KeyIdentity, KeyKind, KeyOperation, KeyUsage, PublicKey,
-    RsaPadding, SignatureScheme, Terms,
+    CipherScheme, CloudKind, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding,
+    SignatureScheme, Terms,
 };
 use crate::supervisor::Pending;
 
@@ -92,10 +92,9 @@ impl Handle {
         self.entry.settings.cloud().is_some_and(|cloud| cloud.envelope)
     }
 
-    /// Whether it may have made envelopes: an RSA key of a service that has them.
+    /// Whether it may have made envelopes.
     pub fn opens_envelopes(&self) -> bool {
-        let kind = self.entry.settings.cloud_kind();
-        kind.is_some_and(|kind| kind.service == CloudService::AzureKeyVault && matches!(kind.kind, KeyKind::Rsa { .. }))
+        self.entry.settings.cloud_kind().is_some_and(CloudKind::takes_envelopes)
     }
 
     /// Refuses where the key makes no signatures of `scheme`.

@@ -151,9 +151,9 @@ impl Mechanism {
                 Err(Fault::invalid("key_bits is required to generate an RSA key: 2048, 3072 or 4096"))
             }
             Family::Rsa => Ok(KeyKind::Rsa { bits }),
-            Family::Ec => curve
-                .map(KeyKind::Ec)
-                .ok_or_else(|| Fault::invalid("curve is required to generate an EC key: P256, P384 or P521")),
+            Family::Ec => curve.map(KeyKind::Ec).ok_or_else(|| {
+                Fault::invalid("curve is required to generate an EC key: P256, P384, P521 or secp256k1")
+            }),
             Family::Ed25519 => Ok(KeyKind::Ed25519),
             Family::MlDsa => parameter_set
                 .map(KeyKind::MlDsa)

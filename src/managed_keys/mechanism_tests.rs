@@ -25,7 +25,7 @@ fn readme_rows() -> Vec<String> {
         CipherScheme::RsaOaep { .. } => "encrypt, decrypt (`padding_scheme=oaep`, hash by `rsa_oaep_hash`)",
         CipherScheme::AesGcm => "encrypt, decrypt, with `associated_data`",
         CipherScheme::AesCbc { padded: false } => "encrypt, decrypt, of whole blocks",
-        CipherScheme::AesCbc { padded: true } => "encrypt, decrypt",
+        CipherScheme::AesCbc { padded: true } | CipherScheme::ServiceAead => "encrypt, decrypt",
     };
     let shown = |row: &Row| {
         let key = match row.family {
@@ -40,7 +40,7 @@ fn readme_rows() -> Vec<String> {
         let does = row.signs.map(signs).into_iter().chain(row.encrypts.map(encrypts)).map(str::to_owned).chain(macs);
         let generated = match row.family {
             Family::Rsa => "`key_bits` 2048, 3072, 4096",
-            Family::Ec => "`curve` P256, P384, P521",
+            Family::Ec => "`curve` P256, P384, P521, secp256k1",
             Family::Ed25519 => "yes",
             Family::MlDsa => "`parameter_set` 44, 65, 87",
             Family::Aes => "`key_bits` 128, 192, 256",

@@ -214,13 +214,10 @@ fn mechanism(fields: &mut Fields<'_>) -> Result<Mechanism, Fault> {
 
 /// The curve of a key to generate.
 pub(super) fn curve(fields: &mut Fields<'_>) -> Result<Option<Curve>, Fault> {
-    match fields.filled("curve")?.as_deref() {
-        None => Ok(None),
-        Some("P256") => Ok(Some(Curve::P256)),
-        Some("P384") => Ok(Some(Curve::P384)),
-        Some("P521") => Ok(Some(Curve::P521)),
-        Some(other) => Err(Fault::invalid(format!("curve {other:?} is not supported: use P256, P384 or P521"))),
-    }
+    let Some(name) = fields.filled("curve")? else { return Ok(None) };
+    let curve = Curve::ALL.into_iter().find(|curve| curve_name(*curve) == name);
+    let unknown = || Fault::invalid(format!("curve {name:?} is not supported: use P256, P384, P521 or secp256k1"));
+    curve.map(Some).ok_or_else(unknown)
 }
 
 /// As Vault's Transit calls it.
@@ -231,12 +228,13 @@ fn parameter_set(fields: &mut Fields<'_>) -> Result<Option<MlDsa>, Fault> {
     found.map(Some).ok_or_else(unknown)
 }
 
-/// The curve's name in this API.
+/// The curve's name in this API; the last is not one of Vault's.
 pub(super) fn curve_name(curve: Curve) -> &'static str {
     match curve {
         Curve::P256 => "P256",
         Curve::P384 => "P384",
         Curve::P521 => "P521",
+        Curve::Secp256k1 => "secp256k1",
     }
 }
 

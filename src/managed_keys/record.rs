@@ -15,7 +15,8 @@ use super::settings::{Native, Settings, names};
 use crate::config::{Pin, Reference};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace, TokenSelector,
+    CheckMethod, CheckValue, CipherScheme, Curve, Fault, Hash, KeyIdentity, KeyKind, KeyUsage, MlDsa, Namespace,
+    TokenSelector,
 };
 use crate::store::Versioned;
 
@@ -81,10 +82,21 @@ struct CheckRecord {
     /// Whether it is an AES key; else one for HMAC.
     aes: bool,
     bits: u32,
-    /// The hash of the HMAC that was made; an AES key encrypted a block.
+    /// The hash of the HMAC that was made; else an AES key encrypted a block.
     hmac: Option<String>,
+    /// What an AES key opened instead.
+    #[serde(default)]
+    opened: Option<OpenedRecord>,
     #[serde(with = "hex::serde")]
     digest: [u8; 32],
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct OpenedRecord {
+    /// Whether by AES-GCM; else in its service's own form.
+    gcm: bool,
+    #[serde(with = "hex::serde")]
+    sealed: Vec<u8>,
 }
 
 impl CheckRecord {
@@ -94,22 +106,30 @@ impl CheckRecord {
             KeyKind::Hmac { bits } => (false, bits),
             KeyKind::Rsa { .. } | KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::MlDsa(_) => (false, 0),
         };
-        let hmac = match value.method {
-            CheckMethod::Block => None,
-            CheckMethod::Hmac(hash) => Some(hash.name().to_owned()),
+        let (hmac, opened) = match value.method {
+            CheckMethod::Block => (None, None),
+            CheckMethod::Hmac(hash) => (Some(hash.name().to_owned()), None),
+            CheckMethod::Opened(scheme) => {
+                (None, Some(OpenedRecord { gcm: scheme == CipherScheme::AesGcm, sealed: value.sealed.to_vec() }))
+            }
         };
-        CheckRecord { aes, bits, hmac, digest: value.digest }
+        CheckRecord { aes, bits, hmac, opened, digest: value.digest }
     }
 
     fn open(&self) -> Result<CheckValue, Fault> {
         let bits = self.bits;
         let kind = if self.aes { KeyKind::Aes { bits } } else { KeyKind::Hmac { bits } };
-        let method = match self.hmac.as_deref().map(Hash::from_name) {
-            None => CheckMethod::Block,
-            Some(Some(hash)) => CheckMethod::Hmac(hash),
-            Some(None) => return Err(Fault::internal("a managed key's check value names no hash that is known")),
+        let method = match (&self.opened, self.hmac.as_deref().map(Hash::from_name)) {
+            (Some(OpenedRecord { gcm: true, .. }), _) => CheckMethod::Opened(CipherScheme::AesGcm),
+            (Some(OpenedRecord { gcm: false, .. }), _) => CheckMethod::Opened(CipherScheme::ServiceAead),
+            (None, None) => CheckMethod::Block,
+            (None, Some(Some(hash))) => CheckMethod::Hmac(hash),
+            (None, Some(None)) => {
+                return Err(Fault::internal("a managed key's check value names no hash that is known"));
+            }
         };
-        Ok(CheckValue { kind, method, digest: self.digest })
+        let sealed = self.opened.as_ref().map(|opened| opened.sealed.clone().into()).unwrap_or_default();
+        Ok(CheckValue { kind, method, sealed, digest: self.digest })
     }
 }
 
@@ -206,13 +226,12 @@ impl KeyRecord {
     }
 
     fn pkcs11(&self) -> Result<Pkcs11, Fault> {
-        let mut curves = [Curve::P256, Curve::P384, Curve::P521].into_iter();
         Ok(Pkcs11 {
             key_label: self.key_label.clone(),
             key_id: self.key_id.clone(),
             mechanism: Mechanism(self.mechanism),
             pin: self.pin()?,
-            curve: curves.find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            curve: Curve::ALL.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
             parameter_set: self.parameter_set,
             key_bits: self.key_bits,
             force_rw_session: self.force_rw_session,

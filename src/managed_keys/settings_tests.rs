@@ -109,7 +109,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn wrong_values_are_refused_with_what_was_expected() {
     let refused = |more| reason(read(with(more)));
-    assert_eq!(refused(json!({"curve": "P224"})), "curve \"P224\" is not supported: use P256, P384 or P521");
+    assert_eq!(refused(json!({"curve": "P224"})), "curve \"P224\" is not supported: use P256, P384, P521 or secp256k1");
     assert_eq!(refused(json!({"key_bits": 1024})), "key_bits 1024 is not supported: use 2048, 3072 or 4096");
     assert_eq!(refused(json!({"mechanism": "ECDSA"})), "mechanism \"ECDSA\" is not a number such as 0x1041");
     assert_eq!(refused(json!({"slot": 1})), "only one of slot and token_label may be given");

@@ -76,7 +76,9 @@ async fn decrypts(
     let cipher = match scheme {
         CipherScheme::RsaPkcs1 => Cipher::RsaPkcs1,
         CipherScheme::RsaOaep { hash } => Cipher::RsaOaep { hash },
-        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => return Err(Fault::internal("no cipher of RSA's")),
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } | CipherScheme::ServiceAead => {
+            return Err(Fault::internal("no cipher of RSA's"));
+        }
     };
     let ciphertext = crypto::rsa_encrypt(public, scheme, random)?;
     // That was as long as a worker's task may be.

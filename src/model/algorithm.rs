@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A NIST prime curve (FIPS 186-5).
+/// A curve for ECDSA: the NIST prime curves (FIPS 186-5), and one of SEC 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Curve {
     /// NIST P-256 (secp256r1).
@@ -11,13 +11,18 @@ pub enum Curve {
     P384,
     /// NIST P-521 (secp521r1).
     P521,
+    /// secp256k1 (SEC 2, 2.4.1), of cryptocurrencies. JOSE signs with it as ES256K (RFC 8812), X.509's profiles not at all.
+    Secp256k1,
 }
 
 impl Curve {
+    /// Every curve.
+    pub const ALL: [Curve; 4] = [Curve::P256, Curve::P384, Curve::P521, Curve::Secp256k1];
+
     /// Bytes of one field element: 32, 48 or 66. A raw `r || s` signature is twice as long.
     pub const fn field_bytes(self) -> usize {
         match self {
-            Curve::P256 => 32,
+            Curve::P256 | Curve::Secp256k1 => 32,
             Curve::P384 => 48,
             Curve::P521 => 66,
         }
@@ -26,18 +31,19 @@ impl Curve {
     /// The curve's size as X.509 tools state it: 256, 384 or 521.
     pub const fn bits(self) -> u32 {
         match self {
-            Curve::P256 => 256,
+            Curve::P256 | Curve::Secp256k1 => 256,
             Curve::P384 => 384,
             Curve::P521 => 521,
         }
     }
 
-    /// Vault's name in key documents: `P-256`, `P-384`, `P-521`.
+    /// Vault's name in key documents: `P-256`, `P-384`, `P-521`; and `secp256k1`, which it does not have.
     pub const fn name(self) -> &'static str {
         match self {
             Curve::P256 => "P-256",
             Curve::P384 => "P-384",
             Curve::P521 => "P-521",
+            Curve::Secp256k1 => "secp256k1",
         }
     }
 }
@@ -249,6 +255,8 @@ pub enum CipherScheme {
         /// Whether it is padded.
         padded: bool,
     },
+    /// Authenticated encryption in a form of a cloud's service's own, which only that service reads: IV and tag are in it.
+    ServiceAead,
 }
 
 /// The padding of RSA encryption that a client asks for.

@@ -82,6 +82,11 @@ pub enum Cipher {
         /// Whether it is padded as PKCS#7 has it.
         padded: bool,
     },
+    /// As a cloud's service has it, which makes the IV itself.
+    ServiceAead {
+        /// What is not encrypted, and attested all the same.
+        associated_data: Bytes,
+    },
     /// Single blocks by themselves (ECB). For check values only.
     AesBlock,
 }
@@ -94,6 +99,7 @@ impl Cipher {
             Cipher::RsaOaep { hash } => Some(CipherScheme::RsaOaep { hash: *hash }),
             Cipher::AesGcm { .. } => Some(CipherScheme::AesGcm),
             Cipher::AesCbc { padded, .. } => Some(CipherScheme::AesCbc { padded: *padded }),
+            Cipher::ServiceAead { .. } => Some(CipherScheme::ServiceAead),
             Cipher::AesBlock => None,
         }
     }
@@ -111,7 +117,7 @@ pub enum KeyOperation {
         /// Over what.
         input: SignInput,
     },
-    /// Encrypt with a secret key. Answers the IV, the ciphertext, and of GCM the tag behind it.
+    /// Encrypt with a secret key. Answers the IV, the ciphertext, and of GCM the tag behind it; of a service's own form, that.
     Encrypt {
         /// How.
         cipher: Cipher,

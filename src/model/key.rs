@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Hash, KeyKind};
+use super::{CipherScheme, Hash, KeyKind};
 
 /// A public key. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +14,15 @@ pub struct PublicKey {
 }
 
 /// What a secret key makes of something that never changes: no other key makes the same of it, and nothing of the key follows
-/// from it.
+/// from it. That may be what it once sealed, which no other key opens.
 #[derive(Clone, Debug)]
 pub struct CheckValue {
     /// What key it is.
     pub kind: KeyKind,
     /// How it was made.
     pub method: CheckMethod,
+    /// What the key opens to make it; empty with other methods. Of one key there may be many, which open alike.
+    pub sealed: Bytes,
     /// SHA-256 of what the key made.
     pub digest: [u8; 32],
 }
@@ -41,6 +43,8 @@ pub enum CheckMethod {
     Block,
     /// An HMAC with this hash.
     Hmac(Hash),
+    /// What the key sealed once, opened: of a service that makes no two ciphertexts of one plaintext alike.
+    Opened(CipherScheme),
 }
 
 /// What a key is known again by: recorded at its first use, and asked of every handle that is said to be the key.

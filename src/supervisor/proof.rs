@@ -28,7 +28,7 @@ pub(super) fn identify(
         (Some(public), _) => KeyIdentity::Public(public.clone()),
         // Tokens differ in what they let a key do: its value is made as it was made when it was recorded.
         (None, Some(KeyIdentity::Secret(recorded))) => {
-            KeyIdentity::Secret(check_value::make(session, found.handle, found.kind, recorded.method)?)
+            KeyIdentity::Secret(check_value::again(session, found.handle, found.kind, recorded)?)
         }
         (None, _) => KeyIdentity::Secret(check_value::first(session, found)?),
     };
@@ -51,7 +51,7 @@ pub(super) fn identify(
 pub(super) fn is_key(session: &mut dyn Session, handle: u64, identity: &KeyIdentity) -> Result<bool, BackendError> {
     match identity {
         KeyIdentity::Public(public) => is_private_half(session, handle, public),
-        KeyIdentity::Secret(value) => Ok(check_value::make(session, handle, value.kind, value.method)? == *value),
+        KeyIdentity::Secret(value) => Ok(check_value::again(session, handle, value.kind, value)? == *value),
     }
 }
 
@@ -141,7 +141,9 @@ fn decrypt_and_check(
     let cipher = match scheme {
         CipherScheme::RsaPkcs1 => Cipher::RsaPkcs1,
         CipherScheme::RsaOaep { hash } => Cipher::RsaOaep { hash },
-        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => return Err(keep(Fault::internal("no cipher of RSA's"))),
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } | CipherScheme::ServiceAead => {
+            return Err(keep(Fault::internal("no cipher of RSA's")));
+        }
     };
     let ciphertext = crypto::rsa_encrypt(public, scheme, random).map_err(keep)?;
     let plaintext = session.perform(handle, public.kind, &KeyOperation::Decrypt { cipher, ciphertext })?;

@@ -28,6 +28,7 @@ async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
         ("p256", json!({}), &[""]),
         ("p384", json!({"curve": "P384"}), &[""]),
         ("p521", json!({"curve": "P521"}), &[""]),
+        ("secp256k1", json!({"curve": "secp256k1"}), &[""]),
     ] {
         aws.key(name, fields).await;
         daemon.write(&format!("sys/managed-keys/awskms/{name}/test/sign"), json!({})).await;

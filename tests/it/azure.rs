@@ -136,7 +136,8 @@ fn raw(made: &Value, member: &str) -> Vec<u8> {
     STANDARD.decode(made[member].as_str().unwrap().strip_prefix("vault:v1:").unwrap()).unwrap()
 }
 
-const KINDS: [(&str, &str, u32); 7] = [
+/// Each with its bits; of secp256k1, which has as many as P-256, none.
+const KINDS: [(&str, &str, u32); 9] = [
     ("rsa-hsm", "RSA-HSM", 2048),
     ("rsa", "RSA", 3072),
     ("ec256", "EC-HSM", 256),
@@ -144,10 +145,14 @@ const KINDS: [(&str, &str, u32); 7] = [
     ("ec521", "EC-HSM", 521),
     ("soft256", "EC", 256),
     ("soft521", "EC", 521),
+    ("secp256k1", "EC-HSM", 0),
+    ("softsecp256k1", "EC", 0),
 ];
 
 fn kind(key_type: &str, bits: u32) -> Value {
-    if key_type.starts_with("EC") {
+    if bits == 0 {
+        json!({"key_type": key_type, "curve": "secp256k1"})
+    } else if key_type.starts_with("EC") {
         json!({"key_type": key_type, "curve": format!("P{bits}")})
     } else {
         json!({"key_type": key_type, "key_bits": bits})

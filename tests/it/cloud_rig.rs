@@ -62,6 +62,12 @@ impl AwsRig {
         AwsRig { rig, cloud, kms }
     }
 
+    /// Ends the daemon and starts another on what it left.
+    pub(crate) fn restart(self, setup: Setup) -> AwsRig {
+        let AwsRig { rig, cloud, kms } = self;
+        AwsRig { rig: rig.restart(setup), cloud, kms }
+    }
+
     /// Asks the emulated KMS itself, in a region.
     pub(crate) fn ask_kms(&self, region: &str, operation: &str, body: &Value) -> Value {
         let url = &self.kms.as_ref().unwrap().url;

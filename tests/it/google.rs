@@ -158,13 +158,14 @@ fn raw(made: &Value, member: &str) -> Vec<u8> {
 }
 
 /// Each with Vault's name of its hash, and openssl's flag.
-const ALGORITHMS: [(&str, &str, &str, &str); 7] = [
+const ALGORITHMS: [(&str, &str, &str, &str); 8] = [
     ("p256", "EC_SIGN_P256_SHA256", "sha2-256", "-sha256"),
     ("p384", "ec_sign_p384_sha384", "sha2-384", "-sha384"),
     ("pss", "rsa_sign_pss_2048_sha256", "sha2-256", "-sha256"),
     ("pss512", "RSA_SIGN_PSS_4096_SHA512", "sha2-512", "-sha512"),
     ("pkcs1", "RSA_SIGN_PKCS1_3072_SHA256", "sha2-256", "-sha256"),
     ("raw", "RSA_SIGN_RAW_PKCS1_2048", "sha2-384", "-sha384"),
+    ("secp256k1", "EC_SIGN_SECP256K1_SHA256", "sha2-256", "-sha256"),
     ("ed25519", "EC_SIGN_ED25519", "none", ""),
 ];
 
@@ -248,6 +249,37 @@ async fn keys_decrypt_and_make_macs() {
         let (status, _) = rig.daemon.refused(&format!("transit/decrypt/{name}"), json!({"ciphertext": changed})).await;
         assert_eq!(status, 400);
     }
+    // With associated data, by an IV of the service's own: as much as an HSM takes.
+    let aad = STANDARD.encode("whose it is");
+    for (name, algorithm) in
+        [("symmetric", "GOOGLE_SYMMETRIC_ENCRYPTION"), ("g128", "AES_128_GCM"), ("g256", "aes_256_gcm")]
+    {
+        rig.transit_key(name, algorithm).await;
+        for plaintext in [&plaintext, &STANDARD.encode(vec![7; 8192 - 11])] {
+            let asked = json!({"plaintext": plaintext, "associated_data": aad});
+            let made = rig.daemon.write(&format!("transit/encrypt/{name}"), asked).await;
+            let mut asked = json!({"ciphertext": made["ciphertext"], "associated_data": aad});
+            let opened = rig.daemon.write(&format!("transit/decrypt/{name}"), asked.clone()).await;
+            assert_eq!(opened["plaintext"], *plaintext, "{name}");
+            asked["associated_data"] = "".into();
+            assert_eq!(rig.daemon.refused(&format!("transit/decrypt/{name}"), asked).await.0, 400, "{name}");
+        }
+        let asked = json!({"plaintext": STANDARD.encode(vec![7; 8192]), "associated_data": aad});
+        let (status, told) = rig.daemon.refused(&format!("transit/encrypt/{name}"), asked).await;
+        assert!(status == 413 && told.contains("at most 8192 bytes with its associated data"), "{status} {told}");
+    }
+    // In envelopes, of any length.
+    let mut fields = rig.fields("symmetric", "google_symmetric_encryption");
+    fields["encryption_mode"] = "envelope".into();
+    rig.daemon.write(&path("symmetric"), fields).await;
+    let long = STANDARD.encode(vec![7; 100_000]);
+    let made = rig.daemon.write("transit/encrypt/symmetric", json!({ "plaintext": long })).await;
+    let asked = json!({"ciphertext": made["ciphertext"]});
+    assert_eq!(rig.daemon.write("transit/decrypt/symmetric", asked).await["plaintext"], long);
+    let mut fields = rig.fields("g256", "AES_256_GCM");
+    fields["encryption_mode"] = "envelope".into();
+    let (status, told) = rig.daemon.refused(&path("g256"), fields).await;
+    assert!(status == 400 && told.contains("encryption_mode"), "{status} {told}");
     // Blocks of AES, as many as there are.
     let blocks = STANDARD.encode([7; 48]);
     for (name, algorithm) in [("a128", "AES_128_CBC"), ("a256", "aes_256_cbc")] {
@@ -270,6 +302,36 @@ async fn keys_decrypt_and_make_macs() {
         let asked = json!({"input": plaintext, "hmac": made["hmac"]});
         assert_eq!(rig.daemon.write(&format!("transit/verify/{name}/{hash}"), asked).await["valid"], true);
     }
+}
+
+#[tokio::test]
+async fn keys_whose_ciphertexts_never_repeat_are_known_by_what_they_open() {
+    let rig = Rig::new().await;
+    let mut made = Vec::new();
+    for (name, algorithm) in [("symmetric", "GOOGLE_SYMMETRIC_ENCRYPTION"), ("gcm", "AES_256_GCM")] {
+        rig.transit_key(name, algorithm).await;
+        let sealed = rig.daemon.write(&format!("transit/encrypt/{name}"), json!({"plaintext": "c2VjcmV0"})).await;
+        made.push((name, json!({"ciphertext": sealed["ciphertext"]})));
+    }
+    // A version that comes after is not the one that encrypts, and what is made later is opened by the same.
+    rig.google("POST", &format!("{RING}/cryptoKeys/symmetric/cryptoKeyVersions"), &json!({}));
+    let opened_before = [rig.cloud.asked("decrypt"), rig.cloud.asked("rawDecrypt")];
+    let rig = rig.restart();
+    for (name, asked) in &made {
+        let begun = Instant::now();
+        loop {
+            let answer = rig.daemon.ask(Verb::Write, &format!("transit/decrypt/{name}"), asked.clone()).await;
+            if answer.status == 200 {
+                assert_eq!(answer.json()["data"]["plaintext"], "c2VjcmV0");
+                break;
+            }
+            assert!(begun.elapsed() < LIMIT, "{name}: {}", answer.json());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    // The proof, and what was asked.
+    let opened = [rig.cloud.asked("decrypt"), rig.cloud.asked("rawDecrypt")];
+    assert!(opened[0] >= opened_before[0] + 2 && opened[1] >= opened_before[1] + 2, "{opened_before:?} {opened:?}");
 }
 
 #[tokio::test]

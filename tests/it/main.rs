@@ -10,6 +10,7 @@ mod audit_refusals;
 mod authorities;
 mod aws;
 mod aws_faults;
+mod aws_symmetric;
 mod azure;
 mod batches;
 mod bench;

@@ -66,6 +66,7 @@ def refused(code, ask):
 def signatures(kms):
     """Every kind of key signs, and its signatures are right."""
     for spec, algorithm in [
+        ("ECC_SECG_P256K1", "ECDSA_SHA_256"),
         ("ECC_NIST_P256", "ECDSA_SHA_256"),
         ("RSA_2048", "RSASSA_PSS_SHA_256"),
         ("RSA_2048", "RSASSA_PKCS1_V1_5_SHA_256"),
@@ -95,11 +96,45 @@ def signatures(kms):
     return key
 
 
+def symmetric(kms):
+    """Symmetric keys encrypt for themselves alone, and authenticate what they encrypt with its context."""
+    key, other = [kms.create_key(KeySpec="SYMMETRIC_DEFAULT")["KeyMetadata"]["KeyId"] for _ in range(2)]
+    made = kms.encrypt(KeyId=key, Plaintext=MESSAGE)
+    assert made["KeyId"].endswith(key) and made["EncryptionAlgorithm"] == "SYMMETRIC_DEFAULT"
+    sealed = made["CiphertextBlob"]
+    assert kms.encrypt(KeyId=key, Plaintext=MESSAGE)["CiphertextBlob"] != sealed and MESSAGE not in sealed
+    opened = kms.decrypt(CiphertextBlob=sealed)
+    assert opened["Plaintext"] == MESSAGE and opened["KeyId"].endswith(key)
+    kms.create_alias(AliasName="alias/sealing", TargetKeyId=key)
+    assert kms.decrypt(CiphertextBlob=sealed, KeyId="alias/sealing")["Plaintext"] == MESSAGE
+    context = {"purpose": "test", "of": "whom"}
+    bound = kms.encrypt(KeyId=key, Plaintext=MESSAGE, EncryptionContext=context)["CiphertextBlob"]
+    assert kms.decrypt(CiphertextBlob=bound, EncryptionContext=dict(reversed(context.items())))["Plaintext"] == MESSAGE
+    spoiled = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for blob, more in [(spoiled, {}), (bound, {}), (sealed, {"EncryptionContext": context}), (b"nothing", {})]:
+        refused("InvalidCiphertextException", lambda: kms.decrypt(CiphertextBlob=blob, **more))
+    refused("IncorrectKeyException", lambda: kms.decrypt(CiphertextBlob=sealed, KeyId=other))
+    longest = b"x" * 4096
+    sealed = kms.encrypt(KeyId=key, Plaintext=longest)["CiphertextBlob"]
+    assert kms.decrypt(CiphertextBlob=sealed)["Plaintext"] == longest
+    refused("ValidationException", lambda: kms.encrypt(KeyId=key, Plaintext=longest + b"x"))
+    kms.disable_key(KeyId=key)
+    refused("DisabledException", lambda: kms.decrypt(CiphertextBlob=sealed))
+    kms.enable_key(KeyId=key)
+    kms.schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
+    refused("KMSInvalidStateException", lambda: kms.encrypt(KeyId=key, Plaintext=MESSAGE))
+    # Copies of a multi-Region key are one key, and each is in its own region.
+    key = kms.create_key(MultiRegion=True)["KeyMetadata"]["KeyId"]
+    kms.replicate_key(KeyId=key, ReplicaRegion="us-east-1")
+    elsewhere = client(region="us-east-1")
+    sealed = elsewhere.encrypt(KeyId=key, Plaintext=MESSAGE)["CiphertextBlob"]
+    assert kms.decrypt(CiphertextBlob=sealed, KeyId=key)["Plaintext"] == MESSAGE
+    sealed = kms.encrypt(KeyId=other, Plaintext=MESSAGE)["CiphertextBlob"]
+    refused("InvalidCiphertextException", lambda: elsewhere.decrypt(CiphertextBlob=sealed))
+
+
 def operations_of(kms):
     """What ministack does passes through."""
-    made = kms.create_key(KeySpec="SYMMETRIC_DEFAULT")["KeyMetadata"]["KeyId"]
-    sealed = kms.encrypt(KeyId=made, Plaintext=MESSAGE)["CiphertextBlob"]
-    assert kms.decrypt(CiphertextBlob=sealed)["Plaintext"] == MESSAGE
     made = kms.create_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")["KeyMetadata"]["KeyId"]
     mac = kms.generate_mac(KeyId=made, Message=MESSAGE, MacAlgorithm="HMAC_SHA_256")["Mac"]
     assert kms.verify_mac(KeyId=made, Message=MESSAGE, MacAlgorithm="HMAC_SHA_256", Mac=mac)["MacValid"]
@@ -231,6 +266,7 @@ def number(report, operation):
 
 kms = client()
 key = signatures(kms)
+symmetric(kms)
 operations_of(kms)
 states(kms)
 refusals(key)

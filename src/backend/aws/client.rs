@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_sdk_kms::Client;
+use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use bytes::Bytes;
 
@@ -105,9 +106,15 @@ impl AwsKey {
                 let signed = signed.map_err(|error| fault::of("Sign", &self.title, &error))?;
                 self.answered("Sign", signed.signature)
             }
-            Request::Decrypt { algorithm, ciphertext } => {
+            Request::Encrypt { algorithm, context, plaintext } => {
+                let call = self.client.encrypt().key_id(&found.id).encryption_algorithm(algorithm);
+                let call = call.set_encryption_context(context).plaintext(Blob::new(plaintext.expose()));
+                let made = call.send().await.map_err(|error| fault::of("Encrypt", &self.title, &error))?;
+                self.answered("Encrypt", made.ciphertext_blob)
+            }
+            Request::Decrypt { algorithm, context, ciphertext } => {
                 let call = self.client.decrypt().key_id(&found.id).encryption_algorithm(algorithm);
-                let plain = call.ciphertext_blob(ciphertext).send().await;
+                let plain = call.set_encryption_context(context).ciphertext_blob(ciphertext).send().await;
                 let plain = plain.map_err(|error| fault::of("Decrypt", &self.title, &error))?;
                 plain.plaintext.map(|plain| wiped(plain.into_inner())).ok_or_else(|| self.no_answer("Decrypt"))
             }
@@ -120,7 +127,7 @@ impl AwsKey {
         }
     }
 
-    fn answered(&self, call: &str, answer: Option<aws_sdk_kms::primitives::Blob>) -> Result<Bytes, BackendError> {
+    fn answered(&self, call: &str, answer: Option<Blob>) -> Result<Bytes, BackendError> {
         answer.map(|answer| Bytes::from(answer.into_inner())).ok_or_else(|| self.no_answer(call))
     }
 
@@ -149,6 +156,11 @@ impl cloud::Client for AwsKey {
 
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(self.look_up(&self.name))
+    }
+
+    /// Copies of a multi-Region key have its account and id, each in its own region.
+    fn lasting_name(&self, found: &Found) -> String {
+        find::without_region(&found.id)
     }
 
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found> {

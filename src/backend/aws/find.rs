@@ -46,5 +46,28 @@ pub(super) fn found(id: String, kind: &'static CloudKind, spki: Option<&[u8]>) -
     {
         return Err(BackendError::keep(Fault::internal("a public key of another kind than its key")));
     }
-    Ok(Found { id, kind, public })
+    Ok(Found::new(id, kind, public))
+}
+
+/// A key's ARN without its region: `arn:aws:kms::ACCOUNT:key/ID`.
+pub(super) fn without_region(arn: &str) -> String {
+    let mut parts: Vec<&str> = arn.splitn(6, ':').collect();
+    if let [_, _, _, region, _, _] = &mut parts[..] {
+        *region = "";
+    }
+    parts.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_in_two_regions_have_one_name_without_them() {
+        let [one, other] =
+            ["eu-west-1", "us-east-1"].map(|region| format!("arn:aws:kms:{region}:111122223333:key/mrk-12"));
+        assert_eq!(without_region(&one), "arn:aws:kms::111122223333:key/mrk-12");
+        assert_eq!(without_region(&one), without_region(&other));
+        assert_eq!(without_region("no-arn"), "no-arn");
+    }
 }

@@ -88,7 +88,7 @@ impl AzureKey {
             Answered::Pair(found) => Ok(Some(found)),
             Answered::Symmetric { id, macs: true } => {
                 let kind = find::symmetric(true).next();
-                Ok(kind.map(|kind| Found { id, kind, public: None }))
+                Ok(kind.map(|kind| Found::new(id, kind, None)))
             }
             Answered::Symmetric { id, macs: false } => self.measure(id).await.map(Some),
         }
@@ -114,7 +114,7 @@ impl AzureKey {
             let iv = value.clone();
             let asked = KeyOperationParameters { algorithm, value, iv, ..KeyOperationParameters::default() };
             match self.encrypt(version_of(&id), &asked).await {
-                Ok(_) => return Ok(Found { id, kind, public: None }),
+                Ok(_) => return Ok(Found::new(id, kind, None)),
                 Err(error) if fault::is_input(&error) => refused = Some(error),
                 Err(error) => return Err(error),
             }
@@ -137,7 +137,7 @@ impl AzureKey {
         let made: Key = self.call("create", make).await?;
         match find::read(&self.title, made)? {
             Answered::Pair(found) => Ok(found),
-            Answered::Symmetric { id, .. } => Ok(Found { id, kind: row, public: None }),
+            Answered::Symmetric { id, .. } => Ok(Found::new(id, row, None)),
         }
     }
 
@@ -231,6 +231,7 @@ fn creation(row: &CloudKind) -> CreateKeyParameters {
         KeyKind::Ec(Curve::P256) => (None, Some(CurveName::P256)),
         KeyKind::Ec(Curve::P384) => (None, Some(CurveName::P384)),
         KeyKind::Ec(Curve::P521) => (None, Some(CurveName::P521)),
+        KeyKind::Ec(Curve::Secp256k1) => (None, Some(CurveName::P256K)),
         KeyKind::Ed25519 | KeyKind::MlDsa(_) => (None, None),
     };
     let kty = match row.key_type {

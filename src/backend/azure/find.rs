@@ -34,7 +34,7 @@ pub(super) fn read(title: &str, answer: Key) -> Result<Answered, BackendError> {
     let key_type = native.to_uppercase();
     let fits = |kind: &&CloudKind| kind.key_type == key_type && kind.kind == public.kind;
     let kind = kinds().iter().find(fits).ok_or_else(|| unknown_kind(&id, &native))?;
-    Ok(Answered::Pair(Found { id, kind, public: Some(public) }))
+    Ok(Answered::Pair(Found::new(id, kind, Some(public))))
 }
 
 /// Whether it is a URL that ends in a version.
@@ -73,6 +73,7 @@ fn public_key(key: &JsonWebKey) -> Result<Option<PublicKey>, BackendError> {
                 Some(CurveName::P256) => Curve::P256,
                 Some(CurveName::P384) => Curve::P384,
                 Some(CurveName::P521) => Curve::P521,
+                Some(CurveName::P256K) => Curve::Secp256k1,
                 _ => return Ok(None),
             };
             crypto::ec_spki(curve, &point(curve, &part(&key.x), &part(&key.y)))

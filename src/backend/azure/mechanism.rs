@@ -31,7 +31,7 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
             Ok(Request::Sign(sign(native, message.expose())))
         }
         KeyOperation::Encrypt { cipher, plaintext } => {
-            found.check_message(plaintext.expose().len())?;
+            found.check_plaintext(plaintext.expose().len(), &[])?;
             let mut asked = cipher_of(found, cipher, "encryption", plaintext.expose())?;
             match cipher {
                 // The service makes the IV itself, and takes none.
@@ -39,7 +39,7 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
                     asked.additional_authenticated_data = given(associated_data);
                 }
                 Cipher::AesCbc { iv, .. } => asked.iv = Some(iv.to_vec()),
-                Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock => {
+                Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock | Cipher::ServiceAead { .. } => {
                     return Err(not_supported(found.kind, "encryption so"));
                 }
             }
@@ -62,7 +62,7 @@ fn decrypt(found: &Found, cipher: &Cipher, ciphertext: &Bytes) -> Result<KeyOper
             asked.additional_authenticated_data = given(associated_data);
         }
         Cipher::AesCbc { iv, .. } => asked.iv = Some(iv.to_vec()),
-        Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock => {}
+        Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock | Cipher::ServiceAead { .. } => {}
     }
     Ok(asked)
 }
@@ -80,7 +80,9 @@ fn sign(native: &str, value: &[u8]) -> SignParameters {
 fn cipher_of(found: &Found, cipher: &Cipher, what: &str, value: &[u8]) -> Result<KeyOperationParameters, BackendError> {
     let padding = |scheme: &CipherScheme| match scheme {
         CipherScheme::RsaPkcs1 | CipherScheme::RsaOaep { .. } => format!("{what} with this padding"),
-        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => format!("{what} in this mode"),
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } | CipherScheme::ServiceAead => {
+            format!("{what} in this mode")
+        }
     };
     let scheme = cipher.scheme().ok_or_else(|| not_supported(found.kind, &format!("{what} of single blocks")))?;
     let native = found.kind.decryption(scheme).ok_or_else(|| not_supported(found.kind, &padding(&scheme)))?;

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use super::pace::{Gate, Permit, Refusal};
 use super::{Call, Found, Service, SharedClient, ill};
 use crate::backend::{
-    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
+    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Sealing, Session,
 };
 use crate::config::Profile;
 use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
@@ -128,7 +128,10 @@ impl Shared {
 impl CloudSession {
     fn found(&self, found: Found) -> FoundKey {
         let (handle, key) = self.shared.note(found);
-        FoundKey::new(handle, key.kind.kind, key.public.clone(), key.id.clone().into_bytes(), &self.label)
+        let sealing = key.kind.sealing();
+        let sealing = sealing.map(|scheme| Sealing { scheme, name: self.shared.client.lasting_name(&key) });
+        let id = key.id.clone().into_bytes();
+        FoundKey { sealing, ..FoundKey::new(handle, key.kind.kind, key.public.clone(), id, &self.label) }
     }
 }
 

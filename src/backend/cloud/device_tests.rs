@@ -23,7 +23,7 @@ impl super::super::Client for Quick {
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {
-        Box::pin(async { Ok(Some(Found { id: "one".into(), kind: kind(), public: None })) })
+        Box::pin(async { Ok(Some(Found::new("one".into(), kind(), None))) })
     }
 
     fn generate<'a>(&'a self, _: &'a KeyTemplate) -> Call<'a, Found> {

@@ -50,6 +50,11 @@ pub(crate) trait Client: Send + Sync {
     /// Refuses what the service does not do with the key. No call is made.
     fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError>;
 
+    /// What the key is called wherever a copy of it is: its id, unless copies have ids of their own.
+    fn lasting_name(&self, found: &Found) -> String {
+        found.id.clone()
+    }
+
     /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
 }
@@ -63,12 +68,20 @@ pub(crate) struct Found {
     pub(crate) kind: &'static CloudKind,
     /// Its public half; a secret key has none.
     pub(crate) public: Option<PublicKey>,
+    /// Most bytes that it encrypts, with their associated data, where those are fewer than keys of its kind can.
+    pub(crate) sealed_max: Option<usize>,
 }
 
 impl Found {
+    /// A key that does all that keys of its kind do.
+    pub(crate) fn new(id: String, kind: &'static CloudKind, public: Option<PublicKey>) -> Found {
+        Found { id, kind, public, sealed_max: None }
+    }
+
     /// Whether it is the same key, as far as the service says.
     fn is_same(&self, other: &Found) -> bool {
-        self.id == other.id && self.kind == other.kind && self.public == other.public
+        let same = |one: &Found, two: &Found| one.id == two.id && one.kind == two.kind && one.public == two.public;
+        same(self, other) && self.sealed_max == other.sealed_max
     }
 
     /// The signature as the service is asked for it; refuses what it does not make with such a key.
@@ -110,6 +123,23 @@ impl Found {
         }
         let (service, most) = (kind.service.title(), kind.message_max);
         let what = format!("a message of {bytes} bytes for a key {kind}: {service} takes at most {most}");
+        Err(BackendError::keep(Fault::TooLarge { what }))
+    }
+
+    /// Refuses a plaintext that is longer than a secret key there encrypts. It is not said how long it is: whoever has a ciphertext
+    /// rewrapped is not to learn of what is in it.
+    pub(crate) fn check_plaintext(&self, plaintext: usize, associated_data: &[u8]) -> Result<(), BackendError> {
+        let kind = self.kind;
+        let (bytes, most, with) = match self.sealed_max {
+            Some(most) => (plaintext + associated_data.len(), most, " with its associated data"),
+            None => (plaintext, kind.message_max, ""),
+        };
+        if bytes <= most {
+            return Ok(());
+        }
+        let or = if kind.takes_envelopes() { "; with encryption_mode \"envelope\" it may have any" } else { "" };
+        let service = kind.service.title();
+        let what = format!("a plaintext for a key {kind}: {service} takes at most {most} bytes{with}{or}");
         Err(BackendError::keep(Fault::TooLarge { what }))
     }
 }
@@ -178,9 +208,12 @@ mod tests {
 
     #[test]
     fn a_curve_signs_every_hash_in_the_form_of_the_one_it_takes() {
-        for (curve, own) in
-            [(Curve::P256, Hash::Sha2_256), (Curve::P384, Hash::Sha2_384), (Curve::P521, Hash::Sha2_512)]
-        {
+        for (curve, own) in [
+            (Curve::P256, Hash::Sha2_256),
+            (Curve::P384, Hash::Sha2_384),
+            (Curve::P521, Hash::Sha2_512),
+            (Curve::Secp256k1, Hash::Sha2_256),
+        ] {
             let key = SoftwareKey::generate(KeyKind::Ec(curve)).unwrap();
             for hash in [Hash::Sha1, Hash::Sha2_224, Hash::Sha2_256, Hash::Sha2_384, Hash::Sha2_512, Hash::Sha3_512] {
                 let digest = crypto::digest(hash, b"message").unwrap();

@@ -10,12 +10,13 @@ use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
 use super::find::Doomed;
-use super::mechanism::{Request, request};
+use super::mechanism::{How, Opening, Request, Sealing, request};
+use super::sealing::{crc, open, seal};
 use super::{Shared, fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service};
 use crate::backend::{BackendError, KeyTemplate};
-use crate::model::{CloudKey, CloudPlace, CloudService, CloudUse, Fault, KeyOperation, wiped};
+use crate::model::{CipherScheme, CloudKey, CloudPlace, CloudService, CloudUse, Fault, KeyOperation, wiped};
 
 /// How often a version is asked for that the service is still making.
 const MAKING: Duration = Duration::from_millis(200);
@@ -37,11 +38,6 @@ pub(super) struct GcpKey {
     shared: Arc<Shared>,
     service: Arc<Service>,
     doomed: Arc<Doomed>,
-}
-
-/// The checksum that goes with bytes.
-fn crc(bytes: &[u8]) -> i64 {
-    i64::from(crc32c::crc32c(bytes))
 }
 
 impl GcpKey {
@@ -79,11 +75,11 @@ impl GcpKey {
         self.doomed.watch(&version);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
-            return find::found(version.name, kind, None, &self.title).map(Some);
+            return Ok(Some(find::secret(&version, kind)));
         }
         let published = kms.get_public_key().set_name(&self.version).send().await;
         let published = published.map_err(|error| fault::of("GetPublicKey", &self.title, &error))?;
-        find::found(version.name, kind, Some(&published), &self.title).map(Some)
+        find::found(version.name, kind, &published, &self.title).map(Some)
     }
 
     /// Makes a key in an HSM, in a ring that is there, and waits until its version can be used.
@@ -93,6 +89,9 @@ impl GcpKey {
         let row = row.ok_or_else(|| BackendError::keep(Fault::internal("a key of no algorithm")))?;
         let purpose = match row.does {
             CloudUse::Sign => CryptoKeyPurpose::AsymmetricSign,
+            CloudUse::Decrypt if row.decryption(CipherScheme::ServiceAead).is_some() => {
+                CryptoKeyPurpose::EncryptDecrypt
+            }
             CloudUse::Decrypt if row.kind.is_secret() => CryptoKeyPurpose::RawEncryptDecrypt,
             CloudUse::Decrypt => CryptoKeyPurpose::AsymmetricDecrypt,
             CloudUse::Mac => CryptoKeyPurpose::Mac,
@@ -175,23 +174,14 @@ impl GcpKey {
                 let plain = checked(made.plaintext, made.plaintext_crc32c, made.verified_ciphertext_crc32c)?;
                 Ok(wiped(plain.into()))
             }
-            Request::RawEncrypt(iv, plaintext) => {
-                let call = kms.raw_encrypt().set_name(&found.id).set_initialization_vector(iv.clone());
-                let call = call.set_initialization_vector_crc32c(crc(iv)).set_plaintext(plaintext.clone().into_bytes());
-                let made = call.set_plaintext_crc32c(crc(plaintext.expose())).send().await?;
-                self.same(asked, found, &made.name)?;
-                let verified = made.verified_plaintext_crc32c
-                    && made.verified_initialization_vector_crc32c
-                    && made.initialization_vector == *iv;
-                let sealed = checked(made.ciphertext, made.ciphertext_crc32c, verified)?;
-                Ok([&iv[..], &sealed].concat().into())
+            Request::Seal(sealing) => {
+                let sealed = seal(kms, &found.id, sealing).await?;
+                self.same(asked, found, &sealed.by)?;
+                Ok([&sealed.iv[..], &checked(sealed.made, sealed.sent, sealed.verified)?].concat().into())
             }
-            Request::RawDecrypt(iv, ciphertext) => {
-                let call = kms.raw_decrypt().set_name(&found.id).set_initialization_vector(iv.clone());
-                let call = call.set_initialization_vector_crc32c(crc(iv)).set_ciphertext(ciphertext.clone());
-                let made = call.set_ciphertext_crc32c(crc(ciphertext)).send().await?;
-                let verified = made.verified_ciphertext_crc32c && made.verified_initialization_vector_crc32c;
-                Ok(wiped(checked(made.plaintext, made.plaintext_crc32c, verified)?.into()))
+            Request::Open(opening) => {
+                let opened = open(kms, &found.id, opening).await?;
+                Ok(wiped(checked(opened.made, opened.sent, opened.verified)?.into()))
             }
             Request::Mac(message) => {
                 let call = kms.mac_sign().set_name(&found.id).set_data(message.clone().into_bytes());
@@ -217,8 +207,10 @@ impl Request {
         match self {
             Request::Digest(..) | Request::Data(_) => "AsymmetricSign",
             Request::Decrypt(_) => "AsymmetricDecrypt",
-            Request::RawEncrypt(..) => "RawEncrypt",
-            Request::RawDecrypt(..) => "RawDecrypt",
+            Request::Seal(Sealing { how: How::Own, .. }) => "Encrypt",
+            Request::Seal(_) => "RawEncrypt",
+            Request::Open(Opening { how: How::Own, .. }) => "Decrypt",
+            Request::Open(_) => "RawDecrypt",
             Request::Mac(_) => "MacSign",
         }
     }

@@ -4,17 +4,20 @@ use std::collections::HashSet;
 
 use der::Document;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionState;
-use google_cloud_kms_v1::model::{CryptoKeyVersion, PublicKey as Published};
+use google_cloud_kms_v1::model::{CryptoKeyVersion, ProtectionLevel, PublicKey as Published};
 use parking_lot::Mutex;
 
 use super::fault;
 use crate::backend::cloud::{Found, ill, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
-use crate::model::{CloudKind, CloudService, Fault};
+use crate::model::{CloudKind, CloudService, CloudUse, Fault};
 
 /// What a version is called that is still being made: the one state that passes by itself.
 const GENERATING: &str = "generating";
+
+/// Most bytes that a secret key in an HSM encrypts, with their associated data.
+const HSM_MAX: usize = 8 * 1024;
 
 /// The row of a version; refuses one that is of another algorithm than it is registered by.
 pub(super) fn kind_of(
@@ -75,14 +78,23 @@ pub(super) fn is_generating(error: &BackendError) -> bool {
     error.cause == GENERATING
 }
 
+/// A secret key. One in an HSM encrypts less than others.
+pub(super) fn secret(version: &CryptoKeyVersion, kind: &'static CloudKind) -> Found {
+    let is_software = matches!(
+        version.protection_level,
+        ProtectionLevel::Software | ProtectionLevel::External | ProtectionLevel::ExternalVpc
+    );
+    let sealed_max = (kind.does == CloudUse::Decrypt && !is_software).then_some(HSM_MAX);
+    Found { sealed_max, ..Found::new(version.name.clone(), kind, None) }
+}
+
 /// A key with the public half that the service gives, whose checksum must be right.
 pub(super) fn found(
     id: String,
     kind: &'static CloudKind,
-    published: Option<&Published>,
+    published: &Published,
     title: &str,
 ) -> Result<Found, BackendError> {
-    let Some(published) = published else { return Ok(Found { id, kind, public: None }) };
     if published.pem_crc32c != Some(i64::from(crc32c::crc32c(published.pem.as_bytes()))) {
         return Err(fault::checksum("GetPublicKey", title, "the public key"));
     }
@@ -92,5 +104,5 @@ pub(super) fn found(
     if public.kind != kind.kind {
         return Err(BackendError::keep(Fault::internal("a public key of another kind than its key")));
     }
-    Ok(Found { id, kind, public: Some(public) })
+    Ok(Found::new(id, kind, Some(public)))
 }

@@ -17,11 +17,33 @@ pub(super) enum Request {
     Digest(Digest, Bytes),
     /// A signature of these bytes.
     Data(Bytes),
+    /// With the private half of a key.
     Decrypt(Bytes),
-    /// With this IV, which stands in front of what is answered.
-    RawEncrypt(Bytes, SecretBytes),
-    RawDecrypt(Bytes, Bytes),
+    Seal(Sealing),
+    Open(Opening),
     Mac(SecretBytes),
+}
+
+/// Encryption with a secret key.
+pub(super) struct Sealing {
+    pub(super) how: How,
+    pub(super) associated_data: Bytes,
+    pub(super) plaintext: SecretBytes,
+}
+
+/// Decryption with a secret key.
+pub(super) struct Opening {
+    pub(super) how: How,
+    pub(super) associated_data: Bytes,
+    pub(super) ciphertext: Bytes,
+}
+
+/// How a secret key encrypts.
+pub(super) enum How {
+    /// In the service's own form.
+    Own,
+    /// With this IV, which stands in front of what is answered, or where there is none with one that the service makes.
+    Raw { iv: Option<Bytes> },
 }
 
 /// The request for an operation; refuses what the service does not do with such a key.
@@ -39,18 +61,33 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
                 SignInput::Message(_) => Ok(Request::Data(bytes)),
             }
         }
-        KeyOperation::Encrypt { cipher: cipher @ Cipher::AesCbc { iv, .. }, plaintext } => {
+        KeyOperation::Encrypt { cipher, plaintext } => {
             check(found, cipher)?;
-            found.check_message(plaintext.expose().len())?;
-            Ok(Request::RawEncrypt(Bytes::copy_from_slice(iv), plaintext.clone()))
+            let (how, associated_data) = match cipher {
+                Cipher::AesCbc { iv, .. } => (How::Raw { iv: Some(Bytes::copy_from_slice(iv)) }, Bytes::new()),
+                Cipher::AesGcm { associated_data, .. } => (How::Raw { iv: None }, associated_data.clone()),
+                Cipher::ServiceAead { associated_data } => (How::Own, associated_data.clone()),
+                Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock => {
+                    return Err(not_supported(found.kind, "encryption in this mode"));
+                }
+            };
+            found.check_plaintext(plaintext.expose().len(), &associated_data)?;
+            Ok(Request::Seal(Sealing { how, associated_data, plaintext: plaintext.clone() }))
         }
         KeyOperation::Decrypt { cipher, ciphertext } => {
             check(found, cipher)?;
             let ciphertext = Bytes::copy_from_slice(ciphertext);
-            Ok(match cipher {
-                Cipher::AesCbc { iv, .. } => Request::RawDecrypt(Bytes::copy_from_slice(iv), ciphertext),
-                _ => Request::Decrypt(ciphertext),
-            })
+            let (how, associated_data) = match cipher {
+                Cipher::AesCbc { iv, .. } => (How::Raw { iv: Some(Bytes::copy_from_slice(iv)) }, Bytes::new()),
+                Cipher::AesGcm { iv, associated_data } => {
+                    (How::Raw { iv: Some(Bytes::copy_from_slice(iv)) }, associated_data.clone())
+                }
+                Cipher::ServiceAead { associated_data } => (How::Own, associated_data.clone()),
+                Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesBlock => {
+                    return Ok(Request::Decrypt(ciphertext));
+                }
+            };
+            Ok(Request::Open(Opening { how, associated_data, ciphertext }))
         }
         KeyOperation::Mac { hash, message } => {
             let what = || not_supported(found.kind, &format!("an HMAC with {}", hash.name()));
@@ -58,7 +95,6 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
             found.check_message(message.expose().len())?;
             Ok(Request::Mac(message.clone()))
         }
-        KeyOperation::Encrypt { .. } => Err(not_supported(found.kind, "encryption in this mode")),
     }
 }
 

@@ -3,6 +3,7 @@
 //! - `client.rs`: the calls of one key, and the checksums of what is sent and answered
 //! - `credentials.rs`: by whose word they are made
 //! - `mechanism.rs`: the service's words for operations
+//! - `sealing.rs`: the calls of secret keys that encrypt
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
 //!
@@ -13,6 +14,7 @@ mod credentials;
 mod fault;
 mod find;
 mod mechanism;
+mod sealing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

@@ -19,6 +19,7 @@ use crate::model::{Curve, Fault, KeyKind, PublicKey};
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
+const SECP256K1: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
 /// Ed25519 by its object identifier (RFC 8410), and by the name PKCS#11 v3.0 has for it.
 pub(super) const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 const EDWARDS25519: &[u8] = b"\x13\x0cedwards25519";
@@ -31,6 +32,7 @@ pub(super) fn curve_params(curve: Curve) -> &'static [u8] {
         Curve::P256 => P256,
         Curve::P384 => P384,
         Curve::P521 => P521,
+        Curve::Secp256k1 => SECP256K1,
     }
 }
 
@@ -179,13 +181,12 @@ fn public_key(
 /// An EC public key of `CKA_EC_PARAMS` and `CKA_EC_POINT`. The point is a DER OCTET STRING by the standard, and bare bytes
 /// on some tokens.
 fn ec_public(params: &[u8], point: &[u8]) -> Result<PublicKey, Fault> {
-    let curve = match params {
-        P256 => Curve::P256,
-        P384 => Curve::P384,
-        P521 => Curve::P521,
-        ED25519 | EDWARDS25519 => return crypto::ed25519_spki(unwrap_octets(point, 32)),
-        other => return Err(Fault::invalid(format!("EC parameters {} are not supported", hex::encode(other)))),
-    };
+    if [ED25519, EDWARDS25519].contains(&params) {
+        return crypto::ed25519_spki(unwrap_octets(point, 32));
+    }
+    let curve = Curve::ALL.into_iter().find(|curve| curve_params(*curve) == params);
+    let curve =
+        curve.ok_or_else(|| Fault::invalid(format!("EC parameters {} are not supported", hex::encode(params))))?;
     crypto::ec_spki(curve, unwrap_octets(point, 2 * curve.field_bytes() + 1))
 }
 

@@ -96,6 +96,9 @@ impl<'d> Prepared<'d> {
             Cipher::AesCbc { iv, padded: false } => (CKM_AES_CBC, Parameter::Iv(*iv)),
             Cipher::AesCbc { iv, padded: true } => (CKM_AES_CBC_PAD, Parameter::Iv(*iv)),
             Cipher::AesBlock => (CKM_AES_ECB, Parameter::None),
+            Cipher::ServiceAead { .. } => {
+                return Err(Fault::NotSupported { what: "a cloud's form of encryption by a token".into() });
+            }
         };
         Ok(Prepared { number, parameter, data: Cow::Borrowed(data) })
     }

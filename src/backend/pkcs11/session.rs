@@ -209,9 +209,11 @@ fn ciphertext_bytes(cipher: &Cipher, plaintext: usize) -> usize {
     match cipher {
         Cipher::AesGcm { .. } => plaintext + GCM_TAG_BYTES,
         Cipher::AesCbc { padded: true, .. } => (plaintext / BLOCK_BYTES + 1) * BLOCK_BYTES,
-        Cipher::AesCbc { padded: false, .. } | Cipher::AesBlock | Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } => {
-            plaintext
-        }
+        Cipher::AesCbc { padded: false, .. }
+        | Cipher::AesBlock
+        | Cipher::ServiceAead { .. }
+        | Cipher::RsaPkcs1
+        | Cipher::RsaOaep { .. } => plaintext,
     }
 }
 
@@ -225,7 +227,7 @@ fn can_be_plaintext(kind: KeyKind, cipher: &Cipher, ciphertext: usize, plaintext
             let most = cipher.scheme().and_then(|scheme| crypto::rsa_plaintext_max(bits, scheme));
             most.is_some_and(|most| plaintext <= most)
         }
-        (Cipher::RsaPkcs1 | Cipher::RsaOaep { .. }, _) => false,
+        (Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::ServiceAead { .. }, _) => false,
     }
 }
 

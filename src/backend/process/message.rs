@@ -323,6 +323,10 @@ fn put_cipher(out: &mut Vec<u8>, cipher: &Cipher) {
             out.put_u8((*padded).into());
         }
         Cipher::AesBlock => out.put_u8(4),
+        Cipher::ServiceAead { associated_data } => {
+            out.put_u8(5);
+            put_bytes(out, associated_data);
+        }
     }
 }
 
@@ -336,6 +340,7 @@ fn cipher(reader: &mut Reader<'_>) -> Result<Cipher, Malformed> {
         },
         3 => Cipher::AesCbc { iv: reader.bytes()?.try_into().map_err(|_| Malformed)?, padded: reader.flag()? },
         4 => Cipher::AesBlock,
+        5 => Cipher::ServiceAead { associated_data: Bytes::copy_from_slice(reader.bytes()?) },
         _ => return Err(Malformed),
     })
 }
@@ -409,6 +414,7 @@ fn put_kind(out: &mut Vec<u8>, kind: KeyKind) {
         KeyKind::MlDsa(MlDsa::MlDsa44) => out.put_u8(7),
         KeyKind::MlDsa(MlDsa::MlDsa65) => out.put_u8(8),
         KeyKind::MlDsa(MlDsa::MlDsa87) => out.put_u8(9),
+        KeyKind::Ec(Curve::Secp256k1) => out.put_u8(10),
     }
 }
 
@@ -424,6 +430,7 @@ fn kind(reader: &mut Reader<'_>) -> Result<KeyKind, Malformed> {
         7 => KeyKind::MlDsa(MlDsa::MlDsa44),
         8 => KeyKind::MlDsa(MlDsa::MlDsa65),
         9 => KeyKind::MlDsa(MlDsa::MlDsa87),
+        10 => KeyKind::Ec(Curve::Secp256k1),
         _ => return Err(Malformed),
     })
 }

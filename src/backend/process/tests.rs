@@ -213,7 +213,14 @@ fn a_worker_that_talks_nonsense_is_killed() {
     let key = SoftwareKey::generate(P256).unwrap();
     let found = |spki| {
         let public = Some(crate::model::PublicKey { spki, ..key.public().clone() });
-        Answer::Found(Some(FoundKey { handle: 1, kind: P256, public, id: Vec::new(), label: String::new() }))
+        Answer::Found(Some(FoundKey {
+            handle: 1,
+            kind: P256,
+            public,
+            id: Vec::new(),
+            label: String::new(),
+            sealing: None,
+        }))
     };
     let long = [&u32::MAX.to_le_bytes()[..], &[0; 64]].concat();
     let not_a_key = framed(&found(Bytes::from_static(b"no key")));
@@ -308,7 +315,9 @@ fn commands_arrive_as_they_were_sent() {
         Hash::ALL.map(|hash| job(SignatureScheme::RsaPkcs1, hash, digest(hash.digest_bytes()))).into();
     jobs.push(job(SignatureScheme::RsaPss { salt: 300 }, Hash::Sha2_512, digest(64)));
     jobs.push(job(SignatureScheme::Ed25519, Hash::None, SignInput::Message(Bytes::from_static(b"whole"))));
-    for kind in [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ed25519] {
+    for kind in
+        [P256, KeyKind::Ec(Curve::P384), KeyKind::Ec(Curve::P521), KeyKind::Ec(Curve::Secp256k1), KeyKind::Ed25519]
+    {
         jobs.push(Job { kind, ..job(SignatureScheme::Ecdsa, Hash::Sha1, digest(20)) });
     }
     let ciphers = [
@@ -359,7 +368,14 @@ fn commands_arrive_as_they_were_sent() {
 #[test]
 fn answers_arrive_as_they_were_sent() {
     let key = SoftwareKey::generate(P256).unwrap();
-    let found = FoundKey { handle: 3, kind: P256, public: Some(key.public().clone()), id: vec![1], label: "ca".into() };
+    let found = FoundKey {
+        handle: 3,
+        kind: P256,
+        public: Some(key.public().clone()),
+        id: vec![1],
+        label: "ca".into(),
+        sealing: None,
+    };
     let info = |max_sessions, profile| DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions, profile };
     let what = || "C_Sign: CKR_DEVICE_ERROR (0x30)".to_owned();
     let (one, two) = (what(), what());
@@ -392,6 +408,7 @@ fn answers_arrive_as_they_were_sent() {
             public: None,
             id: Vec::new(),
             label: "secret".into(),
+            sealing: None,
         })),
         Answer::Found(None),
         Answer::Output(Bytes::from_static(&[9; 512])),
@@ -454,8 +471,14 @@ fn what_a_worker_says_of_its_token_is_fit_to_be_shown() {
 fn what_a_worker_says_of_a_key_is_fit_to_be_shown() {
     let key = SoftwareKey::generate(P256).unwrap();
     let label = format!("c\u{1b}[2Ja\n{}", "ä".repeat(9000));
-    let wild =
-        FoundKey { handle: 3, kind: P256, public: Some(key.public().clone()), id: vec![0, 1], label: label.clone() };
+    let wild = FoundKey {
+        handle: 3,
+        kind: P256,
+        public: Some(key.public().clone()),
+        id: vec![0, 1],
+        label: label.clone(),
+        sealing: None,
+    };
     let mut bytes = Vec::new();
     Answer::Found(Some(wild)).encode(&mut bytes);
     let Ok(Answer::Found(Some(read))) = Answer::decode(&bytes) else { panic!("it is an answer") };

@@ -15,6 +15,17 @@ use crate::model::{
 /// `ecdsa-with-SHA1` (RFC 3279, 2.2.3).
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
 
+/// Refuses a key of a kind that has no certificates: RFC 5480, 2.1.1.1, has no secp256k1 among its curves, nor do Vault or the
+/// clients of certificates know it.
+pub(super) fn require_certifiable(kind: KeyKind) -> Result<(), Fault> {
+    match kind {
+        KeyKind::Ec(Curve::Secp256k1) => Err(Fault::invalid(
+            "a key of the curve secp256k1 has no certificates (RFC 5480, 2.1.1.1): use P-256, P-384 or P-521",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The hashes certificates are signed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CertificateHash {
@@ -80,7 +91,7 @@ impl SignatureAlgorithm {
             KeyKind::Ec(Curve::P521) => SignatureAlgorithm::Ecdsa(CertificateHash::Sha512),
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
             KeyKind::MlDsa(set) => SignatureAlgorithm::MlDsa(set),
-            KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
+            KeyKind::Ec(Curve::Secp256k1) | KeyKind::Aes { .. } | KeyKind::Hmac { .. } => {
                 return Err(Fault::NotSupported { what: format!("certificates by a key of kind {kind}") });
             }
         })
@@ -310,5 +321,7 @@ mod tests {
         assert_eq!(SignatureAlgorithm::choose(rsa, 384, true).unwrap().name(), "SHA384WithRSAPSS");
         assert!(SignatureAlgorithm::choose(rsa, 224, false).is_err());
         assert_eq!(SignatureAlgorithm::choose(KeyKind::Ec(Curve::P384), 256, true).unwrap().name(), "ECDSAWithSHA384");
+        let none = KeyKind::Ec(Curve::Secp256k1);
+        assert!(SignatureAlgorithm::choose(none, 256, false).is_err() && require_certifiable(none).is_err());
     }
 }

@@ -6,6 +6,7 @@ use der::flagset::FlagSet;
 use serde::{Deserialize, Serialize};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages, NameConstraints};
 
+use super::algorithm::require_certifiable;
 use super::x509::{X509, single};
 use super::{extensions, pem};
 use crate::crypto;
@@ -69,6 +70,7 @@ impl CaCertificate {
         };
         let key_usage: Option<KeyUsage> = single(&x509.parsed, what)?;
         let public_key = crypto::parse_spki(&x509.spki)?;
+        require_certifiable(public_key.kind)?;
         let key_identifier = match &x509.subject_key_identifier {
             Some(stated) => stated.clone(),
             None => extensions::key_identifier(&public_key)?.to_vec(),

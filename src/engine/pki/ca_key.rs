@@ -1,7 +1,7 @@
 //! The key of a CA: where the last part of `root/generate/:type` and its like says it comes from.
 
 use super::Pki;
-use super::algorithm::SignatureAlgorithm;
+use super::algorithm::{SignatureAlgorithm, require_certifiable};
 use super::registry::{Added, DEFAULT, Registry};
 use super::signing_key::SigningKey;
 use crate::engine::Call;
@@ -148,6 +148,7 @@ impl Pki {
             authority.registry.check_key_name(&name, "")?;
         }
         let (key, public_key) = key.ready(call.terms()).await?;
+        require_certifiable(public_key.kind)?;
         let binding = self.keys.bind(&call.mount, key.uuid())?;
         Ok(CaKey { key, public_key, name, _registration: None, _binding: binding })
     }

@@ -14,7 +14,7 @@ use x509_cert::ext::pkix::name::DirectoryString;
 use x509_cert::name::Name;
 use x509_cert::request::Version;
 
-use super::algorithm::SignatureAlgorithm;
+use super::algorithm::{SignatureAlgorithm, require_certifiable};
 use super::asn1::encode;
 use super::names;
 use super::san::AlternativeNames;
@@ -116,6 +116,7 @@ impl Csr {
 pub(super) fn acceptable_key(spki: &[u8]) -> Result<PublicKey, Fault> {
     let refuse = |reason: String| Fault::invalid(format!("the certificate request's key is not acceptable: {reason}"));
     let key = crypto::parse_spki(spki).map_err(|fault| refuse(fault.to_string()))?;
+    require_certifiable(key.kind).map_err(|fault| refuse(fault.to_string()))?;
     if let KeyKind::Rsa { bits } = key.kind {
         if !RSA_BITS.contains(&bits) {
             return Err(refuse(format!("RSA keys have 2048 to 8192 bits, this one {bits}")));

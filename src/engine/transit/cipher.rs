@@ -1,5 +1,5 @@
 //! Encrypting and decrypting one message with a version of a key. An AES ciphertext begins with its IV, and one of GCM ends with
-//! its tag, so that it says all that decrypting it takes but the associated data. RSA encrypts here, with the public key on
+//! its tag, so that it says all that decrypting it takes but the associated data; a cloud's service may have a form of its own. RSA encrypts here, with the public key on
 //! record; everything else is the token's work.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::key::{TransitKey, Version};
 use super::text;
 use crate::crypto;
 use crate::engine::Call;
-use crate::managed_keys::KeyRef;
+use crate::managed_keys::{Handle, KeyRef};
 use crate::model::{
     BLOCK_BYTES, Cipher, CipherScheme, DecryptRequest, EncryptRequest, Fault, Fields, GCM_IV_BYTES, GCM_TAG_BYTES,
     KeyKind, KeyOperation, KeyUsage, RsaPadding, SecretBytes,
@@ -171,6 +171,14 @@ impl Transit {
                 tokio::task::yield_now().await;
                 return Ok(Encrypted { ciphertext, key_version: version.number });
             }
+            CipherScheme::ServiceAead => {
+                extras.refuse_iv("one whose service makes the IVs")?;
+                if handle.makes_envelopes() {
+                    let ciphertext = enclosed(call, &handle, extras.associated_data.clone(), plaintext).await?;
+                    return Ok(Encrypted { ciphertext, key_version: version.number });
+                }
+                Cipher::ServiceAead { associated_data: extras.associated_data.clone() }
+            }
             CipherScheme::AesGcm => {
                 Cipher::AesGcm { iv: extras.fresh_iv()?, associated_data: extras.associated_data.clone() }
             }
@@ -206,10 +214,9 @@ impl Transit {
         handle.require(KeyUsage::Decrypt)?;
         let scheme = handle.cipher(padding)?;
         if handle.opens_envelopes()
-            && let KeyKind::Rsa { bits } = version.public_key()?.kind
-            && let Some((wrapped, sealed)) = crypto::split_envelope(bits, &ciphertext)
+            && let Some((wrapped, sealed)) = split_envelope(version, scheme, &ciphertext)?
         {
-            extras.refuse_iv(&version.public_key()?.kind.to_string())?;
+            extras.refuse_iv("one that makes envelopes")?;
             let (cipher, ciphertext) = opened(version, scheme, &Extras::default(), Bytes::copy_from_slice(&wrapped))?;
             let key = handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await;
             return crypto::open_envelope(&key.map_err(refused_alike)?, extras.associated_data.clone(), &sealed)
@@ -227,6 +234,33 @@ impl Transit {
     pub(super) fn encryption_key(&self, name: &str) -> Result<Arc<TransitKey>, Fault> {
         self.key(name).ok_or_else(|| Fault::invalid("encryption key not found"))
     }
+}
+
+/// A plaintext in an envelope, whose key the service of `handle` encrypts.
+async fn enclosed(
+    call: &Call,
+    handle: &Handle,
+    associated_data: Bytes,
+    plaintext: SecretBytes,
+) -> Result<Bytes, Fault> {
+    let key = crypto::envelope_key()?;
+    let cipher = Cipher::ServiceAead { associated_data: Bytes::new() };
+    let operation = KeyOperation::Encrypt { cipher, plaintext: key.clone() };
+    let wrapped = handle.submit(operation, call.terms())?.await?;
+    crypto::seal_marked_envelope(&key, &wrapped, associated_data, plaintext)
+}
+
+/// The encrypted key of an envelope and what was encrypted with it; `None` of what is no envelope.
+fn split_envelope(
+    version: Version<'_>,
+    scheme: CipherScheme,
+    ciphertext: &Bytes,
+) -> Result<Option<(Bytes, Bytes)>, Fault> {
+    if scheme == CipherScheme::ServiceAead {
+        return Ok(crypto::split_marked_envelope(ciphertext));
+    }
+    let KeyKind::Rsa { bits } = version.public_key()?.kind else { return Ok(None) };
+    Ok(crypto::split_envelope(bits, ciphertext))
 }
 
 /// What a token says of RSA ciphertexts that do not decrypt, in one form: whoever is told where they fail, and sends enough of
@@ -258,6 +292,10 @@ fn opened(
                 CipherScheme::RsaOaep { hash } => Cipher::RsaOaep { hash },
                 _ => Cipher::RsaPkcs1,
             }
+        }
+        CipherScheme::ServiceAead => {
+            extras.refuse_iv("one whose service makes the IVs")?;
+            Cipher::ServiceAead { associated_data: extras.associated_data.clone() }
         }
         CipherScheme::AesGcm => {
             let iv = extras.split_iv::<GCM_IV_BYTES>(&mut ciphertext)?;

@@ -1,8 +1,8 @@
 //! The fields of an `azurekeyvault` managed key.
 
 use super::{
-    Cloud, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, Data, Fault, Fields, KeyKind, KeyUsages,
-    REDACTED, curve_name, endpoint, kind, required, secret,
+    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, Data, Fault, Fields, KeyKind, KeyUsages, REDACTED,
+    curve_name, endpoint, kind, required, secret,
 };
 
 /// The clouds, by Vault's names for them, and the domains of their vaults and managed HSMs.
@@ -11,9 +11,6 @@ const ENVIRONMENTS: [(&str, [&str; 2]); 3] = [
     ("AZUREUSGOVERNMENTCLOUD", ["vault.usgovcloudapi.net", "managedhsm.usgovcloudapi.net"]),
     ("AZURECHINACLOUD", ["vault.azure.cn", "managedhsm.azure.cn"]),
 ];
-/// How a plaintext is encrypted: with the key itself, or in an envelope.
-const RAW: &str = "raw";
-const ENVELOPE: &str = "envelope";
 const NAME_LETTERS: usize = 127;
 
 pub(super) fn read(
@@ -70,20 +67,6 @@ pub(super) fn read(
     ))
 }
 
-/// How a plaintext is encrypted: RSA keys make envelopes unless told otherwise, as in Vault; the others have no need of them.
-pub(super) fn envelope(fields: &mut Fields<'_>, kind: &CloudKind) -> Result<bool, Fault> {
-    let is_rsa = matches!(kind.kind, KeyKind::Rsa { .. });
-    match fields.filled("encryption_mode")?.as_deref() {
-        None => Ok(is_rsa),
-        Some(RAW) => Ok(false),
-        Some(ENVELOPE) if is_rsa => Ok(true),
-        Some(ENVELOPE) => Err(Fault::invalid("encryption_mode \"envelope\" is for RSA keys: leave it out")),
-        Some(mode) => {
-            Err(Fault::invalid(format!("encryption_mode {mode:?} is not supported: use {ENVELOPE:?} or {RAW:?}")))
-        }
-    }
-}
-
 /// The name of a vault or of a key: letters, digits and dashes.
 fn named(fields: &mut Fields<'_>, field: &'static str) -> Result<String, Fault> {
     let name = fields.filled(field)?.ok_or_else(|| required(field))?;
@@ -124,8 +107,7 @@ fn domain(fields: &mut Fields<'_>) -> Result<String, Fault> {
     Err(Fault::invalid(format!("resource {resource:?} is not supported: use one of {among}")))
 }
 
-pub(super) fn show(key: &CloudKey, cloud: Cloud, data: &mut Data) {
-    let kind = cloud.kind;
+pub(super) fn show(key: &CloudKey, kind: &CloudKind, data: &mut Data) {
     let (CloudPlace::Azure { vault, domain, version }, CloudCredentials::Azure { tenant_id, client_id, client_secret }) =
         (&key.place, &key.credentials)
     else {
@@ -143,7 +125,6 @@ pub(super) fn show(key: &CloudKey, cloud: Cloud, data: &mut Data) {
     put("key_name", key.name.as_str().into());
     put("key_version", version.as_deref().unwrap_or_default().into());
     put("key_type", kind.key_type.replace("OCT", "oct").into());
-    put("encryption_mode", if cloud.envelope { ENVELOPE } else { RAW }.into());
     let (bits, curve) = match kind.kind {
         KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => (bits, ""),
         KeyKind::Ec(curve) => (0, curve_name(curve)),

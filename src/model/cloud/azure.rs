@@ -1,6 +1,6 @@
 //! What Azure Key Vault and Azure Managed HSM do with each kind of key (Key Vault, "Key types, algorithms and operations"). One
 //! RSA key there signs and decrypts. The service does not tell how long a symmetric key is, and takes only algorithms that name
-//! its length. Of P-256K and key wrapping nothing here makes use.
+//! its length. Of key wrapping nothing here makes use.
 
 use super::{CloudKind, CloudService, CloudSigning, CloudUse};
 use crate::model::{CipherScheme, Curve, Hash, KeyKind, SignatureScheme};
@@ -24,6 +24,7 @@ const RSA: &[CloudSigning] = &[
 const P256: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_256, "ES256")];
 const P384: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_384, "ES384")];
 const P521: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_512, "ES512")];
+const P256K: &[CloudSigning] = &[signing(SignatureScheme::Ecdsa, Hash::Sha2_256, "ES256K")];
 
 const RSA_CIPHERS: &[(CipherScheme, &str)] = &[
     (CipherScheme::RsaOaep { hash: Hash::Sha2_256 }, "RSA-OAEP-256"),
@@ -61,9 +62,11 @@ pub(super) const KINDS: &[CloudKind] = &[
     ec("EC-HSM", Curve::P256, "EC-HSM-P-256", P256),
     ec("EC-HSM", Curve::P384, "EC-HSM-P-384", P384),
     ec("EC-HSM", Curve::P521, "EC-HSM-P-521", P521),
+    ec("EC-HSM", Curve::Secp256k1, "EC-HSM-P-256K", P256K),
     ec("EC", Curve::P256, "EC-P-256", P256),
     ec("EC", Curve::P384, "EC-P-384", P384),
     ec("EC", Curve::P521, "EC-P-521", P521),
+    ec("EC", Curve::Secp256k1, "EC-P-256K", P256K),
     aes(
         256,
         "oct-HSM-256",

@@ -1,16 +1,11 @@
 //! What Google Cloud KMS does with each kind of key (Google Cloud KMS, "Key purposes and algorithms"). An algorithm there says
 //! all of it: the key, its one hash and its one padding.
-//!
-//! EC_SIGN_SECP256K1_SHA256 has no row: no kind of key here is on that curve. GOOGLE_SYMMETRIC_ENCRYPTION and AES-GCM have none
-//! either: the service makes no two alike of one plaintext with them, so that a key could not be told from another.
 
 use super::{CloudKind, CloudService, CloudSigning, CloudUse};
 use crate::model::{CipherScheme, Curve, Hash, KeyKind, SignatureScheme};
 
-/// Most bytes of a message that is signed whole, or made a MAC of.
+/// Most bytes of a message that is signed whole, made a MAC of, or encrypted with a symmetric key. Symmetric keys in HSMs encrypt fewer.
 const MESSAGE_MAX: usize = 64 * 1024;
-/// Most bytes that an AES key in an HSM encrypts.
-const PLAINTEXT_MAX: usize = 8 * 1024;
 
 const PSS: SignatureScheme = SignatureScheme::RsaPss { salt: 0 };
 const PKCS1: SignatureScheme = SignatureScheme::RsaPkcs1;
@@ -31,7 +26,7 @@ const PSS_SHA256: &[CloudSigning] = &[digest(PSS, Hash::Sha2_256)];
 const PSS_SHA512: &[CloudSigning] = &[digest(PSS, Hash::Sha2_512)];
 const PKCS1_SHA256: &[CloudSigning] = &[digest(PKCS1, Hash::Sha2_256)];
 const PKCS1_SHA512: &[CloudSigning] = &[digest(PKCS1, Hash::Sha2_512)];
-const P256: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_256)];
+const ECDSA_SHA256: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_256)];
 const P384: &[CloudSigning] = &[digest(SignatureScheme::Ecdsa, Hash::Sha2_384)];
 const ED25519: &[CloudSigning] = &[data(SignatureScheme::Ed25519, Hash::None)];
 /// Of a DigestInfo that is made here, or of bytes as they are: the service but pads them.
@@ -72,9 +67,12 @@ const fn mac(native: &'static str, bits: u32, macs: &'static [(Hash, &'static st
 
 /// Of whole blocks.
 const CBC: &[(CipherScheme, &str)] = &[(CipherScheme::AesCbc { padded: false }, DATA)];
+/// The service makes the IVs.
+const GCM: &[(CipherScheme, &str)] = &[(CipherScheme::AesGcm, DATA)];
+const SEALS: &[(CipherScheme, &str)] = &[(CipherScheme::ServiceAead, DATA)];
 
-const fn aes(native: &'static str, bits: u32) -> CloudKind {
-    CloudKind { decrypts: CBC, message_max: PLAINTEXT_MAX, ..row(native, KeyKind::Aes { bits }, CloudUse::Decrypt) }
+const fn aes(native: &'static str, bits: u32, decrypts: &'static [(CipherScheme, &'static str)]) -> CloudKind {
+    CloudKind { decrypts, ..row(native, KeyKind::Aes { bits }, CloudUse::Decrypt) }
 }
 
 const OAEP_SHA256: &[(CipherScheme, &str)] = &[(CipherScheme::RsaOaep { hash: Hash::Sha2_256 }, DATA)];
@@ -82,8 +80,9 @@ const OAEP_SHA512: &[(CipherScheme, &str)] = &[(CipherScheme::RsaOaep { hash: Ha
 const OAEP_SHA1: &[(CipherScheme, &str)] = &[(CipherScheme::RsaOaep { hash: Hash::Sha1 }, DATA)];
 
 pub(super) const KINDS: &[CloudKind] = &[
-    signs("EC_SIGN_P256_SHA256", KeyKind::Ec(Curve::P256), P256),
+    signs("EC_SIGN_P256_SHA256", KeyKind::Ec(Curve::P256), ECDSA_SHA256),
     signs("EC_SIGN_P384_SHA384", KeyKind::Ec(Curve::P384), P384),
+    signs("EC_SIGN_SECP256K1_SHA256", KeyKind::Ec(Curve::Secp256k1), ECDSA_SHA256),
     signs("EC_SIGN_ED25519", KeyKind::Ed25519, ED25519),
     rsa("RSA_SIGN_PSS_2048_SHA256", 2048, PSS_SHA256),
     rsa("RSA_SIGN_PSS_3072_SHA256", 3072, PSS_SHA256),
@@ -103,8 +102,11 @@ pub(super) const KINDS: &[CloudKind] = &[
     decrypts("RSA_DECRYPT_OAEP_2048_SHA1", 2048, OAEP_SHA1),
     decrypts("RSA_DECRYPT_OAEP_3072_SHA1", 3072, OAEP_SHA1),
     decrypts("RSA_DECRYPT_OAEP_4096_SHA1", 4096, OAEP_SHA1),
-    aes("AES_128_CBC", 128),
-    aes("AES_256_CBC", 256),
+    aes("GOOGLE_SYMMETRIC_ENCRYPTION", 256, SEALS),
+    aes("AES_128_GCM", 128, GCM),
+    aes("AES_256_GCM", 256, GCM),
+    aes("AES_128_CBC", 128, CBC),
+    aes("AES_256_CBC", 256, CBC),
     mac("HMAC_SHA256", 256, &[(Hash::Sha2_256, DATA)]),
     mac("HMAC_SHA1", 160, &[(Hash::Sha1, DATA)]),
     mac("HMAC_SHA224", 224, &[(Hash::Sha2_224, DATA)]),

@@ -118,11 +118,11 @@ pub struct CloudKind {
     pub native: &'static str,
     /// Its signatures.
     pub signs: &'static [CloudSigning],
-    /// Its ways of decryption, by the service's names.
+    /// Its ways of decryption, of a secret key of encryption too, by the service's names.
     pub decrypts: &'static [(CipherScheme, &'static str)],
     /// Its MACs, by the service's names.
     pub macs: &'static [(Hash, &'static str)],
-    /// Most bytes of a message that is signed whole, or made a MAC of.
+    /// Most bytes of a message that is signed whole, made a MAC of, or encrypted with a secret key.
     pub message_max: usize,
 }
 
@@ -148,6 +148,21 @@ impl CloudKind {
     /// The service's name for decryption of what was encrypted so, if it does that.
     pub fn decryption(&self, scheme: CipherScheme) -> Option<&'static str> {
         self.decrypts.iter().find(|(known, _)| *known == scheme).map(|(_, native)| *native)
+    }
+
+    /// How a secret key of this kind encrypts, where the service makes no two ciphertexts of one plaintext alike: what it is known
+    /// again by is then that it opens what it sealed.
+    pub fn sealing(&self) -> Option<CipherScheme> {
+        let is_aes = matches!(self.kind, KeyKind::Aes { .. });
+        let repeats = self.decryption(CipherScheme::AesCbc { padded: false }).is_some();
+        self.decrypts.first().filter(|_| is_aes && !repeats).map(|(scheme, _)| *scheme)
+    }
+
+    /// Whether what is encrypted for it can go into an envelope, so that it may be of any length.
+    pub fn takes_envelopes(&self) -> bool {
+        let is_rsa = matches!(self.kind, KeyKind::Rsa { .. });
+        let of_azure = self.service == CloudService::AzureKeyVault;
+        (is_rsa && of_azure) || self.decryption(CipherScheme::ServiceAead).is_some()
     }
 
     /// The service's name for a MAC with this hash, if it makes such.

@@ -229,6 +229,17 @@ impl Key {
         Ok(Key { kind, spki, private })
     }
 
+    /// The AES key of this value.
+    pub(crate) fn of_aes(value: Vec<u8>) -> Result<Key, Error> {
+        let bits = match value.len() {
+            16 => 128,
+            24 => 192,
+            32 => 256,
+            _ => return Err(Error::Input("the key has a wrong length")),
+        };
+        Ok(Key { kind: Kind::Aes { bits }, spki: None, private: Private::Secret(SecretKey::of(value)) })
+    }
+
     /// Makes one on a thread that no request waits for.
     pub(crate) async fn generate_aside(kind: Kind) -> Result<Key, Error> {
         tokio::task::spawn_blocking(move || Key::generate(kind)).await.map_err(|_| Error::Internal)?

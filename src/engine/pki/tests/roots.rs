@@ -43,6 +43,20 @@ async fn roots_of_every_kind_of_key_verify() {
 }
 
 #[tokio::test]
+async fn secp256k1_is_neither_a_ca_s_nor_certified() {
+    let desk = Desk::new(&[("k", KeyKind::Ec(Curve::Secp256k1)), ("ca", P256)]);
+    for path in ["root/generate/kms", "intermediate/generate/kms"] {
+        let told = message(desk.write(path, root("k")).await);
+        assert!(told.contains("the curve secp256k1 has no certificates"), "{told}");
+    }
+    desk.write("root/generate/kms", root("ca")).await.unwrap();
+    desk.write("roles/r", json!({"allow_any_name": true, "key_type": "any"})).await.unwrap();
+    let csr = desk.csr(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"], "/CN=leaf.example", "");
+    let told = message(desk.write("sign/r", json!({ "csr": csr })).await);
+    assert!(told.contains("key is not acceptable") && told.contains("secp256k1"), "{told}");
+}
+
+#[tokio::test]
 async fn a_root_says_what_was_asked_for() {
     let desk = Desk::new(&[("ca", P256)]);
     let body = json!({

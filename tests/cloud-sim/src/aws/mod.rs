@@ -10,6 +10,8 @@
 //! cloud-sim aws                                    # no other emulator: CreateKey, CreateAlias, DescribeKey, GetPublicKey, Sign
 //! ```
 //!
+//! Symmetric encryption is done here in front of the other emulator too, which keeps those keys and has no cryptography for them.
+//!
 //! # Where things are
 //!
 //! All at one address. `POST /` with an `X-Amz-Target` is KMS, whatever the region: the signature says which. One process is
@@ -30,6 +32,7 @@ mod credentials;
 mod error;
 mod null;
 mod signature;
+mod symmetric;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -112,10 +115,13 @@ impl Aws {
         }
         let response = match &self.keys {
             Keys::Null(null) => good(&null.answer(&call, &signature.region).await?),
-            Keys::Upstream(upstream) => {
-                let passed = upstream.pass(request).await;
-                passed.map_err(|error| Error::new(502, "KMSInternalException", error))?
-            }
+            Keys::Upstream(upstream) => match symmetric::answer(&call, request, upstream).await {
+                Some(answered) => answered?,
+                None => {
+                    let passed = upstream.pass(request).await;
+                    passed.map_err(|error| Error::new(502, "KMSInternalException", error))?
+                }
+            },
         };
         self.learn(&call, &response);
         Ok(response)

@@ -38,6 +38,10 @@ const BAD_PLAINTEXT: Error = Error::Input("the plaintext has a wrong length");
 const UNDECRYPTABLE: Error = Error::Input("the ciphertext does not decrypt");
 
 impl SecretKey {
+    pub(super) fn of(value: Vec<u8>) -> SecretKey {
+        SecretKey(value)
+    }
+
     pub(super) fn generate(bytes: u32) -> Result<SecretKey, Error> {
         random(bytes as usize).map(SecretKey)
     }

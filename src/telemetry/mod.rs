@@ -213,6 +213,11 @@ impl Telemetry {
         self.0.key_sets.replace(sets);
     }
 
+    /// So many managed keys could not be read from the store.
+    pub fn managed_keys_unread(&self, keys: usize) {
+        gauge(&self.0.recorder, list::MANAGED_KEYS_UNREAD, &[]).set(count(keys));
+    }
+
     /// What the store has done since it was opened, and how many damaged records were found in it.
     pub fn store(&self, commits: u64, groups: u64, records: u64, damaged: u64) {
         for (gauge, value) in self.0.store.iter().zip([commits, groups, records, damaged]) {

@@ -20,7 +20,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use self::client::AwsKey;
-use self::credentials::Identity;
+use self::credentials::{Identity, Reached};
 use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
@@ -36,7 +36,7 @@ struct Reach {
 /// The backend of `awskms`.
 pub(super) struct AwsBackend {
     service: Arc<Service>,
-    clients: Mutex<HashMap<Reach, Weak<aws_sdk_kms::Client>>>,
+    clients: Mutex<HashMap<Reach, Weak<Reached>>>,
 }
 
 impl AwsBackend {
@@ -45,7 +45,7 @@ impl AwsBackend {
         AwsBackend { service, clients: Mutex::default() }
     }
 
-    fn client(&self, key: &CloudKey) -> Result<Arc<aws_sdk_kms::Client>, BackendError> {
+    fn client(&self, key: &CloudKey) -> Result<Arc<Reached>, BackendError> {
         let CloudPlace::Aws { region } = &key.place else { return Err(not_of_aws()) };
         let (access_key, secret_key) = match &key.credentials {
             CloudCredentials::Own => (None, None),

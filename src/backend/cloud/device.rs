@@ -12,7 +12,7 @@ use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
 };
 use crate::config::Profile;
-use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
+use crate::model::{CloudKey, CloudKind, CloudService, Fault, KeyKind, KeyOperation, KeyUsage, Secret};
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -41,7 +41,11 @@ impl CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
         let info = DeviceInfo {
-            serial: key.whole_name(),
+            serial: match key.service() {
+                // Names there are the same in whatever case.
+                CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
+                CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
+            },
             label: key.name.clone(),
             max_sessions: None,
             profile: Profile::Cloud,
@@ -132,6 +136,20 @@ impl CloudSession {
     }
 }
 
+/// A key that is no such key as it is registered as: of another size or curve, for another use, or out of another kind of vault.
+fn another_kind(title: &str, registered: Option<&CloudKind>, found: &CloudKind) -> BackendError {
+    let said = |kind: &CloudKind| {
+        let does: Vec<&str> = kind.does.usages().iter().map(KeyUsage::name).collect();
+        format!("{} ({})", kind.native, does.join(", "))
+    };
+    let what = format!(
+        "{title}: it is {}, and registered as {}: correct key_type, key_bits, curve or usages, or the key's name",
+        said(found),
+        registered.map(said).unwrap_or_default()
+    );
+    BackendError::keep(Fault::invalid(what))
+}
+
 /// Tells flow control how a request ended.
 fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
     match result {
@@ -154,6 +172,9 @@ impl Session for CloudSession {
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
                 Err(BackendError::keep(Fault::invalid(what)))
+            }
+            Some(found) if selector.cloud.is_some_and(|registered| registered != found.kind) => {
+                Err(another_kind(&self.shared.title, selector.cloud, found.kind))
             }
             found => Ok(found.map(|found| self.found(found))),
         }

@@ -11,6 +11,8 @@
 )]
 
 mod device;
+mod identities;
+mod keeper;
 pub(crate) mod pace;
 mod runtime;
 mod service;
@@ -25,6 +27,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub(crate) use device::CloudDevice;
+pub(crate) use identities::Owner;
+pub(crate) use keeper::{Issued, Issuer, Keeper};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::Service;
 pub(crate) use words::{innermost, is_about_tls, shown};

@@ -23,9 +23,9 @@ use google_cloud_kms_v1::client::KeyManagementService;
 use parking_lot::Mutex;
 
 use self::client::GcpKey;
-use self::credentials::{Keeper, Kept, Source};
+use self::credentials::{Kept, Source};
 use self::find::Doomed;
-use super::cloud::{CloudDevice, Service, ill, innermost};
+use super::cloud::{CloudDevice, Keeper, Service, ill, innermost};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, Fault, TokenSelector};
 
@@ -42,7 +42,7 @@ struct Reach {
 /// A client and the credentials that its calls carry.
 struct Shared {
     client: KeyManagementService,
-    keeper: Arc<Keeper>,
+    keeper: Arc<Keeper<Source>>,
 }
 
 /// The backend of `gcpckms`.
@@ -81,8 +81,8 @@ impl GcpBackend {
 
 /// A client that tries each call once: who tries again, and when, is decided above.
 async fn make(reach: &Reach, service: &Arc<Service>, title: &str) -> Result<Shared, BackendError> {
-    let keeper = Keeper::start(reach.source.clone(), service)
-        .map_err(|why| fault::refused("no_credentials", format!("{title}: no credentials: {why}")))?;
+    let owner = reach.source.owner();
+    let keeper = Keeper::start(reach.source.clone(), owner, service);
     let mut builder = KeyManagementService::builder()
         .with_credentials(Kept(Arc::clone(&keeper)))
         .with_retry_policy(NeverRetry)

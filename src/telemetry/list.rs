@@ -64,6 +64,7 @@ pub(super) const SERVICE_WAITING: &str = "keyway_service_waiting";
 pub(super) const SERVICE_IN_FLIGHT: &str = "keyway_service_in_flight";
 pub(super) const SERVICE_IN_FLIGHT_LIMIT: &str = "keyway_service_in_flight_limit";
 pub(super) const SERVICE_BREAKER_OPEN: &str = "keyway_service_breaker_open";
+pub(super) const KEY_STATE: &str = "keyway_service_key_state";
 pub(super) const CREDENTIAL_FETCHES: &str = "keyway_service_credential_fetches_total";
 pub(super) const CREDENTIALS_LEFT: &str = "keyway_service_credentials_left_seconds";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
@@ -199,6 +200,13 @@ pub const METRICS: &[MetricInfo] = &[
         Gauge,
         &["service", "domain"],
         "1 while requests fail at once, since none was answered.",
+    ),
+    metric(
+        KEY_STATE,
+        Gauge,
+        &["service", "key", "state"],
+        "1 for the state that a key in a cloud is in, as its service last said: enabled, disabled, pending_deletion, absent, \
+         out_of_use.",
     ),
     metric(
         CREDENTIAL_FETCHES,

@@ -63,6 +63,9 @@ pub trait ServiceFigures: Send + Sync {
 
     /// The credentials that are fetched for its keys, each identity once.
     fn credentials(&self) -> Vec<CredentialFigures>;
+
+    /// How its keys stand, each once, as the service last said.
+    fn key_states(&self) -> Vec<(String, &'static str)>;
 }
 
 /// The services there are.
@@ -103,6 +106,9 @@ impl Services {
                 ] {
                     gauge(&recorder, metric, &labels).set(value);
                 }
+            }
+            for (key, state) in service.key_states() {
+                gauge(&recorder, list::KEY_STATE, &[("service", name), ("key", &*key), ("state", state)]).set(1.0);
             }
             for of in service.credentials() {
                 let labels = [("service", name), ("owner", of.owner), ("identity", &*of.identity)];

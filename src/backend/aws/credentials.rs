@@ -16,12 +16,10 @@ use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{Credentials, IdentityCache, ProvideCredentials, Region, SharedHttpClient};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
 
+use super::transport::transport;
 use super::{Reach, fault};
 use crate::backend::cloud::{Issued, Issuer, Keeper, Owner, Service, innermost};
-use crate::config::KmsService;
 use crate::model::Secret;
 
 /// Where neither a registration nor the environment says where: Vault's default.
@@ -68,7 +66,7 @@ impl Reached {
 /// A client that tries each call once: who tries again, and when, is decided above. What is wrong is said in words.
 pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Reached, String> {
     let settings = &service.settings;
-    let http = http_client(settings)?;
+    let http = transport(settings)?;
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.call).build();
     let mut config = aws_sdk_kms::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -94,19 +92,6 @@ pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Reached, S
         }
     };
     Ok(Reached { client: Client::from_conf(config.build()), own: own_credentials })
-}
-
-/// Connections of every client of this one; those that are idle are kept, since a handshake takes longer than a call.
-fn http_client(settings: &KmsService) -> Result<SharedHttpClient, String> {
-    let mut builder = aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(Duration::from_secs(300))
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
-    if let Some(pem) = &settings.ca_certificates {
-        let trusted = TrustStore::empty().with_native_roots(true).with_pem_certificate(pem.as_slice());
-        let context = TlsContext::builder().with_trust_store(trusted).build();
-        builder = builder.tls_context(context.map_err(|error| format!("ca_file: {error}"))?);
-    }
-    Ok(builder.build_https())
 }
 
 /// The daemon's own identity, and its region where none is given.

@@ -5,6 +5,7 @@
 //! - `mechanism.rs`: the service's words for operations
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
+//! - `transport.rs`: connections
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 
@@ -13,6 +14,7 @@ mod credentials;
 mod fault;
 mod find;
 mod mechanism;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

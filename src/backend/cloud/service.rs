@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Runtime;
 use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
+use super::states::KeyStates;
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -16,13 +17,20 @@ pub(crate) struct Service {
     pub(crate) runtime: Runtime,
     pub(crate) domains: Domains,
     pub(super) identities: Identities,
+    pub(super) states: KeyStates,
 }
 
 impl Service {
     /// The service by these settings; its threads are started, and no call is made.
     pub(crate) fn start(settings: &KmsService, telemetry: &Telemetry) -> Result<Arc<Service>, Fault> {
         let (runtime, settings) = (Runtime::start()?, settings.clone());
-        let service = Service { settings, runtime, domains: Domains::default(), identities: Identities::default() };
+        let service = Service {
+            settings,
+            runtime,
+            domains: Domains::default(),
+            identities: Identities::default(),
+            states: KeyStates::default(),
+        };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
         telemetry.show_service(&seen);
@@ -73,5 +81,9 @@ impl ServiceFigures for Service {
 
     fn credentials(&self) -> Vec<CredentialFigures> {
         self.identities.figures()
+    }
+
+    fn key_states(&self) -> Vec<(String, &'static str)> {
+        self.states.all()
     }
 }

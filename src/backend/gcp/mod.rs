@@ -24,7 +24,6 @@ use parking_lot::Mutex;
 
 use self::client::GcpKey;
 use self::credentials::{Kept, Source};
-use self::find::Doomed;
 use super::cloud::{CloudDevice, Keeper, Service, ill, innermost};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, Fault, TokenSelector};
@@ -49,13 +48,12 @@ struct Shared {
 pub(super) struct GcpBackend {
     service: Arc<Service>,
     clients: Mutex<HashMap<Reach, Weak<Shared>>>,
-    doomed: Arc<Doomed>,
 }
 
 impl GcpBackend {
     /// The backend of this service. No call is made.
     pub(super) fn new(service: Arc<Service>) -> GcpBackend {
-        GcpBackend { service, clients: Mutex::default(), doomed: Arc::default() }
+        GcpBackend { service, clients: Mutex::default() }
     }
 
     fn shared(&self, key: &CloudKey) -> Result<Arc<Shared>, BackendError> {
@@ -105,7 +103,7 @@ impl Backend for GcpBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
         let TokenSelector::Cloud(key) = token else { return Err(not_of_google()) };
         let shared = self.shared(key)?;
-        let client = GcpKey::new(key, shared, Arc::clone(&self.service), Arc::clone(&self.doomed));
+        let client = GcpKey::new(key, shared, Arc::clone(&self.service));
         let client = client.ok_or_else(not_of_google)?;
         Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.service))))
     }

@@ -138,6 +138,8 @@ pub struct KeySelector {
     pub id: Option<Vec<u8>>,
     /// Whether it is a secret key, and no private one.
     pub secret: bool,
+    /// Of a key in a cloud, the service's kind of key that it must be.
+    pub cloud: Option<&'static CloudKind>,
 }
 
 /// A private or secret key found on a device.

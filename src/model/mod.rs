@@ -35,7 +35,9 @@ pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPa
 pub use auth::{Auth, WrapInfo};
 pub use caller::{Caller, Origin, PeerCredentials, TokenId, Unit, Wire};
 pub use class::Class;
-pub use cloud::{CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse};
+pub use cloud::{
+    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse, google_account,
+};
 pub use deadline::Deadline;
 pub use each_second::EachSecond;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};

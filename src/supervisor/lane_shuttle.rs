@@ -54,7 +54,7 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
         library: "hsm".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
         generate: None,
         taken: Vec::new(),
         recorded: None,

@@ -69,7 +69,7 @@ pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) 
         library: "hsm".into(),
         token: Some(TokenSelector::Slot(0)),
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
         generate: None,
         taken: Vec::new(),
         recorded: None,

@@ -77,6 +77,12 @@ async fn keys_sign_messages_decrypt_and_make_macs_as_they_are_meant_to() {
     );
     let (status, told) = daemon.refused("sys/managed-keys/awskms/rsa/test/sign", json!({})).await;
     assert!(status == 400 && told.contains("does not allow usage"), "{status} {told}");
+    // Registered for what it is not for, it is refused by both names.
+    let wrong = json!({"kms_key": "alias/rsa", "key_type": "RSA", "key_bits": 2048, "allow_generate_key": false});
+    aws.managed_key("wrong", wrong).await;
+    let (status, told) = daemon.refused("sys/managed-keys/awskms/wrong/test/sign", json!({})).await;
+    let both = "it is RSA_2048 (encrypt, decrypt), and registered as RSA_2048 (sign, verify)";
+    assert!(status == 400 && told.contains(both), "{status} {told}");
     aws.key("mac", json!({"key_type": "HMAC", "key_bits": 384})).await;
     let made = daemon.write("transit/hmac/mac/sha2-384", json!({ "input": input })).await;
     assert_eq!(raw(&made, "hmac").len(), 48);

@@ -254,13 +254,68 @@ async fn the_daemons_own_credentials_are_found_and_renewed() {
         load.stop().assert_none_lost();
         let failed = [("service", "awskms"), ("result", "failed")];
         assert_eq!(aws.rig.sum("keyway_service_credential_fetches_total", &failed), 0.0, "{kind}");
-        if kind == "instance-credentials" {
-            // AWS's client goes on with those it has when the instance's metadata are not to be had.
-            continue;
-        }
+        // Those that the service takes no longer are replaced, and nobody notices.
+        aws.cloud.steer("POST", "/tokens/expire", &Value::Null);
+        let (status, said) = aws.sign("doc").await;
+        assert_eq!(status, 200, "{kind}: {said}");
         // That none can be fetched is seen before those at hand have expired.
         aws.cloud.steer("PUT", "/tokens", &json!({"lifetime_s": 16, "refuse": true}));
         aws.rig.until_grown("keyway_service_credential_fetches_total", &failed, 0.0, 1.0);
         assert_eq!(aws.sign("doc").await.0, 200, "{kind}");
     }
+}
+
+/// Credentials of the daemon's own that lie in a file: whoever changes it restarts nothing.
+#[tokio::test]
+async fn credentials_in_a_file_that_changes_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let write = |id: &str| {
+        let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = secret\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write("AKIDGONE");
+    let path = file.display().to_string();
+    let of_file = |_: &str| vec![("AWS_SHARED_CREDENTIALS_FILE", path), ("AWS_CONFIG_FILE", "/nowhere".to_owned())];
+    let aws = AwsRig::by_identity(of_file).await;
+    aws.managed_key("doc", json!({"access_key": "", "secret_key": ""})).await;
+    let path = "sys/managed-keys/awskms/doc/test/sign";
+    let (status, said) = aws.rig.daemon.refused(path, json!({})).await;
+    assert!(said.contains("UnrecognizedClientException"), "{status} {said}");
+    // The same again is of no use, and is not tried.
+    let asked = aws.cloud.asked("DescribeKey");
+    aws.rig.daemon.refused(path, json!({})).await;
+    assert!(aws.cloud.asked("DescribeKey") <= asked + 2, "{} requests", aws.cloud.asked("DescribeKey") - asked);
+    write("AKIDTEST");
+    let begun = std::time::Instant::now();
+    loop {
+        let answer = aws.rig.daemon.ask(keyway::model::Verb::Write, path, json!({})).await;
+        if answer.status < 300 {
+            break;
+        }
+        assert!(begun.elapsed() < crate::daemon::LIMIT, "{}", answer.json());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_service_says_of_a_key_is_seen() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    aws.key("doc", json!({})).await;
+    let is = |state: &str| aws.rig.sum("keyway_service_key_state", &[("service", "awskms"), ("state", state)]);
+    assert_eq!(is("enabled"), 1.0);
+    let arn = aws.ask_kms("eu-west-1", "DescribeKey", &json!({"KeyId": "alias/doc"}));
+    let id = json!({"KeyId": arn["KeyMetadata"]["KeyId"]});
+    for (order, state, back) in [
+        ("DisableKey", "disabled", &["EnableKey"][..]),
+        ("ScheduleKeyDeletion", "pending_deletion", &["CancelKeyDeletion", "EnableKey"]),
+    ] {
+        aws.ask_kms("eu-west-1", order, &id);
+        assert_ne!(aws.sign("doc").await.0, 200, "{order}");
+        crate::daemon::wait_for(state, || (is(state) == 1.0 && is("enabled") == 0.0).then_some(()));
+        back.iter().for_each(|order| drop(aws.ask_kms("eu-west-1", order, &id)));
+        aws.until_signs("doc").await;
+        assert_eq!((is("enabled"), is(state)), (1.0, 0.0), "{order}");
+    }
+    assert_eq!(aws.rig.daemon.log().matches("A KEY IN A CLOUD IS OUT OF USE").count(), 2);
 }

@@ -32,8 +32,9 @@ impl Rig {
     async fn with(stanza: &str, environment: &[(&'static str, String)]) -> Rig {
         let token = Token::absent();
         let ca = token.folder.path().join("azure.pem");
-        let client = format!("app:{SECRET}");
-        let cloud = Cloud::start(simulator(), Some(&ca), &["azure", "--client", &client]);
+        let clients = ["app", "app2", "app3"].map(|client| format!("--client={client}:{SECRET}"));
+        let [one, other, third] = clients.each_ref().map(String::as_str);
+        let cloud = Cloud::start(simulator(), Some(&ca), &["azure", one, other, third]);
         let service = format!("ca_file = \"{}\"\n {stanza}", ca.display());
         let daemon = Daemon::with(&token, setup(&cloud, &service, environment)).await;
         Rig { daemon, cloud, token }
@@ -387,6 +388,19 @@ async fn credentials_are_renewed_refused_and_lent_as_is_right() {
         rig.daemon.write(&path("doc"), fields).await;
         rig.until_signed("doc").await;
     }
+    // A kept one goes nowhere that it was not given for.
+    for (field, other) in [("endpoint", "https://elsewhere.example"), ("tenant_id", "other"), ("client_id", "other")] {
+        let mut fields = rig.fields("doc", &kind("EC-HSM", 256));
+        fields["client_secret"] = "redacted".into();
+        fields[field] = other.into();
+        let (status, told) = rig.daemon.refused(&path("doc"), fields).await;
+        let expected = format!("{field} cannot change while client_secret is kept");
+        assert!(status == 400 && told.contains(&expected), "{field}: {status} {told}");
+    }
+    // How long its tokens are good is seen, by no secret.
+    let identity = format!("app of {TENANT}");
+    let labels = [("service", "azurekeyvault"), ("owner", "managed_key"), ("identity", &*identity)];
+    assert!(rig.metric("keyway_service_credentials_left_seconds", &labels) > 0.0);
     // A tenant has neither the daemon's identity nor an endpoint of its choice.
     rig.daemon.write("sys/namespaces/team", json!({})).await;
     let mut http = rig.daemon.http();
@@ -402,6 +416,39 @@ async fn credentials_are_renewed_refused_and_lent_as_is_right() {
     fields["client_secret"] = "".into();
     let (status, told) = ask(&fields).await;
     assert!(status == 400 && told.contains("may not use the daemon's own credentials"), "{status} {told}");
+}
+
+/// Of the same name, an HSM's key and a software key are two kinds.
+#[tokio::test]
+async fn a_key_is_what_it_is_registered_as() {
+    let rig = Rig::new().await;
+    for (made, other) in [("RSA", "RSA-HSM"), ("EC-HSM", "EC")] {
+        let key = made.to_lowercase();
+        rig.register(&key, kind(made, if made == "RSA" { 2048 } else { 256 })).await;
+        rig.daemon.write(&format!("{}/test/sign", path(&key)), json!({})).await;
+        let wrong = format!("not-{key}");
+        let fields = rig.fields(&key, &kind(other, if made == "RSA" { 2048 } else { 256 }));
+        rig.daemon.write(&path(&wrong), fields).await;
+        let (status, told) = rig.daemon.refused(&format!("{}/test/sign", path(&wrong)), json!({})).await;
+        let both = told.contains(&format!("it is {made}-")) && told.contains(&format!("registered as {other}-"));
+        assert!(status == 400 && both, "{status} {told}");
+    }
+}
+
+/// By different identities, and by names that are the same to the service.
+#[tokio::test]
+async fn first_uses_at_once_make_one_version() {
+    let rig = Rig::new().await;
+    for (managed, name, client) in [("one", "shared", "app"), ("other", "Shared", "app2"), ("third", "shared", "app3")]
+    {
+        let more = json!({"key_type": "EC", "curve": "P256", "client_id": client});
+        rig.daemon.write(&path(managed), rig.fields(name, &more)).await;
+    }
+    rig.cloud.steer("PUT", "/service", &json!({"ms": 300, "operation": "create"}));
+    let paths = ["one", "other", "third"].map(|managed| format!("{}/test/sign", path(managed)));
+    let [one, other, third] = paths.each_ref().map(|path| rig.daemon.write(path, json!({})));
+    tokio::join!(one, other, third);
+    assert_eq!(rig.cloud.asked("create"), 1);
 }
 
 #[tokio::test]

@@ -401,7 +401,9 @@ async fn a_key_that_cannot_be_used_says_why_once_and_others_go_on() {
     rig.google("POST", &format!("{version}:restore"), &json!({}));
     rig.google("PATCH", &state, &json!({"state": "ENABLED"}));
     rig.until_signed("ill").await;
-    assert_eq!(rig.daemon.log().matches("IS TO BE DESTROYED").count(), 2);
+    let log = rig.daemon.log();
+    let told = log.lines().filter(|line| line.contains("A KEY IN A CLOUD IS OUT OF USE"));
+    assert_eq!(told.filter(|line| line.contains("it is to be destroyed")).count(), 2, "{log}");
 }
 
 #[tokio::test]
@@ -461,6 +463,9 @@ async fn credentials_are_refused_and_lent_as_is_right() {
     let data = json!({"type": "managed_key", "managed_key_name": "doc"});
     rig.daemon.write("transit/keys/doc", data).await;
     rig.until_signed("doc").await;
+    // A token that the account's own key signs says when it ends.
+    let labels = [("service", "gcpckms"), ("owner", "managed_key")];
+    assert!(rig.metric("keyway_service_credentials_left_seconds", &labels) > 0.0);
     // Left out or sent back redacted, credentials stay; so does the key.
     for credentials in [json!("redacted"), Value::Null] {
         let mut fields = given.clone();

@@ -120,9 +120,7 @@ where
 
 /// An error by its code, or by the status of the answer where nobody knows the code.
 fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, status: u16) -> BackendError {
-    let code = code.unwrap_or("no code");
-    // `com.amazonaws.kms#NotFoundException` in some answers.
-    let code = code.rsplit('#').next().unwrap_or(code);
+    let code = bare(code.unwrap_or("no code"));
     let by_status = if status >= 500 {
         Class::Ill
     } else if status == 403 {
@@ -157,6 +155,20 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
 /// Whether it says that there is no such key.
 pub(super) fn is_absent(error: &BackendError) -> bool {
     error.cause == "not_found"
+}
+
+/// The codes of credentials that were good once, and that newer ones may replace.
+const OLD: &[&str] = &["ExpiredTokenException", "ExpiredToken", "InvalidClientTokenId", "UnrecognizedClientException"];
+
+/// Whether the service refused the credentials themselves, and others may be good.
+pub(super) fn is_about_old_credentials<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    OLD.contains(&bare(code))
+}
+
+/// `com.amazonaws.kms#NotFoundException` in some answers.
+fn bare(code: &str) -> &str {
+    code.rsplit('#').next().unwrap_or(code)
 }
 
 fn refused(cause: &'static str, what: String) -> BackendError {

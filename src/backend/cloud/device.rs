@@ -1,18 +1,23 @@
 //! A cloud key as a device, and one call at a time as a session.
 
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::pace::{Gate, Permit, Refusal};
+use super::states::KeyState;
 use super::{Call, Found, Service, SharedClient, ill};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Sealing, Session,
 };
 use crate::config::Profile;
-use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
+use crate::model::{CloudKey, CloudKind, CloudService, Fault, KeyKind, KeyOperation, KeyUsage, Secret};
+
+/// A key that nobody looks up is looked up so often, to see how it stands.
+const LOOK_EVERY: Duration = Duration::from_secs(900);
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -26,6 +31,7 @@ struct Shared {
     client: SharedClient,
     service: Arc<Service>,
     found: RwLock<Seen>,
+    state: KeyState,
 }
 
 /// The key that was found last. Another one has another handle.
@@ -41,14 +47,27 @@ impl CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
         let info = DeviceInfo {
-            serial: key.whole_name(),
+            serial: match key.service() {
+                // Names there are the same in whatever case.
+                CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
+                CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
+            },
             label: key.name.clone(),
             max_sessions: None,
             profile: Profile::Cloud,
         };
-        let shared = Shared { title, client, service, found: RwLock::default() };
-        CloudDevice { info, shared: Arc::new(shared) }
+        let state = service.states.watch(&key.to_string());
+        let shared = Arc::new(Shared { title, client, service, found: RwLock::default(), state });
+        shared.service.runtime.spawn(Shared::look_now_and_then(Arc::downgrade(&shared), apart(key)));
+        CloudDevice { info, shared }
     }
+}
+
+/// How far a key's looks are from others', so that not all are at once.
+fn apart(key: &CloudKey) -> Duration {
+    let mut hasher = std::hash::DefaultHasher::new();
+    key.hash(&mut hasher);
+    Duration::from_millis(hasher.finish() % 60_000)
 }
 
 impl Device for CloudDevice {
@@ -78,6 +97,20 @@ struct CloudSession {
 }
 
 impl Shared {
+    /// Asks the service now and then how a key stands that it once had: nobody may use it for long.
+    async fn look_now_and_then(shared: Weak<Shared>, apart: Duration) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY + apart).await;
+            let Some(shared) = shared.upgrade() else { return };
+            if shared.state.is_known() {
+                let limit = shared.service.settings.call * 2;
+                if let Ok(found) = tokio::time::timeout(limit, shared.client.find()).await {
+                    shared.state.note(&found);
+                }
+            }
+        }
+    }
+
     /// Waits for a call, `times` the limit of one at the longest.
     fn wait<T>(&self, times: u32, call: Call<'_, T>) -> Result<T, BackendError> {
         self.service.runtime.wait(self.service.settings.call * times, &self.title, call)
@@ -135,6 +168,20 @@ impl CloudSession {
     }
 }
 
+/// A key that is no such key as it is registered as: of another size or curve, for another use, or out of another kind of vault.
+fn another_kind(title: &str, registered: Option<&CloudKind>, found: &CloudKind) -> BackendError {
+    let said = |kind: &CloudKind| {
+        let does: Vec<&str> = kind.does.usages().iter().map(KeyUsage::name).collect();
+        format!("{} ({})", kind.native, does.join(", "))
+    };
+    let what = format!(
+        "{title}: it is {}, and registered as {}: correct key_type, key_bits, curve or usages, or the key's name",
+        said(found),
+        registered.map(said).unwrap_or_default()
+    );
+    BackendError::keep(Fault::invalid(what))
+}
+
 /// Tells flow control how a request ended.
 fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
     match result {
@@ -151,12 +198,16 @@ fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        let found = self.shared.wait(2, self.shared.client.find())?;
-        match found {
+        let found = self.shared.wait(2, self.shared.client.find());
+        self.shared.state.note(&found);
+        match found? {
             // It is there: none may be made in its place.
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
                 Err(BackendError::keep(Fault::invalid(what)))
+            }
+            Some(found) if selector.cloud.is_some_and(|registered| registered != found.kind) => {
+                Err(another_kind(&self.shared.title, selector.cloud, found.kind))
             }
             found => Ok(found.map(|found| self.found(found))),
         }

@@ -7,7 +7,8 @@ use super::super::pace::{Domain, Quota};
 use super::*;
 use crate::config::KmsService;
 use crate::model::{
-    CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, SignInput, SignatureScheme,
+    CloudCredentials, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Digest, Hash, KeyUsages, SignInput,
+    SignatureScheme,
 };
 use crate::telemetry::Telemetry;
 
@@ -72,7 +73,7 @@ fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
 }
 
 fn selector(secret: bool) -> KeySelector {
-    KeySelector { label: Some("alias/a".into()), id: None, secret }
+    KeySelector { label: Some("alias/a".into()), id: None, secret, cloud: None }
 }
 
 #[test]
@@ -111,5 +112,23 @@ fn a_key_of_another_class_is_there_so_that_none_is_made_in_its_place() {
         let template =
             KeyTemplate { kind: kind().kind, label: "alias/a".into(), uses: KeyUsages::default(), cloud: None };
         assert!(session.generate(&template).is_err());
+    });
+}
+
+#[test]
+fn a_key_that_is_no_such_key_as_it_is_registered_as_is_refused_by_both_names() {
+    let registered = |native: &str, does: CloudUse| {
+        let kinds = CloudService::AwsKms.kinds();
+        kinds.iter().find(|kind| kind.native == native && kind.does == does)
+    };
+    story(|_, _, mut session| {
+        for (native, does) in [("ECC_NIST_P384", CloudUse::Sign), ("RSA_2048", CloudUse::Decrypt)] {
+            let wrong = KeySelector { cloud: registered(native, does), ..selector(false) };
+            let told = session.find(&wrong).unwrap_err().fault.to_string();
+            let expected = format!("it is ECC_NIST_P256 (sign, verify), and registered as {native} (");
+            assert!(told.contains(&expected), "{told}");
+        }
+        let right = KeySelector { cloud: Some(kind()), ..selector(false) };
+        assert!(session.find(&right).unwrap().is_some());
     });
 }

@@ -11,9 +11,12 @@
 )]
 
 mod device;
+mod identities;
+mod keeper;
 pub(crate) mod pace;
 mod runtime;
 mod service;
+mod states;
 mod words;
 
 use std::borrow::Cow;
@@ -25,13 +28,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub(crate) use device::CloudDevice;
+pub(crate) use identities::Owner;
+pub(crate) use keeper::{Issued, Issuer, Keeper};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::Service;
+pub(crate) use states::{DISABLED, OUT_OF_USE, PENDING_DELETION};
 pub(crate) use words::{innermost, is_about_tls, shown};
 
 use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};
 use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme};
+
+/// Most bytes that are read of an answer, of a service or of whoever gives out credentials: an endpoint may be a stranger's. The
+/// longest there are have a key, or a token.
+pub(crate) const ANSWER_MAX: usize = 1 << 20;
 
 /// One call of a service, under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;

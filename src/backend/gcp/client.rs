@@ -9,7 +9,6 @@ use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
-use super::find::Doomed;
 use super::mechanism::{How, Opening, Request, Sealing, request};
 use super::sealing::{crc, open, seal};
 use super::{Shared, fault, find};
@@ -37,23 +36,17 @@ pub(super) struct GcpKey {
     title: String,
     shared: Arc<Shared>,
     service: Arc<Service>,
-    doomed: Arc<Doomed>,
 }
 
 impl GcpKey {
     /// None where the key is another service's.
-    pub(super) fn new(
-        key: &CloudKey,
-        shared: Arc<Shared>,
-        service: Arc<Service>,
-        doomed: Arc<Doomed>,
-    ) -> Option<GcpKey> {
+    pub(super) fn new(key: &CloudKey, shared: Arc<Shared>, service: Arc<Service>) -> Option<GcpKey> {
         let CloudPlace::Google { project, region, key_ring, version, algorithm } = &key.place else { return None };
         let ring = format!("projects/{project}/locations/{region}/keyRings/{key_ring}");
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
         let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
+        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service })
     }
 
     async fn look_up(&self) -> Result<Option<Found>, BackendError> {
@@ -72,7 +65,6 @@ impl GcpKey {
             Err(error) => return Err(error),
         };
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
-        self.doomed.watch(&version);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
             return Ok(Some(find::secret(&version, kind)));

@@ -113,7 +113,7 @@ pub(super) fn is_absent(error: &BackendError) -> bool {
     error.cause == "not_found"
 }
 
-pub(super) fn refused(cause: &'static str, what: String) -> BackendError {
+fn refused(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
 }
 

@@ -24,7 +24,6 @@ use serde_json::json;
 
 use client::Cloud;
 use daemon::{Daemon, cpu_of};
-use direct::Direct;
 use services::{Aws, Azure, Google, Service};
 
 /// AWS's own quota, and what the other services are set to here.

@@ -4,43 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cloud_rig::{AwsRig, ECC};
+use crate::cloud_rig::AwsRig;
 use crate::daemon::Setup;
 use crate::load::Load;
-
-fn milliseconds(answer: &Value) -> u64 {
-    answer["since_start_ms"].as_u64().unwrap()
-}
-
-/// A call every so many microseconds, whatever the answers.
-fn paced(key: &'static str, micros: u64) -> Load {
-    Load { key, connections: 1, depth: 10_000, pace: Some(Duration::from_micros(micros)), ..Load::default() }
-}
-
-/// The cloud serves 200 a second, and 150 are asked for. For eight seconds it serves 20.
-#[tokio::test]
-async fn a_throttled_cloud_is_not_stormed_and_nothing_is_lost() {
-    let aws = AwsRig::null(Setup::default()).await;
-    aws.cloud.steer("PUT", "/quota", &json!({"per_second": 200, "burst": 20, "bucket": ECC}));
-    aws.key("doc", json!({})).await;
-    aws.key("other", json!({"region": "eu-central-1"})).await;
-    let load = paced("doc", 6_667).start(&aws.rig).await;
-    let beside = paced("other", 50_000).start(&aws.rig).await;
-    load.until_done(150);
-
-    let cut = aws.cloud.steer("PUT", "/quota", &json!({"per_second": 20, "burst": 2, "bucket": ECC}));
-    load.until_asked(1_200);
-    let most = aws.cloud.most_within(ECC, 5_000, milliseconds(&cut) + 2_000);
-    assert!(most <= 120 + 5, "{most} requests in 5 s at a quota of 20 a second");
-    assert!(most >= 40, "{most} requests in 5 s at a quota of 20 a second, and more wait");
-    aws.cloud.steer("PUT", "/quota", &json!({"per_second": 2_000, "bucket": ECC}));
-    aws.until_whole("eu-west-1 ecc");
-    load.stop().assert_none_lost();
-    beside.stop().assert_none_lost();
-    assert!(aws.requests("eu-west-1", "throttled") > 0.0);
-    assert_eq!(aws.requests("eu-west-1", "failed"), 0.0);
-    assert_eq!(aws.requests("eu-central-1", "throttled"), 0.0);
-}
 
 /// Sessions and keys that were given up for this reason.
 fn evictions(aws: &AwsRig, cause: &str) -> f64 {
@@ -104,29 +70,6 @@ async fn refused_credentials_are_told_as_such_and_come_back() {
     assert_eq!(aws.sign("doc").await.0, 200);
 }
 
-#[tokio::test]
-async fn one_bad_answer_costs_nobody_anything() {
-    let aws = AwsRig::null(Setup::default()).await;
-    aws.key("doc", json!({})).await;
-    for trouble in [
-        json!({"kind": "status", "status": 500}),
-        json!({"kind": "status", "status": 500, "code": "DependencyTimeoutException"}),
-        json!({"kind": "status", "status": 503}),
-        json!({"kind": "reset"}),
-        json!({"kind": "reset-after"}),
-        json!({"kind": "throttle"}),
-    ] {
-        let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
-        load.until_done(30);
-        aws.cloud.fault(&json!({"trouble": trouble, "operation": "Sign", "which": {"next": 1}}));
-        load.until_done(60);
-        let tally = load.stop();
-        assert!(tally.failed.is_empty(), "{trouble}: {tally:#?}");
-        tally.assert_none_lost();
-        aws.cloud.reset();
-    }
-}
-
 /// A key that fails is left alone, and told at once, and tried again by itself.
 #[tokio::test]
 async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
@@ -171,22 +114,6 @@ async fn a_cloud_that_is_gone_is_told_as_such_until_it_is_back() {
     aws.cloud.steer("DELETE", &format!("/faults/{gone}"), &Value::Null);
     aws.until_signs("doc").await;
     aws.until_signs("other").await;
-}
-
-#[tokio::test]
-async fn a_wrong_signature_of_a_cloud_reaches_nobody() {
-    let more = "kms_service \"awskms\" {\n verify_after_sign = \"always\"\n}\n";
-    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
-    aws.key("doc", json!({})).await;
-    aws.key("other", json!({})).await;
-    let load = Load { key: "doc", deadline: Duration::from_secs(2), ..Load::default() }.start(&aws.rig).await;
-    load.until_done(30);
-    let order = json!({"trouble": {"kind": "wrong-signature"}, "key": "alias/doc", "which": {"next": 1}});
-    aws.cloud.fault(&order);
-    aws.rig.until_grown("keyway_wrong_signatures_total", &[], 0.0, 1.0);
-    let tally = load.stop();
-    tally.assert_whole();
-    assert_eq!(aws.sign("other").await.0, 200);
 }
 
 /// The same key in two regions, one of which goes.
@@ -318,4 +245,18 @@ async fn what_the_service_says_of_a_key_is_seen() {
         assert_eq!((is("enabled"), is(state)), (1.0, 0.0), "{order}");
     }
     assert_eq!(aws.rig.daemon.log().matches("A KEY IN A CLOUD IS OUT OF USE").count(), 2);
+}
+
+/// What the service says that a key is for is compared with what it is registered for.
+#[tokio::test]
+async fn a_key_is_for_what_it_is_registered_for() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    let rsa = json!({"key_type": "RSA", "key_bits": 2048, "curve": "", "usages": "encrypt,decrypt"});
+    aws.key("rsa", rsa).await;
+    let wrong =
+        json!({"kms_key": "alias/rsa", "key_type": "RSA", "key_bits": 2048, "curve": "", "allow_generate_key": false});
+    aws.managed_key("wrong", wrong).await;
+    let (status, told) = aws.daemon.refused("sys/managed-keys/awskms/wrong/test/sign", json!({})).await;
+    let both = "it is RSA_2048 (encrypt, decrypt), and registered as RSA_2048 (sign, verify)";
+    assert!(status == 400 && told.contains(both), "{status} {told}");
 }

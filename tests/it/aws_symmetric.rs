@@ -86,12 +86,11 @@ async fn they_encrypt_with_associated_data_and_in_envelopes() {
 async fn one_is_known_again_by_what_it_opens() {
     let more = "kms_service \"awskms\" {\n endpoints = [\"team\"]\n}\n\
                 limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n}\n";
-    let setup = || Setup { more, ..Setup::default() };
-    let Some(aws) = AwsRig::emulated(setup()).await else { return };
+    let Some(aws) = AwsRig::emulated(Setup { more, ..Setup::default() }).await else { return };
     aws.key("sym", symmetric()).await;
     let made = aws.rig.daemon.write("transit/encrypt/sym", json!({"plaintext": "c2VjcmV0"})).await;
     let asked = json!({"ciphertext": made["ciphertext"]});
-    let aws = aws.restart(setup());
+    let aws = aws.restart();
     assert_eq!(until_decrypts(&aws, "sym", &asked, 200).await["data"]["plaintext"], "c2VjcmV0");
 
     // Another namespace's, by whatever name: it is the one that has it.
@@ -112,7 +111,7 @@ async fn one_is_known_again_by_what_it_opens() {
     // The alias leads to another key: that opens nothing of this one's, and is not taken for it.
     let other = aws.ask_kms("eu-west-1", "CreateKey", &json!({}))["KeyMetadata"]["KeyId"].clone();
     aws.ask_kms("eu-west-1", "UpdateAlias", &json!({"AliasName": "alias/sym", "TargetKeyId": other}));
-    let aws = aws.restart(setup());
+    let aws = aws.restart();
     let told = until_decrypts(&aws, "sym", &asked, 500).await.to_string();
     assert!(told.contains("another key"), "{told}");
     aws.ask_kms("eu-west-1", "UpdateAlias", &json!({"AliasName": "alias/sym", "TargetKeyId": own}));

@@ -34,6 +34,7 @@ pub(crate) struct Daemon {
 }
 
 /// What is particular about a daemon's configuration.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) pin: &'static str,
     pub(crate) library: Option<PathBuf>,
@@ -198,21 +199,31 @@ impl Daemon {
         (answer.status, error)
     }
 
-    /// Registers a managed key that any mount may use, generated when first used.
-    pub(crate) async fn managed_key(&self, name: &str, more: Value) {
+    /// The fields of a managed key that any mount may use, generated when first used.
+    pub(crate) fn fields(name: &str, more: &Value) -> Value {
         let mut data = json!({
             "library": "hsm", "token_label": LABEL, "key_label": name, "allow_generate_key": true, "any_mount": true,
         });
         data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.write(&format!("sys/managed-keys/pkcs11/{name}"), data).await;
+        data
+    }
+
+    /// Registers such a key.
+    pub(crate) async fn managed_key(&self, name: &str, more: Value) {
+        self.write(&format!("sys/managed-keys/pkcs11/{name}"), Daemon::fields(name, &more)).await;
     }
 
     /// A Transit key `name` on a managed key of its own.
     pub(crate) async fn transit_key(&self, name: &str, more: Value) {
+        self.managed_key(name, more).await;
+        self.transit_key_on(name).await;
+    }
+
+    /// A Transit key on the managed key of its name.
+    pub(crate) async fn transit_key_on(&self, name: &str) {
         if self.ask(Verb::Read, "sys/mounts/transit", json!({})).await.status == 400 {
             self.write("sys/mounts/transit", json!({"type": "transit"})).await;
         }
-        self.managed_key(name, more).await;
         let data = json!({"type": "managed_key", "managed_key_name": name});
         self.write(&format!("transit/keys/{name}"), data).await;
     }

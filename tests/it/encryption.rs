@@ -35,46 +35,9 @@ fn outside(operation: KeyOperation) -> Bytes {
     SecretKey::new(KeyKind::Aes { bits: 256 }, VALUE.to_vec()).unwrap().perform(&operation).unwrap()
 }
 
-/// The hash that this token knows for OAEP: SoftHSM has no other than SHA-1.
-fn oaep_hash() -> &'static str {
-    if token::profile() == "kryoptic" { "sha256" } else { "sha1" }
-}
-
 async fn plaintext(daemon: &Daemon, name: &str, asked: Value) -> Vec<u8> {
     let read = daemon.write(&format!("transit/decrypt/{name}"), asked).await;
     STANDARD.decode(read["plaintext"].as_str().unwrap()).unwrap()
-}
-
-#[tokio::test]
-async fn what_openssl_encrypts_for_an_rsa_key_the_token_decrypts() {
-    let token = Token::new();
-    let daemon = Daemon::new(&token).await;
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("message"), PLAINTEXT).unwrap();
-    let hash = oaep_hash();
-    daemon.transit_key("rsa", json!({"mechanism": "0x0001", "key_bits": 2048, "usages": BOTH})).await;
-    let settings = json!({"mechanism": "0x0009", "key_bits": 2048, "usages": BOTH, "rsa_oaep_hash": hash});
-    daemon.transit_key("oaep", settings).await;
-    let (digest, mask) = (format!("rsa_oaep_md:{hash}"), format!("rsa_mgf1_md:{hash}"));
-    let oaep = ["rsa_padding_mode:oaep", &digest, &mask];
-    for (name, options) in [("rsa", &["rsa_padding_mode:pkcs1"][..]), ("oaep", &oaep)] {
-        let exported = daemon.read(&format!("transit/export/public-key/{name}")).await;
-        std::fs::write(folder.path().join("key.pub"), exported["keys"]["1"].as_str().unwrap()).unwrap();
-        let mut encrypt =
-            vec!["pkeyutl", "-encrypt", "-pubin", "-inkey", "key.pub", "-in", "message", "-out", "sealed"];
-        options.iter().for_each(|option| encrypt.extend(["-pkeyopt", *option]));
-        openssl(folder.path(), &encrypt).unwrap();
-        let ciphertext = sealed(&std::fs::read(folder.path().join("sealed")).unwrap());
-        assert_eq!(plaintext(&daemon, name, json!({"ciphertext": ciphertext})).await, PLAINTEXT, "{name}");
-        // And so does what was encrypted here, with the same public key.
-        let made =
-            daemon.write(&format!("transit/encrypt/{name}"), json!({"plaintext": STANDARD.encode(PLAINTEXT)})).await;
-        assert_eq!(plaintext(&daemon, name, json!({"ciphertext": made["ciphertext"]})).await, PLAINTEXT, "{name}");
-    }
-    // Of another length, or changed: the caller's fault.
-    let changed = sealed(&[7; 256]);
-    let (status, told) = daemon.refused("transit/decrypt/oaep", json!({"ciphertext": changed})).await;
-    assert!(status == 400 && told.contains("the token refuses the input"), "{status} {told}");
 }
 
 /// What an AES key in a token does, and one of the same value in this process.

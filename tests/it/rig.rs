@@ -55,7 +55,11 @@ impl Rig {
 
     /// A daemon on made-up tokens that all hold these keys.
     pub(crate) async fn null(tokens: &[&str], keys: &[&str], setup: Setup) -> Rig {
-        let token = Token::absent();
+        Rig::null_in(Token::absent(), tokens, keys, setup).await
+    }
+
+    /// The same in a folder that there is.
+    pub(crate) async fn null_in(token: Token, tokens: &[&str], keys: &[&str], setup: Setup) -> Rig {
         let sim = Sim::null(token::module(), &module(&token), tokens, keys);
         Rig::on(token, sim, setup).await
     }

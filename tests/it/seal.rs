@@ -11,7 +11,7 @@ use crate::load::Load;
 use crate::rig::Rig;
 use crate::token::Token;
 
-async fn seal(daemon: &Daemon) {
+pub(crate) async fn seal(daemon: &Daemon) {
     let mut http = daemon.http();
     http.deadline = Some(LIMIT);
     let answer = http.request(Verb::Write, "sys/seal", &Default::default()).await.unwrap();
@@ -19,7 +19,7 @@ async fn seal(daemon: &Daemon) {
 }
 
 /// As a client without a token does.
-async fn unseal(daemon: &Daemon, data: Value) -> Value {
+pub(crate) async fn unseal(daemon: &Daemon, data: Value) -> Value {
     let mut http = daemon.http();
     (http.token, http.deadline) = (None, Some(LIMIT));
     let answer = http.request(Verb::Write, "sys/unseal", data.as_object().unwrap()).await.unwrap();

@@ -5,67 +5,13 @@ use base64::engine::general_purpose::STANDARD;
 use keyway::client::ClientError;
 use keyway::model::Verb;
 use keyway::wire::proto;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::openssl::openssl;
-use crate::token::{self, Token};
+use crate::token::Token;
 
 const MESSAGE: &[u8] = b"We, the undersigned, agree.";
-
-/// The bytes of a signature's text.
-fn raw(signed: &Value) -> Vec<u8> {
-    let text = signed["signature"].as_str().unwrap();
-    STANDARD.decode(text.strip_prefix("vault:v1:").unwrap()).unwrap()
-}
-
-#[tokio::test]
-async fn openssl_accepts_the_signatures_of_every_kind_of_key() {
-    let token = Token::new();
-    let daemon = Daemon::new(&token).await;
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
-    write("message", MESSAGE);
-    let secp256k1 = json!({"mechanism": "0x1041", "curve": "secp256k1"});
-    let mut kinds = vec![
-        ("p256", json!({"mechanism": "0x1041", "curve": "P256"})),
-        ("p384", json!({"mechanism": "0x1041", "curve": "P384"})),
-        ("p521", json!({"mechanism": "0x1041", "curve": "P521"})),
-        ("rsa2048", json!({"mechanism": "0x0001", "key_bits": 2048})),
-        ("rsa3072", json!({"mechanism": "0x0001", "key_bits": 3072})),
-        ("pss", json!({"mechanism": "0x000d", "key_bits": 2048})),
-    ];
-    // Kryoptic makes no key on this curve, and says no more than that it failed.
-    if token::profile() == "kryoptic" {
-        daemon.managed_key("secp256k1", secp256k1).await;
-        let asked = json!({"hash_algorithm": "sha2-256"});
-        let (status, told) = daemon.refused("sys/managed-keys/pkcs11/secp256k1/test/sign", asked).await;
-        assert!(status >= 400 && told.contains("C_GenerateKeyPair"), "{status} {told}");
-    } else {
-        kinds.push(("secp256k1", secp256k1));
-    }
-    for (name, settings) in kinds {
-        daemon.transit_key(name, settings).await;
-        let document = daemon.read(&format!("transit/keys/{name}")).await;
-        write("key.pub", document["keys"]["1"]["public_key"].as_str().unwrap().as_bytes());
-        for (hash, flag) in [("sha2-256", "-sha256"), ("sha2-512", "-sha512")] {
-            let asked = json!({"input": STANDARD.encode(MESSAGE), "hash_algorithm": hash});
-            let signed = daemon.write(&format!("transit/sign/{name}"), asked).await;
-            write("signature", &raw(&signed));
-            let mut check = vec!["dgst", flag, "-verify", "key.pub", "-signature", "signature"];
-            if name == "pss" {
-                check.extend(["-sigopt", "rsa_padding_mode:pss"]);
-            }
-            check.push("message");
-            assert!(openssl(folder.path(), &check).unwrap().contains("Verified OK"), "{name} {hash}");
-        }
-    }
-    daemon.transit_key("ed", json!({"mechanism": "0x1057"})).await;
-    let asked = json!({"input": STANDARD.encode(MESSAGE)});
-    let signed = daemon.write("transit/sign/ed", asked).await;
-    let asked = json!({"input": STANDARD.encode(MESSAGE), "signature": signed["signature"]});
-    assert_eq!(daemon.write("transit/verify/ed", asked).await["valid"], true);
-}
 
 #[tokio::test]
 async fn openssl_accepts_the_certificate_requests_of_every_kind_of_key() {

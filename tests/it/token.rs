@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use keyway::model::Hash;
+
 pub(crate) use crate::sim::PIN;
 use crate::sim::{self, client};
 
@@ -165,6 +167,11 @@ fn a_process_of_its_own_makes_an_object() {
 /// The profile a configuration gives this token.
 pub(crate) fn profile() -> &'static str {
     if kryoptic().is_some() { "kryoptic" } else { "softhsm" }
+}
+
+/// The hash that this token knows for OAEP: SoftHSM2 has no other than SHA-1.
+pub(crate) fn oaep_hash() -> Hash {
+    if kryoptic().is_some() { Hash::Sha2_256 } else { Hash::Sha1 }
 }
 
 fn kryoptic() -> Option<PathBuf> {

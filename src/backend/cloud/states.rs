@@ -95,7 +95,7 @@ mod tests {
     use crate::model::{CloudService, Fault};
 
     fn found() -> Result<Option<Found>, BackendError> {
-        Ok(Some(Found { id: "k".into(), kind: &CloudService::AwsKms.kinds()[0], public: None }))
+        Ok(Some(Found::new("k".into(), &CloudService::AwsKms.kinds()[0], None)))
     }
 
     fn refused(cause: &'static str) -> Result<Option<Found>, BackendError> {

@@ -324,7 +324,7 @@ impl Pki {
 pub(super) fn crl_algorithm(issuer: &Issuer, key: &SigningKey) -> Result<SignatureAlgorithm, Fault> {
     match issuer.record.settings.revocation_signature_algorithm {
         Some(algorithm) => Ok(algorithm),
-        None => SignatureAlgorithm::choose(issuer.certificate.public_key.kind, 0, key.prefers_pss()?),
+        None => key.algorithm(issuer.certificate.public_key.kind, 0, false),
     }
 }
 

@@ -8,7 +8,6 @@ use der::{Tag, TagNumber};
 use serde_json::json;
 use x509_cert::ext::pkix::KeyUsages;
 
-use super::algorithm::SignatureAlgorithm;
 use super::asn1::{bit_string, encode, sequence, tlv};
 use super::ca_fields;
 use super::ca_key::{CaKey, CaKeyChoice};
@@ -82,9 +81,7 @@ impl IntermediateRequest {
 
     /// DER of the request, signed by the key it is for.
     async fn sign(&self, key: &CaKey, terms: Terms) -> Result<Vec<u8>, Fault> {
-        let pss = self.use_pss || key.key.prefers_pss()?;
-        let algorithm = SignatureAlgorithm::choose(key.public_key.kind, self.signature_bits, pss)?;
-        key.key.require_scheme(algorithm.scheme())?;
+        let algorithm = key.key.algorithm(key.public_key.kind, self.signature_bits, self.use_pss)?;
         let info = self.info(key)?.into();
         let signature = key.key.sign(algorithm.operation(&info)?, terms).await?;
         if !algorithm.verify(&key.public_key, &info, &signature)? {

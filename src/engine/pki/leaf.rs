@@ -185,10 +185,7 @@ impl Signatory {
     /// How it signs certificates: RSA with the hash of `signature_bits`, and PSS where that is asked or its key's mechanism
     /// says so.
     pub(super) fn algorithm(&self, signature_bits: u32, use_pss: bool) -> Result<SignatureAlgorithm, Fault> {
-        let kind = self.issuer.certificate.public_key.kind;
-        let algorithm = SignatureAlgorithm::choose(kind, signature_bits, use_pss || self.key.prefers_pss()?)?;
-        self.key.require_scheme(algorithm.scheme())?;
-        Ok(algorithm)
+        self.key.algorithm(self.issuer.certificate.public_key.kind, signature_bits, use_pss)
     }
 }
 

@@ -72,9 +72,7 @@ impl RootRequest {
     }
 
     fn prepare(&self, key: &CaKey) -> Result<(SignatureAlgorithm, Prepared), Fault> {
-        let pss = self.use_pss || key.key.prefers_pss()?;
-        let algorithm = SignatureAlgorithm::choose(key.public_key.kind, self.signature_bits, pss)?;
-        key.key.require_scheme(algorithm.scheme())?;
+        let algorithm = key.key.algorithm(key.public_key.kind, self.signature_bits, self.use_pss)?;
         let identifier = extensions::key_identifier(&key.public_key)?;
         let names = self.names.extension(subject::is_empty(&self.subject))?.unwrap_or_default();
         let prepared = Prepared::new(&Parts {

@@ -10,6 +10,7 @@ use crate::managed_keys::{Binding, Handle, KeyRef, ManagedKeys, OwnKey, Pending,
 use crate::model::{Fault, KeyKind, KeyOperation, KeyUsage, Mount, Namespace, PublicKey, SignatureScheme, Terms};
 use crate::store::Write;
 
+use super::algorithm::SignatureAlgorithm;
 #[cfg(test)]
 use super::software::Keyring;
 
@@ -141,8 +142,24 @@ impl SigningKey {
         }
     }
 
+    /// How it signs certificates and what belongs to them: with the hash of `signature_bits`, where 0 is what suits the key, and by
+    /// PSS where that is asked or the key does nothing else.
+    pub(super) fn algorithm(
+        &self,
+        kind: KeyKind,
+        signature_bits: u32,
+        use_pss: bool,
+    ) -> Result<SignatureAlgorithm, Fault> {
+        let bits = match (signature_bits, self) {
+            (0, SigningKey::Managed(handle)) => handle.default_hash().digest_bytes() as u32 * 8,
+            (bits, _) => bits,
+        };
+        let algorithm = SignatureAlgorithm::choose(kind, bits, use_pss || self.prefers_pss()?)?;
+        self.require_scheme(algorithm.scheme()).map(|()| algorithm)
+    }
+
     /// Whether the key makes PSS signatures and no others, so that nobody needs to ask for them.
-    pub(super) fn prefers_pss(&self) -> Result<bool, Fault> {
+    fn prefers_pss(&self) -> Result<bool, Fault> {
         match self {
             SigningKey::Managed(handle) => {
                 // The salt is chosen with the hash; here only the kind of scheme counts.

@@ -114,8 +114,7 @@ pub(super) fn cloud_of(key: &CloudKey) -> Option<&'static str> {
     environment.map(|(name, _)| *name)
 }
 
-pub(super) fn show(key: &CloudKey, cloud: Cloud, data: &mut Data) {
-    let kind = cloud.kind;
+pub(super) fn show(key: &CloudKey, kind: &CloudKind, data: &mut Data) {
     let (CloudPlace::Azure { vault, domain, version }, CloudCredentials::Azure { tenant_id, client_id, client_secret }) =
         (&key.place, &key.credentials)
     else {

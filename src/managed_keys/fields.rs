@@ -48,8 +48,8 @@ pub const FIELDS: &[Field] = &[
     Field::text("resource", "The service: vault.azure.net if absent, or managedhsm.azure.net. Type azurekeyvault."),
     Field::text(
         "encryption_mode",
-        "How data is encrypted for an RSA key: envelope, with a key of its own that the RSA key encrypts, or raw, with the RSA key \
-         itself. Type azurekeyvault; default envelope.",
+        "How data is encrypted: envelope, with a key of its own that the managed key encrypts, or raw, with the managed key itself. RSA \
+         keys of type azurekeyvault, default envelope; symmetric keys of types awskms and gcpckms, default raw.",
     ),
     Field::text(
         "credentials",
@@ -61,7 +61,12 @@ pub const FIELDS: &[Field] = &[
     Field::text("crypto_key_version", "The version of the key; 1 if absent. Type gcpckms."),
     Field::text("algorithm", "What key it is, such as ec_sign_p256_sha256. Type gcpckms, required."),
     Field::text("key_type", "What key it is, such as RSA or ECDSA. Types awskms and azurekeyvault, required."),
-    Field::text("curve", "The curve of an EC key in a cloud, or of one to generate.").one_of(&["P256", "P384", "P521"]),
+    Field::text("curve", "The curve of an EC key in a cloud, or of one to generate.").one_of(&[
+        "P256",
+        "P384",
+        "P521",
+        "secp256k1",
+    ]),
     Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),
     Field::integer("key_bits", "The size of an RSA, AES or HMAC key in a cloud, or of one to generate.").or(Number(0)),
     Field::text("rsa_oaep_hash", "The hash of OAEP.").one_of(&["sha1", "sha224", "sha256", "sha384", "sha512"]),

@@ -10,7 +10,7 @@ use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
 use super::mechanism::{How, Opening, Request, Sealing, request};
-use super::sealing::{crc, open, seal};
+use super::sealing::{crc, key_of, open, seal};
 use super::{Shared, fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service};
@@ -232,6 +232,12 @@ impl cloud::Client for GcpKey {
 
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(self.look_up())
+    }
+
+    /// All versions of a key decrypt what one of them made in the service's own form: they are one there.
+    fn lasting_name(&self, found: &Found) -> String {
+        let is_own = found.kind.decryption(CipherScheme::ServiceAead).is_some();
+        if is_own { key_of(&found.id).to_owned() } else { found.id.clone() }
     }
 
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found> {

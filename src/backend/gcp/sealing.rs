@@ -26,6 +26,11 @@ pub(super) fn crc(bytes: &[u8]) -> i64 {
     i64::from(crc32c::crc32c(bytes))
 }
 
+/// The key that a version is of, by its whole name.
+pub(super) fn key_of(version: &str) -> &str {
+    version.split_once("/cryptoKeyVersions/").map_or(version, |(key, _)| key)
+}
+
 /// Encrypts with the version `id`.
 pub(super) async fn seal(kms: &KeyManagementService, id: &str, asked: &Sealing) -> Answer {
     let (plaintext, check) = (asked.plaintext.clone().into_bytes(), crc(asked.plaintext.expose()));
@@ -78,8 +83,7 @@ pub(super) async fn open(kms: &KeyManagementService, id: &str, asked: &Opening) 
     let (ciphertext, check, aad) = (asked.ciphertext.clone(), crc(&asked.ciphertext), &asked.associated_data);
     match &asked.how {
         How::Own => {
-            let key = id.split_once("/cryptoKeyVersions/").map_or(id, |(key, _)| key);
-            let call = kms.decrypt().set_name(key).set_ciphertext(ciphertext).set_ciphertext_crc32c(check);
+            let call = kms.decrypt().set_name(key_of(id)).set_ciphertext(ciphertext).set_ciphertext_crc32c(check);
             let call = call.set_additional_authenticated_data(aad.clone());
             let made = call.set_additional_authenticated_data_crc32c(crc(aad)).send().await?;
             // What arrived wrong the service refuses here, and says nothing of what arrived right.
@@ -103,6 +107,19 @@ pub(super) async fn open(kms: &KeyManagementService, id: &str, asked: &Opening) 
                 made.verified_ciphertext_crc32c && made.verified_initialization_vector_crc32c && is_aad_right;
             let (by, iv) = (String::new(), Bytes::new());
             Ok(Answered { by, iv, made: made.plaintext, sent: made.plaintext_crc32c, verified })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_of_one_key() {
+        let key = "projects/p/locations/l/keyRings/r/cryptoKeys/k";
+        for version in ["/cryptoKeyVersions/1", "/cryptoKeyVersions/22", ""] {
+            assert_eq!(key_of(&format!("{key}{version}")), key);
         }
     }
 }

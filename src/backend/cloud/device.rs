@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
 use super::pace::{Gate, Permit, Refusal};
 use super::states::KeyState;
@@ -32,6 +33,8 @@ struct Shared {
     service: Arc<Service>,
     found: RwLock<Seen>,
     state: KeyState,
+    /// Dropped with the device, it ends what runs beside.
+    _alive: oneshot::Sender<()>,
 }
 
 /// The key that was found last. Another one has another handle.
@@ -57,8 +60,10 @@ impl CloudDevice {
             profile: Profile::Cloud,
         };
         let state = service.states.watch(&key.to_string());
-        let shared = Arc::new(Shared { title, client, service, found: RwLock::default(), state });
-        shared.service.runtime.spawn(Shared::look_now_and_then(Arc::downgrade(&shared), apart(key)));
+        let (alive, gone) = oneshot::channel();
+        let shared = Shared { title, client, service, found: RwLock::default(), state, _alive: alive };
+        let shared = Arc::new(shared);
+        shared.service.runtime.spawn(Shared::look_now_and_then(Arc::downgrade(&shared), apart(key), gone));
         CloudDevice { info, shared }
     }
 }
@@ -98,15 +103,22 @@ struct CloudSession {
 
 impl Shared {
     /// Asks the service now and then how a key stands that it once had: nobody may use it for long.
-    async fn look_now_and_then(shared: Weak<Shared>, apart: Duration) {
+    async fn look_now_and_then(shared: Weak<Shared>, apart: Duration, mut gone: oneshot::Receiver<()>) {
         loop {
-            tokio::time::sleep(LOOK_EVERY + apart).await;
+            tokio::select! {
+                _ = &mut gone => return,
+                () = tokio::time::sleep(LOOK_EVERY + apart) => {}
+            }
             let Some(shared) = shared.upgrade() else { return };
-            if shared.state.is_known() {
-                let limit = shared.service.settings.call * 2;
-                if let Ok(found) = tokio::time::timeout(limit, shared.client.find()).await {
-                    shared.state.note(&found);
-                }
+            shared.look().await;
+        }
+    }
+
+    async fn look(&self) {
+        if self.state.is_known() {
+            let limit = self.service.settings.call * 2;
+            if let Ok(found) = tokio::time::timeout(limit, self.client.find()).await {
+                self.state.note(&found);
             }
         }
     }

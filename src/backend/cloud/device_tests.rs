@@ -1,6 +1,6 @@
 //! Stories about one cloud key's sessions and flow control.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::not_supported;
 use super::super::pace::{Domain, Quota};
@@ -16,6 +16,9 @@ use crate::telemetry::Telemetry;
 struct Quick {
     domain: Arc<Domain>,
     asked: AtomicUsize,
+    looked: AtomicUsize,
+    /// It is disabled.
+    disabled: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -24,7 +27,15 @@ impl super::super::Client for Quick {
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {
-        Box::pin(async { Ok(Some(Found::new("one".into(), kind(), None))) })
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        let disabled = self.disabled.load(Ordering::Relaxed);
+        Box::pin(async move {
+            if disabled {
+                let fault = Fault::Unavailable { what: "it is disabled".into() };
+                return Err(BackendError { fault, fate: Fate::Keep, cause: super::super::DISABLED });
+            }
+            Ok(Some(Found::new("one".into(), kind(), None)))
+        })
     }
 
     fn generate<'a>(&'a self, _: &'a KeyTemplate) -> Call<'a, Found> {
@@ -58,8 +69,17 @@ fn soon() -> Instant {
 }
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
+    of_device(|domain, client, device| run(domain, client, device.open_session().unwrap()));
+}
+
+fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
-    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::new(0) });
+    let client = Arc::new(Quick {
+        domain: Arc::clone(&domain),
+        asked: AtomicUsize::new(0),
+        looked: AtomicUsize::new(0),
+        disabled: AtomicBool::new(false),
+    });
     let key = CloudKey {
         name: "alias/a".into(),
         place: CloudPlace::Aws { region: None },
@@ -69,7 +89,7 @@ fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
     };
     let service = Service::start(&KmsService::new(CloudService::AwsKms), &Telemetry::new()).unwrap();
     let device = CloudDevice::new(&key, client.clone(), service);
-    run(&domain, &client, device.open_session().unwrap());
+    run(&domain, &client, &device);
 }
 
 fn selector(secret: bool) -> KeySelector {
@@ -130,5 +150,26 @@ fn a_key_that_is_no_such_key_as_it_is_registered_as_is_refused_by_both_names() {
         }
         let right = KeySelector { cloud: Some(kind()), ..selector(false) };
         assert!(session.find(&right).unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_key_that_nobody_uses_is_looked_at_once_it_was_there() {
+    of_device(|_, client, device| {
+        let shared = &device.shared;
+        let look = || {
+            shared.service.runtime.wait(soon() - Instant::now(), "a look", async {
+                shared.look().await;
+                Ok(())
+            })
+        };
+        let states = || shared.service.states.all().into_iter().map(|(_, state)| state).collect::<Vec<_>>();
+        look().unwrap();
+        assert_eq!((client.looked.load(Ordering::Relaxed), states().len()), (0, 0));
+        device.open_session().unwrap().find(&selector(false)).unwrap();
+        client.disabled.store(true, Ordering::Relaxed);
+        assert_eq!(states(), ["enabled"]);
+        look().unwrap();
+        assert_eq!(states(), ["disabled"]);
     });
 }

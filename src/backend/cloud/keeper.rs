@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
 
 use super::Service;
 use super::identities::{Owner, Watched};
@@ -27,6 +28,8 @@ const PAUSE_OTHERS: Duration = Duration::from_secs(900);
 const FETCH: Duration = Duration::from_secs(10);
 /// Those that the service refuses are not fetched anew more often, so that no issuer is hammered.
 const RENEWAL: Duration = Duration::from_secs(10);
+/// By how much the end of the same credentials may differ from one answer to the next: some issuers say how long they are good.
+const UNSURE: Duration = Duration::from_secs(60);
 
 /// Whoever gives out the credentials of one identity.
 pub(crate) trait Issuer: Send + Sync + 'static {
@@ -64,6 +67,14 @@ pub(crate) struct Keeper<I: Issuer> {
     /// One fetches, the others wait. When the service refused credentials last.
     turn: tokio::sync::Mutex<Option<Instant>>,
     watched: Watched,
+    /// Dropped with the keeper, it ends what runs beside.
+    _alive: Option<oneshot::Sender<()>>,
+}
+
+/// What was fetched, and whether it is good for longer than what was at hand by more than the issuer's word.
+struct Fetched<C> {
+    credentials: C,
+    renewed: bool,
 }
 
 impl<I: Issuer> std::fmt::Debug for Keeper<I> {
@@ -75,8 +86,10 @@ impl<I: Issuer> std::fmt::Debug for Keeper<I> {
 impl<I: Issuer> Keeper<I> {
     /// Keeps credentials fresh as long as anybody holds the keeper. Waits for nothing.
     pub(crate) fn start(issuer: I, owner: Owner, service: &Service) -> Arc<Keeper<I>> {
-        let keeper = Arc::new(Keeper::new(issuer, owner, service));
-        service.runtime.spawn(Keeper::run(Arc::downgrade(&keeper)));
+        let (alive, gone) = oneshot::channel();
+        let keeper = Keeper { _alive: Some(alive), ..Keeper::new(issuer, owner, service) };
+        let keeper = Arc::new(keeper);
+        service.runtime.spawn(Keeper::run(Arc::downgrade(&keeper), gone));
         keeper
     }
 
@@ -91,6 +104,7 @@ impl<I: Issuer> Keeper<I> {
             generation: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
             watched,
+            _alive: None,
         }
     }
 
@@ -98,28 +112,36 @@ impl<I: Issuer> Keeper<I> {
         &self.issuer
     }
 
-    async fn run(keeper: Weak<Keeper<I>>) {
+    async fn run(keeper: Weak<Keeper<I>>, mut gone: oneshot::Receiver<()>) {
         let mut failures = 0;
         loop {
             let Some(keeper) = keeper.upgrade() else { return };
-            let next = match keeper.fetch_alone().await {
-                Ok(()) => {
+            let why = match keeper.fetch_alone().await {
+                Ok(true) => None,
+                Ok(false) => Some("the same came again, said to be good for longer than before".to_owned()),
+                Err(error) => Some(I::why(&error)),
+            };
+            let next = match why {
+                None => {
                     failures = 0;
                     due(keeper.watched.left())
                 }
-                Err(error) => {
-                    keeper.tell(&error, failures);
+                Some(why) => {
+                    keeper.tell(&why, failures);
                     failures += 1;
                     keeper.pause(failures)
                 }
             };
             drop(keeper);
-            tokio::time::sleep(next).await;
+            tokio::select! {
+                _ = &mut gone => return,
+                () = tokio::time::sleep(next) => {}
+            }
         }
     }
 
     /// The daemon's own credentials are the operator's business, as often as they fail; another's are told of once.
-    fn tell(&self, error: &I::Error, failures: u32) {
+    fn tell(&self, why: &str, failures: u32) {
         if !self.owner.is_daemon() && failures > 0 {
             return;
         }
@@ -127,7 +149,7 @@ impl<I: Issuer> Keeper<I> {
             service = self.service,
             owner = self.owner.kind(),
             identity = self.owner.identity(),
-            reason = I::why(error),
+            reason = why,
             seconds_left = self.watched.left().map(|left| left.as_secs()),
             "credentials could not be fetched anew; requests fail when those at hand have expired"
         );
@@ -138,9 +160,10 @@ impl<I: Issuer> Keeper<I> {
         PAUSE_FIRST.saturating_mul(1 << failures.min(10)).min(most)
     }
 
-    async fn fetch_alone(&self) -> Result<(), I::Error> {
+    /// Whether there are others now than before, or as good ones.
+    async fn fetch_alone(&self) -> Result<bool, I::Error> {
         let _turn = self.turn.lock().await;
-        self.fetch().await.map(drop)
+        self.fetch().await.map(|fetched| fetched.renewed)
     }
 
     /// Credentials that are good now, without a wait, if there are any.
@@ -158,7 +181,7 @@ impl<I: Issuer> Keeper<I> {
         let _turn = self.turn.lock().await;
         match self.at_hand() {
             Some(good) => Ok(good),
-            None => self.fetch().await,
+            None => self.fetch().await.map(|fetched| fetched.credentials),
         }
     }
 
@@ -168,8 +191,13 @@ impl<I: Issuer> Keeper<I> {
     }
 
     /// After the service refused those of `generation`: whether there are others now. They are asked for, unless they were just
-    /// now.
-    pub(crate) async fn renew(&self, generation: u64) -> bool {
+    /// now; to the end, also where whoever asks has no time left, since others wait for them.
+    pub(crate) async fn renew(self: &Arc<Self>, generation: u64) -> bool {
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move { keeper.renew_now(generation).await }).await.unwrap_or(false)
+    }
+
+    async fn renew_now(&self, generation: u64) -> bool {
         let mut refused = self.turn.lock().await;
         if self.generation() != generation {
             return true;
@@ -181,18 +209,24 @@ impl<I: Issuer> Keeper<I> {
         self.fetch().await.is_ok() && self.generation() != generation
     }
 
-    async fn fetch(&self) -> Result<I::Credentials, I::Error> {
+    async fn fetch(&self) -> Result<Fetched<I::Credentials>, I::Error> {
         let issued = tokio::time::timeout(FETCH, self.issuer.issue()).await.unwrap_or_else(|_| Err(I::late(FETCH)));
-        match &issued {
-            Ok(issued) => self.watched.fetched(issued.end),
-            Err(_) => self.watched.failed(),
-        }
-        let issued = issued?;
+        let issued = issued.inspect_err(|_| self.watched.failed())?;
         let known = self.held.swap(Some(Arc::new(issued.clone())));
-        if known.is_none_or(|known| !I::is_same(&known.credentials, &issued.credentials)) {
+        let same = known.filter(|known| I::is_same(&known.credentials, &issued.credentials));
+        if same.is_none() {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(issued.credentials)
+        // An instance's credentials that could not be renewed come as if they were good for some minutes more.
+        let end = |of: &Issued<I::Credentials>| of.end;
+        let stretched = same.as_deref().and_then(end).zip(issued.end);
+        let renewed = stretched.is_none_or(|(before, now)| now <= before + UNSURE);
+        if renewed {
+            self.watched.fetched(issued.end)
+        } else {
+            self.watched.failed()
+        }
+        Ok(Fetched { credentials: issued.credentials, renewed })
     }
 }
 

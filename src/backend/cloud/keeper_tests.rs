@@ -13,6 +13,8 @@ struct Numbers {
     asked: AtomicU64,
     stays: AtomicBool,
     refuses: AtomicBool,
+    /// Seconds for which they are good beyond an hour.
+    more: AtomicU64,
 }
 
 impl Issuer for Numbers {
@@ -24,8 +26,9 @@ impl Issuer for Numbers {
         if self.refuses.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("none are given out"));
         }
+        let more = self.more.load(Ordering::Relaxed);
         let credentials = if self.stays.load(Ordering::Relaxed) { 1 } else { asked };
-        Ok(Issued { credentials, end: Some(SystemTime::now() + Duration::from_secs(3600)) })
+        Ok(Issued { credentials, end: Some(SystemTime::now() + Duration::from_secs(3600 + more)) })
     }
 
     fn late(_: Duration) -> std::io::Error {
@@ -51,8 +54,8 @@ fn story<T>(run: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run)
 }
 
-fn keeper(service: &Service, owner: Owner) -> Keeper<Numbers> {
-    Keeper::new(Numbers::default(), owner, service)
+fn keeper(service: &Service, owner: Owner) -> Arc<Keeper<Numbers>> {
+    Arc::new(Keeper::new(Numbers::default(), owner, service))
 }
 
 #[test]
@@ -81,6 +84,45 @@ fn the_same_credentials_again_are_no_others() {
         keeper.current().await.unwrap();
         assert!(!keeper.renew(keeper.generation()).await);
         assert_eq!(keeper.issuer().asked.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// As AWS's client has it with an instance's credentials that are not renewed.
+#[test]
+fn the_same_credentials_are_not_good_for_longer_by_the_issuers_word_alone() {
+    let (telemetry, service) = service();
+    let keeper = keeper(&service, Owner::daemon(""));
+    keeper.issuer().stays.store(true, Ordering::Relaxed);
+    story(async {
+        assert!(keeper.fetch_alone().await.unwrap());
+        assert!(keeper.fetch_alone().await.unwrap());
+        keeper.issuer().more.store(900, Ordering::Relaxed);
+        assert!(!keeper.fetch_alone().await.unwrap());
+        assert_eq!(keeper.current().await.unwrap(), 1);
+        assert!(keeper.watched.left().unwrap() <= Duration::from_secs(3600));
+        keeper.issuer().stays.store(false, Ordering::Relaxed);
+        assert!(keeper.fetch_alone().await.unwrap());
+        assert!(keeper.watched.left().unwrap() > Duration::from_secs(3600));
+    });
+    let text = telemetry.render();
+    assert!(text.contains("owner=\"daemon\",identity=\"own\",result=\"failed\"} 1"), "{text}");
+}
+
+/// Whoever asked may have no time left; others wait for the new ones.
+#[test]
+fn renewal_goes_on_when_whoever_asked_has_left() {
+    let (_, service) = service();
+    let keeper = keeper(&service, Owner::daemon(""));
+    story(async {
+        keeper.current().await.unwrap();
+        let generation = keeper.generation();
+        let turn = keeper.turn.lock().await;
+        let asked = tokio::time::timeout(Duration::ZERO, keeper.renew(generation));
+        assert!(asked.await.is_err());
+        drop(turn);
+        while keeper.generation() == generation {
+            tokio::task::yield_now().await;
+        }
     });
 }
 

@@ -50,6 +50,8 @@ pub struct Traits {
     pub sessions: usize,
     /// Whether private-key operations run on this host's own cores.
     pub computes_here: bool,
+    /// Whether flow control says how many operations there are at once, and when one begins.
+    pub flow_control: bool,
     /// Limit of one sign call.
     pub call_sign: Duration,
     /// A session unused for so long exercises a key, so that the token does not forget it; zero is never.
@@ -74,6 +76,7 @@ const GENERIC: Traits = Traits {
     // Unknown devices may be network HSMs, and answer in parallel; soft tokens only queue.
     sessions: 0,
     computes_here: false,
+    flow_control: false,
     call_sign: Duration::from_secs(3),
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
@@ -124,6 +127,7 @@ impl Profile {
             Profile::Cloud => Traits {
                 name: "cloud",
                 sessions: 32,
+                flow_control: true,
                 call_sign: Duration::from_secs(15),
                 keep_alive: Duration::ZERO,
                 ..GENERIC

@@ -47,6 +47,7 @@ impl SlotActor {
         self.read_pins_again(ctx);
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
+        self.member.pool.lane.nudge_if_resting();
         ctx.run_later(self.watch_period(), SlotActor::watch);
     }
 

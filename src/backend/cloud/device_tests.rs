@@ -1,13 +1,14 @@
 //! Stories about one cloud key's sessions and flow control.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::not_supported;
 use super::super::pace::{Domain, Quota};
 use super::*;
 use crate::config::KmsService;
 use crate::model::{
-    CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, SignInput, SignatureScheme,
+    Class, CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, Namespace, SignInput,
+    SignatureScheme,
 };
 use crate::telemetry::Telemetry;
 
@@ -15,6 +16,8 @@ use crate::telemetry::Telemetry;
 struct Quick {
     domain: Arc<Domain>,
     asked: AtomicUsize,
+    /// Whether it does not answer.
+    silent: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -39,6 +42,9 @@ impl super::super::Client for Quick {
 
     fn perform<'a>(&'a self, _: &'a Found, _: &'a KeyOperation) -> Call<'a, Bytes> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(async { Ok(Bytes::from_static(b"signature")) })
     }
 }
@@ -52,13 +58,14 @@ fn sign(hash: Hash) -> KeyOperation {
     KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash, input }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+fn admit(session: &mut Box<dyn Session>) {
+    let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
+    session.admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until }).unwrap();
 }
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
-    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::new(0) });
+    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::default(), silent: AtomicBool::default() });
     let key = CloudKey {
         name: "alias/a".into(),
         place: CloudPlace::Aws { region: None },
@@ -79,17 +86,45 @@ fn selector(secret: bool) -> KeySelector {
 fn leave_that_is_not_used_is_given_back() {
     story(|domain, client, mut session| {
         let handle = session.find(&selector(false)).unwrap().unwrap().handle;
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         assert_eq!(domain.standing().in_flight, 1);
         session.withdraw();
         assert_eq!(domain.standing().in_flight, 0);
         // Nor does a session keep it whose key is looked up anew.
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         let error = session.perform(handle + 1, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
         assert_eq!((error.fate, domain.standing().in_flight), (Fate::FindAgain, 0));
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap();
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 1));
+    });
+}
+
+#[test]
+fn no_call_outlasts_the_use_of_its_answer() {
+    story(|domain, client, mut session| {
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        let mut sign = |left: Duration| {
+            admit(&mut session);
+            let end = Instant::now() + left;
+            session.end_by(Some(end));
+            let answer = session.perform(handle, kind().kind, &sign(Hash::Sha2_256));
+            assert!(answer.is_ok() || Instant::now() >= end);
+            answer
+        };
+        client.silent.store(true, Ordering::Relaxed);
+        // Of the limit that all calls have, nothing is said: it was not waited for.
+        for (milliseconds, failed) in [(20, 0), (1_001, 1)] {
+            let error = sign(Duration::from_millis(milliseconds)).unwrap_err();
+            assert_eq!((error.fate, error.cause), (Fate::BackOff, "timeout"));
+            assert!(!error.fault.to_string().contains("3000 ms"), "{}", error.fault);
+            assert_eq!(domain.standing().failed, failed, "{milliseconds} ms");
+        }
+        let error = sign(Duration::ZERO).unwrap_err();
+        assert!(matches!(error.fault, Fault::DeadlineExceeded { .. }), "{}", error.fault);
+        assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 2));
+        client.silent.store(false, Ordering::Relaxed);
+        sign(Duration::from_secs(60)).unwrap();
     });
 }
 

@@ -161,6 +161,15 @@ pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
 }
 
+/// The same by the service's own word. One that says when to come again has done nothing for now, as if a quota were used up:
+/// it is asked again then, and not before.
+pub(crate) fn ill_until(cause: &'static str, what: String, retry_after: Option<Duration>) -> BackendError {
+    match retry_after {
+        Some(_) => throttled(what, retry_after),
+        None => ill(cause, what),
+    }
+}
+
 /// An answer that the quota is used up: nothing was done. With what the service says of when to come again.
 pub(crate) fn throttled(what: String, retry_after: Option<Duration>) -> BackendError {
     let retry_after = retry_after.unwrap_or_default();

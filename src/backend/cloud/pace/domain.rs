@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::breaker::{Breaker, BreakerState, Pass};
-use super::dice::Dice;
+use crate::model::Dice;
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
 use super::quota::Quota;
@@ -236,6 +236,11 @@ impl Domain {
         }
     }
 
+    /// Whether no answer within this time is a sign that the service is ill.
+    fn is_silence(&self, took: Duration) -> bool {
+        self.state.lock().in_flight.is_silence(took)
+    }
+
     /// How a request of the gate of this number ended.
     fn end(&self, gate: u64, granted: Granted, end: End) {
         let now = Instant::now();
@@ -355,23 +360,14 @@ impl State {
 }
 
 impl Gate {
-    /// Leave to send one request, waiting for its turn until then. After failures in a row it is waited a little before, by
-    /// chance, so that who asks again does not do so at once, nor together with others.
+    /// Leave to send one request, waiting for its turn until then.
     ///
     /// # Errors
     ///
     /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
     pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
-        let (pass, rest) = {
-            let breaker = self.breaker.lock();
-            (breaker.check(Instant::now()), breaker.rest(&mut Dice::new()))
-        };
-        if let Pass::No(until) = pass {
+        if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
             return Err(self.refused(until));
-        }
-        let rest = rest.map(|rest| rest.min(until).saturating_duration_since(Instant::now()));
-        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
-            std::thread::sleep(rest);
         }
         let granted = self.domain.enter(self.cost, until)?;
         // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
@@ -443,6 +439,13 @@ impl Permit {
         let mut dice = Dice::new();
         self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
         self.tell(End::Failed);
+    }
+
+    /// No answer came in the time that its asker had, which may be too short to say anything of the service.
+    pub(crate) fn given_up(self, took: Duration) {
+        if self.gate.domain.is_silence(took) {
+            self.failed();
+        }
     }
 
     fn tell(&mut self, end: End) {

@@ -34,6 +34,13 @@ fn fail(gate: &Arc<Gate>) {
     gate.admit(soon()).unwrap().failed();
 }
 
+/// Four failures, and so long a time that the next one opens a breaker.
+fn fail_for_long(mut gate: impl FnMut() -> Arc<Gate>) {
+    let begun = Instant::now();
+    (0..4).for_each(|_| fail(&gate()));
+    poll("a quarter of a second passes", || begun.elapsed() >= Duration::from_millis(250));
+}
+
 #[test]
 fn who_waits_is_served_in_the_order_of_arrival() {
     let domain = one_at_a_time();
@@ -120,7 +127,7 @@ fn many_threads_are_served_at_the_quota_and_each_is_answered() {
 fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
     let domain = one_at_a_time();
     let gate = domain.gate(1);
-    (0..4).for_each(|_| fail(&domain.gate(1)));
+    fail_for_long(|| domain.gate(1));
     let last = gate.admit(soon()).unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| domain.gate(1).admit(soon()).map(drop));
@@ -145,7 +152,8 @@ fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
 fn a_key_that_fails_is_alone_in_it() {
     let domain = one_at_a_time();
     let (ill, well) = (domain.gate(1), domain.gate(1));
-    (0..5).for_each(|_| fail(&ill));
+    fail_for_long(|| Arc::clone(&ill));
+    fail(&ill);
     let Err(Refusal::KeyOpen { until }) = ill.admit(soon()) else { panic!("it is closed") };
     assert_eq!((ill.breaker(), domain.standing().breaker), (BreakerState::Open, BreakerState::Closed));
     well.admit(soon()).unwrap().succeeded(LATENCY);
@@ -170,6 +178,23 @@ fn a_key_that_fails_leaves_others_their_room() {
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
     fail(&domain.gate(1));
     assert!(domain.standing().in_flight_limit < room);
+}
+
+#[test]
+fn an_asker_without_patience_says_nothing_of_a_service() {
+    let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
+    let gate = domain.gate(1);
+    let given_up = |milliseconds| gate.admit(soon()).unwrap().given_up(Duration::from_millis(milliseconds));
+    given_up(999);
+    assert_eq!(domain.standing().failed, 0);
+    given_up(1_000);
+    assert_eq!(domain.standing().failed, 1);
+    // It takes as long as it does; then ten times that is silence.
+    gate.admit(soon()).unwrap().succeeded(Duration::from_millis(50));
+    given_up(499);
+    assert_eq!(domain.standing().failed, 1);
+    given_up(501);
+    assert_eq!((domain.standing().failed, domain.standing().in_flight), (2, 0));
 }
 
 #[test]

@@ -11,7 +11,7 @@
 
 mod breaker;
 mod bucket;
-mod dice;
+
 mod domain;
 mod domains;
 mod in_flight;

@@ -16,7 +16,7 @@
 use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, LONGEST};
-use super::dice::Dice;
+use crate::model::Dice;
 use super::quota::Quota;
 use super::tally::Tally;
 

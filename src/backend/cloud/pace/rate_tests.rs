@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
+use crate::model::Dice;
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use super::simulated::{Counting, Service, World};

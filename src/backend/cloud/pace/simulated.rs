@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
+use crate::model::Dice;
 use super::in_flight::InFlight;
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};

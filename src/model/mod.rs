@@ -15,6 +15,7 @@ mod each_second;
 pub mod endpoint;
 mod fault;
 mod fields;
+pub(crate) mod held;
 mod job;
 mod key;
 mod lease;
@@ -25,6 +26,9 @@ mod outcome;
 #[cfg(test)]
 pub(crate) mod recorder;
 mod request_id;
+pub(crate) mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod secret;
 mod shards;
 mod status;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::held::Held;
+use crate::model::held::Held;
 use super::job::Pending;
 use super::lane::{LaneLimits, Pulled};
 use super::lane_tests::{LONG, MEMBER, answered, done, key_of, limits, pool, pull_if_any, seat, terms};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::held::Held;
+use crate::model::held::Held;
 use crate::config::Limits;
 
 /// The bounds of one lane.

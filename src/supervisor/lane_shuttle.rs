@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use shuttle::thread;
 
-use super::held::Held;
+use crate::model::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;

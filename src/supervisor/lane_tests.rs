@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::held::Held;
+use crate::model::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;

@@ -29,7 +29,6 @@ mod guarded;
 mod health;
 #[cfg(test)]
 mod health_tests;
-mod held;
 mod job;
 mod lane;
 #[cfg(test)]
@@ -62,9 +61,6 @@ mod regroup_tests;
 mod resting;
 mod route;
 mod same_token;
-mod schedule;
-#[cfg(test)]
-mod schedule_tests;
 mod seats;
 mod session_thread;
 mod shut;

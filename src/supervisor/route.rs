@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::job::{Job, Pending};
 use super::lane::{Lane, nanoseconds};
 use super::pool::Pool;
-use super::schedule::TenantId;
+use crate::model::schedule::TenantId;
 use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};

@@ -14,7 +14,7 @@ use crate::backend::{
     Turn,
 };
 use crate::config::Profile;
-use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
+use crate::model::{Class, CloudKey, Fault, KeyKind, KeyOperation, Namespace, Secret};
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -127,9 +127,10 @@ impl Shared {
         Some((Fault::Unavailable { what }, until))
     }
 
-    /// Leave to send one request that nobody admitted before.
+    /// Leave to send one request of the daemon's own, which nobody admitted before.
     fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
-        gate.admit(until).map_err(|refusal| match (self.shut(refusal), refusal) {
+        let turn = Turn { namespace: &Namespace::root(), weight: 1, class: Class::Control, until };
+        gate.admit(&turn).map_err(|refusal| match (self.shut(refusal), refusal) {
             (Some((fault, _)), _) => BackendError { fault, fate: Fate::BackOff, cause: "breaker_open" },
             (None, Refusal::TooLate { earliest }) => {
                 let rest = earliest.saturating_duration_since(Instant::now());
@@ -206,7 +207,7 @@ impl Session for CloudSession {
     fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
         let (None, Some(gate)) = (&self.leave, gate) else { return Ok(()) };
-        match gate.admit(turn.until) {
+        match gate.admit(turn) {
             Ok(leave) => {
                 self.leave = Some(leave);
                 Ok(())

@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
+use crate::backend::Turn;
 
 /// Failures in a row that open a breaker.
 const FAILURES: u32 = 5;
@@ -77,14 +78,15 @@ struct Gates {
     alive: Vec<Weak<Gate>>,
 }
 
-struct State {
+/// How a domain stands. A pure machine: the clock is passed in, and nobody sleeps in here.
+pub(super) struct State {
     quota: Quota,
     rate: Rate,
     in_flight: InFlight,
     breaker: Breaker,
     /// The key whose requests fail, since one was answered last.
     failing: Failing,
-    line: Line<Result<Granted, Refusal>>,
+    pub(super) line: Line<Result<Granted, Refusal>>,
     dice: Dice,
     sent: u64,
     throttled: u64,
@@ -102,7 +104,7 @@ enum Failing {
 
 /// Leave that was given.
 #[derive(Clone, Copy, Debug)]
-struct Granted {
+pub(super) struct Granted {
     sent: Sent,
     /// Whether it is to show that the domain is well again.
     probe: bool,
@@ -130,22 +132,7 @@ impl Domain {
     /// A domain with this quota, nothing known against it.
     pub(crate) fn new(quota: Quota) -> Arc<Domain> {
         let (quota, now) = (quota.bounded(), Instant::now());
-        Arc::new(Domain {
-            gates: Mutex::default(),
-            state: Mutex::new(State {
-                quota,
-                rate: Rate::new(quota, Dice::new(), now),
-                in_flight: InFlight::new(quota.max_in_flight),
-                breaker: Breaker::new(FAILURES),
-                failing: Failing::None,
-                line: Line::new(),
-                dice: Dice::new(),
-                sent: 0,
-                throttled: 0,
-                failed: 0,
-                breaker_refused: 0,
-            }),
-        })
+        Arc::new(Domain { gates: Mutex::default(), state: Mutex::new(State::new(quota, now)) })
     }
 
     /// Another quota from now on. What was found out under the old one is forgotten.
@@ -196,8 +183,9 @@ impl Domain {
         }
     }
 
-    /// Leave for a request of this cost, waiting for its turn until then.
-    fn enter(&self, cost: f64, until: Instant) -> Result<Granted, Refusal> {
+    /// Leave for a request of this gate, waiting for its turn.
+    fn enter(&self, gate: &Gate, turn: &Turn<'_>) -> Result<Granted, Refusal> {
+        let (cost, until) = (gate.cost, turn.until);
         let mut now = Instant::now();
         let mut state = self.state.lock();
         if state.line.is_empty() {
@@ -211,8 +199,8 @@ impl Domain {
         if earliest > until {
             return Err(Refusal::TooLate { earliest });
         }
-        let waiter = Waiter::new(cost);
-        state.line.join(&waiter);
+        let waiter = Waiter::new(gate.number, cost, turn.class);
+        state.line.join(turn, &waiter);
         if state.line.is_first(&waiter) {
             state.serve(now);
         }
@@ -246,53 +234,73 @@ impl Domain {
         let now = Instant::now();
         let is_alone = matches!(end, End::Failed)
             && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
-        let mut state = self.state.lock();
-        let sent = granted.sent;
-        match end {
-            End::Succeeded(latency) => {
-                state.in_flight.answered(sent.number, latency);
-                state.rate.accepted(sent, now);
-                state.answered();
-            }
-            End::Answered => {
-                state.rate.accepted(sent, now);
-                state.answered();
-            }
-            End::Throttled(retry_after) => {
-                state.throttled += 1;
-                state.rate.throttled(sent, retry_after, now);
-                state.answered();
-            }
-            End::Failed => {
-                state.failed += 1;
-                state.rate.over(sent);
-                // One key of several that fails alone has a breaker of its own, and is no sign of the service.
-                state.failing = match state.failing {
-                    Failing::None => Failing::One(gate),
-                    Failing::One(other) if other == gate => Failing::One(gate),
-                    Failing::One(_) | Failing::Several => Failing::Several,
-                };
-                if state.failing == Failing::Several || is_alone {
-                    state.in_flight.failed(sent.number);
-                }
-                let State { breaker, failing, dice, .. } = &mut *state;
-                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
-                    state.send_away(now);
-                }
-            }
-            End::Untold => {
-                state.rate.over(sent);
-                if granted.probe {
-                    state.breaker.gave_up();
-                }
-            }
-        }
-        state.in_flight.over();
-        state.serve(now);
+        self.state.lock().ended(gate, granted, end, is_alone, now);
     }
 }
 
 impl State {
+    pub(super) fn new(quota: Quota, now: Instant) -> State {
+        State {
+            quota,
+            rate: Rate::new(quota, Dice::new(), now),
+            in_flight: InFlight::new(quota.max_in_flight),
+            breaker: Breaker::new(FAILURES),
+            failing: Failing::None,
+            line: Line::new(),
+            dice: Dice::new(),
+            sent: 0,
+            throttled: 0,
+            failed: 0,
+            breaker_refused: 0,
+        }
+    }
+
+    /// A request of the gate of this number ended; whether that is the only one there is.
+    pub(super) fn ended(&mut self, gate: u64, granted: Granted, end: End, is_alone: bool, now: Instant) {
+        let sent = granted.sent;
+        match end {
+            End::Succeeded(latency) => {
+                self.in_flight.answered(sent.number, latency);
+                self.rate.accepted(sent, now);
+                self.answered();
+            }
+            End::Answered => {
+                self.rate.accepted(sent, now);
+                self.answered();
+            }
+            End::Throttled(retry_after) => {
+                self.throttled += 1;
+                self.rate.throttled(sent, retry_after, now);
+                self.answered();
+            }
+            End::Failed => {
+                self.failed += 1;
+                self.rate.over(sent);
+                // One key of several that fails alone has a breaker of its own, and is no sign of the service.
+                self.failing = match self.failing {
+                    Failing::None => Failing::One(gate),
+                    Failing::One(other) if other == gate => Failing::One(gate),
+                    Failing::One(_) | Failing::Several => Failing::Several,
+                };
+                if self.failing == Failing::Several || is_alone {
+                    self.in_flight.failed(sent.number);
+                }
+                let State { breaker, failing, dice, .. } = self;
+                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
+                    self.send_away(now);
+                }
+            }
+            End::Untold => {
+                self.rate.over(sent);
+                if granted.probe {
+                    self.breaker.gave_up();
+                }
+            }
+        }
+        self.in_flight.over();
+        self.serve(now);
+    }
+
     /// Whether a request of this cost may go now.
     fn turn(&mut self, cost: f64, now: Instant) -> Turn {
         let pass = self.breaker.check(now);
@@ -315,7 +323,7 @@ impl State {
     }
 
     /// Gives leave to the first ones of the line, as many as can go, and sees to it that the next one wakes in time.
-    fn serve(&mut self, now: Instant) {
+    pub(super) fn serve(&mut self, now: Instant) {
         while let Some(first) = self.line.first() {
             let cost = first.cost;
             match self.turn(cost, now) {
@@ -329,7 +337,7 @@ impl State {
     }
 
     /// When the first of the line can try again, if time alone lets it.
-    fn next_turn(&self, cost: f64) -> Option<Instant> {
+    pub(super) fn next_turn(&self, cost: f64) -> Option<Instant> {
         if self.in_flight.is_full() { None } else { self.rate.next(cost) }
     }
 
@@ -360,16 +368,16 @@ impl State {
 }
 
 impl Gate {
-    /// Leave to send one request, waiting for its turn until then.
+    /// Leave to send one request, waiting for its turn.
     ///
     /// # Errors
     ///
     /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
-    pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>, turn: &Turn<'_>) -> Result<Permit, Refusal> {
         if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
             return Err(self.refused(until));
         }
-        let granted = self.domain.enter(self.cost, until)?;
+        let granted = self.domain.enter(self, turn)?;
         // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
         let pass = self.breaker.lock().pass(Instant::now());
         let permit = Permit { gate: Arc::clone(self), granted, key_probe: pass == Pass::Probe, told: false };
@@ -396,7 +404,7 @@ impl Gate {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(super) enum End {
     Succeeded(Duration),
     Answered,
     Throttled(Option<Duration>),

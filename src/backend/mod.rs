@@ -187,7 +187,7 @@ pub struct BatchJob<'a> {
 }
 
 /// Whose turn it is to have an operation begin, where flow control gives leave for each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Turn<'a> {
     /// The namespace whose key it is for: what there is, is shared among those.
     pub namespace: &'a Namespace,
@@ -197,12 +197,14 @@ pub struct Turn<'a> {
     pub class: Class,
     /// It is waited so long at the longest.
     pub until: Instant,
+    /// Asked now and then while it waits: whether it is to wait on.
+    pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// Why flow control lets no operation begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its turn did not come in time; it may come later.
+    /// Its turn did not come in time, or it is wanted no longer; it may come later.
     Later,
     /// The device did not answer several times in a row, and is left alone until then.
     Shut {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::model::held::{Held, Measure};
-use super::job::Job;
+use super::job::{Job, Work};
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
@@ -273,6 +273,19 @@ impl Lane {
         }
     }
 
+    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, or there is something
+    /// more urgent to do.
+    pub(super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
+        let (now, state) = (Instant::now(), self.state.lock());
+        let State { schedule, shut, .. } = &*state;
+        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
+        state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
+            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
+                true => Fit::<()>::Take,
+                false => Fit::Skip,
+            })
+    }
+
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
     /// admitted once and keep their place whatever the bounds.
     pub(super) fn put_back(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
@@ -453,6 +466,11 @@ impl State {
         out
     }
 
+    /// Whether a session of another member, which is not left alone, waits for jobs of this key.
+    fn is_awaited_elsewhere(&self, key: &KeyRoute, member: MemberId, now: Instant) -> bool {
+        key.has_another(member, |other| !self.shut.has(other, now) && self.seats.sleeps(other))
+    }
+
     fn is_held_elsewhere(&self, job: &Job, member: MemberId, now: Instant) -> bool {
         job.key.has_another(member, |other| !self.shut.has(other, now))
     }
@@ -482,7 +500,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    state.seats.sleeps(seat);
+    state.seats.falls_asleep(seat);
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),

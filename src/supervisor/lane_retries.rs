@@ -46,6 +46,19 @@ impl Lane {
         Some(due)
     }
 
+    /// Puts jobs back that a member could not begin, for want of leave: to be taken by another that has nothing to do, if there is
+    /// one.
+    pub(in super::super) fn hand_back(&self, jobs: impl DoubleEndedIterator<Item = Job>, member: MemberId) {
+        let now = Instant::now();
+        let handed = |mut job: Job| {
+            if self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
+                job.avoid = Some(member);
+            }
+            job
+        };
+        self.put_back(jobs.map(handed).collect::<Vec<_>>().into_iter());
+    }
+
     /// Hands a job on that its member did not begin, since what it leads to is left alone until then: to another that holds its
     /// key, which is no further try; else it is answered with `fault`.
     pub(in super::super) fn refused(&self, mut job: Job, fault: Fault, member: MemberId, until: Instant) {

@@ -120,6 +120,11 @@ impl Seats {
         self.members.iter().any(|(_, member)| !member.asleep.is_empty())
     }
 
+    /// Whether a session of this member sleeps.
+    pub(super) fn sleeps(&self, id: MemberId) -> bool {
+        self.members.iter().any(|(known, member)| *known == id && !member.asleep.is_empty())
+    }
+
     /// The bell of a sleeping session that can do something, by what `can` says of its place. It is taken off the list, and
     /// counts as coming.
     pub(super) fn next(&mut self, can: impl Fn(Place) -> bool) -> Option<Bell> {
@@ -144,7 +149,7 @@ impl Seats {
     }
 
     /// Notes that a session falls asleep.
-    pub(super) fn sleeps(&mut self, seat: &Seat) {
+    pub(super) fn falls_asleep(&mut self, seat: &Seat) {
         self.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
     }
 

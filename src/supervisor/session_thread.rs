@@ -28,8 +28,6 @@ use crate::telemetry::MemberMetrics;
 
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
-/// A session waits so long for flow control; then others may take its jobs, and those are ended whose time is up.
-const ADMITTED_WITHIN: Duration = Duration::from_millis(100);
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -251,13 +249,14 @@ impl SessionThread {
             return true;
         }
         let Some(next) = self.watch.next() else { return true };
-        let (namespace, weight) = next.key.party();
-        let until = (Instant::now() + ADMITTED_WITHIN).min(next.terms.deadline.instant());
-        let refused = running.session.admit(&Turn { namespace, weight, class: next.terms.class, until });
+        let ((namespace, weight), class) = (next.key.party(), next.terms.class);
+        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next);
+        let until = next.terms.deadline.instant();
+        let refused = running.session.admit(&Turn { namespace, weight, class, until, is_wanted: &is_wanted });
         running.now = Instant::now();
         match refused {
             Ok(()) => return true,
-            Err(Refused::Later) => self.lane.put_back(self.watch.reclaim().into_iter()),
+            Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
             Err(Refused::Shut { fault, until }) => {
                 for job in self.watch.reclaim() {
                     self.lane.refused(job, fault.clone(), self.seat.place.member, until);

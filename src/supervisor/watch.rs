@@ -103,6 +103,12 @@ impl Watch {
         taken.jobs.front().filter(|_| !taken.given_up).map(|job| Arc::clone(job.work()))
     }
 
+    /// Whether somebody still waits for the next job, and this session may start it.
+    pub(super) fn is_wanted(&self) -> bool {
+        let taken = self.taken.lock();
+        taken.jobs.front().is_some_and(|job| !taken.given_up && !job.abandoned())
+    }
+
     /// Takes over a batch. One that comes after the session was given up is handed back.
     pub(super) fn take_over(&self, batch: &mut VecDeque<Job>) -> bool {
         let mut taken = self.taken.lock();

@@ -16,6 +16,9 @@ use crate::backend::{
 use crate::config::Profile;
 use crate::model::{Class, CloudKey, Fault, KeyKind, KeyOperation, Namespace, Secret};
 
+/// A session whose turn did not come asks again after so long at the earliest.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// One key.
 pub(crate) struct CloudDevice {
     info: DeviceInfo,
@@ -129,7 +132,8 @@ impl Shared {
 
     /// Leave to send one request of the daemon's own, which nobody admitted before.
     fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
-        let turn = Turn { namespace: &Namespace::root(), weight: 1, class: Class::Control, until };
+        let namespace = Namespace::root();
+        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Control, until, is_wanted: &|| true };
         gate.admit(&turn).map_err(|refusal| match (self.shut(refusal), refusal) {
             (Some((fault, _)), _) => BackendError { fault, fate: Fate::BackOff, cause: "breaker_open" },
             (None, Refusal::TooLate { earliest }) => {
@@ -206,7 +210,7 @@ impl Session for CloudSession {
 
     fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
-        let (None, Some(gate)) = (&self.leave, gate) else { return Ok(()) };
+        let (None, Some(gate), asked) = (&self.leave, gate, Instant::now()) else { return Ok(()) };
         match gate.admit(turn) {
             Ok(leave) => {
                 self.leave = Some(leave);
@@ -216,7 +220,8 @@ impl Session for CloudSession {
                 Some((fault, until)) => Refused::Shut { fault, until },
                 None => {
                     // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
-                    std::thread::sleep(turn.until.saturating_duration_since(Instant::now()));
+                    let paused_until = turn.until.min(asked + PAUSE);
+                    std::thread::sleep(paused_until.saturating_duration_since(Instant::now()));
                     Refused::Later
                 }
             }),

@@ -60,7 +60,7 @@ fn sign(hash: Hash) -> KeyOperation {
 
 fn admit(session: &mut Box<dyn Session>) {
     let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
-    session.admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until }).unwrap();
+    session.admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until, is_wanted: &|| true }).unwrap();
 }
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {

@@ -13,6 +13,8 @@ use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use crate::backend::Turn;
 
+/// Who waits looks so often whether that is still wanted.
+const LOOKS: Duration = Duration::from_millis(100);
 /// Failures in a row that open a breaker.
 const FAILURES: u32 = 5;
 
@@ -199,7 +201,7 @@ impl Domain {
         if earliest > until {
             return Err(Refusal::TooLate { earliest });
         }
-        let waiter = Waiter::new(gate.number, cost, turn.class);
+        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + LOOKS);
         state.line.join(turn, &waiter);
         if state.line.is_first(&waiter) {
             state.serve(now);
@@ -211,12 +213,25 @@ impl Domain {
             if now >= until {
                 return Err(state.give_up(&waiter, now));
             }
+            if now >= look {
+                // Not under the lock: whoever is asked may have one of its own. Meanwhile it may have been told.
+                let is_wanted = MutexGuard::unlocked(&mut state, || (turn.is_wanted)());
+                now = Instant::now();
+                look = now + LOOKS;
+                if !is_wanted && let Some(answer) = waiter.answer() {
+                    return answer;
+                }
+                if !is_wanted {
+                    return Err(state.give_up(&waiter, now));
+                }
+                continue;
+            }
             let first = state.line.is_first(&waiter);
             let wake = if first { state.next_turn(cost) } else { None };
             if first {
                 state.line.first_sleeps(wake);
             }
-            waiter.bell.wait_until(&mut state, wake.map_or(until, |wake| wake.min(until)));
+            waiter.bell.wait_until(&mut state, wake.map_or(until, |wake| wake.min(until)).min(look));
             now = Instant::now();
             if state.line.is_first(&waiter) {
                 state.serve(now);

@@ -18,7 +18,7 @@ const LATENCY: Duration = Duration::from_millis(20);
 static ROOT: LazyLock<Namespace> = LazyLock::new(Namespace::root);
 
 fn by(until: Instant) -> Turn<'static> {
-    Turn { namespace: &ROOT, weight: 1, class: Class::Interactive, until }
+    Turn { namespace: &ROOT, weight: 1, class: Class::Interactive, until, is_wanted: &|| true }
 }
 
 fn soon() -> Turn<'static> {
@@ -91,6 +91,25 @@ fn who_comes_too_late_is_told_so_and_holds_up_nobody() {
         assert_eq!(patient.join().unwrap(), Ok(()));
     });
     assert_eq!(domain.standing().waiting, 0);
+}
+
+#[test]
+fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let permit = Mutex::new(Some(gate.admit(&soon()).unwrap()));
+    let other = domain.gate(1);
+    let unwanted = Turn { is_wanted: &|| false, ..soon() };
+    assert!(matches!(other.admit(&unwanted), Err(Refusal::TooLate { .. })));
+    assert_eq!(domain.standing().waiting, 0);
+    // Its turn comes in the very moment in which it is asked.
+    let told = || {
+        drop(permit.lock().take());
+        false
+    };
+    let late = Turn { is_wanted: &told, ..soon() };
+    other.admit(&late).unwrap().succeeded(LATENCY);
+    assert_eq!((domain.standing().waiting, domain.standing().in_flight), (0, 0));
 }
 
 #[test]

@@ -21,12 +21,10 @@ struct Asker {
     sessions: usize,
     cost: f64,
     rest: f64,
-    /// So many at once go away after so long, and come again at once, as sessions do that wait.
-    patience: f64,
 }
 
 const FLOOD: Asker =
-    Asker { namespace: 0, weight: 1, class: Class::Interactive, sessions: 8, cost: 1.0, rest: 0.0, patience: f64::INFINITY };
+    Asker { namespace: 0, weight: 1, class: Class::Interactive, sessions: 8, cost: 1.0, rest: 0.0 };
 
 struct Session {
     asker: usize,
@@ -37,7 +35,6 @@ struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Asks,
-    Leaves,
     Answered,
 }
 
@@ -49,14 +46,11 @@ struct World {
     askers: Vec<Asker>,
     sessions: Vec<Session>,
     granted: Vec<Option<Granted>>,
-    /// By time in nanoseconds: whose, what, and which of its waits it is about.
-    events: BinaryHeap<Reverse<(u64, usize, What, u64)>>,
-    waits: Vec<u64>,
+    /// By time in nanoseconds: whose, and what.
+    events: BinaryHeap<Reverse<(u64, usize, What)>>,
     /// Cost let go of each asker, and the longest wait of each.
     spent: Vec<f64>,
     longest: Vec<f64>,
-    /// Requests let go in all while the longest-waiting control request waited.
-    total: f64,
 }
 
 impl World {
@@ -70,16 +64,13 @@ impl World {
             sessions: Vec::new(),
             granted: Vec::new(),
             events: BinaryHeap::new(),
-            waits: Vec::new(),
             spent: vec![0.0; askers.len()],
             longest: vec![0.0; askers.len()],
-            total: 0.0,
         };
         for (asker, of) in askers.iter().enumerate() {
             for _ in 0..of.sessions {
                 world.sessions.push(Session { asker, waiter: None, since: 0.0 });
                 world.granted.push(None);
-                world.waits.push(0);
                 world.at(0.01 * dice.part(), world.sessions.len() - 1, What::Asks);
             }
         }
@@ -88,7 +79,7 @@ impl World {
 
     fn at(&mut self, time: f64, session: usize, what: What) {
         let nanoseconds = u64::try_from(Duration::from_secs_f64(time).as_nanos()).unwrap();
-        self.events.push(Reverse((nanoseconds, session, what, self.waits[session])));
+        self.events.push(Reverse((nanoseconds, session, what)));
     }
 
     fn instant(&self) -> Instant {
@@ -103,10 +94,8 @@ impl World {
             let turn = turn.map_or(f64::INFINITY, |at| at.saturating_duration_since(self.start).as_secs_f64());
             self.now = event.min(turn).min(end).max(self.now);
             if event <= self.now {
-                let Some(Reverse((_, session, what, wait))) = self.events.pop() else { return };
-                if self.waits[session] == wait {
-                    self.happens(session, what);
-                }
+                let Some(Reverse((_, session, what))) = self.events.pop() else { return };
+                self.happens(session, what);
             }
             self.state.serve(self.instant());
             self.collect();
@@ -118,21 +107,11 @@ impl World {
         let of = self.askers[asker];
         match what {
             What::Asks => {
-                self.waits[session] += 1;
                 let waiter = Waiter::new(asker as u64, of.cost, of.class);
                 let namespace = Namespace::from_path(&format!("n{}", of.namespace));
-                let turn = Turn { namespace: &namespace, weight: of.weight, class: of.class, until: self.instant() };
+                let turn = Turn { namespace: &namespace, weight: of.weight, class: of.class, until: self.instant(), is_wanted: &|| true };
                 self.state.line.join(&turn, &waiter);
                 self.sessions[session].waiter = Some(waiter);
-                if of.patience.is_finite() {
-                    self.at(self.now + of.patience, session, What::Leaves);
-                }
-            }
-            What::Leaves => {
-                if let Some(waiter) = self.sessions[session].waiter.take() {
-                    self.state.line.leave(&waiter);
-                    self.at(self.now, session, What::Asks);
-                }
             }
             What::Answered => {
                 let granted = self.granted[session].take().unwrap();
@@ -151,10 +130,8 @@ impl World {
             let Some(answer) = session.waiter.as_ref().and_then(|waiter| waiter.answer()) else { continue };
             session.waiter = None;
             let (asker, waited) = (session.asker, self.now - session.since);
-            self.waits[index] += 1;
             self.granted[index] = Some(answer.unwrap());
             self.spent[asker] += self.askers[asker].cost;
-            self.total += self.askers[asker].cost;
             self.longest[asker] = self.longest[asker].max(waited);
             self.at(self.now + 0.02, index, What::Answered);
         }
@@ -191,8 +168,7 @@ fn a_quota_is_shared_by_namespaces_and_their_weights_and_not_by_keys_and_session
                 // Enough to use up all of it, whatever the latency.
                 let sessions = whole(&mut dice, 12, 24) as usize;
                 let cost = f64::from(whole(&mut dice, 1, 3));
-                let patience = if dice.part() < 0.5 { 0.1 } else { f64::INFINITY };
-                askers.push(Asker { namespace, weight: *weight, sessions, cost, patience, ..FLOOD });
+                askers.push(Asker { namespace, weight: *weight, sessions, cost, ..FLOOD });
             }
         }
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
@@ -218,12 +194,12 @@ fn keys_of_a_namespace_share_its_part_and_none_is_starved() {
         let keys = whole(&mut dice, 1, 5) as usize;
         let mut askers = vec![flood; keys];
         // One request after another, beside floods of its own namespace and class.
-        askers.push(Asker { sessions: 1, patience: 0.1, ..flood });
+        askers.push(Asker { sessions: 1, ..flood });
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
         let spent = world.between(5.0, 35.0);
         assert!(spent.iter().all(|spent| *spent > 0.0), "seed {seed}: {spent:?}");
         // Its turn comes when each other key had one.
-        let (lone, most) = (world.longest[keys], (keys as f64 + 2.0) / quota + 0.15);
+        let (lone, most) = (world.longest[keys], (keys as f64 + 2.0) / quota + 0.001);
         assert!(lone <= most, "seed {seed}: waited {lone} s of at most {most}");
     }
 }
@@ -274,7 +250,7 @@ fn who_goes_away_leaves_nothing_behind() {
     let (quota, start) = (Quota::per_second(1.0), Instant::now());
     let mut state = State::new(quota, start);
     let namespace = Namespace::root();
-    let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until: start };
+    let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until: start, is_wanted: &|| true };
     for round in 0..1_000_u64 {
         let waiters: Vec<_> = (0..20).map(|key| Waiter::new(key, 2.0, Class::Bulk)).collect();
         waiters.iter().for_each(|waiter| state.line.join(&turn, waiter));

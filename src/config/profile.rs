@@ -54,7 +54,8 @@ pub struct Traits {
     pub flow_control: bool,
     /// Limit of one sign call.
     pub call_sign: Duration,
-    /// A session unused for so long exercises a key, so that the token does not forget it; zero is never.
+    /// A session unused for so long exercises a key, so that the token does not forget it; zero is never. Under flow control it
+    /// ends, unless it is one of those kept at rest.
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
@@ -123,13 +124,14 @@ impl Profile {
                 Traits { name: "kryoptic", known_by: &["Kryoptic"], files: &["libkryoptic_pkcs11.so"], ..SOFT }
             }
             // How many calls there are at once is for flow control to say; a session that waits costs little. Calls end by
-            // their own clock, before the watchdog's. Unused keys are not exercised, since every call is paid for.
+            // their own clock, before the watchdog's. Unused keys are not exercised, since every call is paid for: a session that
+            // is not needed for so long ends.
             Profile::Cloud => Traits {
                 name: "cloud",
                 sessions: 32,
                 flow_control: true,
                 call_sign: Duration::from_secs(15),
-                keep_alive: Duration::ZERO,
+                keep_alive: Duration::from_secs(60),
                 ..GENERIC
             },
             Profile::Fake => Traits { name: "fake", ..SOFT },

@@ -186,6 +186,35 @@ impl Lane {
         self.wake(state);
     }
 
+    /// Whether there is work for one more session of this one's member. Once: until another has come, or [`Lane::listen`].
+    pub(super) fn is_short(&self, seat: &Seat) -> bool {
+        let (now, mut state) = (Instant::now(), self.state.lock());
+        let State { schedule, seats, shut, .. } = &mut *state;
+        let place = seat.place;
+        if schedule.is_empty() || seats.is_heard(place.member) || seats.sleeps(place.member) {
+            return false;
+        }
+        let is_short = schedule.any(&mut |job: &Job| judge(job, place, shut, now));
+        seats.hear(place.member, is_short);
+        is_short
+    }
+
+    /// Has it said again if sessions of a member are too few.
+    pub(super) fn listen(&self, member: MemberId) {
+        self.state.lock().seats.hear(member, false);
+    }
+
+    /// Leaves the seat, if more than `kept` sessions of its member are there.
+    pub(super) fn leave_if_spare(&self, seat: &Seat, kept: usize) -> bool {
+        let mut state = self.state.lock();
+        // What came in this moment woke nobody.
+        let is_spare = state.is_empty() && state.seats.seated(seat.place.member) > kept;
+        if is_spare {
+            state.seats.leave(seat);
+        }
+        is_spare
+    }
+
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
         let asleep = {

@@ -48,6 +48,8 @@ struct Membership {
     epoch: u64,
     seated: Vec<Bell>,
     asleep: Vec<Bell>,
+    /// It was said that its sessions are too few, and none has come since.
+    heard: bool,
 }
 
 impl Seats {
@@ -83,7 +85,9 @@ impl Seats {
     /// Seats a session, unless its place is void.
     pub(super) fn sit(&mut self, seat: &Seat) {
         if self.is_present(seat) {
-            self.member(seat.place.member).seated.push(Arc::clone(&seat.bell));
+            let member = self.member(seat.place.member);
+            member.seated.push(Arc::clone(&seat.bell));
+            member.heard = false;
             self.serving += 1;
         }
     }
@@ -118,6 +122,21 @@ impl Seats {
     /// Whether somebody sleeps.
     pub(super) fn has_sleepers(&self) -> bool {
         self.members.iter().any(|(_, member)| !member.asleep.is_empty())
+    }
+
+    /// Sessions of this member that have a seat.
+    pub(super) fn seated(&mut self, id: MemberId) -> usize {
+        self.member(id).seated.len()
+    }
+
+    /// Whether it was said that the sessions of this member are too few.
+    pub(super) fn is_heard(&mut self, id: MemberId) -> bool {
+        self.member(id).heard
+    }
+
+    /// Notes whether it was.
+    pub(super) fn hear(&mut self, id: MemberId, is_heard: bool) {
+        self.member(id).heard = is_heard;
     }
 
     /// Whether a session of this member sleeps.

@@ -17,6 +17,7 @@ use super::checks::decrypt_again;
 use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
+use super::pool::SESSIONS_AT_REST;
 use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
@@ -28,6 +29,8 @@ use crate::telemetry::MemberMetrics;
 
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
+/// Leave that comes within this time was not waited for.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -43,6 +46,8 @@ pub(super) enum SessionEvent {
     KeyLost(String),
     /// A job that failed is to be tried again then.
     Rests(Instant),
+    /// There is work that no session of the member is free for.
+    Short,
     /// It has ended: retired, or with the error that ended it.
     Ended(Option<BackendError>),
 }
@@ -58,7 +63,7 @@ pub(super) struct SessionThread {
     /// Whether flow control gives leave for each operation. Then a failed call is no reason to ask less of the device: what asks
     /// less is flow control, and the job rests, not the session.
     pub(super) flow_control: bool,
-    /// Without work for so long, it exercises a key; `None` is never.
+    /// Without work for so long, it exercises a key, or ends if it is one more than are kept at rest; `None` is never.
     pub(super) keep_alive: Option<Duration>,
     /// The key to exercise: one the member has proven to hold.
     pub(super) exercised: Arc<ArcSwapOption<Proven>>,
@@ -175,6 +180,12 @@ impl SessionThread {
             if !has_jobs {
                 match self.lane.pull(&self.seat, &mut batch, self.keep_alive) {
                     Pulled::End => return Ok(()),
+                    Pulled::Idle if self.flow_control => {
+                        if self.lane.leave_if_spare(&self.seat, SESSIONS_AT_REST) {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     Pulled::Idle => {
                         self.exercise(running)?;
                         continue;
@@ -252,10 +263,17 @@ impl SessionThread {
         let ((namespace, weight), class) = (next.key.party(), next.terms.class);
         let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next);
         let until = next.terms.deadline.instant();
+        let asked = Instant::now();
         let refused = running.session.admit(&Turn { namespace, weight, class, until, is_wanted: &is_wanted });
         running.now = Instant::now();
         match refused {
-            Ok(()) => return true,
+            Ok(()) => {
+                // Where leave is what there is too little of, more sessions are no help.
+                if running.now - asked < AT_ONCE && self.lane.is_short(&self.seat) {
+                    (self.report)(SessionEvent::Short);
+                }
+                return true;
+            }
             Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
             Err(Refused::Shut { fault, until }) => {
                 for job in self.watch.reclaim() {

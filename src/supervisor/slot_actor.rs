@@ -329,6 +329,7 @@ impl SlotActor {
                 }
             }
             SessionEvent::KeyLost(uuid) => self.prove(&uuid, ctx),
+            SessionEvent::Short => self.on(Event::Short, None, ctx),
             // Should this be forgotten, since its member goes down: the watchdog of any member looks, too.
             SessionEvent::Rests(due) => {
                 let pause = due.saturating_duration_since(Instant::now());

@@ -131,7 +131,6 @@ impl Profile {
                 sessions: 32,
                 flow_control: true,
                 call_sign: Duration::from_secs(15),
-                keep_alive: Duration::from_secs(60),
                 ..GENERIC
             },
             Profile::Fake => Traits { name: "fake", ..SOFT },

@@ -244,14 +244,10 @@ proptest! {
 
 #[test]
 fn sessions_are_opened_by_need_and_not_missed_when_they_end() {
-    let (mut health, now) = (Health::new(PROBES.0, PROBES.1), Instant::now());
+    let (mut health, now) = (Health::new(MIN, MAX), Instant::now());
     health.on(Event::CameUp { sessions: 1, most: 6 }, now);
     let open_all = |health: &mut Health| {
-        while health.to_open() > 0 {
-            let due = health.to_open();
-            health.note_opening(due);
-            (0..due).for_each(|_| drop(health.on(Event::SessionOpened, now)));
-        }
+        open_all(health, now);
         health.open()
     };
     assert_eq!((open_all(&mut health), health.state()), (1, MemberState::Serving));

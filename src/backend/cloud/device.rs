@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::pace::{Gate, Permit, Refusal};
 use super::runtime::TIMEOUT;
-use super::{Call, Found, Service, SharedClient};
+use super::{BEING_MADE, Call, Found, Service, SharedClient};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused, Session,
     Turn,
@@ -16,6 +16,10 @@ use crate::backend::{
 use crate::config::Profile;
 use crate::model::{Class, CloudKey, Fault, KeyKind, KeyOperation, Namespace, Secret};
 
+/// It is waited so long for leave to look a key up, or to make one: less than a control thread is given for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// When a key that was made is looked for first; then after twice as long.
+const MAKING: Duration = Duration::from_millis(200);
 /// A session whose turn did not come asks again after so long at the earliest.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,6 +35,9 @@ struct Shared {
     client: SharedClient,
     service: Arc<Service>,
     found: RwLock<Seen>,
+    /// The ways into the domains of look-ups, and of what makes keys.
+    looks: Arc<Gate>,
+    makes: Arc<Gate>,
 }
 
 /// The key that was found last. Another one has another handle.
@@ -51,7 +58,8 @@ impl CloudDevice {
             max_sessions: None,
             profile: Profile::Cloud,
         };
-        let shared = Shared { title, client, service, found: RwLock::default() };
+        let (looks, makes) = (client.looks(), client.makes());
+        let shared = Shared { title, client, service, found: RwLock::default(), looks, makes };
         CloudDevice { info, shared: Arc::new(shared) }
     }
 }
@@ -117,6 +125,41 @@ impl Shared {
         })
     }
 
+    /// Asks about the key, `times` the limit of a call at the longest, when its turn comes.
+    fn paced<T>(&self, gate: &Arc<Gate>, times: u32, call: impl FnOnce() -> Call<'_, T>) -> Result<T, BackendError> {
+        let leave = self.leave(gate, Instant::now() + PATIENCE)?;
+        let result = self.wait(self.limit() * times, call());
+        match &result {
+            // It is asked again with pauses, whatever a breaker would say.
+            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+            // How long it takes says nothing of what keys take to work.
+            _ => tell_of_quota(leave, &result),
+        }
+        result
+    }
+
+    fn look_up(&self) -> Result<Option<Found>, BackendError> {
+        self.paced(&self.looks, 2, || self.client.find())
+    }
+
+    /// Makes the key, and looks for it until it can be used.
+    fn make(&self, template: &KeyTemplate) -> Result<Found, BackendError> {
+        let end = Instant::now() + self.limit() * 4;
+        let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
+        let mut pause = MAKING;
+        while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < end {
+            std::thread::sleep(pause);
+            pause *= 2;
+            // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
+            made = self.look_up().and_then(|found| {
+                found.ok_or_else(|| {
+                    super::ill("not_found", format!("{}: the key just made is not there", self.title))
+                })
+            });
+        }
+        made
+    }
+
     /// What an asker is told of a refusal that says for how long the service is left alone; none where a turn did not come in
     /// time.
     fn shut(&self, refusal: Refusal) -> Option<(Fault, Instant)> {
@@ -156,23 +199,29 @@ impl CloudSession {
 /// Tells flow control how a request ended; whether it would have been given up before the service's own limit.
 fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
     match result {
+        // An asker without patience says nothing of the service.
+        Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
+        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+        Ok(_) => leave.succeeded(took),
+        Err(_) => tell_of_quota(leave, result),
+    }
+}
+
+/// The same of one that was answered: whether by that the quota is used up, and until when.
+fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
+    match result {
         Err(BackendError { fate: Fate::Throttled, fault, .. }) => leave.throttled(match fault {
             Fault::QuotaExceeded { retry_after, .. } if !retry_after.is_zero() => Some(*retry_after),
             _ => None,
         }),
-        // An asker without patience says nothing of the service.
-        Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
-        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
-        Err(_) => leave.answered(),
-        Ok(_) => leave.succeeded(took),
+        _ => leave.answered(),
     }
 }
 
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        let found = self.shared.wait(self.shared.limit() * 2, self.shared.client.find())?;
-        match found {
+        match self.shared.look_up()? {
             // It is there: none may be made in its place.
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
@@ -183,8 +232,7 @@ impl Session for CloudSession {
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        let made = self.shared.wait(self.shared.limit() * 4, self.shared.client.generate(template))?;
-        Ok(self.found(made))
+        self.shared.make(template).map(|made| self.found(made))
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {

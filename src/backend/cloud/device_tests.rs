@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::super::not_supported;
+use super::super::{ill, not_supported};
 use super::super::pace::{Domain, Quota};
 use super::*;
 use crate::config::KmsService;
@@ -15,6 +15,7 @@ use crate::telemetry::Telemetry;
 /// A key that signs at once, SHA-256 alone.
 struct Quick {
     domain: Arc<Domain>,
+    looks: Arc<Domain>,
     asked: AtomicUsize,
     /// Whether it does not answer.
     silent: AtomicBool,
@@ -25,12 +26,25 @@ impl super::super::Client for Quick {
         self.domain.gate(1)
     }
 
+    fn looks(&self) -> Arc<Gate> {
+        self.looks.gate(1)
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.looks.gate(1)
+    }
+
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(async { Ok(Some(Found { id: "one".into(), kind: kind(), public: None })) })
     }
 
-    fn generate<'a>(&'a self, _: &'a KeyTemplate) -> Call<'a, Found> {
-        Box::pin(async { Err(BackendError::keep(Fault::internal("there is one"))) })
+    fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found> {
+        Box::pin(async {
+            Err(match template.label.as_str() {
+                "later" => ill(BEING_MADE, "it is being made".into()),
+                _ => BackendError::keep(Fault::internal("there is one")),
+            })
+        })
     }
 
     fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
@@ -65,7 +79,8 @@ fn admit(session: &mut Box<dyn Session>) {
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
-    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::default(), silent: AtomicBool::default() });
+    let looks = Domain::new(Quota::per_second(1_000.0));
+    let client = Arc::new(Quick { domain: Arc::clone(&domain), looks, asked: AtomicUsize::default(), silent: AtomicBool::default() });
     let key = CloudKey {
         name: "alias/a".into(),
         place: CloudPlace::Aws { region: None },
@@ -97,6 +112,27 @@ fn leave_that_is_not_used_is_given_back() {
         admit(&mut session);
         session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap();
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 1));
+    });
+}
+
+#[test]
+fn a_key_is_looked_up_and_made_at_a_pace_of_its_own() {
+    story(|domain, client, mut session| {
+        session.find(&selector(false)).unwrap().unwrap();
+        let template =
+            KeyTemplate { kind: kind().kind, label: "later".into(), uses: KeyUsages::default(), cloud: None };
+        // It is made, and looked for until it can be used.
+        session.generate(&template).unwrap();
+        assert_eq!((client.looks.standing().sent, client.looks.standing().failed), (3, 0));
+        assert_eq!((domain.standing().sent, client.looks.standing().in_flight), (0, 0));
+        // While there is no leave in time, nothing is asked.
+        let throttled = client.looks.gate(1);
+        let namespace = Namespace::root();
+        let until = Instant::now() + Duration::from_secs(60);
+        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
+        throttled.admit(&turn).unwrap().throttled(Some(Duration::from_secs(60)));
+        let error = session.find(&selector(false)).unwrap_err();
+        assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 4));
     });
 }
 

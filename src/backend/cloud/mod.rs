@@ -41,10 +41,17 @@ pub(crate) trait Client: Send + Sync {
     /// The way into the quota domain that a key of this kind counts against.
     fn gate(&self, found: &Found) -> Arc<Gate>;
 
+    /// The way into the quota domain that look-ups of the key count against.
+    fn looks(&self) -> Arc<Gate>;
+
+    /// The same of what makes keys.
+    fn makes(&self) -> Arc<Gate>;
+
     /// Looks the key up; `None` if there is none. One that is there and cannot be used now is an error that says why.
     fn find(&self) -> Call<'_, Option<Found>>;
 
-    /// Makes the key. The caller has made sure that there is none.
+    /// Makes the key. The caller has made sure that there is none. An error of the cause [`BEING_MADE`] says that it is to be
+    /// looked for a little later.
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found>;
 
     /// Refuses what the service does not do with the key. No call is made.
@@ -53,6 +60,9 @@ pub(crate) trait Client: Send + Sync {
     /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
 }
+
+/// The cause of an error that a key cannot be used yet, since the service is still making it.
+pub(crate) const BEING_MADE: &str = "generating";
 
 /// A key that was found.
 #[derive(Clone, Debug)]

@@ -305,7 +305,8 @@ impl State {
                     self.send_away(now);
                 }
             }
-            End::Untold => {
+            End::Lost | End::Untold => {
+                self.failed += u64::from(matches!(end, End::Lost));
                 self.rate.over(sent);
                 if granted.probe {
                     self.breaker.gave_up();
@@ -424,6 +425,7 @@ pub(super) enum End {
     Answered,
     Throttled(Option<Duration>),
     Failed,
+    Lost,
     Untold,
 }
 
@@ -462,6 +464,14 @@ impl Permit {
         let mut dice = Dice::new();
         self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
         self.tell(End::Failed);
+    }
+
+    /// No answer, and whoever asked sees to it that it is not asked too often: counted, and no breaker opens for it.
+    pub(crate) fn lost(mut self) {
+        if self.key_probe {
+            self.gate.breaker_mut().gave_up();
+        }
+        self.tell(End::Lost);
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.

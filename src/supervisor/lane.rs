@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::model::held::{Held, Measure};
 use super::job::{Job, Work};
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
-use crate::model::schedule::{Fit, Item, Schedule, TenantId};
 use super::seats::{Bell, Place, Seat, Seats};
 use super::shut::Shut;
 use super::sync::{Condvar, Mutex, MutexGuard};
+use crate::model::held::{Held, Measure};
+use crate::model::schedule::{Fit, Item, Schedule, TenantId};
 use crate::model::{Class, Dice, Fault, Namespace};
 
 #[path = "lane_retries.rs"]

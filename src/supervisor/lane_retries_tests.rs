@@ -5,7 +5,9 @@
 use std::time::Instant;
 
 use super::job::Job;
-use super::lane_tests::{LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit};
+use super::lane_tests::{
+    LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
+};
 use crate::model::Fault;
 
 fn fault() -> Fault {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use crate::model::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -17,6 +16,7 @@ use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use super::seats::{Place, Seat};
 use super::together;
 use crate::backend::KeySelector;
+use crate::model::held::Held;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
     TokenSelector,

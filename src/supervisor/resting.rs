@@ -79,7 +79,8 @@ mod tests {
         let mut dice = Dice::seeded(1);
         let mut longest = |failures, room| {
             let pauses = (0..1_000).map(|_| pause(failures, room, &mut dice));
-            let (least, most) = pauses.fold((LONGEST, Duration::ZERO), |(least, most), one| (least.min(one), most.max(one)));
+            let (least, most) =
+                pauses.fold((LONGEST, Duration::ZERO), |(least, most), one| (least.min(one), most.max(one)));
             assert!(least < most / 20, "{least:?} to {most:?} is no full jitter");
             most
         };

@@ -11,11 +11,11 @@ use parking_lot::RwLock;
 use super::job::{Job, Pending};
 use super::lane::{Lane, nanoseconds};
 use super::pool::Pool;
-use crate::model::schedule::TenantId;
 use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
 use crate::config::Pin;
+use crate::model::schedule::TenantId;
 use crate::model::{Fault, KeyIdentity, KeyOperation, Namespace, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
 

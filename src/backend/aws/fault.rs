@@ -214,8 +214,9 @@ mod tests {
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
-        let said =
-            of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400, None).fault.to_string();
+        let said = of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400, None)
+            .fault
+            .to_string();
         assert!(said.contains("AWS KMS key a: Sign: DisabledException: a is disabled: enable the key"), "{said}");
     }
 }

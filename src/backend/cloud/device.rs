@@ -10,8 +10,8 @@ use super::pace::{Gate, Permit, Refusal};
 use super::runtime::TIMEOUT;
 use super::{BEING_MADE, Call, Found, Service, SharedClient};
 use crate::backend::{
-    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused, Session,
-    Turn,
+    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused,
+    Session, Turn,
 };
 use crate::config::Profile;
 use crate::model::{Class, CloudKey, Fault, KeyKind, KeyOperation, Namespace, Secret};
@@ -126,7 +126,12 @@ impl Shared {
     }
 
     /// Asks about the key, `times` the limit of a call at the longest, when its turn comes.
-    fn paced<T>(&self, gate: &Arc<Gate>, times: u32, call: impl FnOnce() -> Call<'_, T>) -> Result<T, BackendError> {
+    fn paced<'a, T>(
+        &'a self,
+        gate: &Arc<Gate>,
+        times: u32,
+        call: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, BackendError> {
         let leave = self.leave(gate, Instant::now() + PATIENCE)?;
         let result = self.wait(self.limit() * times, call());
         match &result {
@@ -143,7 +148,7 @@ impl Shared {
     }
 
     /// Makes the key, and looks for it until it can be used.
-    fn make(&self, template: &KeyTemplate) -> Result<Found, BackendError> {
+    fn make<'a>(&'a self, template: &'a KeyTemplate) -> Result<Found, BackendError> {
         let end = Instant::now() + self.limit() * 4;
         let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
         let mut pause = MAKING;
@@ -152,9 +157,7 @@ impl Shared {
             pause *= 2;
             // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
             made = self.look_up().and_then(|found| {
-                found.ok_or_else(|| {
-                    super::ill("not_found", format!("{}: the key just made is not there", self.title))
-                })
+                found.ok_or_else(|| super::ill("not_found", format!("{}: the key just made is not there", self.title)))
             });
         }
         made

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::super::{ill, not_supported};
 use super::super::pace::{Domain, Quota};
+use super::super::{ill, not_supported};
 use super::*;
 use crate::config::KmsService;
 use crate::model::{
@@ -74,13 +74,20 @@ fn sign(hash: Hash) -> KeyOperation {
 
 fn admit(session: &mut Box<dyn Session>) {
     let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
-    session.admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until, is_wanted: &|| true }).unwrap();
+    session
+        .admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until, is_wanted: &|| true })
+        .unwrap();
 }
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
     let looks = Domain::new(Quota::per_second(1_000.0));
-    let client = Arc::new(Quick { domain: Arc::clone(&domain), looks, asked: AtomicUsize::default(), silent: AtomicBool::default() });
+    let client = Arc::new(Quick {
+        domain: Arc::clone(&domain),
+        looks,
+        asked: AtomicUsize::default(),
+        silent: AtomicBool::default(),
+    });
     let key = CloudKey {
         name: "alias/a".into(),
         place: CloudPlace::Aws { region: None },

@@ -182,6 +182,9 @@ mod tests {
         assert_eq!(of_http("Sign", "key a", 503, seven).fate, Fate::Throttled);
         let unavailable = Status::default().set_code(Code::Unavailable);
         let BackendError { fault, fate, .. } = of_status("Sign", "key a", &unavailable, seven);
-        assert!(fate == Fate::Throttled && matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven));
+        assert!(
+            fate == Fate::Throttled
+                && matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven)
+        );
     }
 }

@@ -8,11 +8,10 @@ use google_cloud_kms_v1::model::{CryptoKeyVersion, PublicKey as Published};
 use parking_lot::Mutex;
 
 use super::fault;
-use crate::backend::cloud::{Found, ill, unknown_kind};
+use crate::backend::cloud::{BEING_MADE, Found, ill, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, Fault};
-
 
 /// The row of a version; refuses one that is of another algorithm than it is registered by.
 pub(super) fn kind_of(

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::breaker::{Breaker, BreakerState, Pass};
-use crate::model::Dice;
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use crate::backend::Turn;
+use crate::model::Dice;
 
 /// Who waits looks so often whether that is still wanted.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -113,7 +113,7 @@ pub(super) struct Granted {
 }
 
 /// What the first of the line hears.
-enum Turn {
+enum Heard {
     Granted(Granted),
     Refused(Refusal),
     /// Not before then; `None`: not before an answer.
@@ -192,9 +192,9 @@ impl Domain {
         let mut state = self.state.lock();
         if state.line.is_empty() {
             match state.turn(cost, now) {
-                Turn::Granted(granted) => return Ok(granted),
-                Turn::Refused(refusal) => return Err(refusal),
-                Turn::Later(_) => {}
+                Heard::Granted(granted) => return Ok(granted),
+                Heard::Refused(refusal) => return Err(refusal),
+                Heard::Later(_) => {}
             }
         }
         let earliest = state.rate.earliest(cost, state.line.cost(), state.in_flight.count(), now);
@@ -318,22 +318,22 @@ impl State {
     }
 
     /// Whether a request of this cost may go now.
-    fn turn(&mut self, cost: f64, now: Instant) -> Turn {
+    fn turn(&mut self, cost: f64, now: Instant) -> Heard {
         let pass = self.breaker.check(now);
         if let Pass::No(until) = pass {
             self.breaker_refused += 1;
-            return Turn::Refused(Refusal::DomainOpen { until });
+            return Heard::Refused(Refusal::DomainOpen { until });
         }
         if self.in_flight.is_full() {
-            return Turn::Later(None);
+            return Heard::Later(None);
         }
         match self.rate.ask(cost, now) {
-            Leave::At(at) => Turn::Later(Some(at)),
-            Leave::AfterAnswer => Turn::Later(None),
+            Leave::At(at) => Heard::Later(Some(at)),
+            Leave::AfterAnswer => Heard::Later(None),
             Leave::Go(sent) => {
                 self.sent += 1;
                 self.in_flight.sent(sent.number);
-                Turn::Granted(Granted { sent, probe: self.breaker.pass(now) == Pass::Probe })
+                Heard::Granted(Granted { sent, probe: self.breaker.pass(now) == Pass::Probe })
             }
         }
     }
@@ -343,11 +343,11 @@ impl State {
         while let Some(first) = self.line.first() {
             let cost = first.cost;
             match self.turn(cost, now) {
-                Turn::Granted(granted) => self.line.tell_first(Ok(granted)),
-                Turn::Refused(refusal) => self.line.tell_first(Err(refusal)),
-                Turn::Later(Some(next)) => return self.line.wake_first(next),
+                Heard::Granted(granted) => self.line.tell_first(Ok(granted)),
+                Heard::Refused(refusal) => self.line.tell_first(Err(refusal)),
+                Heard::Later(Some(next)) => return self.line.wake_first(next),
                 // Whoever brings the answer comes here again.
-                Turn::Later(None) => return,
+                Heard::Later(None) => return,
             }
         }
     }

@@ -23,8 +23,7 @@ struct Asker {
     rest: f64,
 }
 
-const FLOOD: Asker =
-    Asker { namespace: 0, weight: 1, class: Class::Interactive, sessions: 8, cost: 1.0, rest: 0.0 };
+const FLOOD: Asker = Asker { namespace: 0, weight: 1, class: Class::Interactive, sessions: 8, cost: 1.0, rest: 0.0 };
 
 struct Session {
     asker: usize,
@@ -88,7 +87,8 @@ impl World {
 
     fn run_until(&mut self, end: f64) {
         while self.now < end {
-            let event = self.events.peek().map_or(f64::INFINITY, |Reverse((at, ..))| Duration::from_nanos(*at).as_secs_f64());
+            let event =
+                self.events.peek().map_or(f64::INFINITY, |Reverse((at, ..))| Duration::from_nanos(*at).as_secs_f64());
             let cost = self.state.line.first().map(|first| first.cost);
             let turn = cost.and_then(|cost| self.state.next_turn(cost));
             let turn = turn.map_or(f64::INFINITY, |at| at.saturating_duration_since(self.start).as_secs_f64());
@@ -109,7 +109,13 @@ impl World {
             What::Asks => {
                 let waiter = Waiter::new(asker as u64, of.cost, of.class);
                 let namespace = Namespace::from_path(&format!("n{}", of.namespace));
-                let turn = Turn { namespace: &namespace, weight: of.weight, class: of.class, until: self.instant(), is_wanted: &|| true };
+                let turn = Turn {
+                    namespace: &namespace,
+                    weight: of.weight,
+                    class: of.class,
+                    until: self.instant(),
+                    is_wanted: &|| true,
+                };
                 self.state.line.join(&turn, &waiter);
                 self.sessions[session].waiter = Some(waiter);
             }
@@ -180,7 +186,10 @@ fn a_quota_is_shared_by_namespaces_and_their_weights_and_not_by_keys_and_session
             let of_it = askers.iter().zip(&spent).filter(|(asker, _)| asker.namespace == namespace);
             let got: f64 = of_it.map(|(_, spent)| spent).sum();
             let fair = all * f64::from(*weight) / weighed;
-            assert!((got - fair).abs() < 0.03 * fair + 6.0, "seed {seed}: {namespace} got {got} for {fair}: {askers:?}");
+            assert!(
+                (got - fair).abs() < 0.03 * fair + 6.0,
+                "seed {seed}: {namespace} got {got} for {fair}: {askers:?}"
+            );
         }
     }
 }

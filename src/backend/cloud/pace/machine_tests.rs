@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::bucket::Bucket;
-use crate::model::Dice;
 use super::in_flight::InFlight;
 use super::tally::Tally;
+use crate::model::Dice;
 
 const SECOND: Duration = Duration::from_secs(1);
 

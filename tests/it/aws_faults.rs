@@ -151,7 +151,8 @@ async fn a_bad_moment_costs_nobody_anything() {
 /// A cloud that does not answer: whoever has waited as long as he would is told so, and the call ends with that.
 #[tokio::test]
 async fn no_call_outlasts_the_deadline_of_its_request() {
-    let more = "kms_service \"awskms\" {\n call = \"60s\"\n}\n";
+    // One call at a time: had one gone on for longer, the next requests would have ended while they waited.
+    let more = "kms_service \"awskms\" {\n call = \"10s\"\n max_sessions = 1\n}\n";
     let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
     aws.key("doc", json!({})).await;
     aws.cloud.fault(&json!({"trouble": {"kind": "slow", "ms": 600_000}, "operation": "Sign", "which": {"next": 3}}));

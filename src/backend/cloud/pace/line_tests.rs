@@ -92,7 +92,8 @@ impl World {
             let cost = self.state.line.first().map(|first| first.cost);
             let turn = cost.and_then(|cost| self.state.next_turn(cost));
             let turn = turn.map_or(f64::INFINITY, |at| at.saturating_duration_since(self.start).as_secs_f64());
-            self.now = event.min(turn).min(end).max(self.now);
+            // Threads wake a little late.
+            self.now = event.min(turn + 1e-5).min(end).max(self.now);
             if event <= self.now {
                 let Some(Reverse((_, session, what))) = self.events.pop() else { return };
                 self.happens(session, what);
@@ -163,24 +164,24 @@ fn whole(dice: &mut Dice, least: u32, most: u32) -> u32 {
 
 #[test]
 fn a_quota_is_shared_by_namespaces_and_their_weights_and_not_by_keys_and_sessions() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         let mut dice = Dice::seeded(seed);
-        let quota = between(&mut dice, 20.0, 400.0);
-        let namespaces = whole(&mut dice, 2, 4) as usize;
+        let quota = between(&mut dice, 20.0, 150.0);
+        let namespaces = whole(&mut dice, 2, 3) as usize;
         let mut askers = Vec::new();
         let weights: Vec<u32> = (0..namespaces).map(|_| whole(&mut dice, 1, 4)).collect();
         for (namespace, weight) in weights.iter().enumerate() {
-            for _ in 0..whole(&mut dice, 1, 6) {
+            for _ in 0..whole(&mut dice, 1, 4) {
                 // Enough to use up all of it, whatever the latency.
-                let sessions = whole(&mut dice, 12, 24) as usize;
+                let sessions = whole(&mut dice, 6, 10) as usize;
                 let cost = f64::from(whole(&mut dice, 1, 3));
                 askers.push(Asker { namespace, weight: *weight, sessions, cost, ..FLOOD });
             }
         }
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
-        let spent = world.between(5.0, 65.0);
+        let spent = world.between(2.0, 32.0);
         let all: f64 = spent.iter().sum();
-        assert!((all / 60.0 / quota - 1.0).abs() < 0.02, "seed {seed}: {all} of {quota} a second in a minute");
+        assert!((all / 30.0 / quota - 1.0).abs() < 0.02, "seed {seed}: {all} of {quota} a second in half a minute");
         let weighed: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
         for (namespace, weight) in weights.iter().enumerate() {
             let of_it = askers.iter().zip(&spent).filter(|(asker, _)| asker.namespace == namespace);
@@ -196,16 +197,16 @@ fn a_quota_is_shared_by_namespaces_and_their_weights_and_not_by_keys_and_session
 
 #[test]
 fn keys_of_a_namespace_share_its_part_and_none_is_starved() {
-    for seed in 0..30 {
+    for seed in 0..15 {
         let mut dice = Dice::seeded(seed);
-        let quota = between(&mut dice, 20.0, 200.0);
-        let flood = Asker { sessions: 32, class: Class::Bulk, ..FLOOD };
+        let quota = between(&mut dice, 20.0, 100.0);
+        let flood = Asker { sessions: 12, class: Class::Bulk, ..FLOOD };
         let keys = whole(&mut dice, 1, 5) as usize;
         let mut askers = vec![flood; keys];
         // One request after another, beside floods of its own namespace and class.
         askers.push(Asker { sessions: 1, ..flood });
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
-        let spent = world.between(5.0, 35.0);
+        let spent = world.between(2.0, 22.0);
         assert!(spent.iter().all(|spent| *spent > 0.0), "seed {seed}: {spent:?}");
         // Its turn comes when each other key had one.
         let (lone, most) = (world.longest[keys], (keys as f64 + 2.0) / quota + 0.001);
@@ -215,19 +216,19 @@ fn keys_of_a_namespace_share_its_part_and_none_is_starved() {
 
 #[test]
 fn what_is_urgent_does_not_wait_for_what_is_not() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         let mut dice = Dice::seeded(seed);
-        let quota = between(&mut dice, 10.0, 200.0);
+        let quota = between(&mut dice, 10.0, 100.0);
         let mut askers: Vec<Asker> = (0..whole(&mut dice, 1, 6))
             .map(|key| {
                 let class = if dice.part() < 0.5 { Class::Bulk } else { Class::Interactive };
-                Asker { namespace: key as usize % 3, class, sessions: whole(&mut dice, 8, 32) as usize, ..FLOOD }
+                Asker { namespace: key as usize % 3, class, sessions: whole(&mut dice, 8, 12) as usize, ..FLOOD }
             })
             .collect();
         // A CRL now and then, of a key of its own: less than a tenth of all there is.
         askers.push(Asker { namespace: 1, class: Class::Control, sessions: 1, rest: 25.0 / quota, ..FLOOD });
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
-        world.between(5.0, 65.0);
+        world.between(2.0, 32.0);
         let (waited, turns) = (world.longest[askers.len() - 1], 2.0 / quota);
         assert!(waited > 0.0 && waited <= turns + 0.001, "seed {seed}: {waited} s, and two turns are {turns}");
     }
@@ -235,16 +236,16 @@ fn what_is_urgent_does_not_wait_for_what_is_not() {
 
 #[test]
 fn urgent_work_takes_a_tenth_of_others_and_bulk_an_eighth_of_its_own() {
-    for seed in 0..30 {
+    for seed in 0..10 {
         let mut dice = Dice::seeded(seed);
-        let quota = between(&mut dice, 50.0, 400.0);
+        let quota = between(&mut dice, 50.0, 150.0);
         let askers = [
-            Asker { namespace: 0, class: Class::Control, sessions: 32, ..FLOOD },
-            Asker { namespace: 1, class: Class::Interactive, sessions: 32, ..FLOOD },
-            Asker { namespace: 1, class: Class::Bulk, sessions: 32, ..FLOOD },
+            Asker { namespace: 0, class: Class::Control, sessions: 12, ..FLOOD },
+            Asker { namespace: 1, class: Class::Interactive, sessions: 12, ..FLOOD },
+            Asker { namespace: 1, class: Class::Bulk, sessions: 12, ..FLOOD },
         ];
         let mut world = World::new(Quota::per_second(quota), &askers, &mut dice);
-        let spent = world.between(5.0, 65.0);
+        let spent = world.between(2.0, 42.0);
         let all: f64 = spent.iter().sum();
         let shares: Vec<f64> = spent.iter().map(|spent| spent / all).collect();
         // A tenth beforehand, and half of the rest by its turns.

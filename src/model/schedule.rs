@@ -173,6 +173,11 @@ impl<J: Item> Schedule<J> {
         self.tenants.get(id.0 as usize)
     }
 
+    /// Whether control work would be taken next, before anybody's turn.
+    pub(crate) fn favours_control(&self) -> bool {
+        self.control_queued > 0 && self.control_credit > 0
+    }
+
     /// Queues a job behind those of its key.
     pub(crate) fn push(&mut self, id: TenantId, job: J) {
         self.enter(id, job, false);

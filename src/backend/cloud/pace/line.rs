@@ -107,7 +107,7 @@ impl<A> Line<A> {
         self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::None });
         self.waiting += 1;
         self.cost += waiter.cost;
-        let overtakes = waiter.class == Class::Control
+        let overtakes = self.schedule.favours_control()
             && self.first.as_ref().is_some_and(|first| first.waiter.class != Class::Control);
         if overtakes || self.first.is_none() {
             self.choose();

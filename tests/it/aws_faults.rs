@@ -42,6 +42,47 @@ async fn a_throttled_cloud_is_not_stormed_and_nothing_is_lost() {
     assert_eq!(aws.requests("eu-central-1", "throttled"), 0.0);
 }
 
+/// Two keys at one quota, each with more to do than there is of it.
+#[tokio::test]
+async fn what_is_urgent_goes_before_bulk_of_another_key_at_the_same_quota() {
+    let more = "kms_service \"awskms\" {\n quota \"ecc\" {\n  per_second = 50\n }\n}\n";
+    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
+    aws.key("doc", json!({})).await;
+    aws.key("other", json!({})).await;
+    let class = keyway::wire::proto::Class::Bulk;
+    let bulk = Load { key: "doc", class, depth: 8, ..Load::default() }.start(&aws.rig).await;
+    bulk.until_done(20);
+    let urgent = Load { key: "other", depth: 8, ..Load::default() }.start(&aws.rig).await;
+    urgent.until_done(10);
+    let before = bulk.done();
+    urgent.until_done(140);
+    // Of eight parts, bulk gets one.
+    let bulk_done = bulk.done() - before;
+    assert!((5..=60).contains(&bulk_done), "{bulk_done} of bulk beside 140 that were urgent");
+    urgent.stop().assert_none_lost();
+    bulk.stop().assert_none_lost();
+    assert_eq!(aws.requests("eu-west-1 ecc", "throttled"), 0.0);
+    // Looking keys up and making them counts apart.
+    assert!(aws.requests("eu-west-1 look-up", "sent") >= 2.0);
+    assert_eq!(aws.requests("eu-west-1 creation", "sent"), 2.0);
+}
+
+/// Threads of a key come by need.
+#[tokio::test]
+async fn a_key_at_rest_has_one_session_and_more_when_it_has_more_to_do() {
+    let aws = AwsRig::null(Setup::default()).await;
+    aws.key("doc", json!({})).await;
+    assert_eq!(aws.sign("doc").await.0, 200);
+    let serving = || aws.rig.sum("keyway_sessions", &[("library", "awskms"), ("state", "serving")]);
+    assert_eq!(serving(), 1.0);
+    aws.cloud.steer("PUT", "/service", &json!({"ms": 50, "operation": "Sign"}));
+    let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
+    crate::daemon::wait_for("sessions", || (serving() >= 8.0).then_some(()));
+    load.until_done(100);
+    load.stop().assert_none_lost();
+    assert!(serving() <= 32.0);
+}
+
 /// Sessions and keys that were given up for this reason.
 fn evictions(aws: &AwsRig, cause: &str) -> f64 {
     aws.rig.sum("keyway_session_evictions_total", &[("library", "awskms"), ("cause", cause)])

@@ -5,13 +5,10 @@ use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionState;
 use google_cloud_kms_v1::model::{CryptoKeyVersion, ProtectionLevel, PublicKey as Published};
 
 use super::fault;
-use crate::backend::cloud::{self, Found, ill, unknown_kind};
+use crate::backend::cloud::{self, BEING_MADE, Found, ill, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, CloudUse, Fault};
-
-/// What a version is called that is still being made: the one state that passes by itself.
-const GENERATING: &str = "generating";
 
 /// Most bytes that a secret key in an HSM encrypts, with their associated data.
 const HSM_MAX: usize = 8 * 1024;
@@ -37,7 +34,7 @@ pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(),
     let (cause, why) = match &version.state {
         CryptoKeyVersionState::Enabled => return Ok(()),
         CryptoKeyVersionState::PendingGeneration => {
-            return Err(ill(GENERATING, format!("{title}: the service is still making it; try again")));
+            return Err(being_made(title));
         }
         CryptoKeyVersionState::Disabled => (cloud::DISABLED, "it is disabled: enable it".to_owned()),
         CryptoKeyVersionState::DestroyScheduled => {
@@ -53,9 +50,9 @@ pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(),
     Err(BackendError { fault, fate: Fate::Keep, cause })
 }
 
-/// Whether it says that the version is still being made.
-pub(super) fn is_generating(error: &BackendError) -> bool {
-    error.cause == GENERATING
+/// That the version is still being made.
+pub(super) fn being_made(title: &str) -> BackendError {
+    ill(BEING_MADE, format!("{title}: the service is still making it; try again"))
 }
 
 /// A secret key. One in an HSM encrypts less than others.

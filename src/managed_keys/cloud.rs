@@ -6,16 +6,19 @@ mod google;
 
 use crate::config::KmsService;
 use crate::model::{
-    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Data, Fault, Fields, KeyKind,
-    KeyUsage, KeyUsages, Namespace, Secret,
+    CipherScheme, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Data, Fault,
+    Fields, KeyKind, KeyUsage, KeyUsages, Namespace, Secret,
 };
 
-use super::pkcs11::{curve, curve_name};
+use super::pkcs11::{curve, curve_name, oaep_hash_name};
 use super::settings::{REDACTED, required};
 
 /// How a plaintext is encrypted: with the key itself, or in an envelope.
 const RAW: &str = "raw";
 const ENVELOPE: &str = "envelope";
+/// Which of several ways of encryption is meant.
+const OAEP_HASH: &str = "rsa_oaep_hash";
+const CIPHER_MODE: &str = "cipher_mode";
 
 /// What a registration says of a key in a cloud, beside its place: what it is.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Cloud {
     pub(super) kind: &'static CloudKind,
     /// Whether what is encrypted for it goes into an envelope.
     pub(super) envelope: bool,
+    /// Which of its ways of encryption is the usual one, where that is not the table's first.
+    pub(super) cipher: Option<CipherScheme>,
 }
 
 impl Cloud {
@@ -78,7 +83,7 @@ impl Cloud {
                  credentials of its own, or leave endpoint out",
             ));
         }
-        Ok((key, Cloud { kind, envelope: envelope(fields, kind)? }))
+        Ok((key, Cloud { kind, envelope: envelope(fields, kind)?, cipher: cipher(fields, kind)? }))
     }
 
     /// Shows its fields.
@@ -88,11 +93,55 @@ impl Cloud {
             CloudService::AzureKeyVault => azure::show(key, self.kind, data),
             CloudService::GcpCkms => google::show(key, self.kind, data),
         }
+        for field in [OAEP_HASH, CIPHER_MODE] {
+            let ways = self.kind.decrypts.iter().filter(|(scheme, _)| field_of(*scheme) == Some(field));
+            let usual = self.cipher.or(self.kind.decrypts.first().map(|(scheme, _)| *scheme));
+            if let (true, Some(usual)) = (ways.count() > 1, usual) {
+                data.insert(field.to_owned(), cipher_name(usual).into());
+            }
+        }
         // Vault has it of every key in Azure.
         if self.kind.takes_envelopes() || key.service() == CloudService::AzureKeyVault {
             data.insert("encryption_mode".to_owned(), if self.envelope { ENVELOPE } else { RAW }.into());
         }
     }
+}
+
+/// The field that tells which of several such ways is meant.
+fn field_of(scheme: CipherScheme) -> Option<&'static str> {
+    match scheme {
+        CipherScheme::RsaOaep { .. } => Some(OAEP_HASH),
+        CipherScheme::AesGcm | CipherScheme::AesCbc { .. } => Some(CIPHER_MODE),
+        CipherScheme::RsaPkcs1 | CipherScheme::ServiceAead => None,
+    }
+}
+
+/// What a way is called in that field, and in records.
+pub(super) fn cipher_name(scheme: CipherScheme) -> &'static str {
+    match scheme {
+        CipherScheme::RsaOaep { hash } => oaep_hash_name(hash),
+        CipherScheme::AesGcm => "gcm",
+        CipherScheme::AesCbc { padded: true } => "cbc-pad",
+        CipherScheme::AesCbc { padded: false } => "cbc",
+        CipherScheme::RsaPkcs1 | CipherScheme::ServiceAead => "",
+    }
+}
+
+/// The usual way of encryption, where a registration says one.
+fn cipher(fields: &mut Fields<'_>, kind: &CloudKind) -> Result<Option<CipherScheme>, Fault> {
+    let mut usual = None;
+    for field in [OAEP_HASH, CIPHER_MODE] {
+        let Some(name) = fields.filled(field)? else { continue };
+        let ways = kind.decrypts.iter().map(|(scheme, _)| *scheme).filter(|scheme| field_of(*scheme) == Some(field));
+        let found = ways.clone().find(|scheme| cipher_name(*scheme) == name);
+        usual = Some(found.ok_or_else(|| {
+            let known: Vec<&str> = ways.map(cipher_name).collect();
+            let advice =
+                if known.is_empty() { "leave it out".to_owned() } else { format!("use one of {}", known.join(", ")) };
+            Fault::invalid(format!("{field} {name:?} is not supported by keys {kind}: {advice}"))
+        })?);
+    }
+    Ok(usual)
 }
 
 /// How a plaintext is encrypted: RSA keys of Azure make envelopes unless told otherwise, as in Vault; others where they are told to.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cloud::Cloud;
+use super::cloud::{Cloud, cipher_name};
 use super::secret_record::SecretRecord;
-use crate::model::{CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Fault};
+use crate::model::{CipherScheme, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Fault};
 
 /// One key. Encrypted by the barrier like every record: the secrets in it are as safe as the store.
 #[derive(Clone, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub(super) struct CloudRecord {
     does: Use,
     #[serde(default)]
     envelope: bool,
+    /// The usual way of encryption.
+    #[serde(default)]
+    cipher: Option<String>,
     name: String,
     place: PlaceRecord,
     endpoint: Option<String>,
@@ -96,6 +99,7 @@ impl CloudRecord {
             service: key.service().name().to_owned(),
             native: kind.native.to_owned(),
             envelope: cloud.envelope,
+            cipher: cloud.cipher.map(|scheme| cipher_name(scheme).to_owned()),
             does: match kind.does {
                 CloudUse::Sign => Use::Sign,
                 CloudUse::Decrypt => Use::Decrypt,
@@ -155,6 +159,8 @@ impl CloudRecord {
         let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(kind), self.endpoint.clone());
         let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
         key.replicas = self.replicas.iter().map(|copy| copy.open(&key, kind)).collect();
-        Ok((key, Cloud { kind, envelope: self.envelope }))
+        let is_usual = |scheme: &CipherScheme| self.cipher.as_deref() == Some(cipher_name(*scheme));
+        let cipher = kind.decrypts.iter().map(|(scheme, _)| *scheme).find(is_usual);
+        Ok((key, Cloud { kind, envelope: self.envelope, cipher }))
     }
 }

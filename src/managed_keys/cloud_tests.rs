@@ -251,6 +251,38 @@ fn a_symmetric_key_shows_how_it_encrypts_and_may_do_it_otherwise() {
 }
 
 #[test]
+fn which_of_several_ways_of_encryption_is_usual_is_the_registrations_to_say() {
+    let key = |more: Value| {
+        let mut all = json!({"key_type": "RSA", "key_bits": 2048, "usages": "encrypt,decrypt", "curve": ""});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(all)
+    };
+    let usual = |settings: &Settings| settings.abilities().cipher("k", None).unwrap();
+    let (first, sha1) = (key(json!({})).unwrap(), key(json!({"rsa_oaep_hash": "sha1"})).unwrap());
+    assert_eq!(usual(&first), CipherScheme::RsaOaep { hash: Hash::Sha2_256 });
+    assert_eq!(usual(&sha1), CipherScheme::RsaOaep { hash: Hash::Sha1 });
+    assert_eq!(
+        (&first.show("k", "")["rsa_oaep_hash"], &sha1.show("k", "")["rsa_oaep_hash"]),
+        (&json!("sha256"), &json!("sha1"))
+    );
+    assert!(!first.same_key(&sha1), "what was encrypted with one is not decrypted with the other");
+    assert!(first.same_key(&key(json!({"rsa_oaep_hash": "sha256"})).unwrap()));
+    let told = reason(key(json!({"rsa_oaep_hash": "sha512"})));
+    assert!(told.contains("use one of sha256, sha1"), "{told}");
+    let told = reason(key(json!({"cipher_mode": "gcm"})));
+    assert!(told.contains("is not supported by keys awskms RSA_2048: leave it out"), "{told}");
+    // Every way that the tables know can be had, and is found again by its name.
+    for kind in CloudService::ALL.into_iter().flat_map(CloudService::kinds) {
+        for (scheme, _) in kind.decrypts {
+            let abilities = KeyType::Cloud(kind).abilities(None, Some(*scheme));
+            assert_eq!(abilities.cipher("k", None), Ok(*scheme), "{kind}");
+            let alike = kind.decrypts.iter().filter(|(other, _)| cipher_name(*other) == cipher_name(*scheme));
+            assert_eq!(alike.count(), 1, "{kind} {scheme:?}");
+        }
+    }
+}
+
+#[test]
 fn the_default_hash_is_the_keys_own() {
     let hash = |more: Value| read(more).unwrap().key_type().default_hash();
     assert_eq!(hash(json!({})), Hash::Sha2_256);

@@ -69,6 +69,8 @@ pub const FIELDS: &[Field] = &[
     ]),
     Field::text("parameter_set", "The parameter set of an ML-DSA key to generate: 44, 65 or 87."),
     Field::integer("key_bits", "The size of an RSA, AES or HMAC key in a cloud, or of one to generate.").or(Number(0)),
+    Field::text("cipher_mode", "How an AES key of type azurekeyvault encrypts; gcm if absent.")
+        .one_of(&["gcm", "cbc-pad", "cbc"]),
     Field::text("rsa_oaep_hash", "The hash of OAEP.").one_of(&["sha1", "sha224", "sha256", "sha384", "sha512"]),
     Field::boolean("allow_generate_key", "Generates the key at its first use, if it is not there.").or(Boolean(false)),
     Field::boolean("allow_replace_key", "Kept, and of no account.").or(Boolean(false)),

@@ -2,7 +2,7 @@
 
 use super::abilities::Abilities;
 use super::mechanism::Mechanism;
-use crate::model::{CloudKind, Fault, Hash, KeyKind, KeyUsages, SignatureScheme};
+use crate::model::{CipherScheme, CloudKind, Fault, Hash, KeyKind, KeyUsages, SignatureScheme};
 
 /// What a managed key is registered as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,15 @@ impl KeyType {
         }
     }
 
-    /// What a key does; with `oaep_hash`, where that is the managed key's to say.
-    pub(super) fn abilities(self, oaep_hash: Option<Hash>) -> Abilities {
+    /// What a key does; with `oaep_hash`, or `cipher` as the usual way of encryption, where that is the managed key's to say.
+    pub(super) fn abilities(self, oaep_hash: Option<Hash>, cipher: Option<CipherScheme>) -> Abilities {
         match self {
             KeyType::Mechanism(mechanism) => mechanism.abilities(oaep_hash),
             KeyType::Cloud(kind) => {
                 let mut schemes: Vec<SignatureScheme> = kind.signs.iter().map(|way| way.scheme).collect();
                 schemes.dedup();
-                let ciphers = kind.decrypts.iter().map(|(scheme, _)| *scheme);
+                let ciphers = kind.decrypts.iter().map(|(scheme, _)| *scheme).filter(|scheme| Some(*scheme) != cipher);
+                let ciphers = cipher.into_iter().chain(ciphers);
                 Abilities::of_kind(self, schemes, ciphers, kind.macs.iter().map(|(hash, _)| *hash))
             }
         }

@@ -255,13 +255,13 @@ impl Settings {
 
     /// What the key does.
     pub(super) fn abilities(&self) -> Abilities {
-        let oaep_hash = match &self.native {
-            Native::Pkcs11(pkcs11) => pkcs11.rsa_oaep_hash,
-            Native::Cloud(_) => None,
+        let (oaep_hash, cipher) = match &self.native {
+            Native::Pkcs11(pkcs11) => (pkcs11.rsa_oaep_hash, None),
+            Native::Cloud(cloud) => (None, cloud.cipher),
         };
         match &self.shown {
             Some(shown) => Abilities::shown(self.key_type(), shown),
-            None => self.key_type().abilities(oaep_hash),
+            None => self.key_type().abilities(oaep_hash, cipher),
         }
     }
 

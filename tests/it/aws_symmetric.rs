@@ -1,4 +1,4 @@
-//! Symmetric keys of AWS KMS: what they encrypt, and what they are known again by.
+//! Keys of AWS KMS that encrypt: what symmetric ones do and are known again by, and how RSA's are told which padding is meant.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -145,4 +145,33 @@ async fn copies_of_a_multi_region_key_are_one_and_others_are_not() {
     let key = json!({"type": "managed_key", "managed_key_name": "stranger"});
     let (status, told) = aws.rig.daemon.refused("transit/keys/stranger", key).await;
     assert!(status == 500 && told.contains("hold different keys"), "{status} {told}");
+}
+
+#[tokio::test]
+async fn an_rsa_key_decrypts_by_the_hash_that_it_is_registered_with() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    let daemon = &aws.rig.daemon;
+    let rsa = |hash: &str| json!({"key_type": "RSA", "key_bits": 2048, "usages": "encrypt,decrypt", "curve": "", "rsa_oaep_hash": hash});
+    for (hash, longest) in [("sha256", 190), ("sha1", 214)] {
+        aws.key(hash, rsa(hash)).await;
+        assert_eq!(daemon.read(&format!("sys/managed-keys/awskms/{hash}")).await["rsa_oaep_hash"], hash);
+        let document = daemon.read(&format!("transit/keys/{hash}")).await;
+        assert_eq!(document["keys"]["1"]["rsa_oaep_hash"], hash);
+        let encrypt = format!("transit/encrypt/{hash}");
+        let plaintext = STANDARD.encode(vec![7; longest]);
+        let made = daemon.write(&encrypt, json!({ "plaintext": plaintext })).await;
+        let asked = json!({"ciphertext": made["ciphertext"]});
+        assert_eq!(daemon.write(&format!("transit/decrypt/{hash}"), asked).await["plaintext"], plaintext);
+        let asked = json!({"plaintext": STANDARD.encode(vec![7; longest + 1])});
+        assert_eq!(daemon.refused(&encrypt, asked).await.0, 400);
+    }
+    // What was encrypted so would be lost.
+    let mut other = rsa("sha256");
+    other["kms_key"] = "alias/sha1".into();
+    for (field, value) in [("endpoint", &*aws.cloud.url), ("region", "eu-west-1"), ("access_key", "AKIDTEST")] {
+        other[field] = value.into();
+    }
+    other["secret_key"] = "secret".into();
+    let (status, told) = daemon.refused("sys/managed-keys/awskms/sha1", other).await;
+    assert_eq!(status, 400, "{told}");
 }

@@ -238,7 +238,7 @@ impl SealToken {
     }
 
     fn find(&self, session: &mut dyn Session, generate: bool) -> Result<FoundKey, Fault> {
-        let selector = KeySelector { label: Some(self.label.clone()), id: None, secret: true };
+        let selector = KeySelector { label: Some(self.label.clone()), id: None, secret: true, cloud: None };
         let find = |session: &mut dyn Session| session.find(&selector).map_err(|error| self.at_key(&error));
         if let Some(found) = find(session)? {
             return Ok(found);

@@ -78,7 +78,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
     };
     let engines = Arc::new(Engines::new(services, namespaces.clone()));
     let audit = Audit::new(store.clone(), &config.limits, telemetry.clone());
-    let load = loader(&namespaces, &quotas, &identity, &audit, &keys, supervisor);
+    let load = loader(&namespaces, &quotas, &identity, &audit, &keys, supervisor, telemetry);
     if store.is_initialized() {
         // On the thread of the supervisor's actors: they know all keys before a token is logged in to, and try the PIN first
         // that was taken last.
@@ -199,7 +199,9 @@ fn loader(
     audit: &Audit,
     keys: &ManagedKeys,
     supervisor: &Supervisor,
+    telemetry: &Telemetry,
 ) -> Load {
+    let telemetry = telemetry.clone();
     let (namespaces, quotas, identity) = (namespaces.clone(), quotas.clone(), identity.clone());
     let audit = audit.clone();
     let (keys, supervisor) = (keys.clone(), supervisor.clone());
@@ -216,7 +218,9 @@ fn loader(
         audit.load()?;
         supervisor.bring_up_pools();
         let mounts = namespaces.clone();
-        keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.known_mounts(namespace)))
+        keys.load(&namespaces.all(), Arc::new(move |namespace| mounts.known_mounts(namespace)))?;
+        telemetry.managed_keys_unread(keys.unread());
+        Ok(())
     })
 }
 

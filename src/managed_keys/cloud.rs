@@ -46,6 +46,9 @@ impl Cloud {
             CloudService::AzureKeyVault => azure::read(fields, old, usages)?,
             CloudService::GcpCkms => google::read(fields, old, usages)?,
         };
+        if let Some(old) = old {
+            check_kept_secret(service.service, fields, old, &key)?;
+        }
         let names_others = match &key.credentials {
             CloudCredentials::GoogleJson(json) => google::is_more_than_a_key(json),
             CloudCredentials::GoogleFile(_) => true,
@@ -255,6 +258,51 @@ fn secret(fields: &mut Fields<'_>, name: &'static str, old: Option<&Secret>) -> 
             ))
         }),
         Some(text) => Ok(Some(Secret::new(text.into_bytes()))),
+    }
+}
+
+/// Refuses to send a kept secret, or what it proves, where it was not given for: whoever changes that need not know it, and the
+/// other end would learn it, or be taken for its holder. Every region, vault and project of a service's own is as good as
+/// another: there is the same service at the other end.
+fn check_kept_secret(
+    service: CloudService,
+    fields: &mut Fields<'_>,
+    old: &CloudKey,
+    new: &CloudKey,
+) -> Result<(), Fault> {
+    let name = match service {
+        CloudService::AwsKms => "secret_key",
+        CloudService::AzureKeyVault => "client_secret",
+        CloudService::GcpCkms => "credentials",
+    };
+    let is_kept = fields.text(name)?.is_none_or(|text| text == REDACTED);
+    let endpoints = |key: &CloudKey| key.copies().filter_map(|copy| copy.endpoint).collect::<Vec<_>>();
+    let known = endpoints(old);
+    let changed = match (&old.credentials, &new.credentials) {
+        (_, CloudCredentials::Own | CloudCredentials::Azure { client_secret: None, .. }) => None,
+        _ if endpoints(new).iter().any(|endpoint| !known.contains(endpoint)) => Some("endpoint"),
+        (CloudCredentials::Aws { access_key: old, .. }, CloudCredentials::Aws { access_key: new, .. }) => {
+            (old != new).then_some("access_key")
+        }
+        (
+            CloudCredentials::Azure { tenant_id, client_id, .. },
+            CloudCredentials::Azure { tenant_id: new_tenant, client_id: new_client, .. },
+        ) => {
+            let is_elsewhere = azure::cloud_of(old) != azure::cloud_of(new);
+            let changed = [
+                (tenant_id != new_tenant, "tenant_id"),
+                (client_id != new_client, "client_id"),
+                (is_elsewhere, "environment"),
+            ];
+            changed.into_iter().find_map(|(changed, field)| changed.then_some(field))
+        }
+        _ => None,
+    };
+    match changed {
+        Some(field) if is_kept => Err(Fault::invalid(format!(
+            "{field} cannot change while {name} is kept, which was given for another: send {name} itself with it"
+        ))),
+        _ => Ok(()),
     }
 }
 

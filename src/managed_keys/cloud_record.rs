@@ -136,7 +136,12 @@ impl CloudRecord {
         let service = CloudService::from_name(&self.service);
         let mut kinds = service.map_or(&[][..], CloudService::kinds).iter();
         let kind = kinds.find(|kind| kind.native == self.native && kind.does == does);
-        let kind = kind.ok_or_else(|| Fault::internal("a managed key in a cloud is of a kind that is not known"))?;
+        let kind = kind.ok_or_else(|| Fault::Unavailable {
+            what: format!(
+                "it is of kind {:?} of {:?}, which this Keyway does not know: run the version that wrote it, or a newer one",
+                self.native, self.service
+            ),
+        })?;
         let credentials = match &self.credentials {
             CredentialsRecord::Own => CloudCredentials::Own,
             CredentialsRecord::Aws { access_key, secret_key } => CloudCredentials::Aws {

@@ -10,19 +10,23 @@ use crate::model::{CipherScheme, Hash, KeyUsage, SignatureScheme, TokenSelector}
 use crate::supervisor::LibraryInfo;
 
 fn read_in(namespace: &str, old: Option<&Settings>, value: Value) -> Result<Settings, Fault> {
+    read_of(CloudService::AwsKms, namespace, old, value)
+}
+
+fn read_of(service: CloudService, namespace: &str, old: Option<&Settings>, value: Value) -> Result<Settings, Fault> {
     let data = value.as_object().unwrap().clone();
-    let service = KmsService::new(CloudService::AwsKms);
+    let (name, service) = (service.name(), KmsService::new(service));
     assert_eq!(service.own_credentials, NamespaceList::default());
     assert_eq!(service.verify_after_sign, VerifyAfterSign::default());
     let info = LibraryInfo {
-        name: "awskms".into(),
+        name: name.into(),
         has_pin: false,
         is_pool: false,
         namespaces: Default::default(),
         service: Some(service.into()),
     };
     let namespace = Namespace::from_path(namespace);
-    Settings::read(&namespace, "awskms", &mut Fields::new(&data), old, |_| Ok(info))
+    Settings::read(&namespace, name, &mut Fields::new(&data), old, |_| Ok(info))
 }
 
 /// The least a key needs, and `more`.
@@ -164,6 +168,69 @@ fn secrets_stay_until_others_come_and_a_used_key_may_change_them() {
     let copies: Vec<String> = key.copies().map(|copy| copy.to_string()).collect();
     assert_eq!(copies, ["a/alias/ca", "b/alias/there"]);
     assert_eq!(key.to_string(), "a/alias/ca and 1 more");
+}
+
+/// Writes a key with its secret, then changes it as `change` says, which keeps the secret or does not. Says how that ended.
+fn changed(service: CloudService, change: &Value, secret: &str) -> Result<(), String> {
+    let json = json!({"type": "service_account", "client_email": "a@b", "private_key": "s3cret"}).to_string();
+    let (name, first) = match service {
+        CloudService::AwsKms => ("secret_key", with(json!({"access_key": "AKIA1", "secret_key": "s3cret"}))),
+        CloudService::AzureKeyVault => {
+            let first = json!({"key_name": "k", "vault_name": "v", "key_type": "EC", "curve": "P256", "tenant_id": "t",
+                "client_id": "c", "client_secret": "s3cret"});
+            ("client_secret", first)
+        }
+        CloudService::GcpCkms => {
+            let first = json!({"crypto_key": "k", "key_ring": "r", "project": "p", "region": "eu",
+                "algorithm": "EC_SIGN_P256_SHA256", "credentials": json});
+            ("credentials", first)
+        }
+    };
+    let old = read_of(service, "", None, first.clone()).unwrap();
+    let mut next = first;
+    next.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    if !secret.is_empty() {
+        next[name] = secret.into();
+    }
+    match read_of(service, "", Some(&old), next) {
+        Err(Fault::InvalidRequest { reason }) => Err(reason),
+        read => read.map(drop).map_err(|fault| fault.to_string()),
+    }
+}
+
+#[test]
+fn a_secret_goes_nowhere_that_it_was_not_given_for() {
+    use CloudService::{AwsKms, AzureKeyVault, GcpCkms};
+    let elsewhere = json!({"endpoint": "https://elsewhere.example"});
+    for (service, change, field) in [
+        (AwsKms, elsewhere.clone(), "endpoint"),
+        (AwsKms, json!({"replicas": [{"region": "a", "endpoint": "https://elsewhere.example"}]}), "endpoint"),
+        (AwsKms, json!({"access_key": "AKIA2"}), "access_key"),
+        (AzureKeyVault, elsewhere.clone(), "endpoint"),
+        (AzureKeyVault, json!({"tenant_id": "other"}), "tenant_id"),
+        (AzureKeyVault, json!({"client_id": "other"}), "client_id"),
+        (AzureKeyVault, json!({"environment": "AZURECHINACLOUD"}), "environment"),
+        (GcpCkms, elsewhere, "endpoint"),
+    ] {
+        let told = changed(service, &change, REDACTED).unwrap_err();
+        assert!(told.starts_with(&format!("{field} cannot change while ")), "{service} {change}: {told}");
+        // With the secret itself, whoever asks knows it.
+        changed(service, &change, "").unwrap();
+    }
+    // There is the same service at the other end.
+    for (service, change) in [
+        (AwsKms, json!({"region": "eu-west-1"})),
+        (AzureKeyVault, json!({"vault_name": "other"})),
+        (AzureKeyVault, json!({"resource": "managedhsm.azure.net"})),
+        (GcpCkms, json!({"region": "us", "project": "other"})),
+    ] {
+        changed(service, &change, REDACTED).unwrap();
+    }
+    // Back to the service's own address it may go, and no endpoint is named anew.
+    let given = json!({"access_key": "AKIA1", "secret_key": "s3cret", "endpoint": "https://elsewhere.example"});
+    let old = read(given).unwrap();
+    assert!(read_in("", Some(&old), with(json!({}))).is_ok());
+    assert!(read_in("", Some(&old), with(json!({"endpoint": "https://elsewhere.example"}))).is_ok());
 }
 
 #[test]

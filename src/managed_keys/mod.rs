@@ -13,6 +13,7 @@ mod fields;
 mod first_use;
 mod handle;
 mod key_type;
+mod loading;
 pub mod measure;
 mod mechanism;
 mod own;

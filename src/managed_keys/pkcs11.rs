@@ -110,7 +110,7 @@ impl Pkcs11 {
     /// How to find the key on its token.
     pub(super) fn selector(&self) -> KeySelector {
         let id = self.key_id.as_deref().and_then(|id| decode_id(id).ok());
-        KeySelector { label: self.key_label.clone(), id, secret: self.mechanism.is_secret() }
+        KeySelector { label: self.key_label.clone(), id, secret: self.mechanism.is_secret(), cloud: None }
     }
 
     /// The label of a key to be generated, and what it is to be; else why none can be.

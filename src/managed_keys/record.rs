@@ -133,8 +133,22 @@ impl CheckRecord {
     }
 }
 
+/// What keys on tokens are written as.
+const OF_TOKENS: u16 = 1;
+
 impl Versioned for KeyRecord {
-    const VERSION: u16 = 1;
+    /// 2: keys in clouds. A build that does not know them would take one for a key on a token.
+    const VERSION: u16 = 2;
+
+    fn version(&self) -> u16 {
+        if self.cloud.is_some() { Self::VERSION } else { OF_TOKENS }
+    }
+
+    /// Keys in clouds were written as such as well, for a while.
+    fn upgrade(version: u16, value: &[u8]) -> Result<KeyRecord, Fault> {
+        serde_json::from_slice(value)
+            .map_err(|error| Fault::internal(format!("format {version} does not parse at column {}", error.column())))
+    }
 }
 
 impl KeyRecord {

@@ -1,13 +1,12 @@
 //! Every managed key: an immutable table that requests read, changed by one writer at a time.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::abilities::Abilities;
-use super::bindings::{Bindings, Mounts};
+use super::bindings::Bindings;
 use super::claims::Claims;
 use super::cloud::unsupported;
 use super::first_use::FirstUse;
@@ -24,8 +23,6 @@ use crate::supervisor::{FoundAt, KeyPlace, KeySpec, LibraryInfo, PreparedKey, Su
 
 /// Managed keys of one namespace, whatever the limit was when they were written.
 pub(super) const KEYS_MAX: usize = 100_000;
-/// Namespaces of one store: more than there may ever be.
-const NAMESPACES_MAX: usize = 200_000;
 /// Longest name in bytes.
 const NAME_BYTES: usize = 128;
 /// Largest stored record of a managed key, in bytes: every one is kept in memory.
@@ -33,20 +30,20 @@ const RECORD_BYTES: usize = 64 * 1024;
 
 /// Every managed key. Cheap to clone.
 #[derive(Clone)]
-pub struct ManagedKeys(Arc<Inner>);
+pub struct ManagedKeys(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     store: Store,
     supervisor: Supervisor,
     /// Of one namespace and all below it.
     keys_max: usize,
     /// Of one token or pool.
-    served_at_start: usize,
-    table: ArcSwap<Table>,
+    pub(super) served_at_start: usize,
+    pub(super) table: ArcSwap<Table>,
     bindings: Bindings,
     changes: Changes,
     /// Follows the table; touched by changes alone.
-    claims: Mutex<Claims>,
+    pub(super) claims: Mutex<Claims>,
 }
 
 /// One managed key, as it is now.
@@ -80,45 +77,6 @@ impl ManagedKeys {
         }))
     }
 
-    /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
-    /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
-    /// count, and who uses which key: they may come back. `mounts` says now and later which mounts there are, of those too: what
-    /// others have noted to use binds nothing.
-    pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
-        let served: HashSet<&Namespace> = namespaces.iter().collect();
-        // Most of many may be empty.
-        let stored = self.0.store.namespaces(NAMESPACES_MAX)?;
-        let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
-        let (mut claims, mut table) = (Claims::default(), Table::default());
-        let mut away = Vec::new();
-        for namespace in &others {
-            for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-                away.push(Arc::new(record.open(namespace, name)?));
-            }
-        }
-        away.iter().for_each(|entry| claims.add(entry));
-        let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
-        for namespace in &stored {
-            for (name, record) in self.0.store.read_all::<KeyRecord>(namespace, COLLECTION, None, KEYS_MAX)? {
-                let entry = Arc::new(record.open(namespace, name)?);
-                claims.add(&entry);
-                if let Some(ready) = entry.ready.as_ref().filter(|_| !self.is_told_of_the_seals(&entry)) {
-                    let Settings { library, token, .. } = &entry.settings;
-                    let served = served.entry((library.to_lowercase(), token.clone())).or_default();
-                    *served += 1;
-                    if *served <= self.0.served_at_start {
-                        ready.serve(&entry, &self.0.supervisor);
-                    }
-                }
-                table.insert(entry);
-            }
-        }
-        *self.0.claims.lock() = claims;
-        self.0.table.store(Arc::new(table));
-        self.load_bindings(mounts, &away)?;
-        stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
-    }
-
     /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
     /// `allowed_managed_keys`; a key made for a mount is for that alone. Looks at snapshots only.
     pub fn resolve(&self, mount: &Mount, key: KeyRef<'_>) -> Result<Handle, Fault> {
@@ -128,6 +86,7 @@ impl ManagedKeys {
             KeyRef::Uuid(uuid) => table.by_uuid.get(uuid).filter(|entry| entry.namespace == mount.namespace),
         };
         let Some(entry) = entry else {
+            table.check_read(&mount.namespace, key)?;
             return Err(Fault::invalid(match key {
                 KeyRef::Name(name) => format!("no managed key found with name {name:?}"),
                 KeyRef::Uuid(uuid) => format!("no managed key found with uuid {uuid:?}"),
@@ -219,6 +178,7 @@ impl ManagedKeys {
 
     fn write_now(&self, namespace: &Namespace, key_type: &str, name: &str, data: &Data) -> Result<Vec<String>, Fault> {
         let table = self.0.table.load_full();
+        table.check_read(namespace, KeyRef::Name(name))?;
         let old = table.get(namespace, name);
         if let Some(old) = old.filter(|old| old.settings.type_name() != key_type) {
             let known = old.settings.type_name();
@@ -326,6 +286,7 @@ impl ManagedKeys {
         mounts: impl FnOnce() -> Vec<Arc<Mount>>,
     ) -> Result<(), Fault> {
         let table = self.0.table.load_full();
+        table.check_read(namespace, KeyRef::Name(name))?;
         let entry = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type);
         let Some(entry) = entry else { return Ok(()) };
         let mut writes =
@@ -394,7 +355,7 @@ impl ManagedKeys {
     }
 
     /// Whether a key that was used is that of the seal, which is then told: it is served to nobody.
-    fn is_told_of_the_seals(&self, entry: &Entry) -> bool {
+    pub(super) fn is_told_of_the_seals(&self, entry: &Entry) -> bool {
         let is_the_seals = entry.ready.as_ref().is_some_and(|ready| self.0.supervisor.guarded().is(&ready.identity));
         if is_the_seals {
             tracing::error!(

@@ -180,9 +180,14 @@ impl Settings {
         match &self.native {
             Native::Pkcs11(pkcs11) => pkcs11.selector(),
             Native::Cloud(cloud) => KeySelector {
-                label: self.key_label().map(str::to_owned),
+                label: self.key_label().map(|name| match cloud.kind.service {
+                    // Names there are the same in whatever case.
+                    CloudService::AzureKeyVault => name.to_ascii_lowercase(),
+                    CloudService::AwsKms | CloudService::GcpCkms => name.to_owned(),
+                }),
                 id: None,
                 secret: cloud.kind.kind.is_secret(),
+                cloud: Some(cloud.kind),
             },
         }
     }
@@ -243,7 +248,9 @@ impl Settings {
             (Some(TokenSelector::Cloud(own)), Some(TokenSelector::Cloud(other))) => own.is_named_as(other),
             _ => self.same_token(other),
         };
-        same_place && self.selector() == other.selector()
+        // What it is said to be may be corrected: that names no other key.
+        let name = |of: &Settings| KeySelector { cloud: None, ..of.selector() };
+        same_place && name(self) == name(other)
     }
 
     /// What the key does.

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::loading::Unread;
 use super::registry::Entry;
 use crate::model::{Namespace, Shards};
 
@@ -13,6 +14,8 @@ pub(super) struct Table {
     pub(super) by_uuid: Shards<String, Arc<Entry>>,
     /// How many each tenant has in all its namespaces.
     pub(super) of_tenants: Shards<Namespace, usize>,
+    /// Keys whose records cannot be read, by namespace and name.
+    pub(super) unread: Arc<HashMap<Namespace, HashMap<String, Unread>>>,
     /// Namespaces that are being deleted.
     pub(super) closed: Arc<HashSet<Namespace>>,
 }
@@ -47,6 +50,9 @@ impl Table {
     /// Takes out all that there is of a namespace.
     pub(super) fn end(&mut self, namespace: &Namespace) {
         let names = self.by_name.remove(namespace);
+        if self.unread.contains_key(namespace) {
+            Arc::make_mut(&mut self.unread).remove(namespace);
+        }
         self.count(namespace, |count| count.saturating_sub(names.as_ref().map_or(0, |names| names.len())));
         names.iter().flat_map(|names| names.values()).for_each(|entry| drop(self.by_uuid.remove(&entry.uuid)));
     }

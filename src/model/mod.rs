@@ -10,10 +10,12 @@ mod caller;
 mod class;
 mod cloud;
 mod deadline;
+mod dice;
 mod each_second;
 pub mod endpoint;
 mod fault;
 mod fields;
+pub(crate) mod held;
 mod job;
 mod key;
 mod lease;
@@ -24,6 +26,9 @@ mod outcome;
 #[cfg(test)]
 pub(crate) mod recorder;
 mod request_id;
+pub(crate) mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod secret;
 mod shards;
 mod status;
@@ -35,8 +40,11 @@ pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPa
 pub use auth::{Auth, WrapInfo};
 pub use caller::{Caller, Origin, PeerCredentials, TokenId, Unit, Wire};
 pub use class::Class;
-pub use cloud::{CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse};
+pub use cloud::{
+    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse, google_account,
+};
 pub use deadline::Deadline;
+pub(crate) use dice::Dice;
 pub use each_second::EachSecond;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};
 pub use fault::{Fault, FaultLabel};

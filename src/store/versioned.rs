@@ -11,6 +11,12 @@ pub trait Versioned: Serialize + DeserializeOwned {
     /// The version written now, counted from 1.
     const VERSION: u16;
 
+    /// The version that this value is written as: an older one than [`Versioned::VERSION`] where it says nothing that was not known
+    /// then, so that older builds can read it.
+    fn version(&self) -> u16 {
+        Self::VERSION
+    }
+
     /// Reads a value of an older version. A type that changes its shape says here how each older one becomes the present
     /// one; the record is rewritten when it is next put.
     fn upgrade(version: u16, value: &[u8]) -> Result<Self, Fault> {
@@ -22,14 +28,14 @@ pub trait Versioned: Serialize + DeserializeOwned {
 impl Write {
     /// Makes or replaces a typed record.
     pub fn put_record<T: Versioned>(key: RecordKey, value: &T) -> Result<Write, Fault> {
-        let value = encode(&key, value)?;
-        Ok(Write::Put { key, version: T::VERSION, value })
+        let (version, value) = (value.version(), encode(&key, value)?);
+        Ok(Write::Put { key, version, value })
     }
 
     /// Makes a typed record that must not be there yet.
     pub fn create_record<T: Versioned>(key: RecordKey, value: &T) -> Result<Write, Fault> {
-        let value = encode(&key, value)?;
-        Ok(Write::Create { key, version: T::VERSION, value })
+        let (version, value) = (value.version(), encode(&key, value)?);
+        Ok(Write::Create { key, version, value })
     }
 }
 

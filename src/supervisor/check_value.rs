@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn found(session: &mut dyn Session, label: &str) -> FoundKey {
-        session.find(&KeySelector { label: Some(label.into()), id: None, secret: true }).unwrap().unwrap()
+        session.find(&KeySelector { label: Some(label.into()), id: None, secret: true, cloud: None }).unwrap().unwrap()
     }
 
     #[test]

@@ -388,7 +388,7 @@ mod tests {
             library: "fake".into(),
             token: None,
             pin: None,
-            selector: crate::backend::KeySelector { label: Some("k".into()), id: None, secret: false },
+            selector: crate::backend::KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
             generate: None,
             taken: Vec::new(),
             recorded: None,

@@ -149,7 +149,7 @@ mod tests {
     const AES: KeyKind = KeyKind::Aes { bits: 256 };
 
     fn by(label: Option<&str>, id: Option<&[u8]>) -> KeySelector {
-        KeySelector { label: label.map(Into::into), id: id.map(<[u8]>::to_vec), secret: true }
+        KeySelector { label: label.map(Into::into), id: id.map(<[u8]>::to_vec), secret: true, cloud: None }
     }
 
     #[test]

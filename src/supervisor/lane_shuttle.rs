@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use shuttle::thread;
 
-use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use super::seats::Seat;
 use crate::backend::KeySelector;
+use crate::model::held::Held;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
 };
@@ -54,7 +54,7 @@ fn key(pool: &Pool, namespace: &str, holders: &[MemberId], max_parallel: Option<
         library: "hsm".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
         generate: None,
         taken: Vec::new(),
         recorded: None,

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -17,6 +16,7 @@ use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use super::seats::{Place, Seat};
 use super::together;
 use crate::backend::KeySelector;
+use crate::model::held::Held;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
     TokenSelector,
@@ -24,7 +24,7 @@ use crate::model::{
 use crate::telemetry::Telemetry;
 
 pub(super) const MEMBER: MemberId = MemberId(0);
-const OTHER: MemberId = MemberId(1);
+pub(super) const OTHER: MemberId = MemberId(1);
 
 pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
     LaneLimits {
@@ -40,7 +40,7 @@ pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> Lan
 }
 
 /// A lane that one session of [`MEMBER`] serves.
-fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
+pub(super) fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
     let pool = pool(limits(jobs, per_namespace, batch_max));
     let seat = seat(&pool, MEMBER);
     (pool, seat)
@@ -57,7 +57,7 @@ pub(super) fn seat(pool: &Pool, member: MemberId) -> Seat {
     seat
 }
 
-fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+pub(super) fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     key_of(pool, "", max_parallel)
 }
 
@@ -69,7 +69,7 @@ pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) 
         library: "hsm".into(),
         token: Some(TokenSelector::Slot(0)),
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
         generate: None,
         taken: Vec::new(),
         recorded: None,
@@ -81,7 +81,7 @@ pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) 
     route
 }
 
-fn holder(member: MemberId) -> Holder {
+pub(super) fn holder(member: MemberId) -> Holder {
     Holder { member, epoch: 1, handle: 7 }
 }
 
@@ -97,15 +97,15 @@ fn operation() -> KeyOperation {
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
-fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
+pub(super) fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     key.submit(operation(), terms(LONG))
 }
 
-fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+pub(super) fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
     pull_for(pool, seat)
 }
 
-fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
+pub(super) fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
     let mut batch = VecDeque::new();
     assert_eq!(pool.lane.pull(seat, &mut batch, Some(Duration::ZERO)), Pulled::Jobs);
     batch
@@ -261,6 +261,29 @@ fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
     pool.lane.leave(one);
     pool.lane.sweep_if_idle();
     assert!(matches!(answered(over), Err(Fault::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn that_sessions_are_too_few_is_said_once_and_one_too_many_leaves() {
+    let (pool, first) = lane(8, 8, 1);
+    let key = key(&pool, None);
+    assert!(!pool.lane.is_short(&first));
+    let pending = [submit(&key).unwrap(), submit(&key).unwrap()];
+    let begun = pull_for(&pool, &first);
+    assert!(pool.lane.is_short(&first));
+    assert!(!pool.lane.is_short(&first), "it is known");
+    pool.lane.listen(MEMBER);
+    assert!(pool.lane.is_short(&first));
+    let second = Seat::new(MEMBER, 1);
+    pool.lane.sit(&second);
+    assert!(pool.lane.is_short(&first), "another has come, and there is work for more");
+    // With something to do nobody leaves, nor does the last one.
+    assert!(!pool.lane.leave_if_spare(&second, 1));
+    done(pull_for(&pool, &second));
+    assert!(pool.lane.leave_if_spare(&second, 1));
+    assert!(!pool.lane.leave_if_spare(&first, 1));
+    done(begun);
+    pending.into_iter().for_each(|pending| drop(answered(pending).unwrap()));
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
         library: "probe".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some("k".into()), id: None, secret: false },
+        selector: KeySelector { label: Some("k".into()), id: None, secret: false, cloud: None },
         generate: None,
         taken: Vec::new(),
         recorded: None,

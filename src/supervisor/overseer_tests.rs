@@ -112,7 +112,7 @@ pub(super) fn key(name: &str) -> KeySpec {
         library: "both".into(),
         token: None,
         pin: None,
-        selector: KeySelector { label: Some(name.into()), id: None, secret: false },
+        selector: KeySelector { label: Some(name.into()), id: None, secret: false, cloud: None },
         generate: Some(KeyTemplate { kind: P256, label: name.into(), uses: KeyUsages::default(), cloud: None }),
         taken: Vec::new(),
         recorded: None,

@@ -80,15 +80,22 @@ pub(super) enum Standing {
     Other,
 }
 
+/// The turn at a token; those that nobody holds or waits for are forgotten.
+fn turn(turns: &Mutex<HashMap<String, Arc<Mutex<()>>>>, serial: &str) -> Arc<Mutex<()>> {
+    let mut turns = turns.lock();
+    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+    Arc::clone(turns.entry(serial.to_owned()).or_default())
+}
+
 impl Logins {
     /// To be held while one logs in to this token.
     pub(super) fn turn(&self, serial: &str) -> Arc<Mutex<()>> {
-        Arc::clone(self.turns.lock().entry(serial.to_owned()).or_default())
+        turn(&self.turns, serial)
     }
 
     /// To be held while one looks for a key in this token, and generates it where there is none.
     pub(super) fn turn_to_generate(&self, serial: &str) -> Arc<Mutex<()>> {
-        Arc::clone(self.turns_to_generate.lock().entry(serial.to_owned()).or_default())
+        turn(&self.turns_to_generate, serial)
     }
 
     /// Where `pin` stands at the token `serial` of `library`, as this process has loaded it.
@@ -240,6 +247,17 @@ mod tests {
 
     fn is_other(logins: &Arc<Logins>, pin: &PinHash) -> bool {
         matches!(logins.standing("hsm", 0, "s", pin), Standing::Other)
+    }
+
+    #[test]
+    fn turns_that_nobody_takes_are_forgotten() {
+        let logins = Logins::default();
+        let held = logins.turn_to_generate("held");
+        let _guard = held.lock();
+        (0..100).for_each(|serial| drop(logins.turn_to_generate(&serial.to_string())));
+        assert!(logins.turns_to_generate.lock().len() <= 2);
+        // Whoever comes meanwhile waits for the same.
+        assert!(logins.turn_to_generate("held").try_lock().is_none());
     }
 
     #[test]

@@ -48,6 +48,8 @@ struct Membership {
     epoch: u64,
     seated: Vec<Bell>,
     asleep: Vec<Bell>,
+    /// It was said that its sessions are too few, and none has come since.
+    heard: bool,
 }
 
 impl Seats {
@@ -83,7 +85,9 @@ impl Seats {
     /// Seats a session, unless its place is void.
     pub(super) fn sit(&mut self, seat: &Seat) {
         if self.is_present(seat) {
-            self.member(seat.place.member).seated.push(Arc::clone(&seat.bell));
+            let member = self.member(seat.place.member);
+            member.seated.push(Arc::clone(&seat.bell));
+            member.heard = false;
             self.serving += 1;
         }
     }
@@ -120,6 +124,26 @@ impl Seats {
         self.members.iter().any(|(_, member)| !member.asleep.is_empty())
     }
 
+    /// Sessions of this member that have a seat.
+    pub(super) fn seated(&mut self, id: MemberId) -> usize {
+        self.member(id).seated.len()
+    }
+
+    /// Whether it was said that the sessions of this member are too few.
+    pub(super) fn is_heard(&mut self, id: MemberId) -> bool {
+        self.member(id).heard
+    }
+
+    /// Notes whether it was.
+    pub(super) fn hear(&mut self, id: MemberId, is_heard: bool) {
+        self.member(id).heard = is_heard;
+    }
+
+    /// Whether a session of this member sleeps.
+    pub(super) fn sleeps(&self, id: MemberId) -> bool {
+        self.members.iter().any(|(known, member)| *known == id && !member.asleep.is_empty())
+    }
+
     /// The bell of a sleeping session that can do something, by what `can` says of its place. It is taken off the list, and
     /// counts as coming.
     pub(super) fn next(&mut self, can: impl Fn(Place) -> bool) -> Option<Bell> {
@@ -144,7 +168,7 @@ impl Seats {
     }
 
     /// Notes that a session falls asleep.
-    pub(super) fn sleeps(&mut self, seat: &Seat) {
+    pub(super) fn falls_asleep(&mut self, seat: &Seat) {
         self.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
     }
 

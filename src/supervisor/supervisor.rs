@@ -459,7 +459,7 @@ mod tests {
             library: "awskms".into(),
             token: Some(TokenSelector::Cloud(Arc::new(key))),
             pin: None,
-            selector: KeySelector { label: None, id: None, secret: false },
+            selector: KeySelector { label: None, id: None, secret: false, cloud: None },
             generate: None,
             taken: Vec::new(),
             recorded: None,

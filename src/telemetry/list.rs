@@ -64,6 +64,7 @@ pub(super) const SERVICE_WAITING: &str = "keyway_service_waiting";
 pub(super) const SERVICE_IN_FLIGHT: &str = "keyway_service_in_flight";
 pub(super) const SERVICE_IN_FLIGHT_LIMIT: &str = "keyway_service_in_flight_limit";
 pub(super) const SERVICE_BREAKER_OPEN: &str = "keyway_service_breaker_open";
+pub(super) const KEY_STATE: &str = "keyway_service_key_state";
 pub(super) const CREDENTIAL_FETCHES: &str = "keyway_service_credential_fetches_total";
 pub(super) const CREDENTIALS_LEFT: &str = "keyway_service_credentials_left_seconds";
 pub(super) const CERTIFICATES: &str = "keyway_certificates_issued_total";
@@ -84,6 +85,7 @@ pub(super) const MALFORMED: &str = "keyway_malformed_requests_total";
 pub(super) const STORE_COMMITS: &str = "keyway_store_commits";
 pub(super) const STORE_GROUPS: &str = "keyway_store_groups";
 pub(super) const STORE_RECORDS: &str = "keyway_store_records_written";
+pub(super) const MANAGED_KEYS_UNREAD: &str = "keyway_managed_keys_unread";
 pub(super) const STORE_DAMAGED: &str = "keyway_store_records_damaged";
 pub(super) const AUDIT_RECORDS: &str = "keyway_audit_records_total";
 pub(super) const AUDIT_WRITES: &str = "keyway_audit_writes_total";
@@ -200,12 +202,24 @@ pub const METRICS: &[MetricInfo] = &[
         "1 while requests fail at once, since none was answered.",
     ),
     metric(
+        KEY_STATE,
+        Gauge,
+        &["service", "key", "state"],
+        "1 for the state that a key in a cloud is in, as its service last said: enabled, disabled, pending_deletion, absent, \
+         out_of_use.",
+    ),
+    metric(
         CREDENTIAL_FETCHES,
         Counter,
-        &["service", "result"],
-        "Fetches of the daemon's own credentials at a cloud's key service.",
+        &["service", "owner", "identity", "result"],
+        "Fetches of credentials for a cloud's key service: the daemon's own, or a managed key's.",
     ),
-    metric(CREDENTIALS_LEFT, Gauge, &["service"], "How long the daemon's own credentials at hand are good."),
+    metric(
+        CREDENTIALS_LEFT,
+        Gauge,
+        &["service", "owner", "identity"],
+        "How long the credentials at hand are good, where that is known.",
+    ),
     metric(
         EVICTIONS,
         Counter,
@@ -284,6 +298,12 @@ pub const METRICS: &[MetricInfo] = &[
         Gauge,
         &[],
         "Records that did not open when all were last encrypted under a new key; the older keys are kept for them.",
+    ),
+    metric(
+        MANAGED_KEYS_UNREAD,
+        Gauge,
+        &[],
+        "Managed keys whose records this build could not read at its start: nobody can use them.",
     ),
     metric(AUDIT_RECORDS, Counter, &["type"], "Records that audit devices wrote."),
     metric(AUDIT_WRITES, Counter, &["type"], "Calls those records were written by: many records may share one."),

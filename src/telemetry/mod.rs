@@ -213,6 +213,11 @@ impl Telemetry {
         self.0.key_sets.replace(sets);
     }
 
+    /// So many managed keys could not be read from the store.
+    pub fn managed_keys_unread(&self, keys: usize) {
+        gauge(&self.0.recorder, list::MANAGED_KEYS_UNREAD, &[]).set(count(keys));
+    }
+
     /// What the store has done since it was opened, and how many damaged records were found in it.
     pub fn store(&self, commits: u64, groups: u64, records: u64, damaged: u64) {
         for (gauge, value) in self.0.store.iter().zip([commits, groups, records, damaged]) {
@@ -361,6 +366,34 @@ mod tests {
         telemetry.library("dev").worker_started("one", true);
         let text = telemetry.render();
         assert!(!text.contains(r#""one""#) && text.contains(r#"token="two""#), "{text}");
+    }
+
+    /// As Prometheus would have it, which takes nothing of an exposition where a series is there twice.
+    #[test]
+    fn members_that_are_called_the_same_are_one_series_and_their_sum() {
+        let telemetry = Telemetry::new();
+        let members = ["one", "one", "two"].map(|pool| telemetry.pool(pool).member(MEMBER));
+        for member in &members {
+            member.login(None, LoginLabel::Ok);
+            member.job_finished(Duration::from_millis(2), Class::Bulk, true);
+            member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
+        }
+        let text = telemetry.render();
+        let mut seen = std::collections::HashSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let (series, _) = line.rsplit_once(' ').unwrap();
+            assert!(seen.insert(series), "{series} is there twice");
+        }
+        let of = |pool: &str| format!(r#"pool="{pool}",library="dev",token="keyway-dev",worker="0""#);
+        for line in [
+            format!(r#"keyway_logins_total{{{},cause="start",result="ok"}} 2"#, of("one")),
+            format!(r#"keyway_sessions{{{},state="serving"}} 4"#, of("one")),
+            format!(r#"keyway_job_device_seconds_count{{{},class="bulk"}} 2"#, of("one")),
+            format!(r#"keyway_job_device_seconds_bucket{{{},class="bulk",le="+Inf"}} 2"#, of("one")),
+            format!(r#"keyway_logins_total{{{},cause="start",result="ok"}} 1"#, of("two")),
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} is missing from\n{text}");
+        }
     }
 
     #[test]

@@ -136,22 +136,23 @@ impl Telemetry {
     }
 }
 
-/// One exposition made of several: each metric once, with all of its series.
+/// One exposition made of several: each metric once, with all of its series, and each series once. Members may be called the
+/// same, such as one key in a cloud by two secrets of one account: they are one series, and their sum.
 pub(super) fn merge(expositions: &[String]) -> String {
-    let mut series: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut series: HashMap<&str, Series<'_>> = HashMap::new();
     for text in expositions {
         let mut metric = None;
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 metric = rest.split(' ').next();
             } else if !line.starts_with('#') {
-                series.entry(metric.unwrap_or_default()).or_default().push(line);
+                series.entry(metric.unwrap_or_default()).or_default().add(line);
             }
         }
     }
     let mut merged = String::with_capacity(expositions.iter().map(String::len).sum());
     for info in METRICS {
-        let Some(lines) = series.get(info.name) else { continue };
+        let Some(Series { lines, sums, .. }) = series.get(info.name) else { continue };
         let kind = match info.kind {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",
@@ -159,8 +160,38 @@ pub(super) fn merge(expositions: &[String]) -> String {
         };
         // Writing to a string does not fail.
         let _ = writeln!(merged, "# HELP {0} {1}\n# TYPE {0} {kind}", info.name, info.help);
-        lines.iter().for_each(|line| merged.extend([*line, "\n"]));
+        for (place, (labels, value)) in lines.iter().enumerate() {
+            let _ = match sums.get(&place) {
+                Some(sum) => writeln!(merged, "{labels} {sum}"),
+                None => writeln!(merged, "{labels} {value}"),
+            };
+        }
         merged.push('\n');
     }
     merged
+}
+
+/// The series of one metric, in the order in which they came.
+#[derive(Default)]
+struct Series<'t> {
+    /// Name and labels, and the value.
+    lines: Vec<(&'t str, &'t str)>,
+    places: HashMap<&'t str, usize>,
+    /// Of those that came more than once.
+    sums: HashMap<usize, f64>,
+}
+
+impl<'t> Series<'t> {
+    fn add(&mut self, line: &'t str) {
+        let Some((labels, value)) = line.rsplit_once(' ') else { return };
+        let next = self.lines.len();
+        let place = *self.places.entry(labels).or_insert(next);
+        if place == next {
+            self.lines.push((labels, value));
+            return;
+        }
+        let number = |text: &str| text.parse::<f64>().unwrap_or_default();
+        let first = self.lines.get(place).map_or(0.0, |(_, value)| number(value));
+        *self.sums.entry(place).or_insert(first) += number(value);
+    }
 }

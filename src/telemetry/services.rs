@@ -1,5 +1,5 @@
-//! What is seen of clouds' key services: what flow control lets through, and how long the daemon's own credentials are good. Quota
-//! domains come and go with their keys, so each exposition shows those there are.
+//! What is seen of clouds' key services: what flow control lets through, and how long credentials are good. Quota domains and
+//! identities come and go with their keys, so each exposition shows those there are.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -38,9 +38,13 @@ pub struct QuotaDomainFigures {
     pub keys_open: usize,
 }
 
-/// The daemon's own credentials at a service.
-#[derive(Clone, Copy, Debug, Default)]
+/// The credentials of one identity at a service.
+#[derive(Clone, Debug)]
 pub struct CredentialFigures {
+    /// Whose they are: `daemon` or `managed_key`.
+    pub owner: &'static str,
+    /// Which, in words that are no secret.
+    pub identity: String,
     /// How often they were fetched.
     pub fetched: u64,
     /// How often they could not be.
@@ -57,8 +61,11 @@ pub trait ServiceFigures: Send + Sync {
     /// Its quota domains.
     fn domains(&self) -> Vec<QuotaDomainFigures>;
 
-    /// The daemon's own credentials, if they are in use.
-    fn credentials(&self) -> Option<CredentialFigures>;
+    /// The credentials that are fetched for its keys, each identity once.
+    fn credentials(&self) -> Vec<CredentialFigures>;
+
+    /// How its keys stand, each once, as the service last said.
+    fn key_states(&self) -> Vec<(String, &'static str)>;
 }
 
 /// The services there are.
@@ -100,13 +107,17 @@ impl Services {
                     gauge(&recorder, metric, &labels).set(value);
                 }
             }
-            if let Some(of) = service.credentials() {
+            for (key, state) in service.key_states() {
+                gauge(&recorder, list::KEY_STATE, &[("service", name), ("key", &*key), ("state", state)]).set(1.0);
+            }
+            for of in service.credentials() {
+                let labels = [("service", name), ("owner", of.owner), ("identity", &*of.identity)];
                 for (result, total) in [("ok", of.fetched), ("failed", of.failed)] {
-                    counter(&recorder, list::CREDENTIAL_FETCHES, &[("service", name), ("result", result)])
-                        .absolute(total);
+                    let labels = [labels[0], labels[1], labels[2], ("result", result)];
+                    counter(&recorder, list::CREDENTIAL_FETCHES, &labels).absolute(total);
                 }
                 if let Some(left) = of.left {
-                    gauge(&recorder, list::CREDENTIALS_LEFT, &[("service", name)]).set(left.as_secs_f64());
+                    gauge(&recorder, list::CREDENTIALS_LEFT, &labels).set(left.as_secs_f64());
                 }
             }
         }

@@ -63,6 +63,19 @@ async fn credentials_are_renewed_refused_and_lent_as_is_right() {
     assert!(told.contains("AADSTS7000215"), "{status} {told}");
     let log = rig.daemon.log();
     assert!(!log.contains("not right") && !log.contains(SECRET), "{log}");
+    // A kept one goes nowhere that it was not given for.
+    for (field, other) in [("endpoint", "https://elsewhere.example"), ("tenant_id", "other"), ("client_id", "other")] {
+        let mut fields = rig.fields("doc", &json!({}));
+        fields["client_secret"] = "redacted".into();
+        fields[field] = other.into();
+        let (status, told) = rig.daemon.refused(&rig.path("doc"), fields).await;
+        let expected = format!("{field} cannot change while client_secret is kept");
+        assert!(status == 400 && told.contains(&expected), "{field}: {status} {told}");
+    }
+    // How long its tokens are good is seen, by no secret.
+    let identity = format!("app of {TENANT}");
+    let labels = [("service", "azurekeyvault"), ("owner", "managed_key"), ("identity", &*identity)];
+    assert!(rig.sum("keyway_service_credentials_left_seconds", &labels) > 0.0);
     // A tenant has neither the daemon's identity nor an endpoint of its choice.
     rig.daemon.write("sys/namespaces/team", json!({})).await;
     let mut http = rig.daemon.http();
@@ -78,6 +91,44 @@ async fn credentials_are_renewed_refused_and_lent_as_is_right() {
     fields["client_secret"] = "".into();
     let (status, told) = ask(&fields).await;
     assert!(status == 400 && told.contains("may not use the daemon's own credentials"), "{status} {told}");
+}
+
+/// Of the same name, an HSM's key and a software key are two kinds.
+#[tokio::test]
+async fn a_key_is_what_it_is_registered_as() {
+    let rig = CloudRig::azure("").await;
+    for (made, other, more) in
+        [("RSA", "RSA-HSM", json!({"key_bits": 2048, "curve": ""})), ("EC-HSM", "EC", json!({"curve": "P256"}))]
+    {
+        let of = |key_type: &str| {
+            let mut fields = more.clone();
+            (fields["key_type"], fields["key_name"]) = (key_type.into(), made.to_lowercase().into());
+            fields
+        };
+        for (managed, key_type) in [("right", made), ("wrong", other)] {
+            rig.managed_key(&format!("{managed}-{made}"), of(key_type)).await;
+        }
+        rig.daemon.write(&format!("{}/test/sign", rig.path(&format!("right-{made}"))), json!({})).await;
+        let wrong = format!("{}/test/sign", rig.path(&format!("wrong-{made}")));
+        let (status, told) = rig.daemon.refused(&wrong, json!({})).await;
+        let both = told.contains(&format!("it is {made}-")) && told.contains(&format!("registered as {other}-"));
+        assert!(status == 400 && both, "{status} {told}");
+    }
+}
+
+/// By different identities, and by names that are the same to the service.
+#[tokio::test]
+async fn first_uses_at_once_make_one_version() {
+    let rig = CloudRig::azure("").await;
+    for (managed, name, client) in [("one", "shared", "app"), ("other", "Shared", "app2"), ("third", "shared", "app3")]
+    {
+        rig.managed_key(managed, json!({"key_name": name, "client_id": client})).await;
+    }
+    rig.cloud.steer("PUT", "/service", &json!({"ms": 300, "operation": "create"}));
+    let paths = ["one", "other", "third"].map(|managed| format!("{}/test/sign", rig.path(managed)));
+    let [one, other, third] = paths.each_ref().map(|path| rig.daemon.write(path, json!({})));
+    tokio::join!(one, other, third);
+    assert_eq!(rig.cloud.asked("create"), 1);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use emulated_kms::EmulatedKms;
 pub(crate) const ECC: &str = "eu-west-1/ecc";
 /// The tenant of all applications of Azure.
 pub(crate) const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
-/// What proves the application `app`.
+/// What proves each of them.
 pub(crate) const SECRET: &str = "an application's secret";
 /// Google's key ring.
 pub(crate) const RING: &str = "projects/keyway-test/locations/europe-west3/keyRings/ca";
@@ -234,6 +234,16 @@ impl AwsRig {
         AwsRig { base: self.base.restart(), kms: self.kms }
     }
 
+    /// The Transit key `doc` on one that two regions have.
+    pub(crate) async fn key_in_two_regions(&self, there: &Cloud) {
+        let made = json!({"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true});
+        let made = self.ask_kms("eu-west-1", "CreateKey", &made);
+        let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+        self.ask_kms("eu-west-1", "ReplicateKey", &json!({"KeyId": id, "ReplicaRegion": "eu-central-1"}));
+        let replica = json!({"region": "eu-central-1", "endpoint": there.url});
+        self.key("doc", json!({"kms_key": id, "allow_generate_key": false, "replicas": [replica]})).await;
+    }
+
     /// Asks the emulated KMS itself, in a region.
     pub(crate) fn ask_kms(&self, region: &str, operation: &str, body: &Value) -> Value {
         let url = &self.kms.as_ref().unwrap().url;
@@ -259,10 +269,11 @@ fn aws_cloud(kms: Option<&EmulatedKms>) -> Cloud {
     Cloud::start(simulator(), None, &arguments)
 }
 
-/// An Azure that knows the application `app`, and writes its certificate to this file.
+/// An Azure that knows the applications `app`, `app2` and `app3`, and writes its certificate to this file.
 pub(crate) fn azure(ca: &Path, more: &[&str]) -> Cloud {
-    let client = format!("app:{SECRET}");
-    Cloud::start(simulator(), Some(ca), &[&["azure", "--client", &client], more].concat())
+    let clients = ["app", "app2", "app3"].map(|client| format!("--client={client}:{SECRET}"));
+    let [one, other, third] = clients.each_ref().map(String::as_str);
+    Cloud::start(simulator(), Some(ca), &[&["azure", one, other, third], more].concat())
 }
 
 /// Of a daemon that uses it.

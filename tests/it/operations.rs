@@ -394,9 +394,26 @@ async fn keys_in_a_token_do_what_their_mechanisms_do() {
         let kind = kinds.iter().find(|kind| kind.fields["mechanism"] == text);
         assert_eq!(kind.map(Kind::usages), Some(Mechanism(number).uses()), "{text}");
     }
+    // Kryoptic makes no key on this curve.
+    if token::profile() != "kryoptic" {
+        kinds.push(Kind::of_token("secp256k1", 0x1041, &curve("secp256k1")));
+    }
     let token = Token::new();
     let daemon = Daemon::new(&token).await;
     Suite::run(Holder::Token { daemon, token }, &kinds).await;
+}
+
+/// What Kryoptic says is no more than that it failed.
+#[tokio::test]
+async fn a_curve_that_a_token_does_not_make_is_told_as_such() {
+    if token::profile() != "kryoptic" {
+        return;
+    }
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    daemon.managed_key("key", json!({"mechanism": "0x1041", "curve": "secp256k1"})).await;
+    let (status, told) = daemon.refused("sys/managed-keys/pkcs11/key/test/sign", json!({})).await;
+    assert!(status >= 400 && told.contains("C_GenerateKeyPair"), "{status} {told}");
 }
 
 /// The kinds of a service that are of this key type, if that is what there is to say of them.

@@ -7,6 +7,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType};
 use bytes::Bytes;
 
+use super::credentials::Reached;
 use super::mechanism::{Request, request};
 use super::{fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
@@ -26,18 +27,22 @@ pub(super) struct AwsKey {
     /// What it is called in messages.
     title: String,
     endpoint: String,
-    client: Arc<Client>,
+    reached: Arc<Reached>,
     service: Arc<Service>,
 }
 
 impl AwsKey {
-    pub(super) fn new(key: &CloudKey, client: Arc<Client>, service: Arc<Service>) -> AwsKey {
+    pub(super) fn new(key: &CloudKey, reached: Arc<Reached>, service: Arc<Service>) -> AwsKey {
         let (name, title) = (key.name.clone(), format!("AWS KMS key {key}"));
-        AwsKey { name, title, endpoint: key.endpoint.clone().unwrap_or_default(), client, service }
+        AwsKey { name, title, endpoint: key.endpoint.clone().unwrap_or_default(), reached, service }
+    }
+
+    fn client(&self) -> &Client {
+        &self.reached.client
     }
 
     async fn look_up(&self, name: &str) -> Result<Option<Found>, BackendError> {
-        let described = self.client.describe_key().key_id(name).send().await;
+        let described = self.reached.call(|| self.client().describe_key().key_id(name).send()).await;
         let described = match described.map_err(|error| fault::of("DescribeKey", &self.title, &error)) {
             Ok(described) => described,
             Err(error) if fault::is_absent(&error) => return Ok(None),
@@ -52,7 +57,7 @@ impl AwsKey {
         if kind.kind.is_secret() {
             return find::found(id, kind, None).map(Some);
         }
-        let public = self.client.get_public_key().key_id(&id).send().await;
+        let public = self.reached.call(|| self.client().get_public_key().key_id(&id).send()).await;
         let public = public.map_err(|error| fault::of("GetPublicKey", &self.title, &error))?;
         find::found(id, kind, public.public_key().map(AsRef::as_ref)).map(Some)
     }
@@ -72,13 +77,15 @@ impl AwsKey {
             CloudUse::Mac => KeyUsageType::GenerateVerifyMac,
             CloudUse::SignOrDecrypt => return Err(not_supported(row, "signing and decryption")),
         };
-        let made = self.client.create_key().key_spec(KeySpec::from(row.native)).key_usage(usage);
-        let made = made.description("made by Keyway").send().await;
+        let asked = self.client().create_key().key_spec(KeySpec::from(row.native)).key_usage(usage);
+        let asked = asked.description("made by Keyway");
+        let made = self.reached.call(|| asked.clone().send()).await;
         let made = made.map_err(|error| fault::of("CreateKey", &self.title, &error))?;
         let id = made.key_metadata().map(|key| key.key_id().to_owned()).unwrap_or_default();
         // Before anything else can go wrong: without an alias nobody would find it.
         tracing::info!(key = id, alias = self.name, "a key was made in AWS KMS");
-        let named = self.client.create_alias().alias_name(&self.name).target_key_id(&id).send().await;
+        let asked = self.client().create_alias().alias_name(&self.name).target_key_id(&id);
+        let named = self.reached.call(|| asked.clone().send()).await;
         if let Err(error) = named {
             let error = fault::of("CreateAlias", &self.title, &error);
             if error.fate == Fate::BackOff {
@@ -89,7 +96,7 @@ impl AwsKey {
                 );
                 return Err(error);
             }
-            let undone = self.client.schedule_key_deletion().key_id(&id).pending_window_in_days(DELETION_DAYS);
+            let undone = self.client().schedule_key_deletion().key_id(&id).pending_window_in_days(DELETION_DAYS);
             let undone = undone.send().await.is_ok();
             tracing::error!(key = id, undone, reason = %error.fault, "a key was made in AWS KMS that got no alias; if it is not undone, delete it there");
             return Err(error);
@@ -101,26 +108,30 @@ impl AwsKey {
     async fn work(&self, found: &Found, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         match request(found, operation)? {
             Request::Sign { algorithm, form, message } => {
-                let call = self.client.sign().key_id(&found.id).signing_algorithm(algorithm);
-                let signed = call.message_type(form).message(message).send().await;
+                let asked = self.client().sign().key_id(&found.id).signing_algorithm(algorithm);
+                let asked = asked.message_type(form).message(message);
+                let signed = self.reached.call(|| asked.clone().send()).await;
                 let signed = signed.map_err(|error| fault::of("Sign", &self.title, &error))?;
                 self.answered("Sign", signed.signature)
             }
             Request::Encrypt { algorithm, context, plaintext } => {
-                let call = self.client.encrypt().key_id(&found.id).encryption_algorithm(algorithm);
-                let call = call.set_encryption_context(context).plaintext(Blob::new(plaintext.expose()));
-                let made = call.send().await.map_err(|error| fault::of("Encrypt", &self.title, &error))?;
+                let asked = self.client().encrypt().key_id(&found.id).encryption_algorithm(algorithm);
+                let asked = asked.set_encryption_context(context).plaintext(Blob::new(plaintext.expose()));
+                let made = self.reached.call(|| asked.clone().send()).await;
+                let made = made.map_err(|error| fault::of("Encrypt", &self.title, &error))?;
                 self.answered("Encrypt", made.ciphertext_blob)
             }
             Request::Decrypt { algorithm, context, ciphertext } => {
-                let call = self.client.decrypt().key_id(&found.id).encryption_algorithm(algorithm);
-                let plain = call.set_encryption_context(context).ciphertext_blob(ciphertext).send().await;
+                let asked = self.client().decrypt().key_id(&found.id).encryption_algorithm(algorithm);
+                let asked = asked.set_encryption_context(context).ciphertext_blob(ciphertext);
+                let plain = self.reached.call(|| asked.clone().send()).await;
                 let plain = plain.map_err(|error| fault::of("Decrypt", &self.title, &error))?;
                 plain.plaintext.map(|plain| wiped(plain.into_inner())).ok_or_else(|| self.no_answer("Decrypt"))
             }
             Request::Mac { algorithm, message } => {
-                let call = self.client.generate_mac().key_id(&found.id).mac_algorithm(algorithm);
-                let made = call.message(message).send().await;
+                let asked = self.client().generate_mac().key_id(&found.id).mac_algorithm(algorithm);
+                let asked = asked.message(message);
+                let made = self.reached.call(|| asked.clone().send()).await;
                 let made = made.map_err(|error| fault::of("GenerateMac", &self.title, &error))?;
                 self.answered("GenerateMac", made.mac)
             }
@@ -136,7 +147,25 @@ impl AwsKey {
     }
 }
 
+impl AwsKey {
+    /// The way into a domain that is of no account: who it is, is known when a key was found.
+    fn region_gate(&self, family: &str) -> Arc<Gate> {
+        let region = self.client().config().region().map(|region| region.as_ref()).unwrap_or_default();
+        let quota = pace::aws(family, region).unwrap_or(Quota::per_second(5.0));
+        let name = [region, family, &self.endpoint].join(" ");
+        self.service.domains.domain(name.trim_end(), self.service.quota(family, quota)).gate(1)
+    }
+}
+
 impl cloud::Client for AwsKey {
+    fn looks(&self) -> Arc<Gate> {
+        self.region_gate("look-up")
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.region_gate("creation")
+    }
+
     /// By account, region and family.
     fn gate(&self, found: &Found) -> Arc<Gate> {
         let family = match found.kind.kind {

@@ -1,38 +1,31 @@
 //! By whose word calls are made: an access key that was given, or the daemon's own identity (environment, profile, web
-//! identity token, container, instance). What expires is fetched anew before it does, so that no request waits for that; that it
-//! cannot be is told long before requests fail.
+//! identity token, container, instance).
 
+use std::future::Future;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use aws_config::BehaviorVersion;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::StalledStreamProtectionConfig;
+use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
-use aws_sdk_kms::config::{
-    Credentials, IdentityCache, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient,
-};
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_sdk_kms::config::{Credentials, IdentityCache, ProvideCredentials, Region, SharedHttpClient};
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use super::Reach;
-use crate::backend::cloud::{Service, innermost};
-use crate::config::KmsService;
+use super::transport::transport;
+use super::{Reach, fault};
+use crate::backend::cloud::{Issued, Issuer, Keeper, Owner, Service, innermost};
 use crate::model::Secret;
 
 /// Where neither a registration nor the environment says where: Vault's default.
 const REGION: &str = "us-east-1";
-/// Credentials are fetched anew so long before they expire; each failure is followed by another try after a pause.
-const AHEAD: Duration = Duration::from_secs(300);
-const PAUSE_FIRST: Duration = Duration::from_secs(5);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// What is never seen to expire is looked at so often.
-const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+/// How long the environment may take to say which region this is.
+const ENVIRONMENT: Duration = Duration::from_secs(10);
 
 /// An access key, or the daemon's own identity where there is none.
 #[derive(PartialEq, Eq)]
@@ -48,10 +41,32 @@ impl Hash for Identity {
     }
 }
 
+/// A client, and the daemon's own credentials where it uses them: an access key that was given is never renewed.
+pub(super) struct Reached {
+    pub(super) client: Client,
+    own: Option<Arc<Keeper<Chain>>>,
+}
+
+impl Reached {
+    /// Makes a call. One that was refused since the credentials are old is made once more with new ones, if there are any.
+    pub(super) async fn call<T, E, F>(&self, call: impl Fn() -> F) -> Result<T, SdkError<E, HttpResponse>>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: ProvideErrorMetadata,
+    {
+        let Some(own) = &self.own else { return call().await };
+        let generation = own.generation();
+        match call().await {
+            Err(error) if fault::is_about_old_credentials(&error) && own.renew(generation).await => call().await,
+            answered => answered,
+        }
+    }
+}
+
 /// A client that tries each call once: who tries again, and when, is decided above. What is wrong is said in words.
-pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Client, String> {
+pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Reached, String> {
     let settings = &service.settings;
-    let http = http_client(settings)?;
+    let http = transport(settings)?;
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.call).build();
     let mut config = aws_sdk_kms::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -63,6 +78,7 @@ pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Client, St
         config = config.endpoint_url(endpoint);
     }
     let region = reach.region.clone().map(Region::new);
+    let mut own_credentials = None;
     config = match (&reach.identity.access_key, &reach.identity.secret_key) {
         (Some(access_key), Some(secret_key)) => {
             let secret_key = secret_key.expose_str().ok_or("secret_key is not text")?;
@@ -70,24 +86,12 @@ pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Client, St
             config.credentials_provider(given).region(region.or_else(|| Some(Region::from_static(REGION))))
         }
         _ => {
-            let (own, region) = own(http, region, service)?;
-            config.credentials_provider(own).identity_cache(IdentityCache::no_cache()).region(region)
+            let (keeper, region) = own(http, region, service)?;
+            own_credentials = Some(Arc::clone(&keeper));
+            config.credentials_provider(Lent(keeper)).identity_cache(IdentityCache::no_cache()).region(region)
         }
     };
-    Ok(Client::from_conf(config.build()))
-}
-
-/// Connections of every client of this one; those that are idle are kept, since a handshake takes longer than a call.
-fn http_client(settings: &KmsService) -> Result<SharedHttpClient, String> {
-    let mut builder = aws_smithy_http_client::Builder::new()
-        .pool_idle_timeout(Duration::from_secs(300))
-        .tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
-    if let Some(pem) = &settings.ca_certificates {
-        let trusted = TrustStore::empty().with_native_roots(true).with_pem_certificate(pem.as_slice());
-        let context = TlsContext::builder().with_trust_store(trusted).build();
-        builder = builder.tls_context(context.map_err(|error| format!("ca_file: {error}"))?);
-    }
-    Ok(builder.build_https())
+    Ok(Reached { client: Client::from_conf(config.build()), own: own_credentials })
 }
 
 /// The daemon's own identity, and its region where none is given.
@@ -95,101 +99,70 @@ fn own(
     http: SharedHttpClient,
     region: Option<Region>,
     service: &Arc<Service>,
-) -> Result<(SharedCredentialsProvider, Option<Region>), String> {
-    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
-    let loader = match region {
-        Some(region) => loader.region(region),
-        None => loader,
+) -> Result<(Arc<Keeper<Chain>>, Region), String> {
+    let region = match region {
+        Some(region) => region,
+        None => {
+            let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
+            let load = async { Ok(loader.load().await) };
+            let loaded = service.runtime.wait(ENVIRONMENT, "the environment of AWS", load);
+            let loaded = loaded.map_err(|error| error.fault.to_string())?;
+            loaded.region().cloned().unwrap_or_else(|| Region::from_static(REGION))
+        }
     };
-    let loaded =
-        service.runtime.wait(Duration::from_secs(10), "the environment of AWS", async { Ok(loader.load().await) });
-    let loaded = loaded.map_err(|error| error.fault.to_string())?;
-    let chain = loaded.credentials_provider().ok_or("AWS has no credentials for this daemon")?;
-    let kept = Kept(Arc::new(Keeper { chain, current: ArcSwapOption::empty(), service: Arc::downgrade(service) }));
-    let keeper = Arc::downgrade(&kept.0);
-    service.runtime.spawn(async move {
-        let mut pause = PAUSE_FIRST;
-        loop {
-            let Some(keeper) = keeper.upgrade() else { return };
-            let next = match keeper.fetch().await {
-                Ok(credentials) => {
-                    pause = PAUSE_FIRST;
-                    due(&credentials)
-                }
-                Err(error) => {
-                    let left = keeper.left().map_or(0, |left| left.as_secs());
-                    tracing::error!(
-                        service = "awskms", reason = %innermost(&error), seconds_left = left,
-                        "the daemon's own credentials could not be fetched anew; requests fail when those at hand have expired"
-                    );
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    pause
-                }
-            };
-            drop(keeper);
-            tokio::time::sleep(next).await;
-        }
-    });
-    let region = loaded.region().cloned().or_else(|| Some(Region::from_static(REGION)));
-    Ok((SharedCredentialsProvider::new(kept), region))
+    let chain = Chain { http, region: region.clone() };
+    Ok((Keeper::start(chain, Owner::daemon(""), service), region))
 }
 
-/// When they are to be fetched anew: ahead of their end, or half-way to it where that is near.
-fn due(credentials: &Credentials) -> Duration {
-    let Some(left) = credentials.expiry().map(left_until) else { return LOOK_AGAIN };
-    if left > AHEAD * 2 { left - AHEAD } else { (left / 2).max(PAUSE_FIRST) }
+/// AWS's chain of places where a daemon may have credentials: environment, profile, web identity token, container, instance.
+///
+/// It is made anew for every question: once made, it goes on with the files that it has read, and with an instance's
+/// credentials that it could not have renewed, and says nothing of either.
+pub(super) struct Chain {
+    http: SharedHttpClient,
+    region: Region,
 }
 
-fn left_until(end: SystemTime) -> Duration {
-    end.duration_since(SystemTime::now()).unwrap_or_default()
+impl Issuer for Chain {
+    type Credentials = Credentials;
+    type Error = CredentialsError;
+
+    async fn issue(&self) -> Result<Issued<Credentials>, CredentialsError> {
+        let loader = aws_config::defaults(BehaviorVersion::latest());
+        let loaded = loader.http_client(self.http.clone()).region(self.region.clone()).load().await;
+        let chain = loaded.credentials_provider();
+        let chain = chain.ok_or_else(|| CredentialsError::not_loaded("AWS has no credentials for this daemon"))?;
+        let credentials = chain.provide_credentials().await?;
+        let end = credentials.expiry();
+        Ok(Issued { credentials, end })
+    }
+
+    fn late(limit: Duration) -> CredentialsError {
+        CredentialsError::provider_timed_out(limit)
+    }
+
+    fn why(error: &CredentialsError) -> String {
+        innermost(error)
+    }
+
+    fn is_same(one: &Credentials, other: &Credentials) -> bool {
+        (one.access_key_id(), one.session_token()) == (other.access_key_id(), other.session_token())
+            && one.secret_access_key() == other.secret_access_key()
+    }
 }
 
-/// Credentials that are fetched ahead of need.
-struct Keeper {
-    chain: SharedCredentialsProvider,
-    current: ArcSwapOption<Credentials>,
-    service: Weak<Service>,
-}
-
+/// Credentials that are fetched ahead of need, lent to a client.
 #[derive(Debug)]
-struct Kept(Arc<Keeper>);
+struct Lent(Arc<Keeper<Chain>>);
 
-impl std::fmt::Debug for Keeper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keeper")
-    }
-}
-
-impl Keeper {
-    async fn fetch(&self) -> Result<Credentials, CredentialsError> {
-        let fetched = self.chain.provide_credentials().await;
-        if let Some(service) = self.service.upgrade() {
-            match &fetched {
-                Ok(credentials) => service.own.fetched(credentials.expiry()),
-                Err(_) => service.own.failed(),
-            }
-        }
-        let fetched = fetched?;
-        self.current.store(Some(Arc::new(fetched.clone())));
-        Ok(fetched)
-    }
-
-    /// How long those at hand are good; `None` where there are none, or they never end.
-    fn left(&self) -> Option<Duration> {
-        self.current.load().as_ref().and_then(|current| current.expiry()).map(left_until)
-    }
-}
-
-impl ProvideCredentials for Kept {
+impl ProvideCredentials for Lent {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        let current = self.0.current.load();
-        let good = |known: &&Arc<Credentials>| known.expiry().is_none_or(|end| !left_until(end).is_zero());
-        match current.as_ref().filter(good) {
-            Some(known) => future::ProvideCredentials::ready(Ok(Credentials::clone(known))),
-            None => future::ProvideCredentials::new(self.0.fetch()),
+        match self.0.at_hand() {
+            Some(known) => future::ProvideCredentials::ready(Ok(known)),
+            None => future::ProvideCredentials::new(self.0.current()),
         }
     }
 }

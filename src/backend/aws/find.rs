@@ -2,8 +2,8 @@
 
 use aws_sdk_kms::types::{KeyMetadata, KeyState, KeyUsageType};
 
-use crate::backend::BackendError;
-use crate::backend::cloud::{Found, unknown_kind};
+use crate::backend::cloud::{self, Found, unknown_kind};
+use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, CloudUse, Fault, PublicKey};
 
@@ -24,18 +24,18 @@ pub(super) fn kind_of(key: &KeyMetadata) -> Result<(String, &'static CloudKind),
 
 /// Refuses a key that can do nothing now, saying why.
 pub(super) fn check_state(key: &KeyMetadata) -> Result<(), BackendError> {
-    let why = match key.key_state() {
+    let (cause, why) = match key.key_state() {
         Some(KeyState::Enabled) => return Ok(()),
-        Some(KeyState::Disabled) => "it is disabled: enable it".to_owned(),
+        Some(KeyState::Disabled) => (cloud::DISABLED, "it is disabled: enable it".to_owned()),
         Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => {
             let when = key.deletion_date().map(|date| format!(" on {date}")).unwrap_or_default();
-            format!("it is to be deleted{when}: cancel its deletion")
+            (cloud::PENDING_DELETION, format!("it is to be deleted{when}: cancel its deletion"))
         }
-        Some(state) => format!("its state is {}", state.as_str()),
+        Some(state) => (cloud::OUT_OF_USE, format!("its state is {}", state.as_str())),
         None => return Ok(()),
     };
     let what = format!("AWS KMS key {}: {why}", key.arn().unwrap_or(key.key_id()));
-    Err(BackendError { fault: Fault::Unavailable { what }, fate: crate::backend::Fate::Keep, cause: "key_state" })
+    Err(BackendError { fault: Fault::Unavailable { what }, fate: Fate::Keep, cause })
 }
 
 /// A key with the public half that the service gives.

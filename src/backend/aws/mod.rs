@@ -5,6 +5,7 @@
 //! - `mechanism.rs`: the service's words for operations
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
+//! - `transport.rs`: connections
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 
@@ -13,6 +14,7 @@ mod credentials;
 mod fault;
 mod find;
 mod mechanism;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -20,7 +22,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use self::client::AwsKey;
-use self::credentials::Identity;
+use self::credentials::{Identity, Reached};
 use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
@@ -36,7 +38,7 @@ struct Reach {
 /// The backend of `awskms`.
 pub(super) struct AwsBackend {
     service: Arc<Service>,
-    clients: Mutex<HashMap<Reach, Weak<aws_sdk_kms::Client>>>,
+    clients: Mutex<HashMap<Reach, Weak<Reached>>>,
 }
 
 impl AwsBackend {
@@ -45,7 +47,7 @@ impl AwsBackend {
         AwsBackend { service, clients: Mutex::default() }
     }
 
-    fn client(&self, key: &CloudKey) -> Result<Arc<aws_sdk_kms::Client>, BackendError> {
+    fn client(&self, key: &CloudKey) -> Result<Arc<Reached>, BackendError> {
         let CloudPlace::Aws { region } = &key.place else { return Err(not_of_aws()) };
         let (access_key, secret_key) = match &key.credentials {
             CloudCredentials::Own => (None, None),

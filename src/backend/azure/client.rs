@@ -264,12 +264,30 @@ fn family(kind: &CloudKind, managed: bool) -> String {
     }
 }
 
+impl AzureKey {
+    /// The way into the vault's domain, at the cost of this family.
+    fn vault_gate(&self, family: &str) -> Arc<Gate> {
+        let (quota, cost) = pace::azure(family).unwrap_or((Quota::per_second(200.0), 1));
+        let quota = self.service.quota(if self.managed { "managed HSM" } else { "vault" }, quota);
+        self.service.domains.domain(&self.domain, quota).gate(cost)
+    }
+}
+
 impl cloud::Client for AzureKey {
     /// By vault.
     fn gate(&self, found: &Found) -> Arc<Gate> {
-        let (quota, cost) = pace::azure(&family(found.kind, self.managed)).unwrap_or((Quota::per_second(200.0), 1));
-        let quota = self.service.quota(if self.managed { "managed HSM" } else { "vault" }, quota);
-        self.service.domains.domain(&self.domain, quota).gate(cost)
+        self.vault_gate(&family(found.kind, self.managed))
+    }
+
+    /// A transaction of the vault like any other.
+    fn looks(&self) -> Arc<Gate> {
+        self.vault_gate(if self.managed { "managed look-up" } else { "look-up" })
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        let (quota, cost) = pace::azure("creation").unwrap_or((Quota::per_second(1.0), 1));
+        let name = format!("{} creation", self.domain);
+        self.service.domains.domain(&name, self.service.quota("creation", quota)).gate(cost)
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {

@@ -98,29 +98,27 @@ fn point(curve: Curve, x: &[u8], y: &[u8]) -> Vec<u8> {
 fn check_state(title: &str, attributes: Option<&KeyAttributes>) -> Result<(), BackendError> {
     let Some(attributes) = attributes else { return Ok(()) };
     let now = OffsetDateTime::now_utc();
-    let why = match (attributes.enabled, attributes.expires, attributes.not_before) {
-        (Some(false), ..) => "it is disabled: enable it".to_owned(),
-        (_, Some(end), _) if end <= now => format!("it expired on {end}: move its expiry date, or take it away"),
-        (.., Some(begin)) if begin > now => format!("it is not to be used before {begin}"),
+    let (cause, why) = match (attributes.enabled, attributes.expires, attributes.not_before) {
+        (Some(false), ..) => (cloud::DISABLED, "it is disabled: enable it".to_owned()),
+        (_, Some(end), _) if end <= now => {
+            (cloud::OUT_OF_USE, format!("it expired on {end}: move its expiry date, or take it away"))
+        }
+        (.., Some(begin)) if begin > now => (cloud::OUT_OF_USE, format!("it is not to be used before {begin}")),
         _ => return Ok(()),
     };
-    Err(out_of_use(format!("{title}: {why}")))
+    Err(out_of_use(cause, format!("{title}: {why}")))
 }
 
 /// Of a key that is not there since somebody deleted it, and can still be had back: nobody may take it for one that never was.
 pub(super) fn deleted(title: &str, key: &DeletedKey) -> BackendError {
     let until = key.scheduled_purge_date.map(|date| format!(" until {date}")).unwrap_or_default();
-    tracing::error!(
-        key = title,
-        "A KEY WAS DELETED IN AZURE KEY VAULT: it can be recovered{until}, if it is still needed"
-    );
-    out_of_use(format!(
-        "{title}: it is deleted, and can be recovered{until}: recover it, or purge it and register another"
-    ))
+    let what =
+        format!("{title}: it is deleted, and can be recovered{until}: recover it, or purge it and register another");
+    out_of_use(cloud::PENDING_DELETION, what)
 }
 
-fn out_of_use(what: String) -> BackendError {
-    BackendError { fault: Fault::Unavailable { what }, fate: Fate::Keep, cause: "key_state" }
+fn out_of_use(cause: &'static str, what: String) -> BackendError {
+    BackendError { fault: Fault::Unavailable { what }, fate: Fate::Keep, cause }
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
 use parking_lot::Mutex;
 
 use self::client::AzureKey;
-use self::credentials::{Identity, Who};
-use super::cloud::{CloudDevice, Service, ill};
+use self::credentials::{Entra, Identity, Who};
+use super::cloud::{CloudDevice, Keeper, Service, ill};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
 
@@ -80,8 +80,9 @@ impl AzureBackend {
         let transport = self.transport.get_or_init(|| transport::transport(&self.service.settings)).clone()?;
         let options =
             ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..ClientOptions::default() };
-        let identity = Identity::new(reach.who.clone(), &reach.domain, options.clone(), &self.service);
-        identity.keep_fresh(&self.service);
+        let entra = Entra::new(reach.who.clone(), &reach.domain, options.clone());
+        let owner = entra.owner();
+        let identity = Keeper::start(entra, owner, &self.service);
         // Whatever a private endpoint says that it is: the identity gives out tokens for the domain alone.
         let verify_challenge_resource = Some(reach.public);
         let options =

@@ -9,13 +9,11 @@ use azure_core::error::{Error, ErrorKind};
 use azure_core::http::{AsyncRawResponse, HttpClient, Request, Transport};
 use futures_util::StreamExt;
 
-use crate::backend::cloud::innermost;
+use crate::backend::cloud::{ANSWER_MAX, innermost};
 use crate::config::KmsService;
 
 /// Connections that are idle are kept so long: a handshake takes longer than a call.
 const IDLE: Duration = Duration::from_secs(300);
-/// Most bytes of an answer. The longest there are have a key, or a token.
-const ANSWER_MAX: usize = 1 << 20;
 
 /// Connections with these settings.
 pub(super) fn transport(settings: &KmsService) -> Result<Transport, String> {

@@ -1,18 +1,34 @@
 //! A cloud key as a device, and one call at a time as a session.
 
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
 
 use super::pace::{Gate, Permit, Refusal};
-use super::{Call, Found, Service, SharedClient, ill};
+use super::runtime::TIMEOUT;
+use super::states::KeyState;
+use super::{BEING_MADE, Call, Found, Service, SharedClient};
 use crate::backend::{
-    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Sealing, Session,
+    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused,
+    Sealing, Session, Turn,
 };
 use crate::config::Profile;
-use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
+use crate::model::{
+    Class, CloudKey, CloudKind, CloudService, Fault, KeyKind, KeyOperation, KeyUsage, Namespace, Secret,
+};
+
+/// A key that nobody looks up is looked up so often, to see how it stands.
+const LOOK_EVERY: Duration = Duration::from_secs(900);
+/// It is waited so long for leave to look a key up, or to make one: less than a control thread is given for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// When a key that was made is looked for first; then after twice as long.
+const MAKING: Duration = Duration::from_millis(200);
+/// A session whose turn did not come asks again after so long at the earliest.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -26,6 +42,12 @@ struct Shared {
     client: SharedClient,
     service: Arc<Service>,
     found: RwLock<Seen>,
+    /// The ways into the domains of look-ups, and of what makes keys.
+    looks: Arc<Gate>,
+    makes: Arc<Gate>,
+    state: KeyState,
+    /// Dropped with the device, it ends what runs beside.
+    _alive: oneshot::Sender<()>,
 }
 
 /// The key that was found last. Another one has another handle.
@@ -41,14 +63,30 @@ impl CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
         let info = DeviceInfo {
-            serial: key.whole_name(),
+            serial: match key.service() {
+                // Names there are the same in whatever case.
+                CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
+                CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
+            },
             label: key.name.clone(),
             max_sessions: None,
             profile: Profile::Cloud,
         };
-        let shared = Shared { title, client, service, found: RwLock::default() };
-        CloudDevice { info, shared: Arc::new(shared) }
+        let (looks, makes) = (client.looks(), client.makes());
+        let state = service.states.watch(&key.to_string());
+        let (alive, gone) = oneshot::channel();
+        let shared = Shared { title, client, service, found: RwLock::default(), looks, makes, state, _alive: alive };
+        let shared = Arc::new(shared);
+        shared.service.runtime.spawn(Shared::look_now_and_then(Arc::downgrade(&shared), apart(key), gone));
+        CloudDevice { info, shared }
     }
+}
+
+/// When a key is looked at first, so that not all are at once.
+fn apart(key: &CloudKey) -> Duration {
+    let mut hasher = std::hash::DefaultHasher::new();
+    key.hash(&mut hasher);
+    Duration::from_secs(hasher.finish() % LOOK_EVERY.as_secs())
 }
 
 impl Device for CloudDevice {
@@ -66,7 +104,7 @@ impl Device for CloudDevice {
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
         let (shared, label) = (Arc::clone(&self.shared), self.info.label.clone());
-        Ok(Box::new(CloudSession { shared, label, leave: None }))
+        Ok(Box::new(CloudSession { shared, label, leave: None, end: None }))
     }
 }
 
@@ -75,12 +113,48 @@ struct CloudSession {
     label: String,
     /// Leave to send one request, that was not used yet.
     leave: Option<Permit>,
+    /// When whoever the next calls are for has no use of their answers any more.
+    end: Option<Instant>,
 }
 
 impl Shared {
-    /// Waits for a call, `times` the limit of one at the longest.
-    fn wait<T>(&self, times: u32, call: Call<'_, T>) -> Result<T, BackendError> {
-        self.service.runtime.wait(self.service.settings.call * times, &self.title, call)
+    /// Asks the service now and then how a key stands that it once had: nobody may use it for long.
+    async fn look_now_and_then(shared: Weak<Shared>, apart: Duration, mut gone: oneshot::Receiver<()>) {
+        let mut pause = apart;
+        loop {
+            tokio::select! {
+                _ = &mut gone => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let Some(shared) = shared.upgrade() else { return };
+            shared.look().await;
+            pause = LOOK_EVERY;
+        }
+    }
+
+    async fn look(&self) {
+        if !self.state.is_known() {
+            return;
+        }
+        // Not where those who need the key wait for theirs.
+        let Ok(leave) = self.leave(&self.looks, Instant::now()) else { return };
+        match tokio::time::timeout(self.limit() * 2, self.client.find()).await {
+            Ok(found) => {
+                self.state.note(&found);
+                tell_of_quota(leave, &found);
+            }
+            Err(_) => leave.lost(),
+        }
+    }
+
+    /// Waits for a call, so long at the longest.
+    fn wait<T>(&self, limit: Duration, call: Call<'_, T>) -> Result<T, BackendError> {
+        self.service.runtime.wait(limit, &self.title, call)
+    }
+
+    /// The limit of one call.
+    fn limit(&self) -> Duration {
+        self.service.settings.call
     }
 
     /// Notes what was found: the same key keeps its handle.
@@ -105,22 +179,71 @@ impl Shared {
         })
     }
 
-    /// Leave to send one request.
+    /// Asks about the key, `times` the limit of a call at the longest, when its turn comes.
+    fn paced<'a, T>(
+        &'a self,
+        gate: &Arc<Gate>,
+        times: u32,
+        call: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, BackendError> {
+        let leave = self.leave(gate, Instant::now() + PATIENCE)?;
+        let result = self.wait(self.limit() * times, call());
+        match &result {
+            // It is asked again with pauses, whatever a breaker would say.
+            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+            // How long it takes says nothing of what keys take to work.
+            _ => tell_of_quota(leave, &result),
+        }
+        result
+    }
+
+    fn look_up(&self) -> Result<Option<Found>, BackendError> {
+        let found = self.paced(&self.looks, 2, || self.client.find());
+        self.state.note(&found);
+        found
+    }
+
+    /// Makes the key, and looks for it until it can be used.
+    fn make<'a>(&'a self, template: &'a KeyTemplate) -> Result<Found, BackendError> {
+        let end = Instant::now() + self.limit() * 4;
+        let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
+        let mut pause = MAKING;
+        while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < end {
+            std::thread::sleep(pause);
+            pause *= 2;
+            // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
+            made = self.look_up().and_then(|found| {
+                found.ok_or_else(|| super::ill("not_found", format!("{}: the key just made is not there", self.title)))
+            });
+        }
+        made
+    }
+
+    /// What an asker is told of a refusal that says for how long the service is left alone; none where a turn did not come in
+    /// time.
+    fn shut(&self, refusal: Refusal) -> Option<(Fault, Instant)> {
+        let (until, title) = match refusal {
+            Refusal::TooLate { .. } => return None,
+            Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
+            Refusal::KeyOpen { until } => (until, self.title.as_str()),
+        };
+        let rest = until.saturating_duration_since(Instant::now()).as_millis();
+        let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
+        Some((Fault::Unavailable { what }, until))
+    }
+
+    /// Leave to send one request of the daemon's own, which nobody admitted before.
     fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
-        gate.admit(until).map_err(|refusal| {
-            let now = Instant::now();
-            let (until, title) = match refusal {
-                Refusal::TooLate { earliest } => {
-                    let rest = earliest.saturating_duration_since(now);
-                    let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
-                    return super::throttled(what, Some(rest));
-                }
-                Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
-                Refusal::KeyOpen { until } => (until, self.title.as_str()),
-            };
-            let rest = until.saturating_duration_since(now).as_millis();
-            let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
-            ill("breaker_open", what)
+        let namespace = Namespace::root();
+        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Control, until, is_wanted: &|| true };
+        gate.admit(&turn).map_err(|refusal| match (self.shut(refusal), refusal) {
+            (Some((fault, _)), _) => BackendError { fault, fate: Fate::BackOff, cause: "breaker_open" },
+            (None, Refusal::TooLate { earliest }) => {
+                let rest = earliest.saturating_duration_since(Instant::now());
+                let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
+                super::throttled(what, Some(rest))
+            }
+            (None, _) => BackendError::keep(Fault::internal("a refusal without a reason")),
         })
     }
 }
@@ -135,36 +258,60 @@ impl CloudSession {
     }
 }
 
-/// Tells flow control how a request ended.
-fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
+/// A key that is no such key as it is registered as: of another size or curve, for another use, or out of another kind of vault.
+fn another_kind(title: &str, registered: Option<&CloudKind>, found: &CloudKind) -> BackendError {
+    let said = |kind: &CloudKind| {
+        let does: Vec<&str> = kind.does.usages().iter().map(KeyUsage::name).collect();
+        format!("{} ({})", kind.native, does.join(", "))
+    };
+    let what = format!(
+        "{title}: it is {}, and registered as {}: correct key_type, key_bits, curve or usages, or the key's name",
+        said(found),
+        registered.map(said).unwrap_or_default()
+    );
+    BackendError::keep(Fault::invalid(what))
+}
+
+/// Tells flow control how a request ended; whether it would have been given up before the service's own limit.
+fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
+    match result {
+        // An asker without patience says nothing of the service.
+        Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
+        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+        Ok(_) => leave.succeeded(took),
+        Err(_) => tell_of_quota(leave, result),
+    }
+}
+
+/// The same of one that was answered: whether by that the quota is used up, and until when.
+fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
     match result {
         Err(BackendError { fate: Fate::Throttled, fault, .. }) => leave.throttled(match fault {
             Fault::QuotaExceeded { retry_after, .. } if !retry_after.is_zero() => Some(*retry_after),
             _ => None,
         }),
-        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
-        Err(_) => leave.answered(),
-        Ok(_) => leave.succeeded(took),
+        _ => leave.answered(),
     }
 }
 
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        let found = self.shared.wait(2, self.shared.client.find())?;
-        match found {
+        match self.shared.look_up()? {
             // It is there: none may be made in its place.
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
                 Err(BackendError::keep(Fault::invalid(what)))
+            }
+            Some(found) if selector.cloud.is_some_and(|registered| registered != found.kind) => {
+                Err(another_kind(&self.shared.title, selector.cloud, found.kind))
             }
             found => Ok(found.map(|found| self.found(found))),
         }
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        let made = self.shared.wait(4, self.shared.client.generate(template))?;
-        Ok(self.found(made))
+        self.shared.make(template).map(|made| self.found(made))
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
@@ -172,28 +319,44 @@ impl Session for CloudSession {
         let (found, gate) = self.shared.seen(handle)?;
         // What it does not do is not asked of it, and tells flow control nothing.
         self.shared.client.check(&found, operation)?;
+        let (now, limit) = (Instant::now(), self.shared.limit());
         let leave = match leave {
             Some(leave) => leave,
             // A proof of the key, which nobody admitted before.
-            None => self.shared.leave(&gate, Instant::now() + self.shared.service.settings.call)?,
+            None => self.shared.leave(&gate, self.end.map_or(now + limit, |end| end.min(now + limit)))?,
         };
         let begun = Instant::now();
-        let result = self.shared.wait(1, self.shared.client.perform(&found, operation));
-        tell(leave, begun.elapsed(), &result);
+        let left = self.end.map(|end| end.saturating_duration_since(begun)).filter(|left| *left < limit);
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(BackendError::keep(Fault::DeadlineExceeded { stage: "started" }));
+        }
+        let result = self.shared.wait(left.unwrap_or(limit), self.shared.client.perform(&found, operation));
+        tell(leave, begun.elapsed(), left.is_some(), &result);
         result
     }
 
-    fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
+    fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
-        if let (None, Some(gate)) = (&self.leave, gate) {
-            self.leave = Some(self.shared.leave(&gate, until).inspect_err(|error| {
-                // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
-                if error.fate == Fate::Throttled {
-                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        let (None, Some(gate), asked) = (&self.leave, gate, Instant::now()) else { return Ok(()) };
+        match gate.admit(turn) {
+            Ok(leave) => {
+                self.leave = Some(leave);
+                Ok(())
+            }
+            Err(refusal) => Err(match self.shared.shut(refusal) {
+                Some((fault, until)) => Refused::Shut { fault, until },
+                None => {
+                    // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
+                    let paused_until = turn.until.min(asked + PAUSE);
+                    std::thread::sleep(paused_until.saturating_duration_since(Instant::now()));
+                    Refused::Later
                 }
-            })?);
+            }),
         }
-        Ok(())
+    }
+
+    fn end_by(&mut self, until: Option<Instant>) {
+        self.end = until;
     }
 
     fn withdraw(&mut self) {

@@ -11,9 +11,12 @@
 )]
 
 mod device;
+mod identities;
+mod keeper;
 pub(crate) mod pace;
 mod runtime;
 mod service;
+mod states;
 mod words;
 
 use std::borrow::Cow;
@@ -25,13 +28,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub(crate) use device::CloudDevice;
+pub(crate) use identities::Owner;
+pub(crate) use keeper::{Issued, Issuer, Keeper};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::Service;
+pub(crate) use states::{DISABLED, OUT_OF_USE, PENDING_DELETION};
 pub(crate) use words::{innermost, is_about_tls, shown};
 
 use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};
 use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme};
+
+/// Most bytes that are read of an answer, of a service or of whoever gives out credentials: an endpoint may be a stranger's. The
+/// longest there are have a key, or a token.
+pub(crate) const ANSWER_MAX: usize = 1 << 20;
 
 /// One call of a service, under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -41,10 +51,17 @@ pub(crate) trait Client: Send + Sync {
     /// The way into the quota domain that a key of this kind counts against.
     fn gate(&self, found: &Found) -> Arc<Gate>;
 
+    /// The way into the quota domain that look-ups of the key count against.
+    fn looks(&self) -> Arc<Gate>;
+
+    /// The same of what makes keys.
+    fn makes(&self) -> Arc<Gate>;
+
     /// Looks the key up; `None` if there is none. One that is there and cannot be used now is an error that says why.
     fn find(&self) -> Call<'_, Option<Found>>;
 
-    /// Makes the key. The caller has made sure that there is none.
+    /// Makes the key. The caller has made sure that there is none. An error of the cause [`BEING_MADE`] says that it is to be
+    /// looked for a little later.
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found>;
 
     /// Refuses what the service does not do with the key. No call is made.
@@ -58,6 +75,9 @@ pub(crate) trait Client: Send + Sync {
     /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
 }
+
+/// The cause of an error that a key cannot be used yet, since the service is still making it.
+pub(crate) const BEING_MADE: &str = "generating";
 
 /// A key that was found.
 #[derive(Clone, Debug)]
@@ -189,6 +209,15 @@ pub(crate) fn unknown_kind(id: &str, native: &str) -> BackendError {
 /// An error that another call may not meet: the service, or the way to it, is ill.
 pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
+}
+
+/// The same by the service's own word. One that says when to come again has done nothing for now, as if a quota were used up:
+/// it is asked again then, and not before.
+pub(crate) fn ill_until(cause: &'static str, what: String, retry_after: Option<Duration>) -> BackendError {
+    match retry_after {
+        Some(_) => throttled(what, retry_after),
+        None => ill(cause, what),
+    }
 }
 
 /// An answer that the quota is used up: nothing was done. With what the service says of when to come again.

@@ -1,12 +1,12 @@
-//! What all keys at one service share: its settings, the threads of its connections, its quota domains, and the daemon's own
-//! credentials there.
+//! What all keys at one service share: its settings, the threads of its connections, its quota domains, and what is seen of the
+//! identities that they are used by.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Runtime;
+use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
+use super::states::KeyStates;
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -16,14 +16,21 @@ pub(crate) struct Service {
     pub(crate) settings: KmsService,
     pub(crate) runtime: Runtime,
     pub(crate) domains: Domains,
-    pub(crate) own: OwnCredentials,
+    pub(super) identities: Identities,
+    pub(super) states: KeyStates,
 }
 
 impl Service {
     /// The service by these settings; its threads are started, and no call is made.
     pub(crate) fn start(settings: &KmsService, telemetry: &Telemetry) -> Result<Arc<Service>, Fault> {
         let (runtime, settings) = (Runtime::start()?, settings.clone());
-        let service = Service { settings, runtime, domains: Domains::default(), own: OwnCredentials::default() };
+        let service = Service {
+            settings,
+            runtime,
+            domains: Domains::default(),
+            identities: Identities::default(),
+            states: KeyStates::default(),
+        };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
         telemetry.show_service(&seen);
@@ -72,46 +79,11 @@ impl ServiceFigures for Service {
         self.domains.all().into_iter().map(figures).collect()
     }
 
-    fn credentials(&self) -> Option<CredentialFigures> {
-        self.own.figures()
-    }
-}
-
-/// What is known of the daemon's own credentials at a service.
-#[derive(Default)]
-pub(crate) struct OwnCredentials {
-    used: AtomicBool,
-    fetched: AtomicU64,
-    failed: AtomicU64,
-    /// Milliseconds since 1970; 0 where they do not end.
-    end: AtomicU64,
-}
-
-impl OwnCredentials {
-    /// They were fetched, and are good until `end`.
-    pub(crate) fn fetched(&self, end: Option<SystemTime>) {
-        self.used.store(true, Ordering::Relaxed);
-        self.fetched.fetch_add(1, Ordering::Relaxed);
-        let since = end.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
-        let millis = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        self.end.store(millis, Ordering::Relaxed);
+    fn credentials(&self) -> Vec<CredentialFigures> {
+        self.identities.figures()
     }
 
-    /// They could not be.
-    pub(crate) fn failed(&self) {
-        self.used.store(true, Ordering::Relaxed);
-        self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How long those at hand are good; `None` where there are none, or they do not end.
-    pub(crate) fn left(&self) -> Option<Duration> {
-        let end = self.end.load(Ordering::Relaxed);
-        let end = (end > 0).then(|| UNIX_EPOCH + Duration::from_millis(end))?;
-        Some(end.duration_since(SystemTime::now()).unwrap_or_default())
-    }
-
-    fn figures(&self) -> Option<CredentialFigures> {
-        let (fetched, failed) = (self.fetched.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
-        self.used.load(Ordering::Relaxed).then(|| CredentialFigures { fetched, failed, left: self.left() })
+    fn key_states(&self) -> Vec<(String, &'static str)> {
+        self.states.all()
     }
 }

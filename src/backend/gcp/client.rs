@@ -2,14 +2,12 @@
 //! which were lost on the way are neither signed nor taken for a signature.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionAlgorithm;
 use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, ProtectionLevel};
 
-use super::find::Doomed;
 use super::mechanism::{How, Opening, Request, Sealing, request};
 use super::sealing::{crc, key_of, open, seal};
 use super::{Shared, fault, find};
@@ -17,9 +15,6 @@ use crate::backend::cloud::pace::{self, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::model::{CipherScheme, CloudKey, CloudPlace, CloudService, CloudUse, Fault, KeyOperation, wiped};
-
-/// How often a version is asked for that the service is still making.
-const MAKING: Duration = Duration::from_millis(200);
 
 /// A key in Google Cloud KMS.
 pub(super) struct GcpKey {
@@ -33,27 +28,25 @@ pub(super) struct GcpKey {
     algorithm: &'static str,
     /// The quota domain: the project, the location and where the service is.
     domain: String,
+    /// The same of what is counted for the project as a whole.
+    project: String,
     /// What it is called in messages.
     title: String,
     shared: Arc<Shared>,
     service: Arc<Service>,
-    doomed: Arc<Doomed>,
 }
 
 impl GcpKey {
     /// None where the key is another service's.
-    pub(super) fn new(
-        key: &CloudKey,
-        shared: Arc<Shared>,
-        service: Arc<Service>,
-        doomed: Arc<Doomed>,
-    ) -> Option<GcpKey> {
+    pub(super) fn new(key: &CloudKey, shared: Arc<Shared>, service: Arc<Service>) -> Option<GcpKey> {
         let CloudPlace::Google { project, region, key_ring, version, algorithm } = &key.place else { return None };
         let ring = format!("projects/{project}/locations/{region}/keyRings/{key_ring}");
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
-        let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
+        let endpoint = key.endpoint.as_deref().unwrap_or_default();
+        let domain = [project, region, endpoint].join(" ").trim_end().to_owned();
+        let project = [project, endpoint].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
+        Some(GcpKey { ring, id, version, algorithm, domain, project, title, shared, service })
     }
 
     async fn look_up(&self) -> Result<Option<Found>, BackendError> {
@@ -72,7 +65,6 @@ impl GcpKey {
             Err(error) => return Err(error),
         };
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
-        self.doomed.watch(&version);
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
             return Ok(Some(find::secret(&version, kind)));
@@ -82,7 +74,7 @@ impl GcpKey {
         find::found(version.name, kind, &published, &self.title).map(Some)
     }
 
-    /// Makes a key in an HSM, in a ring that is there, and waits until its version can be used.
+    /// Makes a key in an HSM, in a ring that is there. Its version can be used a little later.
     async fn make(&self, template: &KeyTemplate) -> Result<Found, BackendError> {
         let kinds = CloudService::GcpCkms.kinds();
         let row = kinds.iter().find(|row| row.native == self.algorithm && row.kind == template.kind);
@@ -103,17 +95,7 @@ impl GcpKey {
         let key = CryptoKey::new().set_purpose(purpose).set_version_template(versions);
         let call = self.shared.client.create_crypto_key().set_parent(&self.ring).set_crypto_key_id(&self.id);
         call.set_crypto_key(key).send().await.map_err(|error| fault::of("CreateCryptoKey", &self.title, &error))?;
-        loop {
-            match self.look_up().await {
-                Ok(Some(found)) => return Ok(found),
-                Ok(None) => {
-                    return Err(cloud::ill("not_found", format!("{}: the key just made is not there", self.title)));
-                }
-                // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
-                Err(error) if find::is_generating(&error) => tokio::time::sleep(MAKING).await,
-                Err(error) => return Err(error),
-            }
-        }
+        Err(find::being_made(&self.title))
     }
 
     /// Asks once more where bytes were lost on the way, or the token was refused and there is another.
@@ -230,12 +212,25 @@ impl From<google_cloud_gax::error::Error> for Unanswered {
     }
 }
 
+impl GcpKey {
+    fn gate_of(&self, family: &str, domain: &str) -> Arc<Gate> {
+        let (quota, cost) = pace::google(family).unwrap_or((Quota::per_second(1.0), 1));
+        self.service.domains.domain(domain, self.service.quota(family, quota)).gate(cost)
+    }
+}
+
 impl cloud::Client for GcpKey {
     /// By project and location.
     fn gate(&self, _: &Found) -> Arc<Gate> {
-        let quota = pace::google("cryptographic").unwrap_or(Quota::per_second(1_000.0));
-        let quota = self.service.quota("cryptographic", quota);
-        self.service.domains.domain(&self.domain, quota).gate(1)
+        self.gate_of("cryptographic", &self.domain)
+    }
+
+    fn looks(&self) -> Arc<Gate> {
+        self.gate_of("look-up", &format!("{} look-up", self.project))
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.gate_of("creation", &format!("{} creation", self.project))
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {

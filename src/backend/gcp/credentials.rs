@@ -3,36 +3,27 @@
 //!
 //! Google's library fetches tokens ahead of their end, and says nothing of failures until the last one has expired; after one
 //! that it takes for lasting, it never tries again. So credentials are made anew now and then, well within the life of a token,
-//! and put in the place of the old when they are good. That they are not is told then, long before requests fail.
+//! and put in the place of the old when they are good.
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use google_cloud_auth::credentials::{
     self as google, CacheableResource, Credentials, CredentialsProvider, external_account, impersonated,
     service_account, user_account,
 };
 use google_cloud_auth::errors::CredentialsError;
+use hyper::http::header::AUTHORIZATION;
 use hyper::http::{Extensions, HeaderMap};
-use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::backend::cloud::{Service, innermost};
-use crate::model::Secret;
+use crate::backend::cloud::{Issued, Issuer, Keeper, Owner, innermost};
+use crate::model::{Secret, google_account};
 
-/// Tokens are good for an hour, and credentials are made anew so often.
-const ANEW: Duration = Duration::from_secs(900);
-/// Each failure is followed by another try after a pause.
-const PAUSE_FIRST: Duration = Duration::from_secs(5);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A refused token is not replaced more often than this, so that no token endpoint is hammered.
-const RENEWALS: Duration = Duration::from_secs(10);
-/// How long a token may take.
-const FETCH: Duration = Duration::from_secs(10);
 /// Most bytes of a credential file.
 const FILE_MAX: u64 = 64 * 1024;
 /// Vault's variable: the contents of a credential file, or its path.
@@ -102,122 +93,71 @@ fn of_json(json: &[u8]) -> Result<Credentials, String> {
     made.map_err(|error| innermost(&error))
 }
 
-/// Credentials that are made anew before they are needed.
-pub(super) struct Keeper {
-    source: Source,
-    current: ArcSwap<Credentials>,
-    /// Counts up when credentials are replaced.
-    generation: AtomicU64,
-    renewed: Mutex<Instant>,
-    /// One renews, and the others wait for that.
-    renewing: tokio::sync::Mutex<()>,
-    service: Weak<Service>,
+/// Credentials, and the token that they had when they were made.
+#[derive(Clone)]
+pub(super) struct Made {
+    credentials: Credentials,
+    token: Secret,
 }
 
-impl Keeper {
-    /// Makes credentials, and has them made anew as long as somebody holds them. In a runtime.
-    pub(super) fn start(source: Source, service: &Arc<Service>) -> Result<Arc<Keeper>, String> {
-        let current = ArcSwap::from_pointee(source.load()?);
-        let service_of = Arc::downgrade(service);
-        let keeper = Arc::new(Keeper {
-            source,
-            current,
-            generation: AtomicU64::default(),
-            renewed: Mutex::new(Instant::now()),
-            renewing: tokio::sync::Mutex::default(),
-            service: service_of,
-        });
-        let held = Arc::downgrade(&keeper);
-        service.runtime.spawn(async move {
-            let mut pause = PAUSE_FIRST;
-            loop {
-                let Some(keeper) = held.upgrade() else { return };
-                let next = match keeper.make_anew().await {
-                    Ok(()) => {
-                        pause = PAUSE_FIRST;
-                        ANEW
-                    }
-                    Err(why) => {
-                        tracing::error!(
-                            service = "gcpckms",
-                            credentials = keeper.source.name(),
-                            reason = why,
-                            "credentials could not be fetched anew; requests fail when the token at hand has expired"
-                        );
-                        pause = (pause * 2).min(PAUSE_MAX);
-                        pause
-                    }
-                };
-                drop(keeper);
-                tokio::time::sleep(next).await;
-            }
-        });
-        Ok(keeper)
+impl Issuer for Source {
+    type Credentials = Made;
+    type Error = CredentialsError;
+
+    async fn issue(&self) -> Result<Issued<Made>, CredentialsError> {
+        let credentials = self.load().map_err(|why| CredentialsError::from_msg(false, why))?;
+        let token = match credentials.headers(Extensions::new()).await? {
+            CacheableResource::New { data, .. } => token_of(&data),
+            CacheableResource::NotModified => Secret::default(),
+        };
+        let end = end_of(&token);
+        Ok(Issued { credentials: Made { credentials, token }, end })
     }
 
-    /// Credentials in the place of those at hand, if they are good for a token.
-    async fn make_anew(&self) -> Result<(), String> {
-        let result = self.fetch().await;
-        let own = self.service.upgrade().filter(|_| self.source == Source::Own);
-        match (&result, own) {
-            (Ok(_), Some(service)) => service.own.fetched(None),
-            (Err(_), Some(service)) => service.own.failed(),
-            (_, None) => {}
-        }
-        self.current.store(Arc::new(result?));
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        *self.renewed.lock() = Instant::now();
-        Ok(())
+    fn late(limit: Duration) -> CredentialsError {
+        CredentialsError::from_msg(true, format!("no token within {} s", limit.as_secs()))
     }
 
-    async fn fetch(&self) -> Result<Credentials, String> {
-        let fresh = self.source.load()?;
-        let headers = tokio::time::timeout(FETCH, fresh.headers(Extensions::new())).await;
-        let headers = headers.map_err(|_| format!("no token within {} s", FETCH.as_secs()))?;
-        headers.map(|_| fresh).map_err(|error| innermost(&error))
+    fn why(error: &CredentialsError) -> String {
+        innermost(error)
     }
 
-    /// Which credentials are at hand.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+    fn is_same(one: &Made, other: &Made) -> bool {
+        one.token == other.token
     }
+}
 
-    /// After a token of this generation was refused: whether there is another now.
-    pub(super) async fn renew(&self, refused: u64) -> bool {
-        let _one = self.renewing.lock().await;
-        if self.generation() != refused {
-            return true;
-        }
-        let due = self.renewed.lock().elapsed() >= RENEWALS;
-        due && self.make_anew().await.is_ok()
-    }
+fn token_of(headers: &HeaderMap) -> Secret {
+    let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+    Secret::new(header.strip_prefix(b"Bearer ").unwrap_or(header).to_vec())
+}
+
+/// When a token ends that says so itself: one that is signed by the account's own key (RFC 7519, `exp`). The others are no
+/// text that means anything, and Google's library keeps to itself when they end.
+fn end_of(token: &Secret) -> Option<SystemTime> {
+    let claims = token.expose_str()?.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(claims["exp"].as_u64()?))
 }
 
 impl Source {
-    /// For logs.
-    fn name(&self) -> String {
+    /// Whose credentials these are.
+    pub(super) fn owner(&self) -> Owner {
         match self {
-            Source::Own => "the daemon's own".to_owned(),
-            Source::Json(_) => "a managed key's own".to_owned(),
-            Source::File(path) => path.display().to_string(),
+            Source::Own => Owner::daemon(""),
+            Source::Json(json) => Owner::key(&google_account(json).unwrap_or_else(|| "unnamed".to_owned())),
+            Source::File(path) => Owner::daemon(&path.display().to_string()),
         }
     }
 }
 
 /// The credentials at hand, for Google's client.
-#[derive(Clone)]
-pub(super) struct Kept(pub(super) Arc<Keeper>);
-
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Kept")
-    }
-}
+#[derive(Clone, Debug)]
+pub(super) struct Kept(pub(super) Arc<Keeper<Source>>);
 
 impl CredentialsProvider for Kept {
     async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
-        let current = self.0.current.load_full();
-        current.headers(extensions).await
+        self.0.current().await?.credentials.headers(extensions).await
     }
 
     /// As the daemon's environment has it. What credentials say of it is not followed: it would name hosts.
@@ -229,6 +169,13 @@ impl CredentialsProvider for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_says_when_it_ends_is_believed() {
+        let end = |claims: &str| end_of(&Secret::from(format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims)).as_str()));
+        assert_eq!(end("{\"exp\": 1800000000}"), Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
+        assert_eq!((end("{\"iss\": 1}"), end("no JSON"), end_of(&Secret::from("ya29.opaque"))), (None, None, None));
+    }
 
     #[test]
     fn what_is_no_credential_file_is_told_without_a_word_of_it() {

@@ -1,20 +1,14 @@
 //! What the service says of a key.
 
-use std::collections::HashSet;
-
 use der::Document;
 use google_cloud_kms_v1::model::crypto_key_version::CryptoKeyVersionState;
 use google_cloud_kms_v1::model::{CryptoKeyVersion, ProtectionLevel, PublicKey as Published};
-use parking_lot::Mutex;
 
 use super::fault;
-use crate::backend::cloud::{Found, ill, unknown_kind};
+use crate::backend::cloud::{self, BEING_MADE, Found, ill, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, CloudUse, Fault};
-
-/// What a version is called that is still being made: the one state that passes by itself.
-const GENERATING: &str = "generating";
 
 /// Most bytes that a secret key in an HSM encrypts, with their associated data.
 const HSM_MAX: usize = 8 * 1024;
@@ -35,47 +29,30 @@ pub(super) fn kind_of(
     kind.ok_or_else(|| unknown_kind(&version.name, native))
 }
 
-/// The versions that are to be destroyed, as far as that was told: once for each time that it comes about, however often
-/// the key is looked up.
-#[derive(Default)]
-pub(super) struct Doomed(Mutex<HashSet<String>>);
-
-impl Doomed {
-    pub(super) fn watch(&self, version: &CryptoKeyVersion) {
-        if version.state != CryptoKeyVersionState::DestroyScheduled {
-            self.0.lock().remove(&version.name);
-        } else if self.0.lock().insert(version.name.clone()) {
-            let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
-            tracing::error!(
-                key = version.name,
-                "A GOOGLE CLOUD KMS KEY IS TO BE DESTROYED{when}: restore it if it is still needed"
-            );
-        }
-    }
-}
-
 /// Refuses a version that can do nothing now, saying why.
 pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(), BackendError> {
-    let why = match &version.state {
+    let (cause, why) = match &version.state {
         CryptoKeyVersionState::Enabled => return Ok(()),
         CryptoKeyVersionState::PendingGeneration => {
-            return Err(ill(GENERATING, format!("{title}: the service is still making it; try again")));
+            return Err(being_made(title));
         }
-        CryptoKeyVersionState::Disabled => "it is disabled: enable it".to_owned(),
+        CryptoKeyVersionState::Disabled => (cloud::DISABLED, "it is disabled: enable it".to_owned()),
         CryptoKeyVersionState::DestroyScheduled => {
             let when = version.destroy_time.map(|time| format!(" at {}", String::from(time))).unwrap_or_default();
-            format!("it is to be destroyed{when}: restore it")
+            (cloud::PENDING_DELETION, format!("it is to be destroyed{when}: restore it"))
         }
-        CryptoKeyVersionState::Destroyed => "it is destroyed for good: register another version".to_owned(),
-        state => format!("its state is {}", state.name().unwrap_or("one that nobody knows")),
+        CryptoKeyVersionState::Destroyed => {
+            (cloud::OUT_OF_USE, "it is destroyed for good: register another version".to_owned())
+        }
+        state => (cloud::OUT_OF_USE, format!("its state is {}", state.name().unwrap_or("one that nobody knows"))),
     };
     let fault = Fault::Unavailable { what: format!("{title}: {why}") };
-    Err(BackendError { fault, fate: Fate::Keep, cause: "key_state" })
+    Err(BackendError { fault, fate: Fate::Keep, cause })
 }
 
-/// Whether it says that the version is still being made.
-pub(super) fn is_generating(error: &BackendError) -> bool {
-    error.cause == GENERATING
+/// That the version is still being made.
+pub(super) fn being_made(title: &str) -> BackendError {
+    ill(BEING_MADE, format!("{title}: the service is still making it; try again"))
 }
 
 /// A secret key. One in an HSM encrypts less than others.

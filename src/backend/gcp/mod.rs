@@ -25,9 +25,8 @@ use google_cloud_kms_v1::client::KeyManagementService;
 use parking_lot::Mutex;
 
 use self::client::GcpKey;
-use self::credentials::{Keeper, Kept, Source};
-use self::find::Doomed;
-use super::cloud::{CloudDevice, Service, ill, innermost};
+use self::credentials::{Kept, Source};
+use super::cloud::{CloudDevice, Keeper, Service, ill, innermost};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, Fault, TokenSelector};
 
@@ -44,20 +43,19 @@ struct Reach {
 /// A client and the credentials that its calls carry.
 struct Shared {
     client: KeyManagementService,
-    keeper: Arc<Keeper>,
+    keeper: Arc<Keeper<Source>>,
 }
 
 /// The backend of `gcpckms`.
 pub(super) struct GcpBackend {
     service: Arc<Service>,
     clients: Mutex<HashMap<Reach, Weak<Shared>>>,
-    doomed: Arc<Doomed>,
 }
 
 impl GcpBackend {
     /// The backend of this service. No call is made.
     pub(super) fn new(service: Arc<Service>) -> GcpBackend {
-        GcpBackend { service, clients: Mutex::default(), doomed: Arc::default() }
+        GcpBackend { service, clients: Mutex::default() }
     }
 
     fn shared(&self, key: &CloudKey) -> Result<Arc<Shared>, BackendError> {
@@ -83,8 +81,8 @@ impl GcpBackend {
 
 /// A client that tries each call once: who tries again, and when, is decided above.
 async fn make(reach: &Reach, service: &Arc<Service>, title: &str) -> Result<Shared, BackendError> {
-    let keeper = Keeper::start(reach.source.clone(), service)
-        .map_err(|why| fault::refused("no_credentials", format!("{title}: no credentials: {why}")))?;
+    let owner = reach.source.owner();
+    let keeper = Keeper::start(reach.source.clone(), owner, service);
     let mut builder = KeyManagementService::builder()
         .with_credentials(Kept(Arc::clone(&keeper)))
         .with_retry_policy(NeverRetry)
@@ -107,7 +105,7 @@ impl Backend for GcpBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
         let TokenSelector::Cloud(key) = token else { return Err(not_of_google()) };
         let shared = self.shared(key)?;
-        let client = GcpKey::new(key, shared, Arc::clone(&self.service), Arc::clone(&self.doomed));
+        let client = GcpKey::new(key, shared, Arc::clone(&self.service));
         let client = client.ok_or_else(not_of_google)?;
         Ok(Box::new(CloudDevice::new(key, Arc::new(client), Arc::clone(&self.service))))
     }

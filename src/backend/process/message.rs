@@ -158,6 +158,7 @@ impl Command {
                 label: reader.option(Reader::text)?,
                 id: reader.option(|reader| reader.bytes().map(<[u8]>::to_vec))?,
                 secret: reader.flag()?,
+                cloud: None,
             }),
             5 => Command::Generate(KeyTemplate {
                 kind: kind(&mut reader)?,

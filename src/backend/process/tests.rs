@@ -97,9 +97,12 @@ fn a_session_behind_the_pair_is_a_session() {
     assert_eq!(token.logins(), 2);
 
     let mut session = device.open_session().unwrap();
-    let nothing = KeySelector { label: Some("b".into()), id: None, secret: false };
+    let nothing = KeySelector { label: Some("b".into()), id: None, secret: false, cloud: None };
     assert!(session.find(&nothing).unwrap().is_none());
-    let found = session.find(&KeySelector { label: None, id: Some(b"7".to_vec()), secret: false }).unwrap().unwrap();
+    let found = session
+        .find(&KeySelector { label: None, id: Some(b"7".to_vec()), secret: false, cloud: None })
+        .unwrap()
+        .unwrap();
     assert_eq!((found.label.as_str(), found.kind), ("ca", P256));
     let made = session
         .generate(&KeyTemplate { kind: KeyKind::Ed25519, label: "ed".into(), uses: KeyUsages::default(), cloud: None })
@@ -147,7 +150,7 @@ fn an_answer_that_is_too_long_is_an_error_and_no_end() {
     token.make("ca", &vec![7; ANSWER_MAX], P256).unwrap();
     let device = device(&token);
     let mut session = device.open_session().unwrap();
-    let selector = KeySelector { label: Some("ca".into()), id: None, secret: false };
+    let selector = KeySelector { label: Some("ca".into()), id: None, secret: false, cloud: None };
     for _ in 0..2 {
         let error = session.find(&selector).unwrap_err();
         assert_eq!((error.cause, error.fate), ("device_error", Fate::Keep));
@@ -163,7 +166,7 @@ fn what_is_too_long_is_refused_before_it_is_sent() {
     let error = session.perform(0, KeyKind::Ed25519, &operation).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
     let label = "ä".repeat(100 << 10);
-    assert!(session.find(&KeySelector { label: Some(label), id: None, secret: false }).unwrap().is_none());
+    assert!(session.find(&KeySelector { label: Some(label), id: None, secret: false, cloud: None }).unwrap().is_none());
     let error = device.login(&Secret::new(vec![b'1'; pair::PACKET_MAX])).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.fate == Fate::Keep, "{error:?}");
 }
@@ -342,8 +345,13 @@ fn commands_arrive_as_they_were_sent() {
         Command::PinFlags,
         Command::Login(Secret::from("1234")),
         Command::OpenSession,
-        Command::Find(KeySelector { label: Some("Prüfung".into()), id: Some(vec![0, 255]), secret: false }),
-        Command::Find(KeySelector { label: None, id: None, secret: true }),
+        Command::Find(KeySelector {
+            label: Some("Prüfung".into()),
+            id: Some(vec![0, 255]),
+            secret: false,
+            cloud: None,
+        }),
+        Command::Find(KeySelector { label: None, id: None, secret: true, cloud: None }),
         Command::Generate(KeyTemplate { kind: P256, label: "ca".into(), uses: KeyUsages::default(), cloud: None }),
         Command::Generate(KeyTemplate {
             kind: KeyKind::Hmac { bits: 256 },

@@ -23,7 +23,7 @@ pub(super) struct Baseline {
 impl Baseline {
     /// Opens as many sessions as the daemon has, and finds the key in each.
     pub(super) fn open(slots: &[Slot], key: &Key) -> Result<Baseline, Failure> {
-        let selector = KeySelector { label: Some(key.label.clone()), id: None, secret: false };
+        let selector = KeySelector { label: Some(key.label.clone()), id: None, secret: false, cloud: None };
         let mut tokens = Vec::new();
         for slot in slots {
             let mut sessions = Vec::new();

@@ -152,7 +152,7 @@ impl Slot {
     /// The public half of the key with this label; one of `make` is generated where there is none.
     fn find(&self, label: &str, make: Option<KeyKind>, own: bool) -> Result<PublicKey, Failure> {
         let mut session = self.device.open_session().map_err(failed)?;
-        let selector = KeySelector { label: Some(label.to_owned()), id: None, secret: false };
+        let selector = KeySelector { label: Some(label.to_owned()), id: None, secret: false, cloud: None };
         if let Some(found) = session.find(&selector).map_err(failed)? {
             return found.public.ok_or_else(|| Failure::new("a key pair without a public half"));
         }

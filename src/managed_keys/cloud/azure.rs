@@ -107,18 +107,24 @@ fn domain(fields: &mut Fields<'_>) -> Result<String, Fault> {
     Err(Fault::invalid(format!("resource {resource:?} is not supported: use one of {among}")))
 }
 
+/// Which of the clouds a key is in: each has its own operator, who gives out its tokens.
+pub(super) fn cloud_of(key: &CloudKey) -> Option<&'static str> {
+    let CloudPlace::Azure { domain, .. } = &key.place else { return None };
+    let environment = ENVIRONMENTS.iter().find(|(_, domains)| domains.contains(&domain.as_str()));
+    environment.map(|(name, _)| *name)
+}
+
 pub(super) fn show(key: &CloudKey, kind: &CloudKind, data: &mut Data) {
     let (CloudPlace::Azure { vault, domain, version }, CloudCredentials::Azure { tenant_id, client_id, client_secret }) =
         (&key.place, &key.credentials)
     else {
         return;
     };
-    let environment = ENVIRONMENTS.iter().find(|(_, domains)| domains.contains(&domain.as_str()));
     let mut put = |name: &str, value: serde_json::Value| data.insert(name.to_owned(), value);
     put("tenant_id", tenant_id.as_str().into());
     put("client_id", client_id.as_str().into());
     put("client_secret", if client_secret.is_some() { REDACTED } else { "" }.into());
-    put("environment", environment.map_or("", |(name, _)| name).into());
+    put("environment", cloud_of(key).unwrap_or_default().into());
     put("resource", domain.as_str().into());
     put("endpoint", key.endpoint.as_deref().unwrap_or_default().into());
     put("vault_name", vault.as_str().into());

@@ -8,7 +8,7 @@ mod azure;
 mod google;
 mod place;
 
-pub use place::{CloudCredentials, CloudKey, CloudPlace};
+pub use place::{CloudCredentials, CloudKey, CloudPlace, google_account};
 
 use super::{CipherScheme, Hash, KeyKind, KeyUsage, KeyUsages, SignatureScheme};
 
@@ -134,6 +134,12 @@ impl PartialEq for CloudKind {
 }
 
 impl Eq for CloudKind {}
+
+impl std::hash::Hash for CloudKind {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.service, self.native).hash(state);
+    }
+}
 
 impl CloudKind {
     /// The service's name for a signature so made, if it makes such.

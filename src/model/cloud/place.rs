@@ -103,7 +103,7 @@ impl CloudPlace {
                 CloudPlace::Azure { vault: other_vault, domain: other_domain, version: other_version },
             ) => {
                 let same_version = version.is_none() || other_version.is_none() || version == other_version;
-                (vault, domain) == (other_vault, other_domain) && same_version
+                vault.eq_ignore_ascii_case(other_vault) && domain == other_domain && same_version
             }
             _ => self == other,
         }
@@ -133,7 +133,12 @@ impl CloudKey {
 
     /// Whether both name one key in the same words, whoever's word it is used by.
     pub fn is_named_as(&self, other: &CloudKey) -> bool {
-        self.name == other.name && self.place.is_named_as(&other.place) && self.endpoint == other.endpoint
+        let same_name = match self.place {
+            // Names there are the same in whatever case.
+            CloudPlace::Azure { .. } => self.name.eq_ignore_ascii_case(&other.name),
+            CloudPlace::Aws { .. } | CloudPlace::Google { .. } => self.name == other.name,
+        };
+        same_name && self.place.is_named_as(&other.place) && self.endpoint == other.endpoint
     }
 }
 
@@ -159,7 +164,7 @@ impl std::fmt::Display for CloudKey {
             }
             CloudCredentials::Azure { client_id, .. } if client_id.is_empty() => Ok(()),
             CloudCredentials::Azure { client_id, .. } => write!(f, " by {client_id}"),
-            CloudCredentials::GoogleJson(json) => match account_of(json) {
+            CloudCredentials::GoogleJson(json) => match google_account(json) {
                 Some(account) => write!(f, " by {account}"),
                 None => f.write_str(" by its own credentials"),
             },
@@ -191,7 +196,7 @@ impl CloudKey {
 }
 
 /// The service account of a credential file, as far as it is fit to be shown.
-fn account_of(json: &Secret) -> Option<String> {
+pub fn google_account(json: &Secret) -> Option<String> {
     let json: serde_json::Value = serde_json::from_slice(json.expose()).ok()?;
     let account = json.get("client_email")?.as_str()?;
     let shown = |c: &char| c.is_ascii_alphanumeric() || "-_.@".contains(*c);

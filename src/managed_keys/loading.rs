@@ -1,0 +1,208 @@
+//! Reads the managed keys from the store at the start. A record that this build cannot read, since another wrote it or it is
+//! damaged, costs its own key and no other: that one is used by nobody, and neither written nor deleted, since whoever wrote it
+//! may read it again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::bindings::Mounts;
+use super::claims::Claims;
+use super::handle::KeyRef;
+use super::record::{COLLECTION, KeyRecord};
+use super::registry::{Entry, KEYS_MAX, ManagedKeys};
+use super::settings::Settings;
+use super::table::Table;
+use crate::model::{Fault, Namespace, TokenSelector};
+use crate::store::{Record, RecordKey};
+
+/// Namespaces of one store: more than there may ever be.
+const NAMESPACES_MAX: usize = 200_000;
+
+/// A managed key whose record cannot be read.
+#[derive(Clone, Debug)]
+pub(super) struct Unread {
+    /// As far as that much can be read.
+    uuid: Option<String>,
+    why: Fault,
+}
+
+/// What is the same in every record.
+#[derive(Deserialize)]
+struct Least {
+    uuid: String,
+}
+
+impl ManagedKeys {
+    /// Reads the managed keys of these namespaces from the store and has those that were used before served again: of very
+    /// many on one token or pool, most when they are first asked for. Of the other namespaces in the store only the claims
+    /// count, and who uses which key: they may come back. `mounts` says now and later which mounts there are, of those too: what
+    /// others have noted to use binds nothing.
+    pub fn load(&self, namespaces: &[Namespace], mounts: Mounts) -> Result<(), Fault> {
+        let served: HashSet<&Namespace> = namespaces.iter().collect();
+        // Most of many may be empty.
+        let stored = self.store().namespaces(NAMESPACES_MAX)?;
+        let (stored, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|known| served.contains(known));
+        let (mut claims, mut table) = (Claims::default(), Table::default());
+        let mut away = Vec::new();
+        for namespace in &others {
+            away.extend(self.read_keys(namespace, &mut table)?);
+        }
+        away.iter().for_each(|entry| claims.add(entry));
+        let mut served: HashMap<(String, Option<TokenSelector>), usize> = HashMap::new();
+        for namespace in &stored {
+            for entry in self.read_keys(namespace, &mut table)? {
+                claims.add(&entry);
+                if let Some(ready) = entry.ready.as_ref().filter(|_| !self.is_told_of_the_seals(&entry)) {
+                    let Settings { library, token, .. } = &entry.settings;
+                    let served = served.entry((library.to_lowercase(), token.clone())).or_default();
+                    *served += 1;
+                    if *served <= self.0.served_at_start {
+                        ready.serve(&entry, self.supervisor());
+                    }
+                }
+                table.insert(entry);
+            }
+        }
+        *self.0.claims.lock() = claims;
+        self.0.table.store(Arc::new(table));
+        self.load_bindings(mounts, &away)?;
+        stored.iter().try_for_each(|namespace| self.end_leftovers(namespace))
+    }
+
+    /// The managed keys of a namespace; those that cannot be read are noted in `table`.
+    fn read_keys(&self, namespace: &Namespace, table: &mut Table) -> Result<Vec<Arc<Entry>>, Fault> {
+        let mut read = Vec::new();
+        for (name, record) in self.store().scan(namespace, COLLECTION, None, KEYS_MAX)? {
+            match entry(namespace, &name, &record) {
+                Ok(entry) => read.push(Arc::new(entry)),
+                Err(why) => {
+                    tracing::error!(
+                        key = name, %namespace, reason = %why,
+                        "A MANAGED KEY CANNOT BE READ: it is used by nobody, and stays in the store as it is"
+                    );
+                    let uuid = serde_json::from_slice(&record.value).ok().map(|Least { uuid }| uuid);
+                    let unread = Unread { uuid, why };
+                    Arc::make_mut(&mut table.unread).entry(namespace.clone()).or_default().insert(name, unread);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// How many managed keys could not be read when they were last loaded, and are still in the store.
+    pub fn unread(&self) -> usize {
+        self.0.table.load().unread.values().map(HashMap::len).sum()
+    }
+}
+
+fn entry(namespace: &Namespace, name: &str, record: &Record) -> Result<Entry, Fault> {
+    let key = RecordKey::new(namespace, COLLECTION, name);
+    record.decode::<KeyRecord>(&key)?.open(namespace, name.to_owned())
+}
+
+impl Table {
+    /// Refuses a key whose record could not be read, saying so: it is not one that is not there.
+    pub(super) fn check_read(&self, namespace: &Namespace, key: KeyRef<'_>) -> Result<(), Fault> {
+        let Some(unread) = self.unread.get(namespace) else { return Ok(()) };
+        let found = match key {
+            KeyRef::Name(name) => unread.get_key_value(name),
+            KeyRef::Uuid(uuid) => unread.iter().find(|(_, unread)| unread.uuid.as_deref() == Some(uuid)),
+        };
+        match found {
+            Some((name, Unread { why, .. })) => {
+                Err(Fault::Unavailable { what: format!("managed key {name:?} cannot be read: {why}") })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::managed_keys::software_token::{no_mounts, story};
+    use crate::model::Data;
+    use crate::store::Write;
+
+    fn data(value: Value) -> Data {
+        value.as_object().unwrap().clone()
+    }
+
+    /// Writes a key and changes its record, then starts anew on the store.
+    fn with_record(change: impl FnOnce(&mut u16, &mut Value) + 'static, check: impl FnOnce(ManagedKeys) + 'static) {
+        story(|keys, token| async move {
+            let root = Namespace::root();
+            let fields = json!({"kms_key": "alias/a", "key_type": "ECDSA", "curve": "P256"});
+            keys.write(&root, "awskms", "cloud", &data(fields)).await.unwrap();
+            let fields = json!({"library": "hsm", "token_label": "t", "key_label": "k", "mechanism": "0x1041"});
+            keys.write(&root, "pkcs11", "token", &data(fields)).await.unwrap();
+            let key = RecordKey::new(&root, COLLECTION, "cloud");
+            let Record { mut version, value } = keys.store().get(&key).unwrap().unwrap();
+            let mut record: Value = serde_json::from_slice(&value).unwrap();
+            change(&mut version, &mut record);
+            let value = serde_json::to_vec(&record).unwrap();
+            keys.store().commit_now(vec![Write::Put { key, version, value }]).unwrap();
+            let again = ManagedKeys::new(keys.store().clone(), token.supervisor(), &Limits::default());
+            again.load(&[root], no_mounts()).unwrap();
+            check(again);
+        });
+    }
+
+    fn refused(keys: &ManagedKeys, why: &str) {
+        let root = Namespace::root();
+        let told = keys.0.table.load().check_read(&root, KeyRef::Name("cloud")).unwrap_err().to_string();
+        assert!(told.contains("managed key \"cloud\" cannot be read: ") && told.contains(why), "{told}");
+        assert_eq!((keys.unread(), keys.names(&root, "awskms").len()), (1, 0));
+        // The others are there.
+        assert!(keys.find(&root, "pkcs11", "token").is_some());
+    }
+
+    #[test]
+    fn a_kind_that_this_build_does_not_know_costs_its_key_alone() {
+        let change = |_: &mut u16, record: &mut Value| record["cloud"]["native"] = "ML_DSA_65".into();
+        with_record(change, |keys| refused(&keys, "it is of kind \"ML_DSA_65\" of \"awskms\""));
+    }
+
+    #[test]
+    fn so_does_a_format_that_is_newer() {
+        let change = |version: &mut u16, _: &mut Value| *version = 9;
+        with_record(change, |keys| refused(&keys, "is of format 9, but this Keyway knows up to 2"));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_neither_written_nor_deleted_nor_taken_for_none() {
+        story(|keys, _| async move {
+            let root = Namespace::root();
+            let key = RecordKey::new(&root, COLLECTION, "cloud");
+            let value = br#"{"uuid": "0b7e", "of": "a build to come"}"#.to_vec();
+            keys.store().commit_now(vec![Write::Put { key: key.clone(), version: 3, value: value.clone() }]).unwrap();
+            keys.load(std::slice::from_ref(&root), no_mounts()).unwrap();
+            let fields = json!({"kms_key": "alias/a", "key_type": "ECDSA", "curve": "P256"});
+            let fault = keys.write(&root, "awskms", "cloud", &data(fields)).await.unwrap_err();
+            assert!(matches!(fault, Fault::Unavailable { .. }), "{fault}");
+            assert!(keys.delete(&root, "awskms", "cloud", Vec::new).await.is_err());
+            let table = keys.0.table.load_full();
+            assert!(table.check_read(&root, KeyRef::Uuid("0b7e")).is_err());
+            assert!(table.check_read(&root, KeyRef::Uuid("other")).is_ok());
+            assert_eq!(keys.store().get(&key).unwrap().unwrap().value, value);
+        });
+    }
+
+    #[test]
+    fn only_what_older_builds_would_misread_is_of_the_newer_format() {
+        with_record(
+            |version, _| assert_eq!(*version, 2),
+            |keys| {
+                let record = RecordKey::new(&Namespace::root(), COLLECTION, "token");
+                assert_eq!(keys.store().get(&record).unwrap().unwrap().version, 1);
+            },
+        );
+        // Keys in clouds that were written as the older one are read.
+        with_record(|version, _| *version = 1, |keys| assert_eq!(keys.unread(), 0));
+    }
+}

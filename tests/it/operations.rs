@@ -382,10 +382,6 @@ async fn keys_in_a_token_do_what_their_mechanisms_do() {
         let ciphers = [("cbc", 0x1082), ("padded", 0x1085), ("gcm", 0x1087)];
         kinds.extend(ciphers.map(|(name, number)| Kind::of_token(&format!("{name}-{bits}"), number, &rsa(bits))));
     }
-    // Kryoptic makes no key on this curve.
-    if token::profile() != "kryoptic" {
-        kinds.push(Kind::of_token("secp256k1", 0x1041, &curve("secp256k1")));
-    }
     let macs = [0x0221, 0x0251, 0x0256, 0x0261, 0x0271];
     kinds.extend(macs.map(|number| Kind::of_token(&format!("mac-{number:x}"), number, &json!({}))));
     // Every mechanism that does something is asked for it, and what is asked for is all that it does.

@@ -23,7 +23,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::config::Profile;
-use crate::model::{CloudKind, Fault, KeyKind, KeyOperation, KeyUsages, PublicKey, Secret, TokenSelector};
+use crate::model::{
+    Class, CloudKind, Fault, KeyKind, KeyOperation, KeyUsages, Namespace, PublicKey, Secret, TokenSelector,
+};
 
 /// What becomes of the session, the login or the device after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -184,6 +186,35 @@ pub struct BatchJob<'a> {
     pub operation: &'a KeyOperation,
 }
 
+/// Whose turn it is to have an operation begin, where flow control gives leave for each.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// The namespace whose key it is for: what there is, is shared among those.
+    pub namespace: &'a Namespace,
+    /// What its share weighs; at least 1.
+    pub weight: u32,
+    /// The operation's class.
+    pub class: Class,
+    /// It is waited so long at the longest.
+    pub until: Instant,
+    /// Asked now and then while it waits: whether it is to wait on.
+    pub is_wanted: &'a dyn Fn() -> bool,
+}
+
+/// Why flow control lets no operation begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its turn did not come in time, or it is wanted no longer; it may come later.
+    Later,
+    /// The device did not answer several times in a row, and is left alone until then.
+    Shut {
+        /// What an asker is told for whom there is no other device.
+        fault: Fault,
+        /// When it is asked again.
+        until: Instant,
+    },
+}
+
 /// A place where keys live: one KMS library.
 pub trait Backend: Send + Sync {
     /// Opens the device `token` names. No login happens. A library or token that is not there is [`Fate::BackOff`].
@@ -246,15 +277,20 @@ pub trait Session: Send {
     /// Asks whether the session is still there and logged in: one native call, which needs no key.
     fn check_alive(&mut self) -> Result<(), BackendError>;
 
-    /// Waits until flow control has one more operation begin, at the longest `until`. Where it is [`Fate::Throttled`], that did
-    /// not come in time.
-    fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
-        let _ = until;
+    /// Waits until flow control has one more operation begin, or says why it does not.
+    fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
+        let _ = turn;
         Ok(())
     }
 
     /// What [`Session::admit`] let begin was not begun after all: others may.
     fn withdraw(&mut self) {}
+
+    /// Calls that begin from now on are given up then at the latest: whoever they are for has no use of a later answer. `None` is
+    /// by their own limits alone. Calls that cannot be given up are not; the watchdog sees to those.
+    fn end_by(&mut self, until: Option<Instant>) {
+        let _ = until;
+    }
 
     /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,
     /// jobs are better run one by one: those not begun can go elsewhere when one hangs.

@@ -50,9 +50,12 @@ pub struct Traits {
     pub sessions: usize,
     /// Whether private-key operations run on this host's own cores.
     pub computes_here: bool,
+    /// Whether flow control says how many operations there are at once, and when one begins.
+    pub flow_control: bool,
     /// Limit of one sign call.
     pub call_sign: Duration,
-    /// A session unused for so long exercises a key, so that the token does not forget it; zero is never.
+    /// A session unused for so long exercises a key, so that the token does not forget it; zero is never. Under flow control it
+    /// ends, unless it is one of those kept at rest.
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
@@ -74,6 +77,7 @@ const GENERIC: Traits = Traits {
     // Unknown devices may be network HSMs, and answer in parallel; soft tokens only queue.
     sessions: 0,
     computes_here: false,
+    flow_control: false,
     call_sign: Duration::from_secs(3),
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
@@ -120,12 +124,13 @@ impl Profile {
                 Traits { name: "kryoptic", known_by: &["Kryoptic"], files: &["libkryoptic_pkcs11.so"], ..SOFT }
             }
             // How many calls there are at once is for flow control to say; a session that waits costs little. Calls end by
-            // their own clock, before the watchdog's. Unused keys are not exercised, since every call is paid for.
+            // their own clock, before the watchdog's. Unused keys are not exercised, since every call is paid for: a session that
+            // is not needed for so long ends.
             Profile::Cloud => Traits {
                 name: "cloud",
                 sessions: 32,
+                flow_control: true,
                 call_sign: Duration::from_secs(15),
-                keep_alive: Duration::ZERO,
                 ..GENERIC
             },
             Profile::Fake => Traits { name: "fake", ..SOFT },

@@ -143,12 +143,12 @@ fn quota(stanza: &mut Reader<'_>) -> ServiceQuota {
     ServiceQuota { per_second, burst, max_in_flight: count("max_in_flight") }
 }
 
-/// The families of keys that a service counts apart.
+/// The families of keys, and of what is asked about keys, that a service counts apart.
 pub fn families(service: CloudService) -> &'static [&'static str] {
     match service {
-        CloudService::AwsKms => &["rsa", "ecc", "ml-dsa", "symmetric"],
-        CloudService::AzureKeyVault => &["vault", "managed HSM"],
-        CloudService::GcpCkms => &["cryptographic"],
+        CloudService::AwsKms => &["rsa", "ecc", "ml-dsa", "symmetric", "look-up", "creation"],
+        CloudService::AzureKeyVault => &["vault", "managed HSM", "creation"],
+        CloudService::GcpCkms => &["cryptographic", "look-up", "creation"],
     }
 }
 

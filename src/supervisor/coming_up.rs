@@ -8,7 +8,7 @@ use actix::prelude::*;
 
 use super::control::{BroughtUp, Opened};
 use super::health::Event;
-use super::pool::sessions_of_profile;
+use super::pool::{SESSIONS_AT_REST, sessions_of_profile};
 use super::route::{KeySpec, MemberId};
 use super::slot_actor::{HostGone, Prepare, Reply, SameToken, SlotActor, unavailable};
 use crate::backend::{BackendError, Fate};
@@ -145,7 +145,9 @@ impl SlotActor {
         } else {
             tracing::info!(library, key = %token, calls = sessions, "key in a cloud is served");
         }
-        self.on(Event::CameUp { sessions }, None, ctx);
+        // A session that waits for nothing but leave costs a thread all the same: those are opened when there is work.
+        let at_rest = if self.traits.flow_control { sessions.min(SESSIONS_AT_REST) } else { sessions };
+        self.on(Event::CameUp { sessions: at_rest, most: sessions }, None, ctx);
         if !self.is_ready() {
             return;
         }

@@ -26,8 +26,10 @@ const QUICK_TRIES: [Duration; 5] = [
 /// What happened to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Its token is open and logged in to; so many sessions are wanted of it.
-    CameUp { sessions: usize },
+    /// Its token is open and logged in to; so many sessions are wanted of it, and up to `most` while there is work for them.
+    CameUp { sessions: usize, most: usize },
+    /// There is work that no session is free for.
+    Short,
     /// It could not be brought up.
     StayedDown(Fate),
     /// A session pulls work.
@@ -81,7 +83,11 @@ pub(super) enum Again {
 pub(super) struct Health {
     state: MemberState,
     up: bool,
+    /// Sessions it is to have, whatever there is to do.
     wanted: usize,
+    /// So many more while there is work for them, and the most of all.
+    more: usize,
+    most: usize,
     opening: usize,
     open: usize,
     stuck: usize,
@@ -103,6 +109,8 @@ impl Health {
             state: MemberState::Probing,
             up: false,
             wanted: 0,
+            more: 0,
+            most: 0,
             opening: 0,
             open: 0,
             stuck: 0,
@@ -146,8 +154,9 @@ impl Health {
         if !self.up || self.opening > 0 {
             return 0;
         }
-        let missing = self.wanted.saturating_sub(self.open);
-        let room = (2 * self.wanted).saturating_sub(self.open + self.stuck);
+        let wanted = self.wanted + self.more;
+        let missing = wanted.saturating_sub(self.open);
+        let room = (2 * wanted).saturating_sub(self.open + self.stuck);
         missing.min(room).min(self.open.max(1))
     }
 
@@ -164,7 +173,7 @@ impl Health {
         }
         match event {
             Event::NewPin => return self.new_pin(),
-            Event::CameUp { sessions } => self.come_up(sessions),
+            Event::CameUp { sessions, most } => self.come_up(sessions, most),
             Event::StayedDown(fate) => return self.take_down(fate, now),
             Event::WrongSignature => return self.take_down(Fate::Retire, now),
             // Whatever the word for it, what is not up cannot be lost.
@@ -180,7 +189,14 @@ impl Health {
                 self.open += 1;
                 self.serving_since.get_or_insert(now);
             }
-            Event::SessionEnded => self.open = self.open.saturating_sub(1),
+            Event::Short => {
+                let twice = 2 * (self.wanted + self.more);
+                self.more = twice.min(self.most).saturating_sub(self.wanted).max(self.more);
+            }
+            Event::SessionEnded => {
+                self.open = self.open.saturating_sub(1);
+                self.more = self.more.min((self.open + self.opening).saturating_sub(self.wanted));
+            }
             Event::SessionEvicted => {
                 if self.breaker_opens(now) {
                     return self.take_down(Fate::Reinitialize, now);
@@ -197,9 +213,10 @@ impl Health {
         Step::Stay
     }
 
-    fn come_up(&mut self, sessions: usize) {
+    fn come_up(&mut self, sessions: usize, most: usize) {
         self.up = true;
         self.wanted = sessions.max(1);
+        (self.more, self.most) = (0, most);
         (self.opening, self.open, self.stuck) = (0, 0, 0);
         self.evicted.clear();
         self.state = MemberState::Warming;
@@ -221,9 +238,13 @@ impl Health {
         if !full || self.open == 0 {
             return self.take_down(fate, now);
         }
-        self.wanted = self.open;
+        self.more = self.open.saturating_sub(self.wanted);
+        let is_degraded = self.open < self.wanted;
+        self.wanted = self.wanted.min(self.open);
         self.settle();
-        self.state = MemberState::Degraded;
+        if is_degraded {
+            self.state = MemberState::Degraded;
+        }
         Step::Stay
     }
 
@@ -232,7 +253,7 @@ impl Health {
         while self.evicted.front().is_some_and(|at| now.saturating_duration_since(*at) > BREAKER_WINDOW) {
             self.evicted.pop_front();
         }
-        self.evicted.len() > BREAKER_ROUNDS * self.wanted
+        self.evicted.len() > BREAKER_ROUNDS * (self.wanted + self.more)
     }
 
     fn take_down(&mut self, fate: Fate, now: Instant) -> Step {

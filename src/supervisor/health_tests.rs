@@ -13,7 +13,7 @@ const MAX: Duration = Duration::from_secs(1);
 
 /// Brings it up with all its sessions.
 fn serve(health: &mut Health, sessions: usize, now: Instant) {
-    health.on(Event::CameUp { sessions }, now);
+    health.on(Event::CameUp { sessions, most: sessions }, now);
     open_all(health, now);
 }
 
@@ -32,7 +32,7 @@ fn open_all(health: &mut Health, now: Instant) {
 fn sessions_come_back_gently() {
     let mut health = Health::new(MIN, MAX);
     let now = Instant::now();
-    health.on(Event::CameUp { sessions: 16 }, now);
+    health.on(Event::CameUp { sessions: 16, most: 16 }, now);
     assert_eq!(health.state(), MemberState::Warming);
     let mut waves = Vec::new();
     while health.to_open() > 0 {
@@ -103,7 +103,7 @@ fn a_refused_pin_ends_all_tries_until_another_is_given() {
 fn a_token_that_allows_fewer_sessions_serves_with_those() {
     let mut health = Health::new(MIN, MAX);
     let now = Instant::now();
-    health.on(Event::CameUp { sessions: 8 }, now);
+    health.on(Event::CameUp { sessions: 8, most: 8 }, now);
     for _ in 0..3 {
         health.note_opening(1);
         health.on(Event::SessionOpened, now);
@@ -160,7 +160,8 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        (1usize..20).prop_map(|sessions| Event::CameUp { sessions }),
+        (1usize..20, 0usize..20).prop_map(|(sessions, more)| Event::CameUp { sessions, most: sessions + more }),
+        Just(Event::Short),
         fate().prop_map(Event::StayedDown),
         Just(Event::SessionOpened),
         fate().prop_map(Event::SessionRefused),
@@ -221,7 +222,7 @@ proptest! {
             prop_assert_eq!(health.on(Event::NewPin, now), Step::BringUp);
         }
         if !health.is_up() {
-            health.on(Event::CameUp { sessions: 4 }, now);
+            health.on(Event::CameUp { sessions: 4, most: 4 }, now);
         }
         while health.stuck() > 0 {
             health.on(Event::StuckEnded, now);
@@ -239,4 +240,29 @@ proptest! {
             prop_assert!(health.to_open() <= 40);
         }
     }
+}
+
+#[test]
+fn sessions_are_opened_by_need_and_not_missed_when_they_end() {
+    let (mut health, now) = (Health::new(MIN, MAX), Instant::now());
+    health.on(Event::CameUp { sessions: 1, most: 6 }, now);
+    let open_all = |health: &mut Health| {
+        open_all(health, now);
+        health.open()
+    };
+    assert_eq!((open_all(&mut health), health.state()), (1, MemberState::Serving));
+    for expected in [2, 4, 6, 6] {
+        health.on(Event::Short, now);
+        assert_eq!((open_all(&mut health), health.state()), (expected, MemberState::Serving));
+    }
+    // One that is not needed ends, and no other comes for it.
+    (0..5).for_each(|_| assert_eq!(health.on(Event::SessionEnded, now), Step::Stay));
+    assert_eq!((health.to_open(), health.open(), health.state()), (0, 1, MemberState::Serving));
+    // One that is refused is not missed, unless it is one of those that are wanted whatever there is to do.
+    health.on(Event::Short, now);
+    health.note_opening(health.to_open());
+    assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
+    assert_eq!((health.to_open(), health.state()), (0, MemberState::Serving));
+    health.on(Event::Short, now);
+    assert_eq!(open_all(&mut health), 2);
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
-use super::schedule::{Charge, Item, TenantId};
+use crate::model::schedule::{Charge, Item, TenantId};
 use crate::model::{Class, Fault, KeyOperation, Terms};
 use crate::telemetry::TenantMetrics;
 

@@ -10,14 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::held::{Held, Measure};
-use super::job::Job;
+use super::job::{Job, Work};
 pub(super) use super::lane_limits::{LaneLimits, Wake};
+use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
-use super::schedule::{Fit, Item, Schedule, TenantId};
 use super::seats::{Bell, Place, Seat, Seats};
+use super::shut::Shut;
 use super::sync::{Condvar, Mutex, MutexGuard};
-use crate::model::{Class, Fault, Namespace};
+use crate::model::held::{Held, Measure};
+use crate::model::schedule::{Fit, Item, Schedule, TenantId};
+use crate::model::{Class, Dice, Fault, Namespace};
+
+#[path = "lane_retries.rs"]
+mod retries;
 
 /// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
 const SLICE: u64 = 20_000;
@@ -46,25 +51,41 @@ pub(super) struct Lane {
 
 struct State {
     schedule: Schedule<Job>,
+    /// Failed jobs whose next try comes later.
+    resting: Resting<Job>,
     seats: Seats,
+    shut: Shut,
     /// Retries each tenant may still make, in hundredths.
     budgets: HashMap<TenantId, u32>,
     wake: Wake,
     closed: bool,
+    dice: Dice,
 }
 
 impl Lane {
     pub(super) fn new(limits: LaneLimits, weights: Arc<HashMap<Namespace, u32>>) -> Arc<Lane> {
-        let (schedule, seats, budgets) = (Schedule::new(), Seats::default(), HashMap::new());
-        let state = State { schedule, seats, budgets, wake: limits.wake, closed: false };
+        let state = State {
+            schedule: Schedule::new(),
+            resting: Resting::new(),
+            seats: Seats::default(),
+            shut: Shut::default(),
+            budgets: HashMap::new(),
+            wake: limits.wake,
+            closed: false,
+            dice: Dice::new(),
+        };
         let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
     }
 
     /// The place of a namespace here, for the routes of its keys.
     pub(super) fn tenant(&self, namespace: &Namespace) -> TenantId {
-        let weight = self.weights.get(namespace).copied().unwrap_or(1);
-        self.state.lock().schedule.tenant(namespace, weight)
+        self.state.lock().schedule.tenant(namespace, self.weight(namespace))
+    }
+
+    /// What the share of a namespace weighs.
+    pub(super) fn weight(&self, namespace: &Namespace) -> u32 {
+        self.weights.get(namespace).copied().unwrap_or(1)
     }
 
     /// Queues a job, or refuses it at once.
@@ -165,15 +186,54 @@ impl Lane {
         self.wake(state);
     }
 
+    /// Whether there is work for one more session of this one's member, if there are less than `most`. Once: until another has
+    /// come, or [`Lane::listen`].
+    pub(super) fn is_short(&self, seat: &Seat, most: usize) -> bool {
+        let (now, mut state) = (Instant::now(), self.state.lock());
+        let State { schedule, seats, shut, .. } = &mut *state;
+        let place = seat.place;
+        if schedule.is_empty() || seats.is_heard(place.member) || seats.sleeps(place.member) {
+            return false;
+        }
+        if seats.seated(place.member) >= most {
+            return false;
+        }
+        let is_short = schedule.any(&mut |job: &Job| judge(job, place, shut, now));
+        seats.hear(place.member, is_short);
+        is_short
+    }
+
+    /// Has it said again if sessions of a member are too few.
+    pub(super) fn listen(&self, member: MemberId) {
+        self.state.lock().seats.hear(member, false);
+    }
+
+    /// Leaves the seat, if more than `kept` sessions of its member are there.
+    pub(super) fn leave_if_spare(&self, seat: &Seat, kept: usize) -> bool {
+        let mut state = self.state.lock();
+        // What came in this moment woke nobody.
+        let is_spare = state.is_empty() && state.seats.seated(seat.place.member) > kept;
+        if is_spare {
+            state.seats.leave(seat);
+        }
+        is_spare
+    }
+
     /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
     pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
-        let asleep = self.state.lock().seats.begin_epoch(member, epoch);
+        let asleep = {
+            let mut state = self.state.lock();
+            state.shut.forget(member);
+            state.seats.begin_epoch(member, epoch)
+        };
         asleep.iter().for_each(|bell| ring(bell));
     }
 
     /// A member is gone, and every session of it.
     pub(super) fn forget(&self, member: MemberId) {
-        self.state.lock().seats.forget(member);
+        let mut state = self.state.lock();
+        state.shut.forget(member);
+        state.seats.forget(member);
     }
 
     /// Its members are others now, which are better woken so.
@@ -228,20 +288,36 @@ impl Lane {
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {
         let now = Instant::now();
-        let share = (state.schedule.len() / state.seats.serving().max(1)).max(1);
+        state.wake_up(now);
+        let State { schedule, shut, seats, .. } = state;
+        let share = (schedule.len() / seats.serving().max(1)).max(1);
         let batch_time = nanoseconds(self.limits.batch_time);
         let mut planned = 0;
         while batch.len() < self.limits.batch_max && (batch.len() < share || planned < SLICE) {
             let first = batch.is_empty();
-            let mut fit = |job: &Job| match judge(job, seat.place, now) {
+            let mut fit = |job: &Job| match judge(job, seat.place, shut, now) {
                 Fit::Take if !first && planned + job.cost() > batch_time => Fit::Skip,
                 fit => fit,
             };
-            let Some(mut job) = state.schedule.take(&mut fit, finished) else { break };
+            let Some(mut job) = schedule.take(&mut fit, finished) else { break };
             planned += job.cost();
             job.begin();
             batch.push_back(job);
         }
+    }
+
+    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, there is something
+    /// more urgent to do, or what is queued may have to be given up soon.
+    pub(super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
+        let (now, state) = (Instant::now(), self.state.lock());
+        let State { schedule, shut, .. } = &*state;
+        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
+        state.closed
+            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
+            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
+                true => Fit::<()>::Take,
+                false => Fit::Skip,
+            })
     }
 
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
@@ -266,55 +342,18 @@ impl Lane {
         self.nudge();
     }
 
-    /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
-    /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
-    pub(super) fn retry(&self, mut job: Job, fault: Fault, failed: MemberId) -> bool {
-        job.avoid = Some(failed);
-        let key = job.hand_over();
-        let mut state = self.state.lock();
-        let refused = self.grant(&mut state, &mut job, fault).err();
-        let refused = match refused {
-            Some(fault) => Some((job, fault)),
-            None => {
-                state.schedule.put_back(job.tenant(), job);
-                None
-            }
-        };
-        drop(state);
-        self.come_back(key.as_slice());
-        refused.map(|(job, fault)| job.answer(Err(fault))).is_none()
-    }
-
-    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
-    pub(super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
-        job.avoid = Some(failed);
-        self.grant(&mut self.state.lock(), job, fault)
-    }
-
-    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
-    ///
-    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
-    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
-    /// reason to refuse what may be in time.
-    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault) -> Result<(), Fault> {
-        job.attempts += 1;
-        let now = Instant::now();
-        let late = job.terms.deadline.passed(now);
-        let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
-        let burst = self.limits.retry_burst.saturating_mul(100);
-        let budget = state.budgets.entry(job.tenant()).or_insert(burst);
-        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
-            job.metrics().not_retried();
-            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
-        }
-        *budget -= 100;
-        job.metrics().retried();
-        Ok(())
-    }
-
-    /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown.
+    /// Wakes sessions that passed over a capped key: a place has become free, or a key set has grown; or for jobs that have
+    /// rested long enough.
     pub(super) fn nudge(&self) {
         self.wake(self.state.lock());
+    }
+
+    /// The same where jobs rest: some of them may be due.
+    pub(super) fn nudge_if_resting(&self) {
+        let state = self.state.lock();
+        if !state.resting.is_empty() {
+            self.wake(state);
+        }
     }
 
     /// Wakes who is needed for what is queued.
@@ -340,7 +379,7 @@ impl Lane {
 
     /// Takes out everything queued, to be queued elsewhere.
     pub(super) fn hand_over(&self) -> Vec<Job> {
-        let jobs = self.state.lock().schedule.sweep(|_| Some(()));
+        let jobs = self.state.lock().sweep(|_| Some(()));
         jobs.into_iter().map(|(job, ())| job).collect()
     }
 
@@ -349,8 +388,10 @@ impl Lane {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
-        let mut finished = state.schedule.sweep(|job| over(job, now).or_else(|| job.key.absence()));
+        let mut finished = state.sweep(|job| over(job, now).or_else(|| job.key.absence()));
+        let asleep = if self.is_finished(&state) { state.seats.everyone() } else { Vec::new() };
         self.wake(state);
+        asleep.iter().for_each(|bell| ring(bell));
         answer_all(&mut finished);
     }
 
@@ -378,7 +419,7 @@ impl Lane {
 
     /// Whether nothing is left to do, for good.
     fn is_finished(&self, state: &State) -> bool {
-        state.closed && state.schedule.is_empty() && self.in_flight.load(Ordering::SeqCst) == 0
+        state.closed && state.is_empty() && self.in_flight.load(Ordering::SeqCst) == 0
     }
 
     /// A session has taken a job.
@@ -400,7 +441,7 @@ impl Lane {
     /// Answers everything still queued as unavailable: the drain's time is up.
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
-        let jobs = state.schedule.sweep(|_| Some(()));
+        let jobs = state.sweep(|_| Some(()));
         let asleep = if state.closed { state.seats.everyone() } else { Vec::new() };
         drop(state);
         drop(jobs);
@@ -422,19 +463,58 @@ impl Lane {
 
     /// Jobs queued now.
     pub(super) fn depth(&self) -> usize {
-        self.state.lock().schedule.len()
+        let state = self.state.lock();
+        state.schedule.len() + state.resting.len()
     }
 
     /// Jobs queued now by namespace and class, and the bytes of their messages.
     pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()], usize)> {
-        self.state.lock().schedule.depths()
+        let state = self.state.lock();
+        let mut depths = state.schedule.depths();
+        for job in state.resting.iter() {
+            if let Some((_, by_class, bytes)) = depths.iter_mut().find(|(of, ..)| of == job.key.party().0) {
+                by_class[job.class() as usize] += 1;
+                *bytes += job.bytes();
+            }
+        }
+        depths
     }
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.schedule.is_empty() && self.resting.is_empty()
+    }
+
+    /// Queues what has rested long enough, before the jobs of its keys.
+    fn wake_up(&mut self, now: Instant) {
+        while let Some(job) = self.resting.take_due(now) {
+            self.schedule.put_back(job.tenant(), job);
+        }
+    }
+
+    /// Takes out every job for which `over` gives a reason.
+    fn sweep<F>(&mut self, mut over: impl FnMut(&Job) -> Option<F>) -> Vec<(Job, F)> {
+        let mut out = self.schedule.sweep(&mut over);
+        out.extend(self.resting.sweep(over));
+        out
+    }
+
+    /// Whether a session of another member, which is not left alone, waits for jobs of this key.
+    fn is_awaited_elsewhere(&self, key: &KeyRoute, member: MemberId, now: Instant) -> bool {
+        key.has_another(member, |other| !self.shut.has(other, now) && self.seats.sleeps(other))
+    }
+
+    fn is_held_elsewhere(&self, job: &Job, member: MemberId, now: Instant) -> bool {
+        job.key.has_another(member, |other| !self.shut.has(other, now))
+    }
+
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
     /// list, and counts as coming.
     fn next_bell(&mut self) -> Option<Bell> {
+        if !self.resting.is_empty() {
+            self.wake_up(Instant::now());
+        }
         let most = match self.wake {
             Wake::Chain => 1,
             Wake::Each => self.schedule.len(),
@@ -443,7 +523,8 @@ impl State {
             return None;
         }
         let now = Instant::now();
-        self.seats.next(|place| self.schedule.any(&mut |job: &Job| judge(job, place, now)))
+        let State { seats, schedule, shut, .. } = self;
+        seats.next(|place| schedule.any(&mut |job: &Job| judge(job, place, shut, now)))
     }
 }
 
@@ -453,7 +534,7 @@ fn ring(bell: &Condvar) {
 
 /// Sleeps until the seat's bell rings; false if it did not for so long.
 fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>) -> bool {
-    state.seats.sleeps(seat);
+    state.seats.falls_asleep(seat);
     loop {
         let timed_out = match idle {
             Some(idle) => seat.bell.wait_for(state, idle).timed_out(),
@@ -472,15 +553,16 @@ fn sleep(state: &mut MutexGuard<'_, State>, seat: &Seat, idle: Option<Duration>)
     }
 }
 
-fn judge(job: &Job, place: Place, now: Instant) -> Fit<Fault> {
+fn judge(job: &Job, place: Place, shut: &Shut, now: Instant) -> Fit<Fault> {
     if let Some(fault) = over(job, now) {
         return Fit::Finish(fault);
     }
     if job.key.handle(place).is_none() {
         return job.key.absence().map_or(Fit::Skip, Fit::Finish);
     }
-    // Who failed it tries it again only where nobody else can.
-    if job.avoid == Some(place.member) && job.key.has_another(place.member) {
+    // Who failed it tries it again only where nobody else can; and whoever is left alone tries nothing that others can.
+    let is_others = job.avoid == Some(place.member) || shut.has(place.member, now);
+    if is_others && job.key.has_another(place.member, |other| !shut.has(other, now)) {
         return Fit::Skip;
     }
     if job.key.has_room() { Fit::Take } else { Fit::Skip }

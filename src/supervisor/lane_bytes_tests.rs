@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::held::Held;
 use super::job::Pending;
 use super::lane::{LaneLimits, Pulled};
 use super::lane_tests::{LONG, MEMBER, answered, done, key_of, limits, pool, pull_if_any, seat, terms};
 use super::pool::Pool;
 use super::route::KeyRoute;
 use super::seats::Seat;
+use crate::model::held::Held;
 use crate::model::{Digest, Fault, Hash, KeyOperation, SignInput, SignatureScheme};
 
 /// A lane with room for many jobs and so many bytes.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::held::Held;
 use crate::config::Limits;
+use crate::model::held::Held;
 
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]

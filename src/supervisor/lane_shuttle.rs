@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use shuttle::thread;
 
-use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
 use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use super::seats::Seat;
 use crate::backend::KeySelector;
+use crate::model::held::Held;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
 };

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::held::Held;
 use super::job::{Job, Pending};
 use super::lane::{Lane, LaneLimits, Pulled, Wake};
 use super::pool::Pool;
@@ -17,6 +16,7 @@ use super::route::{Holder, KeyRoute, KeySpec, MemberId};
 use super::seats::{Place, Seat};
 use super::together;
 use crate::backend::KeySelector;
+use crate::model::held::Held;
 use crate::model::{
     Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
     TokenSelector,
@@ -24,7 +24,7 @@ use crate::model::{
 use crate::telemetry::Telemetry;
 
 pub(super) const MEMBER: MemberId = MemberId(0);
-const OTHER: MemberId = MemberId(1);
+pub(super) const OTHER: MemberId = MemberId(1);
 
 pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> LaneLimits {
     LaneLimits {
@@ -40,7 +40,7 @@ pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> Lan
 }
 
 /// A lane that one session of [`MEMBER`] serves.
-fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
+pub(super) fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
     let pool = pool(limits(jobs, per_namespace, batch_max));
     let seat = seat(&pool, MEMBER);
     (pool, seat)
@@ -57,7 +57,7 @@ pub(super) fn seat(pool: &Pool, member: MemberId) -> Seat {
     seat
 }
 
-fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
+pub(super) fn key(pool: &Pool, max_parallel: Option<usize>) -> Arc<KeyRoute> {
     key_of(pool, "", max_parallel)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn key_of(pool: &Pool, namespace: &str, max_parallel: Option<usize>) 
     route
 }
 
-fn holder(member: MemberId) -> Holder {
+pub(super) fn holder(member: MemberId) -> Holder {
     Holder { member, epoch: 1, handle: 7 }
 }
 
@@ -97,15 +97,15 @@ fn operation() -> KeyOperation {
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
-fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
+pub(super) fn submit(key: &Arc<KeyRoute>) -> Result<Pending, Fault> {
     key.submit(operation(), terms(LONG))
 }
 
-fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
+pub(super) fn pull((pool, seat): &(Pool, Seat)) -> VecDeque<Job> {
     pull_for(pool, seat)
 }
 
-fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
+pub(super) fn pull_for(pool: &Pool, seat: &Seat) -> VecDeque<Job> {
     let mut batch = VecDeque::new();
     assert_eq!(pool.lane.pull(seat, &mut batch, Some(Duration::ZERO)), Pulled::Jobs);
     batch

@@ -5,7 +5,9 @@
 //! push jobs into a pool's bounded lane, and the session threads of its members pull them. Nothing of a request passes an actor.
 //!
 //! Who looks for…
-//! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`
+//! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`; failed jobs that wait for their
+//!   next try: `resting.rs`; members that are left alone for a while: `shut.rs`
+//! - leave for operations that flow control gives: `admission.rs`
 //! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine),
 //!   `slot_actor.rs` and `coming_up.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
@@ -28,12 +30,15 @@ mod guarded;
 mod health;
 #[cfg(test)]
 mod health_tests;
-mod held;
 mod job;
 mod lane;
 #[cfg(test)]
 mod lane_bytes_tests;
 mod lane_limits;
+#[cfg(test)]
+mod lane_retries_tests;
+#[cfg(test)]
+mod lane_seats_tests;
 #[cfg(test)]
 mod lane_shuttle;
 #[cfg(test)]
@@ -56,13 +61,12 @@ mod reconfigure;
 mod regroup;
 #[cfg(test)]
 mod regroup_tests;
+mod resting;
 mod route;
 mod same_token;
-mod schedule;
-#[cfg(test)]
-mod schedule_tests;
 mod seats;
 mod session_thread;
+mod shut;
 mod slot_actor;
 mod slot_keys;
 #[cfg(test)]

@@ -215,6 +215,9 @@ impl Member {
     }
 }
 
+/// Sessions of a member at rest, where flow control says how many calls there are at once; more are opened by need.
+pub(super) const SESSIONS_AT_REST: usize = 1;
+
 /// Sessions a member takes where no stanza says: the profile's number, shared by the workers of the token.
 pub(super) fn sessions_of_profile(sessions: usize, workers: usize) -> usize {
     or_cores(sessions).div_ceil(workers.max(1))

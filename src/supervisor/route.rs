@@ -11,11 +11,11 @@ use parking_lot::RwLock;
 use super::job::{Job, Pending};
 use super::lane::{Lane, nanoseconds};
 use super::pool::Pool;
-use super::schedule::TenantId;
 use super::seats::Place;
 use super::together;
 use crate::backend::{KeySelector, KeyTemplate};
 use crate::config::Pin;
+use crate::model::schedule::TenantId;
 use crate::model::{Fault, KeyIdentity, KeyOperation, Namespace, Terms, TokenSelector};
 use crate::telemetry::TenantMetrics;
 
@@ -170,6 +170,9 @@ pub struct KeyRoute {
     identity: KeyIdentity,
     lane: Arc<Lane>,
     tenant: TenantId,
+    /// The namespace, and what its share weighs.
+    namespace: Namespace,
+    weight: u32,
     metrics: Arc<TenantMetrics>,
     set: ArcSwap<KeySet>,
     /// The key's route since its token was found to have another name, by which it is served.
@@ -190,6 +193,8 @@ impl KeyRoute {
             identity: identity.clone(),
             lane: Arc::clone(&pool.lane),
             tenant: pool.lane.tenant(&spec.namespace),
+            namespace: spec.namespace.clone(),
+            weight: pool.lane.weight(&spec.namespace),
             metrics: pool.tenant_metrics(&spec.namespace),
             set: ArcSwap::from_pointee(KeySet { absence: Some(absence), ..KeySet::default() }),
             moved: OnceLock::new(),
@@ -277,6 +282,11 @@ impl KeyRoute {
         self.tenant
     }
 
+    /// Whose it is, and what that weighs.
+    pub(super) fn party(&self) -> (&Namespace, u32) {
+        (&self.namespace, self.weight)
+    }
+
     /// Where its namespace's jobs are counted.
     pub(super) fn metrics(&self) -> &TenantMetrics {
         &self.metrics
@@ -289,9 +299,9 @@ impl KeyRoute {
         held.map(|holder| holder.handle)
     }
 
-    /// Whether a member other than this one holds the key.
-    pub(super) fn has_another(&self, member: MemberId) -> bool {
-        self.set.load().holders.iter().any(|holder| holder.member != member)
+    /// Whether a member other than this one holds the key, and is `well`.
+    pub(super) fn has_another(&self, member: MemberId, well: impl Fn(MemberId) -> bool) -> bool {
+        self.set.load().holders.iter().any(|holder| holder.member != member && well(holder.member))
     }
 
     /// Whether jobs wait for this member to come back.

@@ -3,6 +3,7 @@
 //!
 //! This knows no job: whether a session could do one is for the lane to say.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::route::MemberId;
@@ -48,6 +49,8 @@ struct Membership {
     epoch: u64,
     seated: Vec<Bell>,
     asleep: Vec<Bell>,
+    /// It was said that its sessions are too few, and none has come since.
+    heard: bool,
 }
 
 impl Seats {
@@ -83,7 +86,9 @@ impl Seats {
     /// Seats a session, unless its place is void.
     pub(super) fn sit(&mut self, seat: &Seat) {
         if self.is_present(seat) {
-            self.member(seat.place.member).seated.push(Arc::clone(&seat.bell));
+            let member = self.member(seat.place.member);
+            member.seated.push(Arc::clone(&seat.bell));
+            member.heard = false;
             self.serving += 1;
         }
     }
@@ -120,6 +125,26 @@ impl Seats {
         self.members.iter().any(|(_, member)| !member.asleep.is_empty())
     }
 
+    /// Sessions of this member that have a seat.
+    pub(super) fn seated(&mut self, id: MemberId) -> usize {
+        self.member(id).seated.len()
+    }
+
+    /// Whether it was said that the sessions of this member are too few.
+    pub(super) fn is_heard(&mut self, id: MemberId) -> bool {
+        self.member(id).heard
+    }
+
+    /// Notes whether it was.
+    pub(super) fn hear(&mut self, id: MemberId, is_heard: bool) {
+        self.member(id).heard = is_heard;
+    }
+
+    /// Whether a session of this member sleeps.
+    pub(super) fn sleeps(&self, id: MemberId) -> bool {
+        self.members.iter().any(|(known, member)| *known == id && !member.asleep.is_empty())
+    }
+
     /// The bell of a sleeping session that can do something, by what `can` says of its place. It is taken off the list, and
     /// counts as coming.
     pub(super) fn next(&mut self, can: impl Fn(Place) -> bool) -> Option<Bell> {
@@ -127,8 +152,12 @@ impl Seats {
         let can = |(member, membership): &&mut (MemberId, Membership)| {
             can(Place { member: *member, epoch: membership.epoch })
         };
-        // The member with most idle sessions first: so a lane with little to do spreads it.
-        let (_, best) = idle.filter(can).max_by_key(|(_, member)| member.asleep.len())?;
+        // The member with fewest busy sessions first, and of those the one with most idle ones: so a lane with little to do
+        // spreads it, however many sessions each has.
+        let load = |member: &Membership| {
+            (member.seated.len().saturating_sub(member.asleep.len()), Reverse(member.asleep.len()))
+        };
+        let (_, best) = idle.filter(can).min_by_key(|(_, member)| load(member))?;
         // Who fell asleep last is the one whose caches are warm.
         let bell = best.asleep.pop()?;
         self.coming += 1;
@@ -144,7 +173,7 @@ impl Seats {
     }
 
     /// Notes that a session falls asleep.
-    pub(super) fn sleeps(&mut self, seat: &Seat) {
+    pub(super) fn falls_asleep(&mut self, seat: &Seat) {
         self.member(seat.place.member).asleep.push(Arc::clone(&seat.bell));
     }
 

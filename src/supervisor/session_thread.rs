@@ -17,19 +17,21 @@ use super::checks::decrypt_again;
 use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
+use super::pool::SESSIONS_AT_REST;
 use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
-use crate::config::{Profile, VerifyAfterSign};
+use crate::config::VerifyAfterSign;
 use crate::model::{Fault, KeyOperation};
 use crate::telemetry::MemberMetrics;
 
+#[path = "admission.rs"]
+mod admission;
+
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
-/// A session waits so long for flow control; then others may take its jobs, and those are ended whose time is up.
-const ADMITTED_WITHIN: Duration = Duration::from_millis(100);
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -43,6 +45,10 @@ pub(super) enum SessionEvent {
     Evicted(BackendError),
     /// The handle of this managed key means nothing any more.
     KeyLost(String),
+    /// A job that failed is to be tried again then.
+    Rests(Instant),
+    /// There is work that no session of the member is free for.
+    Short,
     /// It has ended: retired, or with the error that ended it.
     Ended(Option<BackendError>),
 }
@@ -55,7 +61,10 @@ pub(super) struct SessionThread {
     pub(super) watch: Arc<Watch>,
     pub(super) metrics: Arc<MemberMetrics>,
     pub(super) verify: VerifyAfterSign,
-    /// Without work for so long, it exercises a key; `None` is never.
+    /// Whether flow control gives leave for each operation. Then a failed call is no reason to ask less of the device: what asks
+    /// less is flow control, and the job rests, not the session.
+    pub(super) flow_control: bool,
+    /// Without work for so long, it exercises a key, or ends if it is one more than are kept at rest; `None` is never.
     pub(super) keep_alive: Option<Duration>,
     /// The key to exercise: one the member has proven to hold.
     pub(super) exercised: Arc<ArcSwapOption<Proven>>,
@@ -79,6 +88,8 @@ enum After {
 struct Started {
     work: Arc<Work>,
     handle: u64,
+    /// When its call is given up at the latest.
+    end: Instant,
 }
 
 /// Notes a key; of very many, all are looked at again.
@@ -170,6 +181,12 @@ impl SessionThread {
             if !has_jobs {
                 match self.lane.pull(&self.seat, &mut batch, self.keep_alive) {
                     Pulled::End => return Ok(()),
+                    Pulled::Idle if self.flow_control => {
+                        if self.lane.leave_if_spare(&self.seat, SESSIONS_AT_REST) {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     Pulled::Idle => {
                         self.exercise(running)?;
                         continue;
@@ -238,28 +255,6 @@ impl SessionThread {
         }
     }
 
-    /// Waits until flow control has the next operation begin. False where it does not: what was taken is queued again.
-    fn admitted(&self, running: &mut Running) -> bool {
-        if self.watch.has_jobs() != Some(true) {
-            return true;
-        }
-        let Err(error) = running.session.admit(Instant::now() + ADMITTED_WITHIN) else {
-            running.now = Instant::now();
-            return true;
-        };
-        let taken = self.watch.reclaim();
-        if error.fate == Fate::Throttled {
-            self.lane.put_back(taken.into_iter());
-        } else {
-            // Another member may do it.
-            for job in taken {
-                self.lane.retry(job, error.fault.clone(), self.seat.place.member);
-            }
-            self.rest(&mut running.rest);
-        }
-        false
-    }
-
     /// Starts the next jobs that somebody still waits for.
     fn start_next(&self, most: usize, running: &mut Running) -> Front {
         let Running { outbox, started, now, .. } = running;
@@ -273,7 +268,7 @@ impl SessionThread {
                     return false;
                 }
                 let Some(handle) = job.key.handle(self.seat.place) else { return false };
-                started.push(Started { work: Arc::clone(job.work()), handle });
+                started.push(Started { work: Arc::clone(job.work()), handle, end: self.end_of(job, now) });
                 true
             },
             |job| {
@@ -295,6 +290,7 @@ impl SessionThread {
     /// Has the token do what was started.
     fn perform(&self, running: &mut Running) {
         running.results.clear();
+        running.session.end_by(running.started.iter().map(|started| started.end).min());
         let stranger = self.first_stranger(running);
         let Running { session, started, results, now, .. } = running;
         let begun = *now;
@@ -324,7 +320,7 @@ impl SessionThread {
     /// afterwards. Signatures are checked when they are made.
     fn first_stranger(&self, running: &mut Running) -> Option<(usize, BackendError)> {
         let Running { session, started, seen, doubted, now, .. } = running;
-        for (place, Started { work, handle }) in started.iter().enumerate() {
+        for (place, Started { work, handle, .. }) in started.iter().enumerate() {
             let by = (work.flow(), *handle);
             if matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
                 continue;
@@ -349,7 +345,7 @@ impl SessionThread {
     /// Counts what was done, and looks at some of it before anybody gets it.
     fn look_at(&self, running: &mut Running, began: Instant, took: Duration) {
         let Running { session, started, results, seen, doubted, operations, now, .. } = running;
-        for (Started { work, handle }, result) in started.iter().zip(results.iter_mut()) {
+        for (Started { work, handle, .. }, result) in started.iter().zip(results.iter_mut()) {
             if result.is_ok() {
                 work.key.learn(&work.operation, took);
             }
@@ -468,14 +464,17 @@ impl SessionThread {
                 self.lane.put_back(std::iter::once(job));
                 After::GoOn
             }
+            // A service throttles in a word of its own; whatever else a call meets there is a failure.
+            Fate::BackOff if self.flow_control => {
+                self.metrics.call_failed(error.cause);
+                if let Some(due) = self.lane.retry_later(job, error.fault, member) {
+                    (self.report)(SessionEvent::Rests(due));
+                }
+                After::GoOn
+            }
             // Too much is asked of the device: ask less of it.
             Fate::BackOff => {
-                // A service throttles in a word of its own; whatever else a call meets there is a failure.
-                if self.device.info().profile == Profile::Cloud {
-                    self.metrics.call_failed(error.cause);
-                } else {
-                    self.metrics.throttled();
-                }
+                self.metrics.throttled();
                 self.lane.retry(job, error.fault, member);
                 self.answer(&mut running.outbox);
                 self.rest(&mut running.rest);
@@ -507,6 +506,7 @@ impl SessionThread {
     /// broke before a client does. Where the token holds none of the keys, the session itself is asked after.
     fn exercise(&self, running: &mut Running) -> Result<(), BackendError> {
         let proven = self.exercised.load_full();
+        running.session.end_by(None);
         self.watch.begin_call(Instant::now());
         let result = match &proven {
             Some(proven) => proof::exercise(running.session.as_mut(), proven),

@@ -235,6 +235,7 @@ impl SlotActor {
             watch: Arc::clone(&watch),
             metrics: Arc::clone(&self.member.metrics),
             verify: self.settings.verify,
+            flow_control: self.traits.flow_control,
             keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),
             exercised: Arc::clone(&self.exercised),
             // A mailbox that is closed belongs to an actor that is gone: then nobody needs to know.
@@ -328,6 +329,12 @@ impl SlotActor {
                 }
             }
             SessionEvent::KeyLost(uuid) => self.prove(&uuid, ctx),
+            SessionEvent::Short => self.on(Event::Short, None, ctx),
+            // Should this be forgotten, since its member goes down: the watchdog of any member looks, too.
+            SessionEvent::Rests(due) => {
+                let pause = due.saturating_duration_since(Instant::now());
+                ctx.run_later(pause, |actor, _| actor.member.pool.lane.nudge());
+            }
             SessionEvent::Ended(error) => {
                 if let Some(index) = index {
                     let thread = self.threads.swap_remove(index);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::job::Job;
+use super::job::{Job, Work};
 
 /// One session thread, watched.
 pub(super) struct Watch {
@@ -95,6 +95,18 @@ impl Watch {
     pub(super) fn has_jobs(&self) -> Option<bool> {
         let taken = self.taken.lock();
         (!taken.given_up).then(|| !taken.jobs.is_empty())
+    }
+
+    /// What the next job is about, if one is left that this session may start.
+    pub(super) fn next(&self) -> Option<Arc<Work>> {
+        let taken = self.taken.lock();
+        taken.jobs.front().filter(|_| !taken.given_up).map(|job| Arc::clone(job.work()))
+    }
+
+    /// Whether somebody still waits for the next job, and this session may start it.
+    pub(super) fn is_wanted(&self) -> bool {
+        let taken = self.taken.lock();
+        taken.jobs.front().is_some_and(|job| !taken.given_up && !job.abandoned())
     }
 
     /// Takes over a batch. One that comes after the session was given up is handed back.

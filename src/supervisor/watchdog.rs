@@ -1,6 +1,7 @@
 //! The watchdog of a member: calls that do not return, devices that are lost before anyone noticed, keys whose next proof is
 //! due. Part of the slot actor, which runs it by the clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -47,7 +48,25 @@ impl SlotActor {
         self.read_pins_again(ctx);
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
+        self.member.pool.lane.nudge_if_resting();
+        self.look_whether_short(ctx);
         ctx.run_later(self.watch_period(), SlotActor::watch);
+    }
+
+    /// Sessions that are all inside calls do not say that they are too few.
+    fn look_whether_short(&mut self, ctx: &mut Context<Self>) {
+        if !self.traits.flow_control {
+            return;
+        }
+        let lane = &self.member.pool.lane;
+        lane.listen(self.member.id);
+        let mut open = self.threads.iter().filter(|thread| thread.opened && !thread.stuck).peekable();
+        let seat = open.peek().map(|thread| Arc::clone(&thread.seat));
+        if open.all(|thread| thread.watch.in_call().is_some())
+            && seat.is_some_and(|seat| lane.is_short(&seat, usize::MAX))
+        {
+            self.on(Event::Short, None, ctx);
+        }
     }
 
     fn give_up_session(&mut self, left: Left, opened: bool, limit: Duration, ctx: &mut Context<Self>) {

@@ -42,6 +42,47 @@ async fn a_throttled_cloud_is_not_stormed_and_nothing_is_lost() {
     assert_eq!(aws.requests("eu-central-1", "throttled"), 0.0);
 }
 
+/// Two keys at one quota, each with more to do than there is of it.
+#[tokio::test]
+async fn what_is_urgent_goes_before_bulk_of_another_key_at_the_same_quota() {
+    let more = "kms_service \"awskms\" {\n quota \"ecc\" {\n  per_second = 50\n }\n}\n";
+    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
+    aws.key("doc", json!({})).await;
+    aws.key("other", json!({})).await;
+    let class = keyway::wire::proto::Class::Bulk;
+    let bulk = Load { key: "doc", class, depth: 8, ..Load::default() }.start(&aws.rig).await;
+    bulk.until_done(20);
+    let urgent = Load { key: "other", depth: 8, ..Load::default() }.start(&aws.rig).await;
+    urgent.until_done(10);
+    let before = bulk.done();
+    urgent.until_done(140);
+    // Of eight parts, bulk gets one.
+    let bulk_done = bulk.done() - before;
+    assert!((5..=60).contains(&bulk_done), "{bulk_done} of bulk beside 140 that were urgent");
+    urgent.stop().assert_none_lost();
+    bulk.stop().assert_none_lost();
+    assert_eq!(aws.requests("eu-west-1 ecc", "throttled"), 0.0);
+    // Looking keys up and making them counts apart.
+    assert!(aws.requests("eu-west-1 look-up", "sent") >= 2.0);
+    assert_eq!(aws.requests("eu-west-1 creation", "sent"), 2.0);
+}
+
+/// Threads of a key come by need.
+#[tokio::test]
+async fn a_key_at_rest_has_one_session_and_more_when_it_has_more_to_do() {
+    let aws = AwsRig::null(Setup::default()).await;
+    aws.key("doc", json!({})).await;
+    assert_eq!(aws.sign("doc").await.0, 200);
+    let serving = || aws.rig.sum("keyway_sessions", &[("library", "awskms"), ("state", "serving")]);
+    assert_eq!(serving(), 1.0);
+    aws.cloud.steer("PUT", "/service", &json!({"ms": 50, "operation": "Sign"}));
+    let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
+    crate::daemon::wait_for("sessions", || (serving() >= 8.0).then_some(()));
+    load.until_done(100);
+    load.stop().assert_none_lost();
+    assert!(serving() <= 32.0);
+}
+
 /// Sessions and keys that were given up for this reason.
 fn evictions(aws: &AwsRig, cause: &str) -> f64 {
     aws.rig.sum("keyway_session_evictions_total", &[("library", "awskms"), ("cause", cause)])
@@ -127,6 +168,47 @@ async fn one_bad_answer_costs_nobody_anything() {
     }
 }
 
+/// More bad answers in a row than any request has tries, for a moment: further tries come later, each by chance.
+#[tokio::test]
+async fn a_bad_moment_costs_nobody_anything() {
+    let aws = AwsRig::null(Setup::default()).await;
+    aws.key("doc", json!({})).await;
+    let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
+    load.until_done(30);
+    let order = json!({"kind": "status", "status": 500});
+    aws.cloud.fault(&json!({"trouble": order, "operation": "Sign", "which": {"next": 24}}));
+    load.until_done(60);
+    assert_eq!(aws.requests("eu-west-1", "failed"), 24.0);
+    assert_eq!(aws.requests("eu-west-1", "throttled"), 0.0);
+    // Who says when to come again is asked again then, and it is no failure.
+    let order = json!({"kind": "status", "status": 503, "retry_after_ms": 400});
+    aws.cloud.fault(&json!({"trouble": order, "operation": "Sign", "which": {"next": 3}}));
+    load.until_done(60);
+    load.stop().assert_none_lost();
+    assert_eq!(aws.requests("eu-west-1", "failed"), 24.0);
+    assert_eq!(aws.requests("eu-west-1", "throttled"), 3.0);
+}
+
+/// A cloud that does not answer: whoever has waited as long as he would is told so, and the call ends with that.
+#[tokio::test]
+async fn no_call_outlasts_the_deadline_of_its_request() {
+    // One call at a time: had one gone on for longer, the next requests would have ended while they waited.
+    let more = "kms_service \"awskms\" {\n call = \"10s\"\n max_sessions = 1\n}\n";
+    let aws = AwsRig::null(Setup { more, ..Setup::default() }).await;
+    aws.key("doc", json!({})).await;
+    aws.cloud.fault(&json!({"trouble": {"kind": "slow", "ms": 600_000}, "operation": "Sign", "which": {"next": 3}}));
+    let deadline = Duration::from_millis(300);
+    let load = Load { key: "doc", connections: 1, depth: 1, deadline, ..Load::default() }.start(&aws.rig).await;
+    crate::daemon::wait_for("the end of the calls", || {
+        let in_flight = aws.rig.sum("keyway_service_in_flight", &[("service", "awskms")]);
+        (aws.cloud.asked("Sign") >= 3 && in_flight == 0.0).then_some(())
+    });
+    load.until_done(30);
+    let tally = load.stop();
+    tally.assert_only(&["deadline_exceeded"]);
+    assert_eq!(tally.failed("deadline_exceeded"), 3, "{tally:#?}");
+}
+
 /// A key that fails is left alone, and told at once, and tried again by itself.
 #[tokio::test]
 async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
@@ -193,12 +275,7 @@ async fn a_wrong_signature_of_a_cloud_reaches_nobody() {
 #[tokio::test]
 async fn a_region_that_is_lost_costs_no_request_where_another_has_the_key() {
     let Some((aws, there)) = AwsRig::two_regions(Setup::default()).await else { return };
-    let made = json!({"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true});
-    let made = aws.ask_kms("eu-west-1", "CreateKey", &made);
-    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
-    aws.ask_kms("eu-west-1", "ReplicateKey", &json!({"KeyId": id, "ReplicaRegion": "eu-central-1"}));
-    let replica = json!({"region": "eu-central-1", "endpoint": there.url});
-    aws.key("doc", json!({"kms_key": id, "allow_generate_key": false, "replicas": [replica]})).await;
+    aws.key_in_two_regions(&there).await;
     let load = Load { key: "doc", ..Load::default() }.start(&aws.rig).await;
     let both = || (aws.cloud.asked("Sign"), there.asked("Sign"));
     crate::daemon::wait_for("both regions", || (both().0 > 20 && both().1 > 20).then_some(()));
@@ -209,6 +286,28 @@ async fn a_region_that_is_lost_costs_no_request_where_another_has_the_key() {
     let gone = both().0;
     load.until_done(100);
     assert!(both().0 <= gone + 1, "the region that is gone is asked");
+    aws.cloud.reset();
+    crate::daemon::wait_for("the region that is back", || (both().0 > gone + 20).then_some(()));
+    load.stop().assert_none_lost();
+    assert!(aws.requests("eu-west-1", "failed") > 0.0);
+    assert_eq!(aws.requests("eu-central-1", "failed"), 0.0);
+}
+
+/// The same, and the region that goes does not refuse: it is silent.
+#[tokio::test]
+async fn a_region_that_is_silent_costs_no_request_where_another_has_the_key() {
+    let Some((aws, there)) = AwsRig::two_regions(Setup::default()).await else { return };
+    aws.key_in_two_regions(&there).await;
+    let deadline = Duration::from_secs(4);
+    let load = Load { key: "doc", deadline, ..Load::default() }.start(&aws.rig).await;
+    let both = || (aws.cloud.asked("Sign"), there.asked("Sign"));
+    crate::daemon::wait_for("both regions", || (both().0 > 20 && both().1 > 20).then_some(()));
+    aws.cloud.fault(&json!({"trouble": {"kind": "slow", "ms": 600_000}, "operation": "Sign"}));
+    load.until_done(300);
+    // It is tried again now and then, by one request at a time.
+    let gone = both().0;
+    load.until_done(100);
+    assert!(both().0 <= gone + 2, "the region that is silent is asked");
     aws.cloud.reset();
     crate::daemon::wait_for("the region that is back", || (both().0 > gone + 20).then_some(()));
     load.stop().assert_none_lost();

@@ -88,6 +88,16 @@ impl AwsRig {
         self.rig.write("", &format!("transit/keys/{name}"), key).await;
     }
 
+    /// The Transit key `doc` on one that two regions have.
+    pub(crate) async fn key_in_two_regions(&self, there: &Cloud) {
+        let made = json!({"KeySpec": "ECC_NIST_P256", "KeyUsage": "SIGN_VERIFY", "MultiRegion": true});
+        let made = self.ask_kms("eu-west-1", "CreateKey", &made);
+        let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+        self.ask_kms("eu-west-1", "ReplicateKey", &json!({"KeyId": id, "ReplicaRegion": "eu-central-1"}));
+        let replica = json!({"region": "eu-central-1", "endpoint": there.url});
+        self.key("doc", json!({"kms_key": id, "allow_generate_key": false, "replicas": [replica]})).await;
+    }
+
     /// The managed key alone.
     pub(crate) async fn managed_key(&self, name: &str, more: Value) {
         let mut data = json!({

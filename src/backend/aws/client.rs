@@ -129,7 +129,25 @@ impl AwsKey {
     }
 }
 
+impl AwsKey {
+    /// The way into a domain that is of no account: who it is, is known when a key was found.
+    fn region_gate(&self, family: &str) -> Arc<Gate> {
+        let region = self.client.config().region().map(|region| region.as_ref()).unwrap_or_default();
+        let quota = pace::aws(family, region).unwrap_or(Quota::per_second(5.0));
+        let name = [region, family, &self.endpoint].join(" ");
+        self.service.domains.domain(name.trim_end(), self.service.quota(family, quota)).side_gate(1)
+    }
+}
+
 impl cloud::Client for AwsKey {
+    fn looks(&self) -> Arc<Gate> {
+        self.region_gate("look-up")
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.region_gate("creation")
+    }
+
     /// By account, region and family.
     fn gate(&self, found: &Found) -> Arc<Gate> {
         let family = match found.kind.kind {

@@ -2,11 +2,12 @@
 //! [`Fate`] for the key.
 
 use std::error::Error;
+use std::time::Duration;
 
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use crate::backend::cloud::{ill, innermost, is_about_tls, shown, throttled};
+use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -89,7 +90,7 @@ where
     match error {
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
-            of_code(call, title, service.err().code(), service.err().message(), status)
+            of_code(call, title, service.err().code(), service.err().message(), status, retry_after(service.raw()))
         }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
@@ -118,8 +119,21 @@ where
     }
 }
 
+/// When the service says to come again. It rarely does; what stands before it may.
+fn retry_after(answer: &HttpResponse) -> Option<Duration> {
+    let number = |name| answer.headers().get(name)?.trim().parse().ok();
+    number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
+}
+
 /// An error by its code, or by the status of the answer where nobody knows the code.
-fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, status: u16) -> BackendError {
+fn of_code(
+    call: &str,
+    title: &str,
+    code: Option<&str>,
+    message: Option<&str>,
+    status: u16,
+    retry_after: Option<Duration>,
+) -> BackendError {
     let code = code.unwrap_or("no code");
     // `com.amazonaws.kms#NotFoundException` in some answers.
     let code = code.rsplit('#').next().unwrap_or(code);
@@ -142,8 +156,8 @@ fn of_code(call: &str, title: &str, code: Option<&str>, message: Option<&str>, s
         what.push_str(more.trim_end_matches('.'));
     }
     match class {
-        Class::Throttled => throttled(what, None),
-        Class::Ill => ill(cause, what),
+        Class::Throttled => throttled(what, retry_after),
+        Class::Ill => ill_until(cause, what, retry_after),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Class::KeyState | Class::Absent => {
             BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }
@@ -180,7 +194,7 @@ mod tests {
 
     #[test]
     fn every_code_has_the_fate_that_is_written_of_it() {
-        let fate = |code: &str, status| of_code("Sign", "key a", Some(code), Some("Rate exceeded."), status).fate;
+        let fate = |code: &str, status| of_code("Sign", "key a", Some(code), Some("Rate exceeded."), status, None).fate;
         assert_eq!(fate("ThrottlingException", 400), Fate::Throttled);
         assert_eq!(fate("KMSInternalException", 500), Fate::BackOff);
         for code in ["DisabledException", "KMSInvalidStateException", "NotFoundException", "AccessDeniedException"] {
@@ -188,13 +202,21 @@ mod tests {
         }
         assert_eq!(fate("ValidationException", 400), Fate::Keep);
         assert_eq!(fate("com.amazonaws.kms#ThrottlingException", 400), Fate::Throttled);
+        // Who says when to come again is asked again then.
+        let seven = Some(Duration::from_secs(7));
+        for (code, status) in [("ThrottlingException", 400), ("ServiceUnavailableException", 503)] {
+            let BackendError { fault, fate, .. } = of_code("Sign", "key a", Some(code), None, status, seven);
+            assert_eq!(fate, Fate::Throttled, "{code}");
+            assert!(matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven));
+        }
         // What nobody has heard of, by its status.
         assert_eq!(
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
-        let said =
-            of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400).fault.to_string();
+        let said = of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400, None)
+            .fault
+            .to_string();
         assert!(said.contains("AWS KMS key a: Sign: DisabledException: a is disabled: enable the key"), "{said}");
     }
 }

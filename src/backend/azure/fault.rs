@@ -9,7 +9,7 @@ use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::{ill, innermost, is_about_tls, throttled};
+use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -142,7 +142,7 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
     }
     match class {
         Class::Throttled => throttled(what, retry_after),
-        Class::Ill => ill(cause, what),
+        Class::Ill => ill_until(cause, what, retry_after),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Class::KeyState | Class::Absent => {
             BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }
@@ -230,6 +230,17 @@ mod tests {
         assert_eq!(answer(None, "NotFound", 404).fate, Fate::Keep);
         assert_eq!(fate(None, "BadParameter", 400), Fate::Keep);
         assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
+    }
+
+    #[test]
+    fn who_says_when_to_come_again_is_asked_again_then() {
+        for status in [429, 503] {
+            let retry_after = Some(Duration::from_secs(7));
+            let answer = Answer { codes: [None, None], message: None, status, retry_after };
+            let BackendError { fault, fate, .. } = of_answer("sign", "key a", &answer);
+            assert_eq!(fate, Fate::Throttled, "{status}");
+            assert!(matches!(fault, Fault::QuotaExceeded { retry_after, .. } if retry_after == Duration::from_secs(7)));
+        }
     }
 
     #[test]

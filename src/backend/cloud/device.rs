@@ -7,12 +7,21 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::pace::{Gate, Permit, Refusal};
-use super::{Call, Found, Service, SharedClient, ill};
+use super::runtime::TIMEOUT;
+use super::{BEING_MADE, Call, Found, Service, SharedClient};
 use crate::backend::{
-    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
+    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused,
+    Session, Turn,
 };
 use crate::config::Profile;
-use crate::model::{CloudKey, Fault, KeyKind, KeyOperation, Secret};
+use crate::model::{Class, CloudKey, Fault, KeyKind, KeyOperation, Namespace, Secret};
+
+/// It is waited so long for leave to look a key up, or to make one: less than a control thread is given for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// When a key that was made is looked for first; then after twice as long.
+const MAKING: Duration = Duration::from_millis(200);
+/// A session whose turn did not come asks again after so long at the earliest.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -26,6 +35,9 @@ struct Shared {
     client: SharedClient,
     service: Arc<Service>,
     found: RwLock<Seen>,
+    /// The ways into the domains of look-ups, and of what makes keys.
+    looks: Arc<Gate>,
+    makes: Arc<Gate>,
 }
 
 /// The key that was found last. Another one has another handle.
@@ -46,7 +58,8 @@ impl CloudDevice {
             max_sessions: None,
             profile: Profile::Cloud,
         };
-        let shared = Shared { title, client, service, found: RwLock::default() };
+        let (looks, makes) = (client.looks(), client.makes());
+        let shared = Shared { title, client, service, found: RwLock::default(), looks, makes };
         CloudDevice { info, shared: Arc::new(shared) }
     }
 }
@@ -66,7 +79,7 @@ impl Device for CloudDevice {
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
         let (shared, label) = (Arc::clone(&self.shared), self.info.label.clone());
-        Ok(Box::new(CloudSession { shared, label, leave: None }))
+        Ok(Box::new(CloudSession { shared, label, leave: None, end: None }))
     }
 }
 
@@ -75,12 +88,19 @@ struct CloudSession {
     label: String,
     /// Leave to send one request, that was not used yet.
     leave: Option<Permit>,
+    /// When whoever the next calls are for has no use of their answers any more.
+    end: Option<Instant>,
 }
 
 impl Shared {
-    /// Waits for a call, `times` the limit of one at the longest.
-    fn wait<T>(&self, times: u32, call: Call<'_, T>) -> Result<T, BackendError> {
-        self.service.runtime.wait(self.service.settings.call * times, &self.title, call)
+    /// Waits for a call, so long at the longest.
+    fn wait<T>(&self, limit: Duration, call: Call<'_, T>) -> Result<T, BackendError> {
+        self.service.runtime.wait(limit, &self.title, call)
+    }
+
+    /// The limit of one call.
+    fn limit(&self) -> Duration {
+        self.service.settings.call
     }
 
     /// Notes what was found: the same key keeps its handle.
@@ -105,22 +125,69 @@ impl Shared {
         })
     }
 
-    /// Leave to send one request.
+    /// Asks about the key, `times` the limit of a call at the longest, when its turn comes.
+    fn paced<'a, T>(
+        &'a self,
+        gate: &Arc<Gate>,
+        times: u32,
+        call: impl FnOnce() -> Call<'a, T>,
+    ) -> Result<T, BackendError> {
+        let leave = self.leave(gate, Instant::now() + PATIENCE)?;
+        let result = self.wait(self.limit() * times, call());
+        match &result {
+            // It is asked again with pauses, whatever a breaker would say.
+            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+            // How long it takes says nothing of what keys take to work.
+            _ => tell_of_quota(leave, &result),
+        }
+        result
+    }
+
+    fn look_up(&self) -> Result<Option<Found>, BackendError> {
+        self.paced(&self.looks, 2, || self.client.find())
+    }
+
+    /// Makes the key, and looks for it until it can be used.
+    fn make<'a>(&'a self, template: &'a KeyTemplate) -> Result<Found, BackendError> {
+        let end = Instant::now() + self.limit() * 4;
+        let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
+        let mut pause = MAKING;
+        while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < end {
+            std::thread::sleep(pause);
+            pause *= 2;
+            // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
+            made = self.look_up().and_then(|found| {
+                found.ok_or_else(|| super::ill("not_found", format!("{}: the key just made is not there", self.title)))
+            });
+        }
+        made
+    }
+
+    /// What an asker is told of a refusal that says for how long the service is left alone; none where a turn did not come in
+    /// time.
+    fn shut(&self, refusal: Refusal) -> Option<(Fault, Instant)> {
+        let (until, title) = match refusal {
+            Refusal::TooLate { .. } => return None,
+            Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
+            Refusal::KeyOpen { until } => (until, self.title.as_str()),
+        };
+        let rest = until.saturating_duration_since(Instant::now()).as_millis();
+        let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
+        Some((Fault::Unavailable { what }, until))
+    }
+
+    /// Leave to send one request of the daemon's own, which nobody admitted before.
     fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
-        gate.admit(until).map_err(|refusal| {
-            let now = Instant::now();
-            let (until, title) = match refusal {
-                Refusal::TooLate { earliest } => {
-                    let rest = earliest.saturating_duration_since(now);
-                    let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
-                    return super::throttled(what, Some(rest));
-                }
-                Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
-                Refusal::KeyOpen { until } => (until, self.title.as_str()),
-            };
-            let rest = until.saturating_duration_since(now).as_millis();
-            let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
-            ill("breaker_open", what)
+        let namespace = Namespace::root();
+        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Control, until, is_wanted: &|| true };
+        gate.admit(&turn).map_err(|refusal| match (self.shut(refusal), refusal) {
+            (Some((fault, _)), _) => BackendError { fault, fate: Fate::BackOff, cause: "breaker_open" },
+            (None, Refusal::TooLate { earliest }) => {
+                let rest = earliest.saturating_duration_since(Instant::now());
+                let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
+                super::throttled(what, Some(rest))
+            }
+            (None, _) => BackendError::keep(Fault::internal("a refusal without a reason")),
         })
     }
 }
@@ -132,24 +199,32 @@ impl CloudSession {
     }
 }
 
-/// Tells flow control how a request ended.
-fn tell<T>(leave: Permit, took: Duration, result: &Result<T, BackendError>) {
+/// Tells flow control how a request ended; whether it would have been given up before the service's own limit.
+fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
+    match result {
+        // An asker without patience says nothing of the service.
+        Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
+        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+        Ok(_) => leave.succeeded(took),
+        Err(_) => tell_of_quota(leave, result),
+    }
+}
+
+/// The same of one that was answered: whether by that the quota is used up, and until when.
+fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
     match result {
         Err(BackendError { fate: Fate::Throttled, fault, .. }) => leave.throttled(match fault {
             Fault::QuotaExceeded { retry_after, .. } if !retry_after.is_zero() => Some(*retry_after),
             _ => None,
         }),
-        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
-        Err(_) => leave.answered(),
-        Ok(_) => leave.succeeded(took),
+        _ => leave.answered(),
     }
 }
 
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        let found = self.shared.wait(2, self.shared.client.find())?;
-        match found {
+        match self.shared.look_up()? {
             // It is there: none may be made in its place.
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
@@ -160,8 +235,7 @@ impl Session for CloudSession {
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        let made = self.shared.wait(4, self.shared.client.generate(template))?;
-        Ok(self.found(made))
+        self.shared.make(template).map(|made| self.found(made))
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
@@ -169,28 +243,44 @@ impl Session for CloudSession {
         let (found, gate) = self.shared.seen(handle)?;
         // What it does not do is not asked of it, and tells flow control nothing.
         self.shared.client.check(&found, operation)?;
+        let (now, limit) = (Instant::now(), self.shared.limit());
         let leave = match leave {
             Some(leave) => leave,
             // A proof of the key, which nobody admitted before.
-            None => self.shared.leave(&gate, Instant::now() + self.shared.service.settings.call)?,
+            None => self.shared.leave(&gate, self.end.map_or(now + limit, |end| end.min(now + limit)))?,
         };
         let begun = Instant::now();
-        let result = self.shared.wait(1, self.shared.client.perform(&found, operation));
-        tell(leave, begun.elapsed(), &result);
+        let left = self.end.map(|end| end.saturating_duration_since(begun)).filter(|left| *left < limit);
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(BackendError::keep(Fault::DeadlineExceeded { stage: "started" }));
+        }
+        let result = self.shared.wait(left.unwrap_or(limit), self.shared.client.perform(&found, operation));
+        tell(leave, begun.elapsed(), left.is_some(), &result);
         result
     }
 
-    fn admit(&mut self, until: Instant) -> Result<(), BackendError> {
+    fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
-        if let (None, Some(gate)) = (&self.leave, gate) {
-            self.leave = Some(self.shared.leave(&gate, until).inspect_err(|error| {
-                // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
-                if error.fate == Fate::Throttled {
-                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        let (None, Some(gate), asked) = (&self.leave, gate, Instant::now()) else { return Ok(()) };
+        match gate.admit(turn) {
+            Ok(leave) => {
+                self.leave = Some(leave);
+                Ok(())
+            }
+            Err(refusal) => Err(match self.shared.shut(refusal) {
+                Some((fault, until)) => Refused::Shut { fault, until },
+                None => {
+                    // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
+                    let paused_until = turn.until.min(asked + PAUSE);
+                    std::thread::sleep(paused_until.saturating_duration_since(Instant::now()));
+                    Refused::Later
                 }
-            })?);
+            }),
         }
-        Ok(())
+    }
+
+    fn end_by(&mut self, until: Option<Instant>) {
+        self.end = until;
     }
 
     fn withdraw(&mut self) {

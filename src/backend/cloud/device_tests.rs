@@ -1,20 +1,24 @@
 //! Stories about one cloud key's sessions and flow control.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::super::not_supported;
 use super::super::pace::{Domain, Quota};
+use super::super::{ill, not_supported};
 use super::*;
 use crate::config::KmsService;
 use crate::model::{
-    CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, SignInput, SignatureScheme,
+    Class, CloudCredentials, CloudKind, CloudPlace, CloudService, Curve, Digest, Hash, KeyUsages, Namespace, SignInput,
+    SignatureScheme,
 };
 use crate::telemetry::Telemetry;
 
 /// A key that signs at once, SHA-256 alone.
 struct Quick {
     domain: Arc<Domain>,
+    looks: Arc<Domain>,
     asked: AtomicUsize,
+    /// Whether it does not answer.
+    silent: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -22,12 +26,25 @@ impl super::super::Client for Quick {
         self.domain.gate(1)
     }
 
+    fn looks(&self) -> Arc<Gate> {
+        self.looks.gate(1)
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.looks.gate(1)
+    }
+
     fn find(&self) -> Call<'_, Option<Found>> {
         Box::pin(async { Ok(Some(Found { id: "one".into(), kind: kind(), public: None })) })
     }
 
-    fn generate<'a>(&'a self, _: &'a KeyTemplate) -> Call<'a, Found> {
-        Box::pin(async { Err(BackendError::keep(Fault::internal("there is one"))) })
+    fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found> {
+        Box::pin(async {
+            Err(match template.label.as_str() {
+                "later" => ill(BEING_MADE, "it is being made".into()),
+                _ => BackendError::keep(Fault::internal("there is one")),
+            })
+        })
     }
 
     fn check(&self, found: &Found, operation: &KeyOperation) -> Result<(), BackendError> {
@@ -39,6 +56,9 @@ impl super::super::Client for Quick {
 
     fn perform<'a>(&'a self, _: &'a Found, _: &'a KeyOperation) -> Call<'a, Bytes> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(async { Ok(Bytes::from_static(b"signature")) })
     }
 }
@@ -52,13 +72,22 @@ fn sign(hash: Hash) -> KeyOperation {
     KeyOperation::Sign { scheme: SignatureScheme::Ecdsa, hash, input }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+fn admit(session: &mut Box<dyn Session>) {
+    let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
+    session
+        .admit(&Turn { namespace: &namespace, weight: 1, class: Class::Interactive, until, is_wanted: &|| true })
+        .unwrap();
 }
 
 fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
-    let client = Arc::new(Quick { domain: Arc::clone(&domain), asked: AtomicUsize::new(0) });
+    let looks = Domain::new(Quota::per_second(1_000.0));
+    let client = Arc::new(Quick {
+        domain: Arc::clone(&domain),
+        looks,
+        asked: AtomicUsize::default(),
+        silent: AtomicBool::default(),
+    });
     let key = CloudKey {
         name: "alias/a".into(),
         place: CloudPlace::Aws { region: None },
@@ -79,17 +108,66 @@ fn selector(secret: bool) -> KeySelector {
 fn leave_that_is_not_used_is_given_back() {
     story(|domain, client, mut session| {
         let handle = session.find(&selector(false)).unwrap().unwrap().handle;
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         assert_eq!(domain.standing().in_flight, 1);
         session.withdraw();
         assert_eq!(domain.standing().in_flight, 0);
         // Nor does a session keep it whose key is looked up anew.
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         let error = session.perform(handle + 1, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
         assert_eq!((error.fate, domain.standing().in_flight), (Fate::FindAgain, 0));
-        session.admit(soon()).unwrap();
+        admit(&mut session);
         session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap();
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 1));
+    });
+}
+
+#[test]
+fn a_key_is_looked_up_and_made_at_a_pace_of_its_own() {
+    story(|domain, client, mut session| {
+        session.find(&selector(false)).unwrap().unwrap();
+        let template =
+            KeyTemplate { kind: kind().kind, label: "later".into(), uses: KeyUsages::default(), cloud: None };
+        // It is made, and looked for until it can be used.
+        session.generate(&template).unwrap();
+        assert_eq!((client.looks.standing().sent, client.looks.standing().failed), (3, 0));
+        assert_eq!((domain.standing().sent, client.looks.standing().in_flight), (0, 0));
+        // While there is no leave in time, nothing is asked.
+        let throttled = client.looks.gate(1);
+        let namespace = Namespace::root();
+        let until = Instant::now() + Duration::from_secs(60);
+        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
+        throttled.admit(&turn).unwrap().throttled(Some(Duration::from_secs(60)));
+        let error = session.find(&selector(false)).unwrap_err();
+        assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 4));
+    });
+}
+
+#[test]
+fn no_call_outlasts_the_use_of_its_answer() {
+    story(|domain, client, mut session| {
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        let mut sign = |left: Duration| {
+            admit(&mut session);
+            let end = Instant::now() + left;
+            session.end_by(Some(end));
+            let answer = session.perform(handle, kind().kind, &sign(Hash::Sha2_256));
+            assert!(answer.is_ok() || Instant::now() >= end);
+            answer
+        };
+        client.silent.store(true, Ordering::Relaxed);
+        // Of the limit that all calls have, nothing is said: it was not waited for.
+        for (milliseconds, failed) in [(20, 0), (1_001, 1)] {
+            let error = sign(Duration::from_millis(milliseconds)).unwrap_err();
+            assert_eq!((error.fate, error.cause), (Fate::BackOff, "timeout"));
+            assert!(!error.fault.to_string().contains("3000 ms"), "{}", error.fault);
+            assert_eq!(domain.standing().failed, failed, "{milliseconds} ms");
+        }
+        let error = sign(Duration::ZERO).unwrap_err();
+        assert!(matches!(error.fault, Fault::DeadlineExceeded { .. }), "{}", error.fault);
+        assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 2));
+        client.silent.store(false, Ordering::Relaxed);
+        sign(Duration::from_secs(60)).unwrap();
     });
 }
 

@@ -41,10 +41,17 @@ pub(crate) trait Client: Send + Sync {
     /// The way into the quota domain that a key of this kind counts against.
     fn gate(&self, found: &Found) -> Arc<Gate>;
 
+    /// The way into the quota domain that look-ups of the key count against.
+    fn looks(&self) -> Arc<Gate>;
+
+    /// The same of what makes keys.
+    fn makes(&self) -> Arc<Gate>;
+
     /// Looks the key up; `None` if there is none. One that is there and cannot be used now is an error that says why.
     fn find(&self) -> Call<'_, Option<Found>>;
 
-    /// Makes the key. The caller has made sure that there is none.
+    /// Makes the key. The caller has made sure that there is none. An error of the cause [`BEING_MADE`] says that it is to be
+    /// looked for a little later.
     fn generate<'a>(&'a self, template: &'a KeyTemplate) -> Call<'a, Found>;
 
     /// Refuses what the service does not do with the key. No call is made.
@@ -53,6 +60,9 @@ pub(crate) trait Client: Send + Sync {
     /// Has the key work. ECDSA signatures are answered as DER, whatever the service's form.
     fn perform<'a>(&'a self, found: &'a Found, operation: &'a KeyOperation) -> Call<'a, Bytes>;
 }
+
+/// The cause of an error that a key cannot be used yet, since the service is still making it.
+pub(crate) const BEING_MADE: &str = "generating";
 
 /// A key that was found.
 #[derive(Clone, Debug)]
@@ -159,6 +169,15 @@ pub(crate) fn unknown_kind(id: &str, native: &str) -> BackendError {
 /// An error that another call may not meet: the service, or the way to it, is ill.
 pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
+}
+
+/// The same by the service's own word. One that says when to come again has done nothing for now, as if a quota were used up:
+/// it is asked again then, and not before.
+pub(crate) fn ill_until(cause: &'static str, what: String, retry_after: Option<Duration>) -> BackendError {
+    match retry_after {
+        Some(_) => throttled(what, retry_after),
+        None => ill(cause, what),
+    }
 }
 
 /// An answer that the quota is used up: nothing was done. With what the service says of when to come again.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
+/// The cause of an error that is no answer in time.
+pub(super) const TIMEOUT: &str = "timeout";
 /// Threads for the connections of all clouds.
 const THREADS: usize = 2;
 
@@ -43,7 +45,7 @@ impl Runtime {
         runtime.block_on(async {
             tokio::time::timeout(limit, future).await.unwrap_or_else(|_| {
                 let what = format!("{what}: no answer within {} ms", limit.as_millis());
-                Err(BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: "timeout" })
+                Err(BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: TIMEOUT })
             })
         })
     }

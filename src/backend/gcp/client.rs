@@ -2,7 +2,6 @@
 //! which were lost on the way are neither signed nor taken for a signature.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use google_cloud_kms_v1::model::crypto_key::CryptoKeyPurpose;
@@ -12,13 +11,10 @@ use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, Protection
 use super::find::Doomed;
 use super::mechanism::{Request, request};
 use super::{Shared, fault, find};
-use crate::backend::cloud::pace::{self, Gate, Quota};
+use crate::backend::cloud::pace::{self, Domain, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::model::{CloudKey, CloudPlace, CloudService, CloudUse, Fault, KeyOperation, wiped};
-
-/// How often a version is asked for that the service is still making.
-const MAKING: Duration = Duration::from_millis(200);
 
 /// A key in Google Cloud KMS.
 pub(super) struct GcpKey {
@@ -32,6 +28,8 @@ pub(super) struct GcpKey {
     algorithm: &'static str,
     /// The quota domain: the project, the location and where the service is.
     domain: String,
+    /// The same of what is counted for the project as a whole.
+    project: String,
     /// What it is called in messages.
     title: String,
     shared: Arc<Shared>,
@@ -55,9 +53,11 @@ impl GcpKey {
         let CloudPlace::Google { project, region, key_ring, version, algorithm } = &key.place else { return None };
         let ring = format!("projects/{project}/locations/{region}/keyRings/{key_ring}");
         let version = format!("{ring}/cryptoKeys/{}/cryptoKeyVersions/{version}", key.name);
-        let domain = [project, region, key.endpoint.as_deref().unwrap_or_default()].join(" ").trim_end().to_owned();
+        let endpoint = key.endpoint.as_deref().unwrap_or_default();
+        let domain = [project, region, endpoint].join(" ").trim_end().to_owned();
+        let project = [project, endpoint].join(" ").trim_end().to_owned();
         let (id, title) = (key.name.clone(), format!("Google Cloud KMS key {key}"));
-        Some(GcpKey { ring, id, version, algorithm, domain, title, shared, service, doomed })
+        Some(GcpKey { ring, id, version, algorithm, domain, project, title, shared, service, doomed })
     }
 
     async fn look_up(&self) -> Result<Option<Found>, BackendError> {
@@ -86,7 +86,7 @@ impl GcpKey {
         find::found(version.name, kind, Some(&published), &self.title).map(Some)
     }
 
-    /// Makes a key in an HSM, in a ring that is there, and waits until its version can be used.
+    /// Makes a key in an HSM, in a ring that is there. Its version can be used a little later.
     async fn make(&self, template: &KeyTemplate) -> Result<Found, BackendError> {
         let kinds = CloudService::GcpCkms.kinds();
         let row = kinds.iter().find(|row| row.native == self.algorithm && row.kind == template.kind);
@@ -104,17 +104,7 @@ impl GcpKey {
         let key = CryptoKey::new().set_purpose(purpose).set_version_template(versions);
         let call = self.shared.client.create_crypto_key().set_parent(&self.ring).set_crypto_key_id(&self.id);
         call.set_crypto_key(key).send().await.map_err(|error| fault::of("CreateCryptoKey", &self.title, &error))?;
-        loop {
-            match self.look_up().await {
-                Ok(Some(found)) => return Ok(found),
-                Ok(None) => {
-                    return Err(cloud::ill("not_found", format!("{}: the key just made is not there", self.title)));
-                }
-                // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
-                Err(error) if find::is_generating(&error) => tokio::time::sleep(MAKING).await,
-                Err(error) => return Err(error),
-            }
-        }
+        Err(find::being_made(&self.title))
     }
 
     /// Asks once more where bytes were lost on the way, or the token was refused and there is another.
@@ -238,12 +228,31 @@ impl From<google_cloud_gax::error::Error> for Unanswered {
     }
 }
 
+impl GcpKey {
+    fn domain_of(&self, family: &str, domain: &str) -> (Arc<Domain>, u32) {
+        let (quota, cost) = pace::google(family).unwrap_or((Quota::per_second(1.0), 1));
+        (self.service.domains.domain(domain, self.service.quota(family, quota)), cost)
+    }
+
+    fn side_gate(&self, family: &str) -> Arc<Gate> {
+        let (domain, cost) = self.domain_of(family, &format!("{} {family}", self.project));
+        domain.side_gate(cost)
+    }
+}
+
 impl cloud::Client for GcpKey {
     /// By project and location.
     fn gate(&self, _: &Found) -> Arc<Gate> {
-        let quota = pace::google("cryptographic").unwrap_or(Quota::per_second(1_000.0));
-        let quota = self.service.quota("cryptographic", quota);
-        self.service.domains.domain(&self.domain, quota).gate(1)
+        let (domain, cost) = self.domain_of("cryptographic", &self.domain);
+        domain.gate(cost)
+    }
+
+    fn looks(&self) -> Arc<Gate> {
+        self.side_gate("look-up")
+    }
+
+    fn makes(&self) -> Arc<Gate> {
+        self.side_gate("creation")
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{ill, innermost, is_about_tls, shown, throttled};
+use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -48,7 +48,7 @@ fn of_http(call: &str, title: &str, status: u16, retry_after: Option<Duration>) 
         401 | 403 => refused("access_denied", what),
         404 => absent(what),
         400..=499 => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause: "other" },
-        _ => ill("service_error", what),
+        _ => ill_until("service_error", what, retry_after),
     }
 }
 
@@ -65,7 +65,7 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
     match status.code {
         Code::ResourceExhausted => throttled(said(""), retry_after),
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
-            ill("service_error", said(""))
+            ill_until("service_error", said(""), retry_after)
         }
         Code::DeadlineExceeded => ill("timeout", said("")),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
@@ -177,5 +177,14 @@ mod tests {
         assert!(said.contains(expected), "{said}");
         assert_eq!(of_http("Sign", "key a", 502, None).fate, Fate::BackOff);
         assert_eq!(of_http("Sign", "key a", 429, None).fate, Fate::Throttled);
+        // Who says when to come again is asked again then.
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!(of_http("Sign", "key a", 503, seven).fate, Fate::Throttled);
+        let unavailable = Status::default().set_code(Code::Unavailable);
+        let BackendError { fault, fate, .. } = of_status("Sign", "key a", &unavailable, seven);
+        assert!(
+            fate == Fate::Throttled
+                && matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven)
+        );
     }
 }

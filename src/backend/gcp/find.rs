@@ -8,13 +8,10 @@ use google_cloud_kms_v1::model::{CryptoKeyVersion, PublicKey as Published};
 use parking_lot::Mutex;
 
 use super::fault;
-use crate::backend::cloud::{Found, ill, unknown_kind};
+use crate::backend::cloud::{BEING_MADE, Found, ill, unknown_kind};
 use crate::backend::{BackendError, Fate};
 use crate::crypto;
 use crate::model::{CloudKind, CloudService, Fault};
-
-/// What a version is called that is still being made: the one state that passes by itself.
-const GENERATING: &str = "generating";
 
 /// The row of a version; refuses one that is of another algorithm than it is registered by.
 pub(super) fn kind_of(
@@ -56,7 +53,7 @@ pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(),
     let why = match &version.state {
         CryptoKeyVersionState::Enabled => return Ok(()),
         CryptoKeyVersionState::PendingGeneration => {
-            return Err(ill(GENERATING, format!("{title}: the service is still making it; try again")));
+            return Err(being_made(title));
         }
         CryptoKeyVersionState::Disabled => "it is disabled: enable it".to_owned(),
         CryptoKeyVersionState::DestroyScheduled => {
@@ -70,9 +67,9 @@ pub(super) fn check_state(version: &CryptoKeyVersion, title: &str) -> Result<(),
     Err(BackendError { fault, fate: Fate::Keep, cause: "key_state" })
 }
 
-/// Whether it says that the version is still being made.
-pub(super) fn is_generating(error: &BackendError) -> bool {
-    error.cause == GENERATING
+/// That the version is still being made.
+pub(super) fn being_made(title: &str) -> BackendError {
+    ill(BEING_MADE, format!("{title}: the service is still making it; try again"))
 }
 
 /// A key with the public half that the service gives, whose checksum must be right.

@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
+use crate::model::Dice;
 
 /// First and longest time a breaker stays open.
 const OPEN_FIRST: Duration = Duration::from_millis(500);
 const OPEN_MAX: Duration = Duration::from_secs(30);
 
-/// Who asks again after failures in a row waits up to so long after the second of them, twice as long after the next, by chance.
-const REST_FIRST: Duration = Duration::from_millis(50);
-const REST_MAX: Duration = Duration::from_millis(400);
+/// Failures that are over sooner are for further tries to get over, which come later by chance.
+const LASTING: Duration = Duration::from_millis(250);
 
 /// What a breaker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +23,14 @@ pub(crate) enum BreakerState {
 }
 
 /// Opens after failures in a row, at least one of them of a request that was sent after the first was known: a volley lost
-/// with one connection is one event. Stays open for half a second at first, up to half a minute when it does not help.
+/// with one connection is one event. Nor does it open before they have gone on for [`LASTING`]. Stays open for half a second at first, up to half a minute when it does not help.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// Failures in a row that open it.
     threshold: u32,
     failures: u32,
-    first_failure: Option<Instant>,
-    last_failure: Option<Instant>,
+    /// When the first of them was sent, and when it was known.
+    first: Option<(Instant, Instant)>,
     /// Set while it is not closed: it opens for one probe then.
     open_until: Option<Instant>,
     probing: bool,
@@ -50,8 +49,7 @@ pub(super) enum Pass {
 
 impl Breaker {
     pub(super) fn new(threshold: u32) -> Breaker {
-        let (first_failure, last_failure, open_until) = (None, None, None);
-        Breaker { threshold, failures: 0, first_failure, last_failure, open_until, probing: false, opened_in_row: 0 }
+        Breaker { threshold, failures: 0, first: None, open_until: None, probing: false, opened_in_row: 0 }
     }
 
     pub(super) fn state(&self, now: Instant) -> BreakerState {
@@ -79,13 +77,6 @@ impl Breaker {
         pass
     }
 
-    /// Until when somebody who asks again should wait. One failure is none of a row: it is tried again at once.
-    pub(super) fn rest(&self, dice: &mut Dice) -> Option<Instant> {
-        let last = self.last_failure.filter(|_| self.failures > 1 && self.open_until.is_none())?;
-        let most = REST_FIRST.saturating_mul(1 << (self.failures - 2).min(8)).min(REST_MAX);
-        Some(last + most.mul_f64(dice.part()))
-    }
-
     /// Somebody was answered, with whatever.
     pub(super) fn answered(&mut self) {
         *self = Breaker::new(self.threshold);
@@ -105,10 +96,10 @@ impl Breaker {
             }
             return probe;
         }
-        let first = *self.first_failure.get_or_insert(now);
-        self.last_failure = Some(now);
+        let (first_sent, first_known) = *self.first.get_or_insert((sent_at, now));
         self.failures = self.failures.saturating_add(1);
-        let opens = may && self.failures >= self.threshold && sent_at >= first;
+        let lasts = sent_at >= first_known && now.saturating_duration_since(first_sent) >= LASTING;
+        let opens = may && self.failures >= self.threshold && lasts;
         if opens {
             self.open(dice, now);
         }

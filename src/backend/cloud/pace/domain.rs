@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::breaker::{Breaker, BreakerState, Pass};
-use super::dice::Dice;
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
+use crate::backend::Turn;
+use crate::model::Dice;
 
+/// Who waits looks so often whether that is still wanted.
+const LOOKS: Duration = Duration::from_millis(100);
 /// Failures in a row that open a breaker.
 const FAILURES: u32 = 5;
 
@@ -77,14 +80,15 @@ struct Gates {
     alive: Vec<Weak<Gate>>,
 }
 
-struct State {
+/// How a domain stands. A pure machine: the clock is passed in, and nobody sleeps in here.
+pub(super) struct State {
     quota: Quota,
     rate: Rate,
     in_flight: InFlight,
     breaker: Breaker,
     /// The key whose requests fail, since one was answered last.
     failing: Failing,
-    line: Line<Result<Granted, Refusal>>,
+    pub(super) line: Line<Result<Granted, Refusal>>,
     dice: Dice,
     sent: u64,
     throttled: u64,
@@ -102,14 +106,14 @@ enum Failing {
 
 /// Leave that was given.
 #[derive(Clone, Copy, Debug)]
-struct Granted {
+pub(super) struct Granted {
     sent: Sent,
     /// Whether it is to show that the domain is well again.
     probe: bool,
 }
 
 /// What the first of the line hears.
-enum Turn {
+enum Heard {
     Granted(Granted),
     Refused(Refusal),
     /// Not before then; `None`: not before an answer.
@@ -130,22 +134,7 @@ impl Domain {
     /// A domain with this quota, nothing known against it.
     pub(crate) fn new(quota: Quota) -> Arc<Domain> {
         let (quota, now) = (quota.bounded(), Instant::now());
-        Arc::new(Domain {
-            gates: Mutex::default(),
-            state: Mutex::new(State {
-                quota,
-                rate: Rate::new(quota, Dice::new(), now),
-                in_flight: InFlight::new(quota.max_in_flight),
-                breaker: Breaker::new(FAILURES),
-                failing: Failing::None,
-                line: Line::new(),
-                dice: Dice::new(),
-                sent: 0,
-                throttled: 0,
-                failed: 0,
-                breaker_refused: 0,
-            }),
-        })
+        Arc::new(Domain { gates: Mutex::default(), state: Mutex::new(State::new(quota, now)) })
     }
 
     /// Another quota from now on. What was found out under the old one is forgotten.
@@ -162,17 +151,23 @@ impl Domain {
 
     /// A key's way in. A request of it costs so many units of the quota, at least 1.
     pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
+        let gate = self.side_gate(cost);
+        let mut gates = self.gates.lock();
+        gates.alive.retain(|gate| gate.strong_count() > 0);
+        gates.alive.push(Arc::downgrade(&gate));
+        gate
+    }
+
+    /// The way in of what is asked about a key, and not of it: it is none of those whose failures are compared.
+    pub(crate) fn side_gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
         let mut gates = self.gates.lock();
         gates.made += 1;
-        let gate = Arc::new(Gate {
+        Arc::new(Gate {
             number: gates.made,
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
             cost: f64::from(cost.clamp(1, 10_000)),
-        });
-        gates.alive.retain(|gate| gate.strong_count() > 0);
-        gates.alive.push(Arc::downgrade(&gate));
-        gate
+        })
     }
 
     /// How it stands.
@@ -196,23 +191,24 @@ impl Domain {
         }
     }
 
-    /// Leave for a request of this cost, waiting for its turn until then.
-    fn enter(&self, cost: f64, until: Instant) -> Result<Granted, Refusal> {
+    /// Leave for a request of this gate, waiting for its turn.
+    fn enter(&self, gate: &Gate, turn: &Turn<'_>) -> Result<Granted, Refusal> {
+        let (cost, until) = (gate.cost, turn.until);
         let mut now = Instant::now();
         let mut state = self.state.lock();
         if state.line.is_empty() {
             match state.turn(cost, now) {
-                Turn::Granted(granted) => return Ok(granted),
-                Turn::Refused(refusal) => return Err(refusal),
-                Turn::Later(_) => {}
+                Heard::Granted(granted) => return Ok(granted),
+                Heard::Refused(refusal) => return Err(refusal),
+                Heard::Later(_) => {}
             }
         }
         let earliest = state.rate.earliest(cost, state.line.cost(), state.in_flight.count(), now);
         if earliest > until {
             return Err(Refusal::TooLate { earliest });
         }
-        let waiter = Waiter::new(cost);
-        state.line.join(&waiter);
+        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + LOOKS);
+        state.line.join(turn, &waiter);
         if state.line.is_first(&waiter) {
             state.serve(now);
         }
@@ -223,12 +219,25 @@ impl Domain {
             if now >= until {
                 return Err(state.give_up(&waiter, now));
             }
+            if now >= look {
+                // Not under the lock: whoever is asked may have one of its own. Meanwhile it may have been told.
+                let is_wanted = MutexGuard::unlocked(&mut state, || (turn.is_wanted)());
+                now = Instant::now();
+                look = now + LOOKS;
+                if !is_wanted && let Some(answer) = waiter.answer() {
+                    return answer;
+                }
+                if !is_wanted {
+                    return Err(state.give_up(&waiter, now));
+                }
+                continue;
+            }
             let first = state.line.is_first(&waiter);
             let wake = if first { state.next_turn(cost) } else { None };
             if first {
                 state.line.first_sleeps(wake);
             }
-            waiter.bell.wait_until(&mut state, wake.map_or(until, |wake| wake.min(until)));
+            waiter.bell.wait_until(&mut state, wake.map_or(until, |wake| wake.min(until)).min(look));
             now = Instant::now();
             if state.line.is_first(&waiter) {
                 state.serve(now);
@@ -236,95 +245,121 @@ impl Domain {
         }
     }
 
+    /// Whether no answer within this time is a sign that the service is ill.
+    fn is_silence(&self, took: Duration) -> bool {
+        self.state.lock().in_flight.is_silence(took)
+    }
+
     /// How a request of the gate of this number ended.
     fn end(&self, gate: u64, granted: Granted, end: End) {
         let now = Instant::now();
         let is_alone = matches!(end, End::Failed)
             && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
-        let mut state = self.state.lock();
-        let sent = granted.sent;
-        match end {
-            End::Succeeded(latency) => {
-                state.in_flight.answered(sent.number, latency);
-                state.rate.accepted(sent, now);
-                state.answered();
-            }
-            End::Answered => {
-                state.rate.accepted(sent, now);
-                state.answered();
-            }
-            End::Throttled(retry_after) => {
-                state.throttled += 1;
-                state.rate.throttled(sent, retry_after, now);
-                state.answered();
-            }
-            End::Failed => {
-                state.failed += 1;
-                state.rate.over(sent);
-                // One key of several that fails alone has a breaker of its own, and is no sign of the service.
-                state.failing = match state.failing {
-                    Failing::None => Failing::One(gate),
-                    Failing::One(other) if other == gate => Failing::One(gate),
-                    Failing::One(_) | Failing::Several => Failing::Several,
-                };
-                if state.failing == Failing::Several || is_alone {
-                    state.in_flight.failed(sent.number);
-                }
-                let State { breaker, failing, dice, .. } = &mut *state;
-                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
-                    state.send_away(now);
-                }
-            }
-            End::Untold => {
-                state.rate.over(sent);
-                if granted.probe {
-                    state.breaker.gave_up();
-                }
-            }
-        }
-        state.in_flight.over();
-        state.serve(now);
+        self.state.lock().ended(gate, granted, end, is_alone, now);
     }
 }
 
 impl State {
+    pub(super) fn new(quota: Quota, now: Instant) -> State {
+        State {
+            quota,
+            rate: Rate::new(quota, Dice::new(), now),
+            in_flight: InFlight::new(quota.max_in_flight),
+            breaker: Breaker::new(FAILURES),
+            failing: Failing::None,
+            line: Line::new(),
+            dice: Dice::new(),
+            sent: 0,
+            throttled: 0,
+            failed: 0,
+            breaker_refused: 0,
+        }
+    }
+
+    /// A request of the gate of this number ended; whether that is the only one there is.
+    pub(super) fn ended(&mut self, gate: u64, granted: Granted, end: End, is_alone: bool, now: Instant) {
+        let sent = granted.sent;
+        match end {
+            End::Succeeded(latency) => {
+                self.in_flight.answered(sent.number, latency);
+                self.rate.accepted(sent, now);
+                self.answered();
+            }
+            End::Answered => {
+                self.rate.accepted(sent, now);
+                self.answered();
+            }
+            End::Throttled(retry_after) => {
+                self.throttled += 1;
+                self.rate.throttled(sent, retry_after, now);
+                self.answered();
+            }
+            End::Failed => {
+                self.failed += 1;
+                self.rate.over(sent);
+                // One key of several that fails alone has a breaker of its own, and is no sign of the service.
+                self.failing = match self.failing {
+                    Failing::None => Failing::One(gate),
+                    Failing::One(other) if other == gate => Failing::One(gate),
+                    Failing::One(_) | Failing::Several => Failing::Several,
+                };
+                if self.failing == Failing::Several || is_alone {
+                    self.in_flight.failed(sent.number);
+                }
+                let State { breaker, failing, dice, .. } = self;
+                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
+                    self.send_away(now);
+                }
+            }
+            End::Lost | End::Untold => {
+                self.failed += u64::from(matches!(end, End::Lost));
+                self.rate.over(sent);
+                if granted.probe {
+                    self.breaker.gave_up();
+                }
+            }
+        }
+        self.in_flight.over();
+        self.serve(now);
+    }
+
     /// Whether a request of this cost may go now.
-    fn turn(&mut self, cost: f64, now: Instant) -> Turn {
+    fn turn(&mut self, cost: f64, now: Instant) -> Heard {
         let pass = self.breaker.check(now);
         if let Pass::No(until) = pass {
             self.breaker_refused += 1;
-            return Turn::Refused(Refusal::DomainOpen { until });
+            return Heard::Refused(Refusal::DomainOpen { until });
         }
         if self.in_flight.is_full() {
-            return Turn::Later(None);
+            return Heard::Later(None);
         }
         match self.rate.ask(cost, now) {
-            Leave::At(at) => Turn::Later(Some(at)),
-            Leave::AfterAnswer => Turn::Later(None),
+            Leave::At(at) => Heard::Later(Some(at)),
+            Leave::AfterAnswer => Heard::Later(None),
             Leave::Go(sent) => {
                 self.sent += 1;
                 self.in_flight.sent(sent.number);
-                Turn::Granted(Granted { sent, probe: self.breaker.pass(now) == Pass::Probe })
+                Heard::Granted(Granted { sent, probe: self.breaker.pass(now) == Pass::Probe })
             }
         }
     }
 
     /// Gives leave to the first ones of the line, as many as can go, and sees to it that the next one wakes in time.
-    fn serve(&mut self, now: Instant) {
+    pub(super) fn serve(&mut self, now: Instant) {
         while let Some(first) = self.line.first() {
             let cost = first.cost;
             match self.turn(cost, now) {
-                Turn::Granted(granted) => self.line.tell_first(Ok(granted)),
-                Turn::Refused(refusal) => self.line.tell_first(Err(refusal)),
-                Turn::Later(Some(next)) => return self.line.wake_first(next),
+                Heard::Granted(granted) => self.line.tell_first(Ok(granted)),
+                Heard::Refused(refusal) => self.line.tell_first(Err(refusal)),
+                Heard::Later(Some(next)) => return self.line.wake_first(next),
                 // Whoever brings the answer comes here again.
-                Turn::Later(None) => return,
+                Heard::Later(None) => return,
             }
         }
     }
 
     /// When the first of the line can try again, if time alone lets it.
-    fn next_turn(&self, cost: f64) -> Option<Instant> {
+    pub(super) fn next_turn(&self, cost: f64) -> Option<Instant> {
         if self.in_flight.is_full() { None } else { self.rate.next(cost) }
     }
 
@@ -355,25 +390,16 @@ impl State {
 }
 
 impl Gate {
-    /// Leave to send one request, waiting for its turn until then. After failures in a row it is waited a little before, by
-    /// chance, so that who asks again does not do so at once, nor together with others.
+    /// Leave to send one request, waiting for its turn.
     ///
     /// # Errors
     ///
     /// Says why not. At once if a breaker is open, or if it is known that no turn can come in time.
-    pub(crate) fn admit(self: &Arc<Self>, until: Instant) -> Result<Permit, Refusal> {
-        let (pass, rest) = {
-            let breaker = self.breaker.lock();
-            (breaker.check(Instant::now()), breaker.rest(&mut Dice::new()))
-        };
-        if let Pass::No(until) = pass {
+    pub(crate) fn admit(self: &Arc<Self>, turn: &Turn<'_>) -> Result<Permit, Refusal> {
+        if let Pass::No(until) = self.breaker.lock().check(Instant::now()) {
             return Err(self.refused(until));
         }
-        let rest = rest.map(|rest| rest.min(until).saturating_duration_since(Instant::now()));
-        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
-            std::thread::sleep(rest);
-        }
-        let granted = self.domain.enter(self.cost, until)?;
+        let granted = self.domain.enter(self, turn)?;
         // Looked at again: it may have opened meanwhile, and one alone passes where it is to be tried.
         let pass = self.breaker.lock().pass(Instant::now());
         let permit = Permit { gate: Arc::clone(self), granted, key_probe: pass == Pass::Probe, told: false };
@@ -400,11 +426,12 @@ impl Gate {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(super) enum End {
     Succeeded(Duration),
     Answered,
     Throttled(Option<Duration>),
     Failed,
+    Lost,
     Untold,
 }
 
@@ -443,6 +470,21 @@ impl Permit {
         let mut dice = Dice::new();
         self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
         self.tell(End::Failed);
+    }
+
+    /// No answer, and whoever asked sees to it that it is not asked too often: counted, and no breaker opens for it.
+    pub(crate) fn lost(mut self) {
+        if self.key_probe {
+            self.gate.breaker_mut().gave_up();
+        }
+        self.tell(End::Lost);
+    }
+
+    /// No answer came in the time that its asker had, which may be too short to say anything of the service.
+    pub(crate) fn given_up(self, took: Duration) {
+        if self.gate.domain.is_silence(took) {
+            self.failed();
+        }
     }
 
     fn tell(&mut self, end: End) {

@@ -1,7 +1,7 @@
 //! Threads before a quota domain.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,11 +10,19 @@ use super::breaker::BreakerState;
 use super::domain::{Domain, Gate, Refusal};
 use super::domains::Domains;
 use super::quota::Quota;
+use crate::backend::Turn;
+use crate::model::{Class, Namespace};
 
 const LATENCY: Duration = Duration::from_millis(20);
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+static ROOT: LazyLock<Namespace> = LazyLock::new(Namespace::root);
+
+fn by(until: Instant) -> Turn<'static> {
+    Turn { namespace: &ROOT, weight: 1, class: Class::Interactive, until, is_wanted: &|| true }
+}
+
+fn soon() -> Turn<'static> {
+    by(Instant::now() + Duration::from_secs(60))
 }
 
 fn poll(what: &str, mut done: impl FnMut() -> bool) {
@@ -31,21 +39,28 @@ fn one_at_a_time() -> Arc<Domain> {
 }
 
 fn fail(gate: &Arc<Gate>) {
-    gate.admit(soon()).unwrap().failed();
+    gate.admit(&soon()).unwrap().failed();
+}
+
+/// Four failures, and so long a time that the next one opens a breaker.
+fn fail_for_long(mut gate: impl FnMut() -> Arc<Gate>) {
+    let begun = Instant::now();
+    (0..4).for_each(|_| fail(&gate()));
+    poll("a quarter of a second passes", || begun.elapsed() >= Duration::from_millis(250));
 }
 
 #[test]
 fn who_waits_is_served_in_the_order_of_arrival() {
     let domain = one_at_a_time();
     let first = domain.gate(1);
-    let permit = first.admit(soon()).unwrap();
+    let permit = first.admit(&soon()).unwrap();
     let order = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for place in 0..20 {
             let (domain, order) = (&domain, &order);
             scope.spawn(move || {
                 let gate = domain.gate(1);
-                let permit = gate.admit(soon()).unwrap();
+                let permit = gate.admit(&soon()).unwrap();
                 order.lock().push(place);
                 permit.succeeded(LATENCY);
             });
@@ -62,14 +77,14 @@ fn who_waits_is_served_in_the_order_of_arrival() {
 fn who_comes_too_late_is_told_so_and_holds_up_nobody() {
     let domain = one_at_a_time();
     let gate = domain.gate(1);
-    let permit = gate.admit(soon()).unwrap();
+    let permit = gate.admit(&soon()).unwrap();
     std::thread::scope(|scope| {
         let impatient = scope.spawn(|| {
             let gate = domain.gate(1);
-            gate.admit(Instant::now() + Duration::from_millis(50)).map(drop)
+            gate.admit(&by(Instant::now() + Duration::from_millis(50))).map(drop)
         });
         poll("one waits", || domain.standing().waiting == 1);
-        let patient = scope.spawn(|| domain.gate(1).admit(soon()).map(drop));
+        let patient = scope.spawn(|| domain.gate(1).admit(&soon()).map(drop));
         assert!(matches!(impatient.join().unwrap(), Err(Refusal::TooLate { .. })));
         poll("the other waits", || domain.standing().waiting == 1);
         drop(permit);
@@ -79,12 +94,31 @@ fn who_comes_too_late_is_told_so_and_holds_up_nobody() {
 }
 
 #[test]
+fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let permit = Mutex::new(Some(gate.admit(&soon()).unwrap()));
+    let other = domain.gate(1);
+    let unwanted = Turn { is_wanted: &|| false, ..soon() };
+    assert!(matches!(other.admit(&unwanted), Err(Refusal::TooLate { .. })));
+    assert_eq!(domain.standing().waiting, 0);
+    // Its turn comes in the very moment in which it is asked.
+    let told = || {
+        drop(permit.lock().take());
+        false
+    };
+    let late = Turn { is_wanted: &told, ..soon() };
+    other.admit(&late).unwrap().succeeded(LATENCY);
+    assert_eq!((domain.standing().waiting, domain.standing().in_flight), (0, 0));
+}
+
+#[test]
 fn who_cannot_come_in_time_is_told_so_at_once() {
     let domain = Domain::new(Quota::per_second(100.0));
     let gate = domain.gate(1);
-    gate.admit(soon()).unwrap().throttled(Some(Duration::from_secs(30)));
+    gate.admit(&soon()).unwrap().throttled(Some(Duration::from_secs(30)));
     let until = Instant::now() + Duration::from_secs(25);
-    let Err(Refusal::TooLate { earliest }) = gate.admit(until) else { panic!("it may send") };
+    let Err(Refusal::TooLate { earliest }) = gate.admit(&by(until)) else { panic!("it may send") };
     assert!(Instant::now() < until, "it was not told at once");
     assert!(earliest > until);
     let standing = domain.standing();
@@ -104,7 +138,7 @@ fn many_threads_are_served_at_the_quota_and_each_is_answered() {
             scope.spawn(|| {
                 let gate = domain.gate(1);
                 for _ in 0..50 {
-                    gate.admit(soon()).unwrap().succeeded(LATENCY);
+                    gate.admit(&soon()).unwrap().succeeded(LATENCY);
                     served.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -120,40 +154,41 @@ fn many_threads_are_served_at_the_quota_and_each_is_answered() {
 fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
     let domain = one_at_a_time();
     let gate = domain.gate(1);
-    (0..4).for_each(|_| fail(&domain.gate(1)));
-    let last = gate.admit(soon()).unwrap();
+    fail_for_long(|| domain.gate(1));
+    let last = gate.admit(&soon()).unwrap();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| domain.gate(1).admit(soon()).map(drop));
+        let waiting = scope.spawn(|| domain.gate(1).admit(&soon()).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
         last.failed();
         assert!(matches!(waiting.join().unwrap(), Err(Refusal::DomainOpen { .. })));
     });
-    let Err(Refusal::DomainOpen { until }) = domain.gate(1).admit(soon()) else { panic!("it is closed") };
+    let Err(Refusal::DomainOpen { until }) = domain.gate(1).admit(&soon()) else { panic!("it is closed") };
     assert_eq!(domain.standing().breaker, BreakerState::Open);
     assert_eq!(domain.standing().failed, 5);
     poll("half a second passes", || Instant::now() >= until);
     // One goes to see, and alone.
     let probing = domain.gate(1);
-    let probe = probing.admit(soon()).unwrap();
-    assert!(matches!(domain.gate(1).admit(soon()), Err(Refusal::DomainOpen { .. })));
+    let probe = probing.admit(&soon()).unwrap();
+    assert!(matches!(domain.gate(1).admit(&soon()), Err(Refusal::DomainOpen { .. })));
     probe.succeeded(LATENCY);
     assert_eq!(domain.standing().breaker, BreakerState::Closed);
-    gate.admit(soon()).unwrap().succeeded(LATENCY);
+    gate.admit(&soon()).unwrap().succeeded(LATENCY);
 }
 
 #[test]
 fn a_key_that_fails_is_alone_in_it() {
     let domain = one_at_a_time();
     let (ill, well) = (domain.gate(1), domain.gate(1));
-    (0..5).for_each(|_| fail(&ill));
-    let Err(Refusal::KeyOpen { until }) = ill.admit(soon()) else { panic!("it is closed") };
+    fail_for_long(|| Arc::clone(&ill));
+    fail(&ill);
+    let Err(Refusal::KeyOpen { until }) = ill.admit(&soon()) else { panic!("it is closed") };
     assert_eq!((ill.breaker(), domain.standing().breaker), (BreakerState::Open, BreakerState::Closed));
-    well.admit(soon()).unwrap().succeeded(LATENCY);
+    well.admit(&soon()).unwrap().succeeded(LATENCY);
     poll("half a second passes", || Instant::now() >= until);
-    let probe = ill.admit(soon()).unwrap();
+    let probe = ill.admit(&soon()).unwrap();
     // Without a word, it is as if it had not been.
     drop(probe);
-    ill.admit(soon()).unwrap().succeeded(LATENCY);
+    ill.admit(&soon()).unwrap().succeeded(LATENCY);
     assert_eq!(ill.breaker(), BreakerState::Closed);
 }
 
@@ -173,14 +208,31 @@ fn a_key_that_fails_leaves_others_their_room() {
 }
 
 #[test]
+fn an_asker_without_patience_says_nothing_of_a_service() {
+    let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
+    let gate = domain.gate(1);
+    let given_up = |milliseconds| gate.admit(&soon()).unwrap().given_up(Duration::from_millis(milliseconds));
+    given_up(999);
+    assert_eq!(domain.standing().failed, 0);
+    given_up(1_000);
+    assert_eq!(domain.standing().failed, 1);
+    // It takes as long as it does; then ten times that is silence.
+    gate.admit(&soon()).unwrap().succeeded(Duration::from_millis(50));
+    given_up(499);
+    assert_eq!(domain.standing().failed, 1);
+    given_up(501);
+    assert_eq!((domain.standing().failed, domain.standing().in_flight), (2, 0));
+}
+
+#[test]
 fn throttles_and_silence_open_no_breaker() {
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
     let gate = domain.gate(1);
     for _ in 0..20 {
-        drop(gate.admit(soon()).unwrap());
+        drop(gate.admit(&soon()).unwrap());
     }
     for _ in 0..3 {
-        gate.admit(soon()).unwrap().throttled(None);
+        gate.admit(&soon()).unwrap().throttled(None);
     }
     assert_eq!((gate.breaker(), domain.standing().breaker), (BreakerState::Closed, BreakerState::Closed));
     assert_eq!((domain.standing().throttled, domain.standing().failed, domain.standing().in_flight), (3, 0, 0));
@@ -191,9 +243,9 @@ fn a_domain_in_trouble_does_not_slow_another() {
     let domains = Domains::default();
     let troubled = domains.domain("111122223333 eu-west-1 rsa", Quota::per_second(100.0));
     let well = domains.domain("111122223333 eu-north-1 rsa", Quota::per_second(100.0));
-    troubled.gate(1).admit(soon()).unwrap().throttled(Some(Duration::from_secs(60)));
-    assert!(matches!(troubled.gate(1).admit(Instant::now()), Err(Refusal::TooLate { .. })));
-    well.gate(1).admit(Instant::now()).unwrap().succeeded(LATENCY);
+    troubled.gate(1).admit(&soon()).unwrap().throttled(Some(Duration::from_secs(60)));
+    assert!(matches!(troubled.gate(1).admit(&by(Instant::now())), Err(Refusal::TooLate { .. })));
+    well.gate(1).admit(&by(Instant::now())).unwrap().succeeded(LATENCY);
     assert!(!well.standing().is_throttled);
 }
 

@@ -14,6 +14,11 @@ const LEAST: f64 = 4.0;
 const SLOW: f64 = 5.0;
 const NOTABLE: f64 = 0.05;
 
+/// No answer for so many times as long as answers take of late, and for so long, is silence; of a service that has not answered
+/// yet, for so long as the last of these.
+const SILENT: f64 = 10.0;
+const SILENCE: (f64, f64) = (0.25, 1.0);
+
 /// Requests in flight, and their limit.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -78,6 +83,12 @@ impl InFlight {
         if self.is_full() {
             self.limit = (self.limit + if self.steady { 1.0 / self.limit } else { 1.0 }).min(self.most);
         }
+    }
+
+    /// Whether no answer within this time says that the service is ill, and not that somebody was in a hurry.
+    pub(super) fn is_silence(&self, took: Duration) -> bool {
+        let least = if self.best.is_some() { SILENCE.0.max(self.recent * SILENT) } else { SILENCE.1 };
+        took.as_secs_f64() >= least
     }
 
     /// One met a failure of transport or of the service.

@@ -1,21 +1,37 @@
-//! Threads in a line: first come, first served, each woken for itself.
+//! Threads in a line, each woken for itself. Who is next is by namespaces and classes, as in a lane: a namespace with many keys
+//! gets no more of a quota than one with few, and what is urgent does not stand behind what is not.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::backend::Turn;
+use crate::model::Class;
+use crate::model::schedule::{Charge, Fit, Item, Schedule, TenantId};
+
+/// What a unit of cost is in the schedule's own measure: more than a turn, so that a turn is one request.
+const UNIT: f64 = 1_000_000.0;
+/// So many who went away may stand in the line, and as many as wait, until they are cleared out.
+const GONE: usize = 64;
+
 /// One who waits, and what it was told.
 pub(super) struct Waiter<A> {
     pub(super) cost: f64,
+    /// Which key it is for.
+    key: u64,
+    class: Class,
     pub(super) bell: Condvar,
     answer: Mutex<Option<A>>,
+    /// It waits no longer, and was told nothing.
+    gone: AtomicBool,
 }
 
 impl<A> Waiter<A> {
-    pub(super) fn new(cost: f64) -> Arc<Waiter<A>> {
-        Arc::new(Waiter { cost, bell: Condvar::new(), answer: Mutex::new(None) })
+    pub(super) fn new(key: u64, cost: f64, class: Class) -> Arc<Waiter<A>> {
+        let (bell, answer, gone) = (Condvar::new(), Mutex::new(None), AtomicBool::new(false));
+        Arc::new(Waiter { cost, key, class, bell, answer, gone })
     }
 
     pub(super) fn answer(&self) -> Option<A> {
@@ -23,10 +39,44 @@ impl<A> Waiter<A> {
     }
 }
 
+/// A waiter's place in the schedule.
+struct Place<A> {
+    waiter: Arc<Waiter<A>>,
+    tenant: TenantId,
+    charge: Charge,
+}
+
+impl<A> Item for Place<A> {
+    fn flow(&self) -> usize {
+        usize::try_from(self.waiter.key).unwrap_or(usize::MAX)
+    }
+
+    fn class(&self) -> Class {
+        self.waiter.class
+    }
+
+    fn cost(&self) -> u64 {
+        (self.waiter.cost * UNIT) as u64
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn charge(&mut self) -> &mut Charge {
+        &mut self.charge
+    }
+}
+
 /// Those who wait.
 pub(super) struct Line<A> {
-    waiting: VecDeque<Arc<Waiter<A>>>,
-    /// What they cost together.
+    schedule: Schedule<Place<A>>,
+    /// Who is next.
+    first: Option<Place<A>>,
+    waiting: usize,
+    /// Who went away, and stands in the schedule still.
+    gone: usize,
+    /// What those who wait cost together.
     cost: f64,
     /// Until when the first one sleeps, unless it is woken; `None` is for ever.
     first_sleeps_until: Option<Instant>,
@@ -34,15 +84,16 @@ pub(super) struct Line<A> {
 
 impl<A> Line<A> {
     pub(super) fn new() -> Line<A> {
-        Line { waiting: VecDeque::new(), cost: 0.0, first_sleeps_until: None }
+        let (schedule, first, first_sleeps_until) = (Schedule::new(), None, None);
+        Line { schedule, first, waiting: 0, gone: 0, cost: 0.0, first_sleeps_until }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting == 0
     }
 
     /// What those who wait cost together.
@@ -50,9 +101,31 @@ impl<A> Line<A> {
         self.cost
     }
 
-    pub(super) fn join(&mut self, waiter: &Arc<Waiter<A>>) {
-        self.waiting.push_back(Arc::clone(waiter));
+    /// Somebody comes, whose turn is by this. Control work may be next at once, before one who was told nothing yet.
+    pub(super) fn join(&mut self, turn: &Turn<'_>, waiter: &Arc<Waiter<A>>) {
+        let tenant = self.schedule.tenant(turn.namespace, turn.weight);
+        self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::None });
+        self.waiting += 1;
         self.cost += waiter.cost;
+        let overtakes = self.schedule.favours_control()
+            && self.first.as_ref().is_some_and(|first| first.waiter.class != Class::Control);
+        if overtakes || self.first.is_none() {
+            self.choose();
+        }
+    }
+
+    /// Has the schedule say anew who is next.
+    fn choose(&mut self) {
+        if let Some(first) = self.first.take() {
+            self.schedule.put_back(first.tenant, first);
+        }
+        let mut gone = Vec::new();
+        let mut fit = |place: &Place<A>| {
+            if place.waiter.gone.load(Ordering::Relaxed) { Fit::Finish(()) } else { Fit::Take }
+        };
+        self.first = self.schedule.take(&mut fit, &mut gone);
+        self.gone -= gone.len();
+        self.first_sleeps_until = None;
     }
 
     pub(super) fn is_first(&self, waiter: &Arc<Waiter<A>>) -> bool {
@@ -60,24 +133,31 @@ impl<A> Line<A> {
     }
 
     pub(super) fn first(&self) -> Option<&Arc<Waiter<A>>> {
-        self.waiting.front()
+        self.first.as_ref().map(|first| &first.waiter)
     }
 
     /// Tells the first one, which is then no longer in the line.
     pub(super) fn tell_first(&mut self, answer: A) {
-        if let Some(first) = self.waiting.pop_front() {
-            self.left(&first);
-            self.first_sleeps_until = None;
-            *first.answer.lock() = Some(answer);
-            first.bell.notify_one();
+        if let Some(Place { waiter, .. }) = self.first.take() {
+            self.left(&waiter);
+            *waiter.answer.lock() = Some(answer);
+            waiter.bell.notify_one();
+            self.choose();
         }
     }
 
-    /// Somebody goes away untold.
+    /// Somebody in the line goes away untold.
     pub(super) fn leave(&mut self, waiter: &Arc<Waiter<A>>) {
-        if let Some(place) = self.waiting.iter().position(|other| Arc::ptr_eq(other, waiter)) {
-            self.waiting.remove(place);
-            self.left(waiter);
+        let was_first = self.is_first(waiter);
+        waiter.gone.store(true, Ordering::Relaxed);
+        self.gone += 1;
+        self.left(waiter);
+        if was_first {
+            self.choose();
+        }
+        if self.gone > self.waiting + GONE {
+            self.schedule.sweep(|place| place.waiter.gone.load(Ordering::Relaxed).then_some(()));
+            self.gone = 0;
         }
     }
 
@@ -88,15 +168,16 @@ impl<A> Line<A> {
 
     /// Wakes the first one if it would sleep past `next`, when it can try again.
     pub(super) fn wake_first(&mut self, next: Instant) {
-        if let Some(first) = self.waiting.front()
+        if let Some(first) = &self.first
             && self.first_sleeps_until.is_none_or(|until| next < until)
         {
-            first.bell.notify_one();
+            first.waiter.bell.notify_one();
             self.first_sleeps_until = Some(next);
         }
     }
 
     fn left(&mut self, waiter: &Arc<Waiter<A>>) {
-        self.cost = if self.waiting.is_empty() { 0.0 } else { self.cost - waiter.cost };
+        self.waiting -= 1;
+        self.cost = if self.waiting == 0 { 0.0 } else { self.cost - waiter.cost };
     }
 }

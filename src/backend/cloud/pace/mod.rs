@@ -5,13 +5,14 @@
 //! turn; the [`Permit`] it gets is told how the request ended. From that the domain knows how fast the service may be asked
 //! (`rate.rs`: the configured quota, or less while it throttles), how many requests may be in flight (`in_flight.rs`), and
 //! whether to ask at all (`breaker.rs`, one for the domain and one for each key). Those are pure machines, to which the time
-//! is passed; `domain.rs` puts threads in a line before them.
+//! is passed; `domain.rs` puts threads in a line before them, which is served by namespaces and classes
+//! (`line.rs`).
 //!
 //! Nothing here retries: the lane does, within its budget. This room must not know any service, nor what a request is.
 
 mod breaker;
 mod bucket;
-mod dice;
+
 mod domain;
 mod domains;
 mod in_flight;
@@ -22,6 +23,8 @@ mod tally;
 
 #[cfg(test)]
 mod domain_tests;
+#[cfg(test)]
+mod line_tests;
 #[cfg(test)]
 mod machine_tests;
 #[cfg(test)]

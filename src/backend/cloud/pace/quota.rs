@@ -93,6 +93,9 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     aws_row("ecc", 1_000.0),
     aws_row("ml-dsa", 1_000.0),
     aws_row("symmetric", 10_000.0),
+    // DescribeKey and GetPublicKey have as much each, and a look-up takes one of both.
+    aws_row("look-up", 2_000.0),
+    aws_row("creation", 5.0),
     vault_row("ec", 1),
     vault_row("ec-hsm", 2),
     vault_row("rsa-2048", 1),
@@ -101,6 +104,9 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     vault_row("rsa-3072-hsm", 8),
     vault_row("rsa-4096", 8),
     vault_row("rsa-4096-hsm", 16),
+    vault_row("look-up", 1),
+    row("azurekeyvault", "creation", Quota::per_second(1.0).counted_over(10), 1),
+    pool_row("managed look-up", 1),
     pool_row("managed rsa-2048", 1),
     pool_row("managed rsa-3072", 3),
     pool_row("managed rsa-4096", 7),
@@ -109,6 +115,10 @@ pub(crate) const DEFAULTS: &[DefaultQuota] = &[
     pool_row("managed p-521", 5),
     pool_row("managed oct", 1),
     google_row("cryptographic", 1_000.0),
+    // 300 reads in a minute: 60 at once, when a daemon starts, and 240. A look-up takes two.
+    row("gcpckms", "look-up", Quota { burst: 60.0, ..Quota::per_second(4.0).counted_over(60) }, 2),
+    // 60 writes in a minute.
+    row("gcpckms", "creation", Quota::per_second(1.0).counted_over(60), 1),
 ];
 
 /// Regions in which AWS allows more symmetric operations.
@@ -131,9 +141,9 @@ pub(crate) fn azure(family: &str) -> Option<(Quota, u32)> {
     find("azurekeyvault", family).map(|found| (found.quota, found.cost))
 }
 
-/// The quota of a family in a region of a Google project.
-pub(crate) fn google(family: &str) -> Option<Quota> {
-    find("gcpckms", family).map(|found| found.quota)
+/// The quota of a family in a region of a Google project, or in all of it, and what a request costs.
+pub(crate) fn google(family: &str) -> Option<(Quota, u32)> {
+    find("gcpckms", family).map(|found| (found.quota, found.cost))
 }
 
 fn find(backend: &str, family: &str) -> Option<&'static DefaultQuota> {
@@ -151,7 +161,10 @@ mod tests {
         assert_eq!(aws("symmetric", "eu-west-2").unwrap().per_second, 20_000.0);
         assert_eq!(aws("symmetric", "us-east-1").unwrap().per_second, 100_000.0);
         assert_eq!(aws("dsa", "us-east-1"), None);
-        assert_eq!(google("cryptographic").unwrap().per_second, 1_000.0);
+        assert_eq!(google("cryptographic").unwrap().0.per_second, 1_000.0);
+        // No minute has more than 300 reads.
+        let (reads, _) = google("look-up").unwrap();
+        assert!(reads.burst + 60.0 * reads.per_second <= 300.0);
         // In ten seconds: 2,000 with RSA-2048 in an HSM, 500 and 250 with longer ones, twice as many in software.
         for (family, in_ten_seconds) in [
             ("rsa-2048-hsm", 2_000.0),

@@ -16,9 +16,9 @@
 use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, LONGEST};
-use super::dice::Dice;
 use super::quota::Quota;
 use super::tally::Tally;
+use crate::model::Dice;
 
 /// First pause after a refusal.
 const PAUSE: Duration = Duration::from_millis(80);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use super::simulated::{Counting, Service, World};
+use crate::model::Dice;
 
 /// When the service's quota is cut to a tenth, and when it is whole again.
 const CUT: f64 = 10.0;

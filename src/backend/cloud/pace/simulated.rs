@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
-use super::dice::Dice;
 use super::in_flight::InFlight;
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
+use crate::model::Dice;
 
 /// How a service counts.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::held::{Held, Measure};
-use crate::model::{Class, Namespace};
+use super::{Class, Namespace};
 
 /// One part in so many of the device time is kept for control work.
 const CONTROL_SHARE: u64 = 10;
@@ -28,7 +28,7 @@ const QUANTUM: u64 = 50_000;
 const IDLE_FLOWS: usize = 64;
 
 /// What can be scheduled.
-pub(super) trait Item {
+pub(crate) trait Item {
     /// Which queue of its namespace it stands in: one a key.
     fn flow(&self) -> usize;
     /// Its class.
@@ -43,7 +43,7 @@ pub(super) trait Item {
 
 /// What was charged for a job that was taken, in nanoseconds: given back if it comes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Charge {
+pub(crate) enum Charge {
     /// Nothing: it is queued.
     #[default]
     None,
@@ -54,7 +54,7 @@ pub(super) enum Charge {
 }
 
 /// What the caller says of a job at the head of its queue.
-pub(super) enum Fit<F> {
+pub(crate) enum Fit<F> {
     /// It can be taken now.
     Take,
     /// Not by this caller, or not now.
@@ -65,10 +65,10 @@ pub(super) enum Fit<F> {
 
 /// A namespace's place in a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TenantId(u32);
+pub(crate) struct TenantId(u32);
 
 /// Everything queued in one lane.
-pub(super) struct Schedule<J> {
+pub(crate) struct Schedule<J> {
     tenants: Vec<Tenant<J>>,
     by_namespace: HashMap<Namespace, TenantId>,
     /// Tenants with something queued, in the order of their turns.
@@ -109,7 +109,7 @@ struct Candidate {
 }
 
 impl<J: Item> Schedule<J> {
-    pub(super) fn new() -> Schedule<J> {
+    pub(crate) fn new() -> Schedule<J> {
         Schedule {
             tenants: Vec::new(),
             by_namespace: HashMap::new(),
@@ -122,7 +122,7 @@ impl<J: Item> Schedule<J> {
     }
 
     /// The place of `namespace`; made if there is none.
-    pub(super) fn tenant(&mut self, namespace: &Namespace, weight: u32) -> TenantId {
+    pub(crate) fn tenant(&mut self, namespace: &Namespace, weight: u32) -> TenantId {
         if let Some(id) = self.by_namespace.get(namespace) {
             return *id;
         }
@@ -133,37 +133,37 @@ impl<J: Item> Schedule<J> {
     }
 
     /// Jobs queued in all.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.held.jobs
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held.jobs == 0
     }
 
     /// What is queued in all.
-    pub(super) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Held {
         self.held
     }
 
     /// What is queued of one tenant.
-    pub(super) fn held_of(&self, id: TenantId) -> Held {
+    pub(crate) fn held_of(&self, id: TenantId) -> Held {
         self.get(id).map_or_else(Held::default, |tenant| tenant.held)
     }
 
     /// Whose turns come, in their order.
     #[cfg(test)]
-    pub(super) fn turns(&self) -> Vec<TenantId> {
+    pub(crate) fn turns(&self) -> Vec<TenantId> {
         self.ring.iter().copied().collect()
     }
 
     /// The namespace of a place.
-    pub(super) fn namespace(&self, id: TenantId) -> Namespace {
+    pub(crate) fn namespace(&self, id: TenantId) -> Namespace {
         self.get(id).map_or_else(Namespace::root, |tenant| tenant.namespace.clone())
     }
 
     /// Jobs queued by namespace and class, and the bytes they carry, for those that ever had any.
-    pub(super) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()], usize)> {
+    pub(crate) fn depths(&self) -> Vec<(Namespace, [usize; Class::ALL.len()], usize)> {
         let by_class = |tenant: &Tenant<J>| tenant.classes.each_ref().map(|flows| flows.queued);
         let depth = |tenant: &Tenant<J>| (tenant.namespace.clone(), by_class(tenant), tenant.held.bytes);
         self.tenants.iter().map(depth).collect()
@@ -173,13 +173,18 @@ impl<J: Item> Schedule<J> {
         self.tenants.get(id.0 as usize)
     }
 
+    /// Whether control work would be taken next, before anybody's turn.
+    pub(crate) fn favours_control(&self) -> bool {
+        self.control_queued > 0 && self.control_credit > 0
+    }
+
     /// Queues a job behind those of its key.
-    pub(super) fn push(&mut self, id: TenantId, job: J) {
+    pub(crate) fn push(&mut self, id: TenantId, job: J) {
         self.enter(id, job, false);
     }
 
     /// Puts a job that was taken back before those of its key. What was charged for it is given back where it was taken from.
-    pub(super) fn put_back(&mut self, id: TenantId, mut job: J) {
+    pub(crate) fn put_back(&mut self, id: TenantId, mut job: J) {
         match std::mem::take(job.charge()) {
             Charge::None => {}
             Charge::Turn(cost) => {
@@ -207,7 +212,7 @@ impl<J: Item> Schedule<J> {
     }
 
     /// Takes the next job, if there is one that fits. What is over moves to `finished`.
-    pub(super) fn take<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
+    pub(crate) fn take<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
         let before = finished.len();
         let job = match self.take_control(fit, finished) {
             Some(job) => Some(job),
@@ -310,14 +315,14 @@ impl<J: Item> Schedule<J> {
     }
 
     /// Whether a job fits that a take would find. Finishes nothing.
-    pub(super) fn any<F>(&self, fit: &mut impl FnMut(&J) -> Fit<F>) -> bool {
+    pub(crate) fn any<F>(&self, fit: &mut impl FnMut(&J) -> Fit<F>) -> bool {
         let tenants = self.ring.iter().filter_map(|id| self.get(*id));
         let mut heads = tenants.flat_map(|tenant| tenant.classes.iter().flat_map(Flows::heads));
         heads.any(|job| !matches!(fit(job), Fit::Skip))
     }
 
     /// Takes out every job for which `over` gives a reason.
-    pub(super) fn sweep<F>(&mut self, mut over: impl FnMut(&J) -> Option<F>) -> Vec<(J, F)> {
+    pub(crate) fn sweep<F>(&mut self, mut over: impl FnMut(&J) -> Option<F>) -> Vec<(J, F)> {
         let mut out = Vec::new();
         for tenant in &mut self.tenants {
             let before = out.len();
@@ -333,7 +338,7 @@ impl<J: Item> Schedule<J> {
     }
 
     /// How much can be pushed out for `more` of `id`: what others have beyond what it would have then, for their weights.
-    pub(super) fn excess(&self, id: TenantId, more: usize, by: Measure) -> usize {
+    pub(crate) fn excess(&self, id: TenantId, more: usize, by: Measure) -> usize {
         let Some(mine) = self.get(id) else { return 0 };
         let (wanted, weight) = ((mine.held.of(by) + more) as u128, u128::from(mine.weight));
         // Whole jobs and bytes: who has more than a share with a fraction has more than the share without it.
@@ -345,7 +350,7 @@ impl<J: Item> Schedule<J> {
     /// Takes the newest and least urgent job of the tenant that has most queued for its weight, if that is more than `id`
     /// would have with `more`: room for one who has less than its share of a full lane. Where bytes are wanted, one that
     /// carries some.
-    pub(super) fn push_out(&mut self, id: TenantId, more: usize, by: Measure) -> Option<(TenantId, J)> {
+    pub(crate) fn push_out(&mut self, id: TenantId, more: usize, by: Measure) -> Option<(TenantId, J)> {
         let mine = self.get(id)?;
         let (wanted, weight) = ((mine.held.of(by) + more) as u128, u128::from(mine.weight));
         // One's load, as often as the other weighs.

@@ -4,20 +4,20 @@ use std::hash::{BuildHasher, RandomState};
 
 /// A stream of numbers that differs from process to process (xorshift64*).
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Seeded from what the standard library seeds its hash maps with.
-    pub(super) fn new() -> Dice {
+    pub(crate) fn new() -> Dice {
         Dice::seeded(RandomState::new().hash_one(0_u8))
     }
 
-    pub(super) fn seeded(seed: u64) -> Dice {
+    pub(crate) fn seeded(seed: u64) -> Dice {
         Dice(seed | 1)
     }
 
     /// At least 0, less than 1.
-    pub(super) fn part(&mut self) -> f64 {
+    pub(crate) fn part(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

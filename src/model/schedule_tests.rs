@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::held::{Held, Measure};
 use super::schedule::{Charge, Fit, Item, Schedule, TenantId};
-use crate::model::{Class, Namespace};
+use super::{Class, Namespace};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Piece {

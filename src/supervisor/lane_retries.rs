@@ -1,0 +1,109 @@
+//! What becomes of a job that a member could not do: who tries it next, and when.
+
+use std::time::Instant;
+
+use super::super::job::Job;
+use super::super::resting::pause;
+use super::super::route::MemberId;
+use super::{Lane, State};
+use crate::model::Fault;
+
+impl Lane {
+    /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
+    /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
+    pub(in super::super) fn retry(&self, job: Job, fault: Fault, failed: MemberId) -> bool {
+        self.again(job, fault, failed, false).is_some()
+    }
+
+    /// The same of one that is better not tried at once by the member that failed it: where no other holds its key, it rests for
+    /// a while. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
+    pub(in super::super) fn retry_later(&self, job: Job, fault: Fault, failed: MemberId) -> Option<Instant> {
+        self.again(job, fault, failed, true)
+    }
+
+    fn again(&self, mut job: Job, fault: Fault, failed: MemberId, may_rest: bool) -> Option<Instant> {
+        job.avoid = Some(failed);
+        let (key, now) = (job.hand_over(), Instant::now());
+        let mut state = self.state.lock();
+        if let Err(fault) = self.grant(&mut state, &mut job, fault, now) {
+            drop(state);
+            self.come_back(key.as_slice());
+            job.answer(Err(fault));
+            return None;
+        }
+        let due = if may_rest && !state.is_held_elsewhere(&job, failed, now) {
+            let end = job.terms.deadline.instant();
+            let room = end.saturating_duration_since(now + job.key.learnt(&job.operation));
+            let due = now + pause(job.attempts, room, &mut state.dice);
+            state.resting.put(due, job);
+            due
+        } else {
+            state.schedule.put_back(job.tenant(), job);
+            now
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        Some(due)
+    }
+
+    /// Puts jobs back that a member could not begin, for want of leave: to be taken by another that has nothing to do, if there is
+    /// one.
+    pub(in super::super) fn hand_back(&self, jobs: impl DoubleEndedIterator<Item = Job>, member: MemberId) {
+        let now = Instant::now();
+        let handed = |mut job: Job| {
+            if self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
+                job.avoid = Some(member);
+            }
+            job
+        };
+        self.put_back(jobs.map(handed).collect::<Vec<_>>().into_iter());
+    }
+
+    /// Hands a job on that its member did not begin, since what it leads to is left alone until then: to another that holds its
+    /// key, which is no further try; else it is answered with `fault`.
+    pub(in super::super) fn refused(&self, mut job: Job, fault: Fault, member: MemberId, until: Instant) {
+        let (key, now) = (job.hand_over(), Instant::now());
+        let mut state = self.state.lock();
+        state.shut.note(member, until);
+        let alone = if state.is_held_elsewhere(&job, member, now) {
+            state.schedule.put_back(job.tenant(), job);
+            None
+        } else {
+            Some(job)
+        };
+        drop(state);
+        self.come_back(key.as_slice());
+        alone.into_iter().for_each(|job| job.answer(Err(fault.clone())));
+    }
+
+    /// Whether a job's key is held by another member than this one, which is not left alone.
+    pub(in super::super) fn is_held_elsewhere(&self, job: &Job, member: MemberId) -> bool {
+        self.state.lock().is_held_elsewhere(job, member, Instant::now())
+    }
+
+    /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
+    pub(in super::super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
+        job.avoid = Some(failed);
+        self.grant(&mut self.state.lock(), job, fault, Instant::now())
+    }
+
+    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    ///
+    /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
+    /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
+    /// reason to refuse what may be in time.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, now: Instant) -> Result<(), Fault> {
+        job.attempts += 1;
+        let late = job.terms.deadline.passed(now);
+        let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
+        let burst = self.limits.retry_burst.saturating_mul(100);
+        let budget = state.budgets.entry(job.tenant()).or_insert(burst);
+        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
+            job.metrics().not_retried();
+            return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
+        }
+        *budget -= 100;
+        job.metrics().retried();
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! Stories about jobs that failed at a service which is better left alone for a while: they rest, and go to who is well.
+
+#![cfg(not(feature = "shuttle"))]
+
+use std::time::Instant;
+
+use super::job::Job;
+use super::lane_tests::{
+    LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
+};
+use crate::model::Fault;
+
+fn fault() -> Fault {
+    Fault::Unavailable { what: "HTTP 500".into() }
+}
+
+fn only(jobs: impl IntoIterator<Item = Job>) -> Job {
+    let mut jobs = jobs.into_iter();
+    let job = jobs.next().expect("a job");
+    assert!(jobs.next().is_none(), "one job");
+    job
+}
+
+#[test]
+fn a_job_that_rests_holds_up_nobody_and_comes_back() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let (first, second) = (submit(&key).unwrap(), submit(&key).unwrap());
+    let due = lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    assert_eq!(lane.0.lane.depth(), 2);
+    assert_eq!(lane.0.lane.depths()[0].1, [0, 2, 0]);
+    done(pull(&lane));
+    answered(second).unwrap();
+    let end = Instant::now() + LONG;
+    let again = loop {
+        assert!(Instant::now() < end, "it never comes back");
+        let jobs = pull_if_any(&lane);
+        if !jobs.is_empty() {
+            break only(jobs);
+        }
+        std::thread::yield_now();
+    };
+    assert!(Instant::now() >= due);
+    assert_eq!(again.attempts, 1);
+    done([again]);
+    answered(first).unwrap();
+}
+
+#[test]
+fn a_job_does_not_rest_where_another_member_can_do_it() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let other = seat(&lane.0, OTHER);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    assert!(pull_if_any(&lane).is_empty());
+    done(pull_for(&lane.0, &other));
+    answered(pending).unwrap();
+}
+
+#[test]
+fn a_job_that_was_not_begun_goes_to_who_is_well_and_is_no_try() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let other = seat(&lane.0, OTHER);
+    let pending: Vec<_> = (0..2).map(|_| submit(&key).unwrap()).collect();
+    let soon = Instant::now() + LONG;
+    lane.0.lane.refused(only(pull(&lane)), fault(), MEMBER, soon);
+    // Nor does who is left alone take another.
+    assert!(pull_if_any(&lane).is_empty());
+    for _ in 0..2 {
+        let job = only(pull_for(&lane.0, &other));
+        assert_eq!(job.attempts, 0);
+        done([job]);
+    }
+    pending.into_iter().for_each(|pending| drop(answered(pending).unwrap()));
+    // Where all are left alone, the asker learns of it at once.
+    let pending = submit(&key).unwrap();
+    lane.0.lane.refused(only(pull_for(&lane.0, &other)), fault(), OTHER, soon);
+    assert_eq!(answered(pending), Err(fault()));
+    // It is asked again when its member has come up anew.
+    lane.0.lane.begin_epoch(OTHER, 1);
+    let pending = submit(&key).unwrap();
+    assert!(pull_if_any(&lane).is_empty());
+    let other = seat(&lane.0, OTHER);
+    done(pull_for(&lane.0, &other));
+    answered(pending).unwrap();
+}
+
+#[test]
+fn a_closed_lane_waits_for_what_rests_and_no_longer_than_somebody_wants_it() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    lane.0.lane.close();
+    assert!(!lane.0.lane.is_done());
+    drop(pending);
+    lane.0.lane.sweep();
+    assert!(lane.0.lane.is_done());
+    let lane = self::lane(8, 8, 1);
+    let key = self::key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    lane.0.lane.abandon();
+    assert!(matches!(answered(pending), Err(Fault::Unavailable { .. })));
+}

@@ -186,12 +186,16 @@ impl Lane {
         self.wake(state);
     }
 
-    /// Whether there is work for one more session of this one's member. Once: until another has come, or [`Lane::listen`].
-    pub(super) fn is_short(&self, seat: &Seat) -> bool {
+    /// Whether there is work for one more session of this one's member, if there are less than `most`. Once: until another has
+    /// come, or [`Lane::listen`].
+    pub(super) fn is_short(&self, seat: &Seat, most: usize) -> bool {
         let (now, mut state) = (Instant::now(), self.state.lock());
         let State { schedule, seats, shut, .. } = &mut *state;
         let place = seat.place;
         if schedule.is_empty() || seats.is_heard(place.member) || seats.sleeps(place.member) {
+            return false;
+        }
+        if seats.seated(place.member) >= most {
             return false;
         }
         let is_short = schedule.any(&mut |job: &Job| judge(job, place, shut, now));
@@ -302,13 +306,14 @@ impl Lane {
         }
     }
 
-    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, or there is something
-    /// more urgent to do.
+    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, there is something
+    /// more urgent to do, or what is queued may have to be given up soon.
     pub(super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
         let (now, state) = (Instant::now(), self.state.lock());
         let State { schedule, shut, .. } = &*state;
         let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
-        state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
+        state.closed
+            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
             || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
                 true => Fit::<()>::Take,
                 false => Fit::Skip,

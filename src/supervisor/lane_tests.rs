@@ -264,29 +264,6 @@ fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
 }
 
 #[test]
-fn that_sessions_are_too_few_is_said_once_and_one_too_many_leaves() {
-    let (pool, first) = lane(8, 8, 1);
-    let key = key(&pool, None);
-    assert!(!pool.lane.is_short(&first));
-    let pending = [submit(&key).unwrap(), submit(&key).unwrap()];
-    let begun = pull_for(&pool, &first);
-    assert!(pool.lane.is_short(&first));
-    assert!(!pool.lane.is_short(&first), "it is known");
-    pool.lane.listen(MEMBER);
-    assert!(pool.lane.is_short(&first));
-    let second = Seat::new(MEMBER, 1);
-    pool.lane.sit(&second);
-    assert!(pool.lane.is_short(&first), "another has come, and there is work for more");
-    // With something to do nobody leaves, nor does the last one.
-    assert!(!pool.lane.leave_if_spare(&second, 1));
-    done(pull_for(&pool, &second));
-    assert!(pool.lane.leave_if_spare(&second, 1));
-    assert!(!pool.lane.leave_if_spare(&first, 1));
-    done(begun);
-    pending.into_iter().for_each(|pending| drop(answered(pending).unwrap()));
-}
-
-#[test]
 fn a_session_that_sleeps_when_it_is_given_up_is_woken_and_ends() {
     let (pool, one) = lane(10, 10, 1);
     std::thread::scope(|scope| {

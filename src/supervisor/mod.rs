@@ -7,6 +7,7 @@
 //! Who looks for…
 //! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`; failed jobs that wait for their
 //!   next try: `resting.rs`; members that are left alone for a while: `shut.rs`
+//! - leave for operations that flow control gives: `admission.rs`
 //! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine),
 //!   `slot_actor.rs` and `coming_up.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
@@ -36,6 +37,8 @@ mod lane_bytes_tests;
 mod lane_limits;
 #[cfg(test)]
 mod lane_retries_tests;
+#[cfg(test)]
+mod lane_seats_tests;
 #[cfg(test)]
 mod lane_shuttle;
 #[cfg(test)]

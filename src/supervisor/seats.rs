@@ -3,6 +3,7 @@
 //!
 //! This knows no job: whether a session could do one is for the lane to say.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::route::MemberId;
@@ -151,8 +152,12 @@ impl Seats {
         let can = |(member, membership): &&mut (MemberId, Membership)| {
             can(Place { member: *member, epoch: membership.epoch })
         };
-        // The member with most idle sessions first: so a lane with little to do spreads it.
-        let (_, best) = idle.filter(can).max_by_key(|(_, member)| member.asleep.len())?;
+        // The member with fewest busy sessions first, and of those the one with most idle ones: so a lane with little to do
+        // spreads it, however many sessions each has.
+        let load = |member: &Membership| {
+            (member.seated.len().saturating_sub(member.asleep.len()), Reverse(member.asleep.len()))
+        };
+        let (_, best) = idle.filter(can).min_by_key(|(_, member)| load(member))?;
         // Who fell asleep last is the one whose caches are warm.
         let bell = best.asleep.pop()?;
         self.coming += 1;

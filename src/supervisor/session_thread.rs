@@ -22,15 +22,16 @@ use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, BatchJob, Device, Fate, Refused, Session, Turn};
+use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
 use crate::config::VerifyAfterSign;
 use crate::model::{Fault, KeyOperation};
 use crate::telemetry::MemberMetrics;
 
+#[path = "admission.rs"]
+mod admission;
+
 /// Keys a session remembers to have seen behind their handles.
 const SEEN_MAX: usize = 4096;
-/// Leave that comes within this time was not waited for.
-const AT_ONCE: Duration = Duration::from_millis(1);
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -252,49 +253,6 @@ impl SessionThread {
                 after => return after,
             }
         }
-    }
-
-    /// Waits until flow control has the next operation begin. False where it does not: what was taken is with the lane again.
-    fn admitted(&self, running: &mut Running) -> bool {
-        if !self.flow_control {
-            return true;
-        }
-        let Some(next) = self.watch.next() else { return true };
-        let ((namespace, weight), class) = (next.key.party(), next.terms.class);
-        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next);
-        let until = next.terms.deadline.instant();
-        let asked = Instant::now();
-        let refused = running.session.admit(&Turn { namespace, weight, class, until, is_wanted: &is_wanted });
-        running.now = Instant::now();
-        match refused {
-            Ok(()) => {
-                // Where leave is what there is too little of, more sessions are no help.
-                if running.now - asked < AT_ONCE && self.lane.is_short(&self.seat) {
-                    (self.report)(SessionEvent::Short);
-                }
-                return true;
-            }
-            Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
-            Err(Refused::Shut { fault, until }) => {
-                for job in self.watch.reclaim() {
-                    self.lane.refused(job, fault.clone(), self.seat.place.member, until);
-                }
-            }
-        }
-        false
-    }
-
-    /// When a job's call is given up at the latest: at its deadline. Where another member could still do it, that is to have half
-    /// of the time that is left, so that one which is silent does not take all of it; but never less is left than twice what such
-    /// calls take.
-    fn end_of(&self, job: &Job, now: Instant) -> Instant {
-        let end = job.terms.deadline.instant();
-        let is_last = job.attempts + 1 >= self.lane.limits().attempts;
-        if !self.flow_control || is_last || !self.lane.is_held_elsewhere(job, self.seat.place.member) {
-            return end;
-        }
-        let half = end.saturating_duration_since(now) / 2;
-        end.min(now + half.max(job.key.learnt(&job.operation) * 2))
     }
 
     /// Starts the next jobs that somebody still waits for.

@@ -62,7 +62,9 @@ impl SlotActor {
         lane.listen(self.member.id);
         let mut open = self.threads.iter().filter(|thread| thread.opened && !thread.stuck).peekable();
         let seat = open.peek().map(|thread| Arc::clone(&thread.seat));
-        if open.all(|thread| thread.watch.in_call().is_some()) && seat.is_some_and(|seat| lane.is_short(&seat)) {
+        if open.all(|thread| thread.watch.in_call().is_some())
+            && seat.is_some_and(|seat| lane.is_short(&seat, usize::MAX))
+        {
             self.on(Event::Short, None, ctx);
         }
     }

@@ -153,7 +153,7 @@ impl AwsKey {
         let region = self.client().config().region().map(|region| region.as_ref()).unwrap_or_default();
         let quota = pace::aws(family, region).unwrap_or(Quota::per_second(5.0));
         let name = [region, family, &self.endpoint].join(" ");
-        self.service.domains.domain(name.trim_end(), self.service.quota(family, quota)).gate(1)
+        self.service.domains.domain(name.trim_end(), self.service.quota(family, quota)).side_gate(1)
     }
 }
 

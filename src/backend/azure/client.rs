@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::find::{self, Answered, version_of};
 use super::mechanism::{Request, request};
 use super::{Vault, fault};
-use crate::backend::cloud::pace::{self, Gate, Quota};
+use crate::backend::cloud::pace::{self, Domain, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service, row_of};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::crypto;
@@ -265,29 +265,31 @@ fn family(kind: &CloudKind, managed: bool) -> String {
 }
 
 impl AzureKey {
-    /// The way into the vault's domain, at the cost of this family.
-    fn vault_gate(&self, family: &str) -> Arc<Gate> {
+    /// The vault's domain, and what a request of this family costs there.
+    fn vault(&self, family: &str) -> (Arc<Domain>, u32) {
         let (quota, cost) = pace::azure(family).unwrap_or((Quota::per_second(200.0), 1));
         let quota = self.service.quota(if self.managed { "managed HSM" } else { "vault" }, quota);
-        self.service.domains.domain(&self.domain, quota).gate(cost)
+        (self.service.domains.domain(&self.domain, quota), cost)
     }
 }
 
 impl cloud::Client for AzureKey {
     /// By vault.
     fn gate(&self, found: &Found) -> Arc<Gate> {
-        self.vault_gate(&family(found.kind, self.managed))
+        let (domain, cost) = self.vault(&family(found.kind, self.managed));
+        domain.gate(cost)
     }
 
     /// A transaction of the vault like any other.
     fn looks(&self) -> Arc<Gate> {
-        self.vault_gate(if self.managed { "managed look-up" } else { "look-up" })
+        let (domain, cost) = self.vault(if self.managed { "managed look-up" } else { "look-up" });
+        domain.side_gate(cost)
     }
 
     fn makes(&self) -> Arc<Gate> {
         let (quota, cost) = pace::azure("creation").unwrap_or((Quota::per_second(1.0), 1));
         let name = format!("{} creation", self.domain);
-        self.service.domains.domain(&name, self.service.quota("creation", quota)).gate(cost)
+        self.service.domains.domain(&name, self.service.quota("creation", quota)).side_gate(cost)
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {

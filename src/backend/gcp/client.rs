@@ -11,7 +11,7 @@ use google_cloud_kms_v1::model::{CryptoKey, CryptoKeyVersionTemplate, Protection
 use super::mechanism::{How, Opening, Request, Sealing, request};
 use super::sealing::{crc, key_of, open, seal};
 use super::{Shared, fault, find};
-use crate::backend::cloud::pace::{self, Gate, Quota};
+use crate::backend::cloud::pace::{self, Domain, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service};
 use crate::backend::{BackendError, KeyTemplate};
 use crate::model::{CipherScheme, CloudKey, CloudPlace, CloudService, CloudUse, Fault, KeyOperation, wiped};
@@ -213,24 +213,30 @@ impl From<google_cloud_gax::error::Error> for Unanswered {
 }
 
 impl GcpKey {
-    fn gate_of(&self, family: &str, domain: &str) -> Arc<Gate> {
+    fn domain_of(&self, family: &str, domain: &str) -> (Arc<Domain>, u32) {
         let (quota, cost) = pace::google(family).unwrap_or((Quota::per_second(1.0), 1));
-        self.service.domains.domain(domain, self.service.quota(family, quota)).gate(cost)
+        (self.service.domains.domain(domain, self.service.quota(family, quota)), cost)
+    }
+
+    fn side_gate(&self, family: &str) -> Arc<Gate> {
+        let (domain, cost) = self.domain_of(family, &format!("{} {family}", self.project));
+        domain.side_gate(cost)
     }
 }
 
 impl cloud::Client for GcpKey {
     /// By project and location.
     fn gate(&self, _: &Found) -> Arc<Gate> {
-        self.gate_of("cryptographic", &self.domain)
+        let (domain, cost) = self.domain_of("cryptographic", &self.domain);
+        domain.gate(cost)
     }
 
     fn looks(&self) -> Arc<Gate> {
-        self.gate_of("look-up", &format!("{} look-up", self.project))
+        self.side_gate("look-up")
     }
 
     fn makes(&self) -> Arc<Gate> {
-        self.gate_of("creation", &format!("{} creation", self.project))
+        self.side_gate("creation")
     }
 
     fn find(&self) -> Call<'_, Option<Found>> {

@@ -151,17 +151,23 @@ impl Domain {
 
     /// A key's way in. A request of it costs so many units of the quota, at least 1.
     pub(crate) fn gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
+        let gate = self.side_gate(cost);
+        let mut gates = self.gates.lock();
+        gates.alive.retain(|gate| gate.strong_count() > 0);
+        gates.alive.push(Arc::downgrade(&gate));
+        gate
+    }
+
+    /// The way in of what is asked about a key, and not of it: it is none of those whose failures are compared.
+    pub(crate) fn side_gate(self: &Arc<Self>, cost: u32) -> Arc<Gate> {
         let mut gates = self.gates.lock();
         gates.made += 1;
-        let gate = Arc::new(Gate {
+        Arc::new(Gate {
             number: gates.made,
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
             cost: f64::from(cost.clamp(1, 10_000)),
-        });
-        gates.alive.retain(|gate| gate.strong_count() > 0);
-        gates.alive.push(Arc::downgrade(&gate));
-        gate
+        })
     }
 
     /// How it stands.

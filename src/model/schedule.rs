@@ -174,6 +174,7 @@ impl<J: Item> Schedule<J> {
     }
 
     /// Whether control work would be taken next, before anybody's turn.
+    #[cfg(feature = "cloud")]
     pub(crate) fn favours_control(&self) -> bool {
         self.control_queued > 0 && self.control_credit > 0
     }

@@ -105,11 +105,11 @@ async fn a_key_is_what_it_is_registered_as() {
             (fields["key_type"], fields["key_name"]) = (key_type.into(), made.to_lowercase().into());
             fields
         };
-        for (managed, key_type) in [("right", made), ("wrong", other)] {
-            rig.managed_key(&format!("{managed}-{made}"), of(key_type)).await;
-        }
-        rig.daemon.write(&format!("{}/test/sign", rig.path(&format!("right-{made}"))), json!({})).await;
-        let wrong = format!("{}/test/sign", rig.path(&format!("wrong-{made}")));
+        let [right, wrong] = ["right", "wrong"].map(|managed| format!("{managed}-{}", made.to_lowercase()));
+        rig.managed_key(&right, of(made)).await;
+        rig.managed_key(&wrong, of(other)).await;
+        rig.daemon.write(&format!("{}/test/sign", rig.path(&right)), json!({})).await;
+        let wrong = format!("{}/test/sign", rig.path(&wrong));
         let (status, told) = rig.daemon.refused(&wrong, json!({})).await;
         let both = told.contains(&format!("it is {made}-")) && told.contains(&format!("registered as {other}-"));
         assert!(status == 400 && both, "{status} {told}");

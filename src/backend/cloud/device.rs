@@ -141,7 +141,7 @@ impl Shared {
         match tokio::time::timeout(self.limit() * 2, self.client.find()).await {
             Ok(found) => {
                 self.state.note(&found);
-                tell_of_quota(leave, &found);
+                tell_of_look(leave, &found);
             }
             Err(_) => leave.lost(),
         }
@@ -188,12 +188,7 @@ impl Shared {
     ) -> Result<T, BackendError> {
         let leave = self.leave(gate, Instant::now() + PATIENCE)?;
         let result = self.wait(self.limit() * times, call());
-        match &result {
-            // It is asked again with pauses, whatever a breaker would say.
-            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
-            // How long it takes says nothing of what keys take to work.
-            _ => tell_of_quota(leave, &result),
-        }
+        tell_of_look(leave, &result);
         result
     }
 
@@ -280,6 +275,16 @@ fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, Backe
         Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
         Ok(_) => leave.succeeded(took),
         Err(_) => tell_of_quota(leave, result),
+    }
+}
+
+/// The same of what is asked about a key, and not of it.
+fn tell_of_look<T>(leave: Permit, result: &Result<T, BackendError>) {
+    match result {
+        // It is asked again with pauses, whatever a breaker would say.
+        Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+        // How long it takes says nothing of what keys take to work.
+        _ => tell_of_quota(leave, result),
     }
 }
 

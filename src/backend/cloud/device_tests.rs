@@ -20,6 +20,8 @@ struct Quick {
     looked: AtomicUsize,
     /// It is disabled.
     disabled: AtomicBool,
+    /// Look-ups fail.
+    lost: AtomicBool,
     /// Whether it does not answer.
     silent: AtomicBool,
 }
@@ -40,7 +42,11 @@ impl super::super::Client for Quick {
     fn find(&self) -> Call<'_, Option<Found>> {
         self.looked.fetch_add(1, Ordering::Relaxed);
         let disabled = self.disabled.load(Ordering::Relaxed);
+        let lost = self.lost.load(Ordering::Relaxed);
         Box::pin(async move {
+            if lost {
+                return Err(ill("reset", "nobody is there".into()));
+            }
             if disabled {
                 let fault = Fault::Unavailable { what: "it is disabled".into() };
                 return Err(BackendError { fault, fate: Fate::Keep, cause: super::super::DISABLED });
@@ -103,6 +109,7 @@ fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
         asked: AtomicUsize::default(),
         looked: AtomicUsize::default(),
         disabled: AtomicBool::default(),
+        lost: AtomicBool::default(),
         silent: AtomicBool::default(),
     });
     let key = CloudKey {
@@ -245,5 +252,10 @@ fn a_key_that_nobody_uses_is_looked_at_once_it_was_there() {
         assert_eq!(states(), ["enabled"]);
         look().unwrap();
         assert_eq!(states(), ["disabled"]);
+        // Nor is it told as an answer that there was none.
+        assert_eq!(client.looks.standing().failed, 0);
+        client.lost.store(true, Ordering::Relaxed);
+        look().unwrap();
+        assert_eq!((client.looks.standing().failed, client.looks.standing().in_flight), (1, 0));
     });
 }

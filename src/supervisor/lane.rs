@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::job::{Job, Work};
+use super::job::Job;
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
@@ -304,20 +304,6 @@ impl Lane {
             job.begin();
             batch.push_back(job);
         }
-    }
-
-    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, there is something
-    /// more urgent to do, or what is queued may have to be given up soon.
-    pub(super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
-        let (now, state) = (Instant::now(), self.state.lock());
-        let State { schedule, shut, .. } = &*state;
-        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
-        state.closed
-            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
-            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
-                true => Fit::<()>::Take,
-                false => Fit::Skip,
-            })
     }
 
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use super::super::job::Job;
+use super::super::job::{Job, Work};
 use super::super::resting::pause;
 use super::super::route::MemberId;
-use super::{Lane, State};
+use super::super::seats::Seat;
+use super::{Lane, State, judge};
 use crate::model::Fault;
+use crate::model::schedule::{Fit, Item};
 
 impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
@@ -44,6 +46,23 @@ impl Lane {
         drop(state);
         self.come_back(key.as_slice());
         Some(due)
+    }
+
+    /// Whether a session that waits with a job had better hand it back: its member holds the key no more, another may do it
+    /// sooner, there is something more urgent to do, or what is queued may have to be given up soon.
+    pub(in super::super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
+        if waits.key.handle(seat.place).is_none() {
+            return true;
+        }
+        let (now, state) = (Instant::now(), self.state.lock());
+        let State { schedule, shut, .. } = &*state;
+        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
+        state.closed
+            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
+            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
+                true => Fit::<()>::Take,
+                false => Fit::Skip,
+            })
     }
 
     /// Puts jobs back that a member could not begin, for want of leave: to be taken by another that has nothing to do, if there is

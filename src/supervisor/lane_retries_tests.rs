@@ -90,6 +90,17 @@ fn a_job_that_was_not_begun_goes_to_who_is_well_and_is_no_try() {
 }
 
 #[test]
+fn a_session_waits_no_longer_with_a_job_whose_key_its_member_holds_no_more() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let _pending = submit(&key).unwrap();
+    let job = only(pull(&lane));
+    assert!(!lane.0.lane.prefers_another(&lane.1, job.work()));
+    key.remove_holder(MEMBER, &fault());
+    assert!(lane.0.lane.prefers_another(&lane.1, job.work()));
+}
+
+#[test]
 fn a_closed_lane_waits_for_what_rests_and_no_longer_than_somebody_wants_it() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

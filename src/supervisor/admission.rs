@@ -17,9 +17,9 @@ impl SessionThread {
         if !self.flow_control {
             return true;
         }
-        let Some(next) = self.watch.next() else { return true };
+        let Some((next, avoid)) = self.watch.next() else { return true };
         let ((namespace, weight), class) = (next.key.party(), next.terms.class);
-        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next);
+        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next, avoid);
         let until = next.terms.deadline.instant();
         self.look_whether_short(SESSIONS_IN_LINE);
         let asked = Instant::now();

@@ -49,8 +49,9 @@ impl Lane {
     }
 
     /// Whether a session that waits with a job had better hand it back: its member holds the key no more, another may do it
-    /// sooner, there is something more urgent to do, or what is queued may have to be given up soon.
-    pub(in super::super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
+    /// sooner (unless it is that one which is to `avoid` the job), there is something more urgent to do, or what is queued may
+    /// have to be given up soon.
+    pub(in super::super) fn prefers_another(&self, seat: &Seat, waits: &Work, avoid: Option<MemberId>) -> bool {
         if waits.key.handle(seat.place).is_none() {
             return true;
         }
@@ -58,7 +59,7 @@ impl Lane {
         let State { schedule, shut, .. } = &*state;
         let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
         state.closed
-            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
+            || (avoid.is_none() && state.is_awaited_elsewhere(&waits.key, seat.place.member, now))
             || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
                 true => Fit::<()>::Take,
                 false => Fit::Skip,
@@ -66,11 +67,11 @@ impl Lane {
     }
 
     /// Puts jobs back that a member could not begin, for want of leave: to be taken by another that has nothing to do, if there is
-    /// one.
+    /// one. Once: a job that failed elsewhere does not go there again for that, nor one to and fro.
     pub(in super::super) fn hand_back(&self, jobs: impl DoubleEndedIterator<Item = Job>, member: MemberId) {
         let now = Instant::now();
         let handed = |mut job: Job| {
-            if self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
+            if job.avoid.is_none() && self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
                 job.avoid = Some(member);
             }
             job

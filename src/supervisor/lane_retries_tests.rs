@@ -2,9 +2,11 @@
 
 #![cfg(not(feature = "shuttle"))]
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::job::Job;
+use super::lane::Pulled;
 use super::lane_tests::{
     LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
 };
@@ -95,9 +97,38 @@ fn a_session_waits_no_longer_with_a_job_whose_key_its_member_holds_no_more() {
     let key = key(&lane.0, None);
     let _pending = submit(&key).unwrap();
     let job = only(pull(&lane));
-    assert!(!lane.0.lane.prefers_another(&lane.1, job.work()));
+    assert!(!lane.0.lane.prefers_another(&lane.1, job.work(), None));
     key.remove_holder(MEMBER, &fault());
-    assert!(lane.0.lane.prefers_another(&lane.1, job.work()));
+    assert!(lane.0.lane.prefers_another(&lane.1, job.work(), None));
+}
+
+#[test]
+fn a_job_is_handed_to_who_is_idle_once_and_never_to_who_failed_it() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    job.avoid = Some(OTHER);
+    let idle = seat(&lane.0, OTHER);
+    std::thread::scope(|scope| {
+        let pool = &lane.0;
+        let sleeper = scope.spawn(move || pool.lane.pull(&idle, &mut VecDeque::new(), Some(LONG)));
+        let end = Instant::now() + LONG;
+        while pool.lane.asleep() == 0 {
+            assert!(Instant::now() < end, "it does not fall asleep");
+            std::thread::yield_now();
+        }
+        let prefers = [None, Some(OTHER)].map(|avoid| pool.lane.prefers_another(&lane.1, job.work(), avoid));
+        assert_eq!(prefers, [true, false]);
+        pool.lane.hand_back(std::iter::once(job), MEMBER);
+        let again = only(pull(&lane));
+        assert_eq!((again.avoid, pool.lane.asleep()), (Some(OTHER), 1));
+        done([again]);
+        pool.lane.close();
+        assert_eq!(sleeper.join().unwrap(), Pulled::End);
+    });
+    answered(pending).unwrap();
 }
 
 #[test]

@@ -442,6 +442,12 @@ impl Lane {
         self.state.lock().seats.asleep()
     }
 
+    /// Jobs that rest.
+    #[cfg(all(test, not(feature = "shuttle")))]
+    pub(super) fn resting(&self) -> usize {
+        self.state.lock().resting.len()
+    }
+
     /// Its bounds.
     pub(super) fn limits(&self) -> &LaneLimits {
         &self.limits

@@ -17,8 +17,8 @@ impl Lane {
         self.again(job, fault, failed, false).is_some()
     }
 
-    /// The same of one that is better not tried at once by the member that failed it: where no other holds its key, it rests for
-    /// a while. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
+    /// The same of one that is better not tried at once by who failed it: when all have that hold its key, it rests for a while
+    /// before they have it once more. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
     pub(in super::super) fn retry_later(&self, job: Job, fault: Fault, failed: MemberId) -> Option<Instant> {
         self.again(job, fault, failed, true)
     }
@@ -33,10 +33,10 @@ impl Lane {
             job.answer(Err(fault));
             return None;
         }
-        let due = if may_rest && !state.is_held_elsewhere(&job, failed, now) {
-            let end = job.terms.deadline.instant();
-            let room = end.saturating_duration_since(now + job.key.learnt(&job.operation));
-            let due = now + pause(job.attempts, room, &mut state.dice);
+        let well = 1 + job.key.others(failed, |other| !state.shut.has(other, now));
+        let (rounds, is_round_over) = (usize::from(job.attempts) / well, usize::from(job.attempts) % well == 0);
+        let due = if may_rest && is_round_over {
+            let due = now + pause(rounds, job.room(now), &mut state.dice);
             state.resting.put(due, job);
             due
         } else {

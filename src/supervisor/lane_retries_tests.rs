@@ -10,6 +10,8 @@ use super::lane::Pulled;
 use super::lane_tests::{
     LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
 };
+use super::pool::Pool;
+use super::seats::Seat;
 use crate::model::Fault;
 
 fn fault() -> Fault {
@@ -23,6 +25,19 @@ fn only(jobs: impl IntoIterator<Item = Job>) -> Job {
     job
 }
 
+/// The job that rests, when it comes back.
+fn once_due(lane: &(Pool, Seat)) -> Job {
+    let end = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < end, "it never comes back");
+        let jobs = pull_if_any(lane);
+        if !jobs.is_empty() {
+            return only(jobs);
+        }
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_job_that_rests_holds_up_nobody_and_comes_back() {
     let lane = lane(8, 8, 1);
@@ -33,15 +48,7 @@ fn a_job_that_rests_holds_up_nobody_and_comes_back() {
     assert_eq!(lane.0.lane.depths()[0].1, [0, 2, 0]);
     done(pull(&lane));
     answered(second).unwrap();
-    let end = Instant::now() + LONG;
-    let again = loop {
-        assert!(Instant::now() < end, "it never comes back");
-        let jobs = pull_if_any(&lane);
-        if !jobs.is_empty() {
-            break only(jobs);
-        }
-        std::thread::yield_now();
-    };
+    let again = once_due(&lane);
     assert!(Instant::now() >= due);
     assert_eq!(again.attempts, 1);
     done([again]);
@@ -57,7 +64,14 @@ fn a_job_does_not_rest_where_another_member_can_do_it() {
     let pending = submit(&key).unwrap();
     lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
     assert!(pull_if_any(&lane).is_empty());
-    done(pull_for(&lane.0, &other));
+    // Both have failed it: neither gets it at once.
+    let again = only(pull_for(&lane.0, &other));
+    let due = lane.0.lane.retry_later(again, fault(), OTHER).expect("it is tried again");
+    assert_eq!((lane.0.lane.resting(), lane.0.lane.depth()), (1, 1));
+    let again = once_due(&lane);
+    assert!(Instant::now() >= due);
+    assert_eq!(again.attempts, 2);
+    done([again]);
     answered(pending).unwrap();
 }
 

@@ -11,9 +11,9 @@ const FIRST: Duration = Duration::from_millis(200);
 /// The longest pause there is.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a job rests that has failed so often: by chance (full jitter), so that those which failed together do not come back
+/// How long a job rests that has failed so often, everywhere: by chance (full jitter), so that those which failed together do not come back
 /// together; within what there is `room` for.
-pub(super) fn pause(failures: u8, room: Duration, dice: &mut Dice) -> Duration {
+pub(super) fn pause(failures: usize, room: Duration, dice: &mut Dice) -> Duration {
     let most = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(LONGEST);
     most.min(room).mul_f64(dice.part())
 }
@@ -85,7 +85,7 @@ mod tests {
             most
         };
         let hour = Duration::from_secs(3600);
-        for (failures, most) in [(1, 200), (2, 400), (3, 800), (6, 6_400), (7, 10_000), (255, 10_000)] {
+        for (failures, most) in [(1, 200), (2, 400), (3, 800), (6, 6_400), (7, 10_000), (1_000, 10_000)] {
             let most = Duration::from_millis(most);
             let seen = longest(failures, hour);
             assert!(seen <= most && seen > most.mul_f64(0.9), "{failures}: {seen:?}");

@@ -36,7 +36,9 @@ impl SessionThread {
             Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
             Err(Refused::Shut { fault, until }) => {
                 for job in self.watch.reclaim() {
-                    self.lane.refused(job, fault.clone(), self.seat.place.member, until);
+                    if let Some(due) = self.lane.refused(job, fault.clone(), self.seat.place.member, until) {
+                        (self.report)(SessionEvent::Rests(due));
+                    }
                 }
             }
         }

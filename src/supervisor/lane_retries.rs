@@ -80,20 +80,33 @@ impl Lane {
     }
 
     /// Hands a job on that its member did not begin, since what it leads to is left alone until then: to another that holds its
-    /// key, which is no further try; else it is answered with `fault`.
-    pub(in super::super) fn refused(&self, mut job: Job, fault: Fault, member: MemberId, until: Instant) {
+    /// key, which is no further try. Where there is none, one that was granted a further try rests until it can be made, if that
+    /// is in time, for which this says when; any other is answered with `fault`.
+    pub(in super::super) fn refused(
+        &self,
+        mut job: Job,
+        fault: Fault,
+        member: MemberId,
+        until: Instant,
+    ) -> Option<Instant> {
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
         state.shut.note(member, until);
-        let alone = if state.is_held_elsewhere(&job, member, now) {
+        let (mut due, mut alone) = (None, None);
+        let room = job.room(until.max(now));
+        if state.is_held_elsewhere(&job, member, now) {
             state.schedule.put_back(job.tenant(), job);
-            None
+        } else if job.attempts > 0 && !room.is_zero() {
+            let at = until.max(now) + pause(1, room, &mut state.dice);
+            state.resting.put(at, job);
+            due = Some(at);
         } else {
-            Some(job)
-        };
+            alone = Some(job);
+        }
         drop(state);
         self.come_back(key.as_slice());
         alone.into_iter().for_each(|job| job.answer(Err(fault.clone())));
+        due
     }
 
     /// Whether a job's key is held by another member than this one, which is not left alone.

@@ -3,7 +3,7 @@
 #![cfg(not(feature = "shuttle"))]
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::Job;
 use super::lane::Pulled;
@@ -103,6 +103,24 @@ fn a_job_that_was_not_begun_goes_to_who_is_well_and_is_no_try() {
     let other = seat(&lane.0, OTHER);
     done(pull_for(&lane.0, &other));
     answered(pending).unwrap();
+}
+
+#[test]
+fn a_job_that_failed_waits_for_what_is_left_alone_as_long_as_it_may() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    let until = Instant::now() + Duration::from_millis(300);
+    let due = lane.0.lane.refused(once_due(&lane), fault(), MEMBER, until).expect("it is tried again then");
+    assert!(due >= until && lane.0.lane.resting() == 1);
+    let again = once_due(&lane);
+    assert!(Instant::now() >= due);
+    // That was no try.
+    assert_eq!(again.attempts, 1);
+    // Past its deadline it is of no use.
+    assert_eq!(lane.0.lane.refused(again, fault(), MEMBER, Instant::now() + LONG * 2), None);
+    assert_eq!(answered(pending), Err(fault()));
 }
 
 #[test]

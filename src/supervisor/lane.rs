@@ -138,11 +138,12 @@ impl Lane {
     /// enough. Tells only of the caller's own namespace.
     fn admit(&self, state: &mut State, job: &Job, pushed_out: &mut Vec<(Job, Fault)>) -> Result<(), Fault> {
         let LaneLimits { all, per_namespace, .. } = &self.limits;
-        let (tenant, schedule) = (job.tenant(), &mut state.schedule);
+        let (tenant, State { schedule, resting, .. }) = (job.tenant(), state);
         if job.bytes() > per_namespace.bytes {
             return Err(too_large(job.bytes(), per_namespace.bytes));
         }
-        let (own, before) = (schedule.held_of(tenant), schedule.held());
+        let own = schedule.held_of(tenant).and(resting.held_of(tenant));
+        let (queued, before) = (schedule.held(), schedule.held().and(resting.held()));
         let adds = [(Measure::Jobs, 1), (Measure::Bytes, job.bytes())];
         let adds = adds.into_iter().filter(|(_, more)| *more > 0);
         for (by, more) in adds.clone() {
@@ -150,7 +151,7 @@ impl Lane {
                 return Err(overloaded(schedule.namespace(tenant), per_namespace, by));
             }
         }
-        // What was put back may be beyond the bound: a newcomer makes room for itself only.
+        // What was put back, or rests, may be beyond the bound: a newcomer makes room for itself only.
         let needed = |by, more: usize| (before.of(by) + more).saturating_sub(all.of(by)).min(more);
         for (by, more) in adds.clone() {
             let needed = needed(by, more);
@@ -159,7 +160,7 @@ impl Lane {
             }
         }
         for (by, more) in adds {
-            while before.of(by) - schedule.held().of(by) < needed(by, more) {
+            while queued.of(by) - schedule.held().of(by) < needed(by, more) {
                 let Some((other, out)) = schedule.push_out(tenant, more, by) else { break };
                 pushed_out.push((out, overloaded(schedule.namespace(other), all, by)));
             }

@@ -37,7 +37,7 @@ impl Lane {
         let (rounds, is_round_over) = (usize::from(job.attempts) / well, usize::from(job.attempts) % well == 0);
         let due = if may_rest && is_round_over {
             let due = now + pause(rounds, job.room(now), &mut state.dice);
-            state.resting.put(due, job);
+            state.resting.put(due, job.tenant(), job.bytes(), job);
             due
         } else {
             state.schedule.put_back(job.tenant(), job);
@@ -98,7 +98,7 @@ impl Lane {
             state.schedule.put_back(job.tenant(), job);
         } else if job.attempts > 0 && !room.is_zero() {
             let at = until.max(now) + pause(1, room, &mut state.dice);
-            state.resting.put(at, job);
+            state.resting.put(at, job.tenant(), job.bytes(), job);
             due = Some(at);
         } else {
             alone = Some(job);

@@ -124,6 +124,20 @@ fn a_job_that_failed_waits_for_what_is_left_alone_as_long_as_it_may() {
 }
 
 #[test]
+fn what_rests_counts_against_the_bounds_like_what_is_queued() {
+    for (jobs, per_namespace) in [(2, 8), (8, 2)] {
+        let lane = lane(jobs, per_namespace, 1);
+        let key = key(&lane.0, None);
+        let _asked = [submit(&key).unwrap(), submit(&key).unwrap()];
+        lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+        assert!(matches!(submit(&key), Err(Fault::Overloaded { limit: 2, .. })));
+        done([only(pull(&lane))]);
+        let _fits = submit(&key).unwrap();
+        assert!(submit(&key).is_err());
+    }
+}
+
+#[test]
 fn a_session_waits_no_longer_with_a_job_whose_key_its_member_holds_no_more() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

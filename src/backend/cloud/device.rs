@@ -200,8 +200,9 @@ impl Shared {
 
     /// Makes the key, and looks for it until it can be used.
     fn make<'a>(&'a self, template: &'a KeyTemplate) -> Result<Found, BackendError> {
-        let end = Instant::now() + self.limit() * 4;
         let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
+        // From now on: how long its turn was in coming says nothing of how long the key takes.
+        let end = Instant::now() + self.limit() * 4;
         let mut pause = MAKING;
         while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < end {
             std::thread::sleep(pause);

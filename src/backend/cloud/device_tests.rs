@@ -101,6 +101,10 @@ fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
 }
 
 fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
+    of_device_with(&KmsService::new(CloudService::AwsKms), run);
+}
+
+fn of_device_with(settings: &KmsService, run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
     let looks = Domain::new(Quota::per_second(1_000.0));
     let client = Arc::new(Quick {
@@ -119,7 +123,7 @@ fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
         credentials: CloudCredentials::Own,
         replicas: Vec::new(),
     };
-    let service = Service::start(&KmsService::new(CloudService::AwsKms), &Telemetry::new()).unwrap();
+    let service = Service::start(settings, &Telemetry::new()).unwrap();
     let device = CloudDevice::new(&key, client.clone(), service);
     run(&domain, &client, &device);
 }
@@ -157,13 +161,28 @@ fn a_key_is_looked_up_and_made_at_a_pace_of_its_own() {
         assert_eq!((client.looks.standing().sent, client.looks.standing().failed), (3, 0));
         assert_eq!((domain.standing().sent, client.looks.standing().in_flight), (0, 0));
         // While there is no leave in time, nothing is asked.
-        let throttled = client.looks.gate(1);
-        let namespace = Namespace::root();
-        let until = Instant::now() + Duration::from_secs(60);
-        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
-        throttled.admit(&turn).unwrap().throttled(Some(Duration::from_secs(60)));
+        throttle(&client.looks, Duration::from_secs(60));
         let error = session.find(&selector(false)).unwrap_err();
         assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 4));
+    });
+}
+
+fn throttle(domain: &Arc<Domain>, pause: Duration) {
+    let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
+    let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
+    domain.gate(1).admit(&turn).unwrap().throttled(Some(pause));
+}
+
+#[test]
+fn a_key_that_is_made_late_is_looked_for_all_the_same() {
+    let call = Duration::from_millis(250);
+    of_device_with(&KmsService { call, ..KmsService::new(CloudService::AwsKms) }, |_, client, device| {
+        // Longer than a key is looked for.
+        throttle(&client.looks, call * 5);
+        let template =
+            KeyTemplate { kind: kind().kind, label: "later".into(), uses: KeyUsages::default(), cloud: None };
+        device.open_session().unwrap().generate(&template).unwrap();
+        assert_eq!(client.looked.load(Ordering::Relaxed), 1);
     });
 }
 

@@ -174,6 +174,17 @@ fn throttle(domain: &Arc<Domain>, pause: Duration) {
 }
 
 #[test]
+fn no_look_up_outlasts_the_use_of_its_answer() {
+    story(|_, client, mut session| {
+        // Leave comes in 15 s, and what is to be done then may take 12 s.
+        throttle(&client.looks, Duration::from_secs(15));
+        session.end_by(Some(Instant::now() + Duration::from_secs(25)));
+        let error = session.find(&selector(false)).unwrap_err();
+        assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 1));
+    });
+}
+
+#[test]
 fn a_key_that_is_made_late_is_looked_for_all_the_same() {
     let call = Duration::from_millis(250);
     of_device_with(&KmsService { call, ..KmsService::new(CloudService::AwsKms) }, |_, client, device| {

@@ -335,10 +335,10 @@ impl Lane {
         self.wake(self.state.lock());
     }
 
-    /// The same where jobs rest: some of them may be due.
-    pub(super) fn nudge_if_resting(&self) {
+    /// The same where there is anything to do: what rests may be due, and who was left alone may be left alone no longer.
+    pub(super) fn nudge_if_waiting(&self) {
         let state = self.state.lock();
-        if !state.resting.is_empty() {
+        if !state.is_empty() {
             self.wake(state);
         }
     }

@@ -138,6 +138,33 @@ fn what_rests_counts_against_the_bounds_like_what_is_queued() {
 }
 
 #[test]
+fn who_was_left_alone_is_woken_when_that_is_over() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let idle = seat(&lane.0, OTHER);
+    let over = Instant::now() + Duration::from_millis(300);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.refused(only(pull(&lane)), fault(), OTHER, over);
+    std::thread::scope(|scope| {
+        let pool = &lane.0;
+        let sleeper = scope.spawn(move || {
+            let mut jobs = VecDeque::new();
+            (pool.lane.pull(&idle, &mut jobs, Some(LONG)), jobs)
+        });
+        // As the watchdog does: the others are all inside calls.
+        while !sleeper.is_finished() {
+            pool.lane.nudge_if_waiting();
+            std::thread::yield_now();
+        }
+        let (pulled, jobs) = sleeper.join().unwrap();
+        assert!(pulled == Pulled::Jobs && Instant::now() >= over);
+        done(jobs);
+    });
+    answered(pending).unwrap();
+}
+
+#[test]
 fn a_session_waits_no_longer_with_a_job_whose_key_its_member_holds_no_more() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

@@ -46,7 +46,7 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let (begun, charge, asker) = (false, Charge::None, Some(asker));
+        let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
         let job = Job { work, attempts: 0, avoid: None, begun, charge, asker };
         (job, Pending { answer })

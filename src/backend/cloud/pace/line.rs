@@ -112,7 +112,7 @@ impl<A> Line<A> {
     /// Somebody comes, whose turn is by this. Control work may be next at once, before one who was told nothing yet.
     pub(super) fn join(&mut self, turn: &Turn<'_>, waiter: &Arc<Waiter<A>>) {
         let tenant = self.schedule.tenant(turn.namespace, turn.weight);
-        self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::None });
+        self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::default() });
         self.waiting += 1;
         *self.waiting_of.entry(waiter.flow()).or_default() += 1;
         let overtakes = self.schedule.favours_control()

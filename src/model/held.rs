@@ -27,6 +27,11 @@ impl Held {
         self.bytes -= bytes;
     }
 
+    /// This and that.
+    pub(crate) fn and(self, other: Held) -> Held {
+        Held { jobs: self.jobs + other.jobs, bytes: self.bytes + other.bytes }
+    }
+
     pub(crate) fn of(&self, measure: Measure) -> usize {
         match measure {
             Measure::Jobs => self.jobs,

@@ -103,6 +103,14 @@ impl Cipher {
             Cipher::AesBlock => None,
         }
     }
+
+    /// What is not encrypted, and attested all the same; of most, nothing.
+    pub fn associated_data(&self) -> &[u8] {
+        match self {
+            Cipher::AesGcm { associated_data, .. } | Cipher::ServiceAead { associated_data } => associated_data,
+            Cipher::RsaPkcs1 | Cipher::RsaOaep { .. } | Cipher::AesCbc { .. } | Cipher::AesBlock => &[],
+        }
+    }
 }
 
 /// What to do with a private or secret key. Safe to run twice: the first answer is then discarded.
@@ -156,13 +164,10 @@ impl KeyOperation {
 
     /// The bytes it carries beside itself: a digest lies in it, and is bounded with it.
     pub fn bytes(&self) -> usize {
-        let more = match self {
-            KeyOperation::Sign { input: SignInput::Digest(_), .. } => return 0,
-            KeyOperation::Encrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. }
-            | KeyOperation::Decrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. } => associated_data.len(),
-            _ => 0,
-        };
-        self.input().len() + more
+        match self {
+            KeyOperation::Sign { input: SignInput::Digest(_), .. } => 0,
+            _ => self.size(),
+        }
     }
 
     /// The bytes handed to the key.
@@ -178,9 +183,10 @@ impl KeyOperation {
     /// How many bytes it carries in all: its input, and what goes with that.
     pub fn size(&self) -> usize {
         let with = match self {
-            KeyOperation::Encrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. }
-            | KeyOperation::Decrypt { cipher: Cipher::AesGcm { associated_data, .. }, .. } => associated_data.len(),
-            _ => 0,
+            KeyOperation::Encrypt { cipher, .. } | KeyOperation::Decrypt { cipher, .. } => {
+                cipher.associated_data().len()
+            }
+            KeyOperation::Sign { .. } | KeyOperation::Mac { .. } => 0,
         };
         self.input().len() + with
     }

@@ -41,16 +41,15 @@ pub(crate) trait Item {
     fn charge(&mut self) -> &mut Charge;
 }
 
-/// What was charged for a job that was taken, in nanoseconds: given back if it comes back.
+/// What was changed by the taking of a job, in nanoseconds: undone if it comes back. Nothing while it is queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Charge {
-    /// Nothing: it is queued.
-    #[default]
-    None,
-    /// This, to its namespace's turn.
-    Turn(u64),
-    /// This, to what control work may use before its turn.
-    Control(u64),
+pub(crate) struct Charge {
+    /// What its namespace's turn paid.
+    turn: u64,
+    /// What control work may use before its turn is more by so much.
+    control: i64,
+    /// What bulk of its namespace may use before interactive is more by so much.
+    bulk: i64,
 }
 
 /// What the caller says of a job at the head of its queue.
@@ -186,16 +185,11 @@ impl<J: Item> Schedule<J> {
 
     /// Puts a job that was taken back before those of its key. What was charged for it is given back where it was taken from.
     pub(crate) fn put_back(&mut self, id: TenantId, mut job: J) {
-        match std::mem::take(job.charge()) {
-            Charge::None => {}
-            Charge::Turn(cost) => {
-                if let Some(tenant) = self.tenants.get_mut(id.0 as usize) {
-                    tenant.deficit = tenant.deficit.saturating_add(cost);
-                }
-            }
-            Charge::Control(cost) => {
-                self.control_credit = self.control_credit.saturating_add(i64::try_from(cost).unwrap_or(i64::MAX));
-            }
+        let Charge { turn, control, bulk } = std::mem::take(job.charge());
+        self.control_credit = self.control_credit.saturating_sub(control);
+        if let Some(tenant) = self.tenants.get_mut(id.0 as usize) {
+            tenant.deficit = tenant.deficit.saturating_add(turn);
+            tenant.bulk_credit = tenant.bulk_credit.saturating_add_signed(bulk.saturating_neg());
         }
         self.enter(id, job, true);
     }
@@ -214,8 +208,8 @@ impl<J: Item> Schedule<J> {
 
     /// Takes the next job, if there is one that fits. What is over moves to `finished`.
     pub(crate) fn take<F>(&mut self, fit: &mut impl FnMut(&J) -> Fit<F>, finished: &mut Vec<(J, F)>) -> Option<J> {
-        let before = finished.len();
-        let job = match self.take_control(fit, finished) {
+        let (before, credit) = (finished.len(), self.control_credit);
+        let mut job = match self.take_control(fit, finished) {
             Some(job) => Some(job),
             None => self.take_in_turn(fit, finished),
         };
@@ -223,13 +217,14 @@ impl<J: Item> Schedule<J> {
             self.held.leave(over.bytes());
             self.control_queued -= usize::from(over.class() == Class::Control);
         }
-        if let Some(job) = &job {
+        if let Some(job) = &mut job {
             let cost = job.cost();
             self.held.leave(job.bytes());
             self.control_queued -= usize::from(job.class() == Class::Control);
             let earned = i64::try_from(cost / CONTROL_SHARE).unwrap_or(i64::MAX);
             // No more than the next job needs: control work never comes in a burst.
             self.control_credit = self.control_credit.saturating_add(earned).min(1.max(earned));
+            job.charge().control = self.control_credit.saturating_sub(credit);
         }
         job
     }
@@ -242,9 +237,8 @@ impl<J: Item> Schedule<J> {
         for index in 0..self.ring.len() {
             let tenant = self.tenants.get_mut(self.ring[index].0 as usize)?;
             if let Some(place) = tenant.find(Class::Control, fit, finished) {
-                let mut job = tenant.remove(Class::Control, place)?;
+                let job = tenant.remove(Class::Control, place)?;
                 let cost = job.cost();
-                *job.charge() = Charge::Control(cost);
                 self.control_credit = self.control_credit.saturating_sub(i64::try_from(cost).unwrap_or(i64::MAX));
                 self.leave_if_empty(index);
                 return Some(job);
@@ -293,8 +287,7 @@ impl<J: Item> Schedule<J> {
         let id = *self.ring.get(*index)?;
         let tenant = self.tenants.get_mut(id.0 as usize)?;
         let mut job = tenant.remove(*class, *place)?;
-        *job.charge() = Charge::Turn(*cost);
-        tenant.charge(*class, *cost);
+        *job.charge() = tenant.charge(*class, *cost);
         let ends = tenant.deficit < *cost;
         if !self.leave_if_empty(*index) && ends {
             self.ring.remove(*index);
@@ -424,7 +417,8 @@ impl<J: Item> Tenant<J> {
         Some(job)
     }
 
-    fn charge(&mut self, class: Class, cost: u64) {
+    fn charge(&mut self, class: Class, cost: u64) -> Charge {
+        let before = self.bulk_credit;
         self.deficit = self.deficit.saturating_sub(cost);
         match class {
             Class::Bulk => self.bulk_credit = self.bulk_credit.saturating_sub(cost.saturating_mul(BULK_SHARE)),
@@ -434,6 +428,8 @@ impl<J: Item> Tenant<J> {
                 self.bulk_credit = self.bulk_credit.saturating_add(cost).min(most);
             }
         }
+        let bulk = i64::try_from(i128::from(self.bulk_credit) - i128::from(before)).unwrap_or_default();
+        Charge { turn: cost, control: 0, bulk }
     }
 }
 

@@ -42,7 +42,7 @@ impl Item for Piece {
 const MS: u64 = 1_000_000;
 
 fn piece(tenant: usize, number: usize) -> Piece {
-    Piece { tenant, number, flow: tenant, class: Class::Interactive, cost: MS, bytes: 0, charge: Charge::None }
+    Piece { tenant, number, flow: tenant, class: Class::Interactive, cost: MS, bytes: 0, charge: Charge::default() }
 }
 
 fn schedule(weights: &[u32]) -> (Schedule<Piece>, Vec<TenantId>) {
@@ -135,7 +135,7 @@ fn control_work_that_comes_back_is_no_gain_for_its_namespace() {
     let mut served = [0_u32, 0];
     for _ in 0..50 {
         let control = take(&mut schedule).unwrap();
-        assert_eq!((control.class, control.charge), (Class::Control, Charge::Control(MS)));
+        assert_eq!(control.class, Class::Control);
         schedule.put_back(ids[0], control);
         // So many earn control work the time that it takes.
         for _ in 0..10 {
@@ -163,6 +163,18 @@ fn work_that_comes_back_is_given_its_turn_again() {
         }
     }
     assert!(served[0].abs_diff(served[1]) <= 2, "{served:?}");
+}
+
+#[test]
+fn work_that_comes_back_earns_bulk_nothing() {
+    let (mut schedule, ids) = schedule(&[1]);
+    (0..2).for_each(|number| schedule.push(ids[0], piece(0, number)));
+    schedule.push(ids[0], Piece { flow: 1, class: Class::Bulk, ..piece(0, 2) });
+    for _ in 0..50 {
+        let taken = take(&mut schedule).unwrap();
+        assert_eq!((taken.class, taken.number), (Class::Interactive, 0));
+        schedule.put_back(ids[0], taken);
+    }
 }
 
 #[test]
@@ -242,7 +254,7 @@ proptest! {
         for (step, tenant, flow, class, cost, bytes) in steps {
             match step {
                 0..=2 => {
-                    let piece = Piece { tenant, number, flow: tenant * 10 + flow, class, cost, bytes, charge: Charge::None };
+                    let piece = Piece { tenant, number, flow: tenant * 10 + flow, class, cost, bytes, charge: Charge::default() };
                     number += 1;
                     inside.push(piece.clone());
                     schedule.push(ids[tenant], piece);

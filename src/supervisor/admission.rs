@@ -17,9 +17,9 @@ impl SessionThread {
         if !self.flow_control {
             return true;
         }
-        let Some(next) = self.watch.next() else { return true };
+        let Some((next, avoid)) = self.watch.next() else { return true };
         let ((namespace, weight), class) = (next.key.party(), next.terms.class);
-        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next);
+        let is_wanted = || self.watch.is_wanted() && !self.lane.prefers_another(&self.seat, &next, avoid);
         let until = next.terms.deadline.instant();
         self.look_whether_short(SESSIONS_IN_LINE);
         let asked = Instant::now();
@@ -36,7 +36,9 @@ impl SessionThread {
             Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
             Err(Refused::Shut { fault, until }) => {
                 for job in self.watch.reclaim() {
-                    self.lane.refused(job, fault.clone(), self.seat.place.member, until);
+                    if let Some(due) = self.lane.refused(job, fault.clone(), self.seat.place.member, until) {
+                        (self.report)(SessionEvent::Rests(due));
+                    }
                 }
             }
         }

@@ -56,6 +56,8 @@ pub(super) struct Control {
     // Dropped in this order: the session before its device, the device before the note that it is logged in; and whoever
     // waits for the end of all comes last.
     session: Option<Box<dyn Session>>,
+    /// When nobody waits for the command that runs now any more.
+    until: Option<Instant>,
     pub(super) device: Option<Arc<dyn Device>>,
     pub(super) login: Option<Login>,
     sighting: Option<Sighting>,
@@ -134,6 +136,7 @@ impl ControlThread {
         let (answer, waiting) = oneshot::channel();
         let boxed: Command = Box::new(move |control| {
             if turn.send(()).is_ok() || always {
+                control.until = Some(Instant::now() + limit);
                 // Who left in the middle of it needs no answer.
                 let _ = answer.send(command(control));
             }
@@ -181,7 +184,8 @@ pub(super) enum BroughtUp {
 impl Control {
     fn new(to: Reach, presence: Presence) -> Control {
         let (session, device, login, sighting) = (None, None, None, None);
-        Control { to, session, device, login, sighting, _presence: presence, last_login: None, fetched: Vec::new() }
+        let (until, last_login, fetched) = (None, None, Vec::new());
+        Control { to, session, until, device, login, sighting, _presence: presence, last_login, fetched }
     }
 
     /// Lets go of the device: its sessions here are closed and the login ends with the last of them.
@@ -285,6 +289,7 @@ impl Control {
             let what = "the token is not open".into();
             return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
         };
+        session.end_by(self.until);
         let info = self.device.as_ref().map(|device| device.info());
         let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
         let is_guarded =

@@ -8,6 +8,9 @@ use super::pool::BackOff;
 use crate::backend::Fate;
 use crate::model::MemberState;
 
+/// Who was refused one more session does without more for so long.
+const GROWTH_PAUSE: Duration = Duration::from_secs(30);
+
 /// Evictions are counted over so long.
 const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 /// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill.
@@ -88,6 +91,8 @@ pub(super) struct Health {
     /// So many more while there is work for them, and the most of all.
     more: usize,
     most: usize,
+    /// No more are asked for before then, since one was refused.
+    grows_from: Option<Instant>,
     opening: usize,
     open: usize,
     stuck: usize,
@@ -110,6 +115,7 @@ impl Health {
             up: false,
             wanted: 0,
             more: 0,
+            grows_from: None,
             most: 0,
             opening: 0,
             open: 0,
@@ -189,6 +195,7 @@ impl Health {
                 self.open += 1;
                 self.serving_since.get_or_insert(now);
             }
+            Event::Short if self.grows_from.is_some_and(|from| now < from) => {}
             Event::Short => {
                 let twice = 2 * (self.wanted + self.more);
                 self.more = twice.min(self.most).saturating_sub(self.wanted).max(self.more);
@@ -216,7 +223,7 @@ impl Health {
     fn come_up(&mut self, sessions: usize, most: usize) {
         self.up = true;
         self.wanted = sessions.max(1);
-        (self.more, self.most) = (0, most);
+        (self.more, self.most, self.grows_from) = (0, most, None);
         (self.opening, self.open, self.stuck) = (0, 0, 0);
         self.evicted.clear();
         self.state = MemberState::Warming;
@@ -239,6 +246,7 @@ impl Health {
             return self.take_down(fate, now);
         }
         self.more = self.open.saturating_sub(self.wanted);
+        self.grows_from = Some(now + GROWTH_PAUSE);
         let is_degraded = self.open < self.wanted;
         self.wanted = self.wanted.min(self.open);
         self.settle();

@@ -263,6 +263,9 @@ fn sessions_are_opened_by_need_and_not_missed_when_they_end() {
     health.note_opening(health.to_open());
     assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.to_open(), health.state()), (0, MemberState::Serving));
-    health.on(Event::Short, now);
+    // Nor is another asked for at once: it would be refused, too.
+    health.on(Event::Short, now + Duration::from_secs(29));
+    assert_eq!(open_all(&mut health), 1);
+    health.on(Event::Short, now + Duration::from_secs(31));
     assert_eq!(open_all(&mut health), 2);
 }

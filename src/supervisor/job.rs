@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -46,7 +46,7 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let (begun, charge, asker) = (false, Charge::None, Some(asker));
+        let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
         let job = Job { work, attempts: 0, avoid: None, begun, charge, asker };
         (job, Pending { answer })
@@ -65,6 +65,11 @@ impl Job {
     /// What it is answered with where its deadline passed before a session (once more) started it.
     pub(super) fn late(&self) -> Fault {
         Fault::DeadlineExceeded { stage: if self.attempts == 0 { "queued" } else { "started" } }
+    }
+
+    /// How long after `from` it may be begun, to be done in time.
+    pub(super) fn room(&self, from: Instant) -> Duration {
+        self.terms.deadline.instant().saturating_duration_since(from + self.key.learnt(&self.operation))
     }
 
     /// A session has taken it: it counts among those in flight.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::job::{Job, Work};
+use super::job::Job;
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
@@ -138,11 +138,12 @@ impl Lane {
     /// enough. Tells only of the caller's own namespace.
     fn admit(&self, state: &mut State, job: &Job, pushed_out: &mut Vec<(Job, Fault)>) -> Result<(), Fault> {
         let LaneLimits { all, per_namespace, .. } = &self.limits;
-        let (tenant, schedule) = (job.tenant(), &mut state.schedule);
+        let (tenant, State { schedule, resting, .. }) = (job.tenant(), state);
         if job.bytes() > per_namespace.bytes {
             return Err(too_large(job.bytes(), per_namespace.bytes));
         }
-        let (own, before) = (schedule.held_of(tenant), schedule.held());
+        let own = schedule.held_of(tenant).and(resting.held_of(tenant));
+        let (queued, before) = (schedule.held(), schedule.held().and(resting.held()));
         let adds = [(Measure::Jobs, 1), (Measure::Bytes, job.bytes())];
         let adds = adds.into_iter().filter(|(_, more)| *more > 0);
         for (by, more) in adds.clone() {
@@ -150,7 +151,7 @@ impl Lane {
                 return Err(overloaded(schedule.namespace(tenant), per_namespace, by));
             }
         }
-        // What was put back may be beyond the bound: a newcomer makes room for itself only.
+        // What was put back, or rests, may be beyond the bound: a newcomer makes room for itself only.
         let needed = |by, more: usize| (before.of(by) + more).saturating_sub(all.of(by)).min(more);
         for (by, more) in adds.clone() {
             let needed = needed(by, more);
@@ -159,7 +160,7 @@ impl Lane {
             }
         }
         for (by, more) in adds {
-            while before.of(by) - schedule.held().of(by) < needed(by, more) {
+            while queued.of(by) - schedule.held().of(by) < needed(by, more) {
                 let Some((other, out)) = schedule.push_out(tenant, more, by) else { break };
                 pushed_out.push((out, overloaded(schedule.namespace(other), all, by)));
             }
@@ -306,20 +307,6 @@ impl Lane {
         }
     }
 
-    /// Whether a session that waits with a job had better hand it back: another member may do it sooner, there is something
-    /// more urgent to do, or what is queued may have to be given up soon.
-    pub(super) fn prefers_another(&self, seat: &Seat, waits: &Work) -> bool {
-        let (now, state) = (Instant::now(), self.state.lock());
-        let State { schedule, shut, .. } = &*state;
-        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
-        state.closed
-            || state.is_awaited_elsewhere(&waits.key, seat.place.member, now)
-            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
-                true => Fit::<()>::Take,
-                false => Fit::Skip,
-            })
-    }
-
     /// Puts jobs back before those of their keys, in their order: taken by a session that did not start them. They were
     /// admitted once and keep their place whatever the bounds.
     pub(super) fn put_back(&self, jobs: impl DoubleEndedIterator<Item = Job>) {
@@ -348,10 +335,10 @@ impl Lane {
         self.wake(self.state.lock());
     }
 
-    /// The same where jobs rest: some of them may be due.
-    pub(super) fn nudge_if_resting(&self) {
+    /// The same where there is anything to do: what rests may be due, and who was left alone may be left alone no longer.
+    pub(super) fn nudge_if_waiting(&self) {
         let state = self.state.lock();
-        if !state.resting.is_empty() {
+        if !state.is_empty() {
             self.wake(state);
         }
     }
@@ -454,6 +441,12 @@ impl Lane {
     #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn asleep(&self) -> usize {
         self.state.lock().seats.asleep()
+    }
+
+    /// Jobs that rest.
+    #[cfg(all(test, not(feature = "shuttle")))]
+    pub(super) fn resting(&self) -> usize {
+        self.state.lock().resting.len()
     }
 
     /// Its bounds.

@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::route::KeyRoute;
 use super::seats::Seat;
 use crate::model::held::Held;
-use crate::model::{Digest, Fault, Hash, KeyOperation, SignInput, SignatureScheme};
+use crate::model::{Cipher, Digest, Fault, GCM_IV_BYTES, Hash, KeyOperation, SecretBytes, SignInput, SignatureScheme};
 
 /// A lane with room for many jobs and so many bytes.
 fn lane(all: usize, per_namespace: usize) -> (Pool, Seat) {
@@ -60,6 +60,26 @@ fn few_jobs_of_many_bytes_are_refused_at_once_and_digests_are_not() {
     let _fits = submit(&a, 100).unwrap();
     let _digest = a.submit(digest(), terms(LONG)).expect("it takes no room but its own");
     let _other = submit(&b, 400).expect("another namespace has its own bound");
+}
+
+#[test]
+fn what_goes_with_a_message_is_counted_with_it() {
+    let (pool, _seat) = lane(1000, 400);
+    let key = key_of(&pool, "a", None);
+    let encrypt = |cipher| KeyOperation::Encrypt { cipher, plaintext: SecretBytes::new(vec![7; 100]) };
+    let associated_data = Bytes::from(vec![7; 200]);
+    let forms = [
+        Cipher::AesGcm { iv: [0; GCM_IV_BYTES], associated_data: associated_data.clone() },
+        Cipher::ServiceAead { associated_data },
+    ];
+    for form in forms {
+        let waits = key.submit(encrypt(form.clone()), terms(LONG)).unwrap();
+        assert_eq!(bytes(&pool), [("a/".into(), 300)], "{form:?}");
+        let refused = key.submit(encrypt(form), terms(LONG)).unwrap_err();
+        assert!(matches!(refused, Fault::Overloaded { limit: 400, .. }), "{refused}");
+        drop(waits);
+        pool.lane.sweep();
+    }
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use super::super::job::Job;
+use super::super::job::{Job, Work};
 use super::super::resting::pause;
 use super::super::route::MemberId;
-use super::{Lane, State};
+use super::super::seats::Seat;
+use super::{Lane, State, judge};
 use crate::model::Fault;
+use crate::model::schedule::{Fit, Item};
 
 impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
@@ -15,8 +17,8 @@ impl Lane {
         self.again(job, fault, failed, false).is_some()
     }
 
-    /// The same of one that is better not tried at once by the member that failed it: where no other holds its key, it rests for
-    /// a while. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
+    /// The same of one that is better not tried at once by who failed it: when all have that hold its key, it rests for a while
+    /// before they have it once more. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
     pub(in super::super) fn retry_later(&self, job: Job, fault: Fault, failed: MemberId) -> Option<Instant> {
         self.again(job, fault, failed, true)
     }
@@ -31,11 +33,11 @@ impl Lane {
             job.answer(Err(fault));
             return None;
         }
-        let due = if may_rest && !state.is_held_elsewhere(&job, failed, now) {
-            let end = job.terms.deadline.instant();
-            let room = end.saturating_duration_since(now + job.key.learnt(&job.operation));
-            let due = now + pause(job.attempts, room, &mut state.dice);
-            state.resting.put(due, job);
+        let well = 1 + job.key.others(failed, |other| !state.shut.has(other, now));
+        let (rounds, is_round_over) = (usize::from(job.attempts) / well, usize::from(job.attempts) % well == 0);
+        let due = if may_rest && is_round_over {
+            let due = now + pause(rounds, job.room(now), &mut state.dice);
+            state.resting.put(due, job.tenant(), job.bytes(), job);
             due
         } else {
             state.schedule.put_back(job.tenant(), job);
@@ -46,12 +48,30 @@ impl Lane {
         Some(due)
     }
 
+    /// Whether a session that waits with a job had better hand it back: its member holds the key no more, another may do it
+    /// sooner (unless it is that one which is to `avoid` the job), there is something more urgent to do, or what is queued may
+    /// have to be given up soon.
+    pub(in super::super) fn prefers_another(&self, seat: &Seat, waits: &Work, avoid: Option<MemberId>) -> bool {
+        if waits.key.handle(seat.place).is_none() {
+            return true;
+        }
+        let (now, state) = (Instant::now(), self.state.lock());
+        let State { schedule, shut, .. } = &*state;
+        let fits = |job: &Job| matches!(judge(job, seat.place, shut, now), Fit::Take);
+        state.closed
+            || (avoid.is_none() && state.is_awaited_elsewhere(&waits.key, seat.place.member, now))
+            || schedule.any(&mut |job: &Job| match job.class() < waits.terms.class && fits(job) {
+                true => Fit::<()>::Take,
+                false => Fit::Skip,
+            })
+    }
+
     /// Puts jobs back that a member could not begin, for want of leave: to be taken by another that has nothing to do, if there is
-    /// one.
+    /// one. Once: a job that failed elsewhere does not go there again for that, nor one to and fro.
     pub(in super::super) fn hand_back(&self, jobs: impl DoubleEndedIterator<Item = Job>, member: MemberId) {
         let now = Instant::now();
         let handed = |mut job: Job| {
-            if self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
+            if job.avoid.is_none() && self.state.lock().is_awaited_elsewhere(&job.key, member, now) {
                 job.avoid = Some(member);
             }
             job
@@ -60,20 +80,33 @@ impl Lane {
     }
 
     /// Hands a job on that its member did not begin, since what it leads to is left alone until then: to another that holds its
-    /// key, which is no further try; else it is answered with `fault`.
-    pub(in super::super) fn refused(&self, mut job: Job, fault: Fault, member: MemberId, until: Instant) {
+    /// key, which is no further try. Where there is none, one that was granted a further try rests until it can be made, if that
+    /// is in time, for which this says when; any other is answered with `fault`.
+    pub(in super::super) fn refused(
+        &self,
+        mut job: Job,
+        fault: Fault,
+        member: MemberId,
+        until: Instant,
+    ) -> Option<Instant> {
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
         state.shut.note(member, until);
-        let alone = if state.is_held_elsewhere(&job, member, now) {
+        let (mut due, mut alone) = (None, None);
+        let room = job.room(until.max(now));
+        if state.is_held_elsewhere(&job, member, now) {
             state.schedule.put_back(job.tenant(), job);
-            None
+        } else if job.attempts > 0 && !room.is_zero() {
+            let at = until.max(now) + pause(1, room, &mut state.dice);
+            state.resting.put(at, job.tenant(), job.bytes(), job);
+            due = Some(at);
         } else {
-            Some(job)
-        };
+            alone = Some(job);
+        }
         drop(state);
         self.come_back(key.as_slice());
         alone.into_iter().for_each(|job| job.answer(Err(fault.clone())));
+        due
     }
 
     /// Whether a job's key is held by another member than this one, which is not left alone.

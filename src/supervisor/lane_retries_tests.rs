@@ -2,12 +2,16 @@
 
 #![cfg(not(feature = "shuttle"))]
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use super::job::Job;
+use super::lane::Pulled;
 use super::lane_tests::{
     LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
 };
+use super::pool::Pool;
+use super::seats::Seat;
 use crate::model::Fault;
 
 fn fault() -> Fault {
@@ -21,6 +25,19 @@ fn only(jobs: impl IntoIterator<Item = Job>) -> Job {
     job
 }
 
+/// The job that rests, when it comes back.
+fn once_due(lane: &(Pool, Seat)) -> Job {
+    let end = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < end, "it never comes back");
+        let jobs = pull_if_any(lane);
+        if !jobs.is_empty() {
+            return only(jobs);
+        }
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_job_that_rests_holds_up_nobody_and_comes_back() {
     let lane = lane(8, 8, 1);
@@ -31,15 +48,7 @@ fn a_job_that_rests_holds_up_nobody_and_comes_back() {
     assert_eq!(lane.0.lane.depths()[0].1, [0, 2, 0]);
     done(pull(&lane));
     answered(second).unwrap();
-    let end = Instant::now() + LONG;
-    let again = loop {
-        assert!(Instant::now() < end, "it never comes back");
-        let jobs = pull_if_any(&lane);
-        if !jobs.is_empty() {
-            break only(jobs);
-        }
-        std::thread::yield_now();
-    };
+    let again = once_due(&lane);
     assert!(Instant::now() >= due);
     assert_eq!(again.attempts, 1);
     done([again]);
@@ -55,7 +64,14 @@ fn a_job_does_not_rest_where_another_member_can_do_it() {
     let pending = submit(&key).unwrap();
     lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
     assert!(pull_if_any(&lane).is_empty());
-    done(pull_for(&lane.0, &other));
+    // Both have failed it: neither gets it at once.
+    let again = only(pull_for(&lane.0, &other));
+    let due = lane.0.lane.retry_later(again, fault(), OTHER).expect("it is tried again");
+    assert_eq!((lane.0.lane.resting(), lane.0.lane.depth()), (1, 1));
+    let again = once_due(&lane);
+    assert!(Instant::now() >= due);
+    assert_eq!(again.attempts, 2);
+    done([again]);
     answered(pending).unwrap();
 }
 
@@ -86,6 +102,105 @@ fn a_job_that_was_not_begun_goes_to_who_is_well_and_is_no_try() {
     assert!(pull_if_any(&lane).is_empty());
     let other = seat(&lane.0, OTHER);
     done(pull_for(&lane.0, &other));
+    answered(pending).unwrap();
+}
+
+#[test]
+fn a_job_that_failed_waits_for_what_is_left_alone_as_long_as_it_may() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+    let until = Instant::now() + Duration::from_millis(300);
+    let due = lane.0.lane.refused(once_due(&lane), fault(), MEMBER, until).expect("it is tried again then");
+    assert!(due >= until && lane.0.lane.resting() == 1);
+    let again = once_due(&lane);
+    assert!(Instant::now() >= due);
+    // That was no try.
+    assert_eq!(again.attempts, 1);
+    // Past its deadline it is of no use.
+    assert_eq!(lane.0.lane.refused(again, fault(), MEMBER, Instant::now() + LONG * 2), None);
+    assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
+fn what_rests_counts_against_the_bounds_like_what_is_queued() {
+    for (jobs, per_namespace) in [(2, 8), (8, 2)] {
+        let lane = lane(jobs, per_namespace, 1);
+        let key = key(&lane.0, None);
+        let _asked = [submit(&key).unwrap(), submit(&key).unwrap()];
+        lane.0.lane.retry_later(only(pull(&lane)), fault(), MEMBER).expect("it is tried again");
+        assert!(matches!(submit(&key), Err(Fault::Overloaded { limit: 2, .. })));
+        done([only(pull(&lane))]);
+        let _fits = submit(&key).unwrap();
+        assert!(submit(&key).is_err());
+    }
+}
+
+#[test]
+fn who_was_left_alone_is_woken_when_that_is_over() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let idle = seat(&lane.0, OTHER);
+    let over = Instant::now() + Duration::from_millis(300);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.refused(only(pull(&lane)), fault(), OTHER, over);
+    std::thread::scope(|scope| {
+        let pool = &lane.0;
+        let sleeper = scope.spawn(move || {
+            let mut jobs = VecDeque::new();
+            (pool.lane.pull(&idle, &mut jobs, Some(LONG)), jobs)
+        });
+        // As the watchdog does: the others are all inside calls.
+        while !sleeper.is_finished() {
+            pool.lane.nudge_if_waiting();
+            std::thread::yield_now();
+        }
+        let (pulled, jobs) = sleeper.join().unwrap();
+        assert!(pulled == Pulled::Jobs && Instant::now() >= over);
+        done(jobs);
+    });
+    answered(pending).unwrap();
+}
+
+#[test]
+fn a_session_waits_no_longer_with_a_job_whose_key_its_member_holds_no_more() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let _pending = submit(&key).unwrap();
+    let job = only(pull(&lane));
+    assert!(!lane.0.lane.prefers_another(&lane.1, job.work(), None));
+    key.remove_holder(MEMBER, &fault());
+    assert!(lane.0.lane.prefers_another(&lane.1, job.work(), None));
+}
+
+#[test]
+fn a_job_is_handed_to_who_is_idle_once_and_never_to_who_failed_it() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    key.add_holder(holder(OTHER));
+    let pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    job.avoid = Some(OTHER);
+    let idle = seat(&lane.0, OTHER);
+    std::thread::scope(|scope| {
+        let pool = &lane.0;
+        let sleeper = scope.spawn(move || pool.lane.pull(&idle, &mut VecDeque::new(), Some(LONG)));
+        let end = Instant::now() + LONG;
+        while pool.lane.asleep() == 0 {
+            assert!(Instant::now() < end, "it does not fall asleep");
+            std::thread::yield_now();
+        }
+        let prefers = [None, Some(OTHER)].map(|avoid| pool.lane.prefers_another(&lane.1, job.work(), avoid));
+        assert_eq!(prefers, [true, false]);
+        pool.lane.hand_back(std::iter::once(job), MEMBER);
+        let again = only(pull(&lane));
+        assert_eq!((again.avoid, pool.lane.asleep()), (Some(OTHER), 1));
+        done([again]);
+        pool.lane.close();
+        assert_eq!(sleeper.join().unwrap(), Pulled::End);
+    });
     answered(pending).unwrap();
 }
 

@@ -304,6 +304,12 @@ impl KeyRoute {
         self.set.load().holders.iter().any(|holder| holder.member != member && well(holder.member))
     }
 
+    /// How many such there are.
+    pub(super) fn others(&self, member: MemberId, well: impl Fn(MemberId) -> bool) -> usize {
+        let is_other = |holder: &&Holder| holder.member != member && well(holder.member);
+        self.set.load().holders.iter().filter(is_other).count()
+    }
+
     /// Whether jobs wait for this member to come back.
     pub(super) fn awaits(&self, member: MemberId) -> bool {
         self.set.load().returning.contains(&member)

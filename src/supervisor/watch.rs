@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::job::{Job, Work};
+use super::route::MemberId;
 
 /// One session thread, watched.
 pub(super) struct Watch {
@@ -97,10 +98,10 @@ impl Watch {
         (!taken.given_up).then(|| !taken.jobs.is_empty())
     }
 
-    /// What the next job is about, if one is left that this session may start.
-    pub(super) fn next(&self) -> Option<Arc<Work>> {
+    /// What the next job is about, if one is left that this session may start, and which member is not to have it.
+    pub(super) fn next(&self) -> Option<(Arc<Work>, Option<MemberId>)> {
         let taken = self.taken.lock();
-        taken.jobs.front().filter(|_| !taken.given_up).map(|job| Arc::clone(job.work()))
+        taken.jobs.front().filter(|_| !taken.given_up).map(|job| (Arc::clone(job.work()), job.avoid))
     }
 
     /// Whether somebody still waits for the next job, and this session may start it.

@@ -48,7 +48,8 @@ impl SlotActor {
         self.read_pins_again(ctx);
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
-        self.member.pool.lane.nudge_if_resting();
+        // What rested may be due, and who was left alone may be wanted again: nobody else tells.
+        self.member.pool.lane.nudge_if_waiting();
         self.look_whether_short(ctx);
         ctx.run_later(self.watch_period(), SlotActor::watch);
     }

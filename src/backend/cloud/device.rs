@@ -23,7 +23,7 @@ use crate::model::{
 
 /// A key that nobody looks up is looked up so often, to see how it stands.
 const LOOK_EVERY: Duration = Duration::from_secs(900);
-/// It is waited so long for leave to look a key up, or to make one: less than a control thread is given for it.
+/// It is waited so long for leave to look a key up, or to make one, where whoever asks has as much time.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// When a key that was made is looked for first; then after twice as long.
 const MAKING: Duration = Duration::from_millis(200);
@@ -141,7 +141,7 @@ impl Shared {
         match tokio::time::timeout(self.limit() * 2, self.client.find()).await {
             Ok(found) => {
                 self.state.note(&found);
-                tell_of_quota(leave, &found);
+                tell_of_look(leave, &found);
             }
             Err(_) => leave.lost(),
         }
@@ -179,40 +179,42 @@ impl Shared {
         })
     }
 
-    /// Asks about the key, `times` the limit of a call at the longest, when its turn comes.
+    /// Asks about the key, `times` the limit of a call at the longest, when its turn comes; for one who has no use of an answer
+    /// after `end`.
     fn paced<'a, T>(
         &'a self,
         gate: &Arc<Gate>,
         times: u32,
+        end: Option<Instant>,
         call: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, BackendError> {
-        let leave = self.leave(gate, Instant::now() + PATIENCE)?;
-        let result = self.wait(self.limit() * times, call());
-        match &result {
-            // It is asked again with pauses, whatever a breaker would say.
-            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
-            // How long it takes says nothing of what keys take to work.
-            _ => tell_of_quota(leave, &result),
-        }
+        let (now, limit) = (Instant::now(), self.limit() * times);
+        // What follows takes its time, too: the call, and the proof of a key that was found.
+        let latest = end.map(|end| end.checked_sub(limit + self.limit() * 2).unwrap_or(now).max(now));
+        let leave = self.leave(gate, latest.map_or(now + PATIENCE, |latest| latest.min(now + PATIENCE)))?;
+        let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()).min(limit));
+        let result = self.wait(left, call());
+        tell_of_look(leave, &result);
         result
     }
 
-    fn look_up(&self) -> Result<Option<Found>, BackendError> {
-        let found = self.paced(&self.looks, 2, || self.client.find());
+    fn look_up(&self, end: Option<Instant>) -> Result<Option<Found>, BackendError> {
+        let found = self.paced(&self.looks, 2, end, || self.client.find());
         self.state.note(&found);
         found
     }
 
     /// Makes the key, and looks for it until it can be used.
-    fn make<'a>(&'a self, template: &'a KeyTemplate) -> Result<Found, BackendError> {
-        let end = Instant::now() + self.limit() * 4;
-        let mut made = self.paced(&self.makes, 4, || self.client.generate(template));
+    fn make<'a>(&'a self, template: &'a KeyTemplate, end: Option<Instant>) -> Result<Found, BackendError> {
+        let mut made = self.paced(&self.makes, 4, end, || self.client.generate(template));
+        // From now on: how long its turn was in coming says nothing of how long the key takes.
+        let patience = Instant::now() + self.limit() * 4;
         let mut pause = MAKING;
-        while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < end {
+        while made.as_ref().is_err_and(|error| error.cause == BEING_MADE) && Instant::now() + pause < patience {
             std::thread::sleep(pause);
             pause *= 2;
             // Until the caller's patience ends: the key is then found, not made, when it is asked for again.
-            made = self.look_up().and_then(|found| {
+            made = self.look_up(end).and_then(|found| {
                 found.ok_or_else(|| super::ill("not_found", format!("{}: the key just made is not there", self.title)))
             });
         }
@@ -283,6 +285,16 @@ fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, Backe
     }
 }
 
+/// The same of what is asked about a key, and not of it.
+fn tell_of_look<T>(leave: Permit, result: &Result<T, BackendError>) {
+    match result {
+        // It is asked again with pauses, whatever a breaker would say.
+        Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+        // How long it takes says nothing of what keys take to work.
+        _ => tell_of_quota(leave, result),
+    }
+}
+
 /// The same of one that was answered: whether by that the quota is used up, and until when.
 fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
     match result {
@@ -297,7 +309,7 @@ fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
 impl Session for CloudSession {
     /// By the names that the device was opened by.
     fn find(&mut self, selector: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
-        match self.shared.look_up()? {
+        match self.shared.look_up(self.end)? {
             // It is there: none may be made in its place.
             Some(found) if found.kind.kind.is_secret() != selector.secret => {
                 let what = format!("{}: a key of this name is there, and is {}", self.shared.title, found.kind);
@@ -311,7 +323,7 @@ impl Session for CloudSession {
     }
 
     fn generate(&mut self, template: &KeyTemplate) -> Result<FoundKey, BackendError> {
-        self.shared.make(template).map(|made| self.found(made))
+        self.shared.make(template, self.end).map(|made| self.found(made))
     }
 
     fn perform(&mut self, handle: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {

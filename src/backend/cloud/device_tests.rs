@@ -20,6 +20,8 @@ struct Quick {
     looked: AtomicUsize,
     /// It is disabled.
     disabled: AtomicBool,
+    /// Look-ups fail.
+    lost: AtomicBool,
     /// Whether it does not answer.
     silent: AtomicBool,
 }
@@ -40,7 +42,11 @@ impl super::super::Client for Quick {
     fn find(&self) -> Call<'_, Option<Found>> {
         self.looked.fetch_add(1, Ordering::Relaxed);
         let disabled = self.disabled.load(Ordering::Relaxed);
+        let lost = self.lost.load(Ordering::Relaxed);
         Box::pin(async move {
+            if lost {
+                return Err(ill("reset", "nobody is there".into()));
+            }
             if disabled {
                 let fault = Fault::Unavailable { what: "it is disabled".into() };
                 return Err(BackendError { fault, fate: Fate::Keep, cause: super::super::DISABLED });
@@ -95,6 +101,10 @@ fn story(run: impl FnOnce(&Domain, &Quick, Box<dyn Session>)) {
 }
 
 fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
+    of_device_with(&KmsService::new(CloudService::AwsKms), run);
+}
+
+fn of_device_with(settings: &KmsService, run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
     let domain = Domain::new(Quota::per_second(1_000.0));
     let looks = Domain::new(Quota::per_second(1_000.0));
     let client = Arc::new(Quick {
@@ -103,6 +113,7 @@ fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
         asked: AtomicUsize::default(),
         looked: AtomicUsize::default(),
         disabled: AtomicBool::default(),
+        lost: AtomicBool::default(),
         silent: AtomicBool::default(),
     });
     let key = CloudKey {
@@ -112,7 +123,7 @@ fn of_device(run: impl FnOnce(&Domain, &Quick, &CloudDevice)) {
         credentials: CloudCredentials::Own,
         replicas: Vec::new(),
     };
-    let service = Service::start(&KmsService::new(CloudService::AwsKms), &Telemetry::new()).unwrap();
+    let service = Service::start(settings, &Telemetry::new()).unwrap();
     let device = CloudDevice::new(&key, client.clone(), service);
     run(&domain, &client, &device);
 }
@@ -150,13 +161,39 @@ fn a_key_is_looked_up_and_made_at_a_pace_of_its_own() {
         assert_eq!((client.looks.standing().sent, client.looks.standing().failed), (3, 0));
         assert_eq!((domain.standing().sent, client.looks.standing().in_flight), (0, 0));
         // While there is no leave in time, nothing is asked.
-        let throttled = client.looks.gate(1);
-        let namespace = Namespace::root();
-        let until = Instant::now() + Duration::from_secs(60);
-        let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
-        throttled.admit(&turn).unwrap().throttled(Some(Duration::from_secs(60)));
+        throttle(&client.looks, Duration::from_secs(60));
         let error = session.find(&selector(false)).unwrap_err();
         assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 4));
+    });
+}
+
+fn throttle(domain: &Arc<Domain>, pause: Duration) {
+    let (namespace, until) = (Namespace::root(), Instant::now() + Duration::from_secs(60));
+    let turn = Turn { namespace: &namespace, weight: 1, class: Class::Bulk, until, is_wanted: &|| true };
+    domain.gate(1).admit(&turn).unwrap().throttled(Some(pause));
+}
+
+#[test]
+fn no_look_up_outlasts_the_use_of_its_answer() {
+    story(|_, client, mut session| {
+        // Leave comes in 15 s, and what is to be done then may take 12 s.
+        throttle(&client.looks, Duration::from_secs(15));
+        session.end_by(Some(Instant::now() + Duration::from_secs(25)));
+        let error = session.find(&selector(false)).unwrap_err();
+        assert_eq!((error.fate, client.looks.standing().sent), (Fate::Throttled, 1));
+    });
+}
+
+#[test]
+fn a_key_that_is_made_late_is_looked_for_all_the_same() {
+    let call = Duration::from_millis(250);
+    of_device_with(&KmsService { call, ..KmsService::new(CloudService::AwsKms) }, |_, client, device| {
+        // Longer than a key is looked for.
+        throttle(&client.looks, call * 5);
+        let template =
+            KeyTemplate { kind: kind().kind, label: "later".into(), uses: KeyUsages::default(), cloud: None };
+        device.open_session().unwrap().generate(&template).unwrap();
+        assert_eq!(client.looked.load(Ordering::Relaxed), 1);
     });
 }
 
@@ -245,5 +282,10 @@ fn a_key_that_nobody_uses_is_looked_at_once_it_was_there() {
         assert_eq!(states(), ["enabled"]);
         look().unwrap();
         assert_eq!(states(), ["disabled"]);
+        // Nor is it told as an answer that there was none.
+        assert_eq!(client.looks.standing().failed, 0);
+        client.lost.store(true, Ordering::Relaxed);
+        look().unwrap();
+        assert_eq!((client.looks.standing().failed, client.looks.standing().in_flight), (1, 0));
     });
 }

@@ -203,11 +203,11 @@ impl Domain {
                 Heard::Later(_) => {}
             }
         }
-        let earliest = state.rate.earliest(cost, state.line.cost(), state.in_flight.count(), now);
+        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + LOOKS);
+        let earliest = state.earliest(&waiter, now);
         if earliest > until {
             return Err(Refusal::TooLate { earliest });
         }
-        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + LOOKS);
         state.line.join(turn, &waiter);
         if state.line.is_first(&waiter) {
             state.serve(now);
@@ -384,8 +384,13 @@ impl State {
             self.line.first_sleeps(None);
             self.serve(now);
         }
-        let earliest = self.rate.earliest(waiter.cost, self.line.cost(), self.in_flight.count(), now);
-        Refusal::TooLate { earliest }
+        Refusal::TooLate { earliest: self.earliest(waiter, now) }
+    }
+
+    /// Before when one that comes now has no turn for sure. Others of its own key and class alone are surely before it.
+    fn earliest(&self, waiter: &Waiter<Result<Granted, Refusal>>, now: Instant) -> Instant {
+        let to_come = self.in_flight.count() + self.line.len();
+        self.rate.earliest(waiter.cost, self.line.ahead_of(waiter), to_come, now)
     }
 }
 

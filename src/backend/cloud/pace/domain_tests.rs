@@ -1,6 +1,6 @@
 //! Threads before a quota domain.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,54 @@ fn who_cannot_come_in_time_is_told_so_at_once() {
     assert!(!domain.standing().is_throttled);
 }
 
+/// What others want, however much, is no reason to send away one whose turn comes before theirs.
+#[test]
+fn a_full_line_takes_in_who_is_next_and_what_is_urgent() {
+    let domain = Domain::new(Quota { burst: 1.0, ..Quota::per_second(2.0) });
+    let (over, [hog, light]) = (AtomicBool::new(false), ["hog", "light"].map(Namespace::from_path));
+    let turn = |namespace, class| Turn { namespace, class, ..soon() };
+    let is_wanted = || !over.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        // More than the quota gives anybody within a minute.
+        for _ in 0..140 {
+            scope.spawn(|| {
+                let until = Instant::now() + Duration::from_secs(3600);
+                let turn = Turn { until, is_wanted: &is_wanted, ..turn(&hog, Class::Interactive) };
+                domain.gate(1).admit(&turn).map(drop)
+            });
+        }
+        poll("they wait", || domain.standing().waiting > 130);
+        let served = [(&light, Class::Interactive), (&hog, Class::Control)]
+            .map(|(namespace, class)| domain.gate(1).admit(&turn(namespace, class)).map(drop));
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(served, [Ok(()), Ok(())]);
+    });
+    assert_eq!(domain.standing().waiting, 0);
+}
+
+/// Who stands behind its own key's waiters has no turn before them.
+#[test]
+fn who_cannot_come_in_time_behind_its_own_is_told_so_at_once() {
+    let domain = Domain::new(Quota { burst: 1.0, ..Quota::per_second(1.0) });
+    let (gate, over) = (domain.gate(100), AtomicBool::new(false));
+    gate.admit(&soon()).unwrap().succeeded(LATENCY);
+    let is_wanted = || !over.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        for waiting in 1..=2 {
+            scope.spawn(|| {
+                let until = Instant::now() + Duration::from_secs(3600);
+                gate.admit(&Turn { until, is_wanted: &is_wanted, ..soon() }).map(drop)
+            });
+            poll("it waits", || domain.standing().waiting == waiting);
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        let late = gate.admit(&by(until)).map(drop);
+        let at_once = Instant::now() < until;
+        over.store(true, Ordering::Relaxed);
+        assert!(at_once && matches!(late, Err(Refusal::TooLate { earliest }) if earliest > until), "{late:?}");
+    });
+}
+
 #[test]
 fn many_threads_are_served_at_the_quota_and_each_is_answered() {
     let domain = Domain::new(Quota { burst: 10.0, ..Quota::per_second(2_000.0) });
@@ -203,7 +251,8 @@ fn a_key_that_fails_leaves_others_their_room() {
     assert!(domain.standing().in_flight_limit < room);
     // Where there is but one, it is the service's only sign.
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
-    fail(&domain.gate(1));
+    let (only, _looks) = (domain.gate(1), domain.side_gate(1));
+    fail(&only);
     assert!(domain.standing().in_flight_limit < room);
 }
 

@@ -1,6 +1,8 @@
 //! Threads in a line, each woken for itself. Who is next is by namespaces and classes, as in a lane: a namespace with many keys
 //! gets no more of a quota than one with few, and what is urgent does not stand behind what is not.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -36,6 +38,11 @@ impl<A> Waiter<A> {
 
     pub(super) fn answer(&self) -> Option<A> {
         self.answer.lock().take()
+    }
+
+    /// With whom it waits in the order of arrival. All of a key cost the same.
+    fn flow(&self) -> (u64, Class) {
+        (self.key, self.class)
     }
 }
 
@@ -76,8 +83,8 @@ pub(super) struct Line<A> {
     waiting: usize,
     /// Who went away, and stands in the schedule still.
     gone: usize,
-    /// What those who wait cost together.
-    cost: f64,
+    /// How many of each key and class wait.
+    waiting_of: HashMap<(u64, Class), usize>,
     /// Until when the first one sleeps, unless it is woken; `None` is for ever.
     first_sleeps_until: Option<Instant>,
 }
@@ -85,7 +92,7 @@ pub(super) struct Line<A> {
 impl<A> Line<A> {
     pub(super) fn new() -> Line<A> {
         let (schedule, first, first_sleeps_until) = (Schedule::new(), None, None);
-        Line { schedule, first, waiting: 0, gone: 0, cost: 0.0, first_sleeps_until }
+        Line { schedule, first, waiting: 0, gone: 0, waiting_of: HashMap::new(), first_sleeps_until }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,17 +103,18 @@ impl<A> Line<A> {
         self.waiting == 0
     }
 
-    /// What those who wait cost together.
-    pub(super) fn cost(&self) -> f64 {
-        self.cost
+    /// What those cost together whose turns come before this one's, whatever comes: of its own key and class.
+    pub(super) fn ahead_of(&self, waiter: &Waiter<A>) -> f64 {
+        let before = self.waiting_of.get(&waiter.flow()).copied().unwrap_or(0);
+        waiter.cost * f64::from(u32::try_from(before).unwrap_or(u32::MAX))
     }
 
     /// Somebody comes, whose turn is by this. Control work may be next at once, before one who was told nothing yet.
     pub(super) fn join(&mut self, turn: &Turn<'_>, waiter: &Arc<Waiter<A>>) {
         let tenant = self.schedule.tenant(turn.namespace, turn.weight);
-        self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::None });
+        self.schedule.push(tenant, Place { waiter: Arc::clone(waiter), tenant, charge: Charge::default() });
         self.waiting += 1;
-        self.cost += waiter.cost;
+        *self.waiting_of.entry(waiter.flow()).or_default() += 1;
         let overtakes = self.schedule.favours_control()
             && self.first.as_ref().is_some_and(|first| first.waiter.class != Class::Control);
         if overtakes || self.first.is_none() {
@@ -178,6 +186,11 @@ impl<A> Line<A> {
 
     fn left(&mut self, waiter: &Arc<Waiter<A>>) {
         self.waiting -= 1;
-        self.cost = if self.waiting == 0 { 0.0 } else { self.cost - waiter.cost };
+        if let Entry::Occupied(mut of) = self.waiting_of.entry(waiter.flow()) {
+            *of.get_mut() -= 1;
+            if *of.get() == 0 {
+                of.remove();
+            }
+        }
     }
 }

@@ -264,13 +264,13 @@ fn who_goes_away_leaves_nothing_behind() {
     for round in 0..1_000_u64 {
         let waiters: Vec<_> = (0..20).map(|key| Waiter::new(key, 2.0, Class::Bulk)).collect();
         waiters.iter().for_each(|waiter| state.line.join(&turn, waiter));
-        assert_eq!((state.line.len(), state.line.cost()), (20, 40.0));
+        assert_eq!((state.line.len(), state.line.ahead_of(&waiters[0])), (20, 2.0));
         // In whatever order, and who is first among them.
         let from = usize::try_from(round % 20).unwrap();
         for place in 0..20 {
             state.line.leave(&waiters[(from + place) % 20]);
         }
-        assert!(state.line.is_empty() && state.line.first().is_none() && state.line.cost() == 0.0);
+        assert!(state.line.is_empty() && state.line.first().is_none() && state.line.ahead_of(&waiters[0]) == 0.0);
         assert!(waiters.iter().all(|waiter| Arc::strong_count(waiter) <= 2));
     }
 }

@@ -207,10 +207,10 @@ impl Rate {
     }
 
     /// No request of this cost can go before, with `ahead` to be sent before it.
-    pub(super) fn earliest(&self, cost: f64, ahead: f64, in_flight: usize, now: Instant) -> Instant {
+    pub(super) fn earliest(&self, cost: f64, ahead: f64, to_come: usize, now: Instant) -> Instant {
         let pause = self.paused_until.unwrap_or(now).max(now);
         // The rate changes by answers alone; with one to come it may be the whole quota soon.
-        let by_tokens = if ahead == 0.0 && in_flight == 0 {
+        let by_tokens = if ahead == 0.0 && to_come == 0 {
             self.bucket.next(cost)
         } else {
             let seconds = (ahead - self.quota.burst).max(0.0) / self.quota.per_second;

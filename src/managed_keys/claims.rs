@@ -32,7 +32,7 @@ pub(super) struct Claims {
 enum Claimed {
     /// Not the whole SubjectPublicKeyInfo: libraries differ in how they write its parameters.
     Public(KeyKind, Box<[u8]>),
-    /// By the value alone: not every token tells the length of a key.
+    /// By the value or lasting name alone: not every token tells the length of a key.
     Secret(CheckMethod, [u8; 32]),
 }
 
@@ -47,7 +47,7 @@ impl Claimed {
     fn by(identity: &KeyIdentity) -> Result<Claimed, Fault> {
         Ok(match identity {
             KeyIdentity::Public(public) => Claimed::Public(public.kind, crypto::subject_public_key(public)?.into()),
-            KeyIdentity::Secret(value) => Claimed::Secret(value.method, value.digest),
+            KeyIdentity::Secret(value) => Claimed::Secret(value.method, value.lasting()),
         })
     }
 }

@@ -97,6 +97,9 @@ struct OpenedRecord {
     gcm: bool,
     #[serde(with = "hex::serde")]
     sealed: Vec<u8>,
+    /// SHA-256 of the key's lasting name.
+    #[serde(with = "hex::serde")]
+    name: [u8; 32],
 }
 
 impl CheckRecord {
@@ -110,7 +113,8 @@ impl CheckRecord {
             CheckMethod::Block => (None, None),
             CheckMethod::Hmac(hash) => (Some(hash.name().to_owned()), None),
             CheckMethod::Opened(scheme) => {
-                (None, Some(OpenedRecord { gcm: scheme == CipherScheme::AesGcm, sealed: value.sealed.to_vec() }))
+                let (gcm, sealed, name) = (scheme == CipherScheme::AesGcm, value.sealed.to_vec(), value.lasting());
+                (None, Some(OpenedRecord { gcm, sealed, name }))
             }
         };
         CheckRecord { aes, bits, hmac, opened, digest: value.digest }
@@ -129,7 +133,8 @@ impl CheckRecord {
             }
         };
         let sealed = self.opened.as_ref().map(|opened| opened.sealed.clone().into()).unwrap_or_default();
-        Ok(CheckValue { kind, method, sealed, digest: self.digest })
+        let name = self.opened.as_ref().map(|opened| opened.name);
+        Ok(CheckValue { kind, method, sealed, name, digest: self.digest })
     }
 }
 

@@ -14,15 +14,17 @@ pub struct PublicKey {
 }
 
 /// What a secret key makes of something that never changes: no other key makes the same of it, and nothing of the key follows
-/// from it. That may be what it once sealed, which no other key opens.
+/// from it. That may be a secret that it once sealed, which no other key opens: then it is one of many of that key.
 #[derive(Clone, Debug)]
 pub struct CheckValue {
     /// What key it is.
     pub kind: KeyKind,
     /// How it was made.
     pub method: CheckMethod,
-    /// What the key opens to make it; empty with other methods. Of one key there may be many, which open alike.
+    /// What the key opens to make it; empty with other methods.
     pub sealed: Bytes,
+    /// Of a key that opens, SHA-256 of its lasting name: its service's word, which proves nothing.
+    pub name: Option<[u8; 32]>,
     /// SHA-256 of what the key made.
     pub digest: [u8; 32],
 }
@@ -35,6 +37,13 @@ impl PartialEq for CheckValue {
 }
 
 impl Eq for CheckValue {}
+
+impl CheckValue {
+    /// What all check values of one key have in common.
+    pub fn lasting(&self) -> [u8; 32] {
+        self.name.unwrap_or(self.digest)
+    }
+}
 
 /// How a check value is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +71,17 @@ impl KeyIdentity {
         match self {
             KeyIdentity::Public(public) => public.kind,
             KeyIdentity::Secret(value) => value.kind,
+        }
+    }
+
+    /// Whether both are of one key by what is said of them. Of keys that open what they sealed that proves nothing: each is
+    /// to open what the other sealed.
+    pub fn is_said_to_be(&self, other: &KeyIdentity) -> bool {
+        match (self, other) {
+            (KeyIdentity::Secret(one), KeyIdentity::Secret(other)) => {
+                (one.method, one.lasting()) == (other.method, other.lasting())
+            }
+            (one, other) => one == other,
         }
     }
 

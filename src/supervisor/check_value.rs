@@ -5,12 +5,13 @@
 //! and it is not the block of zeros whose encryption GCM must keep secret), and what the key made of it goes no further than
 //! the digest. An IV of GCM is never chosen for this: it would be used twice.
 //!
-//! Services that choose the IVs make no two ciphertexts alike. Such a key seals its own lasting name at first, and must open that
-//! again ever after, wherever a copy of it is: no other key does. So two managed keys that stand for one key have one value here,
-//! too, though each has a ciphertext of its own.
+//! Services that choose the IVs make no two ciphertexts alike. Such a key seals a secret at first, and must open that again ever
+//! after, wherever a copy of it is: the secret is kept nowhere, so that whoever has not the key cannot tell it. Two managed keys of
+//! one key have two such values, and its lasting name in common, which is its service's word and no proof.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use crate::backend::{BackendError, Fate, FoundKey, Sealing, Session};
 use crate::crypto;
@@ -22,14 +23,16 @@ use crate::model::{
 const BLOCK: &[u8; 16] = b"keyway check\0\0\0\0";
 /// What HMAC keys make a MAC of.
 const MESSAGE: &[u8] = b"keyway managed key check value v1";
-/// What is digested with a key's lasting name, for it to seal.
-const SEALED: &[u8] = b"keyway managed key sealed name v1\0";
-/// Most bytes of a sealed name: it is recorded.
+/// What is digested with a key's lasting name.
+const NAME: &[u8] = b"keyway managed key lasting name v1\0";
+/// The bytes of the secret that a key seals behind the digest of its name.
+const SECRET_BYTES: usize = 32;
+/// Most bytes of what was sealed: it is recorded.
 const SEALED_MAX: usize = 1024;
 /// What is digested with what the key made.
 const DOMAIN: &[u8] = b"keyway managed key check value digest v1\0";
 
-/// In this order they are tried, whatever the key is used with: so two managed keys that stand for one key have one value.
+/// In this order they are tried, whatever the key is used with: so two managed keys that stand for one key have one value by them.
 const AES: &[CheckMethod] = &[CheckMethod::Block];
 const HMAC: &[CheckMethod] = &[
     CheckMethod::Hmac(Hash::Sha2_256),
@@ -51,9 +54,12 @@ pub(super) fn first(session: &mut dyn Session, found: &FoundKey) -> Result<Check
     };
     let mut refused = String::new();
     for method in methods {
-        match make(session, found.handle, found.kind, *method, Bytes::new()) {
+        match make(session, found.handle, found.kind, *method, &Bytes::new()) {
             Err(error) if error.fate == Fate::Keep => refused = format!(": {}", error.fault),
-            made => return made,
+            made => {
+                let (kind, method, sealed) = (found.kind, *method, Bytes::new());
+                return Ok(CheckValue { kind, method, sealed, name: None, digest: made? });
+            }
         }
     }
     let what = format!(
@@ -71,53 +77,64 @@ pub(super) fn again(
     kind: KeyKind,
     recorded: &CheckValue,
 ) -> Result<CheckValue, BackendError> {
-    make(session, handle, kind, recorded.method, recorded.sealed.clone())
+    let digest = make(session, handle, kind, recorded.method, &recorded.sealed)?;
+    Ok(CheckValue { kind, digest, ..recorded.clone() })
 }
 
+/// The digest of what the key makes.
 fn make(
     session: &mut dyn Session,
     handle: u64,
     kind: KeyKind,
     method: CheckMethod,
-    sealed: Bytes,
-) -> Result<CheckValue, BackendError> {
+    sealed: &Bytes,
+) -> Result<[u8; 32], BackendError> {
     let made = match method {
         CheckMethod::Block => block(session, handle, kind)?,
         CheckMethod::Hmac(hash) => {
             let operation = KeyOperation::Mac { hash, message: SecretBytes::lent(MESSAGE.into()) };
-            session.perform(handle, kind, &operation)?.to_vec()
+            session.perform(handle, kind, &operation)?
         }
-        CheckMethod::Opened(scheme) => open(session, handle, kind, scheme, &sealed)?,
+        CheckMethod::Opened(scheme) => open(session, handle, kind, scheme, sealed)?,
     };
-    Ok(CheckValue { kind, method, sealed, digest: digest(DOMAIN, &made)? })
+    digest(DOMAIN, &made)
 }
 
 fn digest(domain: &[u8], bytes: &[u8]) -> Result<[u8; 32], BackendError> {
-    let made = crypto::digest(Hash::Sha2_256, &[domain, bytes].concat()).map_err(BackendError::keep)?;
+    let digested = Zeroizing::new([domain, bytes].concat());
+    let made = crypto::digest(Hash::Sha2_256, &digested).map_err(BackendError::keep)?;
     made.as_bytes().try_into().map_err(|_| BackendError::keep(Fault::internal("SHA-256 makes 32 bytes")))
 }
 
-/// The check value of a key that is new here: it seals its lasting name, and opens that.
+/// The check value of a key that is new here: it seals a secret that nobody keeps, and opens that.
 fn seal(session: &mut dyn Session, found: &FoundKey, sealing: &Sealing) -> Result<CheckValue, BackendError> {
-    let name = digest(SEALED, sealing.name.as_bytes())?;
+    let name = digest(NAME, sealing.name.as_bytes())?;
+    let mut secret = [name, [0; SECRET_BYTES]].concat();
+    fill(&mut secret[name.len()..])?;
+    let secret = SecretBytes::new(secret);
     let cipher = match sealing.scheme {
         CipherScheme::AesGcm => {
             let mut iv = [0; GCM_IV_BYTES];
-            let filled = SystemRandom::new().fill(&mut iv);
-            filled.map_err(|_| BackendError::keep(Fault::internal("the system's random generator fails")))?;
+            fill(&mut iv)?;
             Cipher::AesGcm { iv, associated_data: Bytes::new() }
         }
         CipherScheme::ServiceAead => Cipher::ServiceAead { associated_data: Bytes::new() },
         scheme => return Err(no_sealing(scheme)),
     };
-    let operation = KeyOperation::Encrypt { cipher, plaintext: SecretBytes::new(name.to_vec()) };
+    let operation = KeyOperation::Encrypt { cipher, plaintext: secret.clone() };
     let sealed = session.perform(found.handle, found.kind, &operation)?;
-    let made = make(session, found.handle, found.kind, CheckMethod::Opened(sealing.scheme), sealed)?;
-    if made.sealed.len() > SEALED_MAX || made.digest != digest(DOMAIN, &name)? {
+    let (method, digest) = (CheckMethod::Opened(sealing.scheme), digest(DOMAIN, secret.expose())?);
+    let value = CheckValue { kind: found.kind, method, sealed, name: Some(name), digest };
+    if value.sealed.len() > SEALED_MAX || again(session, found.handle, found.kind, &value)? != value {
         let what = format!("secret key {:?}: it does not open what it sealed", found.label);
         return Err(BackendError::keep(Fault::DeviceError { what }));
     }
-    Ok(made)
+    Ok(value)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), BackendError> {
+    let fails = |_| BackendError::keep(Fault::internal("the system's random generator fails"));
+    SystemRandom::new().fill(bytes).map_err(fails)
 }
 
 /// What the key makes of what it, or another, sealed. One that does not open it makes nothing of it.
@@ -127,7 +144,7 @@ fn open(
     kind: KeyKind,
     scheme: CipherScheme,
     sealed: &Bytes,
-) -> Result<Vec<u8>, BackendError> {
+) -> Result<Bytes, BackendError> {
     let (cipher, ciphertext) = match (scheme, sealed.split_first_chunk::<GCM_IV_BYTES>()) {
         (CipherScheme::AesGcm, Some((iv, _))) => {
             (Cipher::AesGcm { iv: *iv, associated_data: Bytes::new() }, sealed.slice(GCM_IV_BYTES..))
@@ -136,8 +153,8 @@ fn open(
         (scheme, _) => return Err(no_sealing(scheme)),
     };
     match session.perform(handle, kind, &KeyOperation::Decrypt { cipher, ciphertext }) {
-        Err(BackendError { fate: Fate::Keep, fault: Fault::InvalidRequest { .. }, .. }) => Ok(Vec::new()),
-        opened => Ok(opened?.to_vec()),
+        Err(BackendError { fate: Fate::Keep, fault: Fault::InvalidRequest { .. }, .. }) => Ok(Bytes::new()),
+        opened => opened,
     }
 }
 
@@ -147,15 +164,15 @@ fn no_sealing(scheme: CipherScheme) -> BackendError {
 
 /// The block encrypted: by itself, or where the token does not do that, as the first of CBC with an IV of zeros, which is the
 /// same.
-fn block(session: &mut dyn Session, handle: u64, kind: KeyKind) -> Result<Vec<u8>, BackendError> {
+fn block(session: &mut dyn Session, handle: u64, kind: KeyKind) -> Result<Bytes, BackendError> {
     let encrypt = |cipher| KeyOperation::Encrypt { cipher, plaintext: SecretBytes::lent(BLOCK[..].into()) };
     match session.perform(handle, kind, &encrypt(Cipher::AesBlock)) {
         Err(error) if error.fate == Fate::Keep => {
             let iv = [0; BLOCK.len()];
             let made = session.perform(handle, kind, &encrypt(Cipher::AesCbc { iv, padded: false }))?;
-            Ok(made[iv.len().min(made.len())..].to_vec())
+            Ok(made.slice(iv.len().min(made.len())..))
         }
-        made => Ok(made?.to_vec()),
+        made => made,
     }
 }
 
@@ -163,7 +180,7 @@ fn block(session: &mut dyn Session, handle: u64, kind: KeyKind) -> Result<Vec<u8
 mod tests {
     use super::*;
     use crate::backend::fake::FakeBackend;
-    use crate::backend::{Backend, KeySelector};
+    use crate::backend::{Backend, KeySelector, KeyTemplate};
     use crate::model::TokenSelector;
 
     fn session(token: &FakeBackend) -> Box<dyn Session> {
@@ -209,9 +226,10 @@ mod tests {
         let [a, b] = &keys;
         let recorded = first(session.as_mut(), a).unwrap();
         let other = first(session.as_mut(), a).unwrap();
-        // Each time a ciphertext of its own, and the same value.
-        assert!(recorded.sealed != other.sealed && recorded == other);
-        assert!(recorded != first(session.as_mut(), b).unwrap());
+        // Each time a secret of its own, and the same name.
+        assert!(recorded.sealed != other.sealed && recorded != other && recorded.lasting() == other.lasting());
+        assert!(recorded.lasting() != first(session.as_mut(), b).unwrap().lasting());
+        assert_eq!(again(session.as_mut(), a.handle, a.kind, &other).unwrap(), other);
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap(), recorded);
         assert_ne!(again(session.as_mut(), b.handle, b.kind, &recorded).unwrap(), recorded, "another key opens it");
         // Another key that says it is the one does not open what that sealed.
@@ -222,6 +240,55 @@ mod tests {
         // What is the session's fault is not taken for another key.
         token.fail_next(BackendError::new(Fate::BackOff, Fault::Unavailable { what: "gone".into() }));
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().fate, Fate::BackOff);
+    }
+
+    /// One that has no key, knows all that is public of one, and what it was told before: it answers whatever it is asked.
+    struct Liar(Bytes);
+
+    impl Session for Liar {
+        fn find(&mut self, _: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
+            Ok(None)
+        }
+
+        fn generate(&mut self, _: &KeyTemplate) -> Result<FoundKey, BackendError> {
+            Err(BackendError::keep(Fault::absent()))
+        }
+
+        fn check_alive(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        fn perform(&mut self, _: u64, _: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+            if let KeyOperation::Encrypt { plaintext, .. } = operation {
+                self.0 = plaintext.clone().into_bytes();
+            }
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn nobody_opens_a_proof_by_knowing_what_is_public_of_a_key() {
+        let token = FakeBackend::default();
+        token.make("a", b"", KeyKind::Aes { bits: 256 }).unwrap();
+        let mut session = session(&token);
+        let mut key = found(session.as_mut(), "a");
+        let scheme = CipherScheme::AesGcm;
+        key.sealing = Some(Sealing { scheme, name: "arn:a".into() });
+        let recorded = first(session.as_mut(), &key).unwrap();
+        let name = digest(NAME, b"arn:a").unwrap();
+        assert_eq!(recorded.lasting(), name, "its name is public");
+        let guesses =
+            [&name[..], &recorded.sealed, &recorded.digest, &[&name[..], &[0; 32]].concat()].map(<[u8]>::to_vec);
+        for guess in guesses {
+            let opened = again(&mut Liar(guess.into()), 1, key.kind, &recorded).unwrap();
+            assert_ne!(opened, recorded);
+        }
+        // It may pass for a key at a first use; and for that alone, and not for the one.
+        let mut liar = Liar(Bytes::new());
+        let own = first(&mut liar, &key).unwrap();
+        assert!(own.lasting() == recorded.lasting() && own != recorded);
+        assert_ne!(again(&mut liar, 1, key.kind, &recorded).unwrap(), recorded);
+        assert_ne!(again(session.as_mut(), key.handle, key.kind, &own).unwrap(), own);
     }
 
     #[test]

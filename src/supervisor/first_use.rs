@@ -80,13 +80,7 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
         }
     }
     if let Some((first, key)) = found.first() {
-        return Some(match found.iter().find(|(_, other)| other.identity != key.identity) {
-            Some((other, _)) => Err(differ(&spec, first, other)),
-            None => {
-                let at = found.iter().flat_map(|(_, key)| key.at.iter().cloned()).collect();
-                Ok(PreparedKey { at, ..key.clone() })
-            }
-        });
+        return Some(all_alike(&only_find, first, key, &found[1..]).await);
     }
     if ended {
         return None;
@@ -116,6 +110,35 @@ async fn find_or_generate(candidates: &[Candidate], spec: KeySpec) -> Option<Res
         },
         (None, None) => Err(Fault::internal("a key without candidates")),
     })
+}
+
+/// The key that `first` found, if all `others` found that one, too. Those that only say so are asked to prove it: one that cannot
+/// do so now is not counted among those that have it, and joins them when it has.
+async fn all_alike(
+    spec: &KeySpec,
+    first: &Candidate,
+    key: &PreparedKey,
+    others: &[(&Candidate, PreparedKey)],
+) -> Result<PreparedKey, Fault> {
+    if let Some((other, _)) = others.iter().find(|(_, other)| !other.identity.is_said_to_be(&key.identity)) {
+        return Err(differ(spec, first, other));
+    }
+    let recorded = KeySpec { recorded: Some(key.identity.clone()), ..spec.clone() };
+    let proofs = others.iter().map(|(other, found)| {
+        let recorded = recorded.clone();
+        async move {
+            if found.identity == key.identity {
+                return Ok(found.at.clone());
+            }
+            match tokio::time::timeout(OTHERS_MAX, other.ask(recorded)).await {
+                Ok(Some(Err(Fault::KeyMismatch { .. }))) => Err(differ(spec, first, other)),
+                Ok(Some(Ok(proven))) => Ok(proven.at),
+                _ => Ok(Vec::new()),
+            }
+        }
+    });
+    let at = futures_util::future::try_join_all(proofs).await?;
+    Ok(PreparedKey { at: key.at.iter().cloned().chain(at.into_iter().flatten()).collect(), ..key.clone() })
 }
 
 /// Told and counted like any other key that is not the one expected. Which of the two is wrong, nobody knows: it is the

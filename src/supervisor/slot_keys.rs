@@ -357,6 +357,11 @@ impl SlotActor {
     }
 
     fn first_use(&mut self, mut spec: KeySpec, proven: Proven) -> PreparedKey {
+        // Recorded meanwhile by what another member sealed, it is proven by that, and not by what this one did.
+        let known = self.keys.by_uuid.get(&spec.uuid).and_then(|key| key.spec.recorded.as_ref());
+        if spec.recorded.is_none() && known.is_some_and(|known| *known != proven.key.identity) {
+            return proven.key;
+        }
         let route = self.routes.get_or_make(&spec, &proven.key.identity, &self.member.pool);
         let handle = proven.found.handle;
         route.add_holder(Holder { member: self.member.id, epoch: self.epoch, handle });

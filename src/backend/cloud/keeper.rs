@@ -217,10 +217,10 @@ impl<I: Issuer> Keeper<I> {
         if same.is_none() {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        // An instance's credentials that could not be renewed come as if they were good for some minutes more.
-        let end = |of: &Issued<I::Credentials>| of.end;
-        let stretched = same.as_deref().and_then(end).zip(issued.end);
-        let renewed = stretched.is_none_or(|(before, now)| now <= before + UNSURE);
+        // An instance's credentials that could not be renewed come as if they were good for some minutes more, each time anew: so
+        // what counts is the end that was last believed.
+        let before = same.and_then(|_| self.watched.end());
+        let renewed = before.zip(issued.end).is_none_or(|(before, now)| now <= before + UNSURE);
         if renewed {
             self.watched.fetched(issued.end)
         } else {

@@ -141,6 +141,10 @@ impl Issuer for Chain {
         CredentialsError::provider_timed_out(limit)
     }
 
+    fn again(error: &CredentialsError) -> CredentialsError {
+        CredentialsError::provider_error(innermost(error))
+    }
+
     fn why(error: &CredentialsError) -> String {
         innermost(error)
     }

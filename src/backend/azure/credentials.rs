@@ -65,6 +65,10 @@ impl Issuer for Entra {
         Error::with_message(ErrorKind::Connection, format!("no token within {} s", limit.as_secs()))
     }
 
+    fn again(error: &Error) -> Error {
+        fault::again(error)
+    }
+
     fn why(error: &Error) -> String {
         fault::chain(error)
     }

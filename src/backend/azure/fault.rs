@@ -198,6 +198,15 @@ fn connection(error: &Error) -> Option<&'static str> {
     failed.map(|failed| if is_about_tls(&why) { "tls" } else { failed })
 }
 
+/// The same error for another: of the same kind, and one of the way there if it was one.
+pub(super) fn again(error: &Error) -> Error {
+    let (kind, what) = (error.kind().clone(), chain(error));
+    match connection(error) {
+        Some(_) => Error::with_error(kind, Error::with_message(ErrorKind::Connection, innermost(error)), what),
+        None => Error::with_message(kind, what),
+    }
+}
+
 /// An error, and what it comes from at last.
 pub(super) fn chain(error: &Error) -> String {
     let (top, last) = (first_line(&error.to_string()), innermost(error));
@@ -230,6 +239,18 @@ mod tests {
         assert_eq!(answer(None, "NotFound", 404).fate, Fate::Keep);
         assert_eq!(fate(None, "BadParameter", 400), Fate::Keep);
         assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
+    }
+
+    #[test]
+    fn an_error_that_is_told_once_more_is_classed_alike() {
+        let unreachable = Error::with_message(ErrorKind::Connection, "no route");
+        let unreachable = Error::with_error(ErrorKind::Credential, unreachable, "no token");
+        let refused = Error::with_message(ErrorKind::Credential, "AADSTS7000215: invalid client secret");
+        for (error, cause) in [(unreachable, "connection"), (refused, "no_credentials")] {
+            let [first, again] = [of("sign", "key a", &error), of("sign", "key a", &again(&error))];
+            assert_eq!((first.cause, first.fate), (cause, again.fate));
+            assert_eq!((again.cause, again.fault.to_string()), (cause, first.fault.to_string()));
+        }
     }
 
     #[test]

@@ -122,16 +122,24 @@ impl Watched {
         self.totals.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// When those that were last fetched end; `None` where there are none, or nobody knows. A failure does not move it.
+    pub(super) fn end(&self) -> Option<SystemTime> {
+        end(&self.end)
+    }
+
     /// How long those at hand are good; `None` where there are none, or nobody knows.
     pub(super) fn left(&self) -> Option<Duration> {
         left(&self.end)
     }
 }
 
-fn left(end: &AtomicU64) -> Option<Duration> {
-    let end = end.load(Ordering::Relaxed);
-    let end = (end > 0).then(|| UNIX_EPOCH.checked_add(Duration::from_millis(end)))??;
-    Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+fn end(millis: &AtomicU64) -> Option<SystemTime> {
+    let millis = millis.load(Ordering::Relaxed);
+    (millis > 0).then(|| UNIX_EPOCH.checked_add(Duration::from_millis(millis)))?
+}
+
+fn left(millis: &AtomicU64) -> Option<Duration> {
+    Some(end(millis)?.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 #[cfg(test)]

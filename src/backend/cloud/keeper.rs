@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Service;
@@ -28,19 +29,24 @@ const PAUSE_OTHERS: Duration = Duration::from_secs(900);
 const FETCH: Duration = Duration::from_secs(10);
 /// Those that the service refuses are not fetched anew more often, so that no issuer is hammered.
 const RENEWAL: Duration = Duration::from_secs(10);
+/// So long whoever asks for credentials is told what the last failure was, and nobody is asked anew.
+const FAILED: Duration = PAUSE_FIRST;
 /// By how much the end of the same credentials may differ from one answer to the next: some issuers say how long they are good.
 const UNSURE: Duration = Duration::from_secs(60);
 
 /// Whoever gives out the credentials of one identity.
 pub(crate) trait Issuer: Send + Sync + 'static {
     type Credentials: Clone + Send + Sync + 'static;
-    type Error: Error + Send + 'static;
+    type Error: Error + Send + Sync + 'static;
 
     /// Asks for credentials. Never answers from memory: what was answered before may be what the service refuses.
     fn issue(&self) -> impl Future<Output = Result<Issued<Self::Credentials>, Self::Error>> + Send;
 
     /// The error of an issuer that did not answer in time.
     fn late(limit: Duration) -> Self::Error;
+
+    /// The same error, for one more who asks.
+    fn again(error: &Self::Error) -> Self::Error;
 
     /// What an error says, fit for the log.
     fn why(error: &Self::Error) -> String;
@@ -66,6 +72,8 @@ pub(crate) struct Keeper<I: Issuer> {
     generation: AtomicU64,
     /// One fetches, the others wait. When the service refused credentials last.
     turn: tokio::sync::Mutex<Option<Instant>>,
+    /// Since when credentials could last not be fetched, and why; `None` since they were.
+    failed: Mutex<Option<(Instant, I::Error)>>,
     watched: Watched,
     /// Dropped with the keeper, it ends what runs beside.
     _alive: Option<oneshot::Sender<()>>,
@@ -103,6 +111,7 @@ impl<I: Issuer> Keeper<I> {
             held: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
+            failed: Mutex::new(None),
             watched,
             _alive: None,
         }
@@ -173,16 +182,34 @@ impl<I: Issuer> Keeper<I> {
         good.map(|held| held.credentials.clone())
     }
 
-    /// Credentials that are good now: those at hand, or new ones.
-    pub(crate) async fn current(&self) -> Result<I::Credentials, I::Error> {
+    /// Credentials that are good now: those at hand, or new ones. They are asked for to the end, also where whoever asks has no
+    /// time left. Where they just could not be had, or another asks again, whoever asks is told why at once: neither is the
+    /// issuer asked as often as requests come, nor does anybody wait behind one that hangs.
+    pub(crate) async fn current(self: &Arc<Self>) -> Result<I::Credentials, I::Error> {
         if let Some(good) = self.at_hand() {
             return Ok(good);
         }
-        let _turn = self.turn.lock().await;
-        match self.at_hand() {
-            Some(good) => Ok(good),
-            None => self.fetch().await.map(|fetched| fetched.credentials),
+        if let Some(error) = self.failure(self.turn.try_lock().is_err()) {
+            return Err(error);
         }
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move { keeper.current_alone().await }).await.unwrap_or_else(|_| Err(I::late(FETCH)))
+    }
+
+    async fn current_alone(&self) -> Result<I::Credentials, I::Error> {
+        let _turn = self.turn.lock().await;
+        match (self.at_hand(), self.failure(false)) {
+            (Some(good), _) => Ok(good),
+            (None, Some(error)) => Err(error),
+            (None, None) => self.fetch().await.map(|fetched| fetched.credentials),
+        }
+    }
+
+    /// Why credentials could not be had a moment ago, or, where another `asks` again, the last time.
+    fn failure(&self, asks: bool) -> Option<I::Error> {
+        let failed = self.failed.lock();
+        let failed = failed.as_ref().filter(|(since, _)| asks || since.elapsed() < FAILED);
+        failed.map(|(_, error)| I::again(error))
     }
 
     /// Which credentials are at hand. To be asked before a call, for [`Keeper::renew`].
@@ -211,16 +238,25 @@ impl<I: Issuer> Keeper<I> {
 
     async fn fetch(&self) -> Result<Fetched<I::Credentials>, I::Error> {
         let issued = tokio::time::timeout(FETCH, self.issuer.issue()).await.unwrap_or_else(|_| Err(I::late(FETCH)));
-        let issued = issued.inspect_err(|_| self.watched.failed())?;
+        let issued = match issued {
+            Ok(issued) => issued,
+            Err(error) => {
+                self.watched.failed();
+                let told = I::again(&error);
+                *self.failed.lock() = Some((Instant::now(), error));
+                return Err(told);
+            }
+        };
+        *self.failed.lock() = None;
         let known = self.held.swap(Some(Arc::new(issued.clone())));
         let same = known.filter(|known| I::is_same(&known.credentials, &issued.credentials));
         if same.is_none() {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        // An instance's credentials that could not be renewed come as if they were good for some minutes more.
-        let end = |of: &Issued<I::Credentials>| of.end;
-        let stretched = same.as_deref().and_then(end).zip(issued.end);
-        let renewed = stretched.is_none_or(|(before, now)| now <= before + UNSURE);
+        // An instance's credentials that could not be renewed come as if they were good for some minutes more, each time anew: so
+        // what counts is the end that was last believed.
+        let before = same.and_then(|_| self.watched.end());
+        let renewed = before.zip(issued.end).is_none_or(|(before, now)| now <= before + UNSURE);
         if renewed {
             self.watched.fetched(issued.end)
         } else {

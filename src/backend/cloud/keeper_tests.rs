@@ -13,6 +13,7 @@ struct Numbers {
     asked: AtomicU64,
     stays: AtomicBool,
     refuses: AtomicBool,
+    hangs: AtomicBool,
     /// Seconds for which they are good beyond an hour.
     more: AtomicU64,
 }
@@ -23,6 +24,9 @@ impl Issuer for Numbers {
 
     async fn issue(&self) -> Result<Issued<u64>, std::io::Error> {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.refuses.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("none are given out"));
         }
@@ -33,6 +37,10 @@ impl Issuer for Numbers {
 
     fn late(_: Duration) -> std::io::Error {
         std::io::ErrorKind::TimedOut.into()
+    }
+
+    fn again(error: &std::io::Error) -> std::io::Error {
+        std::io::Error::new(error.kind(), error.to_string())
     }
 
     fn why(error: &std::io::Error) -> String {
@@ -97,15 +105,18 @@ fn the_same_credentials_are_not_good_for_longer_by_the_issuers_word_alone() {
         assert!(keeper.fetch_alone().await.unwrap());
         assert!(keeper.fetch_alone().await.unwrap());
         keeper.issuer().more.store(900, Ordering::Relaxed);
-        assert!(!keeper.fetch_alone().await.unwrap());
-        assert_eq!(keeper.current().await.unwrap(), 1);
-        assert!(keeper.watched.left().unwrap() <= Duration::from_secs(3600));
+        // However often they come.
+        for _ in 0..3 {
+            assert!(!keeper.fetch_alone().await.unwrap());
+            assert_eq!(keeper.current().await.unwrap(), 1);
+            assert!(keeper.watched.left().unwrap() <= Duration::from_secs(3600));
+        }
         keeper.issuer().stays.store(false, Ordering::Relaxed);
         assert!(keeper.fetch_alone().await.unwrap());
         assert!(keeper.watched.left().unwrap() > Duration::from_secs(3600));
     });
     let text = telemetry.render();
-    assert!(text.contains("owner=\"daemon\",identity=\"own\",result=\"failed\"} 1"), "{text}");
+    assert!(text.contains("owner=\"daemon\",identity=\"own\",result=\"failed\"} 3"), "{text}");
 }
 
 /// Whoever asked may have no time left; others wait for the new ones.
@@ -123,6 +134,56 @@ fn renewal_goes_on_when_whoever_asked_has_left() {
         while keeper.generation() == generation {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+/// A failure of which a whole [`FAILED`] has gone by.
+fn wait_out(keeper: &Keeper<Numbers>) {
+    let mut failed = keeper.failed.lock();
+    let (since, _) = failed.as_mut().unwrap();
+    *since = since.checked_sub(FAILED).unwrap();
+}
+
+#[test]
+fn an_issuer_that_refuses_is_asked_once_by_however_many() {
+    let (_, service) = service();
+    let keeper = keeper(&service, Owner::key("AKID"));
+    let asked = || keeper.issuer().asked.load(Ordering::Relaxed);
+    keeper.issuer().refuses.store(true, Ordering::Relaxed);
+    story(async {
+        let all = futures_util::future::join_all((0..50).map(|_| keeper.current())).await;
+        assert!(all.iter().all(|one| one.as_ref().is_err_and(|error| error.to_string() == "none are given out")));
+        assert_eq!(asked(), 1);
+        assert!(keeper.current().await.is_err());
+        assert_eq!(asked(), 1);
+        wait_out(&keeper);
+        assert!(keeper.current().await.is_err());
+        assert_eq!(asked(), 2);
+        // What is fetched beside ends it.
+        keeper.issuer().refuses.store(false, Ordering::Relaxed);
+        assert!(keeper.fetch_alone().await.unwrap());
+        assert_eq!(keeper.current().await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn nobody_waits_behind_an_issuer_that_failed_and_hangs_now() {
+    let (_, service) = service();
+    let keeper = keeper(&service, Owner::key("AKID"));
+    keeper.issuer().refuses.store(true, Ordering::Relaxed);
+    story(async {
+        assert!(keeper.current().await.is_err());
+        wait_out(&keeper);
+        keeper.issuer().hangs.store(true, Ordering::Relaxed);
+        let first = tokio::time::timeout(Duration::ZERO, keeper.current());
+        assert!(first.await.is_err());
+        while keeper.turn.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        // Whoever asked has left, and the issuer is asked all the same.
+        let told = tokio::time::timeout(Duration::from_secs(5), keeper.current()).await;
+        assert_eq!(told.unwrap().unwrap_err().to_string(), "none are given out");
+        assert_eq!(keeper.issuer().asked.load(Ordering::Relaxed), 2);
     });
 }
 

@@ -118,6 +118,10 @@ impl Issuer for Source {
         CredentialsError::from_msg(true, format!("no token within {} s", limit.as_secs()))
     }
 
+    fn again(error: &CredentialsError) -> CredentialsError {
+        CredentialsError::from_source(error.is_transient(), std::io::Error::other(innermost(error)))
+    }
+
     fn why(error: &CredentialsError) -> String {
         innermost(error)
     }

@@ -13,7 +13,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::backend::{BackendError, Fate, FoundKey, Sealing, Session};
+use crate::backend::{BackendError, Fate, FoundKey, NOT_OPENED, Sealing, Session};
 use crate::crypto;
 use crate::model::{
     CheckMethod, CheckValue, Cipher, CipherScheme, Fault, GCM_IV_BYTES, Hash, KeyKind, KeyOperation, SecretBytes,
@@ -137,7 +137,8 @@ fn fill(bytes: &mut [u8]) -> Result<(), BackendError> {
     SystemRandom::new().fill(bytes).map_err(fails)
 }
 
-/// What the key makes of what it, or another, sealed. One that does not open it makes nothing of it.
+/// What the key makes of what it, or another, sealed: nothing, by the service's word that it does not open it. Any other refusal says
+/// nothing of which key it is.
 fn open(
     session: &mut dyn Session,
     handle: u64,
@@ -152,10 +153,15 @@ fn open(
         (CipherScheme::ServiceAead, _) => (Cipher::ServiceAead { associated_data: Bytes::new() }, sealed.clone()),
         (scheme, _) => return Err(no_sealing(scheme)),
     };
-    match session.perform(handle, kind, &KeyOperation::Decrypt { cipher, ciphertext }) {
-        Err(BackendError { fate: Fate::Keep, fault: Fault::InvalidRequest { .. }, .. }) => Ok(Bytes::new()),
-        opened => opened,
+    let operation = KeyOperation::Decrypt { cipher, ciphertext };
+    // Asked twice: not every service tells another key from bytes that were damaged on the way.
+    for _ in 0..2 {
+        match session.perform(handle, kind, &operation) {
+            Err(error) if error.cause == NOT_OPENED => {}
+            opened => return opened,
+        }
     }
+    Ok(Bytes::new())
 }
 
 fn no_sealing(scheme: CipherScheme) -> BackendError {
@@ -237,9 +243,13 @@ mod tests {
         let stranger = first(session.as_mut(), &named_alike).unwrap();
         assert_ne!(again(session.as_mut(), named_alike.handle, b.kind, &recorded).unwrap(), recorded);
         assert_ne!(again(session.as_mut(), a.handle, a.kind, &stranger).unwrap(), stranger);
-        // What is the session's fault is not taken for another key.
+        // What is the session's fault is not taken for another key, nor what is a proxy's, nor one damaged answer.
         token.fail_next(BackendError::new(Fate::BackOff, Fault::Unavailable { what: "gone".into() }));
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().fate, Fate::BackOff);
+        token.fail_next(BackendError { cause: "other", ..BackendError::keep(Fault::invalid("HTTP status 400")) });
+        assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().cause, "other");
+        token.fail_next(BackendError { cause: NOT_OPENED, ..BackendError::keep(Fault::invalid("damaged")) });
+        assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap(), recorded);
     }
 
     /// One that has no key, knows all that is public of one, and what it was told before: it answers whatever it is asked.

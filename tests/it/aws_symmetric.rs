@@ -148,6 +148,28 @@ async fn copies_of_a_multi_region_key_are_one_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_server_of_a_namespaces_own_claims_no_key_of_others() {
+    let more = "kms_service \"awskms\" {\n endpoints = [\"team\"]\n}\n";
+    let Some((aws, there)) = AwsRig::two_regions(Setup { more, ..Setup::default() }).await else { return };
+    let made = aws.ask_kms("eu-west-1", "CreateKey", &json!({}));
+    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    // Whoever answers there says that it is that very key, and does all that it is asked.
+    aws.rig.write("", "sys/namespaces/team", json!({})).await;
+    let theirs = with(json!({
+        "kms_key": id, "region": "eu-west-1", "endpoint": there.url, "access_key": "AKIDTEST", "secret_key": "secret",
+        "any_mount": true,
+    }));
+    aws.rig.write("team", "sys/managed-keys/awskms/theirs", theirs).await;
+    aws.rig.write("team", "sys/mounts/transit", json!({"type": "transit"})).await;
+    let key = json!({"type": "managed_key", "managed_key_name": "theirs"});
+    aws.rig.write("team", "transit/keys/theirs", key).await;
+    aws.key("sym", with(json!({"kms_key": id, "allow_generate_key": false}))).await;
+    let made = aws.rig.daemon.write("transit/encrypt/sym", json!({"plaintext": "c2VjcmV0"})).await;
+    let asked = json!({"ciphertext": made["ciphertext"]});
+    assert_eq!(aws.rig.daemon.write("transit/decrypt/sym", asked).await["plaintext"], "c2VjcmV0");
+}
+
+#[tokio::test]
 async fn an_rsa_key_decrypts_by_the_hash_that_it_is_registered_with() {
     let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
     let daemon = &aws.rig.daemon;

@@ -2,7 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use keyway::model::Verb;
+use keyway::crypto;
+use keyway::model::{CHECK_ASSOCIATED_DATA, ENVELOPE_ASSOCIATED_DATA, SecretBytes, Verb};
 use serde_json::{Value, json};
 
 use crate::cloud_rig::AwsRig;
@@ -80,6 +81,39 @@ async fn they_encrypt_with_associated_data_and_in_envelopes() {
     assert_eq!(daemon.refused("transit/decrypt/sym", asked).await.0, 400);
     let (status, told) = daemon.refused("sys/managed-keys/awskms/sym/test/sign", json!({})).await;
     assert_eq!(status, 400, "{told}");
+}
+
+#[tokio::test]
+async fn whoever_has_a_data_key_makes_no_envelope_of_it() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    let daemon = &aws.rig.daemon;
+    aws.key("sym", with(json!({"encryption_mode": "envelope"}))).await;
+    let bytes = |text: &Value| {
+        let text = text.as_str().unwrap();
+        STANDARD.decode(text.rsplit(':').next().unwrap()).unwrap()
+    };
+    let send = |made: &[u8]| json!({"ciphertext": format!("vault:v1:{}", STANDARD.encode(made))});
+    // An envelope's own key is no message that a client may have decrypted.
+    let made = daemon.write("transit/encrypt/sym", json!({"plaintext": "c2VjcmV0"})).await;
+    let (wrapped, _) = crypto::split_marked_envelope(&bytes(&made["ciphertext"]).into()).unwrap();
+    assert_eq!(daemon.refused("transit/decrypt/sym", send(&wrapped)).await.0, 400);
+    aws.managed_key("sym", symmetric()).await;
+    let key = daemon.write("transit/datakey/plaintext/sym", json!({})).await;
+    let (value, wrapped) = (bytes(&key["plaintext"]), bytes(&key["ciphertext"]));
+    assert_eq!(bytes(&daemon.write("transit/decrypt/sym", send(&wrapped)).await["plaintext"]), value);
+    let forged = SecretBytes::new(b"forged".to_vec());
+    let forged = crypto::seal_marked_envelope(&SecretBytes::new(value), &wrapped, Default::default(), forged).unwrap();
+    assert_eq!(daemon.refused("transit/decrypt/sym", send(&forged)).await.0, 400);
+    // Nor is what tells them apart anybody's to give.
+    for own in [CHECK_ASSOCIATED_DATA, ENVELOPE_ASSOCIATED_DATA] {
+        let mut asked = send(&wrapped);
+        asked["associated_data"] = STANDARD.encode(own).into();
+        asked["plaintext"] = "c2VjcmV0".into();
+        for path in ["transit/encrypt/sym", "transit/decrypt/sym", "transit/datakey/plaintext/sym"] {
+            let (status, told) = daemon.refused(path, asked.clone()).await;
+            assert!(status == 400 && told.contains("Keyway's own"), "{path}: {status} {told}");
+        }
+    }
 }
 
 #[tokio::test]

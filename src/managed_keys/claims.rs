@@ -6,16 +6,20 @@
 //! to it. The records are the claims: nothing else is stored, and the last record that goes takes the claim with it. They are
 //! counted here, so that a claim is found at once among very many.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
 
 use super::registry::Entry;
+use super::settings::Settings;
 use crate::crypto;
-use crate::model::{CheckMethod, Fault, KeyIdentity, KeyKind, Namespace};
+use crate::model::{CheckMethod, CheckValue, Fault, Hash, KeyIdentity, KeyKind, Namespace, TokenSelector};
 use crate::supervisor::{FoundAt, PreparedKey};
+
+/// What is digested with the endpoints of a key and its name.
+const ELSEWHERE: &[u8] = b"keyway managed key lasting name elsewhere v1\0";
 
 /// Every claim there is, also of the namespaces that the configuration does not name now: they come back with their keys.
 #[derive(Default)]
@@ -50,6 +54,25 @@ impl Claimed {
             KeyIdentity::Secret(value) => Claimed::Secret(value.method, value.lasting()),
         })
     }
+}
+
+/// What a key was found to be, where the copies that `settings` name said so. The name of a key that opens what it sealed is the word
+/// of whoever answers: at an endpoint of the managed key's own it is another name than at the service itself, so that nobody claims
+/// the keys of others by a server that says what he likes.
+pub(super) fn said_there(settings: &Settings, mut identity: KeyIdentity) -> Result<KeyIdentity, Fault> {
+    let (KeyIdentity::Secret(CheckValue { name: Some(name), .. }), Some(TokenSelector::Cloud(key))) =
+        (&mut identity, &settings.token)
+    else {
+        return Ok(identity);
+    };
+    let endpoints: BTreeSet<String> = key.copies().filter_map(|copy| copy.endpoint).collect();
+    if !endpoints.is_empty() {
+        // None has a line feed, and the name is as long as it always is.
+        let said: String = endpoints.iter().flat_map(|endpoint| [endpoint, "\n"]).collect();
+        let digest = crypto::digest(Hash::Sha2_256, &[ELSEWHERE, said.as_bytes(), &*name].concat())?;
+        *name = digest.as_bytes().try_into().map_err(|_| Fault::internal("SHA-256 makes 32 bytes"))?;
+    }
+    Ok(identity)
 }
 
 impl Named {

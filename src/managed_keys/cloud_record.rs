@@ -136,12 +136,7 @@ impl CloudRecord {
         let service = CloudService::from_name(&self.service);
         let mut kinds = service.map_or(&[][..], CloudService::kinds).iter();
         let kind = kinds.find(|kind| kind.native == self.native && kind.does == does);
-        let kind = kind.ok_or_else(|| Fault::Unavailable {
-            what: format!(
-                "it is of kind {:?} of {:?}, which this Keyway does not know: run the version that wrote it, or a newer one",
-                self.native, self.service
-            ),
-        })?;
+        let kind = kind.ok_or_else(|| unknown(format!("it is of kind {:?} of {:?}", self.native, self.service)))?;
         let credentials = match &self.credentials {
             CredentialsRecord::Own => CloudCredentials::Own,
             CredentialsRecord::Aws { access_key, secret_key } => CloudCredentials::Aws {
@@ -159,8 +154,49 @@ impl CloudRecord {
         let (name, place, endpoint) = (self.name.clone(), self.place.clone().open(kind), self.endpoint.clone());
         let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
         key.replicas = self.replicas.iter().map(|copy| copy.open(&key, kind)).collect();
-        let is_usual = |scheme: &CipherScheme| self.cipher.as_deref() == Some(cipher_name(*scheme));
-        let cipher = kind.decrypts.iter().map(|(scheme, _)| *scheme).find(is_usual);
+        let cipher = self.cipher.as_deref().map(|name| usual(kind, name)).transpose()?;
         Ok((key, Cloud { kind, envelope: self.envelope, cipher }))
+    }
+}
+
+/// The way of encryption of this name. In another one, what was encrypted would not decrypt, and what is would not elsewhere.
+fn usual(kind: &CloudKind, name: &str) -> Result<CipherScheme, Fault> {
+    let known = kind.decrypts.iter().map(|(scheme, _)| *scheme).find(|scheme| cipher_name(*scheme) == name);
+    known.ok_or_else(|| unknown(format!("it encrypts by {name:?}, being of kind {:?}", kind.native)))
+}
+
+fn unknown(what: String) -> Fault {
+    let what = format!("{what}, which this Keyway does not know: run the version that wrote it, or a newer one");
+    Fault::Unavailable { what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Hash, KeyKind};
+
+    #[test]
+    fn what_another_version_wrote_is_not_taken_for_something_else() {
+        let kind = CloudService::AwsKms
+            .kinds()
+            .iter()
+            .find(|kind| kind.native == "RSA_2048" && kind.does == CloudUse::Decrypt);
+        let kind = kind.unwrap();
+        assert_eq!(kind.kind, KeyKind::Rsa { bits: 2048 });
+        let place = CloudPlace::Aws { region: None };
+        let (name, credentials) = ("alias/k".to_owned(), CloudCredentials::Own);
+        let key = CloudKey { name, place, endpoint: None, credentials, replicas: Vec::new() };
+        let cipher = Some(CipherScheme::RsaOaep { hash: Hash::Sha1 });
+        let record = CloudRecord::of(&key, &Cloud { kind, envelope: false, cipher });
+        assert_eq!(record.open().map(|(_, cloud)| cloud.cipher), Ok(cipher));
+        let none = CloudRecord { cipher: None, ..record.clone() };
+        assert_eq!(none.open().map(|(_, cloud)| cloud.cipher), Ok(None));
+        let mut newer = [record.clone(), record];
+        newer[0].cipher = Some("sha3-256".into());
+        newer[1].native = "RSA_16384".into();
+        for record in newer {
+            let Err(Fault::Unavailable { what }) = record.open().map(drop) else { panic!("it was opened") };
+            assert!(what.contains("does not know: run the version that wrote it"), "{what}");
+        }
     }
 }

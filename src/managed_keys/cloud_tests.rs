@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::super::claims::said_there;
 use super::super::key_type::KeyType;
 use super::super::settings::Settings;
 use super::*;
 use crate::config::{NamespaceList, VerifyAfterSign};
-use crate::model::{CipherScheme, Hash, KeyUsage, SignatureScheme, TokenSelector};
+use crate::model::{
+    CheckMethod, CheckValue, CipherScheme, Hash, KeyIdentity, KeyKind, KeyUsage, SignatureScheme, TokenSelector,
+};
 use crate::supervisor::LibraryInfo;
 
 fn read_in(namespace: &str, old: Option<&Settings>, value: Value) -> Result<Settings, Fault> {
@@ -248,6 +251,35 @@ fn a_symmetric_key_shows_how_it_encrypts_and_may_do_it_otherwise() {
     let sealing = CloudService::ALL.into_iter().flat_map(CloudService::kinds).filter(|kind| kind.sealing().is_some());
     let sealing: Vec<&str> = sealing.map(|kind| kind.native).collect();
     assert_eq!(sealing, ["SYMMETRIC_DEFAULT", "GOOGLE_SYMMETRIC_ENCRYPTION", "AES_128_GCM", "AES_256_GCM"]);
+}
+
+#[test]
+fn what_a_server_of_the_keys_own_says_is_no_name_elsewhere() {
+    let name = |more: Value| {
+        let (method, kind) = (CheckMethod::Opened(CipherScheme::ServiceAead), KeyKind::Aes { bits: 256 });
+        let value = CheckValue { kind, method, sealed: Default::default(), name: Some([7; 32]), digest: [1; 32] };
+        match said_there(&read(more).unwrap(), KeyIdentity::Secret(value.clone())).unwrap() {
+            KeyIdentity::Secret(said) => {
+                assert_eq!(said, value, "it is proven by the same");
+                said.lasting()
+            }
+            KeyIdentity::Public(_) => panic!("a secret key"),
+        }
+    };
+    let own = json!({"access_key": "AKIA1", "secret_key": "s3cret"});
+    let at = |more: Value| {
+        let mut all = own.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        name(all)
+    };
+    assert_eq!(at(json!({})), [7; 32]);
+    let there = at(json!({"endpoint": "https://a.example"}));
+    assert!(there != [7; 32] && there == at(json!({"endpoint": "https://a.example/"})));
+    assert_ne!(there, at(json!({"endpoint": "https://b.example"})));
+    // A copy may be the one that answers.
+    let copy =
+        at(json!({"region": "eu-west-1", "replicas": [{"region": "us-east-1", "endpoint": "https://a.example"}]}));
+    assert_eq!(copy, there);
 }
 
 #[test]

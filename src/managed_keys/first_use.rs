@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use parking_lot::Mutex;
 
+use super::claims::said_there;
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, ManagedKeys, gone, is_the_seals, spec};
 use super::settings::Settings;
@@ -120,7 +121,9 @@ impl ManagedKeys {
             let what = format!("managed key {:?} was changed while it was being found; try again", entry.name);
             return Err(Fault::Unavailable { what });
         }
-        self.check_claim(&entry, found)?;
+        // By the endpoints that were asked: they may have been changed meanwhile.
+        let found = PreparedKey { identity: said_there(prepared, found.identity.clone())?, ..found.clone() };
+        self.check_claim(&entry, &found)?;
         entry.settings.key_type().require_kind(&entry.name, found.identity.kind())?;
         let entry = entry.with(found.identity.clone());
         let key = RecordKey::new(&entry.namespace, COLLECTION, &entry.name);

@@ -58,6 +58,16 @@ impl SignInput {
     }
 }
 
+/// The associated data of what a key encrypts to be known again by.
+pub const CHECK_ASSOCIATED_DATA: &[u8] = b"keyway managed key check value v1";
+/// The associated data of the key of an envelope, where a service's key encrypts it.
+pub const ENVELOPE_ASSOCIATED_DATA: &[u8] = b"keyway envelope key v1";
+
+/// Whether associated data is of what Keyway has keys encrypt for itself. No client may give it: neither is ever taken for the other.
+pub fn is_own_associated_data(associated_data: &[u8]) -> bool {
+    [CHECK_ASSOCIATED_DATA, ENVELOPE_ASSOCIATED_DATA].contains(&associated_data)
+}
+
 /// How one message is encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cipher {

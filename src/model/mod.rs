@@ -49,7 +49,10 @@ pub use each_second::EachSecond;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};
 pub use fault::{Fault, FaultLabel};
 pub use fields::{Fields, parse_duration};
-pub use job::{BLOCK_BYTES, Cipher, Digest, GCM_IV_BYTES, GCM_TAG_BYTES, KeyOperation, SignInput, Terms};
+pub use job::{
+    BLOCK_BYTES, CHECK_ASSOCIATED_DATA, Cipher, Digest, ENVELOPE_ASSOCIATED_DATA, GCM_IV_BYTES, GCM_TAG_BYTES,
+    KeyOperation, SignInput, Terms, is_own_associated_data,
+};
 pub use key::{CheckMethod, CheckValue, KeyIdentity, KeyUsage, KeyUsages, PublicKey};
 pub use lease::{Lease, LeaseRequest};
 pub use mount::{IF_MODIFIED_SINCE, LAST_MODIFIED, Listing, Mount, MountConfig};

@@ -13,10 +13,11 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::backend::{BackendError, Fate, FoundKey, Sealing, Session};
+use crate::backend::{BackendError, Fate, FoundKey, NOT_OPENED, Sealing, Session};
 use crate::crypto;
 use crate::model::{
-    CheckMethod, CheckValue, Cipher, CipherScheme, Fault, GCM_IV_BYTES, Hash, KeyKind, KeyOperation, SecretBytes,
+    CHECK_ASSOCIATED_DATA, CheckMethod, CheckValue, Cipher, CipherScheme, Fault, GCM_IV_BYTES, Hash, KeyKind,
+    KeyOperation, SecretBytes,
 };
 
 /// The block that AES keys encrypt: twelve letters and a counter of 0.
@@ -29,6 +30,8 @@ const NAME: &[u8] = b"keyway managed key lasting name v1\0";
 const SECRET_BYTES: usize = 32;
 /// Most bytes of what was sealed: it is recorded.
 const SEALED_MAX: usize = 1024;
+/// By this what was sealed is told from what clients have encrypted.
+const OWN: Bytes = Bytes::from_static(CHECK_ASSOCIATED_DATA);
 /// What is digested with what the key made.
 const DOMAIN: &[u8] = b"keyway managed key check value digest v1\0";
 
@@ -116,9 +119,9 @@ fn seal(session: &mut dyn Session, found: &FoundKey, sealing: &Sealing) -> Resul
         CipherScheme::AesGcm => {
             let mut iv = [0; GCM_IV_BYTES];
             fill(&mut iv)?;
-            Cipher::AesGcm { iv, associated_data: Bytes::new() }
+            Cipher::AesGcm { iv, associated_data: OWN }
         }
-        CipherScheme::ServiceAead => Cipher::ServiceAead { associated_data: Bytes::new() },
+        CipherScheme::ServiceAead => Cipher::ServiceAead { associated_data: OWN },
         scheme => return Err(no_sealing(scheme)),
     };
     let operation = KeyOperation::Encrypt { cipher, plaintext: secret.clone() };
@@ -137,7 +140,8 @@ fn fill(bytes: &mut [u8]) -> Result<(), BackendError> {
     SystemRandom::new().fill(bytes).map_err(fails)
 }
 
-/// What the key makes of what it, or another, sealed. One that does not open it makes nothing of it.
+/// What the key makes of what it, or another, sealed: nothing, by the service's word that it does not open it. Any other refusal says
+/// nothing of which key it is.
 fn open(
     session: &mut dyn Session,
     handle: u64,
@@ -147,15 +151,20 @@ fn open(
 ) -> Result<Bytes, BackendError> {
     let (cipher, ciphertext) = match (scheme, sealed.split_first_chunk::<GCM_IV_BYTES>()) {
         (CipherScheme::AesGcm, Some((iv, _))) => {
-            (Cipher::AesGcm { iv: *iv, associated_data: Bytes::new() }, sealed.slice(GCM_IV_BYTES..))
+            (Cipher::AesGcm { iv: *iv, associated_data: OWN }, sealed.slice(GCM_IV_BYTES..))
         }
-        (CipherScheme::ServiceAead, _) => (Cipher::ServiceAead { associated_data: Bytes::new() }, sealed.clone()),
+        (CipherScheme::ServiceAead, _) => (Cipher::ServiceAead { associated_data: OWN }, sealed.clone()),
         (scheme, _) => return Err(no_sealing(scheme)),
     };
-    match session.perform(handle, kind, &KeyOperation::Decrypt { cipher, ciphertext }) {
-        Err(BackendError { fate: Fate::Keep, fault: Fault::InvalidRequest { .. }, .. }) => Ok(Bytes::new()),
-        opened => opened,
+    let operation = KeyOperation::Decrypt { cipher, ciphertext };
+    // Asked twice: not every service tells another key from bytes that were damaged on the way.
+    for _ in 0..2 {
+        match session.perform(handle, kind, &operation) {
+            Err(error) if error.cause == NOT_OPENED => {}
+            opened => return opened,
+        }
     }
+    Ok(Bytes::new())
 }
 
 fn no_sealing(scheme: CipherScheme) -> BackendError {
@@ -237,9 +246,18 @@ mod tests {
         let stranger = first(session.as_mut(), &named_alike).unwrap();
         assert_ne!(again(session.as_mut(), named_alike.handle, b.kind, &recorded).unwrap(), recorded);
         assert_ne!(again(session.as_mut(), a.handle, a.kind, &stranger).unwrap(), stranger);
-        // What is the session's fault is not taken for another key.
+        // No client has it opened: what clients may give is other associated data.
+        let (iv, ciphertext) =
+            (recorded.sealed[..GCM_IV_BYTES].try_into().unwrap(), recorded.sealed.slice(GCM_IV_BYTES..));
+        let cipher = Cipher::AesGcm { iv, associated_data: Bytes::new() };
+        assert!(session.perform(a.handle, a.kind, &KeyOperation::Decrypt { cipher, ciphertext }).is_err());
+        // What is the session's fault is not taken for another key, nor what is a proxy's, nor one damaged answer.
         token.fail_next(BackendError::new(Fate::BackOff, Fault::Unavailable { what: "gone".into() }));
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().fate, Fate::BackOff);
+        token.fail_next(BackendError { cause: "other", ..BackendError::keep(Fault::invalid("HTTP status 400")) });
+        assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().cause, "other");
+        token.fail_next(BackendError { cause: NOT_OPENED, ..BackendError::keep(Fault::invalid("damaged")) });
+        assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap(), recorded);
     }
 
     /// One that has no key, knows all that is public of one, and what it was told before: it answers whatever it is asked.

@@ -2,7 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use keyway::model::Verb;
+use keyway::crypto;
+use keyway::model::{CHECK_ASSOCIATED_DATA, ENVELOPE_ASSOCIATED_DATA, SecretBytes, Verb};
 use serde_json::{Value, json};
 
 use crate::cloud_rig::AwsRig;
@@ -83,6 +84,39 @@ async fn they_encrypt_with_associated_data_and_in_envelopes() {
 }
 
 #[tokio::test]
+async fn whoever_has_a_data_key_makes_no_envelope_of_it() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    let daemon = &aws.rig.daemon;
+    aws.key("sym", with(json!({"encryption_mode": "envelope"}))).await;
+    let bytes = |text: &Value| {
+        let text = text.as_str().unwrap();
+        STANDARD.decode(text.rsplit(':').next().unwrap()).unwrap()
+    };
+    let send = |made: &[u8]| json!({"ciphertext": format!("vault:v1:{}", STANDARD.encode(made))});
+    // An envelope's own key is no message that a client may have decrypted.
+    let made = daemon.write("transit/encrypt/sym", json!({"plaintext": "c2VjcmV0"})).await;
+    let (wrapped, _) = crypto::split_marked_envelope(&bytes(&made["ciphertext"]).into()).unwrap();
+    assert_eq!(daemon.refused("transit/decrypt/sym", send(&wrapped)).await.0, 400);
+    aws.managed_key("sym", symmetric()).await;
+    let key = daemon.write("transit/datakey/plaintext/sym", json!({})).await;
+    let (value, wrapped) = (bytes(&key["plaintext"]), bytes(&key["ciphertext"]));
+    assert_eq!(bytes(&daemon.write("transit/decrypt/sym", send(&wrapped)).await["plaintext"]), value);
+    let forged = SecretBytes::new(b"forged".to_vec());
+    let forged = crypto::seal_marked_envelope(&SecretBytes::new(value), &wrapped, Default::default(), forged).unwrap();
+    assert_eq!(daemon.refused("transit/decrypt/sym", send(&forged)).await.0, 400);
+    // Nor is what tells them apart anybody's to give.
+    for own in [CHECK_ASSOCIATED_DATA, ENVELOPE_ASSOCIATED_DATA] {
+        let mut asked = send(&wrapped);
+        asked["associated_data"] = STANDARD.encode(own).into();
+        asked["plaintext"] = "c2VjcmV0".into();
+        for path in ["transit/encrypt/sym", "transit/decrypt/sym", "transit/datakey/plaintext/sym"] {
+            let (status, told) = daemon.refused(path, asked.clone()).await;
+            assert!(status == 400 && told.contains("Keyway's own"), "{path}: {status} {told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_is_known_again_by_what_it_opens() {
     let more = "kms_service \"awskms\" {\n endpoints = [\"team\"]\n}\n\
                 limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n}\n";
@@ -145,6 +179,28 @@ async fn copies_of_a_multi_region_key_are_one_and_others_are_not() {
     let key = json!({"type": "managed_key", "managed_key_name": "stranger"});
     let (status, told) = aws.rig.daemon.refused("transit/keys/stranger", key).await;
     assert!(status == 500 && told.contains("hold different keys"), "{status} {told}");
+}
+
+#[tokio::test]
+async fn a_server_of_a_namespaces_own_claims_no_key_of_others() {
+    let more = "kms_service \"awskms\" {\n endpoints = [\"team\"]\n}\n";
+    let Some((aws, there)) = AwsRig::two_regions(Setup { more, ..Setup::default() }).await else { return };
+    let made = aws.ask_kms("eu-west-1", "CreateKey", &json!({}));
+    let id = made["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
+    // Whoever answers there says that it is that very key, and does all that it is asked.
+    aws.rig.write("", "sys/namespaces/team", json!({})).await;
+    let theirs = with(json!({
+        "kms_key": id, "region": "eu-west-1", "endpoint": there.url, "access_key": "AKIDTEST", "secret_key": "secret",
+        "any_mount": true,
+    }));
+    aws.rig.write("team", "sys/managed-keys/awskms/theirs", theirs).await;
+    aws.rig.write("team", "sys/mounts/transit", json!({"type": "transit"})).await;
+    let key = json!({"type": "managed_key", "managed_key_name": "theirs"});
+    aws.rig.write("team", "transit/keys/theirs", key).await;
+    aws.key("sym", with(json!({"kms_key": id, "allow_generate_key": false}))).await;
+    let made = aws.rig.daemon.write("transit/encrypt/sym", json!({"plaintext": "c2VjcmV0"})).await;
+    let asked = json!({"ciphertext": made["ciphertext"]});
+    assert_eq!(aws.rig.daemon.write("transit/decrypt/sym", asked).await["plaintext"], "c2VjcmV0");
 }
 
 #[tokio::test]

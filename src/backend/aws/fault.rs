@@ -8,7 +8,7 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
 use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
-use crate::backend::{BackendError, Fate};
+use crate::backend::{BackendError, Fate, NOT_OPENED};
 use crate::model::Fault;
 
 /// What an error code means.
@@ -72,8 +72,8 @@ const CODES: &[(&str, Class, &str, &str)] = &[
     ("RequestExpired", Class::Clock, "clock_skew", "set this host's clock"),
     ("RequestTimeTooSkewed", Class::Clock, "clock_skew", "set this host's clock"),
     ("ValidationException", Class::Input, "invalid_request", ""),
-    ("InvalidCiphertextException", Class::Input, "invalid_request", ""),
-    ("IncorrectKeyException", Class::Input, "invalid_request", ""),
+    ("InvalidCiphertextException", Class::Input, NOT_OPENED, ""),
+    ("IncorrectKeyException", Class::Input, NOT_OPENED, ""),
     ("InvalidArnException", Class::Input, "invalid_request", "correct kms_key"),
     ("AlreadyExistsException", Class::Input, "already_exists", ""),
     ("InvalidAliasNameException", Class::Input, "invalid_request", "correct kms_key"),
@@ -226,6 +226,14 @@ mod tests {
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
+        // That a ciphertext is another key's has codes of its own, and no other refusal is taken for that.
+        let cause = |code: &str| of_code("Decrypt", "key a", Some(code), None, 400, None).cause;
+        for code in ["InvalidCiphertextException", "IncorrectKeyException"] {
+            assert_eq!(cause(code), NOT_OPENED);
+        }
+        for code in ["ValidationException", "InvalidArnException", "NewException"] {
+            assert_ne!(cause(code), NOT_OPENED, "{code}");
+        }
         let said = of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400, None)
             .fault
             .to_string();

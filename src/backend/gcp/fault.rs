@@ -7,7 +7,7 @@ use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
 use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
-use crate::backend::{BackendError, Fate};
+use crate::backend::{BackendError, Fate, NOT_OPENED};
 use crate::model::Fault;
 
 /// The longest pause that the service's word is taken for.
@@ -78,9 +78,14 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
         Code::Unauthenticated => refused("credentials_refused", said("correct credentials, or set this host's clock")),
         Code::AlreadyExists => keep(Fault::invalid(said("")), "already_exists"),
         Code::Unimplemented => keep(Fault::NotSupported { what: said("") }, "not_supported"),
+        // It has no word of its own for a ciphertext of another key, nor for one that was damaged on the way.
+        Code::InvalidArgument if OPENS.contains(&call) => keep(Fault::invalid(said("")), NOT_OPENED),
         _ => keep(Fault::invalid(said("")), "invalid_request"),
     }
 }
+
+/// The calls that open what a secret key encrypted.
+const OPENS: &[&str] = &["Decrypt", "RawDecrypt"];
 
 /// What is the matter with a key, and what to do about it.
 fn precondition(status: &Status) -> (&'static str, &'static str) {
@@ -172,6 +177,13 @@ mod tests {
         for code in [Code::InvalidArgument, Code::Unimplemented, Code::AlreadyExists] {
             assert_eq!(of(code).fate, Fate::Keep, "{code:?}");
         }
+        let cause = |call: &str, code: Code| of_status(call, "key a", &Status::default().set_code(code), None).cause;
+        for call in OPENS {
+            assert_eq!(cause(call, Code::InvalidArgument), NOT_OPENED, "{call}");
+            assert_ne!(cause(call, Code::OutOfRange), NOT_OPENED, "{call}");
+        }
+        assert_ne!(cause("AsymmetricDecrypt", Code::InvalidArgument), NOT_OPENED);
+        assert_ne!(of_http("Decrypt", "key a", 400, None).cause, NOT_OPENED);
         let said = of(Code::PermissionDenied).fault.to_string();
         let expected = "key a: AsymmetricSign: PERMISSION_DENIED: It is so: grant it to the account in IAM";
         assert!(said.contains(expected), "{said}");

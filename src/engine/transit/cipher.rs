@@ -14,8 +14,8 @@ use crate::crypto;
 use crate::engine::Call;
 use crate::managed_keys::{Handle, KeyRef};
 use crate::model::{
-    BLOCK_BYTES, Cipher, CipherScheme, DecryptRequest, EncryptRequest, Fault, Fields, GCM_IV_BYTES, GCM_TAG_BYTES,
-    KeyKind, KeyOperation, KeyUsage, RsaPadding, SecretBytes,
+    BLOCK_BYTES, Cipher, CipherScheme, DecryptRequest, ENVELOPE_ASSOCIATED_DATA, EncryptRequest, Fault, Fields,
+    GCM_IV_BYTES, GCM_TAG_BYTES, KeyKind, KeyOperation, KeyUsage, RsaPadding, SecretBytes, is_own_associated_data,
 };
 
 /// What one message comes with, besides its text.
@@ -80,6 +80,14 @@ impl Extras {
             return Ok(());
         }
         Err(Fault::invalid("provided nonce not allowed for this key"))
+    }
+
+    /// Refuses associated data that tells what is the daemon's own from clients' messages.
+    fn check_associated_data(&self) -> Result<(), Fault> {
+        if is_own_associated_data(&self.associated_data) {
+            return Err(Fault::invalid("this associated_data is Keyway's own: give another"));
+        }
+        Ok(())
     }
 
     fn refuse_associated_data(&self, kind: &str) -> Result<(), Fault> {
@@ -153,6 +161,7 @@ impl Transit {
         plaintext: SecretBytes,
     ) -> Result<Encrypted, Fault> {
         extras.check_iv(key)?;
+        extras.check_associated_data()?;
         let version = key.version_to_make(extras.key_version, "encryption")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Encrypt)?;
@@ -209,6 +218,7 @@ impl Transit {
         extras: &Extras,
         ciphertext: Bytes,
     ) -> Result<Bytes, Fault> {
+        extras.check_associated_data()?;
         let version = key.version_to_read(version, "ciphertext")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Decrypt)?;
@@ -217,7 +227,9 @@ impl Transit {
             && let Some((wrapped, sealed)) = split_envelope(version, scheme, &ciphertext)?
         {
             extras.refuse_iv("one that makes envelopes")?;
-            let (cipher, ciphertext) = opened(version, scheme, &Extras::default(), Bytes::copy_from_slice(&wrapped))?;
+            let wrapped_with = if scheme == CipherScheme::ServiceAead { ENVELOPE_ASSOCIATED_DATA } else { &[] };
+            let own = Extras { associated_data: Bytes::from_static(wrapped_with), ..Extras::default() };
+            let (cipher, ciphertext) = opened(version, scheme, &own, Bytes::copy_from_slice(&wrapped))?;
             let key = handle.submit(KeyOperation::Decrypt { cipher, ciphertext }, call.terms())?.await;
             return crypto::open_envelope(&key.map_err(refused_alike)?, extras.associated_data.clone(), &sealed)
                 .map_err(refused_alike);
@@ -244,7 +256,8 @@ async fn enclosed(
     plaintext: SecretBytes,
 ) -> Result<Bytes, Fault> {
     let key = crypto::envelope_key()?;
-    let cipher = Cipher::ServiceAead { associated_data: Bytes::new() };
+    // Of no message that a client has encrypted, or a data key that one was given, is it ever the key.
+    let cipher = Cipher::ServiceAead { associated_data: Bytes::from_static(ENVELOPE_ASSOCIATED_DATA) };
     let operation = KeyOperation::Encrypt { cipher, plaintext: key.clone() };
     let wrapped = handle.submit(operation, call.terms())?.await?;
     crypto::seal_marked_envelope(&key, &wrapped, associated_data, plaintext)

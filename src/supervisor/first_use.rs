@@ -131,7 +131,8 @@ async fn all_alike(
                 return Ok(found.at.clone());
             }
             match tokio::time::timeout(OTHERS_MAX, other.ask(recorded)).await {
-                Ok(Some(Err(Fault::KeyMismatch { .. }))) => Err(differ(spec, first, other)),
+                // It has told and counted that itself.
+                Ok(Some(Err(Fault::KeyMismatch { .. }))) => Err(differing(spec, first, other)),
                 Ok(Some(Ok(proven))) => Ok(proven.at),
                 _ => Ok(Vec::new()),
             }
@@ -144,15 +145,20 @@ async fn all_alike(
 /// Told and counted like any other key that is not the one expected. Which of the two is wrong, nobody knows: it is the
 /// `other`'s, which came second.
 fn differ(spec: &KeySpec, one: &Candidate, other: &Candidate) -> Fault {
+    let fault = differing(spec, one, other);
+    other.member.metrics.key_mismatch();
+    tracing::error!(
+        key = spec.name, namespace = %spec.namespace, reason = %fault,
+        "ANOTHER KEY was found at a managed key's first use: nobody serves it"
+    );
+    fault
+}
+
+fn differing(spec: &KeySpec, one: &Candidate, other: &Candidate) -> Fault {
     let reason = format!(
         "{} and {} hold different keys under its label or id; copy one to the other, or name them apart by key_id",
         one.name(),
         other.name()
-    );
-    other.member.metrics.key_mismatch();
-    tracing::error!(
-        key = spec.name, namespace = %spec.namespace, reason,
-        "ANOTHER KEY was found at a managed key's first use: nobody serves it"
     );
     Fault::KeyMismatch { key: spec.name.clone(), reason }
 }

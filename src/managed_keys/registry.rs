@@ -348,6 +348,7 @@ impl ManagedKeys {
         if self.is_shared(entry) {
             return Ok(());
         }
+        self.check_owners_known(entry)?;
         let may_name = |other: &Entry, at: &FoundAt| {
             self.0.supervisor.may_lead_to(&other.settings.library, other.settings.token.as_ref(), at)
         };
@@ -380,7 +381,7 @@ impl ManagedKeys {
 
     /// Whether the configuration has several namespaces share the key. By its label on the token, which is in the operator's
     /// hands: what names a key by its id alone shares nothing.
-    fn is_shared(&self, entry: &Entry) -> bool {
+    pub(super) fn is_shared(&self, entry: &Entry) -> bool {
         let library = self.look_up(&entry.namespace, &entry.settings.library);
         let label = entry.settings.shared_name();
         library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(&label)))

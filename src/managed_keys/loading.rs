@@ -9,12 +9,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::bindings::Mounts;
 use super::claims::Claims;
 use super::handle::KeyRef;
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, KEYS_MAX, ManagedKeys};
+use super::settings::PKCS11;
 use super::settings::Settings;
 use super::table::Table;
 use crate::model::{Fault, Namespace, TokenSelector};
@@ -28,6 +30,8 @@ const NAMESPACES_MAX: usize = 200_000;
 pub(super) struct Unread {
     /// As far as that much can be read.
     uuid: Option<String>,
+    /// Likewise.
+    key_type: Option<String>,
     why: Fault,
 }
 
@@ -35,6 +39,36 @@ pub(super) struct Unread {
 #[derive(Deserialize)]
 struct Least {
     uuid: String,
+}
+
+/// What tells the type of a key, and none of its secrets.
+#[derive(Deserialize)]
+struct Typed {
+    library: String,
+    #[serde(default)]
+    cloud: Option<InCloud>,
+}
+
+#[derive(Deserialize)]
+struct InCloud {
+    service: String,
+}
+
+impl Unread {
+    /// What can be read of the record all the same.
+    fn of(record: &Record, why: Fault) -> Unread {
+        let uuid = part(record).map(|Least { uuid }| uuid);
+        let key_type = part(record).and_then(|Typed { library, cloud }| match cloud {
+            Some(InCloud { service }) => Some(service),
+            None => (!library.is_empty()).then(|| PKCS11.to_owned()),
+        });
+        Unread { uuid, key_type, why }
+    }
+
+    /// Whether it may be a key of this type.
+    fn may_be(&self, key_type: &str) -> bool {
+        self.key_type.as_deref().is_none_or(|known| known == key_type)
+    }
 }
 
 impl ManagedKeys {
@@ -85,8 +119,7 @@ impl ManagedKeys {
                         key = name, %namespace, reason = %why,
                         "A MANAGED KEY CANNOT BE READ: it is used by nobody, and stays in the store as it is"
                     );
-                    let uuid = serde_json::from_slice(&record.value).ok().map(|Least { uuid }| uuid);
-                    let unread = Unread { uuid, why };
+                    let unread = Unread::of(&record, why);
                     Arc::make_mut(&mut table.unread).entry(namespace.clone()).or_default().insert(name, unread);
                 }
             }
@@ -133,6 +166,10 @@ impl ManagedKeys {
     }
 }
 
+fn part<T: DeserializeOwned>(record: &Record) -> Option<T> {
+    serde_json::from_slice(&record.value).ok()
+}
+
 fn entry(namespace: &Namespace, name: &str, record: &Record) -> Result<Entry, Fault> {
     let key = RecordKey::new(namespace, COLLECTION, name);
     record.decode::<KeyRecord>(&key)?.open(namespace, name.to_owned())
@@ -142,6 +179,16 @@ impl Table {
     /// Whether there are keys that could not be read in a namespace that is one `of` those meant.
     fn has_unread(&self, of: impl Fn(&Namespace) -> bool) -> bool {
         self.unread.iter().any(|(namespace, keys)| !keys.is_empty() && of(namespace))
+    }
+
+    /// The names of a namespace's keys that could not be read, and are, or may be, of this type.
+    pub(super) fn unread_names<'t>(
+        &'t self,
+        namespace: &Namespace,
+        key_type: &'t str,
+    ) -> impl Iterator<Item = &'t String> {
+        let unread = self.unread.get(namespace).into_iter().flatten();
+        unread.filter(move |(_, unread)| unread.may_be(key_type)).map(|(name, _)| name)
     }
 
     /// Refuses a key whose record could not be read, saying so: it is not one that is not there.
@@ -201,9 +248,17 @@ mod tests {
         let root = Namespace::root();
         let told = keys.0.table.load().check_read(&root, KeyRef::Name("cloud")).unwrap_err().to_string();
         assert!(told.contains("managed key \"cloud\" cannot be read: ") && told.contains(why), "{told}");
-        assert_eq!((keys.unread(), keys.names(&root, "awskms").len()), (1, 0));
+        // It is there, and whoever asks for it is told why it cannot be had.
+        assert_eq!((keys.unread(), keys.names(&root, "awskms")), (1, vec!["cloud".to_owned()]));
+        for fault in [
+            keys.show(&root, "awskms", "cloud").map(drop).unwrap_err(),
+            keys.find(&root, "awskms", "cloud").map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(&fault, Fault::Unavailable { what } if what.contains(why)), "{fault}");
+        }
         // The others are there.
-        assert!(keys.find(&root, "pkcs11", "token").is_some());
+        assert!(keys.find(&root, "pkcs11", "token").is_ok());
+        assert_eq!(keys.names(&root, "pkcs11"), ["token"]);
     }
 
     /// Stores what nobody can read as a key of a namespace, and starts anew.

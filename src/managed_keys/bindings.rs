@@ -102,7 +102,7 @@ impl ManagedKeys {
     /// # Errors
     ///
     /// [`Fault::InvalidRequest`] where engines of another type use the same key, or are about to, and not every managed key that
-    /// leads to it says `allow_raw_signing`.
+    /// leads to it says `allow_raw_signing`; [`Fault::Unavailable`] where that cannot be known.
     pub fn bind(&self, mount: &Arc<Mount>, uuid: &str) -> Result<Binding, Fault> {
         let entry = self.by_uuid(uuid).ok_or_else(|| gone(uuid))?;
         if entry.ready.is_none() {
@@ -112,6 +112,9 @@ impl ManagedKeys {
         let mut state = self.bindings().0.lock();
         // Looked at once nobody can change what it says of allow_raw_signing.
         state.check(&self.table(), &fingerprint, &entry, mount)?;
+        if !state.is_bound(&fingerprint, uuid, mount) {
+            self.check_uses_known(&entry)?;
+        }
         state.holder(fingerprint, uuid, mount).held += 1;
         let (key, mount) = (uuid.to_owned(), mount.uuid.clone());
         Ok(Binding(Some(Held { bindings: self.bindings().clone(), fingerprint, key, mount })))
@@ -224,6 +227,12 @@ impl State {
         if holders.is_empty() {
             self.holders.remove(fingerprint);
         }
+    }
+
+    /// Whether engines of the type of `mount` use the key by this managed key.
+    fn is_bound(&self, fingerprint: &Fingerprint, key: &str, mount: &Mount) -> bool {
+        let mut holders = self.holders.get(fingerprint).into_iter().flatten();
+        holders.any(|holder| holder.key == key && holder.mount.engine == mount.engine)
     }
 
     /// Those whose mounts are there.

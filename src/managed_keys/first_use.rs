@@ -86,6 +86,7 @@ impl ManagedKeys {
     }
 
     async fn find_and_record(&self, entry: &Arc<Entry>) -> Result<(), Fault> {
+        self.check_owners_known(entry)?;
         let template = entry.settings.template();
         let mut spec = spec(entry, None);
         spec.generate = template.as_ref().ok().cloned();

@@ -1,17 +1,22 @@
 //! Reads the managed keys from the store at the start. A record that this build cannot read, since another wrote it or it is
 //! damaged, costs its own key and no other: that one is used by nobody, and neither written nor deleted, since whoever wrote it
 //! may read it again.
+//!
+//! Nor does anybody know then which key it stands for, and for whom. So no key is used for the first time, or by engines of one
+//! more type, where it may be that one; what is known goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::bindings::Mounts;
 use super::claims::Claims;
 use super::handle::KeyRef;
 use super::record::{COLLECTION, KeyRecord};
 use super::registry::{Entry, KEYS_MAX, ManagedKeys};
+use super::settings::PKCS11;
 use super::settings::Settings;
 use super::table::Table;
 use crate::model::{Fault, Namespace, TokenSelector};
@@ -25,6 +30,8 @@ const NAMESPACES_MAX: usize = 200_000;
 pub(super) struct Unread {
     /// As far as that much can be read.
     uuid: Option<String>,
+    /// Likewise.
+    key_type: Option<String>,
     why: Fault,
 }
 
@@ -32,6 +39,36 @@ pub(super) struct Unread {
 #[derive(Deserialize)]
 struct Least {
     uuid: String,
+}
+
+/// What tells the type of a key, and none of its secrets.
+#[derive(Deserialize)]
+struct Typed {
+    library: String,
+    #[serde(default)]
+    cloud: Option<InCloud>,
+}
+
+#[derive(Deserialize)]
+struct InCloud {
+    service: String,
+}
+
+impl Unread {
+    /// What can be read of the record all the same.
+    fn of(record: &Record, why: Fault) -> Unread {
+        let uuid = part(record).map(|Least { uuid }| uuid);
+        let key_type = part(record).and_then(|Typed { library, cloud }| match cloud {
+            Some(InCloud { service }) => Some(service),
+            None => (!library.is_empty()).then(|| PKCS11.to_owned()),
+        });
+        Unread { uuid, key_type, why }
+    }
+
+    /// Whether it may be a key of this type.
+    fn may_be(&self, key_type: &str) -> bool {
+        self.key_type.as_deref().is_none_or(|known| known == key_type)
+    }
 }
 
 impl ManagedKeys {
@@ -82,13 +119,45 @@ impl ManagedKeys {
                         key = name, %namespace, reason = %why,
                         "A MANAGED KEY CANNOT BE READ: it is used by nobody, and stays in the store as it is"
                     );
-                    let uuid = serde_json::from_slice(&record.value).ok().map(|Least { uuid }| uuid);
-                    let unread = Unread { uuid, why };
+                    let unread = Unread::of(&record, why);
                     Arc::make_mut(&mut table.unread).entry(namespace.clone()).or_default().insert(name, unread);
                 }
             }
         }
         Ok(read)
+    }
+
+    /// Refuses a first use where it cannot be known whose the key is, since keys of other namespaces cannot be read. A key made for
+    /// a mount is nobody else's: chance gave it its label.
+    pub(super) fn check_owners_known(&self, entry: &Entry) -> Result<(), Fault> {
+        let is_another = |namespace: &Namespace| *namespace != entry.namespace;
+        if entry.settings.owner.is_some() || !self.table().has_unread(is_another) || self.is_shared(entry) {
+            return Ok(());
+        }
+        Err(Fault::Unavailable {
+            what: format!(
+                "managed key {:?} cannot be used for the first time while managed keys of other namespaces cannot be read, since \
+                 nobody knows whether it names one of theirs: have the operator run the version that wrote them, or a newer one",
+                entry.name
+            ),
+        })
+    }
+
+    /// Refuses one more use of a key that was recorded where it cannot be known what else the key signs, since managed keys that may
+    /// stand for it too cannot be read.
+    pub(super) fn check_uses_known(&self, entry: &Entry) -> Result<(), Fault> {
+        let may_lead_to_it = |namespace: &Namespace| *namespace == entry.namespace || self.is_shared(entry);
+        if entry.settings.owner.is_some() || !self.table().has_unread(may_lead_to_it) {
+            return Ok(());
+        }
+        Err(Fault::Unavailable {
+            what: format!(
+                "managed key {:?} cannot be put to a new use while managed keys beside it cannot be read, since nobody knows \
+                 whether its key is bound to another type of mount by one of them: have the operator run the version that wrote \
+                 them, or a newer one",
+                entry.name
+            ),
+        })
     }
 
     /// How many managed keys could not be read when they were last loaded, and are still in the store.
@@ -97,12 +166,31 @@ impl ManagedKeys {
     }
 }
 
+fn part<T: DeserializeOwned>(record: &Record) -> Option<T> {
+    serde_json::from_slice(&record.value).ok()
+}
+
 fn entry(namespace: &Namespace, name: &str, record: &Record) -> Result<Entry, Fault> {
     let key = RecordKey::new(namespace, COLLECTION, name);
     record.decode::<KeyRecord>(&key)?.open(namespace, name.to_owned())
 }
 
 impl Table {
+    /// Whether there are keys that could not be read in a namespace that is one `of` those meant.
+    fn has_unread(&self, of: impl Fn(&Namespace) -> bool) -> bool {
+        self.unread.iter().any(|(namespace, keys)| !keys.is_empty() && of(namespace))
+    }
+
+    /// The names of a namespace's keys that could not be read, and are, or may be, of this type.
+    pub(super) fn unread_names<'t>(
+        &'t self,
+        namespace: &Namespace,
+        key_type: &'t str,
+    ) -> impl Iterator<Item = &'t String> {
+        let unread = self.unread.get(namespace).into_iter().flatten();
+        unread.filter(move |(_, unread)| unread.may_be(key_type)).map(|(name, _)| name)
+    }
+
     /// Refuses a key whose record could not be read, saying so: it is not one that is not there.
     pub(super) fn check_read(&self, namespace: &Namespace, key: KeyRef<'_>) -> Result<(), Fault> {
         let Some(unread) = self.unread.get(namespace) else { return Ok(()) };
@@ -121,12 +209,15 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::{Value, json};
 
     use super::*;
     use crate::config::Limits;
+    use crate::managed_keys::Handle;
     use crate::managed_keys::software_token::{no_mounts, story};
-    use crate::model::Data;
+    use crate::model::{Curve, Data, Deadline, KeyKind, Mount, MountConfig};
     use crate::store::Write;
 
     fn data(value: Value) -> Data {
@@ -157,9 +248,98 @@ mod tests {
         let root = Namespace::root();
         let told = keys.0.table.load().check_read(&root, KeyRef::Name("cloud")).unwrap_err().to_string();
         assert!(told.contains("managed key \"cloud\" cannot be read: ") && told.contains(why), "{told}");
-        assert_eq!((keys.unread(), keys.names(&root, "awskms").len()), (1, 0));
+        // It is there, and whoever asks for it is told why it cannot be had.
+        assert_eq!((keys.unread(), keys.names(&root, "awskms")), (1, vec!["cloud".to_owned()]));
+        for fault in [
+            keys.show(&root, "awskms", "cloud").map(drop).unwrap_err(),
+            keys.find(&root, "awskms", "cloud").map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(&fault, Fault::Unavailable { what } if what.contains(why)), "{fault}");
+        }
         // The others are there.
-        assert!(keys.find(&root, "pkcs11", "token").is_some());
+        assert!(keys.find(&root, "pkcs11", "token").is_ok());
+        assert_eq!(keys.names(&root, "pkcs11"), ["token"]);
+    }
+
+    /// Stores what nobody can read as a key of a namespace, and starts anew.
+    fn leave_unread(keys: &ManagedKeys, namespace: &Namespace, mounts: Mounts) {
+        let key = RecordKey::new(namespace, COLLECTION, "unread");
+        let value = br#"{"of": "a build to come"}"#.to_vec();
+        keys.store().commit_now(vec![Write::Put { key, version: 9, value }]).unwrap();
+        keys.load(&[Namespace::root(), Namespace::from_path("team")], mounts).unwrap();
+        assert_eq!(keys.unread(), 1);
+    }
+
+    async fn register(keys: &ManagedKeys, namespace: &Namespace, name: &str) -> Handle {
+        let fields = json!({"library": "hsm", "token_label": "t", "key_label": name, "mechanism": "0x1041",
+            "curve": "P256", "allow_generate_key": true});
+        keys.write(namespace, "pkcs11", name, &data(fields)).await.unwrap();
+        keys.find(namespace, "pkcs11", name).unwrap()
+    }
+
+    async fn use_first(handle: &Handle) -> Result<(), Fault> {
+        handle.identified(Deadline::after(Duration::from_secs(30))).await.map(drop)
+    }
+
+    #[test]
+    fn nobody_comes_by_a_key_that_may_be_an_unread_ones() {
+        story(|keys, token| async move {
+            let (root, team) = (Namespace::root(), Namespace::from_path("team"));
+            token.make("theirs", b"\x01", KeyKind::Ec(Curve::P256));
+            use_first(&register(&keys, &root, "known").await).await.unwrap();
+            leave_unread(&keys, &team, no_mounts());
+            let generated = token.generated();
+            for name in ["theirs", "new"] {
+                let fault = use_first(&register(&keys, &root, name).await).await.unwrap_err();
+                assert!(matches!(fault, Fault::Unavailable { .. }), "{name}: {fault}");
+                assert!(fault.to_string().contains("of other namespaces cannot be read"), "{fault}");
+            }
+            assert_eq!(token.generated(), generated);
+            // What is known goes on, and in its own namespace it is no other's.
+            use_first(&keys.find(&root, "pkcs11", "known").unwrap()).await.unwrap();
+            use_first(&register(&keys, &team, "own").await).await.unwrap();
+        });
+    }
+
+    fn mount(engine: &str) -> Arc<Mount> {
+        Arc::new(Mount {
+            namespace: Namespace::root(),
+            path: format!("{engine}/"),
+            engine: engine.into(),
+            uuid: engine.into(),
+            accessor: String::new(),
+            description: String::new(),
+            options: Default::default(),
+            config: MountConfig::default(),
+        })
+    }
+
+    #[test]
+    fn no_key_is_put_to_a_use_that_an_unread_one_may_forbid() {
+        story(|keys, _| async move {
+            let root = Namespace::root();
+            let [used, unused] = [register(&keys, &root, "used").await, register(&keys, &root, "unused").await];
+            for handle in [&used, &unused] {
+                use_first(handle).await.unwrap();
+            }
+            let [pki, transit] = ["pki", "transit"].map(mount);
+            keys.store().commit_now(vec![keys.note_use(&pki, used.uuid(), "issuer 1")]).unwrap();
+            let there = vec![Arc::clone(&pki), Arc::clone(&transit)];
+            let mounts: Mounts = Arc::new(move |_| there.clone());
+            // Another namespace's is none of this one's keys: theirs would have been claimed.
+            leave_unread(&keys, &Namespace::from_path("team"), Arc::clone(&mounts));
+            drop(keys.bind(&transit, unused.uuid()).unwrap());
+            keys.store()
+                .commit_now(vec![Write::Delete {
+                    key: RecordKey::new(&Namespace::from_path("team"), COLLECTION, "unread"),
+                }])
+                .unwrap();
+            leave_unread(&keys, &root, mounts);
+            let fault = keys.bind(&transit, unused.uuid()).map(drop).unwrap_err();
+            assert!(matches!(fault, Fault::Unavailable { .. }), "{fault}");
+            // What it is bound to already goes on.
+            drop(keys.bind(&pki, used.uuid()).unwrap());
+        });
     }
 
     #[test]

@@ -87,10 +87,7 @@ impl ManagedKeys {
         };
         let Some(entry) = entry else {
             table.check_read(&mount.namespace, key)?;
-            return Err(Fault::invalid(match key {
-                KeyRef::Name(name) => format!("no managed key found with name {name:?}"),
-                KeyRef::Uuid(uuid) => format!("no managed key found with uuid {uuid:?}"),
-            }));
+            return Err(not_found(key));
         };
         if let Some(owner) = &entry.settings.owner {
             if *owner == mount.uuid {
@@ -111,10 +108,17 @@ impl ManagedKeys {
     }
 
     /// The managed key of this type and name, whoever asks: for the operator's own test.
-    pub fn find(&self, namespace: &Namespace, key_type: &str, name: &str) -> Option<Handle> {
-        let entry = self.0.table.load().get(namespace, name).cloned()?;
-        let entry = Some(entry).filter(|entry| entry.settings.type_name() == key_type)?;
-        Some(Handle { keys: self.clone(), entry })
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::InvalidRequest`] where there is none; [`Fault::Unavailable`] where its record cannot be read.
+    pub fn find(&self, namespace: &Namespace, key_type: &str, name: &str) -> Result<Handle, Fault> {
+        let table = self.0.table.load();
+        let Some(entry) = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type) else {
+            table.check_read(namespace, KeyRef::Name(name))?;
+            return Err(not_found(KeyRef::Name(name)));
+        };
+        Ok(Handle { keys: self.clone(), entry: Arc::clone(entry) })
     }
 
     /// Refuses a type of managed keys that there is not, or that the namespace may not use, in words by which Vault's clients know
@@ -126,11 +130,12 @@ impl ManagedKeys {
         Err(unsupported(key_type))
     }
 
-    /// The names of a namespace's managed keys of a type, sorted.
+    /// The names of a namespace's managed keys of a type, sorted; also of those whose records cannot be read.
     pub fn names(&self, namespace: &Namespace, key_type: &str) -> Vec<String> {
         let table = self.0.table.load();
         let of_type = table.entries(namespace).filter(|entry| entry.settings.type_name() == key_type);
-        let mut names: Vec<String> = of_type.map(|entry| entry.name.clone()).collect();
+        let unread = table.unread_names(namespace, key_type).cloned();
+        let mut names: Vec<String> = of_type.map(|entry| entry.name.clone()).chain(unread).collect();
         names.sort_unstable();
         names
     }
@@ -156,10 +161,17 @@ impl ManagedKeys {
     }
 
     /// The fields of a managed key, secrets redacted.
-    pub fn show(&self, namespace: &Namespace, key_type: &str, name: &str) -> Option<Data> {
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::absent`] where there is none; [`Fault::Unavailable`] where its record cannot be read.
+    pub fn show(&self, namespace: &Namespace, key_type: &str, name: &str) -> Result<Data, Fault> {
         let table = self.0.table.load();
-        let entry = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type);
-        entry.map(|entry| entry.settings.show(&entry.name, &entry.uuid))
+        let Some(entry) = table.get(namespace, name).filter(|entry| entry.settings.type_name() == key_type) else {
+            table.check_read(namespace, KeyRef::Name(name))?;
+            return Err(Fault::absent());
+        };
+        Ok(entry.settings.show(&entry.name, &entry.uuid))
     }
 
     /// Makes a managed key, or replaces the configuration of one. Its UUID, name and type never change. Answers warnings.
@@ -348,6 +360,7 @@ impl ManagedKeys {
         if self.is_shared(entry) {
             return Ok(());
         }
+        self.check_owners_known(entry)?;
         let may_name = |other: &Entry, at: &FoundAt| {
             self.0.supervisor.may_lead_to(&other.settings.library, other.settings.token.as_ref(), at)
         };
@@ -380,7 +393,7 @@ impl ManagedKeys {
 
     /// Whether the configuration has several namespaces share the key. By its label on the token, which is in the operator's
     /// hands: what names a key by its id alone shares nothing.
-    fn is_shared(&self, entry: &Entry) -> bool {
+    pub(super) fn is_shared(&self, entry: &Entry) -> bool {
         let library = self.look_up(&entry.namespace, &entry.settings.library);
         let label = entry.settings.shared_name();
         library.is_ok_and(|library| label.is_some_and(|label| library.namespaces.share(&label)))
@@ -501,7 +514,14 @@ pub(super) fn is_the_seals(name: &str) -> Fault {
 }
 
 pub(super) fn gone(uuid: &str) -> Fault {
-    Fault::invalid(format!("no managed key found with uuid {uuid:?}"))
+    not_found(KeyRef::Uuid(uuid))
+}
+
+fn not_found(key: KeyRef<'_>) -> Fault {
+    Fault::invalid(match key {
+        KeyRef::Name(name) => format!("no managed key found with name {name:?}"),
+        KeyRef::Uuid(uuid) => format!("no managed key found with uuid {uuid:?}"),
+    })
 }
 
 /// A key that was used keeps naming what it names: everything made with it depends on that. (Nothing uses a key before its

@@ -116,7 +116,7 @@ fn an_update_replaces_all_but_the_pin_and_what_names_the_key() {
         assert_eq!((&now["pin"], &now["any_mount"]), (&json!("redacted"), &json!(false)));
         assert_eq!((now.get("max_parallel"), &now["usages"]), (None, &json!(["sign", "verify"])));
         delete(&keys, "ca", Vec::new()).await.unwrap();
-        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_none());
+        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_err());
         assert_eq!(delete(&keys, "ca", Vec::new()).await, Ok(()), "absent is fine");
         write(&keys, "ca", json!({})).await.unwrap();
         assert_ne!(uuid(&keys, "ca"), first, "a new key is another key");
@@ -311,7 +311,7 @@ fn a_key_in_use_is_not_deleted_and_whose_it_is_is_named() {
         keys.0.store.commit_now(vec![keys.note_use(&using, &id, "issuer 0b7e")]).unwrap();
         let text = "managed key \"ca\" is in use by issuer 0b7e of mount \"int/\": end that first";
         assert_eq!(delete(&keys, "ca", vec![using.clone()]).await, Err(refused(text)));
-        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_some());
+        assert!(keys.show(&Namespace::root(), "pkcs11", "ca").is_ok());
         keys.0.store.commit_now(vec![keys.drop_use(&using, &id, "issuer 0b7e")]).unwrap();
         assert_eq!(delete(&keys, "ca", vec![using]).await, Ok(()));
     });
@@ -498,7 +498,7 @@ fn what_names_a_key_of_one_namespace_names_nothing_in_another() {
             assert!(
                 keys.resolve(&mount, KeyRef::Name("ca")).is_err() && keys.resolve(&mount, KeyRef::Uuid(&id)).is_err()
             );
-            assert!(keys.show(elsewhere, "pkcs11", "ca").is_none() && keys.find(elsewhere, "pkcs11", "ca").is_none());
+            assert!(keys.show(elsewhere, "pkcs11", "ca").is_err() && keys.find(elsewhere, "pkcs11", "ca").is_err());
             assert!(keys.names(elsewhere, "pkcs11").is_empty());
             assert_eq!(keys.delete(elsewhere, "pkcs11", "ca", Vec::new).await, Ok(()));
         }

@@ -22,7 +22,7 @@ impl System {
 
     pub(super) fn read_key(&self, call: &Call, kind: &str, name: &str) -> Result<Response, Fault> {
         self.keys.require_type(&call.namespace, kind)?;
-        self.keys.show(&call.namespace, kind, name).map(Response::data).ok_or_else(Fault::absent)
+        self.keys.show(&call.namespace, kind, name).map(Response::data)
     }
 
     pub(super) async fn write_key(&self, call: &Call, kind: &str, name: &str, data: &Data) -> Result<Response, Fault> {
@@ -52,10 +52,7 @@ impl System {
                 Some(known.ok_or_else(|| Fault::invalid(format!("unsupported hash algorithm {name:?}")))?)
             }
         };
-        let handle = self
-            .keys
-            .find(&call.namespace, kind, name)
-            .ok_or_else(|| Fault::invalid(format!("no managed key found with name {name:?}")))?;
+        let handle = self.keys.find(&call.namespace, kind, name)?;
         let hash = hash.unwrap_or_else(|| handle.default_hash());
         // Both before the key is touched: one that cannot sign must not be generated for it.
         handle.require(KeyUsage::Sign)?;

@@ -173,7 +173,9 @@ impl System {
     pub fn exists(&self, namespace: &Namespace, path: &str) -> Option<bool> {
         match find(Verb::Write, path) {
             Found::Row(Row { deed: Deed::WriteKey, .. }, names) => {
-                Some(self.keys.find(namespace, names.first()?, names.get(1)?).is_some())
+                let found = self.keys.find(namespace, names.first()?, names.get(1)?);
+                // One that cannot be read is there.
+                Some(matches!(found, Ok(_) | Err(Fault::Unavailable { .. })))
             }
             Found::Row(Row { deed: Deed::WriteUnixRole, .. }, names) => {
                 self.identity.unix_roles().get(namespace, names.first()?).ok().map(|role| role.is_some())

@@ -296,11 +296,11 @@ async fn the_daemons_own_credentials_are_found_and_renewed() {
 async fn credentials_in_a_file_that_changes_are_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials");
-    let write = |id: &str| {
-        let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = secret\n");
+    let write = |id: &str, secret: &str| {
+        let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
         std::fs::write(&file, text).unwrap();
     };
-    write("AKIDGONE");
+    write("AKIDGONE", "secret");
     let path = file.display().to_string();
     let of_file = |_: &str| vec![("AWS_SHARED_CREDENTIALS_FILE", path), ("AWS_CONFIG_FILE", "/nowhere".to_owned())];
     let aws = AwsRig::by_identity(of_file).await;
@@ -312,16 +312,23 @@ async fn credentials_in_a_file_that_changes_are_read_again() {
     let asked = aws.cloud.asked("DescribeKey");
     aws.rig.daemon.refused(path, json!({})).await;
     assert!(aws.cloud.asked("DescribeKey") <= asked + 2, "{} requests", aws.cloud.asked("DescribeKey") - asked);
-    write("AKIDTEST");
-    let begun = std::time::Instant::now();
-    loop {
-        let answer = aws.rig.daemon.ask(keyway::model::Verb::Write, path, json!({})).await;
-        if answer.status < 300 {
-            break;
+    let until = async |is_there: &dyn Fn(u16, &str) -> bool| {
+        let begun = std::time::Instant::now();
+        loop {
+            let answer = aws.rig.daemon.ask(keyway::model::Verb::Write, path, json!({})).await;
+            let said = answer.json().to_string();
+            if is_there(answer.status, &said) {
+                break;
+            }
+            assert!(begun.elapsed() < crate::daemon::LIMIT, "{said}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(begun.elapsed() < crate::daemon::LIMIT, "{}", answer.json());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    };
+    // Another access key, and then the same with another secret.
+    write("AKIDTEST", "not yet");
+    until(&|_, said| said.contains("InvalidSignatureException")).await;
+    write("AKIDTEST", "secret");
+    until(&|status, _| status < 300).await;
 }
 
 #[tokio::test]

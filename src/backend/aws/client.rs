@@ -13,7 +13,7 @@ use super::{fault, find};
 use crate::backend::cloud::pace::{self, Gate, Quota};
 use crate::backend::cloud::{self, Call, Found, Service, not_supported, row_of};
 use crate::backend::{BackendError, Fate, KeyTemplate};
-use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyKind, KeyOperation, wiped};
+use crate::model::{CloudKey, CloudService, CloudUse, Fault, KeyKind, KeyOperation, SecretBytes, wiped};
 
 /// What begins the name of an alias.
 const ALIAS: &str = "alias/";
@@ -116,8 +116,8 @@ impl AwsKey {
             }
             Request::Encrypt { algorithm, context, plaintext } => {
                 let asked = self.client().encrypt().key_id(&found.id).encryption_algorithm(algorithm);
-                let asked = asked.set_encryption_context(context).plaintext(Blob::new(plaintext.expose()));
-                let made = self.reached.call(|| asked.clone().send()).await;
+                let asked = asked.set_encryption_context(context);
+                let made = self.reached.call(|| asked.clone().plaintext(sent(&plaintext)).send()).await;
                 let made = made.map_err(|error| fault::of("Encrypt", &self.title, &error))?;
                 self.answered("Encrypt", made.ciphertext_blob)
             }
@@ -130,8 +130,7 @@ impl AwsKey {
             }
             Request::Mac { algorithm, message } => {
                 let asked = self.client().generate_mac().key_id(&found.id).mac_algorithm(algorithm);
-                let asked = asked.message(message);
-                let made = self.reached.call(|| asked.clone().send()).await;
+                let made = self.reached.call(|| asked.clone().message(sent(&message)).send()).await;
                 let made = made.map_err(|error| fault::of("GenerateMac", &self.title, &error))?;
                 self.answered("GenerateMac", made.mac)
             }
@@ -145,6 +144,11 @@ impl AwsKey {
     fn no_answer(&self, call: &str) -> BackendError {
         cloud::ill("unreadable_answer", format!("{}: {call}: an answer without a result", self.title))
     }
+}
+
+/// The copy of a secret that the library wants for a request, and does not wipe. Only for a request that is sent.
+fn sent(secret: &SecretBytes) -> Blob {
+    Blob::new(secret.expose())
 }
 
 impl AwsKey {

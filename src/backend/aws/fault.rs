@@ -142,9 +142,7 @@ fn of_code(
     } else {
         Class::Input
     };
-    let skewed =
-        message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"));
-    let code = if skewed { "RequestTimeTooSkewed" } else { code };
+    let code = if is_about_clocks(message) { "RequestTimeTooSkewed" } else { code };
     let known = CODES.iter().find(|(known, ..)| *known == code);
     let (class, cause, advice) =
         known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
@@ -171,13 +169,25 @@ pub(super) fn is_absent(error: &BackendError) -> bool {
     error.cause == "not_found"
 }
 
-/// The codes of credentials that were good once, and that newer ones may replace.
-const OLD: &[&str] = &["ExpiredTokenException", "ExpiredToken", "InvalidClientTokenId", "UnrecognizedClientException"];
+/// The codes of credentials that were good once, and that newer ones may replace: also a new secret of the same access key.
+const OLD: &[&str] = &[
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+];
 
-/// Whether the service refused the credentials themselves, and others may be good.
+/// Whether the service refused the credentials themselves, and others may be good. Where the clocks differ, all are refused.
 pub(super) fn is_about_old_credentials<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or_default();
-    OLD.contains(&bare(code))
+    let Some(error) = error.as_service_error() else { return false };
+    OLD.contains(&bare(error.code().unwrap_or_default())) && !is_about_clocks(error.message())
+}
+
+/// Whether a signature was refused for its time: the code is that of a wrong one.
+fn is_about_clocks(message: Option<&str>) -> bool {
+    message.is_some_and(|text| text.starts_with("Signature expired") || text.starts_with("Signature not yet"))
 }
 
 /// `com.amazonaws.kms#NotFoundException` in some answers.
@@ -202,7 +212,30 @@ fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kms::error::ErrorMetadata;
+    use aws_sdk_kms::operation::sign::SignError;
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+
     use super::*;
+
+    #[test]
+    fn credentials_are_old_where_others_may_be_good() {
+        let old = |code: &str, message: &str| {
+            let error = SignError::generic(ErrorMetadata::builder().code(code).message(message).build());
+            let answer = HttpResponse::new(StatusCode::try_from(400).unwrap(), SdkBody::empty());
+            is_about_old_credentials(&SdkError::service_error(error, answer))
+        };
+        for code in OLD {
+            assert!(
+                old(code, "The request signature we calculated does not match the signature you provided."),
+                "{code}"
+            );
+        }
+        assert!(!old("InvalidSignatureException", "Signature expired: 20261127T030000Z is now earlier than"));
+        assert!(!old("SignatureDoesNotMatch", "Signature not yet current: 20261127T030000Z is still later than"));
+        assert!(!old("AccessDeniedException", "not authorized to perform: kms:Sign"));
+    }
 
     #[test]
     fn every_code_has_the_fate_that_is_written_of_it() {

@@ -24,7 +24,7 @@ pub(super) enum Request {
     Sign { algorithm: SigningAlgorithmSpec, form: MessageType, message: Blob },
     Encrypt { algorithm: EncryptionAlgorithmSpec, context: Context, plaintext: SecretBytes },
     Decrypt { algorithm: EncryptionAlgorithmSpec, context: Context, ciphertext: Blob },
-    Mac { algorithm: MacAlgorithmSpec, message: Blob },
+    Mac { algorithm: MacAlgorithmSpec, message: SecretBytes },
 }
 
 /// The request for an operation; refuses what the service does not do with such a key.
@@ -60,7 +60,7 @@ pub(super) fn request(found: &Found, operation: &KeyOperation) -> Result<Request
         KeyOperation::Mac { hash, message } => {
             let native = found.kind.mac(*hash).ok_or_else(|| not_supported(found.kind, &mac(*hash)))?;
             found.check_message(message.expose().len())?;
-            Ok(Request::Mac { algorithm: MacAlgorithmSpec::from(native), message: Blob::new(message.expose()) })
+            Ok(Request::Mac { algorithm: MacAlgorithmSpec::from(native), message: message.clone() })
         }
         KeyOperation::Encrypt { .. } => Err(not_supported(found.kind, "encryption in this mode")),
     }

@@ -81,7 +81,7 @@ impl Identities {
         let owner = if is_apart { owner.clone() } else { Owner { identity: OTHERS.to_owned(), ..owner.clone() } };
         let totals = Arc::clone(known.entry(owner).or_default());
         let end = Arc::new(AtomicU64::new(0));
-        totals.ends.lock().push(Arc::downgrade(&end));
+        totals.add(&end);
         Watched { totals, end }
     }
 
@@ -101,6 +101,17 @@ impl Identities {
 }
 
 impl Totals {
+    /// One more. Those that are gone make room, so that there are never more than twice as many as were there at once.
+    fn add(&self, end: &Arc<AtomicU64>) {
+        let mut ends = self.ends.lock();
+        if ends.len() == ends.capacity() {
+            ends.retain(|end| end.strong_count() > 0);
+            let there = ends.len();
+            ends.reserve(there);
+        }
+        ends.push(Arc::downgrade(end));
+    }
+
     fn is_there(&self) -> bool {
         let mut ends = self.ends.lock();
         ends.retain(|end| end.strong_count() > 0);
@@ -162,6 +173,15 @@ mod tests {
         assert!(identities.figures()[0].left.unwrap() > seconds(100));
         drop(one);
         assert!(identities.figures().is_empty());
+    }
+
+    #[test]
+    fn those_that_come_and_go_leave_nothing() {
+        let identities = Identities::default();
+        let stays = identities.watch(&Owner::key("app"));
+        (0..1000).for_each(|_| drop(identities.watch(&Owner::key("app"))));
+        let left = stays.totals.ends.lock().len();
+        assert!(left <= 8, "{left}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How keys stand, as their service last said it when it was asked for them: a key that is to be deleted is told of while there is
 //! time to save it, also one that nobody uses now.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,12 +19,41 @@ pub(crate) const OUT_OF_USE: &str = "key_state";
 /// The states, the graver behind the lesser; as metrics name them.
 const STATES: [&str; 6] = ["unknown", "enabled", "out_of_use", "disabled", "absent", "pending_deletion"];
 const UNKNOWN: u8 = 0;
+/// Keys of one service that have series; of more, those that stand worst.
+const SERIES_MAX: usize = 1024;
+/// Most letters of a key's name that are shown. Those that are alike so far are one.
+const LETTERS: usize = 128;
 const ENABLED: u8 = 1;
 const ABSENT: u8 = 4;
 
 /// The keys of one service, by the names that metrics have for them.
 #[derive(Default)]
-pub(super) struct KeyStates(Mutex<BTreeMap<String, Vec<Weak<AtomicU8>>>>);
+pub(super) struct KeyStates(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    cells: BTreeMap<String, Vec<Weak<AtomicU8>>>,
+    /// How many cells there are, also of keys that are gone.
+    count: usize,
+    /// How many there were when those of keys that are gone were last taken out.
+    swept: usize,
+}
+
+impl Known {
+    /// One more. Those of keys that are gone are taken out when there are twice as many as there were: so each costs little.
+    fn add(&mut self, key: String, cell: &Arc<AtomicU8>) {
+        if self.count > 2 * self.swept {
+            self.cells.retain(|_, cells| {
+                cells.retain(|cell| cell.strong_count() > 0);
+                !cells.is_empty()
+            });
+            self.count = self.cells.values().map(Vec::len).sum();
+            self.swept = self.count;
+        }
+        self.cells.entry(key).or_default().push(Arc::downgrade(cell));
+        self.count += 1;
+    }
+}
 
 /// How one key stands, seen as long as this is kept.
 pub(super) struct KeyState {
@@ -34,16 +64,11 @@ pub(super) struct KeyState {
 impl KeyStates {
     pub(super) fn watch(&self, key: &str) -> KeyState {
         let now = Arc::new(AtomicU8::new(UNKNOWN));
-        let mut known = self.0.lock();
-        known.retain(|_, cells| {
-            cells.retain(|cell| cell.strong_count() > 0);
-            !cells.is_empty()
-        });
-        known.entry(key.to_owned()).or_default().push(Arc::downgrade(&now));
+        self.0.lock().add(key.chars().take(LETTERS).collect(), &now);
         KeyState { key: key.to_owned(), now }
     }
 
-    /// Every key whose state is known; of those that are called the same, the gravest.
+    /// The keys whose state is known, the gravest first; of those that are called the same, the gravest counts.
     pub(super) fn all(&self) -> Vec<(String, &'static str)> {
         let known = self.0.lock();
         let gravest = |cells: &Vec<Weak<AtomicU8>>| {
@@ -51,7 +76,11 @@ impl KeyStates {
             states.max().filter(|state| *state != UNKNOWN)
         };
         let name = |state: u8| STATES.get(usize::from(state)).copied().unwrap_or(STATES[0]);
-        known.iter().filter_map(|(key, cells)| gravest(cells).map(|state| (key.clone(), name(state)))).collect()
+        let states = known.cells.iter().filter_map(|(key, cells)| Some((key, gravest(cells)?)));
+        let mut states: Vec<(&String, u8)> = states.collect();
+        states.sort_by_key(|(_, state)| Reverse(*state));
+        states.truncate(SERIES_MAX);
+        states.into_iter().map(|(key, state)| (key.clone(), name(state))).collect()
     }
 }
 
@@ -123,6 +152,30 @@ mod tests {
             key.note(&said);
             assert_eq!(now(), [state]);
         }
+    }
+
+    #[test]
+    fn there_are_never_more_series_than_may_be() {
+        let states = KeyStates::default();
+        let held: Vec<KeyState> = (0..SERIES_MAX + 10).map(|number| states.watch(&format!("{number:0200}"))).collect();
+        held.iter().for_each(|key| key.note(&found()));
+        // They are alike as far as names are shown.
+        assert_eq!(states.all(), [("0".repeat(LETTERS), "enabled")]);
+        let held: Vec<KeyState> = (0..SERIES_MAX + 10).map(|number| states.watch(&number.to_string())).collect();
+        held.iter().for_each(|key| key.note(&found()));
+        let last = held.last().unwrap();
+        last.note(&refused(PENDING_DELETION));
+        let all = states.all();
+        assert_eq!((all.len(), &all[0]), (SERIES_MAX, &(last.key.clone(), "pending_deletion")));
+    }
+
+    #[test]
+    fn keys_that_come_and_go_leave_nothing() {
+        let states = KeyStates::default();
+        let _stays = states.watch("k");
+        (0..1000).for_each(|number| drop((states.watch("k"), states.watch(&number.to_string()))));
+        let left: usize = states.0.lock().cells.values().map(Vec::len).sum();
+        assert!(left <= 8, "{left}");
     }
 
     #[test]

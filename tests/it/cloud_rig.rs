@@ -313,10 +313,9 @@ pub(crate) fn google_fields(cloud: &Cloud, name: &str, algorithm: &str, credenti
 
 /// Of a daemon that tries lost keys often, so that stories are short.
 fn setup(service: &str, stanza: &str, environment: &[(&'static str, String)]) -> Setup {
-    let more = format!(
-        "kms_service \"{service}\" {{\n max_sessions = 4\n call = \"2s\"\n {stanza}\n}}\n{}",
-        crate::rig::probing("")
-    );
+    let call = if stanza.contains("call =") { "" } else { "call = \"2s\"" };
+    let more =
+        format!("kms_service \"{service}\" {{\n max_sessions = 4\n {call}\n {stanza}\n}}\n{}", crate::rig::probing(""));
     Setup { more: more.leak(), environment: leaked(environment), ..Setup::default() }
 }
 

@@ -189,9 +189,12 @@ impl Shared {
         call: impl FnOnce() -> Call<'a, T>,
     ) -> Result<T, BackendError> {
         let (now, limit) = (Instant::now(), self.limit() * times);
-        // What follows takes its time, too: the call, and the proof of a key that was found.
-        let latest = end.map(|end| end.checked_sub(limit + self.limit() * 2).unwrap_or(now).max(now));
-        let leave = self.leave(gate, latest.map_or(now + PATIENCE, |latest| latest.min(now + PATIENCE)))?;
+        // What follows takes its time, too: the call, and the proof of a key that was found. They rarely take as long as they may.
+        let patience = end.map_or(PATIENCE, |end| {
+            let left = end.saturating_duration_since(now);
+            left.saturating_sub(limit + self.limit() * 2).max(left / 2).min(PATIENCE)
+        });
+        let leave = self.leave(gate, now + patience)?;
         let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()).min(limit));
         let result = self.wait(left, call());
         tell_of_look(leave, &result);

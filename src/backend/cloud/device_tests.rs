@@ -185,6 +185,15 @@ fn no_look_up_outlasts_the_use_of_its_answer() {
 }
 
 #[test]
+fn a_look_up_waits_for_leave_where_its_calls_may_take_longer_than_there_is_time() {
+    story(|_, client, mut session| {
+        throttle(&client.looks, Duration::from_millis(100));
+        session.end_by(Some(Instant::now() + Duration::from_secs(10)));
+        assert!(session.find(&selector(false)).unwrap().is_some());
+    });
+}
+
+#[test]
 fn a_key_that_is_made_late_is_looked_for_all_the_same() {
     let call = Duration::from_millis(250);
     of_device_with(&KmsService { call, ..KmsService::new(CloudService::AwsKms) }, |_, client, device| {

@@ -233,7 +233,14 @@ impl Suite {
             }
             let mut wrong = asked.clone();
             wrong["ciphertext"] = changed(&asked["ciphertext"]).into();
-            assert_eq!(daemon.refused(&decrypt, wrong).await.0, 400, "{name} {scheme:?}");
+            if scheme == CipherScheme::RsaPkcs1 {
+                // Some refuse it; others make up something, so that nobody learns whether the padding was right.
+                let answer = daemon.ask(Verb::Write, &decrypt, wrong).await;
+                let made_up = answer.status == 200 && answer.json()["data"]["plaintext"] != plaintext;
+                assert!(answer.status == 400 || made_up, "{name}: {} {}", answer.status, answer.json());
+            } else {
+                assert_eq!(daemon.refused(&decrypt, wrong).await.0, 400, "{name} {scheme:?}");
+            }
             if padding.is_some() {
                 asked["ciphertext"] = self.seals(kind, scheme).await.into();
                 reads(&asked).await;

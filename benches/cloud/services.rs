@@ -113,7 +113,7 @@ impl Service for Azure {
         json!({
             "tenant_id": TENANT, "client_id": "app", "client_secret": "secret", "vault_name": "one", "key_name": "doc",
             "resource": "vault.azure.net", "endpoint": format!("{}/vault/one", cloud.url),
-            "key_type": "EC", "key_bits": 256, "allow_generate_key": true, "any_mount": true,
+            "key_type": "EC", "curve": "P256", "allow_generate_key": true, "any_mount": true,
         })
     }
 }

@@ -31,7 +31,7 @@ use bytes::Bytes;
 pub(crate) use device::CloudDevice;
 pub(crate) use identities::Owner;
 pub(crate) use keeper::{Issued, Issuer, Keeper};
-pub(crate) use runtime::Runtime;
+pub(crate) use runtime::{Runtime, TIMEOUT};
 pub(crate) use service::Service;
 pub(crate) use states::{DISABLED, OUT_OF_USE, PENDING_DELETION};
 pub(crate) use transport::{Transport, Undelivered};

@@ -15,7 +15,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, NoProxy, Proxy};
 use tower_layer::layer_fn;
 
-use super::{ANSWER_MAX, innermost, is_about_tls};
+use super::{ANSWER_MAX, innermost};
 use crate::config::KmsService;
 use crate::telemetry::ConnectionMetrics;
 
@@ -105,19 +105,24 @@ pub(crate) enum Undelivered {
     Broken(Box<dyn Error + Send + Sync>),
     /// The answer is longer than [`ANSWER_MAX`].
     TooLong,
+    /// What another who waited for the same was told.
+    Again { cause: &'static str, why: String },
 }
 
 impl Undelivered {
     /// The one that an error of a service's library comes from, if any.
     pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Undelivered> {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            cause = error.source();
-        }
-        None
+        chain(error).find_map(|error| error.downcast_ref())
+    }
+
+    /// The same for another who waits for the same.
+    pub(crate) fn again(&self) -> Undelivered {
+        Undelivered::Again { cause: self.cause(), why: innermost(self) }
+    }
+
+    /// Whether it took too long.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Undelivered::Unconnected(error) if error.is_timeout())
     }
 
     /// The cause in metrics.
@@ -125,8 +130,13 @@ impl Undelivered {
         match self {
             Undelivered::Unsent(_) => "unsent",
             Undelivered::TooLong => "unreadable_answer",
-            Undelivered::Unconnected(error) if error.is_timeout() => super::runtime::TIMEOUT,
-            Undelivered::Unconnected(_) | Undelivered::Broken(_) if is_about_tls(&innermost(self)) => "tls",
+            Undelivered::Again { cause, .. } => cause,
+            _ if self.is_late() => super::runtime::TIMEOUT,
+            Undelivered::Unconnected(_) | Undelivered::Broken(_)
+                if chain(self).any(|error| error.is::<rustls::Error>()) =>
+            {
+                "tls"
+            }
             Undelivered::Unconnected(_) | Undelivered::Broken(_) => "connection",
         }
     }
@@ -139,6 +149,7 @@ impl fmt::Display for Undelivered {
             Undelivered::Unconnected(_) => f.write_str("no connection"),
             Undelivered::Broken(_) => f.write_str("the connection broke off"),
             Undelivered::TooLong => write!(f, "an answer of more than {ANSWER_MAX} bytes"),
+            Undelivered::Again { why, .. } => f.write_str(why),
         }
     }
 }
@@ -148,9 +159,18 @@ impl Error for Undelivered {
         match self {
             Undelivered::Unsent(error) | Undelivered::Unconnected(error) => Some(error),
             Undelivered::Broken(error) => Some(&**error),
-            Undelivered::TooLong => None,
+            Undelivered::TooLong | Undelivered::Again { .. } => None,
         }
     }
+}
+
+/// An error and all that it comes from.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>() {
+        // Its source is what its payload comes from, and not its payload.
+        Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
+        None => error.source(),
+    })
 }
 
 /// Makes connections, and counts them.
@@ -268,8 +288,10 @@ mod tests {
         });
         let told = |url: &str| {
             let error = run(client.send(get(url))).unwrap_err();
-            let wrapped = std::io::Error::other(std::io::Error::other(error));
-            Undelivered::among(&wrapped).map(|found| (found.cause(), innermost(found))).unwrap()
+            assert_eq!((error.again().cause(), error.again().to_string()), (error.cause(), innermost(&error)));
+            let wrapped = Undelivered::Broken(error.into());
+            let Undelivered::Broken(within) = &wrapped else { panic!("{wrapped}") };
+            Undelivered::among(&**within).map(|found| (found.cause(), innermost(&wrapped))).unwrap()
         };
         let (broken, plain) = (told(&format!("http://{address}/")), told(&format!("https://{address}/")));
         server.join().unwrap();

@@ -17,8 +17,7 @@ use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{Credentials, IdentityCache, ProvideCredentials, Region, SharedHttpClient};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use super::transport::transport;
-use super::{Reach, fault};
+use super::{Reach, fault, transport};
 use crate::backend::cloud::{Issued, Issuer, Keeper, Owner, Service, innermost};
 use crate::model::Secret;
 
@@ -66,7 +65,7 @@ impl Reached {
 /// A client that tries each call once: who tries again, and when, is decided above. What is wrong is said in words.
 pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Reached, String> {
     let settings = &service.settings;
-    let http = transport(settings)?;
+    let http = transport::of(service.transport()?);
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.call).build();
     let mut config = aws_sdk_kms::Config::builder()
         .behavior_version(BehaviorVersion::latest())

@@ -64,6 +64,8 @@ pub(super) const SERVICE_WAITING: &str = "keyway_service_waiting";
 pub(super) const SERVICE_IN_FLIGHT: &str = "keyway_service_in_flight";
 pub(super) const SERVICE_IN_FLIGHT_LIMIT: &str = "keyway_service_in_flight_limit";
 pub(super) const SERVICE_BREAKER_OPEN: &str = "keyway_service_breaker_open";
+pub(super) const SERVICE_CONNECTIONS: &str = "keyway_service_connections_total";
+pub(super) const SERVICE_CONNECT_SECONDS: &str = "keyway_service_connect_duration_seconds";
 pub(super) const KEY_STATE: &str = "keyway_service_key_state";
 pub(super) const CREDENTIAL_FETCHES: &str = "keyway_service_credential_fetches_total";
 pub(super) const CREDENTIALS_LEFT: &str = "keyway_service_credentials_left_seconds";
@@ -200,6 +202,18 @@ pub const METRICS: &[MetricInfo] = &[
         Gauge,
         &["service", "domain"],
         "1 while requests fail at once, since none was answered.",
+    ),
+    metric(
+        SERVICE_CONNECTIONS,
+        Counter,
+        &["service", "result"],
+        "New connections to a cloud's key service, and to whoever gives out credentials for it: made, or failed.",
+    ),
+    metric(
+        SERVICE_CONNECT_SECONDS,
+        Histogram,
+        &["service"],
+        "Time until a new connection was there: name, TCP and TLS. A call that waits for one takes so much longer.",
     ),
     metric(
         KEY_STATE,

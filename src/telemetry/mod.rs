@@ -36,7 +36,7 @@ pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
 pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
 pub use scopes::PoolMetrics;
-pub use services::{CredentialFigures, QuotaDomainFigures, ServiceFigures};
+pub use services::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures};
 pub use unix_logins::UnixLoginLabel;
 
 /// Where the daemon counts. One per daemon; cheap to clone.

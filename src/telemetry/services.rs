@@ -4,10 +4,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use metrics::Counter;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 
-use super::{Telemetry, count, counter, gauge, list};
+use super::{Buckets, Histogram, Telemetry, count, counter, gauge, list};
 
 /// One quota domain of a service: what it counts together.
 #[derive(Clone, Debug)]
@@ -66,6 +67,27 @@ pub trait ServiceFigures: Send + Sync {
 
     /// How its keys stand, each once, as the service last said.
     fn key_states(&self) -> Vec<(String, &'static str)>;
+}
+
+/// The new connections of one service.
+#[derive(Clone)]
+pub struct ConnectionMetrics {
+    made: Counter,
+    failed: Counter,
+    took: Histogram,
+}
+
+impl ConnectionMetrics {
+    /// There is a new one; its name, TCP and TLS took so long.
+    pub fn made(&self, took: Duration) {
+        self.made.increment(1);
+        self.took.record(took);
+    }
+
+    /// There is none: it was refused, or not there in time.
+    pub fn failed(&self) {
+        self.failed.increment(1);
+    }
 }
 
 /// The services there are.
@@ -129,5 +151,15 @@ impl Telemetry {
     /// Has a service seen as long as it lives.
     pub fn show_service(&self, service: &Arc<dyn ServiceFigures>) {
         self.0.services.0.lock().push(Arc::downgrade(service));
+    }
+
+    /// Where the connections of a service are counted.
+    pub fn connections_of(&self, service: &str) -> ConnectionMetrics {
+        let result = |result| [("service", service), ("result", result)];
+        ConnectionMetrics {
+            made: counter(&self.0.recorder, list::SERVICE_CONNECTIONS, &result("ok")),
+            failed: counter(&self.0.recorder, list::SERVICE_CONNECTIONS, &result("failed")),
+            took: self.0.histograms.get(list::SERVICE_CONNECT_SECONDS, Buckets::Fine, &[("service", service)]),
+        }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod pace;
 mod runtime;
 mod service;
 mod states;
+mod transport;
 mod words;
 
 use std::borrow::Cow;
@@ -33,6 +34,7 @@ pub(crate) use keeper::{Issued, Issuer, Keeper};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::Service;
 pub(crate) use states::{DISABLED, OUT_OF_USE, PENDING_DELETION};
+pub(crate) use transport::{Transport, Undelivered};
 pub(crate) use words::{innermost, is_about_tls, shown};
 
 use self::pace::Gate;

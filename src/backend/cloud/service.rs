@@ -1,15 +1,16 @@
 //! What all keys at one service share: its settings, the threads of its connections, its quota domains, and what is seen of the
 //! identities that they are used by.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Runtime;
 use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
 use super::states::KeyStates;
+use super::transport::Transport;
 use crate::config::KmsService;
 use crate::model::Fault;
-use crate::telemetry::{CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
+use crate::telemetry::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
 
 /// One service.
 pub(crate) struct Service {
@@ -18,18 +19,22 @@ pub(crate) struct Service {
     pub(crate) domains: Domains,
     pub(super) identities: Identities,
     pub(super) states: KeyStates,
+    connections: ConnectionMetrics,
+    transport: OnceLock<Result<Transport, String>>,
 }
 
 impl Service {
     /// The service by these settings; its threads are started, and no call is made.
     pub(crate) fn start(settings: &KmsService, telemetry: &Telemetry) -> Result<Arc<Service>, Fault> {
-        let (runtime, settings) = (Runtime::start()?, settings.clone());
+        let (runtime, settings, name) = (Runtime::start()?, settings.clone(), settings.service.name());
         let service = Service {
             settings,
             runtime,
             domains: Domains::default(),
             identities: Identities::default(),
             states: KeyStates::default(),
+            connections: telemetry.connections_of(name),
+            transport: OnceLock::new(),
         };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
@@ -39,6 +44,16 @@ impl Service {
 }
 
 impl Service {
+    /// The connections that all its clients share. They are set up when they are first asked for: a daemon without keys in this
+    /// cloud reads no certificates for it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the settings, in words.
+    pub(crate) fn transport(&self) -> Result<Transport, String> {
+        self.transport.get_or_init(|| Transport::new(&self.settings, self.connections.clone())).clone()
+    }
+
     /// The quota of a family: as configured, where the service has another by default.
     pub(crate) fn quota(&self, family: &str, default: Quota) -> Quota {
         let Some(given) = self.settings.quotas.get(family) else { return default };

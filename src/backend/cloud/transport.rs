@@ -1,0 +1,289 @@
+//! Connections to one service and to whoever gives out credentials for it: kept and shared by all clients, counted, and no more
+//! of an answer read than there may be. This room must not know: any one service, or what is asked of it.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::http::{Request, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, NoProxy, Proxy};
+use tower_layer::layer_fn;
+
+use super::{ANSWER_MAX, innermost, is_about_tls};
+use crate::config::KmsService;
+use crate::telemetry::ConnectionMetrics;
+
+/// Connections that are idle are kept so long: a handshake takes longer than a call.
+const IDLE: Duration = Duration::from_secs(300);
+/// Where the environment may name a proxy: the first that does.
+const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+
+/// Connections to one service, shared by all its clients. Cheap to clone; clones are the same connections.
+#[derive(Clone)]
+pub(crate) struct Transport(reqwest::Client);
+
+impl Transport {
+    /// Connections by these settings. None is made.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the settings, the proxy or the system's certificates, in words.
+    pub(crate) fn new(settings: &KmsService, connections: ConnectionMetrics) -> Result<Transport, String> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(settings.call)
+            .connector_layer(layer_fn(move |inner| Counted { inner, connections: connections.clone() }))
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            // No service sends anybody elsewhere, and credentials are not to follow.
+            .redirect(Policy::none())
+            .no_proxy();
+        if let Some(proxy) = proxy()? {
+            builder = builder.proxy(proxy);
+        }
+        if let Some(pem) = &settings.ca_certificates {
+            let trusted =
+                Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file: {}", innermost(&error)))?;
+            builder = builder.tls_certs_merge(trusted);
+        }
+        builder.build().map(Transport).map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))
+    }
+
+    /// Makes one request, and reads the whole answer, whatever its status. No redirect is followed.
+    ///
+    /// # Errors
+    ///
+    /// [`Undelivered`]: there is no whole answer of at most [`ANSWER_MAX`] bytes.
+    pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Undelivered> {
+        let request = reqwest::Request::try_from(request).map_err(|error| Undelivered::Unsent(error.without_url()))?;
+        let answer = self.0.execute(request).await.map_err(|error| {
+            let error = error.without_url();
+            match error.is_connect() {
+                true => Undelivered::Unconnected(error),
+                false => Undelivered::Broken(error.into()),
+            }
+        })?;
+        let (head, body) = Response::from(answer).into_parts();
+        let read =
+            Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+                true => Undelivered::TooLong,
+                false => Undelivered::Broken(error),
+            })?;
+        Ok(Response::from_parts(head, read.to_bytes()))
+    }
+}
+
+/// With the credentials of a proxy it would say too much.
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transport")
+    }
+}
+
+/// The proxy that the environment names for HTTPS. What is asked in plain HTTP is this host's own, an instance's or a container's
+/// metadata, and no proxy's business.
+fn proxy() -> Result<Option<Proxy>, String> {
+    let named = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some((name, url)) = PROXIES.iter().find_map(|name| Some((name, named(name)?))) else { return Ok(None) };
+    let proxy = Proxy::https(url).map_err(|_| format!("the environment's {name} is no URL of a proxy: correct it"))?;
+    Ok(Some(proxy.no_proxy(NoProxy::from_env())))
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub(crate) enum Undelivered {
+    /// The request is none that can be sent.
+    Unsent(reqwest::Error),
+    /// There was no connection: name, TCP, TLS, or not in time.
+    Unconnected(reqwest::Error),
+    /// The connection broke off before the answer had ended.
+    Broken(Box<dyn Error + Send + Sync>),
+    /// The answer is longer than [`ANSWER_MAX`].
+    TooLong,
+}
+
+impl Undelivered {
+    /// The one that an error of a service's library comes from, if any.
+    pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Undelivered> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// The cause in metrics.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Undelivered::Unsent(_) => "unsent",
+            Undelivered::TooLong => "unreadable_answer",
+            Undelivered::Unconnected(error) if error.is_timeout() => super::runtime::TIMEOUT,
+            Undelivered::Unconnected(_) | Undelivered::Broken(_) if is_about_tls(&innermost(self)) => "tls",
+            Undelivered::Unconnected(_) | Undelivered::Broken(_) => "connection",
+        }
+    }
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Undelivered::Unsent(_) => f.write_str("a request that cannot be sent"),
+            Undelivered::Unconnected(_) => f.write_str("no connection"),
+            Undelivered::Broken(_) => f.write_str("the connection broke off"),
+            Undelivered::TooLong => write!(f, "an answer of more than {ANSWER_MAX} bytes"),
+        }
+    }
+}
+
+impl Error for Undelivered {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Undelivered::Unsent(error) | Undelivered::Unconnected(error) => Some(error),
+            Undelivered::Broken(error) => Some(&**error),
+            Undelivered::TooLong => None,
+        }
+    }
+}
+
+/// Makes connections, and counts them.
+#[derive(Clone)]
+struct Counted<S> {
+    inner: S,
+    connections: ConnectionMetrics,
+}
+
+impl<S, R> tower_service::Service<R> for Counted<S>
+where
+    S: tower_service::Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, to: R) -> Self::Future {
+        let mut attempt = Attempt { begun: Instant::now(), made: false, connections: self.connections.clone() };
+        let connection = self.inner.call(to);
+        Box::pin(async move {
+            let connection = connection.await;
+            attempt.made = connection.is_ok();
+            drop(attempt);
+            connection
+        })
+    }
+}
+
+/// A connection that is being made. Whoever gives up waiting for it drops it.
+struct Attempt {
+    begun: Instant,
+    made: bool,
+    connections: ConnectionMetrics,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        match self.made {
+            true => self.connections.made(self.begun.elapsed()),
+            false => self.connections.failed(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::model::CloudService;
+    use crate::telemetry::Telemetry;
+
+    fn transport(telemetry: &Telemetry) -> Transport {
+        Transport::new(&KmsService::new(CloudService::AwsKms), telemetry.connections_of("awskms")).unwrap()
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn get(url: &str) -> Request<Bytes> {
+        Request::get(url).body(Bytes::new()).unwrap()
+    }
+
+    /// The length of what is read of an answer that has so many bytes.
+    fn read(bytes: usize) -> Result<usize, Undelivered> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let head = format!("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: {bytes}\r\n\r\n");
+            // Whoever has read enough hangs up.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![7; bytes]));
+        });
+        let client = transport(&Telemetry::new());
+        let answer = run(client.send(get(&url)));
+        drop(client);
+        server.join().unwrap();
+        answer.map(|answer| {
+            assert_eq!(answer.status(), 302, "nobody goes where a redirect leads");
+            answer.body().len()
+        })
+    }
+
+    #[test]
+    fn no_more_of_an_answer_is_read_than_there_may_be() {
+        assert_eq!(read(ANSWER_MAX).unwrap(), ANSWER_MAX);
+        let long = read(ANSWER_MAX * 8).unwrap_err();
+        assert!(matches!(long, Undelivered::TooLong) && long.cause() == "unreadable_answer", "{long}");
+    }
+
+    #[test]
+    fn connections_are_counted_and_why_there_is_none_is_told() {
+        let telemetry = Telemetry::new();
+        let client = transport(&telemetry);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            // Hangs up without a word, and then speaks no TLS.
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            drop(stream);
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            // What it was sent is read, or it would be reset.
+            let _ = stream.read(&mut [0; 4096]);
+        });
+        let told = |url: &str| {
+            let error = run(client.send(get(url))).unwrap_err();
+            let wrapped = std::io::Error::other(std::io::Error::other(error));
+            Undelivered::among(&wrapped).map(|found| (found.cause(), innermost(found))).unwrap()
+        };
+        let (broken, plain) = (told(&format!("http://{address}/")), told(&format!("https://{address}/")));
+        server.join().unwrap();
+        let refused = told(&format!("http://{address}/"));
+        assert_eq!((broken.0, refused.0), ("connection", "connection"), "{broken:?} {refused:?}");
+        assert!(refused.1.contains("refused"), "{refused:?}");
+        assert_eq!(plain.0, "tls", "{plain:?}");
+        let text = telemetry.render();
+        for line in [
+            r#"keyway_service_connections_total{service="awskms",result="ok"} 1"#,
+            r#"keyway_service_connections_total{service="awskms",result="failed"} 2"#,
+            r#"keyway_service_connect_duration_seconds_count{service="awskms"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+    }
+}

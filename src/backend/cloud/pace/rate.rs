@@ -202,6 +202,11 @@ impl Rate {
         self.found.is_some()
     }
 
+    /// Nothing is sent before; it may be over.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
     /// Leave for one request of this cost, if it can go now.
     pub(super) fn ask(&mut self, cost: f64, now: Instant) -> Leave {
         if let Some(until) = self.paused_until {

@@ -224,7 +224,7 @@ fn undelivered(why: Undelivered) -> Error {
         Undelivered::Unsent(_) => Error::ser(why),
         Undelivered::Unconnected(_) if why.cause() == "timeout" => Error::timeout(why),
         Undelivered::Unconnected(_) => Error::connect(why),
-        Undelivered::Broken(_) => Error::io(why),
+        Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
         Undelivered::TooLong => Error::deser(why),
     }
 }

@@ -197,9 +197,7 @@ impl Dispatch {
         let considered = self.consider(&operation);
         if let Some(recorder) = self.audit.recorder()?.filter(|_| is_recorded(&operation)) {
             let this = Arc::clone(self);
-            return Ok(Begun::Apart(Box::pin(async move {
-                this.run_recorded(recorder, operation, considered).await
-            })));
+            return Ok(Begun::Apart(Box::pin(async move { this.run_recorded(recorder, operation, considered).await })));
         }
         let considered = considered?;
         if !considered.is_free() {

@@ -209,7 +209,10 @@ fn kind(
         let names = |kind: &&CloudKind| kind.does.usages().iter().map(KeyUsage::name).collect::<Vec<_>>().join(", ");
         let does: Vec<String> = fitting.map(names).collect();
         Fault::invalid(match &does[..] {
-            [does] => format!("usages: a key of key_type {upper:?} does {does}"),
+            [does] => {
+                let sized = if bits == 0 { String::new() } else { format!(" with key_bits {bits}") };
+                format!("usages: a key of key_type {upper:?}{sized} does {does}")
+            }
             _ => format!(
                 "usages: a key of key_type {upper:?} of this service is for {}, and not for both: register two",
                 does.join(" or for ")

@@ -324,6 +324,10 @@ async fn credentials_in_a_file_that_changes_are_read_again() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
+    // That there are none is told at once, and by whose credentials calls are made is nobody's business.
+    std::fs::remove_file(&file).unwrap();
+    until(&|_, _| aws.rig.daemon.log().contains("credentials could not be fetched anew")).await;
+    assert!(!aws.rig.daemon.log().contains("AKIDGONE"), "{}", aws.rig.daemon.log());
     // Another access key, and then the same with another secret.
     write("AKIDTEST", "not yet");
     until(&|_, said| said.contains("InvalidSignatureException")).await;

@@ -18,6 +18,7 @@ mod runtime;
 mod service;
 mod states;
 mod transport;
+mod warm;
 mod words;
 
 use std::borrow::Cow;

@@ -116,11 +116,6 @@ pub(super) fn kms_service(stanza: &mut Reader<'_>, block: &Block, name: &str) ->
     stanza.duration("warm_interval", WARM_INTERVALS, &mut service.warm_interval);
     service.verify_after_sign = stanza.choice("verify_after_sign", &VERIFICATIONS).unwrap_or_default();
     service.ca_file = stanza.text("ca_file").map(PathBuf::from);
-    if service.service == CloudService::GcpCkms && service.ca_file.is_some() {
-        let instead = "put the certificate where the system has those that it trusts, or name it in SSL_CERT_FILE";
-        stanza.refuse_field("ca_file", format!("ca_file is nothing that Google's client takes: {instead}"));
-        return Some(service);
-    }
     if let Some(path) = &service.ca_file {
         match certificates(path) {
             Ok(pem) => service.ca_certificates = Some(Arc::new(pem)),

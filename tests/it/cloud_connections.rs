@@ -11,6 +11,7 @@ async fn clouds(stanza: &str) -> Vec<(CloudRig, &'static str)> {
     let clouds = vec![
         (CloudRig::aws(setup("awskms", stanza, &[])).await, "awskms"),
         (CloudRig::azure(stanza).await, "azurekeyvault"),
+        (CloudRig::google(stanza).await, "gcpckms"),
     ];
     for (rig, _) in &clouds {
         rig.key("doc", json!({})).await;

@@ -219,8 +219,7 @@ async fn a_stranger_on_the_way_is_no_service() {
     let token = Token::absent();
     let ca = token.folder.path().join("google.pem");
     let cloud = google(&token, Some(&ca));
-    let trusted = [("SSL_CERT_FILE", ca.to_str().unwrap().to_owned())];
-    let daemon = Daemon::with(&token, google_setup("", &trusted)).await;
+    let daemon = Daemon::with(&token, google_setup(&format!("ca_file = {ca:?}"), &[])).await;
     let [account, _] = google_files(&token);
     daemon.write(&path("doc"), google_fields(&cloud, "doc", P256, Some(&account))).await;
     let sign = format!("{}/test/sign", path("doc"));
@@ -243,6 +242,10 @@ async fn a_stranger_on_the_way_is_no_service() {
             assert!(begun.elapsed() < LIMIT, "{kind}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+    for result in ["ok", "failed"] {
+        let line = format!("keyway_service_connections_total{{service=\"gcpckms\",result=\"{result}\"}}");
+        assert!(daemon.metric(&line) >= 2.0, "{result}");
     }
 }
 

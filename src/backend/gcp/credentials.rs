@@ -13,8 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use google_cloud_auth::credentials::{
-    self as google, CacheableResource, Credentials, CredentialsProvider, external_account, impersonated,
-    service_account, user_account,
+    self as google, CacheableResource, Credentials, external_account, impersonated, service_account, user_account,
 };
 use google_cloud_auth::errors::CredentialsError;
 use hyper::http::header::AUTHORIZATION;
@@ -28,8 +27,6 @@ use crate::model::{Secret, google_account};
 const FILE_MAX: u64 = 64 * 1024;
 /// Vault's variable: the contents of a credential file, or its path.
 const VARIABLE: &str = "GOOGLE_CREDENTIALS";
-/// Google's variable for clouds that are not its public one.
-const UNIVERSE: &str = "GOOGLE_CLOUD_UNIVERSE_DOMAIN";
 
 /// Where credentials come from.
 #[derive(Clone, PartialEq, Eq)]
@@ -155,18 +152,11 @@ impl Source {
     }
 }
 
-/// The credentials at hand, for Google's client.
-#[derive(Clone, Debug)]
-pub(super) struct Kept(pub(super) Arc<Keeper<Source>>);
-
-impl CredentialsProvider for Kept {
-    async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
-        self.0.current().await?.credentials.headers(extensions).await
-    }
-
-    /// As the daemon's environment has it. What credentials say of it is not followed: it would name hosts.
-    async fn universe_domain(&self) -> Option<String> {
-        std::env::var(UNIVERSE).ok()
+/// The headers by which a call is made. What credentials say of the cloud's domain is not followed: it would name hosts.
+pub(super) async fn headers(keeper: &Arc<Keeper<Source>>) -> Result<HeaderMap, CredentialsError> {
+    match keeper.current().await?.credentials.headers(Extensions::new()).await? {
+        CacheableResource::New { data, .. } => Ok(data),
+        CacheableResource::NotModified => Err(CredentialsError::from_msg(true, "no token was given out")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys in Google Cloud KMS. One client for each endpoint and identity, shared by all its keys.
+//! Keys in Google Cloud KMS. One client for each endpoint and identity, shared by all its keys; one set of connections for all.
 //!
 //! - `client.rs`: the calls of one key, and the checksums of what is sent and answered
 //! - `credentials.rs`: by whose word they are made
@@ -6,6 +6,7 @@
 //! - `sealing.rs`: the calls of secret keys that encrypt
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
+//! - `transport.rs`: Google's interface over connections of our own
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 
@@ -15,23 +16,20 @@ mod fault;
 mod find;
 mod mechanism;
 mod sealing;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_kms_v1::client::KeyManagementService;
 use parking_lot::Mutex;
 
 use self::client::GcpKey;
-use self::credentials::{Kept, Source};
-use super::cloud::{CloudDevice, Keeper, Service, ill, innermost};
+use self::credentials::Source;
+use self::transport::Rest;
+use super::cloud::{CloudDevice, Keeper, Service, ill};
 use super::{Backend, BackendError, Device};
 use crate::model::{CloudCredentials, CloudKey, Fault, TokenSelector};
-
-/// How long the making of a client may take: it reads files at most.
-const MAKING: Duration = Duration::from_secs(10);
 
 /// What a client is made of: whoever has the same shares it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -70,31 +68,20 @@ impl GcpBackend {
         if let Some(shared) = clients.get(&reach).and_then(Weak::upgrade) {
             return Ok(shared);
         }
-        let title = format!("Google Cloud KMS key {key}");
-        let made = self.service.runtime.wait(MAKING, &title, make(&reach, &self.service, &title))?;
+        let made =
+            self.make(&reach).map_err(|what| ill("unavailable", format!("Google Cloud KMS key {key}: {what}")))?;
         let made = Arc::new(made);
         clients.retain(|_, shared| shared.strong_count() > 0);
         clients.insert(reach, Arc::downgrade(&made));
         Ok(made)
     }
-}
 
-/// A client that tries each call once: who tries again, and when, is decided above.
-async fn make(reach: &Reach, service: &Arc<Service>, title: &str) -> Result<Shared, BackendError> {
-    let owner = reach.source.owner();
-    let keeper = Keeper::start(reach.source.clone(), owner, service);
-    let mut builder = KeyManagementService::builder()
-        .with_credentials(Kept(Arc::clone(&keeper)))
-        .with_retry_policy(NeverRetry)
-        .with_attempt_timeout(service.settings.call);
-    if let Some(endpoint) = &reach.endpoint {
-        builder = builder.with_endpoint(endpoint);
+    /// A client that tries each call once: who tries again, and when, is decided above.
+    fn make(&self, reach: &Reach) -> Result<Shared, String> {
+        let keeper = Keeper::start(reach.source.clone(), reach.source.owner(), &self.service);
+        let rest = Rest::new(reach.endpoint.as_deref(), &self.service, Arc::clone(&keeper))?;
+        Ok(Shared { client: KeyManagementService::from_stub(rest), keeper })
     }
-    let client = builder
-        .build()
-        .await
-        .map_err(|error| ill("unavailable", format!("{title}: no connections can be made: {}", innermost(&error))))?;
-    Ok(Shared { client, keeper })
 }
 
 fn not_of_google() -> BackendError {

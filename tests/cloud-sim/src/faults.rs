@@ -38,8 +38,20 @@ pub(crate) enum Trouble {
     ResetAfter,
     /// The answer comes later by so much.
     Slow { ms: u64 },
-    /// The answer's signature, MAC or ciphertext has one wrong bit.
+    /// The answer's signature, MAC, ciphertext or plaintext has one wrong bit.
     WrongSignature,
+    /// Another key of the same kind is used, and its public key shown.
+    OtherKey,
+    /// Behind the answer come so many blanks, which change nothing of its meaning.
+    Long { bytes: usize },
+    /// The answer is this instead, and nothing is done.
+    Answer {
+        status: u16,
+        #[serde(default)]
+        body: String,
+        /// Where it says that the client is to go.
+        location: Option<String>,
+    },
     /// The answer's checksum is wrong, where the cloud sends one; and it says that ours was.
     WrongChecksum,
     /// A new connection is closed before its first byte.

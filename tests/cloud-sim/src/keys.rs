@@ -8,6 +8,8 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, OnceLock};
+
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -184,6 +186,8 @@ pub(crate) struct Key {
     /// Of asymmetric keys.
     spki: Option<Vec<u8>>,
     private: Private,
+    /// See [`Key::other`].
+    other: OnceLock<Result<Arc<Key>, Error>>,
 }
 
 enum Private {
@@ -226,7 +230,7 @@ impl Key {
                 (Private::Secret(SecretKey::generate(bytes)?), None)
             }
         };
-        Ok(Key { kind, spki, private })
+        Ok(Key { kind, spki, private, other: OnceLock::new() })
     }
 
     /// The AES key of this value.
@@ -237,7 +241,13 @@ impl Key {
             32 => 256,
             _ => return Err(Error::Input("the key has a wrong length")),
         };
-        Ok(Key { kind: Kind::Aes { bits }, spki: None, private: Private::Secret(SecretKey::of(value)) })
+        let private = Private::Secret(SecretKey::of(value));
+        Ok(Key { kind: Kind::Aes { bits }, spki: None, private, other: OnceLock::new() })
+    }
+
+    /// Another key of the same kind, always the same one: what a service takes that is ordered to take the wrong one.
+    pub(crate) fn other(&self) -> Result<&Arc<Key>, Error> {
+        self.other.get_or_init(|| Key::generate(self.kind).map(Arc::new)).as_ref().map_err(|error| *error)
     }
 
     /// Makes one on a thread that no request waits for.

@@ -55,8 +55,10 @@ pub(crate) enum Refusal {
 /// What the service is to do wrong.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Orders {
-    /// One bit of the signature, MAC or ciphertext that it makes.
+    /// One bit of the signature, MAC, ciphertext or plaintext that it makes.
     pub(crate) wrong_signature: bool,
+    /// The key: it takes another of the same kind.
+    pub(crate) other_key: bool,
     /// Its checksum, where it sends one; and it says that the request's was wrong.
     pub(crate) wrong_checksum: bool,
 }
@@ -222,7 +224,7 @@ async fn outcome<S: Service>(
     began: Instant,
 ) -> (Option<Response>, End) {
     let mut orders = Orders::default();
-    let mut reset_after = false;
+    let (mut reset_after, mut blanks) = (false, 0);
     let mut due = began + site.control.service_time(subject);
     for trouble in site.control.troubles(subject) {
         let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
@@ -238,6 +240,13 @@ async fn outcome<S: Service>(
             Trouble::ResetAfter => reset_after = true,
             Trouble::Slow { ms } => due += Duration::from_millis(ms),
             Trouble::WrongSignature => orders.wrong_signature = true,
+            Trouble::OtherKey => orders.other_key = true,
+            Trouble::Long { bytes } => blanks += bytes,
+            Trouble::Answer { status, body, location } => {
+                let response = instead(status, body, location.as_deref());
+                let end = End::Faulted(response.status().as_u16());
+                return (Some(response), end);
+            }
             Trouble::WrongChecksum => orders.wrong_checksum = true,
             Trouble::Refuse | Trouble::TlsAbort | Trouble::TlsStranger => {}
         }
@@ -251,13 +260,30 @@ async fn outcome<S: Service>(
         return (None, End::Reset);
     }
     let end = End::Answered(response.status().as_u16());
-    (Some(response), end)
+    (Some(if blanks > 0 { lengthened(response, blanks) } else { response }), end)
 }
 
 fn throttled<S: Service>(site: &Site<S>, subject: &Subject, retry_after: Option<Duration>) -> (Option<Response>, End) {
     let response = site.service.refuse(subject, &Refusal::Throttled { retry_after });
     let end = End::Throttled(response.status().as_u16());
     (Some(response), end)
+}
+
+/// What was ordered in the place of an answer.
+fn instead(status: u16, body: String, location: Option<&str>) -> Response {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(location) = location.and_then(|location| hyper::header::HeaderValue::from_str(location).ok()) {
+        response.headers_mut().insert(hyper::header::LOCATION, location);
+    }
+    response
+}
+
+/// The same answer with blanks behind it.
+fn lengthened(response: Response, blanks: usize) -> Response {
+    let mut response = response.map(|body| [&body[..], &vec![b' '; blanks]].concat().into());
+    response.headers_mut().remove(hyper::header::CONTENT_LENGTH);
+    response
 }
 
 /// An answer of JSON.

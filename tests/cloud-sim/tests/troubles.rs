@@ -72,6 +72,23 @@ fn quotas_and_statuses_answer_in_the_clouds_words() {
     assert_eq!(cloud.most_within("v", 60_000, 0), 3);
 }
 
+#[test]
+fn answers_are_long_or_others_as_ordered() {
+    let cloud = Cloud::start(binary(), None, &["azure"]);
+    let get = || ask(cloud.address(), "GET", PATH, &[], "").unwrap();
+    let own = get();
+    order(&cloud, json!({"kind": "long", "bytes": 100_000}));
+    let long = get();
+    assert_eq!((long.0, long.1.len()), (200, own.1.len() + 100_000));
+    assert_eq!(long.1.trim_end(), own.1);
+    order(&cloud, json!({"kind": "answer", "status": 307, "body": "elsewhere", "location": "http://127.0.0.1:1/"}));
+    assert_eq!(get(), (307, "elsewhere".to_owned()));
+    order(&cloud, json!({"kind": "answer", "status": 200}));
+    assert_eq!(get(), (200, String::new()));
+    assert_eq!(get(), own);
+    assert_eq!(cloud.report()["counts"]["operations"]["discovery"]["faulted"], 2);
+}
+
 /// A handshake, and one request over it.
 fn over_tls(cloud: &Cloud, name: &str) -> Result<String, String> {
     let pem = std::fs::read_to_string(cloud.ca.as_ref().unwrap()).unwrap();

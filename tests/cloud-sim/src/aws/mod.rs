@@ -105,7 +105,7 @@ impl Aws {
         Ok(Aws { credentials, keys, aliases: Mutex::default() })
     }
 
-    async fn answer(&self, request: &Request, control: &Control) -> Result<Response, Error> {
+    async fn answer(&self, request: &Request, orders: Orders, control: &Control) -> Result<Response, Error> {
         let Some(call) = Call::of(request) else {
             return Err(Error::new(404, "UnknownOperationException", "There is nothing at this path."));
         };
@@ -114,8 +114,8 @@ impl Aws {
             self.allowed(&key, &call.operation, control)?;
         }
         let response = match &self.keys {
-            Keys::Null(null) => good(&null.answer(&call, &signature.region).await?),
-            Keys::Upstream(upstream) => match symmetric::answer(&call, request, upstream).await {
+            Keys::Null(null) => good(&null.answer(&call, &signature.region, orders).await?),
+            Keys::Upstream(upstream) => match symmetric::answer(&call, request, orders, upstream).await {
                 Some(answered) => answered?,
                 None => {
                     let passed = upstream.pass(request).await;
@@ -174,7 +174,7 @@ impl Aws {
 /// Turns one bit of what was made.
 fn spoil(response: Response) -> Response {
     let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) else { return response };
-    for name in ["Signature", "Mac", "CiphertextBlob"] {
+    for name in ["Signature", "Mac", "CiphertextBlob", "Plaintext"] {
         if let Some(mut bytes) = body[name].as_str().and_then(|text| STANDARD.decode(text).ok())
             && let Some(last) = bytes.last_mut()
         {
@@ -203,7 +203,7 @@ impl Service for Aws {
         let place = if Call::of(&request).is_none() { Place::of(&request) } else { None };
         let mut response = match place {
             Some(place) => self.credentials.give(place, &request, control),
-            None => self.answer(&request, control).await.unwrap_or_else(|error| error.response()),
+            None => self.answer(&request, orders, control).await.unwrap_or_else(|error| error.response()),
         };
         if orders.wrong_signature {
             response = spoil(response);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::call::{Call, short};
 use super::error::{Error, hex};
 use crate::keys::{self, Curve, Hash, Key, Kind, Scheme};
+use crate::server::Orders;
 
 const ACCOUNT: &str = "000000000000";
 const KEYS_MAX: usize = 10_000;
@@ -69,13 +70,13 @@ impl Null {
         Null { stored: Mutex::default(), fixed }
     }
 
-    pub(super) async fn answer(&self, call: &Call, region: &str) -> Result<Value, Error> {
+    pub(super) async fn answer(&self, call: &Call, region: &str, orders: Orders) -> Result<Value, Error> {
         match call.operation.as_str() {
             "CreateKey" => self.create(call, region).await,
             "CreateAlias" => self.alias(call),
             "DescribeKey" => Ok(json!({"KeyMetadata": self.entry(call)?.metadata()})),
-            "GetPublicKey" => Ok(self.entry(call)?.public()),
-            "Sign" => self.sign(call),
+            "GetPublicKey" => self.entry(call)?.public(orders),
+            "Sign" => self.sign(call, orders),
             other => Err(Error::bad("UnsupportedOperationException", format!("{other} is not done here"))),
         }
     }
@@ -123,7 +124,7 @@ impl Null {
         stored.by_id.get(id).cloned().ok_or_else(|| Error::not_found(&name))
     }
 
-    fn sign(&self, call: &Call) -> Result<Value, Error> {
+    fn sign(&self, call: &Call, orders: Orders) -> Result<Value, Error> {
         let entry = self.entry(call)?;
         let algorithm = call.text("SigningAlgorithm").unwrap_or_default();
         if !entry.spec.algorithms.contains(&algorithm) {
@@ -133,8 +134,12 @@ impl Null {
         let message = call.text("Message").and_then(|text| STANDARD.decode(text).ok());
         let message = message.ok_or_else(|| Error::validation("Message must be in Base64"))?;
         let digest = call.text("MessageType") == Some("DIGEST");
-        let signature =
-            if self.fixed { entry.fixed(algorithm, digest, &message) } else { entry.sign(algorithm, digest, &message) };
+        let key = entry.key(orders)?;
+        let signature = if self.fixed {
+            entry.fixed(key, algorithm, digest, &message)
+        } else {
+            signed(key, algorithm, digest, &message)
+        };
         Ok(json!({"KeyId": entry.arn(), "Signature": STANDARD.encode(signature?), "SigningAlgorithm": algorithm}))
     }
 }
@@ -153,40 +158,44 @@ impl Entry {
         })
     }
 
-    fn public(&self) -> Value {
-        json!({
-            "KeyId": self.arn(), "PublicKey": STANDARD.encode(self.key.spki().unwrap_or_default()),
-            "CustomerMasterKeySpec": self.spec.name, "KeySpec": self.spec.name, "KeyUsage": "SIGN_VERIFY",
-            "SigningAlgorithms": self.spec.algorithms,
-        })
+    /// Its key, or another if that was ordered.
+    fn key(&self, orders: Orders) -> Result<&Key, Error> {
+        Ok(if orders.other_key { self.key.other()? } else { &self.key })
     }
 
-    fn sign(&self, algorithm: &str, digest: bool, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let hash = match algorithm.rsplit_once('_').map(|(_, bits)| bits) {
-            Some("256") => Hash::Sha256,
-            Some("384") => Hash::Sha384,
-            _ => Hash::Sha512,
-        };
-        let scheme = match algorithm.split_once('_').map(|(family, rest)| (family, rest.starts_with("PSS"))) {
-            Some(("RSASSA", true)) => Scheme::RsaPss(hash),
-            Some(("RSASSA", false)) => Scheme::RsaPkcs1(hash),
-            Some(("ED25519", _)) => Scheme::Ed25519,
-            _ => Scheme::EcdsaDer,
-        };
-        if digest && message.len() != hash.len() {
-            return Err(Error::validation(format!("Digest is invalid length for algorithm {algorithm}.")));
-        }
-        let made = if digest { self.key.sign_digest(scheme, message) } else { self.key.sign_message(scheme, message) };
-        Ok(made?)
+    fn public(&self, orders: Orders) -> Result<Value, Error> {
+        let public = STANDARD.encode(self.key(orders)?.spki().unwrap_or_default());
+        Ok(json!({
+            "KeyId": self.arn(), "PublicKey": public, "CustomerMasterKeySpec": self.spec.name,
+            "KeySpec": self.spec.name, "KeyUsage": "SIGN_VERIFY", "SigningAlgorithms": self.spec.algorithms,
+        }))
     }
 
     /// The first signature of each algorithm, again and again.
-    fn fixed(&self, algorithm: &str, digest: bool, message: &[u8]) -> Result<Vec<u8>, Error> {
+    fn fixed(&self, key: &Key, algorithm: &str, digest: bool, message: &[u8]) -> Result<Vec<u8>, Error> {
         if let Some(made) = self.signatures.lock().get(algorithm) {
             return Ok(made.clone());
         }
-        let made = self.sign(algorithm, digest, message)?;
+        let made = signed(key, algorithm, digest, message)?;
         self.signatures.lock().insert(algorithm.to_owned(), made.clone());
         Ok(made)
     }
+}
+
+fn signed(key: &Key, algorithm: &str, digest: bool, message: &[u8]) -> Result<Vec<u8>, Error> {
+    let hash = match algorithm.rsplit_once('_').map(|(_, bits)| bits) {
+        Some("256") => Hash::Sha256,
+        Some("384") => Hash::Sha384,
+        _ => Hash::Sha512,
+    };
+    let scheme = match algorithm.split_once('_').map(|(family, rest)| (family, rest.starts_with("PSS"))) {
+        Some(("RSASSA", true)) => Scheme::RsaPss(hash),
+        Some(("RSASSA", false)) => Scheme::RsaPkcs1(hash),
+        Some(("ED25519", _)) => Scheme::Ed25519,
+        _ => Scheme::EcdsaDer,
+    };
+    if digest && message.len() != hash.len() {
+        return Err(Error::validation(format!("Digest is invalid length for algorithm {algorithm}.")));
+    }
+    Ok(if digest { key.sign_digest(scheme, message) } else { key.sign_message(scheme, message) }?)
 }

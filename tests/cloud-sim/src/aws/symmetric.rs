@@ -16,7 +16,7 @@ use super::call::{Call, short};
 use super::error::{Error, good};
 use super::upstream::Upstream;
 use crate::keys::{self, Gcm, Hash, Key};
-use crate::server::{Request, Response};
+use crate::server::{Orders, Request, Response};
 
 const PLAINTEXT_MAX: usize = 4096;
 const CIPHERTEXT_MAX: usize = 6144;
@@ -34,7 +34,12 @@ const REFUSED: [&str; 5] = [
 ];
 
 /// The answer to a call that encrypts or decrypts with a symmetric key; `None` to every other.
-pub(super) async fn answer(call: &Call, request: &Request, upstream: &Upstream) -> Option<Result<Response, Error>> {
+pub(super) async fn answer(
+    call: &Call,
+    request: &Request,
+    orders: Orders,
+    upstream: &Upstream,
+) -> Option<Result<Response, Error>> {
     if REFUSED.contains(&call.operation.as_str()) {
         let what = format!("{} is not done here", call.operation);
         return Some(Err(Error::bad("UnsupportedOperationException", what)));
@@ -55,7 +60,7 @@ pub(super) async fn answer(call: &Call, request: &Request, upstream: &Upstream) 
         Ok(Err(_)) if named.is_none() => Some(Err(invalid_ciphertext())),
         Ok(Err(response)) => Some(Ok(response)),
         Ok(Ok(key)) if key["KeySpec"] != "SYMMETRIC_DEFAULT" => None,
-        Ok(Ok(key)) => Some(perform(call, &key)),
+        Ok(Ok(key)) => Some(perform(call, &key, orders)),
     }
 }
 
@@ -74,7 +79,7 @@ async fn described(request: &Request, key: &str, upstream: &Upstream) -> Result<
     Ok(Ok(read.map_err(unreadable)?["KeyMetadata"].take()))
 }
 
-fn perform(call: &Call, key: &Value) -> Result<Response, Error> {
+fn perform(call: &Call, key: &Value, orders: Orders) -> Result<Response, Error> {
     let arn = key["Arn"].as_str().unwrap_or_default();
     match key["KeyState"].as_str() {
         Some("Enabled") => {}
@@ -86,7 +91,8 @@ fn perform(call: &Call, key: &Value) -> Result<Response, Error> {
     }
     let (context, id) = (context(call)?, short(arn));
     let value = Hash::Sha256.digest(format!("the value of a symmetric key of an emulated cloud: {id}").as_bytes());
-    let aes = Key::of_aes(value)?;
+    let own = Key::of_aes(value)?;
+    let aes = if orders.other_key { own.other()? } else { &own };
     let mut answer = json!({"KeyId": arn, "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"});
     if call.operation == "Encrypt" {
         let plaintext = bytes(call, "Plaintext").unwrap_or_default();

@@ -45,11 +45,11 @@ pub(super) async fn operate(
     orders: Orders,
     control: &Control,
 ) -> Result<Option<Value>, Error> {
-    let asked = Asked::new(request, address, control)?;
+    let asked = Asked::new(request, address, orders, control)?;
     let method = request.method();
     match &address.of {
         Of::Use { name, version, operation } if method == Method::POST => {
-            asked.use_key(azure, name, version.as_deref(), operation, orders).map(Some)
+            asked.use_key(azure, name, version.as_deref(), operation).map(Some)
         }
         Of::Act { name, act } if method == Method::POST => asked.act(azure, name, act).await.map(Some),
         Of::Key { name, version } => asked.key(azure, method, name, version.as_deref()).map(Some),
@@ -66,13 +66,19 @@ struct Asked<'a> {
     address: &'a Address,
     query: &'a [u8],
     body: Value,
+    orders: Orders,
     control: &'a Control,
     /// The service's time in seconds of Unix time.
     now: i64,
 }
 
 impl<'a> Asked<'a> {
-    fn new(request: &'a Request, address: &'a Address, control: &'a Control) -> Result<Asked<'a>, Error> {
+    fn new(
+        request: &'a Request,
+        address: &'a Address,
+        orders: Orders,
+        control: &'a Control,
+    ) -> Result<Asked<'a>, Error> {
         let query = request.uri().query().unwrap_or_default().as_bytes();
         match form_field(query, "api-version") {
             None => return Err(Error::bad("api-version must be specified")),
@@ -89,7 +95,7 @@ impl<'a> Asked<'a> {
             body if body.is_empty() => json!({}),
             body => serde_json::from_slice(body).map_err(|error| Error::bad(format!("Invalid JSON: {error}")))?,
         };
-        Ok(Asked { address, query, body, control, now: control.now_ms() / 1000 })
+        Ok(Asked { address, query, body, orders, control, now: control.now_ms() / 1000 })
     }
 
     fn list(&self, azure: &Azure) -> Value {
@@ -117,7 +123,7 @@ impl<'a> Asked<'a> {
     fn key(&self, azure: &Azure, method: &Method, name: &str, version: Option<&str>) -> Result<Value, Error> {
         let operations = kind::operations(&self.body)?;
         azure.with(self.address, |vault| match *method {
-            Method::GET => Ok(self.seen(vault.version(name, version)?.clone(), name)),
+            Method::GET => Ok(self.seen(self.ordered(vault.version(name, version)?.clone())?, name)),
             Method::DELETE => vault.delete(self.address, name, self.now),
             Method::PATCH => {
                 let found = vault.version(name, version)?;
@@ -133,6 +139,14 @@ impl<'a> Asked<'a> {
             }
             _ => Err(Error::new(400, "BadParameter", format!("Method {method} does not allow operation on keys."))),
         })
+    }
+
+    /// A version, with another key if that was ordered.
+    fn ordered(&self, mut version: Version) -> Result<Version, Error> {
+        if self.orders.other_key {
+            version.key = Arc::clone(version.key.other()?);
+        }
+        Ok(version)
     }
 
     /// A version as it is shown, with what the control endpoint says of it.
@@ -203,15 +217,9 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn use_key(
-        &self,
-        azure: &Azure,
-        name: &str,
-        version: Option<&str>,
-        operation: &str,
-        orders: Orders,
-    ) -> Result<Value, Error> {
-        let mut found = azure.with(self.address, |vault| vault.version(name, version).cloned())?;
+    fn use_key(&self, azure: &Azure, name: &str, version: Option<&str>, operation: &str) -> Result<Value, Error> {
+        let found = azure.with(self.address, |vault| vault.version(name, version).cloned())?;
+        let mut found = self.ordered(found)?;
         found.attributes.disabled |= self.state(name) == KeyState::Disabled;
         found.attributes.allow(operation, self.now)?;
         if !found.operations.iter().any(|allowed| allowed.eq_ignore_ascii_case(operation)) {
@@ -223,7 +231,7 @@ impl<'a> Asked<'a> {
             "verify" => return Ok(json!({"value": self.verified(&found, &kid)?})),
             _ => self.ciphered(&found, &kid, operation)?,
         };
-        if orders.wrong_signature {
+        if self.orders.wrong_signature {
             spoil(&mut answer);
         }
         answer["kid"] = kid.into();

@@ -1,5 +1,7 @@
 //! The cryptographic operations: what the service checks before, and what it says after.
 
+use std::sync::Arc;
+
 use super::algorithm::{Algorithm, Protection, Purpose, Use};
 use super::failure::Failure;
 use super::fields::{Answer, Checked, Fields};
@@ -29,7 +31,7 @@ impl Operation<'_> {
     /// Does it, if it is one of this file.
     pub(super) fn run(&self, word: &str, store: &mut Store, answer: Answer) -> Option<Result<Answer, Failure>> {
         Some(match word {
-            "getPublicKey" => store.usable(self.name).and_then(|key| self.public_key(&key, answer)),
+            "getPublicKey" => self.usable(store, self.name).and_then(|key| self.public_key(&key, answer)),
             "asymmetricSign" => self.with(store, Purpose::AsymmetricSign).and_then(|key| self.sign(&key, answer)),
             "asymmetricDecrypt" => {
                 self.with(store, Purpose::AsymmetricDecrypt).and_then(|key| self.asymmetric_decrypt(&key, answer))
@@ -46,7 +48,16 @@ impl Operation<'_> {
     }
 
     fn with(&self, store: &mut Store, purpose: Purpose) -> Result<Usable, Failure> {
-        store.usable(self.name)?.with_purpose(purpose)
+        self.usable(store, self.name)?.with_purpose(purpose)
+    }
+
+    /// A version that is enabled, with another key if that was ordered.
+    fn usable(&self, store: &mut Store, name: &str) -> Result<Usable, Failure> {
+        let mut found = store.usable(name)?;
+        if self.orders.other_key {
+            found.key = Arc::clone(found.key.other().map_err(failed)?);
+        }
+        Ok(found)
     }
 
     /// What was made, with a wrong bit if that was ordered.
@@ -181,7 +192,7 @@ impl Operation<'_> {
                 (format!("{}/cryptoKeyVersions/{number}", self.name), number)
             }
         };
-        let key = store.usable(&name)?.with_purpose(Purpose::EncryptDecrypt)?;
+        let key = self.usable(store, &name)?.with_purpose(Purpose::EncryptDecrypt)?;
         let (plaintext, aad) = self.plaintext(key.protection)?;
         let nonce = keys::random(NONCE).map_err(failed)?;
         let sealed = key.key.gcm_encrypt(&nonce, &aad.bytes, &plaintext.bytes).map_err(failed)?;
@@ -210,7 +221,7 @@ impl Operation<'_> {
         let name = format!("{}/cryptoKeyVersions/{number}", self.name);
         // A version that is not there is one of another key.
         store.version(&name).map_err(|_| undecryptable())?;
-        let key = store.usable(&name)?.with_purpose(Purpose::EncryptDecrypt)?;
+        let key = self.usable(store, &name)?.with_purpose(Purpose::EncryptDecrypt)?;
         let plaintext = key.key.gcm_decrypt(nonce, &aad.bytes, &sealed).map_err(|_| undecryptable())?;
         answer.set_bytes("plaintext", &self.made(plaintext));
         if primary.and_then(|primary| u32::try_from(primary).ok()) == Some(number) {

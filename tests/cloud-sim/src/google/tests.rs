@@ -122,6 +122,11 @@ async fn a_signing_key_signs_what_its_algorithm_says() {
     let orders = Orders { wrong_signature: true, ..Orders::default() };
     let (_, answer) = bench.ordered(orders, Method::POST, &format!("/v1/{sign}"), &body).await;
     assert!(!key.verify_digest(crate::keys::Scheme::EcdsaDer, &digest, &bytes(&answer, "signature")).unwrap());
+    let orders = Orders { other_key: true, ..Orders::default() };
+    let (_, answer) = bench.ordered(orders, Method::POST, &format!("/v1/{sign}"), &body).await;
+    let made = bytes(&answer, "signature");
+    assert!(!key.verify_digest(crate::keys::Scheme::EcdsaDer, &digest, &made).unwrap());
+    assert!(key.other().unwrap().verify_digest(crate::keys::Scheme::EcdsaDer, &digest, &made).unwrap());
 }
 
 #[tokio::test]

@@ -225,8 +225,8 @@ fn undelivered(why: Undelivered) -> Error {
     match why {
         Undelivered::Unsent(_) => Error::ser(why),
         Undelivered::Unconnected(_) if why.is_late() => Error::timeout(why),
-        Undelivered::Unconnected(_) | Undelivered::Again { .. } => Error::connect(why),
-        Undelivered::Broken(_) => Error::io(why),
+        Undelivered::Unconnected(_) => Error::connect(why),
+        Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
         Undelivered::TooLong => Error::deser(why),
     }
 }

@@ -76,15 +76,17 @@ impl AzureBackend {
 
     /// A client that tries each call once: who tries again, and when, is decided above.
     fn make(&self, reach: &Reach) -> Result<Vault, String> {
-        let transport = Some(transport::of(self.service.transport()?));
-        let options = ClientOptions { transport, retry: RetryOptions::none(), ..ClientOptions::default() };
-        let entra = Entra::new(reach.who.clone(), &reach.domain, options.clone());
+        let options = |connections| {
+            let transport = Some(transport::of(connections));
+            ClientOptions { transport, retry: RetryOptions::none(), ..ClientOptions::default() }
+        };
+        let entra = Entra::new(reach.who.clone(), &reach.domain, options(self.service.transport()?));
         let owner = entra.owner();
         let identity = Keeper::start(entra, owner, &self.service);
         // Whatever a private endpoint says that it is: the identity gives out tokens for the domain alone.
         let verify_challenge_resource = Some(reach.public);
-        let options =
-            KeyClientOptions { client_options: options, verify_challenge_resource, ..KeyClientOptions::default() };
+        let client_options = options(self.service.transport_to(&reach.url)?);
+        let options = KeyClientOptions { client_options, verify_challenge_resource, ..KeyClientOptions::default() };
         let credential = Arc::new(credentials::Lent(Arc::clone(&identity)));
         let client = KeyClient::new(&reach.url, credential, Some(options)).map_err(|error| error.to_string())?;
         Ok(Vault { client, identity })

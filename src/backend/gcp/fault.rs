@@ -6,7 +6,7 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
+use crate::backend::cloud::{Undelivered, ill, ill_until, innermost, shown, throttled};
 use crate::backend::{BackendError, Fate, NOT_OPENED};
 use crate::model::Fault;
 
@@ -27,7 +27,7 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     }
     if error.is_connect() || error.is_io() {
         let why = innermost(error);
-        let cause = if is_about_tls(&why) { "tls" } else { "connection" };
+        let cause = Undelivered::among(error).map_or("connection", Undelivered::cause);
         return ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"));
     }
     if let Some(status) = error.http_status_code() {

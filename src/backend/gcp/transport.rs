@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::credentials::{self, Source};
-use crate::backend::cloud::{Keeper, Transport, Undelivered};
+use crate::backend::cloud::{Keeper, Service, Transport, Undelivered};
 use crate::model::wiped;
 
 /// The service, as the names of its hosts have it.
@@ -52,19 +52,15 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// The service at `endpoint`, or at its own address. A call takes `limit` at most.
+    /// The service at `endpoint`, or at its own address.
     ///
     /// # Errors
     ///
     /// The endpoint is no address.
-    pub(super) fn new(
-        endpoint: Option<&str>,
-        transport: Transport,
-        keeper: Arc<Keeper<Source>>,
-        limit: Duration,
-    ) -> Result<Rest, String> {
+    pub(super) fn new(endpoint: Option<&str>, service: &Service, keeper: Arc<Keeper<Source>>) -> Result<Rest, String> {
         let universe = std::env::var(UNIVERSE).ok().filter(|domain| !domain.is_empty());
-        let site = Site::new(endpoint, universe.as_deref().unwrap_or(PUBLIC), transport, limit)?;
+        let universe = universe.as_deref().unwrap_or(PUBLIC);
+        let site = Site::new(endpoint, universe, |url| service.transport_to(url), service.settings.call)?;
         Ok(Rest { site, keeper })
     }
 
@@ -156,12 +152,18 @@ struct Site {
 }
 
 impl Site {
-    fn new(endpoint: Option<&str>, universe: &str, transport: Transport, limit: Duration) -> Result<Site, String> {
+    fn new(
+        endpoint: Option<&str>,
+        universe: &str,
+        connections: impl FnOnce(&str) -> Result<Transport, String>,
+        limit: Duration,
+    ) -> Result<Site, String> {
         let own = || format!("https://{SERVICE}.{universe}");
         let base = endpoint.map_or_else(own, |endpoint| endpoint.trim_end_matches('/').to_owned());
         let url: Uri = base.parse().map_err(|error| format!("{base:?} is no address: {error}"))?;
         let host = url.host().ok_or_else(|| format!("{base:?} names no host"))?;
         let host = behind(host, universe).and_then(|host| HeaderValue::try_from(host).ok());
+        let transport = connections(&base)?;
         Ok(Site { base, host, transport, limit })
     }
 
@@ -222,7 +224,7 @@ fn behind(host: &str, universe: &str) -> Option<String> {
 fn undelivered(why: Undelivered) -> Error {
     match why {
         Undelivered::Unsent(_) => Error::ser(why),
-        Undelivered::Unconnected(_) if why.cause() == "timeout" => Error::timeout(why),
+        Undelivered::Unconnected(_) if why.is_late() => Error::timeout(why),
         Undelivered::Unconnected(_) => Error::connect(why),
         Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
         Undelivered::TooLong => Error::deser(why),
@@ -250,7 +252,7 @@ mod tests {
     fn site(endpoint: Option<&str>, universe: &str) -> Site {
         let connections = Telemetry::new().connections_of("gcpckms");
         let transport = Transport::new(&KmsService::new(CloudService::GcpCkms), connections).unwrap();
-        Site::new(endpoint, universe, transport, Duration::from_secs(30)).unwrap()
+        Site::new(endpoint, universe, |_| Ok(transport), Duration::from_secs(30)).unwrap()
     }
 
     /// Asks a server that answers this; answers with what it was sent, too.
@@ -399,7 +401,7 @@ mod tests {
         }
         for endpoint in ["no address", "/only/a/path"] {
             let transport = site(None, PUBLIC).transport;
-            assert!(Site::new(Some(endpoint), PUBLIC, transport, Duration::ZERO).is_err(), "{endpoint}");
+            assert!(Site::new(Some(endpoint), PUBLIC, |_| Ok(transport), Duration::ZERO).is_err(), "{endpoint}");
         }
     }
 }

@@ -44,7 +44,7 @@ const MINUTE: Course = Course { seconds: 60, asked: 30 };
 const BESIDE: u64 = 50;
 const IN_A_HURRY: Duration = Duration::from_secs(3);
 /// The vault `one`, to the end of its name.
-const ONE_VAULT: &str = "XXX";
+const ONE_VAULT: &str = "/vault/one\"";
 
 /// So many calls a second, whatever the answers.
 fn paced(key: &'static str, per_second: u64) -> Load {
@@ -95,7 +95,10 @@ impl Cloud<'_> {
             "{}: {seconds} s at {THROTTLED} a second, {asked} asked for: {done} done, at most {most} sent in 5 s from 2 s on, \
              {throttled} throttled; the whole quota again after {recovered:.1?}; none of {} lost; of another quota {} at \
              {BESIDE} a second, none in more than {:.0?}",
-            self.domain, tally.asked, beside.done, beside.slowest
+            self.domain.trim_end_matches('"'),
+            tally.asked,
+            beside.done,
+            beside.slowest
         );
     }
 }
@@ -156,7 +159,8 @@ async fn who_cannot_wait_as_long_as_a_service_asks_is_told_at_once() {
         let throttle = json!({"kind": "throttle", "retry_after_ms": 6_000});
         rig.cloud.fault(&json!({"trouble": throttle, "operation": call, "which": {"next": 1}}));
         let (patient, hurried) = (rig.framed(LIMIT).await, rig.framed(Duration::from_secs(1)).await);
-        let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        let sign =
+            || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
         let told = async {
             let begun = Instant::now();
             while rig.cloud.asked(call) == asked {

@@ -43,7 +43,7 @@ const GENTLE: [f64; 3] = [1.0, 1.1, 1.2];
 const GENTLE_LONG: [f64; 2] = [1.0, 1.15];
 const BOLD: [f64; 8] = [1.3, 1.7, 2.5, 4.5, 10.0, 30.0, 100.0, 1000.0];
 /// The same where each refusal costs a pause that the service asks for: nearer to what was found, and then up in half the time.
-const GENTLE_TOLD: [f64; 4] = [1.0, 1.06, 1.12, 1.2];
+const GENTLE_TOLD: [f64; 3] = [1.0, 1.07, 1.18];
 const BOLD_TOLD: [f64; 6] = [1.5, 2.5, 5.0, 12.0, 100.0, 1000.0];
 /// What was found is kept to for as long as such a pause; for so many times as long once refusals have confirmed it; and for so
 /// long at most.

@@ -469,12 +469,7 @@ impl SessionThread {
                 self.lane.put_back(std::iter::once(job));
                 After::GoOn
             }
-            // What a breaker refuses is no try: it comes back when that lets it.
-            Fate::BackOff if error.cause == LEFT_ALONE => {
-                job.tried = true;
-                self.lane.put_back(std::iter::once(job));
-                After::GoOn
-            }
+            Fate::BackOff if error.cause == LEFT_ALONE => self.wait_for_breaker(job),
             // A service throttles in a word of its own; whatever else a call meets there is a failure.
             Fate::BackOff if self.flow_control => {
                 self.metrics.call_failed(error.cause);
@@ -502,6 +497,13 @@ impl SessionThread {
                 After::End(error)
             }
         }
+    }
+
+    /// What a breaker refuses is no try: the job comes back when that lets it.
+    fn wait_for_breaker(&self, mut job: Job) -> After {
+        job.tried = true;
+        self.lane.put_back(std::iter::once(job));
+        After::GoOn
     }
 
     /// Lets the device catch up: twice as long each time, by a spread of its own so that sessions do not march in step.

@@ -152,10 +152,15 @@ async fn no_call_outlasts_the_deadline_of_its_request() {
     assert_eq!(tally.failed("deadline_exceeded"), 3, "{tally:#?}");
 }
 
+/// Of a daemon that soon says of a failed call that it failed.
+fn impatient() -> Setup {
+    Setup { more: "limits {\n cloud_attempts = 2\n}\n", ..Setup::default() }
+}
+
 /// A key that fails is left alone, and told at once, and tried again by itself.
 #[tokio::test]
 async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
-    let aws = AwsRig::null(Setup::default()).await;
+    let aws = AwsRig::null(impatient()).await;
     aws.key("doc", json!({})).await;
     aws.key("other", json!({})).await;
     for trouble in [json!({"kind": "status", "status": 500}), json!({"kind": "reset"})] {
@@ -183,7 +188,7 @@ async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
 
 #[tokio::test]
 async fn a_cloud_that_is_gone_is_told_as_such_until_it_is_back() {
-    let aws = AwsRig::null(Setup::default()).await;
+    let aws = AwsRig::null(impatient()).await;
     aws.key("doc", json!({})).await;
     aws.key("other", json!({"region": "eu-central-1"})).await;
     let gone = aws.cloud.fault(&json!({"trouble": {"kind": "refuse"}}));

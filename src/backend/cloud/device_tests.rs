@@ -150,6 +150,33 @@ fn leave_that_is_not_used_is_given_back() {
     });
 }
 
+/// Nobody is kept waiting in vain, and whoever is told knows until when.
+#[test]
+fn a_session_is_told_of_a_pause_and_of_a_turn_that_cannot_come_in_time() {
+    story(|_, client, mut session| {
+        session.find(&selector(false)).unwrap().unwrap();
+        let ask = |session: &mut Box<dyn Session>, patience: Duration| {
+            let (namespace, until) = (Namespace::root(), Instant::now() + patience);
+            let class = Class::Interactive;
+            session.admit(&Turn { namespace: &namespace, weight: 1, class, until, is_wanted: &|| true })
+        };
+        throttle(&client.domain, Duration::from_millis(200));
+        let late = ask(&mut session, Duration::from_millis(1));
+        assert!(matches!(late, Err(Refused::Late { fault: Fault::QuotaExceeded { .. } })), "{late:?}");
+        ask(&mut session, Duration::from_secs(60)).unwrap();
+        session.withdraw();
+        let begun = Instant::now();
+        throttle(&client.domain, Duration::from_secs(30));
+        for patience in [1, 3_600] {
+            let paused = ask(&mut session, Duration::from_secs(patience));
+            let Err(Refused::Paused { fault: Fault::QuotaExceeded { retry_after, .. }, until }) = paused else {
+                panic!("{paused:?}")
+            };
+            assert!(until >= begun + Duration::from_secs(30) && retry_after > Duration::from_secs(1));
+        }
+    });
+}
+
 #[test]
 fn a_key_is_looked_up_and_made_at_a_pace_of_its_own() {
     story(|domain, client, mut session| {

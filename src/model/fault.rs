@@ -73,6 +73,12 @@ pub enum Fault {
         /// What is wrong, and what was expected.
         reason: String,
     },
+    /// The key, or its service, says that a ciphertext is not its own, or was changed. No other trouble is told so: a client may
+    /// take what it has for lost.
+    NotDecrypted {
+        /// In whose words.
+        what: String,
+    },
     /// A request body, frame or batch larger than its limit.
     TooLarge {
         /// What, and the limit.
@@ -203,6 +209,11 @@ impl Fault {
         Fault::InvalidRequest { reason: reason.into() }
     }
 
+    /// A ciphertext that is not the key's.
+    pub fn not_decrypted(what: impl Into<String>) -> Fault {
+        Fault::NotDecrypted { what: what.into() }
+    }
+
     /// A bug of ours.
     pub fn internal(what: impl Into<String>) -> Fault {
         Fault::Internal { what: what.into() }
@@ -225,7 +236,9 @@ impl Fault {
             Fault::CredentialsRefused { .. } => FaultLabel::CredentialsRefused,
             Fault::KeyMismatch { .. } => FaultLabel::KeyMismatch,
             Fault::UnsupportedOperation | Fault::NotSupported { .. } => FaultLabel::NotSupported,
-            Fault::InvalidRequest { .. } | Fault::TooLarge { .. } => FaultLabel::InvalidRequest,
+            Fault::InvalidRequest { .. } | Fault::NotDecrypted { .. } | Fault::TooLarge { .. } => {
+                FaultLabel::InvalidRequest
+            },
             Fault::PermissionDenied | Fault::TokenRefused { .. } => FaultLabel::PermissionDenied,
             Fault::NotFound { .. } => FaultLabel::NotFound,
             Fault::QuotaExceeded { .. } => FaultLabel::QuotaExceeded,
@@ -285,6 +298,7 @@ impl std::fmt::Display for Fault {
             Fault::UnsupportedOperation => f.write_str("unsupported operation"),
             Fault::NotSupported { what } => write!(f, "not supported: {what}"),
             Fault::InvalidRequest { reason } => f.write_str(reason),
+            Fault::NotDecrypted { what } => f.write_str(what),
             Fault::TooLarge { what } => write!(f, "too large: {what}"),
             Fault::PermissionDenied => f.write_str("permission denied"),
             Fault::TokenRefused { reason } => f.write_str(reason),

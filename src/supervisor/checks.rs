@@ -96,7 +96,7 @@ pub(super) fn decrypt_again(
     match session.perform(handle, identity.kind(), &work.operation) {
         Err(again) if again.cause == error.cause => {
             let reason = format!("the token refuses the input twice, and nothing else: {}", again.fault);
-            Err(BackendError { fault: Fault::invalid(reason), fate: Fate::Keep, cause: again.cause })
+            Err(BackendError { fault: Fault::not_decrypted(reason), fate: Fate::Keep, cause: again.cause })
         }
         result => result,
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use keyway::wire::proto;
+
 use serde_json::json;
 
 use crate::cloud_rig::CloudRig;
-use crate::daemon::Setup;
+use crate::daemon::{LIMIT, Setup};
 use crate::load::Load;
 use crate::rig::probing;
 
@@ -43,6 +45,29 @@ async fn one_bad_answer_costs_nobody_anything() {
             load.stop().assert_none_lost();
             rig.cloud.reset();
         }
+    }
+}
+
+/// What a breaker refuses meanwhile is no try, and neither is any number of tries too many while the deadline is far.
+#[tokio::test]
+async fn a_call_that_failed_is_tried_until_an_outage_is_over() {
+    for (rig, call) in clouds("").await {
+        rig.until_signs("doc").await;
+        rig.cloud.fault(&json!({"trouble": {"kind": "status", "status": 500}, "operation": call}));
+        let framed = rig.framed(LIMIT).await;
+        let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        let over = async {
+            // More often than an operation on a token is tried.
+            let tried = || rig.sum("keyway_retries_total", &[("result", "tried")]);
+            let begun = std::time::Instant::now();
+            while tried() < 6.0 {
+                assert!(begun.elapsed() < LIMIT, "{} tries", tried());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            rig.cloud.reset();
+        };
+        let (signed, ()) = tokio::join!(framed.sign(sign), over);
+        assert!(signed.is_ok(), "{signed:?}");
     }
 }
 

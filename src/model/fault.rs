@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::Namespace;
 
+/// Where a request was whose deadline passed while the service of its key did nothing for that key, for want of quota.
+pub const QUEUED_BY_QUOTA: &str = "queued, since the service of its key throttles";
+
 /// Why a request has no [`super::Outcome`].
 ///
 /// A fault says whose fault it is, whether a retry can help and under which label it is counted; each wire turns it into
@@ -238,7 +241,7 @@ impl Fault {
             Fault::UnsupportedOperation | Fault::NotSupported { .. } => FaultLabel::NotSupported,
             Fault::InvalidRequest { .. } | Fault::NotDecrypted { .. } | Fault::TooLarge { .. } => {
                 FaultLabel::InvalidRequest
-            },
+            }
             Fault::PermissionDenied | Fault::TokenRefused { .. } => FaultLabel::PermissionDenied,
             Fault::NotFound { .. } => FaultLabel::NotFound,
             Fault::QuotaExceeded { .. } => FaultLabel::QuotaExceeded,
@@ -268,7 +271,10 @@ impl Fault {
     /// Whether a job that ended so was refused or taken back before any device heard of it. Where this is false it may have
     /// been done.
     pub fn left_the_device_alone(&self) -> bool {
-        matches!(self, Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | "arriving" })
+        matches!(
+            self,
+            Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | QUEUED_BY_QUOTA | "arriving" }
+        )
     }
 
     /// When to try again, where we know.

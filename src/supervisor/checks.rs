@@ -31,6 +31,7 @@ impl SessionThread {
         match self.is_right(work, signature) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.stranger(work, first)),
+            Err(fault @ Fault::DeviceError { .. }) => Err(BackendError::keep(fault)),
             // What cannot be checked was not promised to be, unless everything is.
             Err(fault) if self.verify == VerifyAfterSign::Always => Err(BackendError::keep(fault)),
             Err(_) => Ok(()),
@@ -74,9 +75,16 @@ impl SessionThread {
         let SignatureScheme::RsaPss { salt } = scheme else {
             return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
         };
-        // A salt as long as the hash is checked fast. Of another length than asked for, it is the same key's all the same.
-        let stated = crypto::verify(public, *scheme, SaltLength::Bytes(*salt), *hash, input, signature)?;
-        Ok(stated || crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature)?)
+        if crypto::verify(public, *scheme, SaltLength::Bytes(*salt), *hash, input, signature)? {
+            return Ok(true);
+        }
+        // The key's all the same, which is in no doubt then; but of no use to who asked for it.
+        if crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature)? {
+            let what =
+                format!("it makes PSS signatures with another salt than one of {salt} bytes, which was asked for");
+            return Err(Fault::DeviceError { what });
+        }
+        Ok(false)
     }
 }
 

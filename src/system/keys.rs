@@ -73,6 +73,11 @@ impl System {
             let quiet = warnings.is_empty();
             return Ok(if quiet { Response::Empty } else { Response::with_warnings(Data::new(), warnings) });
         }
+        // Of its own salt it is the key's all the same.
+        if crypto::verify(&public, scheme, SaltLength::Auto, hash, &input, &signature)? {
+            let what = format!("managed key {name:?} makes PSS signatures whose salt is not as long as the hash");
+            return Err(Fault::DeviceError { what });
+        }
         let reason = "a test signature does not verify under its recorded public key".into();
         Err(Fault::KeyMismatch { key: name.to_owned(), reason })
     }
@@ -84,6 +89,9 @@ fn scheme(handle: &Handle, use_pss: Option<bool>, hash: Hash) -> Result<Signatur
         let pss = SignatureScheme::RsaPss { salt };
         return handle.require_scheme(pss).map(|()| pss);
     }
-    // A key registered for PSS is tested with PSS whether asked or not.
+    if use_pss == Some(false) && handle.require_scheme(SignatureScheme::RsaPkcs1).is_ok() {
+        return Ok(SignatureScheme::RsaPkcs1);
+    }
+    // A key for PSS alone is tested with PSS whether asked or not; one for both as it signs for whoever does not say.
     handle.default_scheme(salt)
 }

@@ -156,7 +156,8 @@ async fn who_cannot_wait_as_long_as_a_service_asks_is_told_at_once() {
         let throttle = json!({"kind": "throttle", "retry_after_ms": 6_000});
         rig.cloud.fault(&json!({"trouble": throttle, "operation": call, "which": {"next": 1}}));
         let (patient, hurried) = (rig.framed(LIMIT).await, rig.framed(Duration::from_secs(1)).await);
-        let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        let sign =
+            || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
         let told = async {
             let begun = Instant::now();
             while rig.cloud.asked(call) == asked {

@@ -267,7 +267,8 @@ mod tests {
             matches!(of_answer(call, "key a", &answer).fault, Fault::NotDecrypted { .. })
         };
         assert!(is_not_its_own(DECRYPT, BAD, 400));
-        for (call, code, status) in [("sign", BAD, 400), (DECRYPT, BAD, 503), (DECRYPT, "New", 400), (DECRYPT, "NotFound", 404)]
+        for (call, code, status) in
+            [("sign", BAD, 400), (DECRYPT, BAD, 503), (DECRYPT, "New", 400), (DECRYPT, "NotFound", 404)]
         {
             assert!(!is_not_its_own(call, code, status), "{call} {code} {status}");
         }

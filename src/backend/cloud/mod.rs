@@ -13,6 +13,7 @@
 mod device;
 mod identities;
 mod keeper;
+mod outages;
 pub(crate) mod pace;
 mod runtime;
 mod service;

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer,
-    PinFlags, Session,
+    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
 };
 use crate::config::Profile;
 use crate::crypto::{SecretKey, SoftwareKey};

@@ -280,9 +280,7 @@ fn split_envelope(
 /// them, decrypts others, or signs (RFC 8017, 7.1.2 and 7.2.2). Whatever else is wrong is what it is.
 fn refused_alike(fault: Fault) -> Fault {
     match fault {
-        Fault::NotDecrypted { .. } => {
-            Fault::not_decrypted("the ciphertext does not decrypt with this key and padding")
-        }
+        Fault::NotDecrypted { .. } => Fault::not_decrypted("the ciphertext does not decrypt with this key and padding"),
         fault => fault,
     }
 }

@@ -9,7 +9,7 @@ use super::session_thread::SessionThread;
 use crate::backend::{BackendError, Fate, Session};
 use crate::config::VerifyAfterSign;
 use crate::crypto;
-use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
+use crate::model::{Fault, Hash, KeyOperation, PublicKey, SaltLength, SignInput, SignatureScheme};
 
 /// After one operation in so many the key is verified, where that is sampled.
 const SAMPLE: u64 = 512;
@@ -72,20 +72,32 @@ impl SessionThread {
         else {
             return Err(Fault::internal("a signature by a key without a public half"));
         };
-        let SignatureScheme::RsaPss { salt } = scheme else {
-            return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
-        };
-        if crypto::verify(public, *scheme, SaltLength::Bytes(*salt), *hash, input, signature)? {
-            return Ok(true);
+        match scheme {
+            SignatureScheme::RsaPss { salt } => is_right_pss(public, *salt, *hash, input, signature),
+            scheme => crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature),
         }
-        // The key's all the same, which is in no doubt then; but of no use to who asked for it.
-        if crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature)? {
-            let what =
-                format!("it makes PSS signatures with another salt than one of {salt} bytes, which was asked for");
-            return Err(Fault::DeviceError { what });
-        }
-        Ok(false)
     }
+}
+
+/// A salt as long as was asked for is checked fast. Of another length it is the same key's all the same, which is in no doubt then; but
+/// of no use to who asked for it.
+fn is_right_pss(
+    public: &PublicKey,
+    salt: u16,
+    hash: Hash,
+    input: &SignInput,
+    signature: &Bytes,
+) -> Result<bool, Fault> {
+    let scheme = SignatureScheme::RsaPss { salt };
+    let with = |salt| crypto::verify(public, scheme, salt, hash, input, signature);
+    if with(SaltLength::Bytes(salt))? {
+        return Ok(true);
+    }
+    if with(SaltLength::Auto)? {
+        let what = format!("it makes PSS signatures with another salt than one of {salt} bytes, which was asked for");
+        return Err(Fault::DeviceError { what });
+    }
+    Ok(false)
 }
 
 /// What a failed decryption comes to. Many devices have but one word for bytes that do not decrypt and for trouble of their own;
@@ -107,5 +119,24 @@ pub(super) fn decrypt_again(
             Err(BackendError { fault: Fault::not_decrypted(reason), fate: Fate::Keep, cause: again.cause })
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SoftwareKey;
+    use crate::model::KeyKind;
+
+    #[test]
+    fn a_signature_with_another_salt_than_asked_for_is_refused_as_that() {
+        let key = SoftwareKey::generate(KeyKind::Rsa { bits: 2048 }).unwrap();
+        let (hash, scheme) = (Hash::Sha2_256, SignatureScheme::RsaPss { salt: 32 });
+        let [input, other] = [&b"one"[..], b"other"].map(|text| SignInput::Digest(crypto::digest(hash, text).unwrap()));
+        let made = key.perform(&KeyOperation::Sign { scheme, hash, input: input.clone() }).unwrap();
+        let right = |salt, input| is_right_pss(key.public(), salt, hash, input, &made);
+        assert_eq!((right(32, &input), right(32, &other)), (Ok(true), Ok(false)));
+        assert_eq!(right(20, &other), Ok(false));
+        assert!(matches!(right(20, &input), Err(Fault::DeviceError { what }) if what.contains("salt than one of 20")));
     }
 }

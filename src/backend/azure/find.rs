@@ -152,8 +152,7 @@ mod tests {
 
     #[test]
     fn dates_are_of_rfc_3339() {
-        let end = OffsetDateTime::from_unix_timestamp(1_796_363_724).unwrap();
-        let key = DeletedKey { scheduled_purge_date: Some(end), ..DeletedKey::default() };
+        let key: DeletedKey = serde_json::from_str("{\"scheduledPurgeDate\": 1796363724}").unwrap();
         let told = deleted("key a", &key).fault.to_string();
         assert!(told.contains("recovered until 2026-12-04T05:55:24Z: recover it"), "{told}");
     }

@@ -98,8 +98,14 @@ fn that_a_domain_is_throttled_is_told_once() {
     let told = gate.admit(&soon()).unwrap().throttled(None);
     assert_eq!(told, News { rate: Some(Change::Began), ..News::default() });
     assert!(domain.standing().is_throttled);
-    let later = || Turn { until: Instant::now() + Duration::from_secs(60), ..soon() };
-    assert_eq!(gate.admit(&later()).unwrap().throttled(None), News::default());
+    let again = loop {
+        match gate.admit(&soon()) {
+            Ok(permit) => break permit.throttled(None),
+            Err(refusal) => assert!(matches!(refusal, Refusal::Paused { .. }), "{refusal:?}"),
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(again, News::default());
 }
 
 #[test]
@@ -173,7 +179,7 @@ fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     std::thread::scope(|scope| {
         let heavy = scope.spawn(|| domain.gate(10_000).admit(&by(begun + Duration::from_secs(3600))).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
-        permits.map(|permit| permit.throttled(Some(Duration::from_secs(30))));
+        let _ = permits.map(|permit| permit.throttled(Some(Duration::from_secs(30))));
         assert!(matches!(heavy.join().unwrap(), Err(Refusal::Paused { .. })));
     });
     for patience in [3_600, 1] {

@@ -124,12 +124,13 @@ fn what_a_key_is_follows_its_type_size_and_usages() {
         (json!({"kms_key": "1234", "allow_generate_key": true}), "must be an alias"),
         (json!({"kms_key": "alias/aws/x", "allow_generate_key": true}), "must be an alias"),
         (json!({"replicas": "eu"}), "expected a list"),
-        (json!({"replicas": [{"regoin": "eu"}]}), "replicas: "),
+        (json!({"replicas": [{"regoin": "eu"}]}), "replicas: \"regoin\" is no field of a replica: use region"),
         (json!({"replicas": [{}]}), "named twice"),
         (json!({"replicas": [{"region": "a"}], "allow_generate_key": true}), "multi-Region key"),
     ] {
         let told = reason(read(more.clone()));
         assert!(told.contains(expected), "{more}: {told}");
+        assert!(!told.contains("4096, 2048"), "each is named once: {told}");
     }
 }
 
@@ -336,6 +337,10 @@ fn the_default_hash_is_the_keys_own() {
     for scheme in [SignatureScheme::RsaPkcs1, SignatureScheme::RsaPss { salt: 32 }] {
         assert!(rsa.require_scheme("k", scheme).is_ok());
     }
+    // Each is tested by the word of who asks.
+    let pss = SignatureScheme::RsaPss { salt: 32 };
+    let tested = [None, Some(true), Some(false)].map(|use_pss| rsa.tested_scheme("k", use_pss, 32));
+    assert_eq!(tested, [Ok(pss), Ok(pss), Ok(SignatureScheme::RsaPkcs1)]);
 }
 
 #[test]

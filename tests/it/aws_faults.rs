@@ -62,7 +62,7 @@ async fn a_key_that_cannot_be_used_is_told_as_such_and_is_no_matter_of_others() 
     for (state, cause, word) in [
         ("disabled", "key_state", "is disabled: enable the key"),
         ("pending-deletion", "key_state", "is pending deletion: cancel its deletion"),
-        ("deleted", "not_found", "the key is gone; restore it, or delete the managed key"),
+        ("deleted", "not_found", "the key is not there; restore it, or replicate it to that region"),
         ("revoked", "access_denied", "is not authorized to perform"),
     ] {
         aws.until_signs("doc").await;

@@ -12,6 +12,9 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 
+/// What the key is called.
+const TITLE: &str = "AWS KMS key alias/a";
+
 /// A key that signs at once, SHA-256 alone.
 struct Quick {
     domain: Arc<Domain>,
@@ -24,6 +27,8 @@ struct Quick {
     lost: AtomicBool,
     /// Whether it does not answer.
     silent: AtomicBool,
+    /// Whether calls fail on the way.
+    broken: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -76,6 +81,9 @@ impl super::super::Client for Quick {
         if self.silent.load(Ordering::Relaxed) {
             return Box::pin(std::future::pending());
         }
+        if self.broken.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(ill("tls", format!("{TITLE}: Sign: certificate expired"))) });
+        }
         Box::pin(async { Ok(Bytes::from_static(b"signature")) })
     }
 }
@@ -115,6 +123,7 @@ fn of_device_with(settings: &KmsService, run: impl FnOnce(&Domain, &Quick, &Clou
         disabled: AtomicBool::default(),
         lost: AtomicBool::default(),
         silent: AtomicBool::default(),
+        broken: AtomicBool::default(),
     });
     let key = CloudKey {
         name: "alias/a".into(),
@@ -258,6 +267,30 @@ fn no_call_outlasts_the_use_of_its_answer() {
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 2));
         client.silent.store(false, Ordering::Relaxed);
         sign(Duration::from_secs(60)).unwrap();
+    });
+}
+
+#[test]
+fn what_failed_is_told_while_it_is_left_alone() {
+    of_device(|_, client, device| {
+        assert_eq!(device.shared.title, TITLE);
+        let mut session = device.open_session().unwrap();
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        client.broken.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let told = loop {
+            let error = session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
+            if error.cause == LEFT_ALONE {
+                break error.fault.to_string();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", error.fault);
+            std::thread::yield_now();
+        };
+        let expected = "it failed several times in a row, last: Sign: certificate expired; it is tried again in";
+        assert!(told.contains(expected), "{told}");
+        // All keys of the domain learn of it, and not whose it was.
+        let reason = client.domain.gate(1).domain_failure();
+        assert_eq!(reason, "Sign: certificate expired");
     });
 }
 

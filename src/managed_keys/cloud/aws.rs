@@ -79,8 +79,9 @@ fn replicas(fields: &mut Fields<'_>, key: &CloudKey) -> Result<Vec<CloudKey>, Fa
         check_region(&name, region.as_deref())?;
         let endpoint = endpoint(&mut fields)?;
         let copy = CloudKey { name, place: CloudPlace::Aws { region }, endpoint, ..key.clone() };
-        if let Some(unknown) = fields.warnings().first() {
-            return Err(Fault::invalid(format!("replicas: {unknown}")));
+        if let Some(unknown) = fields.unknown().first() {
+            let what = format!("replicas: {unknown:?} is no field of a replica: use region, kms_key and endpoint");
+            return Err(Fault::invalid(what));
         }
         Ok(copy)
     };

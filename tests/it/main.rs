@@ -44,6 +44,7 @@ mod life;
 mod lint;
 mod load;
 mod losses;
+mod lying_endpoints;
 mod machine;
 mod names;
 mod namespaces;

@@ -88,6 +88,10 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
+        // What its client could make nothing of.
+        SdkError::ServiceError(service) if service.raw().status().is_success() => {
+            ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read"))
+        }
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             of_code(call, title, service.err().code(), service.err().message(), status, retry_after(service.raw()))
@@ -134,18 +138,18 @@ fn of_code(
     status: u16,
     retry_after: Option<Duration>,
 ) -> BackendError {
-    let code = bare(code.unwrap_or("no code"));
-    let by_status = if status >= 500 {
-        Class::Ill
-    } else if status == 403 {
-        Class::Refused
-    } else {
-        Class::Input
+    let unnamed = format!("no code (HTTP {status})");
+    let code = code.map_or(&*unnamed, bare);
+    let (by_status, unknown) = match status {
+        403 => (Class::Refused, "other"),
+        400..=499 => (Class::Input, "other"),
+        // What is neither an answer nor a refusal is nobody's mistake who asked.
+        _ => (Class::Ill, "service_error"),
     };
     let code = if is_about_clocks(message) { "RequestTimeTooSkewed" } else { code };
     let known = CODES.iter().find(|(known, ..)| *known == code);
     let (class, cause, advice) =
-        known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
+        known.map_or((by_status, unknown, ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
     for more in [&*shown(message.unwrap_or_default()), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
@@ -259,6 +263,9 @@ mod tests {
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
+        // An answer that is none, of whatever stands in the service's place.
+        let BackendError { fault, fate, .. } = of_code("Sign", "key a", None, None, 307, None);
+        assert!(fate == Fate::BackOff && fault.to_string().contains("Sign: no code (HTTP 307)"), "{fault}");
         // That a ciphertext is another key's has codes of its own, and no other refusal is taken for that.
         let cause = |code: &str| of_code("Decrypt", "key a", Some(code), None, 400, None).cause;
         for code in ["InvalidCiphertextException", "IncorrectKeyException"] {

@@ -4,6 +4,7 @@ use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use crate::client::Cloud;
 
@@ -15,7 +16,10 @@ pub(crate) struct Direct {
 
 impl Direct {
     pub(crate) fn new(cloud: &Cloud, key: &str) -> Direct {
+        // AWS's default, which this build leaves out.
+        let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
         let config = aws_sdk_kms::Config::builder()
+            .http_client(http.build_https())
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&cloud.url)
             .region(Region::new("eu-west-1"))

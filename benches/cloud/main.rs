@@ -1,6 +1,6 @@
 //! Signatures by keys in clouds that take 20 ms for each, through Keyway, for each of the three services; for AWS KMS in
 //! alternation with its client alone, and what reaches it when three times its quota is asked for.
-//! `cargo build --release -p cloud-sim && cargo bench --bench cloud`.
+//! `cargo build --release -p cloud-sim && cargo bench --bench cloud --features aws-client`.
 //!
 //! The clouds are cloud-sim, with keys of its own. They, the daemon and this share the machine's processors, so that CPU times
 //! are what to read; rates are the quota's, 1,000 a second, as long as the machine can keep up.

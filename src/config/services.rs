@@ -20,6 +20,8 @@ pub(super) const NAMES: &[&str] = &["awskms", "azurekeyvault", "gcpckms"];
 
 /// How long one call may take.
 const CALLS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10);
+/// How often something is asked on connections that are kept: less often, and those that are idle have ended.
+const WARM_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(240);
 /// The stanzas within.
 pub(super) const QUOTA: &str = "quota";
 /// Most bytes of a file of certificates.
@@ -40,6 +42,12 @@ pub struct KmsService {
     pub call: Duration,
     /// Calls that one key may have under way at once.
     pub max_sessions: usize,
+    /// Connections that are kept open to each endpoint that keys are at, for whoever calls next: 0 to 64.
+    pub warm_connections: usize,
+    /// How often something is asked on them where no call uses them: 100 ms to 4 min. It is to be shorter than what the service, and
+    /// whatever is on the way there, ends idle connections after. AWS's load balancers do so after 60 s unless they are told
+    /// otherwise, Azure's after 4 min, Google's front ends after 10 min.
+    pub warm_interval: Duration,
     /// Which signatures are verified in software before they leave.
     pub verify_after_sign: VerifyAfterSign,
     /// Certificates (PEM) that are trusted beside the system's, for private endpoints.
@@ -71,6 +79,8 @@ impl KmsService {
             endpoints: NamespaceList::default(),
             call: Duration::from_secs(3),
             max_sessions: 32,
+            warm_connections: 2,
+            warm_interval: Duration::from_secs(45),
             verify_after_sign: VerifyAfterSign::default(),
             ca_certificates: None,
             ca_file: None,
@@ -102,6 +112,8 @@ pub(super) fn kms_service(stanza: &mut Reader<'_>, block: &Block, name: &str) ->
     service.endpoints = NamespaceList::read(stanza, "endpoints");
     stanza.duration("call", CALLS, &mut service.call);
     stanza.count("max_sessions", 1..=1024, &mut service.max_sessions);
+    stanza.count("warm_connections", 0..=64, &mut service.warm_connections);
+    stanza.duration("warm_interval", WARM_INTERVALS, &mut service.warm_interval);
     service.verify_after_sign = stanza.choice("verify_after_sign", &VERIFICATIONS).unwrap_or_default();
     service.ca_file = stanza.text("ca_file").map(PathBuf::from);
     if let Some(path) = &service.ca_file {

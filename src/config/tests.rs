@@ -409,15 +409,19 @@ fn a_clouds_service_is_there_without_its_stanza_and_bound_by_it() {
     let stanza = |body: &str| format!("{LEAST}\nkms_service \"awskms\" {{\n{body}\n}}");
     let given = service(&stanza(
         "namespaces = [\"team\"]\n own_credentials = [\"team\"]\n endpoints = [\"*\"]\n call = \"500ms\"\n max_sessions = 8\n \
+         warm_connections = 0\n warm_interval = \"20s\"\n \
          verify_after_sign = \"always\"\n quota \"rsa\" {\n per_second = 50\n max_in_flight = 4\n }\n",
     ))
     .unwrap();
     assert!(!given.namespaces.allow(&root) && given.lends_credentials_to(&team) && given.lets_name_endpoints(&team));
     assert_eq!((given.call, given.max_sessions), (Duration::from_millis(500), 8));
+    assert_eq!((given.warm_connections, given.warm_interval), (0, Duration::from_secs(20)));
     let quota = ServiceQuota { per_second: Some(50), burst: None, max_in_flight: Some(4) };
     assert_eq!(given.quotas.get("rsa"), Some(&quota));
     for (body, expected) in [
         ("call = \"20s\"", "call"),
+        ("warm_connections = 65", "expected a whole number from 0 to 64"),
+        ("warm_interval = \"5m\"", "expected a duration from 100ms to 240s"),
         ("ca_file = \"/not/there.pem\"", "ca_file /not/there.pem: No such file"),
         ("quota \"dsa\" {\n per_second = 1\n}", "expected quota \"FAMILY\" { … } with one of rsa, ecc"),
         ("quota \"rsa\" {\n per_hour = 1\n}", "unknown field \"per_hour\""),

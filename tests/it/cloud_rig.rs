@@ -317,7 +317,7 @@ pub(crate) fn google_fields(cloud: &Cloud, name: &str, algorithm: &str, credenti
 }
 
 /// Of a daemon that tries lost keys often, so that stories are short.
-fn setup(service: &str, stanza: &str, environment: &[(&'static str, String)]) -> Setup {
+pub(crate) fn setup(service: &str, stanza: &str, environment: &[(&'static str, String)]) -> Setup {
     let call = if stanza.contains("call =") { "" } else { "call = \"2s\"" };
     let more =
         format!("kms_service \"{service}\" {{\n max_sessions = 4\n {call}\n {stanza}\n}}\n{}", crate::rig::probing(""));

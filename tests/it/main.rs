@@ -17,6 +17,7 @@ mod booted;
 mod bulk;
 mod client_tokens;
 mod clients;
+mod cloud_connections;
 mod cloud_faults;
 mod cloud_life;
 mod cloud_rig;

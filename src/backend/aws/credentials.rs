@@ -11,14 +11,15 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::StalledStreamProtectionConfig;
+use aws_sdk_kms::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{Credentials, IdentityCache, ProvideCredentials, Region, SharedHttpClient};
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use futures_util::FutureExt;
 
-use super::transport::transport;
-use super::{Reach, fault};
+use super::{Reach, fault, transport};
 use crate::backend::cloud::{Issued, Issuer, Keeper, Owner, Service, innermost};
 use crate::model::Secret;
 
@@ -66,32 +67,48 @@ impl Reached {
 /// A client that tries each call once: who tries again, and when, is decided above. What is wrong is said in words.
 pub(super) fn client(reach: &Reach, service: &Arc<Service>) -> Result<Reached, String> {
     let settings = &service.settings;
-    let http = transport(settings)?;
     let timeouts = TimeoutConfig::builder().connect_timeout(settings.call).build();
     let mut config = aws_sdk_kms::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(http.clone())
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(timeouts);
-    if let Some(endpoint) = &reach.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
     let region = reach.region.clone().map(Region::new);
     let mut own_credentials = None;
-    config = match (&reach.identity.access_key, &reach.identity.secret_key) {
+    let region = match (&reach.identity.access_key, &reach.identity.secret_key) {
         (Some(access_key), Some(secret_key)) => {
             let secret_key = secret_key.expose_str().ok_or("secret_key is not text")?;
             let given = Credentials::new(access_key, secret_key, None, None, "managed key");
-            config.credentials_provider(given).region(region.or_else(|| Some(Region::from_static(REGION))))
+            config = config.credentials_provider(given);
+            region.unwrap_or(Region::from_static(REGION))
         }
         _ => {
-            let (keeper, region) = own(http, region, service)?;
+            let (keeper, region) = own(transport::of(service.transport()?), region, service)?;
             own_credentials = Some(Arc::clone(&keeper));
-            config.credentials_provider(Lent(keeper)).identity_cache(IdentityCache::no_cache()).region(region)
+            config = config.credentials_provider(Lent(keeper)).identity_cache(IdentityCache::no_cache());
+            region
         }
     };
-    Ok(Reached { client: Client::from_conf(config.build()), own: own_credentials })
+    let url = match &reach.endpoint {
+        Some(endpoint) => {
+            config = config.endpoint_url(endpoint);
+            endpoint.clone()
+        }
+        None => public(&region)?,
+    };
+    let http = transport::of(service.transport_to(&url)?);
+    Ok(Reached { client: Client::from_conf(config.region(region).http_client(http).build()), own: own_credentials })
+}
+
+/// Where AWS's client finds the service of a region.
+fn public(region: &Region) -> Result<String, String> {
+    let unknown = |why: &dyn std::fmt::Display| format!("AWS KMS has no endpoint in region {region:?}: {why}");
+    let region_only = Params::builder().region(region.as_ref()).build().map_err(|error| unknown(&error))?;
+    let resolver = DefaultResolver::new();
+    let resolved = resolver.resolve_endpoint(&region_only).now_or_never();
+    let resolved =
+        resolved.ok_or_else(|| unknown(&"it is not known at once"))?.map_err(|error| unknown(&innermost(&*error)))?;
+    Ok(resolved.url().to_owned())
 }
 
 /// The daemon's own identity, and its region where none is given.
@@ -168,5 +185,17 @@ impl ProvideCredentials for Lent {
             Some(known) => future::ProvideCredentials::ready(Ok(known)),
             None => future::ProvideCredentials::new(self.0.current()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_of_a_region_is_that_of_its_partition() {
+        assert_eq!(public(&Region::from_static("eu-west-1")).unwrap(), "https://kms.eu-west-1.amazonaws.com");
+        assert_eq!(public(&Region::from_static("cn-north-1")).unwrap(), "https://kms.cn-north-1.amazonaws.com.cn");
+        assert!(public(&Region::from_static("no/where")).unwrap_err().contains("no/where"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
+use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled};
 use crate::backend::{BackendError, Fate, NOT_OPENED};
 use crate::model::Fault;
 
@@ -100,17 +100,20 @@ where
             let status = response.raw().status().as_u16();
             ill("unreadable_answer", format!("{title}: {call}: an answer (HTTP {status}) that cannot be read"))
         }
-        SdkError::TimeoutError(_) => ill("timeout", format!("{title}: {call}: no connection in time")),
+        SdkError::TimeoutError(_) => ill(TIMEOUT, format!("{title}: {call}: no answer in time")),
         SdkError::DispatchFailure(failure) => {
-            let Some(why) = failure.as_connector_error() else {
-                return ill("connection", format!("{title}: {call}: {}", innermost(error)));
-            };
-            let why = innermost(why);
+            let why = innermost(error);
             if is_about_credentials(error) {
-                let what = format!("{title}: {call}: no credentials: {why}");
-                return refused("no_credentials", what);
+                return refused("no_credentials", format!("{title}: {call}: no credentials: {why}"));
             }
-            let cause = if is_about_tls(&why) { "tls" } else { "connection" };
+            let cause = match Undelivered::among(error) {
+                Some(Undelivered::TooLong) => {
+                    return ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read: {why}"));
+                }
+                Some(undelivered) => undelivered.cause(),
+                None if failure.is_timeout() => TIMEOUT,
+                None => "connection",
+            };
             ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"))
         }
         _ => {

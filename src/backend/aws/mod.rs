@@ -5,7 +5,7 @@
 //! - `mechanism.rs`: the service's words for operations
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
-//! - `transport.rs`: connections
+//! - `transport.rs`: its clients' requests on the connections of the service
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 

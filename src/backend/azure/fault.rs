@@ -9,7 +9,7 @@ use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, throttled};
+use crate::backend::cloud::{Undelivered, ill, ill_until, innermost, throttled};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -180,31 +180,28 @@ fn refused(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
 }
 
-/// Whether an error is one of the way there: `tls`, `timeout` or `connection`.
+/// The cause of an error of the way there.
 fn connection(error: &Error) -> Option<&'static str> {
+    if let Some(undelivered) = Undelivered::among(error) {
+        return Some(undelivered.cause());
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut failed = None;
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<Error>()
-            && matches!(error.kind(), ErrorKind::Connection | ErrorKind::Io)
-        {
-            failed = failed.or(Some("connection"));
-        }
-        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-            failed = Some(if error.is_timeout() { "timeout" } else { "connection" });
+        if error.downcast_ref::<Error>().is_some_and(|error| matches!(error.kind(), ErrorKind::Connection)) {
+            return Some("connection");
         }
         cause = error.source();
     }
-    let why = innermost(error);
-    failed.map(|failed| if is_about_tls(&why) { "tls" } else { failed })
+    None
 }
 
 /// The same error for another: of the same kind, and one of the way there if it was one.
 pub(super) fn again(error: &Error) -> Error {
     let (kind, what) = (error.kind().clone(), chain(error));
-    match connection(error) {
-        Some(_) => Error::with_error(kind, Error::with_message(ErrorKind::Connection, innermost(error)), what),
-        None => Error::with_message(kind, what),
+    match (Undelivered::among(error), connection(error)) {
+        (Some(undelivered), _) => Error::with_error(kind, undelivered.again(), what),
+        (None, Some(_)) => Error::with_error(kind, Error::with_message(ErrorKind::Connection, innermost(error)), what),
+        (None, None) => Error::with_message(kind, what),
     }
 }
 
@@ -249,7 +246,9 @@ mod tests {
         let unreachable = Error::with_message(ErrorKind::Connection, "no route");
         let unreachable = Error::with_error(ErrorKind::Credential, unreachable, "no token");
         let refused = Error::with_message(ErrorKind::Credential, "AADSTS7000215: invalid client secret");
-        for (error, cause) in [(unreachable, "connection"), (refused, "no_credentials")] {
+        let untrusted = Undelivered::Again { cause: "tls", why: "invalid peer certificate".to_owned() };
+        let untrusted = Error::with_error(ErrorKind::Credential, untrusted, "no token");
+        for (error, cause) in [(unreachable, "connection"), (refused, "no_credentials"), (untrusted, "tls")] {
             let [first, again] = [of("sign", "key a", &error), of("sign", "key a", &again(&error))];
             assert_eq!((first.cause, first.fate), (cause, again.fate));
             assert_eq!((again.cause, again.fault.to_string()), (cause, first.fault.to_string()));

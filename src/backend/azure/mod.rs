@@ -6,7 +6,7 @@
 //! - `mechanism.rs`: the service's words for operations
 //! - `find.rs`: what the service says of a key
 //! - `fault.rs`: its errors, classed
-//! - `transport.rs`: connections
+//! - `transport.rs`: its clients' requests on the connections of the service
 //!
 //! This room must not know: requests, namespaces, or who may name which endpoint.
 
@@ -18,9 +18,9 @@ mod mechanism;
 mod transport;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
-use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_core::http::{ClientOptions, RetryOptions};
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
 use parking_lot::Mutex;
 
@@ -51,14 +51,13 @@ struct Vault {
 /// The backend of `azurekeyvault`.
 pub(super) struct AzureBackend {
     service: Arc<Service>,
-    transport: OnceLock<Result<Transport, String>>,
     vaults: Mutex<HashMap<Reach, Weak<Vault>>>,
 }
 
 impl AzureBackend {
     /// The backend of this service. No call is made.
     pub(super) fn new(service: Arc<Service>) -> AzureBackend {
-        AzureBackend { service, transport: OnceLock::new(), vaults: Mutex::default() }
+        AzureBackend { service, vaults: Mutex::default() }
     }
 
     fn vault(&self, key: &CloudKey) -> Result<Arc<Vault>, BackendError> {
@@ -77,16 +76,17 @@ impl AzureBackend {
 
     /// A client that tries each call once: who tries again, and when, is decided above.
     fn make(&self, reach: &Reach) -> Result<Vault, String> {
-        let transport = self.transport.get_or_init(|| transport::transport(&self.service.settings)).clone()?;
-        let options =
-            ClientOptions { transport: Some(transport), retry: RetryOptions::none(), ..ClientOptions::default() };
-        let entra = Entra::new(reach.who.clone(), &reach.domain, options.clone());
+        let options = |connections| {
+            let transport = Some(transport::of(connections));
+            ClientOptions { transport, retry: RetryOptions::none(), ..ClientOptions::default() }
+        };
+        let entra = Entra::new(reach.who.clone(), &reach.domain, options(self.service.transport()?));
         let owner = entra.owner();
         let identity = Keeper::start(entra, owner, &self.service);
         // Whatever a private endpoint says that it is: the identity gives out tokens for the domain alone.
         let verify_challenge_resource = Some(reach.public);
-        let options =
-            KeyClientOptions { client_options: options, verify_challenge_resource, ..KeyClientOptions::default() };
+        let client_options = options(self.service.transport_to(&reach.url)?);
+        let options = KeyClientOptions { client_options, verify_challenge_resource, ..KeyClientOptions::default() };
         let credential = Arc::new(credentials::Lent(Arc::clone(&identity)));
         let client = KeyClient::new(&reach.url, credential, Some(options)).map_err(|error| error.to_string())?;
         Ok(Vault { client, identity })

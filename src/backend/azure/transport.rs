@@ -1,62 +1,71 @@
-//! Connections of every client of this backend, and how much of an answer is read.
+//! Requests of Azure's clients on the connections that all clients of the service share.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use azure_core::error::{Error, ErrorKind};
-use azure_core::http::{AsyncRawResponse, HttpClient, Request, Transport};
-use futures_util::StreamExt;
+use azure_core::http::headers::Headers;
+use azure_core::http::{AsyncRawResponse, Body, HttpClient, Request, Transport};
+use bytes::Bytes;
+use hyper::{HeaderMap, http};
 
-use crate::backend::cloud::{ANSWER_MAX, innermost};
-use crate::config::KmsService;
+use crate::backend::cloud::{self, Undelivered};
 
-/// Connections that are idle are kept so long: a handshake takes longer than a call.
-const IDLE: Duration = Duration::from_secs(300);
-
-/// Connections with these settings.
-pub(super) fn transport(settings: &KmsService) -> Result<Transport, String> {
-    let mut builder = reqwest::Client::builder()
-        .connect_timeout(settings.call)
-        .pool_idle_timeout(IDLE)
-        .tcp_nodelay(true)
-        // The service sends nobody elsewhere, and tokens are not to follow.
-        .redirect(reqwest::redirect::Policy::none());
-    if let Some(pem) = &settings.ca_certificates {
-        let trusted = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file: {error}"))?;
-        builder = builder.tls_certs_merge(trusted);
-    }
-    let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))?;
-    Ok(Transport::new(Arc::new(Bounded(client))))
+/// These connections, for Azure's clients.
+pub(super) fn of(connections: cloud::Transport) -> Transport {
+    Transport::new(Arc::new(Shared(connections)))
 }
 
-/// A client that reads no more of an answer than there may be.
 #[derive(Debug)]
-struct Bounded(reqwest::Client);
+struct Shared(cloud::Transport);
 
 type Answer<'a> = Pin<Box<dyn Future<Output = azure_core::Result<AsyncRawResponse>> + Send + 'a>>;
 
-impl HttpClient for Bounded {
+impl HttpClient for Shared {
     fn execute_request<'own, 'asked, 'call>(&'own self, request: &'asked Request) -> Answer<'call>
     where
         'own: 'call,
         'asked: 'call,
     {
         Box::pin(async move {
-            let (status, headers, mut body) = self.0.execute_request(request).await?.deconstruct();
-            let mut read = Vec::new();
-            while let Some(part) = body.next().await {
-                let part = part?;
-                if read.len() + part.len() > ANSWER_MAX {
-                    let what = format!("an answer of more than {ANSWER_MAX} bytes");
-                    return Err(Error::with_message(ErrorKind::DataConversion, what));
-                }
-                read.extend_from_slice(&part);
-            }
-            Ok(AsyncRawResponse::from_bytes(status, headers, read))
+            let answer = self.0.send(asked(request)?).await.map_err(told)?;
+            let (head, body) = answer.into_parts();
+            Ok(AsyncRawResponse::from_bytes(head.status.as_u16().into(), answered(&head.headers), body))
         })
     }
+}
+
+fn asked(request: &Request) -> azure_core::Result<http::Request<Bytes>> {
+    let Body::Bytes(body) = request.body() else {
+        return Err(Error::with_message(ErrorKind::Other, "a body that is a stream"));
+    };
+    let mut asked = http::Request::builder().method(request.method().as_str()).uri(request.url().as_str());
+    for (name, value) in request.headers().iter() {
+        asked = asked.header(name.as_str(), value.as_str());
+    }
+    asked.body(body.clone()).map_err(|error| Error::new(ErrorKind::Other, error))
+}
+
+/// What is no text means nothing to these clients.
+fn answered(headers: &HeaderMap) -> Headers {
+    let mut known = Headers::new();
+    for (name, value) in headers {
+        if let Ok(value) = value.to_str() {
+            known.insert(name.as_str().to_owned(), value.to_owned());
+        }
+    }
+    known
+}
+
+fn told(error: Undelivered) -> Error {
+    let kind = match error {
+        Undelivered::Unsent(_) => ErrorKind::Other,
+        Undelivered::Unconnected(_) | Undelivered::Again { .. } => ErrorKind::Connection,
+        Undelivered::Broken(_) => ErrorKind::Io,
+        Undelivered::TooLong => ErrorKind::DataConversion,
+    };
+    Error::new(kind, error)
 }
 
 #[cfg(test)]
@@ -67,33 +76,54 @@ mod tests {
     use azure_core::http::Method;
 
     use super::*;
+    use crate::backend::azure::fault;
+    use crate::backend::cloud::Service;
+    use crate::config::KmsService;
+    use crate::model::CloudService;
+    use crate::telemetry::Telemetry;
 
-    /// The length of what is read of an answer that has so many bytes.
-    fn read(bytes: usize) -> azure_core::Result<usize> {
+    #[test]
+    fn a_request_and_its_answer_are_the_same_on_the_way() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let url = format!("http://{}/keys?api-version=7.6", listener.local_addr().unwrap()).parse().unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.read(&mut [0; 4096]).unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
-            // Whoever has read enough hangs up.
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![7; bytes]));
+            let mut read = Vec::new();
+            while !read.ends_with(b"{\"a\":1}") {
+                let mut part = [0; 4096];
+                let bytes = stream.read(&mut part).unwrap();
+                read.extend_from_slice(&part[..bytes]);
+            }
+            stream.write_all(b"HTTP/1.1 429 Slow\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+            String::from_utf8(read).unwrap()
         });
+        let service = Service::start(&KmsService::new(CloudService::AzureKeyVault), &Telemetry::new()).unwrap();
+        let client = Shared(service.transport().unwrap());
+        let mut request = Request::new(url, Method::Post);
+        request.insert_header("authorization", "Bearer token");
+        request.set_body("{\"a\":1}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let request = Request::new(url, Method::Get);
-        let client = Bounded(reqwest::Client::builder().no_proxy().build().unwrap());
         let answer = runtime.block_on(async {
-            let answer = client.execute_request(&request).await?.try_into_raw_response().await?;
-            Ok(answer.body().as_ref().len())
+            let answer = client.execute_request(&request).await.unwrap();
+            answer.try_into_raw_response().await.unwrap()
         });
-        drop((client, runtime));
-        server.join().unwrap();
-        answer
+        let asked = server.join().unwrap();
+        assert!(asked.starts_with("POST /keys?api-version=7.6 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("authorization: Bearer token\r\n"), "{asked}");
+        let retry_after = answer.headers().get_optional_str(&"retry-after".into());
+        assert_eq!((u16::from(answer.status()), retry_after, answer.body().as_ref()), (429, Some("7"), &b"{}"[..]));
     }
 
     #[test]
-    fn no_more_of_an_answer_is_read_than_there_may_be() {
-        assert_eq!(read(ANSWER_MAX).unwrap(), ANSWER_MAX);
-        assert!(read(ANSWER_MAX * 8).unwrap_err().to_string().contains("an answer of more than"));
+    fn why_there_is_no_answer_is_told_in_metrics() {
+        let again = |cause| Undelivered::Again { cause, why: String::new() };
+        for (error, cause) in [
+            (Undelivered::TooLong, "unreadable_answer"),
+            (Undelivered::Broken("it is gone".into()), "connection"),
+            (again("tls"), "tls"),
+            (again("timeout"), "timeout"),
+        ] {
+            assert_eq!(fault::of("sign", "key a", &told(error)).cause, cause);
+        }
     }
 }

@@ -18,6 +18,7 @@ mod runtime;
 mod service;
 mod states;
 mod transport;
+mod warm;
 mod words;
 
 use std::borrow::Cow;
@@ -31,11 +32,11 @@ use bytes::Bytes;
 pub(crate) use device::CloudDevice;
 pub(crate) use identities::Owner;
 pub(crate) use keeper::{Issued, Issuer, Keeper};
-pub(crate) use runtime::Runtime;
+pub(crate) use runtime::{Runtime, TIMEOUT};
 pub(crate) use service::Service;
 pub(crate) use states::{DISABLED, OUT_OF_USE, PENDING_DELETION};
 pub(crate) use transport::{Transport, Undelivered};
-pub(crate) use words::{innermost, is_about_tls, shown};
+pub(crate) use words::{innermost, shown};
 
 use self::pace::Gate;
 use super::{BackendError, Fate, KeyTemplate};

@@ -7,7 +7,7 @@ use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
 /// The cause of an error that is no answer in time.
-pub(super) const TIMEOUT: &str = "timeout";
+pub(crate) const TIMEOUT: &str = "timeout";
 /// Threads for the connections of all clouds.
 const THREADS: usize = 2;
 

@@ -1,13 +1,18 @@
-//! What all keys at one service share: its settings, the threads of its connections, its quota domains, and what is seen of the
+//! What all keys at one service share: its settings, its connections and their threads, its quota domains, and what is seen of the
 //! identities that they are used by.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use hyper::Uri;
+use parking_lot::Mutex;
 
 use super::Runtime;
 use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
 use super::states::KeyStates;
 use super::transport::Transport;
+use super::warm::{Kept, Warm};
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -21,6 +26,8 @@ pub(crate) struct Service {
     pub(super) states: KeyStates,
     connections: ConnectionMetrics,
     transport: OnceLock<Result<Transport, String>>,
+    /// Endpoints whose connections are kept, by their URLs without a path.
+    warm: Mutex<HashMap<Uri, Weak<Warm>>>,
 }
 
 impl Service {
@@ -35,6 +42,7 @@ impl Service {
             states: KeyStates::default(),
             connections: telemetry.connections_of(name),
             transport: OnceLock::new(),
+            warm: Mutex::default(),
         };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
@@ -54,6 +62,30 @@ impl Service {
         self.transport.get_or_init(|| Transport::new(&self.settings, self.connections.clone())).clone()
     }
 
+    /// The same for calls of the endpoint with this URL, to which `warm_connections` are opened now, beside everything, and kept for
+    /// as long as this, a clone of it or another one to the same endpoint lives.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the settings or the URL, in words.
+    pub(crate) fn transport_to(&self, url: &str) -> Result<Transport, String> {
+        let transport = self.transport()?;
+        let KmsService { warm_connections: connections, warm_interval: idle, call: limit, .. } = self.settings;
+        if connections == 0 {
+            return Ok(transport);
+        }
+        let endpoint = root_of(url).ok_or_else(|| format!("{url:?} is no URL of an endpoint"))?;
+        let mut known = self.warm.lock();
+        known.retain(|_, warm| warm.strong_count() > 0);
+        if let Some(warm) = known.get(&endpoint).and_then(Weak::upgrade) {
+            return Ok(transport.to(warm));
+        }
+        let kept = Kept { connections, idle, limit };
+        let warm = Arc::new(Warm::start(endpoint.clone(), kept, transport.clone(), &self.runtime));
+        known.insert(endpoint, Arc::downgrade(&warm));
+        Ok(transport.to(warm))
+    }
+
     /// The quota of a family: as configured, where the service has another by default.
     pub(crate) fn quota(&self, family: &str, default: Quota) -> Quota {
         let Some(given) = self.settings.quotas.get(family) else { return default };
@@ -66,6 +98,13 @@ impl Service {
         quota.max_in_flight = given.max_in_flight.unwrap_or(quota.max_in_flight);
         quota
     }
+}
+
+/// A URL without its path.
+fn root_of(url: &str) -> Option<Uri> {
+    let url: Uri = url.parse().ok()?;
+    let root = Uri::builder().scheme(url.scheme()?.clone()).authority(url.authority()?.clone());
+    root.path_and_query("/").build().ok()
 }
 
 impl ServiceFigures for Service {

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,18 +16,24 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, NoProxy, Proxy};
 use tower_layer::layer_fn;
 
-use super::{ANSWER_MAX, innermost, is_about_tls};
+use super::warm::Warm;
+use super::{ANSWER_MAX, TIMEOUT, innermost};
 use crate::config::KmsService;
 use crate::telemetry::ConnectionMetrics;
 
-/// Connections that are idle are kept so long: a handshake takes longer than a call.
+/// Connections that are idle are kept so long, if the service does not end them before: a handshake takes longer than a call. What
+/// keeps them open asks more often (`warm_interval`).
 const IDLE: Duration = Duration::from_secs(300);
 /// Where the environment may name a proxy: the first that does.
 const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
 /// Connections to one service, shared by all its clients. Cheap to clone; clones are the same connections.
 #[derive(Clone)]
-pub(crate) struct Transport(reqwest::Client);
+pub(crate) struct Transport {
+    client: reqwest::Client,
+    /// The endpoint whose connections are kept as long as this lives, if any.
+    warm: Option<Arc<Warm>>,
+}
 
 impl Transport {
     /// Connections by these settings. None is made.
@@ -51,7 +58,13 @@ impl Transport {
                 Certificate::from_pem_bundle(pem).map_err(|error| format!("ca_file: {}", innermost(&error)))?;
             builder = builder.tls_certs_merge(trusted);
         }
-        builder.build().map(Transport).map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))
+        let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))?;
+        Ok(Transport { client, warm: None })
+    }
+
+    /// The same connections, for calls of this endpoint.
+    pub(super) fn to(self, warm: Arc<Warm>) -> Transport {
+        Transport { warm: Some(warm), ..self }
     }
 
     /// Makes one request, and reads the whole answer, whatever its status. No redirect is followed.
@@ -61,7 +74,8 @@ impl Transport {
     /// [`Undelivered`]: there is no whole answer of at most [`ANSWER_MAX`] bytes.
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Undelivered> {
         let request = reqwest::Request::try_from(request).map_err(|error| Undelivered::Unsent(error.without_url()))?;
-        let answer = self.0.execute(request).await.map_err(|error| {
+        let _under_way = self.warm.as_ref().map(|warm| warm.call());
+        let answer = self.client.execute(request).await.map_err(|error| {
             let error = error.without_url();
             match error.is_connect() {
                 true => Undelivered::Unconnected(error),
@@ -105,19 +119,29 @@ pub(crate) enum Undelivered {
     Broken(Box<dyn Error + Send + Sync>),
     /// The answer is longer than [`ANSWER_MAX`].
     TooLong,
+    /// What another was told, in words.
+    Again { cause: &'static str, why: String },
 }
 
 impl Undelivered {
     /// The one that an error of a service's library comes from, if any.
     pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Undelivered> {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            cause = error.source();
-        }
-        None
+        chain(error).find_map(|error| error.downcast_ref())
+    }
+
+    /// There was no answer within this limit.
+    pub(super) fn late(limit: Duration) -> Undelivered {
+        Undelivered::Again { cause: TIMEOUT, why: format!("no answer within {} ms", limit.as_millis()) }
+    }
+
+    /// The same for another who waits for the same.
+    pub(crate) fn again(&self) -> Undelivered {
+        Undelivered::Again { cause: self.cause(), why: innermost(self) }
+    }
+
+    /// Whether it took too long.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Undelivered::Unconnected(error) if error.is_timeout())
     }
 
     /// The cause in metrics.
@@ -125,8 +149,13 @@ impl Undelivered {
         match self {
             Undelivered::Unsent(_) => "unsent",
             Undelivered::TooLong => "unreadable_answer",
-            Undelivered::Unconnected(error) if error.is_timeout() => super::runtime::TIMEOUT,
-            Undelivered::Unconnected(_) | Undelivered::Broken(_) if is_about_tls(&innermost(self)) => "tls",
+            Undelivered::Again { cause, .. } => cause,
+            _ if self.is_late() => TIMEOUT,
+            Undelivered::Unconnected(_) | Undelivered::Broken(_)
+                if chain(self).any(|error| error.is::<rustls::Error>()) =>
+            {
+                "tls"
+            }
             Undelivered::Unconnected(_) | Undelivered::Broken(_) => "connection",
         }
     }
@@ -139,6 +168,7 @@ impl fmt::Display for Undelivered {
             Undelivered::Unconnected(_) => f.write_str("no connection"),
             Undelivered::Broken(_) => f.write_str("the connection broke off"),
             Undelivered::TooLong => write!(f, "an answer of more than {ANSWER_MAX} bytes"),
+            Undelivered::Again { why, .. } => f.write_str(why),
         }
     }
 }
@@ -148,9 +178,18 @@ impl Error for Undelivered {
         match self {
             Undelivered::Unsent(error) | Undelivered::Unconnected(error) => Some(error),
             Undelivered::Broken(error) => Some(&**error),
-            Undelivered::TooLong => None,
+            Undelivered::TooLong | Undelivered::Again { .. } => None,
         }
     }
+}
+
+/// An error and all that it comes from.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>() {
+        // Its source is what its payload comes from, and not its payload.
+        Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
+        None => error.source(),
+    })
 }
 
 /// Makes connections, and counts them.
@@ -268,8 +307,10 @@ mod tests {
         });
         let told = |url: &str| {
             let error = run(client.send(get(url))).unwrap_err();
-            let wrapped = std::io::Error::other(std::io::Error::other(error));
-            Undelivered::among(&wrapped).map(|found| (found.cause(), innermost(found))).unwrap()
+            assert_eq!((error.again().cause(), error.again().to_string()), (error.cause(), innermost(&error)));
+            let wrapped = Undelivered::Broken(error.into());
+            let Undelivered::Broken(within) = &wrapped else { panic!("{wrapped}") };
+            Undelivered::among(&**within).map(|found| (found.cause(), innermost(&wrapped))).unwrap()
         };
         let (broken, plain) = (told(&format!("http://{address}/")), told(&format!("https://{address}/")));
         server.join().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{ill, ill_until, innermost, is_about_tls, shown, throttled};
+use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled};
 use crate::backend::{BackendError, Fate, NOT_OPENED};
 use crate::model::Fault;
 
@@ -23,12 +23,11 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
         return if is_transient(error) { ill("no_credentials", what) } else { refused("no_credentials", what) };
     }
     if error.is_timeout() {
-        return ill("timeout", format!("{title}: {call}: no answer in time"));
+        return ill(TIMEOUT, format!("{title}: {call}: no answer in time"));
     }
-    if error.is_connect() || error.is_io() {
-        let why = innermost(error);
-        let cause = if is_about_tls(&why) { "tls" } else { "connection" };
-        return ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"));
+    if error.is_io() {
+        let cause = Undelivered::among(error).map_or("connection", Undelivered::cause);
+        return ill(cause, format!("{title}: {call}: the service cannot be reached: {}", innermost(error)));
     }
     if let Some(status) = error.http_status_code() {
         return of_http(call, title, status, retry_after(error));
@@ -67,7 +66,7 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
             ill_until("service_error", said(""), retry_after)
         }
-        Code::DeadlineExceeded => ill("timeout", said("")),
+        Code::DeadlineExceeded => ill(TIMEOUT, said("")),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Code::FailedPrecondition => {
             let (cause, advice) = precondition(status);

@@ -78,10 +78,8 @@ impl GcpBackend {
 
     /// A client that tries each call once: who tries again, and when, is decided above.
     fn make(&self, reach: &Reach) -> Result<Shared, String> {
-        let transport = self.service.transport()?;
         let keeper = Keeper::start(reach.source.clone(), reach.source.owner(), &self.service);
-        let limit = self.service.settings.call;
-        let rest = Rest::new(reach.endpoint.as_deref(), transport, Arc::clone(&keeper), limit)?;
+        let rest = Rest::new(reach.endpoint.as_deref(), &self.service, Arc::clone(&keeper))?;
         Ok(Shared { client: KeyManagementService::from_stub(rest), keeper })
     }
 }

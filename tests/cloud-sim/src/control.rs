@@ -135,6 +135,10 @@ impl Control {
         self.state.lock().counts.note_failed_handshake();
     }
 
+    pub(crate) fn note_head(&self) {
+        self.state.lock().counts.note_head();
+    }
+
     pub(crate) fn dropping(&self) -> watch::Receiver<u64> {
         self.drops.subscribe()
     }

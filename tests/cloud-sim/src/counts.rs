@@ -35,6 +35,7 @@ pub(crate) struct Counts {
     all: Series,
     connections: u64,
     handshakes_failed: u64,
+    heads: u64,
 }
 
 #[derive(Default, Serialize)]
@@ -81,6 +82,10 @@ impl Counts {
         self.handshakes_failed += 1;
     }
 
+    pub(crate) fn note_head(&mut self) {
+        self.heads += 1;
+    }
+
     /// All of it. `slots` are `[number, asked, throttled]`; slot `n` begins `n * slot_ms` after the start.
     pub(crate) fn report(&self) -> Value {
         let buckets: BTreeMap<&String, Value> =
@@ -92,6 +97,7 @@ impl Counts {
             "buckets": buckets,
             "connections": self.connections,
             "handshakes_failed": self.handshakes_failed,
+            "heads": self.heads,
         })
     }
 }

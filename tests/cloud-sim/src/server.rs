@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -190,6 +191,10 @@ async fn answer<S: Service>(
         cut.cut();
         return Err(Broken);
     };
+    if head.method == Method::HEAD {
+        site.control.note_head();
+        return Ok(nothing());
+    }
     let request = Request::from_parts(head, body.to_bytes());
     let subject = site.service.subject(&request);
     let (response, end) = outcome(site, request, &subject, began).await;
@@ -201,6 +206,14 @@ async fn answer<S: Service>(
             Err(Broken)
         }
     }
+}
+
+/// The answer to who asks for nothing, as clients do on connections that they want to keep: it is no operation, so neither a quota
+/// nor a fault is for it, and it counts as none.
+fn nothing() -> hyper::http::Response<Full<Bytes>> {
+    let mut response = hyper::http::Response::new(Full::default());
+    *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+    response
 }
 
 /// The answer to a request, none where the connection is to be reset, and what it counts as.

@@ -218,11 +218,26 @@ pub struct Turn<'a> {
     pub is_wanted: &'a dyn Fn() -> bool,
 }
 
+/// The cause of a refusal since the device did not answer several times in a row: nothing was asked of it.
+pub const LEFT_ALONE: &str = "breaker_open";
+
 /// Why flow control lets no operation begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Its turn did not come in time, or it is wanted no longer; it may come later.
     Later,
+    /// Its turn does not come in time, as is known already.
+    Late {
+        /// What an asker is told for whom there is no other device.
+        fault: Fault,
+    },
+    /// The device asked to be left alone until then: nobody's turn comes before.
+    Paused {
+        /// What an asker is told whose deadline is sooner, and for whom there is no other device.
+        fault: Fault,
+        /// When it may be asked again.
+        until: Instant,
+    },
     /// The device did not answer several times in a row, and is left alone until then.
     Shut {
         /// What an asker is told for whom there is no other device.

@@ -26,6 +26,9 @@ pub struct Limits {
     pub batch_time: Duration,
     /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
     pub attempts: u8,
+    /// The same of a key in a cloud, where pauses are between tries, each longer: the deadline and the budget end them before. Default
+    /// 16, at most 64.
+    pub cloud_attempts: u8,
     /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100; 0 together with
     /// `retry_burst` only.
     pub retry_percent: u32,
@@ -134,6 +137,7 @@ impl Default for Limits {
             batch_max: 32,
             batch_time: Duration::from_millis(1),
             attempts: 4,
+            cloud_attempts: 16,
             retry_percent: 10,
             retry_burst: 256,
             deadline: Duration::from_secs(5),
@@ -204,6 +208,7 @@ impl Limits {
         stanza.count("batch_max", 1..=1024, &mut self.batch_max);
         stanza.duration("batch_time", Duration::ZERO..=100 * MILLISECOND, &mut self.batch_time);
         stanza.small("attempts", 1..=16, &mut self.attempts);
+        stanza.small("cloud_attempts", 1..=64, &mut self.cloud_attempts);
         stanza.small("retry_percent", 0..=100, &mut self.retry_percent);
         stanza.small("retry_burst", 0..=65_536, &mut self.retry_burst);
         self.check_retries(stanza);
@@ -279,6 +284,7 @@ impl Limits {
             ("batch_max", self.batch_max.to_string()),
             ("batch_time", format!("{:?}", self.batch_time)),
             ("attempts", self.attempts.to_string()),
+            ("cloud_attempts", self.cloud_attempts.to_string()),
             ("retry_percent", self.retry_percent.to_string()),
             ("retry_burst", self.retry_burst.to_string()),
             ("deadline", format!("{:?}", self.deadline)),

@@ -81,6 +81,21 @@ struct Considered {
     place: Option<Place>,
 }
 
+impl Considered {
+    /// Whether it is only run.
+    fn is_free(&self) -> bool {
+        self.counted.is_none() && self.place.is_none() && !self.permit.takes_a_place()
+    }
+}
+
+/// An operation that was judged.
+enum Begun {
+    /// It is answered by this, unless its deadline passes before.
+    Plain(Answer, Deadline),
+    /// It is answered by this.
+    Apart(Answer),
+}
+
 /// What is behind the daemon's door.
 pub struct Dispatch {
     system: Arc<System>,
@@ -175,15 +190,23 @@ impl Dispatch {
         self.engines.stop();
     }
 
-    /// Admits it, judges it, and runs it; where audit devices are on, with a record before and after.
-    async fn perform(&self, operation: Operation) -> Result<Outcome, Fault> {
+    /// Admits it and judges it. Whatever few operations need is in a box of its own: the future of every other is small, since it
+    /// is moved.
+    fn begin(self: &Arc<Self>, operation: Operation) -> Result<Begun, Fault> {
         self.admit(&operation)?;
         let considered = self.consider(&operation);
-        match self.audit.recorder()?.filter(|_| is_recorded(&operation)) {
-            // In a box of its own, as is all that few requests need: the future of every other is small.
-            Some(recorder) => Box::pin(self.run_recorded(recorder, operation, considered)).await,
-            None => self.carry_out(operation, considered?).await,
+        if let Some(recorder) = self.audit.recorder()?.filter(|_| is_recorded(&operation)) {
+            let this = Arc::clone(self);
+            return Ok(Begun::Apart(Box::pin(async move { this.run_recorded(recorder, operation, considered).await })));
         }
+        let considered = considered?;
+        if !considered.is_free() {
+            let this = Arc::clone(self);
+            return Ok(Begun::Apart(Box::pin(async move { this.carry_out(operation, considered).await })));
+        }
+        considered.allowed?;
+        let deadline = operation.deadline;
+        self.start(operation).map(|answer| Begun::Plain(answer, deadline))
     }
 
     /// Whether it is to be run, and what goes with that. Does nothing yet.
@@ -222,11 +245,11 @@ impl Dispatch {
     /// Runs it, with what goes with it.
     async fn carry_out(&self, operation: Operation, considered: Considered) -> Result<Outcome, Fault> {
         if considered.place.is_some() || considered.permit.takes_a_place() {
-            return Box::pin(self.carry_out_held(operation, considered)).await;
+            return self.carry_out_held(operation, considered).await;
         }
         let Considered { counted, allowed, .. } = considered;
         match counted {
-            Some(counted) => Box::pin(self.carry_out_counted(operation, counted, allowed)).await,
+            Some(counted) => self.carry_out_counted(operation, counted, allowed).await,
             None => {
                 allowed?;
                 self.run_out(operation).await
@@ -289,11 +312,8 @@ impl Dispatch {
 
     /// Runs it to its end, or to its deadline's.
     async fn run_out(&self, operation: Operation) -> Result<Outcome, Fault> {
-        let deadline = operation.deadline.instant();
-        match tokio::time::timeout_at(deadline.into(), self.start(operation)?).await {
-            Ok(result) => result,
-            Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
-        }
+        let deadline = operation.deadline;
+        within(deadline, self.start(operation)?).await
     }
 
     /// Refuses what cannot be served whoever asks.
@@ -421,6 +441,12 @@ impl Dispatch {
     }
 }
 
+/// The answer, unless the deadline passes before.
+async fn within(deadline: Deadline, answer: Answer) -> Result<Outcome, Fault> {
+    let answered = tokio::time::timeout_at(deadline.instant().into(), answer).await;
+    answered.unwrap_or(Err(Fault::DeadlineExceeded { stage: "running" }))
+}
+
 /// Whether it goes with the token that it was asked for with.
 fn has_lease(outcome: &Outcome) -> bool {
     match outcome {
@@ -482,8 +508,13 @@ impl Dispatch {
     pub fn run(self: Arc<Self>, operation: Operation) -> Answer {
         let (arrived, wire) = (operation.arrived, operation.caller.wire);
         let label = OperationLabel::of(&operation);
+        let begun = self.begin(operation);
         Box::pin(async move {
-            let result = self.perform(operation).await;
+            let result = match begun {
+                Ok(Begun::Plain(answer, deadline)) => within(deadline, answer).await,
+                Ok(Begun::Apart(answer)) => answer.await,
+                Err(fault) => Err(fault),
+            };
             let outcome = match &result {
                 Ok(_) => OutcomeLabel::Ok,
                 Err(fault) => OutcomeLabel::Fault(fault.label()),

@@ -165,7 +165,8 @@ fn usual(kind: &CloudKind, name: &str) -> Result<CipherScheme, Fault> {
     known.ok_or_else(|| unknown(format!("it encrypts by {name:?}, being of kind {:?}", kind.native)))
 }
 
-fn unknown(what: String) -> Fault {
+/// That a record says what this build does not know.
+pub(super) fn unknown(what: String) -> Fault {
     let what = format!("{what}, which this Keyway does not know: run the version that wrote it, or a newer one");
     Fault::Unavailable { what }
 }

@@ -224,15 +224,24 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
-    /// Writes a key and changes its record, then starts anew on the store.
+    /// Writes a key in a cloud and one on a token and changes the record of the former, then starts anew on the store.
     fn with_record(change: impl FnOnce(&mut u16, &mut Value) + 'static, check: impl FnOnce(ManagedKeys) + 'static) {
+        with_record_of("cloud", change, check);
+    }
+
+    /// The same with the record of this one of them.
+    fn with_record_of(
+        name: &'static str,
+        change: impl FnOnce(&mut u16, &mut Value) + 'static,
+        check: impl FnOnce(ManagedKeys) + 'static,
+    ) {
         story(|keys, token| async move {
             let root = Namespace::root();
             let fields = json!({"kms_key": "alias/a", "key_type": "ECDSA", "curve": "P256"});
             keys.write(&root, "awskms", "cloud", &data(fields)).await.unwrap();
             let fields = json!({"library": "hsm", "token_label": "t", "key_label": "k", "mechanism": "0x1041"});
             keys.write(&root, "pkcs11", "token", &data(fields)).await.unwrap();
-            let key = RecordKey::new(&root, COLLECTION, "cloud");
+            let key = RecordKey::new(&root, COLLECTION, name);
             let Record { mut version, value } = keys.store().get(&key).unwrap().unwrap();
             let mut record: Value = serde_json::from_slice(&value).unwrap();
             change(&mut version, &mut record);
@@ -346,6 +355,27 @@ mod tests {
     fn a_kind_that_this_build_does_not_know_costs_its_key_alone() {
         let change = |_: &mut u16, record: &mut Value| record["cloud"]["native"] = "ML_DSA_65".into();
         with_record(change, |keys| refused(&keys, "it is of kind \"ML_DSA_65\" of \"awskms\""));
+    }
+
+    #[test]
+    fn so_does_what_a_record_says_of_a_key_on_a_token_and_nobody_knows() {
+        for (field, value, why) in [
+            ("curve", json!("P1024"), "it is on curve \"P1024\", which this Keyway does not know"),
+            ("rsa_oaep_hash", json!("sha7"), "it encrypts by OAEP with \"sha7\", which this Keyway does not know"),
+            ("usages", json!(["sign", "shine"]), "it is for \"shine\", which this Keyway does not know"),
+        ] {
+            with_record_of(
+                "token",
+                move |_, record| record[field] = value,
+                move |keys| {
+                    let root = Namespace::root();
+                    let fault = keys.find(&root, "pkcs11", "token").map(drop).unwrap_err();
+                    assert!(matches!(&fault, Fault::Unavailable { what } if what.contains(why)), "{fault}");
+                    assert_eq!((keys.unread(), keys.names(&root, "pkcs11")), (1, vec!["token".to_owned()]));
+                    assert!(keys.find(&root, "awskms", "cloud").is_ok());
+                },
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::abilities::own_named;
-use super::cloud_record::CloudRecord;
+use super::cloud_record::{CloudRecord, unknown};
 use super::mechanism::Mechanism;
 use super::pkcs11::{Pkcs11, curve_name, oaep_hash_name, oaep_hash_named};
 use super::ready::Ready;
@@ -129,7 +129,8 @@ impl CheckRecord {
             (None, None) => CheckMethod::Block,
             (None, Some(Some(hash))) => CheckMethod::Hmac(hash),
             (None, Some(None)) => {
-                return Err(Fault::internal("a managed key's check value names no hash that is known"));
+                let name = self.hmac.as_deref().unwrap_or_default();
+                return Err(unknown(format!("it is known again by an HMAC with {name:?}")));
             }
         };
         let sealed = self.opened.as_ref().map(|opened| opened.sealed.clone().into()).unwrap_or_default();
@@ -244,17 +245,20 @@ impl KeyRecord {
         label.or_else(serial).or(self.slot.map(TokenSelector::Slot))
     }
 
+    /// What it says of a key on a token. A curve or a hash that is not known is no default: another key would be looked for, or what
+    /// was encrypted would not decrypt.
     fn pkcs11(&self) -> Result<Pkcs11, Fault> {
+        let curve = |name: &str| Curve::ALL.into_iter().find(|curve| curve_name(*curve) == name);
         Ok(Pkcs11 {
             key_label: self.key_label.clone(),
             key_id: self.key_id.clone(),
             mechanism: Mechanism(self.mechanism),
             pin: self.pin()?,
-            curve: Curve::ALL.into_iter().find(|curve| self.curve.as_deref() == Some(curve_name(*curve))),
+            curve: known("it is on curve", self.curve.as_deref(), curve)?,
             parameter_set: self.parameter_set,
             key_bits: self.key_bits,
             force_rw_session: self.force_rw_session,
-            rsa_oaep_hash: self.rsa_oaep_hash.as_deref().and_then(oaep_hash_named),
+            rsa_oaep_hash: known("it encrypts by OAEP with", self.rsa_oaep_hash.as_deref(), oaep_hash_named)?,
             hmac_key_label: self.hmac_key_label.clone(),
         })
     }
@@ -269,6 +273,7 @@ impl KeyRecord {
             }
             None => (self.token(), Native::Pkcs11(Box::new(self.pkcs11()?))),
         };
+        let usage = |name: &String| KeyUsage::from_name(name).ok_or_else(|| unknown(format!("it is for {name:?}")));
         let settings = Settings {
             library: self.library.clone(),
             token,
@@ -279,7 +284,7 @@ impl KeyRecord {
             any_mount: self.any_mount,
             allow_raw_signing: self.allow_raw_signing,
             max_parallel: self.max_parallel,
-            usages: self.usages.iter().filter_map(|name| KeyUsage::from_name(name)).collect(),
+            usages: self.usages.iter().map(usage).collect::<Result<_, _>>()?,
             owner: self.owner.clone(),
             shown: self.shown.as_ref().map(|names| names.iter().filter_map(|name| own_named(name)).collect()),
         };
@@ -295,4 +300,9 @@ impl KeyRecord {
             first_use: Arc::default(),
         })
     }
+}
+
+/// What a record names, if it names any.
+fn known<T>(what: &str, name: Option<&str>, of_name: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Fault> {
+    name.map(|name| of_name(name).ok_or_else(|| unknown(format!("{what} {name:?}")))).transpose()
 }

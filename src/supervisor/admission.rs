@@ -34,6 +34,16 @@ impl SessionThread {
                 return true;
             }
             Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
+            Err(Refused::Late { fault }) => {
+                let mut jobs = self.watch.reclaim();
+                let late = jobs.pop_front();
+                self.lane.put_back(jobs.into_iter());
+                late.into_iter().for_each(|job| self.lane.too_late(job, fault.clone(), self.seat.place.member));
+            }
+            Err(Refused::Paused { fault, until }) => {
+                self.lane.pause(self.watch.reclaim().into_iter(), fault, self.seat.place.member, until);
+                (self.report)(SessionEvent::Rests(until));
+            }
             Err(Refused::Shut { fault, until }) => {
                 for job in self.watch.reclaim() {
                     if let Some(due) = self.lane.refused(job, fault.clone(), self.seat.place.member, until) {
@@ -56,7 +66,7 @@ impl SessionThread {
     /// calls take.
     pub(super) fn end_of(&self, job: &Job, now: Instant) -> Instant {
         let end = job.terms.deadline.instant();
-        let is_last = job.attempts + 1 >= self.lane.limits().attempts;
+        let is_last = job.attempts + 1 >= self.lane.limits().resting_attempts;
         if !self.flow_control || is_last || !self.lane.is_held_elsewhere(job, self.seat.place.member) {
             return end;
         }

@@ -33,6 +33,8 @@ pub(super) struct Job {
     work: Arc<Work>,
     /// How often it was tried, and failed through no fault of its own.
     pub(super) attempts: u8,
+    /// Whether a call was made for it, so that it waits for what is left alone meanwhile, as long as it may.
+    pub(super) tried: bool,
     /// The member that failed it last: another one is to try, if there is one.
     pub(super) avoid: Option<MemberId>,
     /// Whether it counts among those in flight, of its key and of the lane.
@@ -48,7 +50,7 @@ impl Job {
         let queued_at = Instant::now();
         let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
-        let job = Job { work, attempts: 0, avoid: None, begun, charge, asker };
+        let job = Job { work, attempts: 0, tried: false, avoid: None, begun, charge, asker };
         (job, Pending { answer })
     }
 

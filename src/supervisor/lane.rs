@@ -123,6 +123,9 @@ impl Lane {
             let what = "Keyway is shutting down, or the key's token is let go of; try again".into();
             return Err((job, Fault::Unavailable { what }));
         }
+        if let Some(fault) = state.shut.too_late(&job, job.queued_at) {
+            return Err((job, fault));
+        }
         if let Err(fault) = self.admit(state, &job, pushed_out) {
             return Err((job, fault));
         }
@@ -495,11 +498,11 @@ impl State {
 
     /// Whether a session of another member, which is not left alone, waits for jobs of this key.
     fn is_awaited_elsewhere(&self, key: &KeyRoute, member: MemberId, now: Instant) -> bool {
-        key.has_another(member, |other| !self.shut.has(other, now) && self.seats.sleeps(other))
+        key.has_another(member, |other| self.shut.is_well(other, now) && self.seats.sleeps(other))
     }
 
     fn is_held_elsewhere(&self, job: &Job, member: MemberId, now: Instant) -> bool {
-        job.key.has_another(member, |other| !self.shut.has(other, now))
+        job.key.has_another(member, |other| self.shut.is_well(other, now))
     }
 
     /// The bell of a sleeping session that is needed: it can do a job that nobody woken will come for. It is taken off the
@@ -553,9 +556,12 @@ fn judge(job: &Job, place: Place, shut: &Shut, now: Instant) -> Fit<Fault> {
     if job.key.handle(place).is_none() {
         return job.key.absence().map_or(Fit::Skip, Fit::Finish);
     }
+    if shut.is_paused(place.member, now) {
+        return Fit::Skip;
+    }
     // Who failed it tries it again only where nobody else can; and whoever is left alone tries nothing that others can.
     let is_others = job.avoid == Some(place.member) || shut.has(place.member, now);
-    if is_others && job.key.has_another(place.member, |other| !shut.has(other, now)) {
+    if is_others && job.key.has_another(place.member, |other| shut.is_well(other, now)) {
         return Fit::Skip;
     }
     if job.key.has_room() { Fit::Take } else { Fit::Skip }

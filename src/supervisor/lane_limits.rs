@@ -18,6 +18,8 @@ pub(super) struct LaneLimits {
     pub(super) batch_time: Duration,
     /// How often one job is tried in all.
     pub(super) attempts: u8,
+    /// The same of one that rests between tries.
+    pub(super) resting_attempts: u8,
     /// Second tries of a namespace, in hundredths of what it asks for…
     pub(super) retry_percent: u32,
     /// …and so many in a burst.
@@ -35,6 +37,7 @@ impl LaneLimits {
             batch_max: limits.batch_max,
             batch_time: limits.batch_time,
             attempts: limits.attempts,
+            resting_attempts: limits.cloud_attempts,
             retry_percent: limits.retry_percent,
             retry_burst: limits.retry_burst,
             wake,

@@ -6,7 +6,7 @@ use super::super::job::{Job, Work};
 use super::super::resting::pause;
 use super::super::route::MemberId;
 use super::super::seats::Seat;
-use super::{Lane, State, judge};
+use super::{Lane, State, answer_all, judge};
 use crate::model::Fault;
 use crate::model::schedule::{Fit, Item};
 
@@ -27,13 +27,14 @@ impl Lane {
         job.avoid = Some(failed);
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
-        if let Err(fault) = self.grant(&mut state, &mut job, fault, now) {
+        let most = if may_rest { self.limits.resting_attempts } else { self.limits.attempts };
+        if let Err(fault) = self.grant(&mut state, &mut job, fault, most, now) {
             drop(state);
             self.come_back(key.as_slice());
             job.answer(Err(fault));
             return None;
         }
-        let well = 1 + job.key.others(failed, |other| !state.shut.has(other, now));
+        let well = 1 + job.key.others(failed, |other| state.shut.is_well(other, now));
         let (rounds, is_round_over) = (usize::from(job.attempts) / well, usize::from(job.attempts) % well == 0);
         let due = if may_rest && is_round_over {
             let due = now + pause(rounds, job.room(now), &mut state.dice);
@@ -80,7 +81,7 @@ impl Lane {
     }
 
     /// Hands a job on that its member did not begin, since what it leads to is left alone until then: to another that holds its
-    /// key, which is no further try. Where there is none, one that was granted a further try rests until it can be made, if that
+    /// key, which is no further try. Where there is none, one for which a call was made rests until the next can be, if that
     /// is in time, for which this says when; any other is answered with `fault`.
     pub(in super::super) fn refused(
         &self,
@@ -96,7 +97,7 @@ impl Lane {
         let room = job.room(until.max(now));
         if state.is_held_elsewhere(&job, member, now) {
             state.schedule.put_back(job.tenant(), job);
-        } else if job.attempts > 0 && !room.is_zero() {
+        } else if job.tried && !room.is_zero() {
             let at = until.max(now) + pause(1, room, &mut state.dice);
             state.resting.put(at, job.tenant(), job.bytes(), job);
             due = Some(at);
@@ -109,6 +110,39 @@ impl Lane {
         due
     }
 
+    /// Puts jobs back whose member is to be left alone until then, by the word of what it leads to. Those that nobody can begin in time
+    /// are answered at once, of what is queued, too.
+    pub(in super::super) fn pause(
+        &self,
+        jobs: impl DoubleEndedIterator<Item = Job>,
+        fault: Fault,
+        member: MemberId,
+        until: Instant,
+    ) {
+        self.state.lock().shut.pause(member, until, fault);
+        self.put_back(jobs);
+        let mut late = {
+            let (now, mut state) = (Instant::now(), self.state.lock());
+            let State { schedule, resting, shut, .. } = &mut *state;
+            let mut over = |job: &Job| shut.too_late(job, now);
+            let mut late = schedule.sweep(&mut over);
+            late.extend(resting.sweep(over));
+            late
+        };
+        answer_all(&mut late);
+    }
+
+    /// Hands on what its member cannot begin in time: to another that holds its key, once; else it is answered with `fault`.
+    pub(in super::super) fn too_late(&self, mut job: Job, fault: Fault, member: MemberId) {
+        if job.avoid.is_none() && self.is_held_elsewhere(&job, member) {
+            job.avoid = Some(member);
+            return self.put_back(std::iter::once(job));
+        }
+        let key = job.hand_over();
+        self.come_back(key.as_slice());
+        job.answer(Err(fault));
+    }
+
     /// Whether a job's key is held by another member than this one, which is not left alone.
     pub(in super::super) fn is_held_elsewhere(&self, job: &Job, member: MemberId) -> bool {
         self.state.lock().is_held_elsewhere(job, member, Instant::now())
@@ -117,21 +151,22 @@ impl Lane {
     /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
     pub(in super::super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
         job.avoid = Some(failed);
-        self.grant(&mut self.state.lock(), job, fault, Instant::now())
+        self.grant(&mut self.state.lock(), job, fault, self.limits.attempts, Instant::now())
     }
 
-    /// Every further try is one of the job's number and of its namespace's budget, wherever it is made.
+    /// Every further try is one of at most so many and of its namespace's budget, wherever it is made.
     ///
     /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
     /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
     /// reason to refuse what may be in time.
-    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, now: Instant) -> Result<(), Fault> {
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, most: u8, now: Instant) -> Result<(), Fault> {
         job.attempts += 1;
+        job.tried = true;
         let late = job.terms.deadline.passed(now);
         let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.tenant()).or_insert(burst);
-        if too_long || job.attempts >= self.limits.attempts || *budget < 100 || job.abandoned() {
+        if too_long || job.attempts >= most || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
             return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }

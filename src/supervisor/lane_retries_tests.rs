@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::job::Job;
-use super::lane::Pulled;
+use super::lane::{LaneLimits, Pulled};
 use super::lane_tests::{
-    LONG, MEMBER, OTHER, answered, done, holder, key, lane, pull, pull_for, pull_if_any, seat, submit,
+    LONG, MEMBER, OTHER, answered, done, holder, key, lane, limits, operation, pool, pull, pull_for, pull_if_any, seat,
+    submit, terms,
 };
 use super::pool::Pool;
 use super::seats::Seat;
@@ -121,6 +122,96 @@ fn a_job_that_failed_waits_for_what_is_left_alone_as_long_as_it_may() {
     // Past its deadline it is of no use.
     assert_eq!(lane.0.lane.refused(again, fault(), MEMBER, Instant::now() + LONG * 2), None);
     assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
+fn who_asks_to_be_left_alone_is_and_who_cannot_wait_so_long_learns_of_it_at_once() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let ask = |left: Duration| key.submit(operation(), terms(left));
+    let (patient, impatient) = (ask(LONG).unwrap(), ask(Duration::from_secs(10)).unwrap());
+    let until = Instant::now() + Duration::from_secs(20);
+    let told = Fault::QuotaExceeded { what: "used up".into(), retry_after: Duration::ZERO };
+    lane.0.lane.pause(pull(&lane).into_iter(), told.clone(), MEMBER, until);
+    let is_told = |fault: &Fault| matches!(fault, Fault::QuotaExceeded { retry_after, .. } if *retry_after > LONG / 10);
+    let fault = answered(impatient).unwrap_err();
+    assert!(is_told(&fault), "{fault:?}");
+    assert!(is_told(&ask(Duration::from_secs(10)).unwrap_err()));
+    // The others wait, and take no session's time.
+    let late = ask(LONG).unwrap();
+    assert!(pull_if_any(&lane).is_empty());
+    assert_eq!(lane.0.lane.depth(), 2);
+    // Another member that is not left alone takes them all.
+    key.add_holder(holder(OTHER));
+    let other = seat(&lane.0, OTHER);
+    let hurried = ask(Duration::from_secs(10)).unwrap();
+    for _ in 0..3 {
+        done(pull_for(&lane.0, &other));
+    }
+    for pending in [patient, late, hurried] {
+        answered(pending).unwrap();
+    }
+    // It is over when its time is.
+    key.remove_holder(OTHER, &fault);
+    let pending = ask(LONG).unwrap();
+    lane.0.lane.pause(std::iter::empty(), told, MEMBER, Instant::now());
+    done([once_due(&lane)]);
+    answered(pending).unwrap();
+}
+
+#[test]
+fn a_turn_that_comes_too_late_is_anothers_once_and_else_told() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.too_late(only(pull(&lane)), fault(), MEMBER);
+    assert_eq!(answered(pending), Err(fault()));
+    key.add_holder(holder(OTHER));
+    let other = seat(&lane.0, OTHER);
+    let pending = submit(&key).unwrap();
+    lane.0.lane.too_late(only(pull(&lane)), fault(), MEMBER);
+    assert!(pull_if_any(&lane).is_empty());
+    lane.0.lane.too_late(only(pull_for(&lane.0, &other)), fault(), OTHER);
+    assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
+fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_between() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    for (rests, tries) in [(true, 3), (false, 2)] {
+        let pending = submit(&key).unwrap();
+        let mut job = only(pull(&lane));
+        let mut made = 0;
+        // The budget has room for two further tries at first.
+        loop {
+            made += 1;
+            let again = match rests {
+                true => lane.0.lane.retry_later(job, fault(), MEMBER).is_some(),
+                false => lane.0.lane.retry(job, fault(), MEMBER),
+            };
+            if !again {
+                break;
+            }
+            job = once_due(&lane);
+        }
+        assert!(made <= tries, "{made}");
+        assert_eq!(answered(pending), Err(fault()));
+    }
+    let rich = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
+    let pool = pool(rich);
+    let lane = {
+        let seat = seat(&pool, MEMBER);
+        (pool, seat)
+    };
+    let key = self::key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    let mut made = 1;
+    while lane.0.lane.retry_later(job, fault(), MEMBER).is_some() {
+        (job, made) = (once_due(&lane), made + 1);
+    }
+    assert_eq!((made, answered(pending)), (rich.resting_attempts, Err(fault())));
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn pool_of(wake: Wake, bytes: usize) -> Arc<Pool> {
         batch_max: 2,
         batch_time: Duration::from_millis(10),
         attempts: 4,
+        resting_attempts: 4,
         retry_percent: 100,
         retry_burst: 64,
         wake,

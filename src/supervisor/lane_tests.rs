@@ -33,6 +33,7 @@ pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> Lan
         batch_max,
         batch_time: Duration::from_micros(250),
         attempts: 3,
+        resting_attempts: 5,
         retry_percent: 10,
         retry_burst: 2,
         wake: Wake::Chain,
@@ -90,7 +91,7 @@ pub(super) fn terms(deadline: Duration) -> Terms {
     Terms { class: Class::Interactive, deadline }
 }
 
-fn operation() -> KeyOperation {
+pub(super) fn operation() -> KeyOperation {
     let input = SignInput::Message(Bytes::from_static(b"m"));
     KeyOperation::Sign { scheme: SignatureScheme::Ed25519, hash: Hash::None, input }
 }

@@ -304,6 +304,11 @@ impl KeyRoute {
         self.set.load().holders.iter().any(|holder| holder.member != member && well(holder.member))
     }
 
+    /// Which members hold it.
+    pub(super) fn members(&self) -> Vec<MemberId> {
+        self.set.load().holders.iter().map(|holder| holder.member).collect()
+    }
+
     /// How many such there are.
     pub(super) fn others(&self, member: MemberId, well: impl Fn(MemberId) -> bool) -> usize {
         let is_other = |holder: &&Holder| holder.member != member && well(holder.member);

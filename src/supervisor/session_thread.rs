@@ -22,7 +22,7 @@ use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, BatchJob, Device, Fate, Session};
+use crate::backend::{BackendError, BatchJob, Device, Fate, LEFT_ALONE, Session};
 use crate::config::VerifyAfterSign;
 use crate::model::{Fault, KeyOperation};
 use crate::telemetry::MemberMetrics;
@@ -62,7 +62,8 @@ pub(super) struct SessionThread {
     pub(super) metrics: Arc<MemberMetrics>,
     pub(super) verify: VerifyAfterSign,
     /// Whether flow control gives leave for each operation. Then a failed call is no reason to ask less of the device: what asks
-    /// less is flow control, and the job rests, not the session.
+    /// less is flow control, and the job rests, not the session. Nor are there handles of a session's own: one is its device's, and
+    /// another key is another handle, so that what the member proved of it, as it came up or found it, stands in all sessions.
     pub(super) flow_control: bool,
     /// Without work for so long, it exercises a key, or ends if it is one more than are kept at rest; `None` is never.
     pub(super) keep_alive: Option<Duration>,
@@ -325,6 +326,10 @@ impl SessionThread {
             if matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
                 continue;
             }
+            if self.flow_control {
+                note(seen, by);
+                continue;
+            }
             let first = !doubted.contains(&work.flow());
             self.watch.begin_call(*now);
             let known = self.is_known(session.as_mut(), work, *handle, first);
@@ -461,6 +466,12 @@ impl SessionThread {
             }
             Fate::Throttled => {
                 self.metrics.throttled();
+                self.lane.put_back(std::iter::once(job));
+                After::GoOn
+            }
+            // What a breaker refuses is no try: it comes back when that lets it.
+            Fate::BackOff if error.cause == LEFT_ALONE => {
+                job.tried = true;
                 self.lane.put_back(std::iter::once(job));
                 After::GoOn
             }

@@ -13,8 +13,8 @@ use super::runtime::TIMEOUT;
 use super::states::KeyState;
 use super::{BEING_MADE, Call, Found, Service, SharedClient};
 use crate::backend::{
-    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Refused,
-    Sealing, Session, Turn,
+    BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LEFT_ALONE, LoginAnswer, PinFlags,
+    Refused, Sealing, Session, Turn,
 };
 use crate::config::Profile;
 use crate::model::{
@@ -27,8 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(900);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// When a key that was made is looked for first; then after twice as long.
 const MAKING: Duration = Duration::from_millis(200);
-/// A session whose turn did not come asks again after so long at the earliest.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// One key.
 pub(crate) struct CloudDevice {
@@ -224,32 +222,51 @@ impl Shared {
         made
     }
 
-    /// What an asker is told of a refusal that says for how long the service is left alone; none where a turn did not come in
-    /// time.
-    fn shut(&self, refusal: Refusal) -> Option<(Fault, Instant)> {
-        let (until, title) = match refusal {
-            Refusal::TooLate { .. } => return None,
-            Refusal::DomainOpen { until } => (until, self.service.settings.service.title()),
-            Refusal::KeyOpen { until } => (until, self.title.as_str()),
-        };
+    /// What is said of a refusal: nobody asks before `until`, since `who` failed several times in a row.
+    fn failed_often(&self, who: &str, until: Instant) -> Fault {
         let rest = until.saturating_duration_since(Instant::now()).as_millis();
-        let what = format!("{}: {title} failed several times in a row; it is tried again in {rest} ms", self.title);
-        Some((Fault::Unavailable { what }, until))
+        let what = format!("{}: {who} failed several times in a row; it is tried again in {rest} ms", self.title);
+        Fault::Unavailable { what }
+    }
+
+    /// What is said of a turn that does not come before `until`.
+    fn quota_used_up(&self, until: Instant) -> BackendError {
+        let rest = until.saturating_duration_since(Instant::now());
+        super::throttled(format!("{}: its quota is used up for {} ms", self.title, rest.as_millis()), Some(rest))
+    }
+
+    /// Why a session gets no leave.
+    fn refused(&self, refusal: Refusal) -> Refused {
+        match refusal {
+            Refusal::GaveUp { .. } => Refused::Later,
+            Refusal::TooLate { earliest } => Refused::Late { fault: self.quota_used_up(earliest).fault },
+            Refusal::Paused { until } => Refused::Paused { fault: self.quota_used_up(until).fault, until },
+            Refusal::DomainOpen { until } => {
+                Refused::Shut { fault: self.failed_often(self.service.settings.service.title(), until), until }
+            }
+            Refusal::KeyOpen { until } => Refused::Shut { fault: self.failed_often(&self.title, until), until },
+        }
     }
 
     /// Leave to send one request of the daemon's own, which nobody admitted before.
     fn leave(&self, gate: &Arc<Gate>, until: Instant) -> Result<Permit, BackendError> {
         let namespace = Namespace::root();
         let turn = Turn { namespace: &namespace, weight: 1, class: Class::Control, until, is_wanted: &|| true };
-        gate.admit(&turn).map_err(|refusal| match (self.shut(refusal), refusal) {
-            (Some((fault, _)), _) => BackendError { fault, fate: Fate::BackOff, cause: "breaker_open" },
-            (None, Refusal::TooLate { earliest }) => {
-                let rest = earliest.saturating_duration_since(Instant::now());
-                let what = format!("{}: its quota is used up for {} ms", self.title, rest.as_millis());
-                super::throttled(what, Some(rest))
+        loop {
+            let refusal = match gate.admit(&turn) {
+                Ok(leave) => return Ok(leave),
+                Err(refusal) => refusal,
+            };
+            let earliest = refusal.earliest();
+            if matches!(refusal, Refusal::Paused { .. }) && earliest < until {
+                std::thread::sleep(earliest.saturating_duration_since(Instant::now()));
+                continue;
             }
-            (None, _) => BackendError::keep(Fault::internal("a refusal without a reason")),
-        })
+            return Err(match self.refused(refusal) {
+                Refused::Shut { fault, .. } => BackendError { fault, fate: Fate::BackOff, cause: LEFT_ALONE },
+                Refused::Later | Refused::Late { .. } | Refused::Paused { .. } => self.quota_used_up(earliest),
+            });
+        }
     }
 }
 
@@ -352,21 +369,13 @@ impl Session for CloudSession {
 
     fn admit(&mut self, turn: &Turn<'_>) -> Result<(), Refused> {
         let gate = self.shared.found.read().key.as_ref().map(|(_, gate)| Arc::clone(gate));
-        let (None, Some(gate), asked) = (&self.leave, gate, Instant::now()) else { return Ok(()) };
+        let (None, Some(gate)) = (&self.leave, gate) else { return Ok(()) };
         match gate.admit(turn) {
             Ok(leave) => {
                 self.leave = Some(leave);
                 Ok(())
             }
-            Err(refusal) => Err(match self.shared.shut(refusal) {
-                Some((fault, until)) => Refused::Shut { fault, until },
-                None => {
-                    // It may be known at once that no turn comes in time: the next to ask is not to know it at once again.
-                    let paused_until = turn.until.min(asked + PAUSE);
-                    std::thread::sleep(paused_until.saturating_duration_since(Instant::now()));
-                    Refused::Later
-                }
-            }),
+            Err(refusal) => Err(self.shared.refused(refusal)),
         }
     }
 

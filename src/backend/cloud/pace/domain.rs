@@ -13,18 +13,33 @@ use super::rate::{Leave, Rate, Sent};
 use crate::backend::Turn;
 use crate::model::Dice;
 
-/// Who waits looks so often whether that is still wanted.
+/// Who waits looks so often whether that is still wanted; of many who wait each more seldom, so that all together wake up no more
+/// often than so many would; and so seldom at the most. Its turn and its deadline wake it by themselves.
 const LOOKS: Duration = Duration::from_millis(100);
+const LOOKING: usize = 16;
+const LOOKS_MAX: Duration = Duration::from_secs(2);
+/// A pause that is longer is not waited for in line.
+const LONG_PAUSE: Duration = Duration::from_millis(250);
 /// Failures in a row that open a breaker.
 const FAILURES: u32 = 5;
 
 /// Why somebody may not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Its turn did not come in time, or cannot: by what is known, none comes before `earliest`.
+    /// Its turn did not come in time, or it is wanted no longer.
+    GaveUp {
+        /// When to try again at the earliest, by what is known.
+        earliest: Instant,
+    },
+    /// Its turn cannot come in time.
     TooLate {
         /// When to try again at the earliest.
         earliest: Instant,
+    },
+    /// The service throttles, and nothing is sent for a while.
+    Paused {
+        /// When it is asked again.
+        until: Instant,
     },
     /// The service does not answer, for any key of this domain.
     DomainOpen {
@@ -36,6 +51,16 @@ pub(crate) enum Refusal {
         /// When it is tried again.
         until: Instant,
     },
+}
+
+impl Refusal {
+    /// When to try again at the earliest.
+    pub(crate) fn earliest(self) -> Instant {
+        match self {
+            Refusal::GaveUp { earliest } | Refusal::TooLate { earliest } => earliest,
+            Refusal::Paused { until } | Refusal::DomainOpen { until } | Refusal::KeyOpen { until } => until,
+        }
+    }
 }
 
 /// How a domain stands, for metrics. Counts are since it was made.
@@ -196,6 +221,9 @@ impl Domain {
         let (cost, until) = (gate.cost, turn.until);
         let mut now = Instant::now();
         let mut state = self.state.lock();
+        if let Some(until) = state.paused_until(now) {
+            return Err(Refusal::Paused { until });
+        }
         if state.line.is_empty() {
             match state.turn(cost, now) {
                 Heard::Granted(granted) => return Ok(granted),
@@ -203,7 +231,7 @@ impl Domain {
                 Heard::Later(_) => {}
             }
         }
-        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + LOOKS);
+        let (waiter, mut look) = (Waiter::new(gate.number, cost, turn.class), now + state.looks());
         let earliest = state.earliest(&waiter, now);
         if earliest > until {
             return Err(Refusal::TooLate { earliest });
@@ -223,7 +251,7 @@ impl Domain {
                 // Not under the lock: whoever is asked may have one of its own. Meanwhile it may have been told.
                 let is_wanted = MutexGuard::unlocked(&mut state, || (turn.is_wanted)());
                 now = Instant::now();
-                look = now + LOOKS;
+                look = now + state.looks();
                 if !is_wanted && let Some(answer) = waiter.answer() {
                     return answer;
                 }
@@ -293,6 +321,9 @@ impl State {
                 self.throttled += 1;
                 self.rate.throttled(sent, retry_after, now);
                 self.answered();
+                if let Some(until) = self.paused_until(now) {
+                    self.send_away(Refusal::Paused { until });
+                }
             }
             End::Failed => {
                 self.failed += 1;
@@ -307,8 +338,11 @@ impl State {
                     self.in_flight.failed(sent.number);
                 }
                 let State { breaker, failing, dice, .. } = self;
-                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now) {
-                    self.send_away(now);
+                if breaker.failed(sent.at, granted.probe, *failing == Failing::Several, dice, now)
+                    && let Pass::No(until) = breaker.check(now)
+                {
+                    self.breaker_refused += self.line.len() as u64;
+                    self.send_away(Refusal::DomainOpen { until });
                 }
             }
             End::Lost | End::Untold => {
@@ -358,6 +392,12 @@ impl State {
         }
     }
 
+    /// How often who waits looks whether that is still wanted.
+    fn looks(&self) -> Duration {
+        let shares = u32::try_from(1 + self.line.len() / LOOKING).unwrap_or(u32::MAX);
+        LOOKS.saturating_mul(shares).min(LOOKS_MAX)
+    }
+
     /// When the first of the line can try again, if time alone lets it.
     pub(super) fn next_turn(&self, cost: f64) -> Option<Instant> {
         if self.in_flight.is_full() { None } else { self.rate.next(cost) }
@@ -368,13 +408,16 @@ impl State {
         self.failing = Failing::None;
     }
 
-    /// Nobody waits for a service that does not answer.
-    fn send_away(&mut self, now: Instant) {
-        let Pass::No(until) = self.breaker.check(now) else { return };
+    /// Nobody waits for a service that does not answer, or is left alone for long.
+    fn send_away(&mut self, why: Refusal) {
         while !self.line.is_empty() {
-            self.breaker_refused += 1;
-            self.line.tell_first(Err(Refusal::DomainOpen { until }));
+            self.line.tell_first(Err(why));
         }
+    }
+
+    /// Until when nothing is sent, where that is long.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.rate.paused_until().filter(|until| *until > now + LONG_PAUSE)
     }
 
     fn give_up(&mut self, waiter: &Arc<Waiter<Result<Granted, Refusal>>>, now: Instant) -> Refusal {
@@ -384,7 +427,7 @@ impl State {
             self.line.first_sleeps(None);
             self.serve(now);
         }
-        Refusal::TooLate { earliest: self.earliest(waiter, now) }
+        Refusal::GaveUp { earliest: self.earliest(waiter, now) }
     }
 
     /// Before when one that comes now has no turn for sure. Others of its own key and class alone are surely before it.

@@ -85,7 +85,7 @@ fn who_comes_too_late_is_told_so_and_holds_up_nobody() {
         });
         poll("one waits", || domain.standing().waiting == 1);
         let patient = scope.spawn(|| domain.gate(1).admit(&soon()).map(drop));
-        assert!(matches!(impatient.join().unwrap(), Err(Refusal::TooLate { .. })));
+        assert!(matches!(impatient.join().unwrap(), Err(Refusal::GaveUp { .. })));
         poll("the other waits", || domain.standing().waiting == 1);
         drop(permit);
         assert_eq!(patient.join().unwrap(), Ok(()));
@@ -100,7 +100,7 @@ fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
     let permit = Mutex::new(Some(gate.admit(&soon()).unwrap()));
     let other = domain.gate(1);
     let unwanted = Turn { is_wanted: &|| false, ..soon() };
-    assert!(matches!(other.admit(&unwanted), Err(Refusal::TooLate { .. })));
+    assert!(matches!(other.admit(&unwanted), Err(Refusal::GaveUp { .. })));
     assert_eq!(domain.standing().waiting, 0);
     // Its turn comes in the very moment in which it is asked.
     let told = || {
@@ -113,17 +113,26 @@ fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
 }
 
 #[test]
-fn who_cannot_come_in_time_is_told_so_at_once() {
+fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     let domain = Domain::new(Quota::per_second(100.0));
     let gate = domain.gate(1);
-    gate.admit(&soon()).unwrap().throttled(Some(Duration::from_secs(30)));
-    let until = Instant::now() + Duration::from_secs(25);
-    let Err(Refusal::TooLate { earliest }) = gate.admit(&by(until)) else { panic!("it may send") };
-    assert!(Instant::now() < until, "it was not told at once");
-    assert!(earliest > until);
+    let (begun, permits) = (Instant::now(), [gate.admit(&soon()).unwrap(), gate.admit(&soon()).unwrap()]);
+    std::thread::scope(|scope| {
+        let heavy = scope.spawn(|| domain.gate(10_000).admit(&by(begun + Duration::from_secs(3600))).map(drop));
+        poll("one waits", || domain.standing().waiting == 1);
+        permits.map(|permit| permit.throttled(Some(Duration::from_secs(30))));
+        assert!(matches!(heavy.join().unwrap(), Err(Refusal::Paused { .. })));
+    });
+    for patience in [3_600, 1] {
+        let Err(Refusal::Paused { until }) = gate.admit(&by(begun + Duration::from_secs(patience))) else {
+            panic!("it may send")
+        };
+        assert!(until >= begun + Duration::from_secs(30) && until < begun + Duration::from_secs(3600));
+    }
     let standing = domain.standing();
-    assert_eq!((standing.throttled, standing.is_throttled), (1, true));
-    assert_eq!((standing.allowed_per_second, standing.quota_per_second), (50.0, 100.0));
+    assert_eq!((standing.throttled, standing.is_throttled, standing.waiting), (2, true, 0));
+    // What it saves up in so long a time is not to go at once.
+    assert_eq!((standing.allowed_per_second, standing.quota_per_second), (6.25, 100.0));
     // Another quota is another chance.
     domain.set_quota(Quota::per_second(200.0));
     assert!(!domain.standing().is_throttled);
@@ -293,7 +302,7 @@ fn a_domain_in_trouble_does_not_slow_another() {
     let troubled = domains.domain("111122223333 eu-west-1 rsa", Quota::per_second(100.0));
     let well = domains.domain("111122223333 eu-north-1 rsa", Quota::per_second(100.0));
     troubled.gate(1).admit(&soon()).unwrap().throttled(Some(Duration::from_secs(60)));
-    assert!(matches!(troubled.gate(1).admit(&by(Instant::now())), Err(Refusal::TooLate { .. })));
+    assert!(matches!(troubled.gate(1).admit(&soon()), Err(Refusal::Paused { .. })));
     well.gate(1).admit(&by(Instant::now())).unwrap().succeeded(LATENCY);
     assert!(!well.standing().is_throttled);
 }

@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(80);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// By how much longer than the pause it may be, by chance; at most by half of it.
 const LATER_MAX: Duration = Duration::from_millis(250);
+/// The same of a pause that the service asked for: all that come back then come at a rate that it accepts.
+const LATER_PART: u32 = 10;
 /// Longest pause a service may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
@@ -34,11 +36,27 @@ const STEP: Duration = Duration::from_millis(500);
 const GENTLE: [f64; 3] = [1.0, 1.1, 1.2];
 const GENTLE_LONG: [f64; 2] = [1.0, 1.15];
 const BOLD: [f64; 8] = [1.3, 1.7, 2.5, 4.5, 10.0, 30.0, 100.0, 1000.0];
+/// The same where each refusal costs a pause that the service asks for: nearer to what was found, and then up in half the time.
+const GENTLE_TOLD: [f64; 4] = [1.0, 1.06, 1.12, 1.2];
+const BOLD_TOLD: [f64; 6] = [1.5, 2.5, 5.0, 12.0, 100.0, 1000.0];
+/// What was found is kept to for as long as such a pause; for so many times as long once refusals have confirmed it; and for so
+/// long at most.
+const HOLDS: [u32; 3] = [1, 2, 3];
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// What was found is confirmed by what differs from it by less than this part.
+const ALIKE: f64 = 0.2;
 /// What each step allows more, where a guess is all there is of a service that counts over a long time: it refuses nothing
 /// until all of the window is used.
 const CAUTIOUS: f64 = 1.06;
 /// Bold is who was not refused for so many windows, one of them whole wherever they begin.
 const CALM_WINDOWS: u32 = 2;
+/// What was saved up while the service was left alone is waited for so many times as long, to be used up.
+const OWES: u32 = 2;
+/// A service accepts anew after this part of a window at the soonest, if it counts by such windows; and if not, over so long a time.
+const SHORT_PART: f64 = 0.6;
+const SHORT: Duration = Duration::from_secs(1);
+/// Falls in a row with nothing accepted between them, after which it may count by long windows again.
+const DRY_LONG: u32 = 5;
 /// So much accepted tells a rate.
 const ENOUGH: f64 = 8.0;
 /// So long a time tells a rate by how little was accepted.
@@ -91,6 +109,8 @@ pub(super) struct Rate {
     total: f64,
     /// What was accepted in the last window.
     tally: Tally,
+    /// Whether the service was seen to count by less than the window that it is said to.
+    counts_short: bool,
     dice: Dice,
 }
 
@@ -121,6 +141,15 @@ struct Found {
     /// Falls in a row with nothing accepted between them.
     dry: u32,
     any_accepted: bool,
+    /// As long as the service asked to be left alone.
+    told: Duration,
+    /// What was allowed in the last step since that the service bore.
+    borne: Option<f64>,
+    /// How often refusals confirmed what was found.
+    confirmed: usize,
+    /// When the first was sent since the fall that was accepted, and the first since the fall before.
+    resumed: Option<Instant>,
+    resumed_before: Option<Instant>,
     step: Step,
 }
 
@@ -150,6 +179,7 @@ impl Rate {
             next_number: 1,
             total: 0.0,
             tally: Tally::new(quota.window, now),
+            counts_short: false,
             dice,
         }
     }
@@ -157,7 +187,7 @@ impl Rate {
     /// Another quota from now on.
     pub(super) fn set_quota(&mut self, quota: Quota, now: Instant) {
         self.quota = quota;
-        (self.found, self.before) = (None, None);
+        (self.found, self.before, self.counts_short) = (None, None, false);
         self.tally = Tally::new(quota.window, now);
         self.allow(quota.per_second, now);
     }
@@ -170,6 +200,11 @@ impl Rate {
     /// Whether it allows less than the quota.
     pub(super) fn is_throttled(&self) -> bool {
         self.found.is_some()
+    }
+
+    /// Nothing is sent before; it may be over.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
     }
 
     /// Leave for one request of this cost, if it can go now.
@@ -227,7 +262,12 @@ impl Rate {
             if sent.number > found.empty.number {
                 found.accepted += sent.cost;
             }
-            found.any_accepted |= sent.number >= found.fell_at;
+            if sent.number >= found.fell_at && !std::mem::replace(&mut found.any_accepted, true) {
+                found.resumed = Some(sent.at);
+                // Who counts whole windows accepts anew when one begins, and not until the next one does.
+                let cycle = found.resumed_before.map(|before| sent.at.saturating_duration_since(before));
+                self.counts_short |= cycle.is_some_and(|cycle| cycle < self.quota.window.mul_f64(SHORT_PART));
+            }
             found.step.accepted |= sent.number >= found.step.first;
         }
         self.step(now);
@@ -249,8 +289,9 @@ impl Rate {
                 if sent.number > found.empty.number {
                     found.refused += sent.cost;
                 }
+                // It is the same event: later by no more chance.
                 if let Some(pause) = asked {
-                    self.pause(pause, now);
+                    self.pause(pause, Duration::ZERO, now);
                 }
             }
             _ => self.fall(sent, asked, now),
@@ -260,13 +301,25 @@ impl Rate {
     fn fall(&mut self, sent: Sent, asked: Option<Duration>, now: Instant) {
         let found = self.found.take();
         let dry = found.as_ref().map_or(0, |found| if found.any_accepted { 0 } else { found.dry + 1 });
+        let resumed_before = found.as_ref().and_then(|found| found.resumed_before_next(sent.cost));
+        if dry >= DRY_LONG || asked.is_some_and(|asked| asked >= self.quota.window / 2) {
+            self.counts_short = false;
+        }
+        let known = found.as_ref().filter(|found| found.measured).map(|found| (found.rate, found.confirmed));
         let in_window = self.tally.sum(now);
         let mut fallen = self.judge(found, sent, in_window, asked);
         let least = LEAST.min(self.quota.per_second / GUESSED_MIN).max(self.quota.per_second / LEAST_PART);
         fallen.rate = fallen.rate.min(self.allowed).max(least);
+        fallen.confirmed = match known {
+            Some((rate, confirmed)) if (fallen.rate - rate).abs() <= ALIKE * rate => confirmed + 1,
+            _ => 0,
+        };
+        fallen.told = asked.unwrap_or_default();
+        (fallen.borne, fallen.resumed, fallen.resumed_before) = (None, None, resumed_before);
         fallen.dry = dry;
         let own = PAUSE.saturating_mul(1 << dry.min(8)).min(PAUSE_MAX);
-        let until = self.pause(asked.unwrap_or(own).max(own), now);
+        let later = asked.map_or(LATER_MAX.min(own / 2), |asked| LATER_MAX.min(asked / LATER_PART));
+        let until = self.pause(asked.unwrap_or(own).max(own), later, now);
         fallen.fell_at = self.next_number;
         fallen.calm_from = until;
         fallen.any_accepted = false;
@@ -290,12 +343,19 @@ impl Rate {
             calm_from: sent.at,
             dry: 0,
             any_accepted: false,
+            told: Duration::ZERO,
+            borne: None,
+            confirmed: 0,
+            resumed: None,
+            resumed_before: None,
             step: Step::new(0, sent.at, 0, 0.0),
         };
         let least_guess = self.quota.per_second / GUESSED_MIN;
-        let (window, by_window) = (self.quota.window, in_window / self.quota.window.as_secs_f64());
+        let (window, by_window) = (self.window(), in_window / self.quota.window.as_secs_f64());
         let Some(mut found) = found else {
             let guess = match (self.counts_long(), asked) {
+                // What it saves up in so long a time would go at once.
+                (false, Some(pause)) if pause >= LONG => least_guess,
                 (false, _) => self.guess(sent),
                 // A window that is used up so early held far less than was sent.
                 (true, Some(pause)) if pause > window / 4 => least_guess,
@@ -313,6 +373,9 @@ impl Rate {
         if tells && (span >= long || (much && span >= window / 2)) {
             let by_refusals = (taken + sent.cost / 2.0) / span.as_secs_f64();
             let rate = match self.counts_long() {
+                _ if !found.told.is_zero() && !self.counts_long() => {
+                    found.rate_beside_pause(taken, by_refusals, self.allowed, sent.at)
+                }
                 true if span < window => by_window.min(by_refusals),
                 true => by_window,
                 false => by_refusals,
@@ -320,7 +383,13 @@ impl Rate {
             return anew(rate, true);
         }
         if !found.measured {
-            found.rate = (found.rate / 2.0).max(least_guess);
+            let half = found.rate / 2.0;
+            found.rate = if found.told.is_zero() || self.counts_long() {
+                half
+            } else {
+                found.guess_beside_pause(half, span, sent.at)
+            };
+            found.rate = found.rate.max(least_guess);
         }
         found
     }
@@ -336,9 +405,9 @@ impl Rate {
         half.max((sent.total - empty.total - refused - sent.cost) / span.as_secs_f64())
     }
 
-    /// Sends nothing for so long, and a little longer by chance.
-    fn pause(&mut self, pause: Duration, now: Instant) -> Instant {
-        let until = now + pause + LATER_MAX.min(pause / 2).mul_f64(self.dice.part());
+    /// Sends nothing for so long, and by chance up to so much longer.
+    fn pause(&mut self, pause: Duration, later: Duration, now: Instant) -> Instant {
+        let until = now + pause + later.mul_f64(self.dice.part());
         let until = self.paused_until.map_or(until, |already| already.max(until));
         self.paused_until = Some(until);
         self.bucket.empty(until);
@@ -351,7 +420,12 @@ impl Rate {
 
     /// Whether the service may count whole windows, so long that a client would notice being refused for the rest of one.
     fn counts_long(&self) -> bool {
-        self.quota.window >= LONG
+        self.quota.window >= LONG && !self.counts_short
+    }
+
+    /// The span over which the service counts, as far as is known.
+    fn window(&self) -> Duration {
+        if self.counts_short { self.quota.window.min(SHORT) } else { self.quota.window }
     }
 
     fn allow(&mut self, rate: f64, now: Instant) {
@@ -363,7 +437,7 @@ impl Rate {
 
     /// Takes the next step up when it is time.
     fn step(&mut self, now: Instant) {
-        let (quota, counts_long) = (self.quota, self.counts_long());
+        let (quota, window, counts_long) = (self.quota, self.window(), self.counts_long());
         let Some(found) = &mut self.found else { return };
         let (passed, calm) =
             (now.saturating_duration_since(found.step.from), now.saturating_duration_since(found.calm_from));
@@ -371,19 +445,33 @@ impl Rate {
             self.found = None;
             return self.allow(quota.per_second, now);
         }
-        if passed < STEP || !found.step.accepted {
+        let is_told = !found.told.is_zero() && !counts_long;
+        let gentle: &[f64] = match is_told {
+            true => &GENTLE_TOLD,
+            false if counts_long => &GENTLE_LONG,
+            false => &GENTLE,
+        };
+        let bold: &[f64] = if is_told { &BOLD_TOLD } else { &BOLD };
+        let length = match found.step.index {
+            0 if is_told => (found.told * HOLDS[found.confirmed.min(HOLDS.len() - 1)]).clamp(STEP, HOLD_MAX),
+            index if is_told && index >= gentle.len() => STEP / 2,
+            _ => STEP,
+        };
+        if passed < length || !found.step.accepted {
             return;
         }
         let used = self.total - found.step.before >= 0.7 * self.allowed * passed.as_secs_f64() - 1.0;
         let owed = found.rate * now.saturating_duration_since(found.empty.at).as_secs_f64() - found.accepted + 1.0;
         let cautious = counts_long && !found.measured;
-        let gentle: &[f64] = if counts_long { &GENTLE_LONG } else { &GENTLE };
+        if used {
+            found.borne = Some(self.allowed);
+        }
         let index = match found.step.index {
             same if !used && !found.step.wanted => same,
             last if !cautious
                 && last + 1 == gentle.len()
-                && (calm < quota.window * if counts_long { CALM_WINDOWS } else { 1 }
-                    || (owed > 0.0 && calm < LONG)) =>
+                && (calm < window * if counts_long { CALM_WINDOWS } else { 1 }
+                    || (owed > 0.0 && calm < LONG.max(found.told * OWES))) =>
             {
                 last
             }
@@ -393,12 +481,43 @@ impl Rate {
         let allowed = found.rate
             * match cautious {
                 true => CAUTIOUS.powi(i32::try_from(index).unwrap_or(i32::MAX)),
-                false => gentle.iter().chain(&BOLD).nth(index).or(BOLD.last()).copied().unwrap_or(1.0),
+                false => gentle.iter().chain(bold).nth(index).or(bold.last()).copied().unwrap_or(1.0),
             };
         if allowed >= quota.per_second {
             self.before = self.found.take().map(|found| (found.empty, found.refused));
         }
         self.allow(allowed.min(quota.per_second), now);
+    }
+}
+
+impl Found {
+    /// When the service began to accept again after this fall, for the next one. Unless it said itself until when it would not, it must
+    /// have accepted much since: what costs little may be accepted among what costs much.
+    fn resumed_before_next(&self, cost: f64) -> Option<Instant> {
+        match self.resumed {
+            Some(_) if self.told.is_zero() && self.accepted < ENOUGH * cost => None,
+            Some(resumed) => Some(resumed),
+            None => self.resumed_before,
+        }
+    }
+
+    /// What a service may accept of which too little is known to tell: between what it accepted in all of the time, and what it did in
+    /// that in which it was asked.
+    fn guess_beside_pause(&self, half: f64, span: Duration, now: Instant) -> f64 {
+        let active = now.saturating_duration_since(self.calm_from).as_secs_f64().max(0.001);
+        let (least, most) = (self.accepted / span.as_secs_f64().max(0.001), self.accepted / active);
+        if self.accepted > 0.0 { half.min((least * most).sqrt()).max(least) } else { half }
+    }
+
+    /// What a service accepts that was left alone for a while, for that long, by its word. What it saved up meanwhile is unknown: all
+    /// that came, or nothing.
+    fn rate_beside_pause(&self, taken: f64, least: f64, allowed: f64, now: Instant) -> f64 {
+        let active = now.saturating_duration_since(self.calm_from).as_secs_f64();
+        let most = (taken / active.max(f64::EPSILON)).max(least);
+        match self.borne {
+            Some(borne) => borne.clamp(least, most),
+            None => (least + most.min(allowed)) / 2.0,
+        }
     }
 }
 

@@ -20,6 +20,9 @@ struct Conditions {
     /// Offered load, in parts of the quota.
     load: f64,
     says_when: bool,
+    /// What it asks for at least then, and the window that it is said to count by, in seconds.
+    least_wait: f64,
+    said_window: f64,
     seed: u64,
 }
 
@@ -41,17 +44,18 @@ impl Conditions {
         let latency = between(&mut dice, 0.002, 0.2);
         let load = if dice.part() < 0.5 { 1.0 } else { 3.0 };
         let counting = Counting::Bucket { depth: between(&mut dice, 0.1, 10.0) };
-        (Conditions { quota, counting, latency, load, says_when: false, seed }, dice)
+        let (says_when, least_wait, said_window) = (false, 1.0, 1.0);
+        (Conditions { quota, counting, latency, load, says_when, least_wait, said_window, seed }, dice)
     }
 
     fn world(&self) -> World {
         let quota = Quota { max_in_flight: 16_384, ..Quota::per_second(self.quota) };
         let window = match self.counting {
-            Counting::Bucket { .. } => quota.window,
+            Counting::Bucket { .. } => Duration::from_secs_f64(self.said_window),
             Counting::Windows { seconds, .. } => Duration::from_secs_f64(seconds),
         };
         let mut service = Service::new(self.counting, self.quota, self.latency);
-        service.says_when = self.says_when;
+        (service.says_when, service.least_wait) = (self.says_when, self.least_wait);
         let mut world = World::new(Quota { window, ..quota }, service, self.seed);
         world.offered = self.quota * self.load;
         world
@@ -110,7 +114,7 @@ fn three_times_the_quota_is_sent_at_the_quota() {
 fn a_service_that_counts_windows_is_not_stormed_either() {
     for seed in 0..500 {
         let (mut conditions, mut dice) = Conditions::of(seed);
-        let seconds = if dice.part() < 0.5 { 1.0 } else { 10.0 };
+        let seconds = [1.0, 5.0, 10.0][usize::try_from(seed % 3).unwrap()];
         conditions.quota = between(&mut dice, 100.0, 2_000.0);
         conditions.counting = Counting::Windows { seconds, phase: dice.part() };
         conditions.says_when = dice.part() < 0.5;
@@ -125,6 +129,57 @@ fn a_service_that_counts_windows_is_not_stormed_either() {
         assert!(sent - accepted <= 0.2 * cut * (WHOLE - CUT), "{conditions:?}: {sent} sent, {accepted} accepted");
         assert!(accepted >= 0.65 * cut * (WHOLE - CUT - 2.0 - seconds), "{conditions:?}: {accepted} accepted");
         let (_, accepted) = world.between(WHOLE + recovery, WHOLE + recovery + 2.0);
+        assert!(accepted >= 0.95 * conditions.quota * 2.0 - 1.0, "{conditions:?}: {accepted} accepted in the end");
+    }
+}
+
+/// A refusal costs the pause that is asked for, so they are few; and how the service counts is found out, whatever is said of it.
+#[test]
+fn who_says_when_to_come_again_is_asked_for_most_of_what_it_accepts() {
+    for seed in 0..400 {
+        let (mut conditions, mut dice) = Conditions::of(seed);
+        conditions.quota = between(&mut dice, 100.0, 2_000.0);
+        let depth = if dice.part() < 0.5 { 0.1 } else { between(&mut dice, 1.0, 10.0) };
+        conditions.counting = Counting::Bucket { depth };
+        conditions.says_when = true;
+        conditions.said_window = if dice.part() < 0.5 { 1.0 } else { 10.0 };
+        let world = conditions.cut_for_a_minute(1.1, 10.0);
+        let cut = conditions.quota / 10.0;
+        let (most, at) = world.most_in(5.0, CUT + 2.0, WHOLE);
+        // What was saved up in the pauses goes, too, where there is any: all of it is accepted.
+        let (parts, least) = if depth < 1.0 { (1.2, 0.65) } else { (1.35, 0.93) };
+        assert!(most <= parts * 5.0 * cut + SLACK, "{conditions:?}: {most} sent in 5 s, at {at}");
+        let (sent, accepted) = world.between(CUT + 2.0, WHOLE);
+        let share = accepted / cut / (WHOLE - CUT - 2.0);
+        assert!(share >= least, "{conditions:?}: {share} of what is left");
+        assert!(sent - accepted <= 0.06 * sent, "{conditions:?}: {sent} sent, {accepted} accepted");
+        let (_, accepted) = world.between(WHOLE + 8.0, WHOLE + 10.0);
+        assert!(accepted >= 0.95 * conditions.quota * 2.0 - 1.0, "{conditions:?}: {accepted} accepted in the end");
+    }
+}
+
+/// It is left alone for so long each time, and then asked for some seconds at what it was seen to accept.
+#[test]
+fn who_asks_for_long_pauses_gets_them_and_is_used_between() {
+    for seed in 0..100 {
+        let (mut conditions, mut dice) = Conditions::of(seed);
+        conditions.quota = between(&mut dice, 100.0, 1_000.0);
+        conditions.counting = Counting::Bucket { depth: between(&mut dice, 0.1, 0.5) };
+        conditions.says_when = true;
+        conditions.least_wait = if dice.part() < 0.5 { 5.0 } else { 10.0 };
+        let world = conditions.cut_for_a_minute(1.1, 40.0);
+        let cut = conditions.quota / 10.0;
+        let (most, at) = world.most_in(5.0, CUT + 2.0, WHOLE);
+        assert!(most <= 1.2 * 5.0 * cut + SLACK, "{conditions:?}: {most} sent in 5 s, at {at}");
+        let (_, accepted) = world.between(CUT + 2.0, WHOLE);
+        let share = accepted / cut / (WHOLE - CUT - 2.0);
+        assert!(share >= 0.4, "{conditions:?}: {share} of what is left");
+        for refused in world.events.iter().filter(|event| !event.accepted) {
+            let told = refused.at + conditions.latency;
+            let (early, _) = world.between(told, refused.at + conditions.least_wait);
+            assert_eq!(early, 0.0, "{conditions:?}: refused at {}", refused.at);
+        }
+        let (_, accepted) = world.between(WHOLE + 38.0, WHOLE + 40.0);
         assert!(accepted >= 0.95 * conditions.quota * 2.0 - 1.0, "{conditions:?}: {accepted} accepted in the end");
     }
 }

@@ -28,8 +28,9 @@ pub(super) struct Service {
     pub(super) latency: f64,
     /// A part of the latency more or less, by chance.
     pub(super) jitter: f64,
-    /// Whether it says when to come again, in whole seconds rounded up.
+    /// Whether it says when to come again, in whole seconds rounded up, and so many at least.
     pub(super) says_when: bool,
+    pub(super) least_wait: f64,
 }
 
 /// What became of a request.
@@ -63,7 +64,8 @@ pub(super) struct World {
 
 impl Service {
     pub(super) fn new(counting: Counting, rate: f64, latency: f64) -> Service {
-        let mut service = Service { counting, rate, held: 0.0, at: 0.0, latency, jitter: 0.2, says_when: false };
+        let (held, at, jitter, says_when, least_wait) = (0.0, 0.0, 0.2, false, 1.0);
+        let mut service = Service { counting, rate, held, at, latency, jitter, says_when, least_wait };
         service.held = service.most();
         service
     }
@@ -111,7 +113,7 @@ impl Service {
             Counting::Bucket { .. } => (1.0 - self.held) / self.rate,
             Counting::Windows { seconds, phase } => seconds - (now + phase * seconds) % seconds,
         };
-        self.says_when.then(|| Duration::from_secs_f64(wait.ceil().max(1.0)))
+        self.says_when.then(|| Duration::from_secs_f64(wait.ceil().max(self.least_wait)))
     }
 }
 

@@ -230,6 +230,11 @@ impl AwsRig {
         AwsRig { base, kms: None }
     }
 
+    /// The daemon and its cloud, and the emulator that they need as long as they are there.
+    pub(crate) fn parts(self) -> (CloudRig, Option<EmulatedKms>) {
+        (self.base, self.kms)
+    }
+
     /// Ends the daemon at once and starts another on what it left.
     pub(crate) fn restart(self) -> AwsRig {
         AwsRig { base: self.base.restart(), kms: self.kms }

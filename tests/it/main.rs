@@ -45,6 +45,7 @@ mod life;
 mod lint;
 mod load;
 mod losses;
+mod lying_endpoints;
 mod machine;
 mod names;
 mod namespaces;

@@ -133,7 +133,8 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
         403 => (Class::Refused, "access_denied", ""),
         // Of a service that does not know the path.
         404 => (Class::Input, "other", "correct vault_name, resource or endpoint"),
-        408 | 500.. => (Class::Ill, "service_error", ""),
+        // What is neither an answer nor a refusal is nobody's mistake who asked.
+        ..=399 | 408 | 500.. => (Class::Ill, "service_error", ""),
         _ => (Class::Input, "other", ""),
     };
     let known = codes.into_iter().flatten().find_map(|code| CODES.iter().find(|(known, ..)| *known == code));
@@ -247,6 +248,8 @@ mod tests {
         assert_eq!(answer(None, "NotFound", 404).fate, Fate::Keep);
         assert_eq!(fate(None, "BadParameter", 400), Fate::Keep);
         assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
+        // An answer that is none, of whatever stands in the service's place.
+        assert_eq!(fate(None, "", 307), Fate::BackOff);
     }
 
     #[test]

@@ -64,6 +64,9 @@ impl GcpKey {
             Err(error) if fault::is_absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
+        if !find::is_of(&version.name, &self.version) {
+            return Err(self.by_another("GetCryptoKeyVersion"));
+        }
         let kind = find::kind_of(&version, self.algorithm, &self.title)?;
         find::check_state(&version, &self.title)?;
         if kind.kind.is_secret() {
@@ -179,8 +182,11 @@ impl GcpKey {
         if name == found.id {
             return Ok(());
         }
-        let what = format!("{}: {}: an answer by another key", self.title, asked.call());
-        Err(Unanswered::Wrong(cloud::ill("unreadable_answer", what)))
+        Err(Unanswered::Wrong(self.by_another(asked.call())))
+    }
+
+    fn by_another(&self, call: &str) -> BackendError {
+        cloud::ill("unreadable_answer", format!("{}: {call}: an answer by another key", self.title))
     }
 }
 

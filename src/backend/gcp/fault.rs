@@ -23,12 +23,11 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
         return if is_transient(error) { ill("no_credentials", what) } else { refused("no_credentials", what) };
     }
     if error.is_timeout() {
-        return ill("timeout", format!("{title}: {call}: no answer in time"));
+        return ill(TIMEOUT, format!("{title}: {call}: no answer in time"));
     }
-    if error.is_connect() || error.is_io() {
-        let why = innermost(error);
+    if error.is_io() {
         let cause = Undelivered::among(error).map_or("connection", Undelivered::cause);
-        return ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"));
+        return ill(cause, format!("{title}: {call}: the service cannot be reached: {}", innermost(error)));
     }
     if let Some(status) = error.http_status_code() {
         return without_words(title, call, status, retry_after(error));
@@ -55,7 +54,7 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
             ill_until("service_error", said(""), retry_after)
         }
-        Code::DeadlineExceeded => ill("timeout", said("")),
+        Code::DeadlineExceeded => ill(TIMEOUT, said("")),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Code::FailedPrecondition => {
             let (cause, advice) = precondition(status);

@@ -13,6 +13,12 @@ use crate::model::{CloudKind, CloudService, CloudUse, Fault};
 /// Most bytes that a secret key in an HSM encrypts, with their associated data.
 const HSM_MAX: usize = 8 * 1024;
 
+/// Whether an answer is about the version that was asked for. Its project may be told by another of its names.
+pub(super) fn is_of(answered: &str, asked: &str) -> bool {
+    let in_project = |name: &str| name.find("/locations/").map(|at| name[at..].to_owned());
+    in_project(answered) == in_project(asked)
+}
+
 /// The row of a version; refuses one that is of another algorithm than it is registered by.
 pub(super) fn kind_of(
     version: &CryptoKeyVersion,
@@ -82,4 +88,18 @@ pub(super) fn found(
         return Err(BackendError::keep(Fault::internal("a public key of another kind than its key")));
     }
     Ok(Found::new(id, kind, Some(public)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_about_another_version_is_none() {
+        let asked = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1";
+        assert!(is_of(asked, asked) && is_of(&asked.replacen("/p/", "/1234/", 1), asked));
+        for other in ["", "projects/p", &asked.replace("/k/", "/other/"), &format!("{asked}2")] {
+            assert!(!is_of(other, asked), "{other:?}");
+        }
+    }
 }

@@ -56,11 +56,13 @@ impl Rest {
     ///
     /// # Errors
     ///
-    /// The endpoint is no address.
+    /// The endpoint is no address, or the settings are none to connect by.
     pub(super) fn new(endpoint: Option<&str>, service: &Service, keeper: Arc<Keeper<Source>>) -> Result<Rest, String> {
         let universe = std::env::var(UNIVERSE).ok().filter(|domain| !domain.is_empty());
         let universe = universe.as_deref().unwrap_or(PUBLIC);
-        let site = Site::new(endpoint, universe, |url| service.transport_to(url), service.settings.call)?;
+        let base = base(endpoint, universe);
+        let transport = service.transport_to(&base)?;
+        let site = Site::new(base, universe, transport, service.settings.call)?;
         Ok(Rest { site, keeper })
     }
 
@@ -143,7 +145,7 @@ impl KeyManagementService for Rest {
 /// Where the service is.
 #[derive(Debug)]
 struct Site {
-    /// The URL before the version of the API, without a slash at its end.
+    /// See [`base()`].
     base: String,
     /// The `Host` of requests, where it is not that of the URL.
     host: Option<HeaderValue>,
@@ -152,18 +154,10 @@ struct Site {
 }
 
 impl Site {
-    fn new(
-        endpoint: Option<&str>,
-        universe: &str,
-        connections: impl FnOnce(&str) -> Result<Transport, String>,
-        limit: Duration,
-    ) -> Result<Site, String> {
-        let own = || format!("https://{SERVICE}.{universe}");
-        let base = endpoint.map_or_else(own, |endpoint| endpoint.trim_end_matches('/').to_owned());
+    fn new(base: String, universe: &str, transport: Transport, limit: Duration) -> Result<Site, String> {
         let url: Uri = base.parse().map_err(|error| format!("{base:?} is no address: {error}"))?;
         let host = url.host().ok_or_else(|| format!("{base:?} names no host"))?;
         let host = behind(host, universe).and_then(|host| HeaderValue::try_from(host).ok());
-        let transport = connections(&base)?;
         Ok(Site { base, host, transport, limit })
     }
 
@@ -207,6 +201,12 @@ impl Site {
     }
 }
 
+/// The URL before the version of the API, without a slash at its end.
+fn base(endpoint: Option<&str>, universe: &str) -> String {
+    let own = || format!("https://{SERVICE}.{universe}");
+    endpoint.map_or_else(own, |endpoint| endpoint.trim_end_matches('/').to_owned())
+}
+
 /// The service that is meant by a name of Google's for the way to many of its services, such as those of Private Service Connect
 /// and VPC Service Controls, which tell them apart by `Host`. The service's own regional names, and hosts that are not Google's,
 /// are called as they are.
@@ -224,10 +224,8 @@ fn behind(host: &str, universe: &str) -> Option<String> {
 fn undelivered(why: Undelivered) -> Error {
     match why {
         Undelivered::Unsent(_) => Error::ser(why),
-        Undelivered::Unconnected(_) if why.is_late() => Error::timeout(why),
-        Undelivered::Unconnected(_) => Error::connect(why),
-        Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
         Undelivered::TooLong => Error::deser(why),
+        Undelivered::Unconnected(_) | Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
     }
 }
 
@@ -252,7 +250,7 @@ mod tests {
     fn site(endpoint: Option<&str>, universe: &str) -> Site {
         let connections = Telemetry::new().connections_of("gcpckms");
         let transport = Transport::new(&KmsService::new(CloudService::GcpCkms), connections).unwrap();
-        Site::new(endpoint, universe, |_| Ok(transport), Duration::from_secs(30)).unwrap()
+        Site::new(base(endpoint, universe), universe, transport, Duration::from_secs(30)).unwrap()
     }
 
     /// Asks a server that answers this; answers with what it was sent, too.
@@ -407,7 +405,7 @@ mod tests {
         }
         for endpoint in ["no address", "/only/a/path"] {
             let transport = site(None, PUBLIC).transport;
-            assert!(Site::new(Some(endpoint), PUBLIC, |_| Ok(transport), Duration::ZERO).is_err(), "{endpoint}");
+            assert!(Site::new(base(Some(endpoint), PUBLIC), PUBLIC, transport, Duration::ZERO).is_err(), "{endpoint}");
         }
     }
 }

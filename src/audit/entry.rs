@@ -437,9 +437,11 @@ impl<'d> Text<'d> {
 /// The text of a fault that may say what was asked, as the client was told it.
 fn unfit(fault: &Fault) -> Option<String> {
     match fault {
-        Fault::InvalidRequest { .. } | Fault::NotSupported { .. } | Fault::TooLarge { .. } | Fault::NotFound { .. } => {
-            Some(fault.to_string())
-        }
+        Fault::InvalidRequest { .. }
+        | Fault::NotDecrypted { .. }
+        | Fault::NotSupported { .. }
+        | Fault::TooLarge { .. }
+        | Fault::NotFound { .. } => Some(fault.to_string()),
         _ => None,
     }
 }

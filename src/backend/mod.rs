@@ -80,9 +80,6 @@ impl BackendError {
     }
 }
 
-/// The cause of an error of a service whose key does not open a ciphertext: it is another key's, or was changed. Nothing else has it.
-pub const NOT_OPENED: &str = "not_opened";
-
 /// Most letters of a token's serial number and label: the bytes that `CK_TOKEN_INFO` has for them.
 const SERIAL_MAX: usize = 16;
 const LABEL_MAX: usize = 32;

@@ -75,9 +75,9 @@ pub fn split_envelope(bits: u32, envelope: &Bytes) -> Option<(Bytes, Bytes)> {
 ///
 /// # Errors
 ///
-/// [`Fault::InvalidRequest`]: it was changed, or has other associated data, or `key` is none.
+/// [`Fault::NotDecrypted`]: it was changed, or has other associated data, or `key` is none.
 pub fn open_envelope(key: &[u8], associated_data: Bytes, sealed: &Bytes) -> Result<Bytes, Fault> {
-    let refused = || Fault::invalid("the ciphertext does not decrypt with this key and associated data");
+    let refused = || Fault::not_decrypted("the ciphertext does not decrypt with this key and associated data");
     let (iv, _) = sealed.split_first_chunk::<GCM_IV_BYTES>().ok_or_else(refused)?;
     if key.len() != KEY_BYTES {
         return Err(refused());

@@ -21,7 +21,7 @@ pub struct SecretKey {
 
 /// Bytes that this key did not encrypt so, or that were changed since.
 fn not_its_own<E>(_: E) -> Fault {
-    Fault::invalid("the ciphertext does not decrypt")
+    Fault::not_decrypted("the ciphertext does not decrypt")
 }
 
 fn failed<E>(_: E) -> Fault {

@@ -103,7 +103,7 @@ impl SoftwareKey {
 
     fn decrypt(&self, cipher: &Cipher, ciphertext: &[u8]) -> Result<Bytes, Fault> {
         let unsupported = || Fault::NotSupported { what: format!("decryption by a {} key so", self.public.kind) };
-        let wrong = |_| Fault::invalid("the ciphertext does not decrypt");
+        let wrong = |_| Fault::not_decrypted("the ciphertext does not decrypt");
         let Pair::Rsa(pair) = &self.pair else { return Err(unsupported()) };
         let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed("export"))?;
         let private = PrivateDecryptingKey::from_pkcs8(der.as_ref()).map_err(failed("import"))?;

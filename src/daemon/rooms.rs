@@ -26,6 +26,8 @@ use crate::telemetry::Telemetry;
 const MAINTENANCE: Duration = Duration::from_secs(60);
 /// How long a start waits for the tokens of the keys it knows; those that take longer come up behind open sockets.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// The same of keys in clouds.
+const SETTLE_CLOUDS_MAX: Duration = Duration::from_secs(1);
 /// How often it is seen whether a token's time is up.
 const ENDING_TOKENS: Duration = Duration::from_secs(1);
 /// How often the store's figures are counted.
@@ -125,7 +127,7 @@ async fn build(site: &Site, store: Store) -> Result<Rooms, Fault> {
     let dispatch = Arc::new(Dispatch::new(system, tenants, engines, telemetry.clone(), &config.limits));
     // Before that nobody logs in to anything, and there is nothing to wait for.
     if store.is_initialized() {
-        supervisor.settle(SETTLE_MAX).await;
+        supervisor.settle(SETTLE_MAX, SETTLE_CLOUDS_MAX).await;
     }
     let (stop, stopped) = watch::channel(false);
     let tasks = vec![

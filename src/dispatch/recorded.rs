@@ -297,6 +297,7 @@ const fn may_be_done(result: &Result<Outcome, Fault>) -> bool {
     !matches!(
         result,
         Err(Fault::InvalidRequest { .. }
+            | Fault::NotDecrypted { .. }
             | Fault::TooLarge { .. }
             | Fault::NotSupported { .. }
             | Fault::UnsupportedOperation

@@ -158,6 +158,19 @@ impl Abilities {
         }
     }
 
+    /// The scheme of a test signature, which may say whether it is to be by PSS. A key for PSS alone is tested with PSS whether asked
+    /// or not. `salt` is as for [`Abilities::default_scheme`].
+    pub(super) fn tested_scheme(&self, key: &str, use_pss: Option<bool>, salt: u16) -> Result<SignatureScheme, Fault> {
+        match use_pss {
+            Some(true) => {
+                let pss = SignatureScheme::RsaPss { salt };
+                self.require_scheme(key, pss).map(|()| pss)
+            }
+            Some(false) if self.signs(SignatureScheme::RsaPkcs1) => Ok(SignatureScheme::RsaPkcs1),
+            _ => self.default_scheme(key, salt),
+        }
+    }
+
     /// Refuses a scheme the key is not for; as [`Fault::NotSupported`], if it makes no signatures at all.
     pub(super) fn require_scheme(&self, key: &str, scheme: SignatureScheme) -> Result<(), Fault> {
         if self.signs.is_empty() {

@@ -209,7 +209,10 @@ fn kind(
         let names = |kind: &&CloudKind| kind.does.usages().iter().map(KeyUsage::name).collect::<Vec<_>>().join(", ");
         let does: Vec<String> = fitting.map(names).collect();
         Fault::invalid(match &does[..] {
-            [does] => format!("usages: a key of key_type {upper:?} does {does}"),
+            [does] => {
+                let sized = if bits == 0 { String::new() } else { format!(" with key_bits {bits}") };
+                format!("usages: a key of key_type {upper:?}{sized} does {does}")
+            }
             _ => format!(
                 "usages: a key of key_type {upper:?} of this service is for {}, and not for both: register two",
                 does.join(" or for ")
@@ -225,15 +228,17 @@ fn all_usages() -> KeyUsages {
 }
 
 fn which(key_type: &str, bits: i64, curve: Option<Curve>, of_type: &[&CloudKind]) -> Fault {
-    let mut known: Vec<String> = of_type
-        .iter()
-        .map(|kind| match kind.kind {
+    let mut known: Vec<String> = Vec::new();
+    for kind in of_type {
+        let name = match kind.kind {
             KeyKind::Ec(curve) => curve_name(curve).to_owned(),
             KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => bits.to_string(),
             KeyKind::Ed25519 | KeyKind::MlDsa(_) => String::new(),
-        })
-        .collect();
-    known.dedup();
+        };
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
     let is_ec = matches!(of_type.first().map(|kind| kind.kind), Some(KeyKind::Ec(_)));
     let (field, given) = match (is_ec, curve) {
         (true, None) => ("curve", None),

@@ -110,6 +110,10 @@ fn what_a_key_is_follows_its_type_size_and_usages() {
         (json!({"encryption_mode": "envelope"}), "and this one is awskms ECC_NIST_P256"),
         (json!({"key_type": "SYMMETRIC", "encryption_mode": "paper"}), "use \"envelope\" or \"raw\""),
         (json!({"kms_key": ""}), "missing required field \"kms_key\""),
+        (json!({"kms_key": "arn:aws:s3:::bucket"}), "is no id, ARN or alias"),
+        (json!({"kms_key": "arn:aws:kms:eu-west-1:1:key/"}), "is no id, ARN or alias"),
+        (json!({"kms_key": "arn:aws:kms:eu-west-1:1:key/2", "region": "us-east-1"}), "is in region \"eu-west-1\""),
+        (json!({"kms_key": "arn:aws:kms:a:1:key/2", "replicas": [{"region": "b"}]}), "is in region \"a\""),
         (json!({"kms_key": "alias/a b"}), "is no id, ARN or alias"),
         (json!({"key_type": ""}), "missing required field \"key_type\""),
         (json!({"access_key": "AKIA"}), "belong together"),
@@ -120,12 +124,13 @@ fn what_a_key_is_follows_its_type_size_and_usages() {
         (json!({"kms_key": "1234", "allow_generate_key": true}), "must be an alias"),
         (json!({"kms_key": "alias/aws/x", "allow_generate_key": true}), "must be an alias"),
         (json!({"replicas": "eu"}), "expected a list"),
-        (json!({"replicas": [{"regoin": "eu"}]}), "replicas: "),
+        (json!({"replicas": [{"regoin": "eu"}]}), "replicas: \"regoin\" is no field of a replica: use region"),
         (json!({"replicas": [{}]}), "named twice"),
         (json!({"replicas": [{"region": "a"}], "allow_generate_key": true}), "multi-Region key"),
     ] {
         let told = reason(read(more.clone()));
         assert!(told.contains(expected), "{more}: {told}");
+        assert!(!told.contains("4096, 2048"), "each is named once: {told}");
     }
 }
 
@@ -179,7 +184,7 @@ fn changed(service: CloudService, change: &Value, secret: &str) -> Result<(), St
     let (name, first) = match service {
         CloudService::AwsKms => ("secret_key", with(json!({"access_key": "AKIA1", "secret_key": "s3cret"}))),
         CloudService::AzureKeyVault => {
-            let first = json!({"key_name": "k", "vault_name": "v", "key_type": "EC", "curve": "P256", "tenant_id": "t",
+            let first = json!({"key_name": "k", "vault_name": "v", "key_type": "EC-HSM", "curve": "P256", "tenant_id": "t",
                 "client_id": "c", "client_secret": "s3cret"});
             ("client_secret", first)
         }
@@ -234,6 +239,14 @@ fn a_secret_goes_nowhere_that_it_was_not_given_for() {
     let old = read(given).unwrap();
     assert!(read_in("", Some(&old), with(json!({}))).is_ok());
     assert!(read_in("", Some(&old), with(json!({"endpoint": "https://elsewhere.example"}))).is_ok());
+}
+
+#[test]
+fn a_managed_hsm_has_no_keys_of_software() {
+    let asked = json!({"key_name": "k", "vault_name": "v", "key_type": "RSA", "key_bits": 2048, "tenant_id": "t",
+        "resource": "managedhsm.azure.net"});
+    let told = reason(read_of(CloudService::AzureKeyVault, "", None, asked));
+    assert!(told.contains("there it is \"RSA-HSM\""), "{told}");
 }
 
 #[test]
@@ -324,6 +337,10 @@ fn the_default_hash_is_the_keys_own() {
     for scheme in [SignatureScheme::RsaPkcs1, SignatureScheme::RsaPss { salt: 32 }] {
         assert!(rsa.require_scheme("k", scheme).is_ok());
     }
+    // Each is tested by the word of who asks.
+    let pss = SignatureScheme::RsaPss { salt: 32 };
+    let tested = [None, Some(true), Some(false)].map(|use_pss| rsa.tested_scheme("k", use_pss, 32));
+    assert_eq!(tested, [Ok(pss), Ok(pss), Ok(SignatureScheme::RsaPkcs1)]);
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Handle {
         self.entry.abilities.default_scheme(&self.entry.name, salt)
     }
 
+    /// The scheme of a test signature, which may say whether it is to be by PSS. `salt` is the PSS salt length to use.
+    pub fn tested_scheme(&self, use_pss: Option<bool>, salt: u16) -> Result<SignatureScheme, Fault> {
+        self.entry.abilities.tested_scheme(&self.entry.name, use_pss, salt)
+    }
+
     /// The hash of a signature whose client names none: SHA-256, or the only one that the key signs with.
     pub fn default_hash(&self) -> Hash {
         self.entry.settings.key_type().default_hash()

@@ -150,7 +150,7 @@ fn a_ciphertext_that_was_changed_is_the_callers_fault() {
         let mut made = encrypt(&aes, b"plaintext").await.unwrap().to_vec();
         *made.last_mut().unwrap() ^= 1;
         let fault = decrypt(&aes, &made.into()).await.unwrap_err();
-        assert_eq!(fault, Fault::invalid("the ciphertext does not decrypt"));
+        assert_eq!(fault, Fault::not_decrypted("the ciphertext does not decrypt"));
         assert!(encrypt(&aes, b"plaintext").await.is_ok());
     });
 }

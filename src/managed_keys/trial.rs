@@ -32,7 +32,8 @@ pub(super) async fn shown(
         match does(route, identity, own.deed, terms).await {
             Ok(true) => shown.push(own),
             // The token has no such mechanism, parameter, or use for a key of this size. Some have but a word for wrong input.
-            Ok(false) | Err(Fault::NotSupported { .. } | Fault::InvalidRequest { .. }) => {}
+            Ok(false) | Err(Fault::NotSupported { .. } | Fault::InvalidRequest { .. } | Fault::NotDecrypted { .. }) => {
+            }
             Err(fault) => return Err(fault),
         }
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::Namespace;
 
+/// Where a request was whose deadline passed while the service of its key did nothing for that key, for want of quota.
+pub const QUEUED_BY_QUOTA: &str = "queued, since the service of its key throttles";
+
 /// Why a request has no [`super::Outcome`].
 ///
 /// A fault says whose fault it is, whether a retry can help and under which label it is counted; each wire turns it into
@@ -72,6 +75,12 @@ pub enum Fault {
     InvalidRequest {
         /// What is wrong, and what was expected.
         reason: String,
+    },
+    /// The key, or its service, says that a ciphertext is not its own, or was changed. No other trouble is told so: a client may
+    /// take what it has for lost.
+    NotDecrypted {
+        /// In whose words.
+        what: String,
     },
     /// A request body, frame or batch larger than its limit.
     TooLarge {
@@ -203,6 +212,11 @@ impl Fault {
         Fault::InvalidRequest { reason: reason.into() }
     }
 
+    /// A ciphertext that is not the key's.
+    pub fn not_decrypted(what: impl Into<String>) -> Fault {
+        Fault::NotDecrypted { what: what.into() }
+    }
+
     /// A bug of ours.
     pub fn internal(what: impl Into<String>) -> Fault {
         Fault::Internal { what: what.into() }
@@ -225,7 +239,9 @@ impl Fault {
             Fault::CredentialsRefused { .. } => FaultLabel::CredentialsRefused,
             Fault::KeyMismatch { .. } => FaultLabel::KeyMismatch,
             Fault::UnsupportedOperation | Fault::NotSupported { .. } => FaultLabel::NotSupported,
-            Fault::InvalidRequest { .. } | Fault::TooLarge { .. } => FaultLabel::InvalidRequest,
+            Fault::InvalidRequest { .. } | Fault::NotDecrypted { .. } | Fault::TooLarge { .. } => {
+                FaultLabel::InvalidRequest
+            }
             Fault::PermissionDenied | Fault::TokenRefused { .. } => FaultLabel::PermissionDenied,
             Fault::NotFound { .. } => FaultLabel::NotFound,
             Fault::QuotaExceeded { .. } => FaultLabel::QuotaExceeded,
@@ -255,7 +271,10 @@ impl Fault {
     /// Whether a job that ended so was refused or taken back before any device heard of it. Where this is false it may have
     /// been done.
     pub fn left_the_device_alone(&self) -> bool {
-        matches!(self, Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | "arriving" })
+        matches!(
+            self,
+            Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | QUEUED_BY_QUOTA | "arriving" }
+        )
     }
 
     /// When to try again, where we know.
@@ -285,6 +304,7 @@ impl std::fmt::Display for Fault {
             Fault::UnsupportedOperation => f.write_str("unsupported operation"),
             Fault::NotSupported { what } => write!(f, "not supported: {what}"),
             Fault::InvalidRequest { reason } => f.write_str(reason),
+            Fault::NotDecrypted { what } => f.write_str(what),
             Fault::TooLarge { what } => write!(f, "too large: {what}"),
             Fault::PermissionDenied => f.write_str("permission denied"),
             Fault::TokenRefused { reason } => f.write_str(reason),

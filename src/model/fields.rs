@@ -201,12 +201,17 @@ impl<'d> Fields<'d> {
         Ok(())
     }
 
-    /// Vault's warnings on the fields nobody asked for, and on those the path says already.
-    pub fn warnings(&self) -> Vec<String> {
+    /// The fields nobody asked for.
+    pub fn unknown(&self) -> Vec<&str> {
         let ignored = self.data.keys().map(String::as_str).filter(|name| !self.known.contains(name));
         #[cfg(test)]
         let ignored = ignored.filter(|name| *name != super::recorder::MARK);
-        let ignored: Vec<&str> = ignored.collect();
+        ignored.collect()
+    }
+
+    /// Vault's warnings on the fields nobody asked for, and on those the path says already.
+    pub fn warnings(&self) -> Vec<String> {
+        let ignored = self.unknown();
         let replaced: Vec<&str> = self.in_path.iter().copied().filter(|name| self.data.contains_key(*name)).collect();
         let told = [
             ("Endpoint ignored these unrecognized parameters", ignored),

@@ -35,12 +35,14 @@ impl SessionThread {
             }
             Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
             Err(Refused::Late { fault }) => {
+                next.key.note_throttled();
                 let mut jobs = self.watch.reclaim();
                 let late = jobs.pop_front();
                 self.lane.put_back(jobs.into_iter());
                 late.into_iter().for_each(|job| self.lane.too_late(job, fault.clone(), self.seat.place.member));
             }
             Err(Refused::Paused { fault, until }) => {
+                next.key.note_throttled();
                 self.lane.pause(self.watch.reclaim().into_iter(), fault, self.seat.place.member, until);
                 (self.report)(SessionEvent::Rests(until));
             }

@@ -13,7 +13,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::backend::{BackendError, Fate, FoundKey, NOT_OPENED, Sealing, Session};
+use crate::backend::{BackendError, Fate, FoundKey, Sealing, Session};
 use crate::crypto;
 use crate::model::{
     CHECK_ASSOCIATED_DATA, CheckMethod, CheckValue, Cipher, CipherScheme, Fault, GCM_IV_BYTES, Hash, KeyKind,
@@ -160,7 +160,7 @@ fn open(
     // Asked twice: not every service tells another key from bytes that were damaged on the way.
     for _ in 0..2 {
         match session.perform(handle, kind, &operation) {
-            Err(error) if error.cause == NOT_OPENED => {}
+            Err(BackendError { fault: Fault::NotDecrypted { .. }, .. }) => {}
             opened => return opened,
         }
     }
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().fate, Fate::BackOff);
         token.fail_next(BackendError { cause: "other", ..BackendError::keep(Fault::invalid("HTTP status 400")) });
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap_err().cause, "other");
-        token.fail_next(BackendError { cause: NOT_OPENED, ..BackendError::keep(Fault::invalid("damaged")) });
+        token.fail_next(BackendError::keep(Fault::not_decrypted("damaged")));
         assert_eq!(again(session.as_mut(), a.handle, a.kind, &recorded).unwrap(), recorded);
     }
 

@@ -9,7 +9,7 @@ use super::session_thread::SessionThread;
 use crate::backend::{BackendError, Fate, Session};
 use crate::config::VerifyAfterSign;
 use crate::crypto;
-use crate::model::{Fault, KeyOperation, SaltLength, SignatureScheme};
+use crate::model::{Fault, Hash, KeyOperation, PublicKey, SaltLength, SignInput, SignatureScheme};
 
 /// After one operation in so many the key is verified, where that is sampled.
 const SAMPLE: u64 = 512;
@@ -31,6 +31,7 @@ impl SessionThread {
         match self.is_right(work, signature) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.stranger(work, first)),
+            Err(fault @ Fault::DeviceError { .. }) => Err(BackendError::keep(fault)),
             // What cannot be checked was not promised to be, unless everything is.
             Err(fault) if self.verify == VerifyAfterSign::Always => Err(BackendError::keep(fault)),
             Err(_) => Ok(()),
@@ -71,13 +72,36 @@ impl SessionThread {
         else {
             return Err(Fault::internal("a signature by a key without a public half"));
         };
-        let SignatureScheme::RsaPss { salt } = scheme else {
-            return crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature);
-        };
-        // A salt as long as the hash is checked fast. Of another length than asked for, it is the same key's all the same.
-        let stated = crypto::verify(public, *scheme, SaltLength::Bytes(*salt), *hash, input, signature)?;
-        Ok(stated || crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature)?)
+        match scheme {
+            SignatureScheme::RsaPss { salt } => match is_right_pss(public, *salt, *hash, input, signature) {
+                // Of a token it was not promised.
+                Err(Fault::DeviceError { .. }) if !self.flow_control => Ok(true),
+                result => result,
+            },
+            scheme => crypto::verify(public, *scheme, SaltLength::Auto, *hash, input, signature),
+        }
     }
+}
+
+/// A salt as long as was asked for is checked fast. Of another length it is the same key's all the same, which is in no doubt then; but
+/// of no use to who asked for it.
+fn is_right_pss(
+    public: &PublicKey,
+    salt: u16,
+    hash: Hash,
+    input: &SignInput,
+    signature: &Bytes,
+) -> Result<bool, Fault> {
+    let scheme = SignatureScheme::RsaPss { salt };
+    let with = |salt| crypto::verify(public, scheme, salt, hash, input, signature);
+    if with(SaltLength::Bytes(salt))? {
+        return Ok(true);
+    }
+    if with(SaltLength::Auto)? {
+        let what = format!("it makes PSS signatures with another salt than one of {salt} bytes, which was asked for");
+        return Err(Fault::DeviceError { what });
+    }
+    Ok(false)
 }
 
 /// What a failed decryption comes to. Many devices have but one word for bytes that do not decrypt and for trouble of their own;
@@ -96,8 +120,27 @@ pub(super) fn decrypt_again(
     match session.perform(handle, identity.kind(), &work.operation) {
         Err(again) if again.cause == error.cause => {
             let reason = format!("the token refuses the input twice, and nothing else: {}", again.fault);
-            Err(BackendError { fault: Fault::invalid(reason), fate: Fate::Keep, cause: again.cause })
+            Err(BackendError { fault: Fault::not_decrypted(reason), fate: Fate::Keep, cause: again.cause })
         }
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SoftwareKey;
+    use crate::model::KeyKind;
+
+    #[test]
+    fn a_signature_with_another_salt_than_asked_for_is_refused_as_that() {
+        let key = SoftwareKey::generate(KeyKind::Rsa { bits: 2048 }).unwrap();
+        let (hash, scheme) = (Hash::Sha2_256, SignatureScheme::RsaPss { salt: 32 });
+        let [input, other] = [&b"one"[..], b"other"].map(|text| SignInput::Digest(crypto::digest(hash, text).unwrap()));
+        let made = key.perform(&KeyOperation::Sign { scheme, hash, input: input.clone() }).unwrap();
+        let right = |salt, input| is_right_pss(key.public(), salt, hash, input, &made);
+        assert_eq!((right(32, &input), right(32, &other)), (Ok(true), Ok(false)));
+        assert_eq!(right(20, &other), Ok(false));
+        assert!(matches!(right(20, &input), Err(Fault::DeviceError { what }) if what.contains("salt than one of 20")));
     }
 }

@@ -19,7 +19,7 @@ use super::route::{FoundAt, KeySpec, MemberId, PreparedKey};
 use super::same_token::{Name, Sighting, Sightings};
 use crate::backend::{Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeyTemplate, Session};
 use crate::config::Pin;
-use crate::model::{Fault, Secret, TokenSelector};
+use crate::model::{CloudService, Fault, Secret, TokenSelector};
 use crate::telemetry::MemberMetrics;
 
 /// Commands waiting for one control thread. More means that it hangs.
@@ -345,11 +345,18 @@ fn find_or_generate(
         return Ok((found, false));
     }
     let absent = |reason: &str| {
-        let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("token {token}: {reason}") };
+        let place = if matches!(token, TokenSelector::Cloud(_)) { "" } else { "token " };
+        let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("{place}{token}: {reason}") };
         BackendError::keep(fault)
     };
     if spec.recorded.is_some() {
-        return Err(absent("the key is gone; restore it, or delete the managed key"));
+        return Err(absent(match token {
+            // Nobody knows whether a copy in this region ever was.
+            TokenSelector::Cloud(key) if key.service() == CloudService::AwsKms => {
+                "the key is not there; restore it, or replicate it to that region, or take it out of the managed key"
+            }
+            _ => "the key is gone; restore it, or delete the managed key",
+        }));
     }
     // Told apart from a token that is down: whoever asked knows why none is to be generated.
     let not_here = || {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
 use crate::model::schedule::{Charge, Item, TenantId};
-use crate::model::{Class, Fault, KeyOperation, Terms};
+use crate::model::{Class, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
 use crate::telemetry::TenantMetrics;
 
 /// What a job comes to.
@@ -66,7 +66,12 @@ impl Job {
 
     /// What it is answered with where its deadline passed before a session (once more) started it.
     pub(super) fn late(&self) -> Fault {
-        Fault::DeadlineExceeded { stage: if self.attempts == 0 { "queued" } else { "started" } }
+        let stage = match self.attempts {
+            0 if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
+            0 => "queued",
+            _ => "started",
+        };
+        Fault::DeadlineExceeded { stage }
     }
 
     /// How long after `from` it may be begun, to be done in time.

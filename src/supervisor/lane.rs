@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::job::Job;
 pub(super) use super::lane_limits::{LaneLimits, Wake};
+use super::lane_limits::{overloaded, too_large};
 use super::resting::Resting;
 use super::route::{KeyRoute, MemberId};
 use super::seats::{Bell, Place, Seat, Seats};
@@ -565,20 +566,6 @@ fn judge(job: &Job, place: Place, shut: &Shut, now: Instant) -> Fit<Fault> {
         return Fit::Skip;
     }
     if job.key.has_room() { Fit::Take } else { Fit::Skip }
-}
-
-/// That a bound is reached.
-fn overloaded(namespace: Namespace, limits: &Held, by: Measure) -> Fault {
-    let (limit, unit) = (limits.of(by), by.unit());
-    Fault::Overloaded { namespace, limit, unit, retry_after: Duration::from_secs(1) }
-}
-
-/// That a message would find no room in an empty lane.
-fn too_large(bytes: usize, limit: usize) -> Fault {
-    let what = format!(
-        "a message of {bytes} bytes, which this key signs whole; limits {{ lane_bytes_per_namespace }} allows {limit}"
-    );
-    Fault::TooLarge { what }
 }
 
 /// Why nobody needs this job any more.

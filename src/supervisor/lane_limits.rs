@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::config::Limits;
-use crate::model::held::Held;
+use crate::model::held::{Held, Measure};
+use crate::model::{Fault, Namespace};
 
 /// The bounds of one lane.
 #[derive(Clone, Copy, Debug)]
@@ -53,4 +54,18 @@ pub(super) enum Wake {
     Chain,
     /// One for each job: a device elsewhere should have all the work it can do at once.
     Each,
+}
+
+/// That a bound is reached.
+pub(super) fn overloaded(namespace: Namespace, limits: &Held, by: Measure) -> Fault {
+    let (limit, unit) = (limits.of(by), by.unit());
+    Fault::Overloaded { namespace, limit, unit, retry_after: Duration::from_secs(1) }
+}
+
+/// That a message would find no room in an empty lane.
+pub(super) fn too_large(bytes: usize, limit: usize) -> Fault {
+    let what = format!(
+        "a message of {bytes} bytes, which this key signs whole; limits {{ lane_bytes_per_namespace }} allows {limit}"
+    );
+    Fault::TooLarge { what }
 }

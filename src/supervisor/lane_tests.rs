@@ -18,8 +18,8 @@ use super::together;
 use crate::backend::KeySelector;
 use crate::model::held::Held;
 use crate::model::{
-    Class, Deadline, Fault, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme, Terms,
-    TokenSelector,
+    Class, Deadline, Fault, FaultLabel, Hash, KeyKind, KeyOperation, Namespace, PublicKey, SignInput, SignatureScheme,
+    Terms, TokenSelector,
 };
 use crate::telemetry::Telemetry;
 
@@ -452,6 +452,13 @@ fn a_further_try_by_the_session_that_has_the_job_counts_like_any_other() {
     let pending = key.submit(operation(), terms(LONG)).unwrap();
     let mut job = pull_for(&pool, &one).pop_front().unwrap();
     assert_eq!(job.late(), Fault::DeadlineExceeded { stage: "queued" });
+    key.note_throttled();
+    let told = job.late();
+    assert_eq!(
+        told.to_string(),
+        "deadline exceeded while the request was queued, since the service of its key throttles"
+    );
+    assert!(told.left_the_device_alone() && told.label() == FaultLabel::DeadlineExceeded);
     assert_eq!(pool.lane.retry_here(&mut job, fault(), MEMBER), Ok(()));
     assert_eq!(job.late(), Fault::DeadlineExceeded { stage: "started" }, "a device has heard of it");
     assert!(pool.lane.retry(job, fault(), MEMBER));

@@ -33,7 +33,7 @@ pub(super) fn identify(
         (None, _) => KeyIdentity::Secret(check_value::first(session, found)?),
     };
     if spec.recorded.as_ref().is_some_and(|recorded| *recorded != identity) {
-        let reason = "the token holds another key under its label or id; put the right key back, or delete the managed \
+        let reason = "another key is under its label, id or name; put the right key back, or delete the managed \
                       key and register it anew";
         return Err(mismatch(spec, reason));
     }
@@ -41,7 +41,7 @@ pub(super) fn identify(
     if let KeyIdentity::Public(public) = &identity
         && !is_private_half(session, found.handle, public)?
     {
-        let reason = "its private key does not belong to its public key on the token; check the token's objects";
+        let reason = "its private key does not belong to its public key where it is; check the objects of the token, or the service";
         return Err(mismatch(spec, reason));
     }
     Ok(identity)

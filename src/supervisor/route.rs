@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::job::{Job, Pending};
 use super::lane::{Lane, nanoseconds};
@@ -181,6 +181,8 @@ pub struct KeyRoute {
     running: AtomicUsize,
     /// Learnt device time of one operation of each kind; 0 until the first.
     expected_ns: [AtomicU64; KeyOperation::KINDS],
+    /// When its service last did nothing for it, for want of quota.
+    throttled: Mutex<Option<Instant>>,
 }
 
 impl KeyRoute {
@@ -201,7 +203,18 @@ impl KeyRoute {
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
             running: AtomicUsize::new(0),
             expected_ns: Default::default(),
+            throttled: Mutex::new(None),
         }
+    }
+
+    /// Its service did nothing for it, for want of quota.
+    pub(super) fn note_throttled(&self) {
+        *self.throttled.lock() = Some(Instant::now());
+    }
+
+    /// Whether that was so since then.
+    pub(super) fn was_throttled_since(&self, begun: Instant) -> bool {
+        self.throttled.lock().is_some_and(|last| last >= begun)
     }
 
     /// Queues one operation. Refuses at once where the lane is full, the deadline has passed, or no member holds the

@@ -24,7 +24,7 @@ use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Device, Fate, LEFT_ALONE, Session};
 use crate::config::VerifyAfterSign;
-use crate::model::{Fault, KeyOperation};
+use crate::model::{Fault, KeyOperation, SignatureScheme};
 use crate::telemetry::MemberMetrics;
 
 #[path = "admission.rs"]
@@ -107,6 +107,22 @@ impl Started {
     }
 }
 
+/// A key, by its flow, behind a handle of its own, and whether it was seen to make proper PSS signatures: who makes others may be
+/// wrong about salts.
+#[derive(PartialEq, Eq, Hash)]
+struct Seen {
+    flow: usize,
+    handle: u64,
+    pss: bool,
+}
+
+impl Seen {
+    fn of(work: &Work, handle: u64) -> Seen {
+        let pss = matches!(work.operation, KeyOperation::Sign { scheme: SignatureScheme::RsaPss { .. }, .. });
+        Seen { flow: work.flow(), handle, pss }
+    }
+}
+
 /// What a thread keeps from job to job.
 struct Running {
     session: Box<dyn Session>,
@@ -114,9 +130,8 @@ struct Running {
     /// The jobs that are with the token.
     started: Vec<Started>,
     results: Vec<Result<Bytes, BackendError>>,
-    /// Keys, by their flows, and the handles of theirs that were seen in this session to be these keys: by a signature, or by a
-    /// proof. One that is found anew is another handle.
-    seen: HashSet<(usize, u64), RandomState>,
+    /// What was seen in this session to be right: by a signature, or by a proof. A key that is found anew is another handle.
+    seen: HashSet<Seen, RandomState>,
     /// Keys whose handles were found and proven anew because they were not these keys here.
     doubted: HashSet<usize, RandomState>,
     operations: u64,
@@ -322,7 +337,7 @@ impl SessionThread {
     fn first_stranger(&self, running: &mut Running) -> Option<(usize, BackendError)> {
         let Running { session, started, seen, doubted, now, .. } = running;
         for (place, Started { work, handle, .. }) in started.iter().enumerate() {
-            let by = (work.flow(), *handle);
+            let by = Seen::of(work, *handle);
             if matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
                 continue;
             }
@@ -373,7 +388,7 @@ impl SessionThread {
             tenant.job_started(began.saturating_duration_since(work.queued_at), class);
             tenant.job_finished(took);
             if let Ok(answer) = result {
-                let by = (work.flow(), *handle);
+                let by = Seen::of(work, *handle);
                 let first = !seen.contains(&by);
                 if !first && !self.is_sampled(operations) {
                     continue;
@@ -466,15 +481,11 @@ impl SessionThread {
             }
             Fate::Throttled => {
                 self.metrics.throttled();
+                job.key.note_throttled();
                 self.lane.put_back(std::iter::once(job));
                 After::GoOn
             }
-            // What a breaker refuses is no try: it comes back when that lets it.
-            Fate::BackOff if error.cause == LEFT_ALONE => {
-                job.tried = true;
-                self.lane.put_back(std::iter::once(job));
-                After::GoOn
-            }
+            Fate::BackOff if error.cause == LEFT_ALONE => self.wait_for_breaker(job),
             // A service throttles in a word of its own; whatever else a call meets there is a failure.
             Fate::BackOff if self.flow_control => {
                 self.metrics.call_failed(error.cause);
@@ -502,6 +513,13 @@ impl SessionThread {
                 After::End(error)
             }
         }
+    }
+
+    /// What a breaker refuses is no try: the job comes back when that lets it.
+    fn wait_for_breaker(&self, mut job: Job) -> After {
+        job.tried = true;
+        self.lane.put_back(std::iter::once(job));
+        After::GoOn
     }
 
     /// Lets the device catch up: twice as long each time, by a spread of its own so that sessions do not march in step.

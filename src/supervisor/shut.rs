@@ -45,7 +45,7 @@ impl Shut {
 
     /// What a job is answered with at once that nobody can begin in time, since all who hold its key are to be left alone for longer.
     pub(super) fn too_late(&self, job: &Job, now: Instant) -> Option<Fault> {
-        if self.paused.is_empty() {
+        if !self.paused.iter().any(|(_, until, _)| now < *until) {
             return None;
         }
         let members = job.key.members();

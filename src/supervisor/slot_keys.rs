@@ -11,7 +11,7 @@ use super::health::Event;
 use super::pool::{BackOff, Member};
 use super::route::{Holder, KeyRoute, KeySpec, PreparedKey};
 use super::slot_actor::{Adopt, Reply, SlotActor, unavailable};
-use crate::backend::{BackendError, Fate};
+use crate::backend::{BackendError, Fate, LEFT_ALONE};
 use crate::config::Pin;
 use crate::model::{Fault, MemberState};
 
@@ -284,13 +284,21 @@ impl SlotActor {
     /// What a search or proof came to. One that hangs ends with the process it is in; in this process it can only be waited
     /// for.
     fn control_said<T>(&self, result: Result<Result<T, BackendError>, Fault>) -> Result<T, BackendError> {
-        result.unwrap_or_else(|fault| {
+        let result = result.unwrap_or_else(|fault| {
             let hangs = matches!(fault, Fault::DeviceStuck { .. });
             if hangs && self.device.as_ref().is_some_and(|device| device.abort()) {
                 return Err(BackendError { fault, fate: Fate::Reinitialize, cause: "stuck" });
             }
             Err(BackendError::new(Fate::Keep, fault))
-        })
+        });
+        // Look-ups in a cloud are calls like any other.
+        if let Err(BackendError { fate: Fate::BackOff, cause, .. }) = &result
+            && self.traits.flow_control
+            && *cause != LEFT_ALONE
+        {
+            self.member.metrics.call_failed(cause);
+        }
+        result
     }
 
     fn say_unproven(&mut self, uuid: &str, error: &BackendError) {

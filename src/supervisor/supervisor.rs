@@ -406,10 +406,16 @@ impl Supervisor {
     }
 
     /// Waits until every member serves its keys or has failed its first try, `limit` at the longest: so that the first
-    /// requests after a start find their keys ready.
-    pub async fn settle(&self, limit: Duration) {
-        let end = Instant::now() + limit;
-        while !self.shared.pools.members().iter().all(|member| member.is_settled()) && Instant::now() < end {
+    /// requests after a start find their keys ready. Keys in clouds are waited for no longer than `of_clouds`: one that is
+    /// silent is nobody else's business.
+    pub async fn settle(&self, limit: Duration, of_clouds: Duration) {
+        let begun = Instant::now();
+        let limit_of = |token: &TokenSelector| if matches!(token, TokenSelector::Cloud(_)) { of_clouds } else { limit };
+        let is_awaited = || {
+            let members = self.shared.pools.members();
+            members.iter().any(|member| !member.is_settled() && begun.elapsed() < limit_of(&member.token))
+        };
+        while is_awaited() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

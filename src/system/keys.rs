@@ -5,10 +5,7 @@ use bytes::Bytes;
 
 use super::{Call, System};
 use crate::crypto;
-use crate::managed_keys::Handle;
-use crate::model::{
-    Class, Data, Fault, Fields, Hash, KeyOperation, KeyUsage, Response, SaltLength, SignInput, SignatureScheme, Terms,
-};
+use crate::model::{Class, Data, Fault, Fields, Hash, KeyOperation, KeyUsage, Response, SaltLength, SignInput, Terms};
 
 /// Bytes signed by a test.
 const TEST_BYTES: usize = 64;
@@ -56,7 +53,7 @@ impl System {
         let hash = hash.unwrap_or_else(|| handle.default_hash());
         // Both before the key is touched: one that cannot sign must not be generated for it.
         handle.require(KeyUsage::Sign)?;
-        let scheme = scheme(&handle, use_pss, hash)?;
+        let scheme = handle.tested_scheme(use_pss, u16::try_from(hash.digest_bytes()).unwrap_or(0))?;
         let (handle, public) = handle.ready(call.deadline).await?;
         let mut message = vec![0; TEST_BYTES];
         SystemRandom::new().fill(&mut message).map_err(|_| Fault::internal("the system's random generator fails"))?;
@@ -73,17 +70,12 @@ impl System {
             let quiet = warnings.is_empty();
             return Ok(if quiet { Response::Empty } else { Response::with_warnings(Data::new(), warnings) });
         }
+        // Of its own salt it is the key's all the same.
+        if crypto::verify(&public, scheme, SaltLength::Auto, hash, &input, &signature)? {
+            let what = format!("managed key {name:?} makes PSS signatures whose salt is not as long as the hash");
+            return Err(Fault::DeviceError { what });
+        }
         let reason = "a test signature does not verify under its recorded public key".into();
         Err(Fault::KeyMismatch { key: name.to_owned(), reason })
     }
-}
-
-fn scheme(handle: &Handle, use_pss: Option<bool>, hash: Hash) -> Result<SignatureScheme, Fault> {
-    let salt = u16::try_from(hash.digest_bytes()).unwrap_or(0);
-    if use_pss == Some(true) {
-        let pss = SignatureScheme::RsaPss { salt };
-        return handle.require_scheme(pss).map(|()| pss);
-    }
-    // A key registered for PSS is tested with PSS whether asked or not.
-    handle.default_scheme(salt)
 }

@@ -30,12 +30,13 @@ pub fn init(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Libraries that tell of every call that fails, and of what they are about to do.
-const CHATTY: [&str; 3] = ["typespec_client_core", "azure_core", "azure_identity"];
+/// What begins the names of this program's own rooms.
+const OWN: &str = env!("CARGO_CRATE_NAME");
 
-/// Whether it is worth a line. What becomes of a call is told by whoever knows what it was for.
+/// Whether it is worth a line. Of libraries only what went wrong is, at whatever level: what becomes of a call is told by whoever
+/// knows what it was for, and some libraries write down by whose credentials they make it.
 fn is_news(line: &Metadata<'_>) -> bool {
-    *line.level() != Level::INFO || !CHATTY.iter().any(|library| line.target().starts_with(library))
+    *line.level() <= Level::WARN || line.target().starts_with(OWN)
 }
 
 /// Changes what is logged from now on, if [`init`] has started logging.

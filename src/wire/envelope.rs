@@ -97,7 +97,7 @@ pub fn status(fault: &Fault) -> u16 {
         | Fault::NotInitialized => 503,
         Fault::QuotaExceeded { .. } => 429,
         Fault::DeadlineExceeded { .. } => 504,
-        Fault::InvalidRequest { .. } | Fault::NotSupported { .. } => 400,
+        Fault::InvalidRequest { .. } | Fault::NotDecrypted { .. } | Fault::NotSupported { .. } => 400,
         Fault::TooLarge { .. } => 413,
         Fault::PermissionDenied | Fault::TokenRefused { .. } => 403,
         Fault::NotFound { .. } => 404,

@@ -62,7 +62,7 @@ async fn a_key_that_cannot_be_used_is_told_as_such_and_is_no_matter_of_others() 
     for (state, cause, word) in [
         ("disabled", "key_state", "is disabled: enable the key"),
         ("pending-deletion", "key_state", "is pending deletion: cancel its deletion"),
-        ("deleted", "not_found", "the key is gone; restore it, or delete the managed key"),
+        ("deleted", "not_found", "the key is not there; restore it, or replicate it to that region"),
         ("revoked", "access_denied", "is not authorized to perform"),
     ] {
         aws.until_signs("doc").await;
@@ -152,10 +152,15 @@ async fn no_call_outlasts_the_deadline_of_its_request() {
     assert_eq!(tally.failed("deadline_exceeded"), 3, "{tally:#?}");
 }
 
+/// Of a daemon that soon says of a failed call that it failed.
+fn impatient() -> Setup {
+    Setup { more: "limits {\n cloud_attempts = 2\n}\n", ..Setup::default() }
+}
+
 /// A key that fails is left alone, and told at once, and tried again by itself.
 #[tokio::test]
 async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
-    let aws = AwsRig::null(Setup::default()).await;
+    let aws = AwsRig::null(impatient()).await;
     aws.key("doc", json!({})).await;
     aws.key("other", json!({})).await;
     for trouble in [json!({"kind": "status", "status": 500}), json!({"kind": "reset"})] {
@@ -183,7 +188,7 @@ async fn a_key_that_fails_always_is_left_alone_and_others_are_served() {
 
 #[tokio::test]
 async fn a_cloud_that_is_gone_is_told_as_such_until_it_is_back() {
-    let aws = AwsRig::null(Setup::default()).await;
+    let aws = AwsRig::null(impatient()).await;
     aws.key("doc", json!({})).await;
     aws.key("other", json!({"region": "eu-central-1"})).await;
     let gone = aws.cloud.fault(&json!({"trouble": {"kind": "refuse"}}));
@@ -324,6 +329,10 @@ async fn credentials_in_a_file_that_changes_are_read_again() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
+    // That there are none is told at once, and by whose credentials calls are made is nobody's business.
+    std::fs::remove_file(&file).unwrap();
+    until(&|_, _| aws.rig.daemon.log().contains("credentials could not be fetched anew")).await;
+    assert!(!aws.rig.daemon.log().contains("AKIDGONE"), "{}", aws.rig.daemon.log());
     // Another access key, and then the same with another secret.
     write("AKIDTEST", "not yet");
     until(&|_, said| said.contains("InvalidSignatureException")).await;

@@ -152,6 +152,19 @@ async fn one_is_known_again_by_what_it_opens() {
     until_decrypts(&aws, "sym", &asked, 200).await;
 }
 
+/// What was proven as it was found stands in all sessions.
+#[tokio::test]
+async fn a_burst_costs_no_proof_for_each_session() {
+    let Some(aws) = AwsRig::emulated(Setup::default()).await else { return };
+    aws.key("sym", symmetric()).await;
+    let (opened, plain) = (aws.cloud.asked("Decrypt"), vec![json!({"plaintext": "c2VjcmV0"}); 64]);
+    let made = aws.rig.daemon.write("transit/encrypt/sym", json!({ "batch_input": plain })).await;
+    assert_eq!(made["batch_results"].as_array().unwrap().len(), 64);
+    let sessions = aws.rig.sum("keyway_sessions", &[]);
+    assert!(sessions > 1.0, "{sessions}");
+    assert_eq!((aws.cloud.asked("Decrypt"), aws.cloud.asked("Encrypt")), (opened, 65));
+}
+
 #[tokio::test]
 async fn copies_of_a_multi_region_key_are_one_and_others_are_not() {
     let Some((aws, there)) = AwsRig::two_regions(Setup::default()).await else { return };

@@ -25,8 +25,9 @@ pub(crate) const ECC: &str = "eu-west-1/ecc";
 pub(crate) const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 /// What proves each of them.
 pub(crate) const SECRET: &str = "an application's secret";
-/// Google's key ring.
+/// Google's key ring, and one in another region.
 pub(crate) const RING: &str = "projects/keyway-test/locations/europe-west3/keyRings/ca";
+const OTHER_RING: &str = "projects/keyway-test/locations/europe-west1/keyRings/ca";
 
 /// A daemon, which has no keys elsewhere, and a cloud.
 pub(crate) struct CloudRig {
@@ -294,10 +295,11 @@ pub(crate) fn google_files(token: &Token) -> [PathBuf; 2] {
     ["account.json", "federated.json"].map(|name| token.folder.path().join(name))
 }
 
-/// A Google with a key ring, which writes credential files to the token's folder.
+/// A Google with two key rings, which writes credential files to the token's folder.
 pub(crate) fn google(token: &Token, ca: Option<&Path>) -> Cloud {
     let [account, federated] = google_files(token);
-    let arguments = ["google", "--shortest-destruction", "0", "--key-ring", RING, "--service-account"];
+    let rings = ["--key-ring", RING, "--key-ring", OTHER_RING];
+    let arguments = [&["google", "--shortest-destruction", "0"], &rings[..], &["--service-account"]].concat();
     let files = [account.to_str().unwrap(), "--federated", federated.to_str().unwrap()];
     Cloud::start(simulator(), ca, &[&arguments[..], &files].concat())
 }

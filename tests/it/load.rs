@@ -50,6 +50,8 @@ pub(crate) struct Tally {
     pub(crate) said: BTreeMap<String, String>,
     /// Not answered at all, or twice.
     pub(crate) lost: u64,
+    /// The longest that an answer took to come.
+    pub(crate) slowest: Duration,
 }
 
 impl Tally {
@@ -80,6 +82,7 @@ impl Tally {
         self.done += other.done;
         self.wrong += other.wrong;
         self.lost += other.lost;
+        self.slowest = self.slowest.max(other.slowest);
         for (label, count) in other.failed {
             *self.failed.entry(label).or_default() += count;
         }
@@ -193,7 +196,10 @@ impl Shared {
             // The next call may be due before an answer comes, or none any more.
             let wake = tokio::time::sleep(Duration::from_millis(2));
             tokio::select! {
-                Some((input, answer)) = in_flight.next() => self.judge(&mut tally, &input, answer),
+                Some((input, answer, took)) = in_flight.next() => {
+                    tally.slowest = tally.slowest.max(took);
+                    self.judge(&mut tally, &input, answer);
+                }
                 () = wake => {}
             }
         }
@@ -205,7 +211,12 @@ impl Shared {
         begun.elapsed() >= each * u32::try_from(asked).unwrap()
     }
 
-    async fn ask(&self, framed: &Framed, input: String) -> (String, Option<Result<proto::Signature, ClientError>>) {
+    async fn ask(
+        &self,
+        framed: &Framed,
+        input: String,
+    ) -> (String, Option<Result<proto::Signature, ClientError>>, Duration) {
+        let begun = Instant::now();
         let sign = proto::Sign {
             mount: "transit".into(),
             key: self.load.key.into(),
@@ -213,7 +224,8 @@ impl Shared {
             ..Default::default()
         };
         // The daemon answers at the deadline at the latest.
-        (input, tokio::time::timeout(self.load.deadline + LIMIT / 2, framed.sign(sign)).await.ok())
+        let answer = tokio::time::timeout(self.load.deadline + LIMIT / 2, framed.sign(sign)).await.ok();
+        (input, answer, begun.elapsed())
     }
 
     fn judge(&self, tally: &mut Tally, input: &str, answer: Option<Result<proto::Signature, ClientError>>) {

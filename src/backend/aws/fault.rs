@@ -7,8 +7,8 @@ use std::time::Duration;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled};
-use crate::backend::{BackendError, Fate, NOT_OPENED};
+use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words};
+use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
 /// What an error code means.
@@ -28,6 +28,8 @@ enum Class {
     Clock,
     /// The input is wrong.
     Input,
+    /// The ciphertext is not the key's.
+    Ciphertext,
     /// Not with such a key.
     NotSupported,
 }
@@ -72,8 +74,8 @@ const CODES: &[(&str, Class, &str, &str)] = &[
     ("RequestExpired", Class::Clock, "clock_skew", "set this host's clock"),
     ("RequestTimeTooSkewed", Class::Clock, "clock_skew", "set this host's clock"),
     ("ValidationException", Class::Input, "invalid_request", ""),
-    ("InvalidCiphertextException", Class::Input, NOT_OPENED, ""),
-    ("IncorrectKeyException", Class::Input, NOT_OPENED, ""),
+    ("InvalidCiphertextException", Class::Ciphertext, "not_decrypted", ""),
+    ("IncorrectKeyException", Class::Ciphertext, "not_decrypted", ""),
     ("InvalidArnException", Class::Input, "invalid_request", "correct kms_key"),
     ("AlreadyExistsException", Class::Input, "already_exists", ""),
     ("InvalidAliasNameException", Class::Input, "invalid_request", "correct kms_key"),
@@ -88,10 +90,6 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
-        // What its client could make nothing of.
-        SdkError::ServiceError(service) if service.raw().status().is_success() => {
-            ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read"))
-        }
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             of_code(call, title, service.err().code(), service.err().message(), status, retry_after(service.raw()))
@@ -141,18 +139,20 @@ fn of_code(
     status: u16,
     retry_after: Option<Duration>,
 ) -> BackendError {
-    let unnamed = format!("no code (HTTP {status})");
-    let code = code.map_or(&*unnamed, bare);
-    let (by_status, unknown) = match status {
-        403 => (Class::Refused, "other"),
-        400..=499 => (Class::Input, "other"),
-        // What is neither an answer nor a refusal is nobody's mistake who asked.
-        _ => (Class::Ill, "service_error"),
+    let Some(code) = code.map(bare).filter(|code| !code.is_empty()) else {
+        return without_words(title, call, status, retry_after);
+    };
+    let by_status = if status >= 500 {
+        Class::Ill
+    } else if status == 403 {
+        Class::Refused
+    } else {
+        Class::Input
     };
     let code = if is_about_clocks(message) { "RequestTimeTooSkewed" } else { code };
     let known = CODES.iter().find(|(known, ..)| *known == code);
     let (class, cause, advice) =
-        known.map_or((by_status, unknown, ""), |(_, class, cause, advice)| (*class, *cause, *advice));
+        known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
     for more in [&*shown(message.unwrap_or_default()), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
@@ -167,6 +167,7 @@ fn of_code(
         }
         Class::Refused | Class::Clock => refused(cause, what),
         Class::Input => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause },
+        Class::Ciphertext => BackendError { fault: Fault::not_decrypted(what), fate: Fate::Keep, cause },
         Class::NotSupported => BackendError { fault: Fault::NotSupported { what }, fate: Fate::Keep, cause },
     }
 }
@@ -261,21 +262,30 @@ mod tests {
             assert_eq!(fate, Fate::Throttled, "{code}");
             assert!(matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven));
         }
+        // An answer that is not the service's says nothing of the caller, the key or the credentials, whatever its status.
+        for status in [200, 307, 400, 401, 403, 404] {
+            for code in [None, Some("")] {
+                let error = of_code("Decrypt", "key a", code, None, status, None);
+                assert_eq!((error.fate, error.cause), (Fate::BackOff, "unreadable_answer"), "{status}");
+            }
+        }
+        let cause = |status| of_code("Sign", "key a", None, None, status, None).cause;
+        assert_eq!((cause(429), cause(502)), ("throttled", "service_error"));
         // What nobody has heard of, by its status.
         assert_eq!(
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
-        // An answer that is none, of whatever stands in the service's place.
-        let BackendError { fault, fate, .. } = of_code("Sign", "key a", None, None, 307, None);
-        assert!(fate == Fate::BackOff && fault.to_string().contains("Sign: no code (HTTP 307)"), "{fault}");
         // That a ciphertext is another key's has codes of its own, and no other refusal is taken for that.
-        let cause = |code: &str| of_code("Decrypt", "key a", Some(code), None, 400, None).cause;
+        let is_not_its_own = |code: &str| {
+            let fault = of_code("Decrypt", "key a", Some(code), None, 400, None).fault;
+            matches!(fault, Fault::NotDecrypted { .. })
+        };
         for code in ["InvalidCiphertextException", "IncorrectKeyException"] {
-            assert_eq!(cause(code), NOT_OPENED);
+            assert!(is_not_its_own(code), "{code}");
         }
         for code in ["ValidationException", "InvalidArnException", "NewException"] {
-            assert_ne!(cause(code), NOT_OPENED, "{code}");
+            assert!(!is_not_its_own(code), "{code}");
         }
         let said = of_code("Sign", "AWS KMS key a", Some("DisabledException"), Some("a is disabled."), 400, None)
             .fault

@@ -154,8 +154,8 @@ impl AzureKey {
             }
             Request::Decrypt(asked) => {
                 let decrypt = || async { self.client().decrypt(&self.name, version, content(&asked)?, None).await };
-                let made: KeyOperationResult = self.call("decrypt", decrypt).await?;
-                made.result.map(wiped).ok_or_else(|| self.no_answer("decrypt"))
+                let made: KeyOperationResult = self.call(fault::DECRYPT, decrypt).await?;
+                made.result.map(wiped).ok_or_else(|| self.no_answer(fault::DECRYPT))
             }
         }
     }

@@ -9,7 +9,7 @@ use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::{Undelivered, ill, ill_until, innermost, throttled};
+use crate::backend::cloud::{Undelivered, ill, ill_until, innermost, throttled, without_words};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -32,6 +32,10 @@ enum Class {
     NotSupported,
 }
 
+/// The call that decrypts, and the service's word for what is wrong with it.
+pub(super) const DECRYPT: &str = "decrypt";
+const BAD: &str = "BadParameter";
+
 /// Every code that says something, the narrower before the wider; its cause in metrics, and what to do. The service's text follows.
 const CODES: &[(&str, Class, &str, &str)] = &[
     ("KeyDisabled", Class::KeyState, "key_state", "enable the key"),
@@ -49,7 +53,7 @@ const CODES: &[(&str, Class, &str, &str)] = &[
     ("KeyNotFound", Class::Absent, "not_found", "register another key_name, or recover it"),
     ("Throttled", Class::Throttled, "throttled", ""),
     ("TooManyRequests", Class::Throttled, "throttled", ""),
-    ("BadParameter", Class::Input, "invalid_request", ""),
+    (BAD, Class::Input, "invalid_request", ""),
     ("Forbidden", Class::Refused, "access_denied", "allow it in the vault's roles or access policy"),
     ("Unauthorized", Class::Refused, "credentials_refused", "correct tenant_id, client_id and client_secret"),
 ];
@@ -120,14 +124,16 @@ fn said(response: &RawResponse) -> Said {
 /// An error by its codes, or by the status of the answer where nobody knows them.
 fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
     let Answer { codes, message, status, retry_after } = *answer;
+    if codes.into_iter().flatten().all(str::is_empty) {
+        return without_words(title, call, status, retry_after);
+    }
     let by_status = match status {
         429 => (Class::Throttled, "throttled", ""),
         401 => (Class::Refused, "credentials_refused", "correct tenant_id, client_id and client_secret"),
         403 => (Class::Refused, "access_denied", ""),
-        // Of a service that does not know the path, or of something before it.
+        // Of a service that does not know the path.
         404 => (Class::Input, "other", "correct vault_name, resource or endpoint"),
-        // What is neither an answer nor a refusal is nobody's mistake who asked.
-        ..=399 | 408 | 500.. => (Class::Ill, "service_error", ""),
+        408 | 500.. => (Class::Ill, "service_error", ""),
         _ => (Class::Input, "other", ""),
     };
     let known = codes.into_iter().flatten().find_map(|code| CODES.iter().find(|(known, ..)| *known == code));
@@ -149,6 +155,10 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
             BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }
         }
         Class::Refused => refused(cause, what),
+        // Its word for a ciphertext of another key, and for one that was changed.
+        Class::Input if call == DECRYPT && codes.contains(&Some(BAD)) => {
+            BackendError { fault: Fault::not_decrypted(what), fate: Fate::Keep, cause: "not_decrypted" }
+        }
         Class::Input => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause },
         Class::NotSupported => BackendError { fault: Fault::NotSupported { what }, fate: Fate::Keep, cause },
     }
@@ -239,6 +249,31 @@ mod tests {
         assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
         // An answer that is none, of whatever stands in the service's place.
         assert_eq!(fate(None, "", 307), Fate::BackOff);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_the_services_says_nothing_of_the_key_or_the_caller() {
+        for status in [200, 307, 400, 401, 403, 404] {
+            let answer = Answer { codes: [None, None], message: None, status, retry_after: None };
+            for call in ["sign", "get", DECRYPT] {
+                let error = of_answer(call, "key a", &answer);
+                assert_eq!((error.fate, error.cause), (Fate::BackOff, "unreadable_answer"), "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_word_alone_says_that_a_ciphertext_does_not_decrypt() {
+        let is_not_its_own = |call: &str, code: &str, status| {
+            let answer = Answer { codes: [None, Some(code)], message: None, status, retry_after: None };
+            matches!(of_answer(call, "key a", &answer).fault, Fault::NotDecrypted { .. })
+        };
+        assert!(is_not_its_own(DECRYPT, BAD, 400));
+        for (call, code, status) in
+            [("sign", BAD, 400), (DECRYPT, BAD, 503), (DECRYPT, "New", 400), (DECRYPT, "NotFound", 404)]
+        {
+            assert!(!is_not_its_own(call, code, status), "{call} {code} {status}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use azure_core::time::OffsetDateTime;
 use azure_security_keyvault_keys::models::{CurveName, DeletedKey, JsonWebKey, Key, KeyAttributes, KeyType};
+use time::format_description::well_known::Rfc3339;
 
 use super::fault::first_line;
 use crate::backend::cloud::{self, Found, unknown_kind};
@@ -101,17 +102,22 @@ fn check_state(title: &str, attributes: Option<&KeyAttributes>) -> Result<(), Ba
     let (cause, why) = match (attributes.enabled, attributes.expires, attributes.not_before) {
         (Some(false), ..) => (cloud::DISABLED, "it is disabled: enable it".to_owned()),
         (_, Some(end), _) if end <= now => {
-            (cloud::OUT_OF_USE, format!("it expired on {end}: move its expiry date, or take it away"))
+            (cloud::OUT_OF_USE, format!("it expired on {}: move its expiry date, or take it away", date(end)))
         }
-        (.., Some(begin)) if begin > now => (cloud::OUT_OF_USE, format!("it is not to be used before {begin}")),
+        (.., Some(begin)) if begin > now => (cloud::OUT_OF_USE, format!("it is not to be used before {}", date(begin))),
         _ => return Ok(()),
     };
     Err(out_of_use(cause, format!("{title}: {why}")))
 }
 
+/// A date as others are told: RFC 3339.
+fn date(date: OffsetDateTime) -> String {
+    date.format(&Rfc3339).unwrap_or_default()
+}
+
 /// Of a key that is not there since somebody deleted it, and can still be had back: nobody may take it for one that never was.
 pub(super) fn deleted(title: &str, key: &DeletedKey) -> BackendError {
-    let until = key.scheduled_purge_date.map(|date| format!(" until {date}")).unwrap_or_default();
+    let until = key.scheduled_purge_date.map(|end| format!(" until {}", date(end))).unwrap_or_default();
     let what =
         format!("{title}: it is deleted, and can be recovered{until}: recover it, or purge it and register another");
     out_of_use(cloud::PENDING_DELETION, what)
@@ -142,6 +148,13 @@ mod tests {
             version_of("https://v.vault.azure.net/keys/k/78deebed173b48e48f55abf87ed4cf71"),
             "78deebed173b48e48f55abf87ed4cf71"
         );
+    }
+
+    #[test]
+    fn dates_are_of_rfc_3339() {
+        let key: DeletedKey = serde_json::from_str("{\"scheduledPurgeDate\": 1796363724}").unwrap();
+        let told = deleted("key a", &key).fault.to_string();
+        assert!(told.contains("recovered until 2026-12-04T05:55:24Z: recover it"), "{told}");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-use super::pace::{Gate, Permit, Refusal};
+use super::pace::{Gate, News, Permit, Refusal};
 use super::runtime::TIMEOUT;
 use super::states::KeyState;
-use super::{BEING_MADE, Call, Found, Service, SharedClient};
+use super::{BEING_MADE, Call, Found, Service, SharedClient, outages};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LEFT_ALONE, LoginAnswer, PinFlags,
     Refused, Sealing, Session, Turn,
@@ -139,7 +139,7 @@ impl Shared {
         match tokio::time::timeout(self.limit() * 2, self.client.find()).await {
             Ok(found) => {
                 self.state.note(&found);
-                tell_of_look(leave, &found);
+                self.tell_of_look(leave, &found);
             }
             Err(_) => leave.lost(),
         }
@@ -195,7 +195,7 @@ impl Shared {
         let leave = self.leave(gate, now + patience)?;
         let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()).min(limit));
         let result = self.wait(left, call());
-        tell_of_look(leave, &result);
+        self.tell_of_look(leave, &result);
         result
     }
 
@@ -222,10 +222,12 @@ impl Shared {
         made
     }
 
-    /// What is said of a refusal: nobody asks before `until`, since `who` failed several times in a row.
-    fn failed_often(&self, who: &str, until: Instant) -> Fault {
+    /// What is said of a refusal: nobody asks before `until`, since `who` failed several times in a row, last for this reason.
+    fn failed_often(&self, who: &str, reason: &str, until: Instant) -> Fault {
         let rest = until.saturating_duration_since(Instant::now()).as_millis();
-        let what = format!("{}: {who} failed several times in a row; it is tried again in {rest} ms", self.title);
+        let title = &self.title;
+        let what =
+            format!("{title}: {who} failed several times in a row, last: {reason}; it is tried again in {rest} ms");
         Fault::Unavailable { what }
     }
 
@@ -236,15 +238,18 @@ impl Shared {
     }
 
     /// Why a session gets no leave.
-    fn refused(&self, refusal: Refusal) -> Refused {
+    fn refused(&self, gate: &Gate, refusal: Refusal) -> Refused {
         match refusal {
             Refusal::GaveUp { .. } => Refused::Later,
             Refusal::TooLate { earliest } => Refused::Late { fault: self.quota_used_up(earliest).fault },
             Refusal::Paused { until } => Refused::Paused { fault: self.quota_used_up(until).fault, until },
             Refusal::DomainOpen { until } => {
-                Refused::Shut { fault: self.failed_often(self.service.settings.service.title(), until), until }
+                let (who, reason) = (self.service.settings.service.title(), gate.domain_failure());
+                Refused::Shut { fault: self.failed_often(who, &reason, until), until }
             }
-            Refusal::KeyOpen { until } => Refused::Shut { fault: self.failed_often(&self.title, until), until },
+            Refusal::KeyOpen { until } => {
+                Refused::Shut { fault: self.failed_often("it", &gate.key_failure(), until), until }
+            }
         }
     }
 
@@ -262,7 +267,7 @@ impl Shared {
                 std::thread::sleep(earliest.saturating_duration_since(Instant::now()));
                 continue;
             }
-            return Err(match self.refused(refusal) {
+            return Err(match self.refused(gate, refusal) {
                 Refused::Shut { fault, .. } => BackendError { fault, fate: Fate::BackOff, cause: LEFT_ALONE },
                 Refused::Later | Refused::Late { .. } | Refused::Paused { .. } => self.quota_used_up(earliest),
             });
@@ -294,29 +299,46 @@ fn another_kind(title: &str, registered: Option<&CloudKind>, found: &CloudKind) 
     BackendError::keep(Fault::invalid(what))
 }
 
-/// Tells flow control how a request ended; whether it would have been given up before the service's own limit.
-fn tell<T>(leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
-    match result {
-        // An asker without patience says nothing of the service.
-        Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
-        Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
-        Ok(_) => leave.succeeded(took),
-        Err(_) => tell_of_quota(leave, result),
+impl Shared {
+    /// Tells flow control how a request ended, whether it would have been given up before the service's own limit; and the log what
+    /// has changed by that.
+    fn tell<T>(&self, leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
+        let gate = Arc::clone(leave.gate());
+        if let Err(error @ BackendError { fate: Fate::BackOff, .. }) = result {
+            leave.fails(&self.reason(error));
+        }
+        let news = match result {
+            // An asker without patience says nothing of the service.
+            Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
+            Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+            Ok(_) => leave.succeeded(took),
+            Err(_) => told_of_quota(leave, result),
+        };
+        outages::tell(&self.service, &self.title, &gate, news);
+    }
+
+    /// The same of what is asked about a key, and not of it.
+    fn tell_of_look<T>(&self, leave: Permit, result: &Result<T, BackendError>) {
+        let gate = Arc::clone(leave.gate());
+        match result {
+            // It is asked again with pauses, whatever a breaker would say.
+            Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
+            // How long it takes says nothing of what keys take to work.
+            _ => outages::tell(&self.service, &self.title, &gate, told_of_quota(leave, result)),
+        }
+    }
+
+    /// Why a call failed, without which key it was of: others learn of it, too.
+    fn reason(&self, error: &BackendError) -> String {
+        let (Fault::Unavailable { what } | Fault::DeviceStuck { what }) = &error.fault else {
+            return error.fault.to_string();
+        };
+        what.strip_prefix(&*self.title).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(what).to_owned()
     }
 }
 
-/// The same of what is asked about a key, and not of it.
-fn tell_of_look<T>(leave: Permit, result: &Result<T, BackendError>) {
-    match result {
-        // It is asked again with pauses, whatever a breaker would say.
-        Err(BackendError { fate: Fate::BackOff, cause, .. }) if *cause != BEING_MADE => leave.lost(),
-        // How long it takes says nothing of what keys take to work.
-        _ => tell_of_quota(leave, result),
-    }
-}
-
-/// The same of one that was answered: whether by that the quota is used up, and until when.
-fn tell_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) {
+/// The same of a request that was answered: whether by that the quota is used up, and until when.
+fn told_of_quota<T>(leave: Permit, result: &Result<T, BackendError>) -> News {
     match result {
         Err(BackendError { fate: Fate::Throttled, fault, .. }) => leave.throttled(match fault {
             Fault::QuotaExceeded { retry_after, .. } if !retry_after.is_zero() => Some(*retry_after),
@@ -363,7 +385,7 @@ impl Session for CloudSession {
             return Err(BackendError::keep(Fault::DeadlineExceeded { stage: "started" }));
         }
         let result = self.shared.wait(left.unwrap_or(limit), self.shared.client.perform(&found, operation));
-        tell(leave, begun.elapsed(), left.is_some(), &result);
+        self.shared.tell(leave, begun.elapsed(), left.is_some(), &result);
         result
     }
 
@@ -375,7 +397,7 @@ impl Session for CloudSession {
                 self.leave = Some(leave);
                 Ok(())
             }
-            Err(refusal) => Err(self.shared.refused(refusal)),
+            Err(refusal) => Err(self.shared.refused(&gate, refusal)),
         }
     }
 

@@ -12,6 +12,9 @@ use crate::model::{
 };
 use crate::telemetry::Telemetry;
 
+/// What the key is called.
+const TITLE: &str = "AWS KMS key alias/a";
+
 /// A key that signs at once, SHA-256 alone.
 struct Quick {
     domain: Arc<Domain>,
@@ -24,6 +27,8 @@ struct Quick {
     lost: AtomicBool,
     /// Whether it does not answer.
     silent: AtomicBool,
+    /// Whether calls fail on the way.
+    broken: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -76,6 +81,9 @@ impl super::super::Client for Quick {
         if self.silent.load(Ordering::Relaxed) {
             return Box::pin(std::future::pending());
         }
+        if self.broken.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(ill("tls", format!("{TITLE}: Sign: certificate expired"))) });
+        }
         Box::pin(async { Ok(Bytes::from_static(b"signature")) })
     }
 }
@@ -115,6 +123,7 @@ fn of_device_with(settings: &KmsService, run: impl FnOnce(&Domain, &Quick, &Clou
         disabled: AtomicBool::default(),
         lost: AtomicBool::default(),
         silent: AtomicBool::default(),
+        broken: AtomicBool::default(),
     });
     let key = CloudKey {
         name: "alias/a".into(),
@@ -147,6 +156,33 @@ fn leave_that_is_not_used_is_given_back() {
         admit(&mut session);
         session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap();
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 1));
+    });
+}
+
+/// Nobody is kept waiting in vain, and whoever is told knows until when.
+#[test]
+fn a_session_is_told_of_a_pause_and_of_a_turn_that_cannot_come_in_time() {
+    story(|_, client, mut session| {
+        session.find(&selector(false)).unwrap().unwrap();
+        let ask = |session: &mut Box<dyn Session>, patience: Duration| {
+            let (namespace, until) = (Namespace::root(), Instant::now() + patience);
+            let class = Class::Interactive;
+            session.admit(&Turn { namespace: &namespace, weight: 1, class, until, is_wanted: &|| true })
+        };
+        throttle(&client.domain, Duration::from_millis(200));
+        let late = ask(&mut session, Duration::from_millis(1));
+        assert!(matches!(late, Err(Refused::Late { fault: Fault::QuotaExceeded { .. } })), "{late:?}");
+        ask(&mut session, Duration::from_secs(60)).unwrap();
+        session.withdraw();
+        let begun = Instant::now();
+        throttle(&client.domain, Duration::from_secs(30));
+        for patience in [1, 3_600] {
+            let paused = ask(&mut session, Duration::from_secs(patience));
+            let Err(Refused::Paused { fault: Fault::QuotaExceeded { retry_after, .. }, until }) = paused else {
+                panic!("{paused:?}")
+            };
+            assert!(until >= begun + Duration::from_secs(30) && retry_after > Duration::from_secs(1));
+        }
     });
 }
 
@@ -231,6 +267,30 @@ fn no_call_outlasts_the_use_of_its_answer() {
         assert_eq!((domain.standing().in_flight, client.asked.load(Ordering::Relaxed)), (0, 2));
         client.silent.store(false, Ordering::Relaxed);
         sign(Duration::from_secs(60)).unwrap();
+    });
+}
+
+#[test]
+fn what_failed_is_told_while_it_is_left_alone() {
+    of_device(|_, client, device| {
+        assert_eq!(device.shared.title, TITLE);
+        let mut session = device.open_session().unwrap();
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        client.broken.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let told = loop {
+            let error = session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
+            if error.cause == LEFT_ALONE {
+                break error.fault.to_string();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", error.fault);
+            std::thread::yield_now();
+        };
+        let expected = "it failed several times in a row, last: Sign: certificate expired; it is tried again in";
+        assert!(told.contains(expected), "{told}");
+        // All keys of the domain learn of it, and not whose it was.
+        let reason = client.domain.gate(1).domain_failure();
+        assert_eq!(reason, "Sign: certificate expired");
     });
 }
 

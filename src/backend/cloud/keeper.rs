@@ -74,6 +74,8 @@ pub(crate) struct Keeper<I: Issuer> {
     turn: tokio::sync::Mutex<Option<Instant>>,
     /// Since when credentials could last not be fetched, and why; `None` since they were.
     failed: Mutex<Option<(Instant, I::Error)>>,
+    /// When that was told last; `None` since credentials were fetched.
+    told: Mutex<Option<Instant>>,
     watched: Watched,
     /// Dropped with the keeper, it ends what runs beside.
     _alive: Option<oneshot::Sender<()>>,
@@ -112,6 +114,7 @@ impl<I: Issuer> Keeper<I> {
             generation: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(None),
             failed: Mutex::new(None),
+            told: Mutex::new(None),
             watched,
             _alive: None,
         }
@@ -125,21 +128,12 @@ impl<I: Issuer> Keeper<I> {
         let mut failures = 0;
         loop {
             let Some(keeper) = keeper.upgrade() else { return };
-            let why = match keeper.fetch_alone().await {
-                Ok(true) => None,
-                Ok(false) => Some("the same came again, said to be good for longer than before".to_owned()),
-                Err(error) => Some(I::why(&error)),
-            };
-            let next = match why {
-                None => {
-                    failures = 0;
-                    due(keeper.watched.left())
-                }
-                Some(why) => {
-                    keeper.tell(&why, failures);
-                    failures += 1;
-                    keeper.pause(failures)
-                }
+            let next = if keeper.fetch_alone().await.unwrap_or(false) {
+                failures = 0;
+                due(keeper.watched.left())
+            } else {
+                failures += 1;
+                keeper.pause(failures)
             };
             drop(keeper);
             tokio::select! {
@@ -149,18 +143,26 @@ impl<I: Issuer> Keeper<I> {
         }
     }
 
-    /// The daemon's own credentials are the operator's business, as often as they fail; another's are told of once.
-    fn tell(&self, why: &str, failures: u32) {
-        if !self.owner.is_daemon() && failures > 0 {
-            return;
+    /// The daemon's own credentials are the operator's business as long as they fail; another's are told of once.
+    fn tell(&self, why: &str) {
+        {
+            let mut told = self.told.lock();
+            if told.is_some_and(|last| !self.owner.is_daemon() || last.elapsed() < PAUSE_MAX) {
+                return;
+            }
+            *told = Some(Instant::now());
         }
+        let end = match self.at_hand() {
+            Some(_) => "requests fail when those at hand have expired, or are refused",
+            None => "requests fail until they can",
+        };
         tracing::error!(
             service = self.service,
             owner = self.owner.kind(),
             identity = self.owner.identity(),
             reason = why,
             seconds_left = self.watched.left().map(|left| left.as_secs()),
-            "credentials could not be fetched anew; requests fail when those at hand have expired"
+            "credentials could not be fetched anew; {end}"
         );
     }
 
@@ -242,6 +244,7 @@ impl<I: Issuer> Keeper<I> {
             Ok(issued) => issued,
             Err(error) => {
                 self.watched.failed();
+                self.tell(&I::why(&error));
                 let told = I::again(&error);
                 *self.failed.lock() = Some((Instant::now(), error));
                 return Err(told);
@@ -258,9 +261,11 @@ impl<I: Issuer> Keeper<I> {
         let before = same.and_then(|_| self.watched.end());
         let renewed = before.zip(issued.end).is_none_or(|(before, now)| now <= before + UNSURE);
         if renewed {
-            self.watched.fetched(issued.end)
+            self.watched.fetched(issued.end);
+            *self.told.lock() = None;
         } else {
-            self.watched.failed()
+            self.watched.failed();
+            self.tell("the same came again, said to be good for longer than before");
         }
         Ok(Fetched { credentials: issued.credentials, renewed })
     }

@@ -13,6 +13,7 @@
 mod device;
 mod identities;
 mod keeper;
+mod outages;
 pub(crate) mod pace;
 mod runtime;
 mod service;
@@ -220,6 +221,17 @@ pub(crate) fn ill_until(cause: &'static str, what: String, retry_after: Option<D
     match retry_after {
         Some(_) => throttled(what, retry_after),
         None => ill(cause, what),
+    }
+}
+
+/// An answer without the service's own words, which has them for whatever is wrong with a request, a key or credentials: of something
+/// before it, or of a service that is ill.
+pub(crate) fn without_words(title: &str, call: &str, status: u16, retry_after: Option<Duration>) -> BackendError {
+    let what = format!("{title}: {call}: an answer (HTTP {status}) that is not the service's");
+    match status {
+        429 => throttled(what, retry_after),
+        408 | 500.. => ill_until("service_error", what, retry_after),
+        _ => ill("unreadable_answer", what),
     }
 }
 

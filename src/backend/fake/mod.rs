@@ -10,8 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, NOT_OPENED,
-    PinFlags, Session,
+    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
 };
 use crate::config::Profile;
 use crate::crypto::{SecretKey, SoftwareKey};
@@ -234,12 +233,7 @@ impl Session for FakeSession {
             Arc::clone(object.ok_or_else(|| keep(Fault::internal("no such handle")))?)
         };
         let KeyOperation::Sign { scheme, hash, input } = operation else {
-            return object.key.perform(operation).map_err(|fault| match (operation, &fault) {
-                (KeyOperation::Decrypt { .. }, Fault::InvalidRequest { .. }) => {
-                    BackendError { cause: NOT_OPENED, ..keep(fault) }
-                }
-                _ => keep(fault),
-            });
+            return object.key.perform(operation).map_err(keep);
         };
         if let Some(made) = &self.made
             && (made.handle, made.scheme, made.hash) == (handle, *scheme, *hash)

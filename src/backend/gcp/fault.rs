@@ -6,8 +6,8 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled};
-use crate::backend::{BackendError, Fate, NOT_OPENED};
+use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words};
+use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
 /// The longest pause that the service's word is taken for.
@@ -30,25 +30,13 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
         return ill(cause, format!("{title}: {call}: the service cannot be reached: {}", innermost(error)));
     }
     if let Some(status) = error.http_status_code() {
-        return of_http(call, title, status, retry_after(error));
+        return without_words(title, call, status, retry_after(error));
     }
     if error.is_binding() || error.is_serialization() {
         let what = format!("{title}: {call}: the request could not be made: {}", innermost(error));
         return BackendError::keep(Fault::invalid(what));
     }
     ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read: {}", innermost(error)))
-}
-
-/// An answer without the service's own words: of something between us and it.
-fn of_http(call: &str, title: &str, status: u16, retry_after: Option<Duration>) -> BackendError {
-    let what = format!("{title}: {call}: HTTP status {status}");
-    match status {
-        429 => throttled(what, retry_after),
-        401 | 403 => refused("access_denied", what),
-        404 => absent(what),
-        400..=499 => BackendError { fault: Fault::invalid(what), fate: Fate::Keep, cause: "other" },
-        _ => ill_until("service_error", what, retry_after),
-    }
 }
 
 fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Duration>) -> BackendError {
@@ -78,13 +66,13 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
         Code::AlreadyExists => keep(Fault::invalid(said("")), "already_exists"),
         Code::Unimplemented => keep(Fault::NotSupported { what: said("") }, "not_supported"),
         // It has no word of its own for a ciphertext of another key, nor for one that was damaged on the way.
-        Code::InvalidArgument if OPENS.contains(&call) => keep(Fault::invalid(said("")), NOT_OPENED),
+        Code::InvalidArgument if OPENS.contains(&call) => keep(Fault::not_decrypted(said("")), "not_decrypted"),
         _ => keep(Fault::invalid(said("")), "invalid_request"),
     }
 }
 
-/// The calls that open what a secret key encrypted.
-const OPENS: &[&str] = &["Decrypt", "RawDecrypt"];
+/// The calls that decrypt.
+const OPENS: &[&str] = &["Decrypt", "RawDecrypt", "AsymmetricDecrypt"];
 
 /// What is the matter with a key, and what to do about it.
 fn precondition(status: &Status) -> (&'static str, &'static str) {
@@ -176,21 +164,20 @@ mod tests {
         for code in [Code::InvalidArgument, Code::Unimplemented, Code::AlreadyExists] {
             assert_eq!(of(code).fate, Fate::Keep, "{code:?}");
         }
-        let cause = |call: &str, code: Code| of_status(call, "key a", &Status::default().set_code(code), None).cause;
+        let is_not_its_own = |call: &str, code: Code| {
+            let error = of_status(call, "key a", &Status::default().set_code(code), None);
+            matches!(error.fault, Fault::NotDecrypted { .. })
+        };
         for call in OPENS {
-            assert_eq!(cause(call, Code::InvalidArgument), NOT_OPENED, "{call}");
-            assert_ne!(cause(call, Code::OutOfRange), NOT_OPENED, "{call}");
+            assert!(is_not_its_own(call, Code::InvalidArgument), "{call}");
+            assert!(!is_not_its_own(call, Code::OutOfRange), "{call}");
         }
-        assert_ne!(cause("AsymmetricDecrypt", Code::InvalidArgument), NOT_OPENED);
-        assert_ne!(of_http("Decrypt", "key a", 400, None).cause, NOT_OPENED);
+        assert!(!is_not_its_own("AsymmetricSign", Code::InvalidArgument));
         let said = of(Code::PermissionDenied).fault.to_string();
         let expected = "key a: AsymmetricSign: PERMISSION_DENIED: It is so: grant it to the account in IAM";
         assert!(said.contains(expected), "{said}");
-        assert_eq!(of_http("Sign", "key a", 502, None).fate, Fate::BackOff);
-        assert_eq!(of_http("Sign", "key a", 429, None).fate, Fate::Throttled);
         // Who says when to come again is asked again then.
         let seven = Some(Duration::from_secs(7));
-        assert_eq!(of_http("Sign", "key a", 503, seven).fate, Fate::Throttled);
         let unavailable = Status::default().set_code(Code::Unavailable);
         let BackendError { fault, fate, .. } = of_status("Sign", "key a", &unavailable, seven);
         assert!(

@@ -317,7 +317,13 @@ mod tests {
             (answer("429 T", "Retry-After: 7\r\n", &throttled), "throttled", Fate::Throttled, "RESOURCE_EXHAUSTED"),
             (answer("429 T", "Retry-After: 7\r\n", "slow down"), "throttled", Fate::Throttled, "429"),
             (answer("503 U", "", &said(503, "UNAVAILABLE", retry)), "service_error", Fate::BackOff, "It is so"),
-            (answer("502 B", "", "<html>"), "service_error", Fate::BackOff, "HTTP status 502"),
+            (answer("502 B", "", "<html>"), "service_error", Fate::BackOff, "(HTTP 502) that is not the service's"),
+            (answer("503 B", "Retry-After: 7\r\n", "<html>"), "throttled", Fate::Throttled, "HTTP 503"),
+            // What is not the service's says nothing of the key, the credentials or the caller.
+            (answer("400 B", "", "<html>"), "unreadable_answer", Fate::BackOff, "HTTP 400"),
+            (answer("401 U", "", "{}"), "unreadable_answer", Fate::BackOff, "HTTP 401"),
+            (answer("403 F", "", "<html>"), "unreadable_answer", Fate::BackOff, "HTTP 403"),
+            (answer("404 N", "", "<html>"), "unreadable_answer", Fate::BackOff, "HTTP 404"),
             (
                 answer("400 P", "", &said(400, "FAILED_PRECONDITION", disabled)),
                 "key_state",
@@ -325,7 +331,7 @@ mod tests {
                 "enable the key's version",
             ),
             (answer("401 U", "", &said(401, "UNAUTHENTICATED", json!([]))), "credentials_refused", Fate::FindAgain, ""),
-            (answer("307 R", "Location: http://127.0.0.1:1/\r\n", ""), "service_error", Fate::BackOff, "status 307"),
+            (answer("307 R", "Location: http://127.0.0.1:1/\r\n", ""), "unreadable_answer", Fate::BackOff, "HTTP 307"),
             (answer("200 OK", "", "no JSON"), "unreadable_answer", Fate::BackOff, "cannot be read"),
             (answer("200 OK", "", ""), "unreadable_answer", Fate::BackOff, "cannot be read"),
             (answer("204 N", "", ""), "unreadable_answer", Fate::BackOff, "cannot be read"),

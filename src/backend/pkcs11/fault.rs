@@ -36,6 +36,9 @@ pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> Native
     let colon = if row.advice.is_empty() { "" } else { ": " };
     let what = format!("{}: {cause} ({rv:#x}){colon}{}", function.name(), row.advice);
     let fault = match row.class {
+        Class::Input if function == Function::Decrypt => {
+            Fault::not_decrypted(format!("the token refuses the input: {what}"))
+        }
         Class::Input => Fault::invalid(format!("the token refuses the input: {what}")),
         Class::NotSupported => Fault::NotSupported { what: format!("the token refuses it: {what}") },
         Class::Session | Class::Key | Class::Login | Class::Module => Fault::DeviceError { what },
@@ -77,6 +80,7 @@ pub(super) fn at(place: &str, mut error: BackendError) -> BackendError {
         | Fault::Unavailable { what }
         | Fault::NotSupported { what }
         | Fault::CredentialsRefused { what }
+        | Fault::NotDecrypted { what }
         | Fault::InvalidRequest { reason: what } => *what = format!("{place}: {what}"),
         _ => {}
     }

@@ -77,6 +77,7 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
         Fault::Internal { what } => (8, what, None),
         Fault::KeyUnavailable { key, reason } => (9, key, Some(reason)),
         Fault::KeyMismatch { key, reason } => (10, key, Some(reason)),
+        Fault::NotDecrypted { what } => (11, what, None),
         Fault::Overloaded { .. }
         | Fault::DeadlineExceeded { .. }
         | Fault::UnsupportedOperation
@@ -109,6 +110,7 @@ fn fault(reader: &mut Reader<'_>) -> Result<Fault, Malformed> {
         8 => Fault::Internal { what },
         9 => Fault::KeyUnavailable { key: what, reason: reader.line(TEXT_MAX)? },
         10 => Fault::KeyMismatch { key: what, reason: reader.line(TEXT_MAX)? },
+        11 => Fault::NotDecrypted { what },
         _ => return Err(Malformed),
     })
 }

@@ -394,6 +394,7 @@ fn answers_arrive_as_they_were_sent() {
         Fault::CredentialsRefused { what: what() },
         Fault::NotSupported { what: what() },
         Fault::InvalidRequest { reason: what() },
+        Fault::NotDecrypted { what: what() },
         Fault::TooLarge { what: what() },
         Fault::NotFound { what: String::new() },
         Fault::Internal { what: what() },

@@ -276,13 +276,11 @@ fn split_envelope(
     Ok(crypto::split_envelope(bits, ciphertext))
 }
 
-/// What a token says of RSA ciphertexts that do not decrypt, in one form: whoever is told where they fail, and sends enough of
-/// them, decrypts others, or signs (RFC 8017, 7.1.2 and 7.2.2).
+/// What is said of RSA ciphertexts that do not decrypt, in one form: whoever is told where they fail, and sends enough of
+/// them, decrypts others, or signs (RFC 8017, 7.1.2 and 7.2.2). Whatever else is wrong is what it is.
 fn refused_alike(fault: Fault) -> Fault {
     match fault {
-        Fault::InvalidRequest { .. } => {
-            Fault::invalid("the token refuses the input: the ciphertext does not decrypt with this key and padding")
-        }
+        Fault::NotDecrypted { .. } => Fault::not_decrypted("the ciphertext does not decrypt with this key and padding"),
         fault => fault,
     }
 }

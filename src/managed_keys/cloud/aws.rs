@@ -9,6 +9,8 @@ use super::{
 
 /// What begins the name of an alias: the only name that the service lets anybody choose.
 const ALIAS: &str = "alias/";
+/// What begins an ARN.
+const ARN: &str = "arn:";
 /// Most bytes of the name of a key: an ARN with an alias.
 const NAME_BYTES: usize = 2048;
 /// Copies of one key beside it.
@@ -38,6 +40,7 @@ pub(super) fn read(
         _ => return Err(Fault::invalid("access_key and secret_key belong together: give both, or neither")),
     };
     let region = region(fields)?;
+    check_region(&name, region.as_deref())?;
     let (place, endpoint) = (CloudPlace::Aws { region }, endpoint(fields)?);
     let mut key = CloudKey { name, place, endpoint, credentials, replicas: Vec::new() };
     key.replicas = replicas(fields, &key)?;
@@ -73,10 +76,12 @@ fn replicas(fields: &mut Fields<'_>, key: &CloudKey) -> Result<Vec<CloudKey>, Fa
         let name = fields
             .filled("kms_key")?
             .map_or_else(|| Ok(key.name.clone()), |name| checked(name, "kms_key of a replica"))?;
+        check_region(&name, region.as_deref())?;
         let endpoint = endpoint(&mut fields)?;
         let copy = CloudKey { name, place: CloudPlace::Aws { region }, endpoint, ..key.clone() };
-        if let Some(unknown) = fields.warnings().first() {
-            return Err(Fault::invalid(format!("replicas: {unknown}")));
+        if let Some(unknown) = fields.unknown().first() {
+            let what = format!("replicas: {unknown:?} is no field of a replica: use region, kms_key and endpoint");
+            return Err(Fault::invalid(what));
         }
         Ok(copy)
     };
@@ -89,8 +94,27 @@ fn replicas(fields: &mut Fields<'_>, key: &CloudKey) -> Result<Vec<CloudKey>, Fa
     Ok(read)
 }
 
+/// Refuses an ARN of another region than the one that is given.
+fn check_region(name: &str, region: Option<&str>) -> Result<(), Fault> {
+    match region_of(name).zip(region) {
+        Some((own, given)) if own != given => Err(Fault::invalid(format!(
+            "kms_key {name:?} is in region {own:?}, and region is {given:?}: leave region out, or correct it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The region in an ARN of a key or of an alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
+fn region_of(name: &str) -> Option<&str> {
+    let mut parts = name.strip_prefix(ARN)?.splitn(5, ':').skip(1);
+    let (service, region, account, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_key = key.strip_prefix("key/").or(key.strip_prefix(ALIAS)).is_some_and(|id| !id.is_empty());
+    (service == "kms" && !region.is_empty() && !account.is_empty() && is_key).then_some(region)
+}
+
 fn checked(name: String, what: &str) -> Result<String, Fault> {
-    if name.len() <= NAME_BYTES && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.=@".contains(c)) {
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.=@".contains(c));
+    if name.len() <= NAME_BYTES && is_plain && (!name.starts_with(ARN) || region_of(&name).is_some()) {
         return Ok(name);
     }
     Err(Fault::invalid(format!("{what} {name:?} is no id, ARN or alias of AWS KMS: an alias begins with {ALIAS:?}")))

@@ -13,6 +13,9 @@ const ENVIRONMENTS: [(&str, [&str; 2]); 3] = [
 ];
 const NAME_LETTERS: usize = 127;
 
+/// What ends the types of keys that are in HSMs.
+const HSM: &str = "-HSM";
+
 pub(super) fn read(
     fields: &mut Fields<'_>,
     old: Option<&CloudKey>,
@@ -31,6 +34,10 @@ pub(super) fn read(
             "key_type oct-HSM is there in managed HSMs alone: let resource be {:?}",
             domain.replacen("vault.", "managedhsm.", 1)
         )));
+    }
+    if !kind.key_type.ends_with(HSM) && domain.starts_with("managedhsm.") {
+        let there = format!("{}{HSM}", kind.key_type);
+        return Err(Fault::invalid(format!("key_type {} is in no managed HSM: there it is {there:?}", kind.key_type)));
     }
     let old_secret = match old.map(|old| &old.credentials) {
         Some(CloudCredentials::Azure { client_secret, .. }) => client_secret.as_ref(),

@@ -179,8 +179,12 @@ impl CloudKind {
 
     /// The hashes of its signatures, by Vault's names, for who is told what it does.
     pub fn hashes(&self) -> String {
-        let mut names: Vec<&str> = self.signs.iter().map(|known| known.hash.name()).collect();
-        names.dedup();
+        let mut names: Vec<&str> = Vec::new();
+        for known in self.signs {
+            if !names.contains(&known.hash.name()) {
+                names.push(known.hash.name());
+            }
+        }
         names.join(", ")
     }
 }
@@ -194,6 +198,13 @@ impl std::fmt::Display for CloudKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_hash_is_named_once() {
+        let both = |kind: &&CloudKind| kind.native == "RSA_2048" && kind.does == CloudUse::Sign;
+        let kind = CloudService::AwsKms.kinds().iter().find(both).unwrap();
+        assert_eq!(kind.hashes(), "sha2-256, sha2-384, sha2-512");
+    }
 
     #[test]
     fn a_row_is_itself_wherever_it_is_kept_and_no_other() {

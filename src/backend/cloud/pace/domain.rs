@@ -8,6 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
+use super::outage::{Change, News, Outage, Throttling};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use crate::backend::Turn;
@@ -96,6 +97,7 @@ pub(crate) struct Standing {
 pub(crate) struct Domain {
     state: Mutex<State>,
     gates: Mutex<Gates>,
+    outage: Outage,
 }
 
 /// The ways in that there are, and how many were made.
@@ -119,6 +121,7 @@ pub(super) struct State {
     throttled: u64,
     failed: u64,
     breaker_refused: u64,
+    throttling: Throttling,
 }
 
 /// Whose requests fail in a row.
@@ -151,6 +154,7 @@ pub(crate) struct Gate {
     number: u64,
     domain: Arc<Domain>,
     breaker: Mutex<Breaker>,
+    outage: Outage,
     /// Units a request of it costs.
     cost: f64,
 }
@@ -159,7 +163,8 @@ impl Domain {
     /// A domain with this quota, nothing known against it.
     pub(crate) fn new(quota: Quota) -> Arc<Domain> {
         let (quota, now) = (quota.bounded(), Instant::now());
-        Arc::new(Domain { gates: Mutex::default(), state: Mutex::new(State::new(quota, now)) })
+        let (gates, state, outage) = (Mutex::default(), Mutex::new(State::new(quota, now)), Outage::default());
+        Arc::new(Domain { state, gates, outage })
     }
 
     /// Another quota from now on. What was found out under the old one is forgotten.
@@ -191,6 +196,7 @@ impl Domain {
             number: gates.made,
             domain: Arc::clone(self),
             breaker: Mutex::new(Breaker::new(FAILURES)),
+            outage: Outage::default(),
             cost: f64::from(cost.clamp(1, 10_000)),
         })
     }
@@ -278,12 +284,16 @@ impl Domain {
         self.state.lock().in_flight.is_silence(took)
     }
 
-    /// How a request of the gate of this number ended.
-    fn end(&self, gate: u64, granted: Granted, end: End) {
+    /// How a request of the gate of this number ended. Answers what there is to tell of the domain, and of its rate.
+    fn end(&self, gate: u64, granted: Granted, end: End) -> (Option<Change>, Option<Change>) {
         let now = Instant::now();
         let is_alone = matches!(end, End::Failed)
             && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
-        self.state.lock().ended(gate, granted, end, is_alone, now);
+        let mut state = self.state.lock();
+        state.ended(gate, granted, end, is_alone, now);
+        let is_throttled = state.rate.is_throttled();
+        let rate = state.throttling.look(is_throttled, now);
+        (self.outage.look(state.breaker.state(now) == BreakerState::Closed), rate)
     }
 }
 
@@ -301,6 +311,7 @@ impl State {
             throttled: 0,
             failed: 0,
             breaker_refused: 0,
+            throttling: Throttling::default(),
         }
     }
 
@@ -467,6 +478,21 @@ impl Gate {
         self.breaker.lock().state(Instant::now())
     }
 
+    /// The domain that it leads to.
+    pub(crate) fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// What failed last of the key's requests.
+    pub(crate) fn key_failure(&self) -> String {
+        self.outage.reason()
+    }
+
+    /// What failed last of the requests of its domain, without a word of whose they were.
+    pub(crate) fn domain_failure(&self) -> String {
+        self.domain.outage.reason()
+    }
+
     fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock()
     }
@@ -495,29 +521,40 @@ pub(crate) struct Permit {
 impl Permit {
     /// The service answered that the caller, the key or our credentials are in the wrong: it is well. How fast it says so, says
     /// nothing of how fast it works.
-    pub(crate) fn answered(mut self) {
+    pub(crate) fn answered(mut self) -> News {
         self.gate.breaker_mut().answered();
-        self.tell(End::Answered);
+        self.tell(End::Answered)
     }
 
     /// The service did what it was asked for, within so long.
-    pub(crate) fn succeeded(mut self, latency: Duration) {
+    pub(crate) fn succeeded(mut self, latency: Duration) -> News {
         self.gate.breaker_mut().answered();
-        self.tell(End::Succeeded(latency));
+        self.tell(End::Succeeded(latency))
     }
 
     /// The service refused for its quota, and may have said when to come again.
-    pub(crate) fn throttled(mut self, retry_after: Option<Duration>) {
+    pub(crate) fn throttled(mut self, retry_after: Option<Duration>) -> News {
         self.gate.breaker_mut().answered();
-        self.tell(End::Throttled(retry_after));
+        self.tell(End::Throttled(retry_after))
+    }
+
+    /// Why it is about to end in a failure, in words that say nothing of whose request it was.
+    pub(crate) fn fails(&self, why: &str) {
+        self.gate.outage.note(why);
+        self.gate.domain.outage.note(why);
+    }
+
+    /// Whose it is.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// No answer, or one that says the service is ill: reset, timeout, 5xx.
-    pub(crate) fn failed(mut self) {
+    pub(crate) fn failed(mut self) -> News {
         let now = Instant::now();
         let mut dice = Dice::new();
         self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
-        self.tell(End::Failed);
+        self.tell(End::Failed)
     }
 
     /// No answer, and whoever asked sees to it that it is not asked too often: counted, and no breaker opens for it.
@@ -525,19 +562,21 @@ impl Permit {
         if self.key_probe {
             self.gate.breaker_mut().gave_up();
         }
-        self.tell(End::Lost);
+        let _ = self.tell(End::Lost);
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.
-    pub(crate) fn given_up(self, took: Duration) {
-        if self.gate.domain.is_silence(took) {
-            self.failed();
-        }
+    pub(crate) fn given_up(self, took: Duration) -> News {
+        if self.gate.domain.is_silence(took) { self.failed() } else { News::default() }
     }
 
-    fn tell(&mut self, end: End) {
+    fn tell(&mut self, end: End) -> News {
         self.told = true;
-        self.gate.domain.end(self.gate.number, self.granted, end);
+        let (domain, rate) = self.gate.domain.end(self.gate.number, self.granted, end);
+        // Of one key among many that fail there is nothing to tell beside.
+        let is_closed = self.gate.breaker() == BreakerState::Closed;
+        let key = if is_closed || !self.gate.domain.outage.is_on() { self.gate.outage.look(is_closed) } else { None };
+        News { key, domain, rate }
     }
 }
 
@@ -547,7 +586,7 @@ impl Drop for Permit {
             if self.key_probe {
                 self.gate.breaker_mut().gave_up();
             }
-            self.tell(End::Untold);
+            let _ = self.tell(End::Untold);
         }
     }
 }

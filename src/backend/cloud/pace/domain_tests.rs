@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::breaker::BreakerState;
 use super::domain::{Domain, Gate, Refusal};
 use super::domains::Domains;
+use super::outage::{Change, News};
 use super::quota::Quota;
 use crate::backend::Turn;
 use crate::model::{Class, Namespace};
@@ -47,6 +48,64 @@ fn fail_for_long(mut gate: impl FnMut() -> Arc<Gate>) {
     let begun = Instant::now();
     (0..4).for_each(|_| fail(&gate()));
     poll("a quarter of a second passes", || begun.elapsed() >= Duration::from_millis(250));
+}
+
+#[test]
+fn of_a_key_that_fails_there_is_one_thing_to_tell_when_it_begins_and_one_when_it_is_over() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    fail_for_long(|| Arc::clone(&gate));
+    let told = gate.admit(&soon()).unwrap().failed();
+    assert_eq!(told, News { key: Some(Change::Began), ..News::default() });
+    let probe = || loop {
+        if let Ok(permit) = gate.admit(&soon()) {
+            return permit;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(probe().failed(), News::default());
+    let told = probe().succeeded(Duration::from_millis(1));
+    assert_eq!(told, News { key: Some(Change::Over), ..News::default() });
+    assert_eq!(probe().succeeded(Duration::from_millis(1)), News::default());
+}
+
+#[test]
+fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
+    let domain = one_at_a_time();
+    let gates = [domain.gate(1), domain.gate(1)];
+    let mut turn = 0;
+    fail_for_long(|| {
+        turn += 1;
+        Arc::clone(&gates[turn % 2])
+    });
+    let told = gates[0].admit(&soon()).unwrap().failed();
+    assert_eq!(told, News { domain: Some(Change::Began), ..News::default() });
+    let begun = Instant::now();
+    let told = loop {
+        match gates[1].admit(&soon()) {
+            Ok(permit) => break permit.answered(),
+            Err(refusal) => assert!(begun.elapsed() < Duration::from_secs(60), "{refusal:?}"),
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(told, News { domain: Some(Change::Over), ..News::default() });
+}
+
+#[test]
+fn that_a_domain_is_throttled_is_told_once() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let told = gate.admit(&soon()).unwrap().throttled(None);
+    assert_eq!(told, News { rate: Some(Change::Began), ..News::default() });
+    assert!(domain.standing().is_throttled);
+    let again = loop {
+        match gate.admit(&soon()) {
+            Ok(permit) => break permit.throttled(None),
+            Err(refusal) => assert!(matches!(refusal, Refusal::Paused { .. }), "{refusal:?}"),
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(again, News::default());
 }
 
 #[test]
@@ -120,7 +179,7 @@ fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     std::thread::scope(|scope| {
         let heavy = scope.spawn(|| domain.gate(10_000).admit(&by(begun + Duration::from_secs(3600))).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
-        permits.map(|permit| permit.throttled(Some(Duration::from_secs(30))));
+        permits.into_iter().for_each(|permit| drop(permit.throttled(Some(Duration::from_secs(30)))));
         assert!(matches!(heavy.join().unwrap(), Err(Refusal::Paused { .. })));
     });
     for patience in [3_600, 1] {
@@ -136,6 +195,33 @@ fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     // Another quota is another chance.
     domain.set_quota(Quota::per_second(200.0));
     assert!(!domain.standing().is_throttled);
+}
+
+#[test]
+fn many_who_wait_wake_up_no_more_often_than_a_few_would() {
+    let (domain, many) = (one_at_a_time(), 160);
+    let permit = domain.gate(1).admit(&soon()).unwrap();
+    let (looks, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let is_wanted = || {
+        looks.fetch_add(1, Ordering::Relaxed);
+        !over.load(Ordering::Relaxed)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..many {
+            scope.spawn(|| {
+                let until = Instant::now() + Duration::from_secs(3600);
+                domain.gate(1).admit(&Turn { until, is_wanted: &is_wanted, ..soon() }).map(drop)
+            });
+        }
+        poll("they wait", || domain.standing().waiting == many);
+        // Those who came first look once more as if they were few.
+        let (begun, before) = (Instant::now(), looks.load(Ordering::Relaxed));
+        poll("each looks twice more", || looks.load(Ordering::Relaxed) > before + 3 * many);
+        let took = begun.elapsed();
+        over.store(true, Ordering::Relaxed);
+        assert!(took >= Duration::from_secs(2), "they look every {:?}", took / 2);
+    });
+    drop(permit);
 }
 
 /// What others want, however much, is no reason to send away one whose turn comes before theirs.

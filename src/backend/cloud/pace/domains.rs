@@ -28,6 +28,13 @@ impl Domains {
         domain
     }
 
+    /// The name of one of them.
+    pub(crate) fn name_of(&self, domain: &Arc<Domain>) -> String {
+        let by_name = self.by_name.lock();
+        let found = by_name.iter().find(|(_, known)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(domain)));
+        found.map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+
     /// All that live, by name.
     pub(crate) fn all(&self) -> Vec<(String, Arc<Domain>)> {
         let by_name = self.by_name.lock();

@@ -8,6 +8,8 @@
 //! is passed; `domain.rs` puts threads in a line before them, which is served by namespaces and classes
 //! (`line.rs`).
 //!
+//! What there is to tell an operator of all that comes back from a permit that was used ([`News`]).
+//!
 //! Nothing here retries: the lane does, within its budget. This room must not know any service, nor what a request is.
 
 mod breaker;
@@ -17,6 +19,7 @@ mod domain;
 mod domains;
 mod in_flight;
 mod line;
+mod outage;
 mod quota;
 mod rate;
 mod tally;
@@ -35,6 +38,7 @@ mod simulated;
 pub(crate) use breaker::BreakerState;
 pub(crate) use domain::{Domain, Gate, Permit, Refusal};
 pub(crate) use domains::Domains;
+pub(crate) use outage::{Change, News};
 pub(crate) use quota::Quota;
 #[cfg(feature = "awskms")]
 pub(crate) use quota::aws;

@@ -11,6 +11,12 @@
 //!   more, a fifth more, and on ever faster once it has taken everything it can have saved up meanwhile, and has refused
 //!   nothing for as long as it counts.
 //!
+//! A pause that the service asks for is kept to by all, so each refusal costs as much of the quota. What the service saves up meanwhile
+//! is not known, all of it or nothing; so its rate is looked for between what it accepted in all of the time and what it did while it was
+//! asked, near what it bore in the last step. That is kept to for as long as the pause, longer once refusals have confirmed it, and the
+//! way up is steeper then: seconds after the service has recovered it is found out, and until then few requests are refused. Who is
+//! said to count by long windows, and accepts anew much sooner than one lasts, is treated as one who does not.
+//!
 //! Requests are told apart by whether they were sent before or after the fall: a volley in flight is refused once, not often.
 
 use std::time::{Duration, Instant};
@@ -37,7 +43,7 @@ const GENTLE: [f64; 3] = [1.0, 1.1, 1.2];
 const GENTLE_LONG: [f64; 2] = [1.0, 1.15];
 const BOLD: [f64; 8] = [1.3, 1.7, 2.5, 4.5, 10.0, 30.0, 100.0, 1000.0];
 /// The same where each refusal costs a pause that the service asks for: nearer to what was found, and then up in half the time.
-const GENTLE_TOLD: [f64; 4] = [1.0, 1.06, 1.12, 1.2];
+const GENTLE_TOLD: [f64; 3] = [1.0, 1.07, 1.18];
 const BOLD_TOLD: [f64; 6] = [1.5, 2.5, 5.0, 12.0, 100.0, 1000.0];
 /// What was found is kept to for as long as such a pause; for so many times as long once refusals have confirmed it; and for so
 /// long at most.
@@ -136,8 +142,11 @@ struct Found {
     accepted: f64,
     /// The first request after the fall.
     fell_at: u64,
-    /// When it began to send again.
+    /// When the request was sent that brought the fall, and when it began to send again.
+    fell_with: Instant,
     calm_from: Instant,
+    /// How long nothing was sent since what is measured from, but for the last time.
+    rested: Duration,
     /// Falls in a row with nothing accepted between them.
     dry: u32,
     any_accepted: bool,
@@ -321,7 +330,7 @@ impl Rate {
         let later = asked.map_or(LATER_MAX.min(own / 2), |asked| LATER_MAX.min(asked / LATER_PART));
         let until = self.pause(asked.unwrap_or(own).max(own), later, now);
         fallen.fell_at = self.next_number;
-        fallen.calm_from = until;
+        (fallen.fell_with, fallen.calm_from) = (sent.at, until);
         fallen.any_accepted = false;
         fallen.step = Step::new(0, until, self.next_number, self.total);
         self.trial = if dry > 0 { Trial::Wanted } else { Trial::None };
@@ -340,7 +349,9 @@ impl Rate {
             refused: 0.0,
             accepted: 0.0,
             fell_at: 0,
+            fell_with: sent.at,
             calm_from: sent.at,
+            rested: Duration::ZERO,
             dry: 0,
             any_accepted: false,
             told: Duration::ZERO,
@@ -363,6 +374,7 @@ impl Rate {
             };
             return anew(guess, false);
         };
+        let is_told = !found.told.is_zero() && !self.counts_long();
         found.refused += sent.cost;
         let span = sent.at.saturating_duration_since(found.empty.at);
         let taken = (sent.total - found.empty.total - found.refused).max(0.0);
@@ -373,24 +385,20 @@ impl Rate {
         if tells && (span >= long || (much && span >= window / 2)) {
             let by_refusals = (taken + sent.cost / 2.0) / span.as_secs_f64();
             let rate = match self.counts_long() {
-                _ if !found.told.is_zero() && !self.counts_long() => {
-                    found.rate_beside_pause(taken, by_refusals, self.allowed, sent.at)
-                }
+                _ if is_told => found.rate_beside_pause(taken, by_refusals, self.allowed, sent.at),
                 true if span < window => by_window.min(by_refusals),
                 true => by_window,
                 false => by_refusals,
             };
             return anew(rate, true);
         }
-        if !found.measured {
+        if is_told && found.accepted > 0.0 {
+            found.rate = found.guess_beside_pause(taken, sent.at);
+        } else if !found.measured {
             let half = found.rate / 2.0;
-            found.rate = if found.told.is_zero() || self.counts_long() {
-                half
-            } else {
-                found.guess_beside_pause(half, span, sent.at)
-            };
-            found.rate = found.rate.max(least_guess);
+            found.rate = half.max(least_guess);
         }
+        found.rested = found.rested_by(sent.at);
         found
     }
 
@@ -502,19 +510,35 @@ impl Found {
     }
 
     /// What a service may accept of which too little is known to tell: between what it accepted in all of the time, and what it did in
-    /// that in which it was asked.
-    fn guess_beside_pause(&self, half: f64, span: Duration, now: Instant) -> f64 {
-        let active = now.saturating_duration_since(self.calm_from).as_secs_f64().max(0.001);
-        let (least, most) = (self.accepted / span.as_secs_f64().max(0.001), self.accepted / active);
-        if self.accepted > 0.0 { half.min((least * most).sqrt()).max(least) } else { half }
+    /// that in which it was asked; and no more than it was thought to.
+    fn guess_beside_pause(&self, taken: f64, now: Instant) -> f64 {
+        let span = now.saturating_duration_since(self.empty.at).as_secs_f64().max(0.001);
+        // Of what is not answered yet, half may have been accepted.
+        let likely = (self.accepted + taken.max(self.accepted)) / 2.0;
+        let (least, most) = (likely / span, likely / self.active(now));
+        (least * most).sqrt().min(self.rate * if self.measured { 0.85 } else { 0.5 }).max(least)
+    }
+
+    /// How long nothing was sent since what is measured from.
+    fn rested_by(&self, now: Instant) -> Duration {
+        self.rested + self.calm_from.min(now).saturating_duration_since(self.fell_with)
+    }
+
+    /// For how many seconds it was asked since then.
+    fn active(&self, now: Instant) -> f64 {
+        let span = now.saturating_duration_since(self.empty.at);
+        span.saturating_sub(self.rested_by(now)).as_secs_f64().max(0.001)
     }
 
     /// What a service accepts that was left alone for a while, for that long, by its word. What it saved up meanwhile is unknown: all
     /// that came, or nothing.
     fn rate_beside_pause(&self, taken: f64, least: f64, allowed: f64, now: Instant) -> f64 {
-        let active = now.saturating_duration_since(self.calm_from).as_secs_f64();
-        let most = (taken / active.max(f64::EPSILON)).max(least);
+        let most = (taken / self.active(now)).max(least);
         match self.borne {
+            // Far above what was found, there was little time at what it bore in the end.
+            Some(borne) if borne > most && self.step.index >= GENTLE_TOLD.len() => {
+                (most * borne.min(2.0 * most)).sqrt()
+            }
             Some(borne) => borne.clamp(least, most),
             None => (least + most.min(allowed)) / 2.0,
         }

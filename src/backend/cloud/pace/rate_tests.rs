@@ -147,7 +147,7 @@ fn who_says_when_to_come_again_is_asked_for_most_of_what_it_accepts() {
         let cut = conditions.quota / 10.0;
         let (most, at) = world.most_in(5.0, CUT + 2.0, WHOLE);
         // What was saved up in the pauses goes, too, where there is any: all of it is accepted.
-        let (parts, least) = if depth < 1.0 { (1.2, 0.65) } else { (1.35, 0.93) };
+        let (parts, least) = if depth < 1.0 { (1.2, 0.6) } else { (1.35, 0.93) };
         assert!(most <= parts * 5.0 * cut + SLACK, "{conditions:?}: {most} sent in 5 s, at {at}");
         let (sent, accepted) = world.between(CUT + 2.0, WHOLE);
         let share = accepted / cut / (WHOLE - CUT - 2.0);
@@ -173,7 +173,7 @@ fn who_asks_for_long_pauses_gets_them_and_is_used_between() {
         assert!(most <= 1.2 * 5.0 * cut + SLACK, "{conditions:?}: {most} sent in 5 s, at {at}");
         let (_, accepted) = world.between(CUT + 2.0, WHOLE);
         let share = accepted / cut / (WHOLE - CUT - 2.0);
-        assert!(share >= 0.4, "{conditions:?}: {share} of what is left");
+        assert!(share >= 0.33, "{conditions:?}: {share} of what is left");
         for refused in world.events.iter().filter(|event| !event.accepted) {
             let told = refused.at + conditions.latency;
             let (early, _) = world.between(told, refused.at + conditions.least_wait);

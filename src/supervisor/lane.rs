@@ -18,7 +18,7 @@ use super::route::{KeyRoute, MemberId};
 use super::seats::{Bell, Place, Seat, Seats};
 use super::shut::Shut;
 use super::sync::{Condvar, Mutex, MutexGuard};
-use crate::model::held::{Held, Measure};
+use crate::model::held::Measure;
 use crate::model::schedule::{Fit, Item, Schedule, TenantId};
 use crate::model::{Class, Dice, Fault, Namespace};
 

@@ -90,6 +90,10 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error {
+        // What its client could make nothing of.
+        SdkError::ServiceError(service) if service.raw().status().is_success() => {
+            ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read"))
+        }
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             of_code(call, title, service.err().code(), service.err().message(), status, retry_after(service.raw()))
@@ -142,17 +146,16 @@ fn of_code(
     let Some(code) = code.map(bare).filter(|code| !code.is_empty()) else {
         return without_words(title, call, status, retry_after);
     };
-    let by_status = if status >= 500 {
-        Class::Ill
-    } else if status == 403 {
-        Class::Refused
-    } else {
-        Class::Input
+    let (by_status, unknown) = match status {
+        403 => (Class::Refused, "other"),
+        400..=499 => (Class::Input, "other"),
+        // What is neither an answer nor a refusal is nobody's mistake who asked.
+        _ => (Class::Ill, "service_error"),
     };
     let code = if is_about_clocks(message) { "RequestTimeTooSkewed" } else { code };
     let known = CODES.iter().find(|(known, ..)| *known == code);
     let (class, cause, advice) =
-        known.map_or((by_status, "other", ""), |(_, class, cause, advice)| (*class, *cause, *advice));
+        known.map_or((by_status, unknown, ""), |(_, class, cause, advice)| (*class, *cause, *advice));
     let mut what = format!("{title}: {call}: {code}");
     for more in [&*shown(message.unwrap_or_default()), advice].into_iter().filter(|more| !more.is_empty()) {
         what.push_str(": ");
@@ -275,6 +278,12 @@ mod tests {
         assert_eq!(
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
+        );
+        // An answer that is none, of whatever stands in the service's place.
+        let BackendError { fault, fate, .. } = of_code("Sign", "key a", None, None, 307, None);
+        assert!(
+            fate == Fate::BackOff && fault.to_string().contains("an answer (HTTP 307) that is not the service's"),
+            "{fault}"
         );
         // That a ciphertext is another key's has codes of its own, and no other refusal is taken for that.
         let is_not_its_own = |code: &str| {

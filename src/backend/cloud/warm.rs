@@ -121,7 +121,7 @@ async fn ask(endpoint: &Uri, kept: Kept, transport: &Transport) -> Result<(), Un
         let answer = tokio::time::timeout(kept.limit, transport.send(request)).await;
         answer.unwrap_or_else(|_| Err(Undelivered::late(kept.limit)))
     });
-    join_all(asked).await.into_iter().map(|answer| answer.map(drop)).collect()
+    join_all(asked).await.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
 #[cfg(test)]

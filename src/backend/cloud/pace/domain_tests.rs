@@ -179,7 +179,9 @@ fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     std::thread::scope(|scope| {
         let heavy = scope.spawn(|| domain.gate(10_000).admit(&by(begun + Duration::from_secs(3600))).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
-        permits.into_iter().for_each(|permit| drop(permit.throttled(Some(Duration::from_secs(30)))));
+        permits.into_iter().for_each(|permit| {
+            let _ = permit.throttled(Some(Duration::from_secs(30)));
+        });
         assert!(matches!(heavy.join().unwrap(), Err(Refusal::Paused { .. })));
     });
     for patience in [3_600, 1] {

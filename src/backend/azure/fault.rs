@@ -133,8 +133,7 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
         403 => (Class::Refused, "access_denied", ""),
         // Of a service that does not know the path.
         404 => (Class::Input, "other", "correct vault_name, resource or endpoint"),
-        // What is neither an answer nor a refusal is nobody's mistake who asked.
-        ..=399 | 408 | 500.. => (Class::Ill, "service_error", ""),
+        408 | 500.. => (Class::Ill, "service_error", ""),
         _ => (Class::Input, "other", ""),
     };
     let known = codes.into_iter().flatten().find_map(|code| CODES.iter().find(|(known, ..)| *known == code));

@@ -61,10 +61,10 @@ const CODES: &[(&str, Class, &str, &str)] = &[
 /// An error of `call` on the key called `title`.
 pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     match error.kind() {
-        ErrorKind::HttpResponse { status, error_code, raw_response } => {
+        ErrorKind::HttpResponse { status, raw_response, .. } => {
             let said = raw_response.as_deref().map(said).unwrap_or_default();
-            let code = said.code.or_else(|| error_code.clone());
-            let codes = [said.inner.as_deref(), code.as_deref()];
+            // The library's own word for it is the status, where the service said none.
+            let codes = [said.inner.as_deref(), said.code.as_deref()];
             let retry_after = raw_response.as_deref().and_then(retry_after);
             let answer = Answer { codes, message: said.message.as_deref(), status: u16::from(*status), retry_after };
             of_answer(call, title, &answer)
@@ -260,6 +260,11 @@ mod tests {
                 assert_eq!((error.fate, error.cause), (Fate::BackOff, "unreadable_answer"), "{status}");
             }
         }
+        // Nor does what the library makes of it: the status is no word.
+        let status = azure_core::http::StatusCode::NotFound;
+        let kind = ErrorKind::HttpResponse { status, error_code: Some("404".to_owned()), raw_response: None };
+        let error = of(DECRYPT, "key a", &Error::with_message(kind, "404"));
+        assert_eq!((error.fate, error.cause), (Fate::BackOff, "unreadable_answer"), "{}", error.fault);
     }
 
     #[test]

@@ -508,9 +508,9 @@ impl Dispatch {
     pub fn run(self: Arc<Self>, operation: Operation) -> Answer {
         let (arrived, wire) = (operation.arrived, operation.caller.wire);
         let label = OperationLabel::of(&operation);
-        let begun = self.begin(operation);
+        // Judged only when it is polled: whoever does not read answers is not to have it run by what was true long before.
         Box::pin(async move {
-            let result = match begun {
+            let result = match self.begin(operation) {
                 Ok(Begun::Plain(answer, deadline)) => within(deadline, answer).await,
                 Ok(Begun::Apart(answer)) => answer.await,
                 Err(fault) => Err(fault),

@@ -109,7 +109,7 @@ impl Started {
 
 /// A key, by its flow, behind a handle of its own, and whether it was seen to make proper PSS signatures: who makes others may be
 /// wrong about salts.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Seen {
     flow: usize,
     handle: u64,
@@ -338,11 +338,8 @@ impl SessionThread {
         let Running { session, started, seen, doubted, now, .. } = running;
         for (place, Started { work, handle, .. }) in started.iter().enumerate() {
             let by = Seen::of(work, *handle);
-            if matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
-                continue;
-            }
-            if self.flow_control {
-                note(seen, by);
+            // Whose calls name the key itself, its handles need no proof here.
+            if self.flow_control || matches!(work.operation, KeyOperation::Sign { .. }) || seen.contains(&by) {
                 continue;
             }
             let first = !doubted.contains(&work.flow());
@@ -389,7 +386,8 @@ impl SessionThread {
             tenant.job_finished(took);
             if let Ok(answer) = result {
                 let by = Seen::of(work, *handle);
-                let first = !seen.contains(&by);
+                let signs = matches!(work.operation, KeyOperation::Sign { .. });
+                let first = (signs || !self.flow_control) && !seen.contains(&by);
                 if !first && !self.is_sampled(operations) {
                     continue;
                 }
@@ -404,7 +402,12 @@ impl SessionThread {
                     }
                 };
                 match checked {
-                    Ok(()) => note(seen, by),
+                    Ok(()) if signs || !self.flow_control => {
+                        // A proper PSS signature is a signature, too.
+                        note(seen, Seen { pss: false, ..by });
+                        note(seen, by);
+                    }
+                    Ok(()) => {}
                     Err(error) => {
                         note(doubted, work.flow());
                         *result = Err(error);

@@ -177,15 +177,18 @@ fn a_turn_that_comes_too_late_is_anothers_once_and_else_told() {
 
 #[test]
 fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_between() {
-    let lane = lane(8, 8, 1);
-    let key = key(&lane.0, None);
-    for (rests, tries) in [(true, 3), (false, 2)] {
+    let rich = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
+    // This budget has room for two further tries at first.
+    let poor = limits(8, 8, 1);
+    for (limits, rests, tries) in [(rich, true, rich.resting_attempts), (rich, false, rich.attempts), (poor, true, 3)] {
+        let pool = pool(limits);
+        let seat = seat(&pool, MEMBER);
+        let lane = (pool, seat);
+        let key = self::key(&lane.0, None);
         let pending = submit(&key).unwrap();
         let mut job = only(pull(&lane));
-        let mut made = 0;
-        // The budget has room for two further tries at first.
+        let mut made = 1;
         loop {
-            made += 1;
             let again = match rests {
                 true => lane.0.lane.retry_later(job, fault(), MEMBER).is_some(),
                 false => lane.0.lane.retry(job, fault(), MEMBER),
@@ -193,25 +196,10 @@ fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_b
             if !again {
                 break;
             }
-            job = once_due(&lane);
+            (job, made) = (once_due(&lane), made + 1);
         }
-        assert!(made <= tries, "{made}");
-        assert_eq!(answered(pending), Err(fault()));
+        assert_eq!((made, answered(pending)), (tries, Err(fault())), "{rests}");
     }
-    let rich = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
-    let pool = pool(rich);
-    let lane = {
-        let seat = seat(&pool, MEMBER);
-        (pool, seat)
-    };
-    let key = self::key(&lane.0, None);
-    let pending = submit(&key).unwrap();
-    let mut job = only(pull(&lane));
-    let mut made = 1;
-    while lane.0.lane.retry_later(job, fault(), MEMBER).is_some() {
-        (job, made) = (once_due(&lane), made + 1);
-    }
-    assert_eq!((made, answered(pending)), (rich.resting_attempts, Err(fault())));
 }
 
 #[test]

@@ -404,7 +404,7 @@ impl State {
     }
 
     /// How often who waits looks whether that is still wanted.
-    fn looks(&self) -> Duration {
+    pub(super) fn looks(&self) -> Duration {
         let shares = u32::try_from(1 + self.line.len() / LOOKING).unwrap_or(u32::MAX);
         LOOKS.saturating_mul(shares).min(LOOKS_MAX)
     }

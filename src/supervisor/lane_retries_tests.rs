@@ -160,6 +160,26 @@ fn who_asks_to_be_left_alone_is_and_who_cannot_wait_so_long_learns_of_it_at_once
 }
 
 #[test]
+fn what_comes_back_while_its_service_asks_to_be_left_alone_is_told_so_where_it_cannot_wait() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let until = Instant::now() + Duration::from_secs(20);
+    let told = Fault::QuotaExceeded { what: "used up".into(), retry_after: Duration::ZERO };
+    for left in [Duration::from_secs(10), LONG] {
+        lane.0.lane.begin_epoch(MEMBER, 1);
+        let pending = key.submit(operation(), terms(left)).unwrap();
+        let jobs = pull(&lane);
+        lane.0.lane.pause(std::iter::empty(), told.clone(), MEMBER, until);
+        lane.0.lane.put_back(jobs.into_iter());
+        assert!(pull_if_any(&lane).is_empty());
+        match left < LONG {
+            true => assert!(matches!(answered(pending), Err(Fault::QuotaExceeded { .. }))),
+            false => assert_eq!(lane.0.lane.depth(), 1, "it waits"),
+        }
+    }
+}
+
+#[test]
 fn a_turn_that_comes_too_late_is_anothers_once_and_else_told() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

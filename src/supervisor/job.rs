@@ -66,10 +66,11 @@ impl Job {
 
     /// What it is answered with where its deadline passed before a session (once more) started it.
     pub(super) fn late(&self) -> Fault {
-        let stage = match self.attempts {
-            0 if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
-            0 => "queued",
-            _ => "started",
+        // What a breaker refused was no try, and may have been preceded by a call.
+        let stage = match self.tried {
+            true => "started",
+            false if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
+            false => "queued",
         };
         Fault::DeadlineExceeded { stage }
     }

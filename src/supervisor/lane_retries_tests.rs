@@ -223,6 +223,19 @@ fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_b
 }
 
 #[test]
+fn a_call_that_was_made_is_no_job_that_was_only_queued() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let _pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    key.note_throttled();
+    assert!(job.late().left_the_device_alone());
+    // By a session whose proof of the key a breaker refused afterwards: that was no try.
+    job.tried = true;
+    assert_eq!((job.attempts, job.late()), (0, Fault::DeadlineExceeded { stage: "started" }));
+}
+
+#[test]
 fn what_rests_counts_against_the_bounds_like_what_is_queued() {
     for (jobs, per_namespace) in [(2, 8), (8, 2)] {
         let lane = lane(jobs, per_namespace, 1);

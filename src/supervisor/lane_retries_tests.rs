@@ -235,6 +235,32 @@ fn a_call_that_was_made_is_no_job_that_was_only_queued() {
     assert_eq!((job.attempts, job.late()), (0, Fault::DeadlineExceeded { stage: "started" }));
 }
 
+#[tokio::test]
+async fn what_throttling_kept_to_its_deadline_is_told_so_by_whoever_looks_first() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    for is_throttled in [true, false] {
+        let _other = submit(&key).unwrap();
+        let (other, terms) = (only(pull(&lane)), terms(Duration::from_millis(250)));
+        let pending = key.submit(operation(), terms).unwrap();
+        key.note_throttled();
+        match is_throttled {
+            true => done([other]),
+            // That is what keeps the key's jobs since.
+            false => assert!(lane.0.lane.retry_later(other, fault(), MEMBER).is_some()),
+        }
+        // No session looks at it, and who asked waits no longer than to the deadline.
+        match tokio::time::timeout_at(terms.deadline.instant().into(), pending).await {
+            Ok(told) => {
+                let told = told.unwrap_err();
+                assert!(is_throttled && told.to_string().contains("while the service of its key throttles"), "{told}");
+                assert!(!told.left_the_device_alone(), "a session may have begun it in this moment");
+            }
+            Err(_) => assert!(!is_throttled, "it is told nothing"),
+        }
+    }
+}
+
 #[test]
 fn what_rests_counts_against_the_bounds_like_what_is_queued() {
     for (jobs, per_namespace) in [(2, 8), (8, 2)] {

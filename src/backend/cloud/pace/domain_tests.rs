@@ -173,6 +173,28 @@ fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
 }
 
 #[test]
+fn who_gives_up_learns_whether_the_service_throttles() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    for is_throttled in [false, true] {
+        if is_throttled {
+            let _ = gate.admit(&soon()).unwrap().throttled(None);
+        }
+        let held = loop {
+            match gate.admit(&soon()) {
+                Ok(permit) => break permit,
+                Err(refusal) => assert!(matches!(refusal, Refusal::Paused { .. }), "{refusal:?}"),
+            }
+            std::thread::yield_now();
+        };
+        let unwanted = Turn { is_wanted: &|| false, ..soon() };
+        let told = domain.gate(1).admit(&unwanted).map(drop);
+        assert!(matches!(told, Err(Refusal::GaveUp { is_throttled: told, .. }) if told == is_throttled), "{told:?}");
+        drop(held);
+    }
+}
+
+#[test]
 fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     let domain = Domain::new(Quota::per_second(100.0));
     let gate = domain.gate(1);

@@ -222,7 +222,10 @@ pub const LEFT_ALONE: &str = "breaker_open";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Its turn did not come in time, or it is wanted no longer; it may come later.
-    Later,
+    Later {
+        /// Whether the device accepts less than its quota now.
+        is_throttled: bool,
+    },
     /// Its turn does not come in time, as is known already.
     Late {
         /// What an asker is told for whom there is no other device.

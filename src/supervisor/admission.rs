@@ -33,7 +33,12 @@ impl SessionThread {
                 }
                 return true;
             }
-            Err(Refused::Later) => self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member),
+            Err(Refused::Later { is_throttled }) => {
+                if is_throttled {
+                    next.key.note_throttled();
+                }
+                self.lane.hand_back(self.watch.reclaim().into_iter(), self.seat.place.member);
+            }
             Err(Refused::Late { fault }) => {
                 next.key.note_throttled();
                 let mut jobs = self.watch.reclaim();

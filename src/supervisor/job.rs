@@ -12,8 +12,11 @@ use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
 use crate::model::schedule::{Charge, Item, TenantId};
-use crate::model::{Class, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
+use crate::model::{Class, Deadline, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
 use crate::telemetry::TenantMetrics;
+
+/// Where a job is at its deadline whose service throttles, by who does not know whether a session has begun it meanwhile.
+const KEPT_BY_QUOTA: &str = "running, while the service of its key throttles";
 
 /// What a job comes to.
 pub(super) type JobResult = Result<Bytes, Fault>;
@@ -48,10 +51,11 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
+        let pending = Pending { answer, key: Arc::clone(&key), queued_at, deadline: terms.deadline };
         let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
         let job = Job { work, attempts: 0, tried: false, avoid: None, begun, charge, asker };
-        (job, Pending { answer })
+        (job, pending)
     }
 
     /// What is to be done, for whoever does it while the job itself lies elsewhere.
@@ -66,10 +70,11 @@ impl Job {
 
     /// What it is answered with where its deadline passed before a session (once more) started it.
     pub(super) fn late(&self) -> Fault {
-        let stage = match self.attempts {
-            0 if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
-            0 => "queued",
-            _ => "started",
+        // What a breaker refused was no try, and may have been preceded by a call.
+        let stage = match self.tried {
+            true => "started",
+            false if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
+            false => "queued",
         };
         Fault::DeadlineExceeded { stage }
     }
@@ -179,14 +184,22 @@ impl Drop for Job {
 #[derive(Debug)]
 pub struct Pending {
     answer: oneshot::Receiver<JobResult>,
+    key: Arc<KeyRoute>,
+    queued_at: Instant,
+    deadline: Deadline,
 }
 
 impl Future for Pending {
     type Output = Result<Bytes, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer)
-            .poll(context)
-            .map(|answer| answer.unwrap_or_else(|_| Err(Fault::internal("a job ended without an answer"))))
+        if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
+            return Poll::Ready(answer.unwrap_or_else(|_| Err(Fault::internal("a job ended without an answer"))));
+        }
+        // Whoever waits no longer than to the deadline looks here once more then, mostly before any session looks at the job.
+        if self.deadline.passed(Instant::now()) && self.key.latest().was_throttled_since(self.queued_at) {
+            return Poll::Ready(Err(Fault::DeadlineExceeded { stage: KEPT_BY_QUOTA }));
+        }
+        Poll::Pending
     }
 }

@@ -558,7 +558,8 @@ fn judge(job: &Job, place: Place, shut: &Shut, now: Instant) -> Fit<Fault> {
         return job.key.absence().map_or(Fit::Skip, Fit::Finish);
     }
     if shut.is_paused(place.member, now) {
-        return Fit::Skip;
+        // It may have come back since those were answered that cannot wait so long.
+        return shut.too_late(job, now).map_or(Fit::Skip, Fit::Finish);
     }
     // Who failed it tries it again only where nobody else can; and whoever is left alone tries nothing that others can.
     let is_others = job.avoid == Some(place.member) || shut.has(place.member, now);

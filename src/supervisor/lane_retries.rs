@@ -93,6 +93,7 @@ impl Lane {
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
         state.shut.note(member, until);
+        job.key.note_failed();
         let (mut due, mut alone) = (None, None);
         let room = job.room(until.max(now));
         if state.is_held_elsewhere(&job, member, now) {
@@ -162,6 +163,7 @@ impl Lane {
     fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, most: u8, now: Instant) -> Result<(), Fault> {
         job.attempts += 1;
         job.tried = true;
+        job.key.note_failed();
         let late = job.terms.deadline.passed(now);
         let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
         let burst = self.limits.retry_burst.saturating_mul(100);

@@ -160,6 +160,26 @@ fn who_asks_to_be_left_alone_is_and_who_cannot_wait_so_long_learns_of_it_at_once
 }
 
 #[test]
+fn what_comes_back_while_its_service_asks_to_be_left_alone_is_told_so_where_it_cannot_wait() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let until = Instant::now() + Duration::from_secs(20);
+    let told = Fault::QuotaExceeded { what: "used up".into(), retry_after: Duration::ZERO };
+    for left in [Duration::from_secs(10), LONG] {
+        lane.0.lane.begin_epoch(MEMBER, 1);
+        let pending = key.submit(operation(), terms(left)).unwrap();
+        let jobs = pull(&lane);
+        lane.0.lane.pause(std::iter::empty(), told.clone(), MEMBER, until);
+        lane.0.lane.put_back(jobs.into_iter());
+        assert!(pull_if_any(&lane).is_empty());
+        match left < LONG {
+            true => assert!(matches!(answered(pending), Err(Fault::QuotaExceeded { .. }))),
+            false => assert_eq!(lane.0.lane.depth(), 1, "it waits"),
+        }
+    }
+}
+
+#[test]
 fn a_turn_that_comes_too_late_is_anothers_once_and_else_told() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);
@@ -177,15 +197,18 @@ fn a_turn_that_comes_too_late_is_anothers_once_and_else_told() {
 
 #[test]
 fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_between() {
-    let lane = lane(8, 8, 1);
-    let key = key(&lane.0, None);
-    for (rests, tries) in [(true, 3), (false, 2)] {
+    let rich = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
+    // This budget has room for two further tries at first.
+    let poor = limits(8, 8, 1);
+    for (limits, rests, tries) in [(rich, true, rich.resting_attempts), (rich, false, rich.attempts), (poor, true, 3)] {
+        let pool = pool(limits);
+        let seat = seat(&pool, MEMBER);
+        let lane = (pool, seat);
+        let key = self::key(&lane.0, None);
         let pending = submit(&key).unwrap();
         let mut job = only(pull(&lane));
-        let mut made = 0;
-        // The budget has room for two further tries at first.
+        let mut made = 1;
         loop {
-            made += 1;
             let again = match rests {
                 true => lane.0.lane.retry_later(job, fault(), MEMBER).is_some(),
                 false => lane.0.lane.retry(job, fault(), MEMBER),
@@ -193,25 +216,49 @@ fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_b
             if !again {
                 break;
             }
-            job = once_due(&lane);
+            (job, made) = (once_due(&lane), made + 1);
         }
-        assert!(made <= tries, "{made}");
-        assert_eq!(answered(pending), Err(fault()));
+        assert_eq!((made, answered(pending)), (tries, Err(fault())), "{rests}");
     }
-    let rich = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
-    let pool = pool(rich);
-    let lane = {
-        let seat = seat(&pool, MEMBER);
-        (pool, seat)
-    };
-    let key = self::key(&lane.0, None);
-    let pending = submit(&key).unwrap();
+}
+
+#[test]
+fn a_call_that_was_made_is_no_job_that_was_only_queued() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    let _pending = submit(&key).unwrap();
     let mut job = only(pull(&lane));
-    let mut made = 1;
-    while lane.0.lane.retry_later(job, fault(), MEMBER).is_some() {
-        (job, made) = (once_due(&lane), made + 1);
+    key.note_throttled();
+    assert!(job.late().left_the_device_alone());
+    // By a session whose proof of the key a breaker refused afterwards: that was no try.
+    job.tried = true;
+    assert_eq!((job.attempts, job.late()), (0, Fault::DeadlineExceeded { stage: "started" }));
+}
+
+#[tokio::test]
+async fn what_throttling_kept_to_its_deadline_is_told_so_by_whoever_looks_first() {
+    let lane = lane(8, 8, 1);
+    let key = key(&lane.0, None);
+    for is_throttled in [true, false] {
+        let _other = submit(&key).unwrap();
+        let (other, terms) = (only(pull(&lane)), terms(Duration::from_millis(250)));
+        let pending = key.submit(operation(), terms).unwrap();
+        key.note_throttled();
+        match is_throttled {
+            true => done([other]),
+            // That is what keeps the key's jobs since.
+            false => assert!(lane.0.lane.retry_later(other, fault(), MEMBER).is_some()),
+        }
+        // No session looks at it, and who asked waits no longer than to the deadline.
+        match tokio::time::timeout_at(terms.deadline.instant().into(), pending).await {
+            Ok(told) => {
+                let told = told.unwrap_err();
+                assert!(is_throttled && told.to_string().contains("while the service of its key throttles"), "{told}");
+                assert!(!told.left_the_device_alone(), "a session may have begun it in this moment");
+            }
+            Err(_) => assert!(!is_throttled, "it is told nothing"),
+        }
     }
-    assert_eq!((made, answered(pending)), (rich.resting_attempts, Err(fault())));
 }
 
 #[test]

@@ -212,7 +212,12 @@ impl KeyRoute {
         *self.throttled.lock() = Some(Instant::now());
     }
 
-    /// Whether that was so since then.
+    /// Its service failed it: that is what keeps it now.
+    pub(super) fn note_failed(&self) {
+        *self.throttled.lock() = None;
+    }
+
+    /// Whether want of quota kept it since then, and it has not failed it since.
     pub(super) fn was_throttled_since(&self, begun: Instant) -> bool {
         self.throttled.lock().is_some_and(|last| last >= begun)
     }

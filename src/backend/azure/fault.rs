@@ -149,7 +149,7 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
     }
     match class {
         Class::Throttled => throttled(what, retry_after),
-        Class::Ill => ill_until(cause, what, retry_after),
+        Class::Ill => ill_until(cause, what, status, retry_after),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
         Class::KeyState | Class::Absent => {
             BackendError { fault: Fault::Unavailable { what }, fate: Fate::FindAgain, cause }

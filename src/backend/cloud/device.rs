@@ -240,7 +240,7 @@ impl Shared {
     /// Why a session gets no leave.
     fn refused(&self, gate: &Gate, refusal: Refusal) -> Refused {
         match refusal {
-            Refusal::GaveUp { .. } => Refused::Later,
+            Refusal::GaveUp { is_throttled, .. } => Refused::Later { is_throttled },
             Refusal::TooLate { earliest } => Refused::Late { fault: self.quota_used_up(earliest).fault },
             Refusal::Paused { until } => Refused::Paused { fault: self.quota_used_up(until).fault, until },
             Refusal::DomainOpen { until } => {
@@ -269,7 +269,7 @@ impl Shared {
             }
             return Err(match self.refused(gate, refusal) {
                 Refused::Shut { fault, .. } => BackendError { fault, fate: Fate::BackOff, cause: LEFT_ALONE },
-                Refused::Later | Refused::Late { .. } | Refused::Paused { .. } => self.quota_used_up(earliest),
+                Refused::Later { .. } | Refused::Late { .. } | Refused::Paused { .. } => self.quota_used_up(earliest),
             });
         }
     }

@@ -215,12 +215,12 @@ pub(crate) fn ill(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause }
 }
 
-/// The same by the service's own word. One that says when to come again has done nothing for now, as if a quota were used up:
-/// it is asked again then, and not before.
-pub(crate) fn ill_until(cause: &'static str, what: String, retry_after: Option<Duration>) -> BackendError {
-    match retry_after {
-        Some(_) => throttled(what, retry_after),
-        None => ill(cause, what),
+/// The same by an answer with this status. One of 503 that says when to come again has done nothing for now (RFC 9110, 15.6.4), as if
+/// a quota were used up: it is asked again then, and not before. Any other may come after the key was used, whatever it says.
+pub(crate) fn ill_until(cause: &'static str, what: String, status: u16, retry_after: Option<Duration>) -> BackendError {
+    match (status, retry_after) {
+        (503, Some(_)) => throttled(what, retry_after),
+        _ => ill(cause, what),
     }
 }
 
@@ -230,7 +230,7 @@ pub(crate) fn without_words(title: &str, call: &str, status: u16, retry_after: O
     let what = format!("{title}: {call}: an answer (HTTP {status}) that is not the service's");
     match status {
         429 => throttled(what, retry_after),
-        408 | 500.. => ill_until("service_error", what, retry_after),
+        408 | 500.. => ill_until("service_error", what, status, retry_after),
         _ => ill("unreadable_answer", what),
     }
 }
@@ -249,6 +249,18 @@ mod tests {
     use super::*;
     use crate::crypto::{self, SoftwareKey};
     use crate::model::{Digest, SaltLength};
+
+    #[test]
+    fn what_may_come_after_the_key_was_used_is_a_failure_whatever_it_says_of_when_to_come_again() {
+        let seven = Some(Duration::from_secs(7));
+        let error = |status| without_words("key a", "Sign", status, seven);
+        for status in [429, 503] {
+            assert_eq!((error(status).fate, error(status).cause), (Fate::Throttled, "throttled"), "{status}");
+        }
+        for status in [408, 500, 502, 504] {
+            assert_eq!((error(status).fate, error(status).cause), (Fate::BackOff, "service_error"), "{status}");
+        }
+    }
 
     #[test]
     fn a_curve_signs_every_hash_in_the_form_of_the_one_it_takes() {

@@ -51,8 +51,10 @@ fn of_status(call: &str, title: &str, status: &Status, retry_after: Option<Durat
     };
     match status.code {
         Code::ResourceExhausted => throttled(said(""), retry_after),
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
-            ill_until("service_error", said(""), retry_after)
+        // The code that Google's API has for 503.
+        Code::Unavailable => ill_until("service_error", said(""), 503, retry_after),
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted | Code::Cancelled => {
+            ill("service_error", said(""))
         }
         Code::DeadlineExceeded => ill(TIMEOUT, said("")),
         // Looked up anew, the key says for good what is the matter, and is tried again with pauses.
@@ -184,5 +186,7 @@ mod tests {
             fate == Fate::Throttled
                 && matches!(fault, Fault::QuotaExceeded { retry_after, .. } if Some(retry_after) == seven)
         );
+        let internal = Status::default().set_code(Code::Internal);
+        assert_eq!(of_status("Sign", "key a", &internal, seven).fate, Fate::BackOff, "the key may have been used");
     }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Refusal {
     GaveUp {
         /// When to try again at the earliest, by what is known.
         earliest: Instant,
+        /// Whether less than the quota is allowed, since the service throttled lately.
+        is_throttled: bool,
     },
     /// Its turn cannot come in time.
     TooLate {
@@ -58,7 +60,7 @@ impl Refusal {
     /// When to try again at the earliest.
     pub(crate) fn earliest(self) -> Instant {
         match self {
-            Refusal::GaveUp { earliest } | Refusal::TooLate { earliest } => earliest,
+            Refusal::GaveUp { earliest, .. } | Refusal::TooLate { earliest } => earliest,
             Refusal::Paused { until } | Refusal::DomainOpen { until } | Refusal::KeyOpen { until } => until,
         }
     }
@@ -258,11 +260,8 @@ impl Domain {
                 let is_wanted = MutexGuard::unlocked(&mut state, || (turn.is_wanted)());
                 now = Instant::now();
                 look = now + state.looks();
-                if !is_wanted && let Some(answer) = waiter.answer() {
-                    return answer;
-                }
                 if !is_wanted {
-                    return Err(state.give_up(&waiter, now));
+                    return waiter.answer().unwrap_or_else(|| Err(state.give_up(&waiter, now)));
                 }
                 continue;
             }
@@ -404,7 +403,7 @@ impl State {
     }
 
     /// How often who waits looks whether that is still wanted.
-    fn looks(&self) -> Duration {
+    pub(super) fn looks(&self) -> Duration {
         let shares = u32::try_from(1 + self.line.len() / LOOKING).unwrap_or(u32::MAX);
         LOOKS.saturating_mul(shares).min(LOOKS_MAX)
     }
@@ -438,7 +437,7 @@ impl State {
             self.line.first_sleeps(None);
             self.serve(now);
         }
-        Refusal::GaveUp { earliest: self.earliest(waiter, now) }
+        Refusal::GaveUp { earliest: self.earliest(waiter, now), is_throttled: self.rate.is_throttled() }
     }
 
     /// Before when one that comes now has no turn for sure. Others of its own key and class alone are surely before it.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::breaker::BreakerState;
-use super::domain::{Domain, Gate, Refusal};
+use super::domain::{Domain, Gate, Refusal, State};
 use super::domains::Domains;
+use super::line::Waiter;
 use super::outage::{Change, News};
 use super::quota::Quota;
 use crate::backend::Turn;
@@ -172,6 +173,28 @@ fn who_is_wanted_no_longer_goes_away_and_gives_back_what_it_got_meanwhile() {
 }
 
 #[test]
+fn who_gives_up_learns_whether_the_service_throttles() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    for is_throttled in [false, true] {
+        if is_throttled {
+            let _ = gate.admit(&soon()).unwrap().throttled(None);
+        }
+        let held = loop {
+            match gate.admit(&soon()) {
+                Ok(permit) => break permit,
+                Err(refusal) => assert!(matches!(refusal, Refusal::Paused { .. }), "{refusal:?}"),
+            }
+            std::thread::yield_now();
+        };
+        let unwanted = Turn { is_wanted: &|| false, ..soon() };
+        let told = domain.gate(1).admit(&unwanted).map(drop);
+        assert!(matches!(told, Err(Refusal::GaveUp { is_throttled: told, .. }) if told == is_throttled), "{told:?}");
+        drop(held);
+    }
+}
+
+#[test]
 fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
     let domain = Domain::new(Quota::per_second(100.0));
     let gate = domain.gate(1);
@@ -201,29 +224,15 @@ fn nobody_stands_in_line_before_a_service_that_asks_to_be_left_alone() {
 
 #[test]
 fn many_who_wait_wake_up_no_more_often_than_a_few_would() {
-    let (domain, many) = (one_at_a_time(), 160);
-    let permit = domain.gate(1).admit(&soon()).unwrap();
-    let (looks, over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let is_wanted = || {
-        looks.fetch_add(1, Ordering::Relaxed);
-        !over.load(Ordering::Relaxed)
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..many {
-            scope.spawn(|| {
-                let until = Instant::now() + Duration::from_secs(3600);
-                domain.gate(1).admit(&Turn { until, is_wanted: &is_wanted, ..soon() }).map(drop)
-            });
+    let mut state = State::new(Quota::per_second(1.0), Instant::now());
+    let mut looks_of = |waiting| {
+        while state.line.len() < waiting {
+            state.line.join(&soon(), &Waiter::new(1, 1.0, Class::Interactive));
         }
-        poll("they wait", || domain.standing().waiting == many);
-        // Those who came first look once more as if they were few.
-        let (begun, before) = (Instant::now(), looks.load(Ordering::Relaxed));
-        poll("each looks twice more", || looks.load(Ordering::Relaxed) > before + 3 * many);
-        let took = begun.elapsed();
-        over.store(true, Ordering::Relaxed);
-        assert!(took >= Duration::from_secs(2), "they look every {:?}", took / 2);
-    });
-    drop(permit);
+        state.looks()
+    };
+    let looks = [0, 15, 160, 10_000].map(&mut looks_of);
+    assert_eq!(looks, [100, 100, 1_100, 2_000].map(Duration::from_millis));
 }
 
 /// What others want, however much, is no reason to send away one whose turn comes before theirs.

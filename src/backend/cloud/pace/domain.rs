@@ -284,13 +284,17 @@ impl Domain {
         self.state.lock().in_flight.is_silence(took)
     }
 
-    /// How a request of the gate of this number ended. Answers what there is to tell of the domain, and of its rate.
+    /// How a request of the gate of this number ended. Answers what there is to tell of the domain, and of its rate. Of an end
+    /// that nobody tells of it is nothing: what has changed is for the next one.
     fn end(&self, gate: u64, granted: Granted, end: End) -> (Option<Change>, Option<Change>) {
         let now = Instant::now();
         let is_alone = matches!(end, End::Failed)
             && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
         let mut state = self.state.lock();
         state.ended(gate, granted, end, is_alone, now);
+        if matches!(end, End::Lost | End::Untold) {
+            return (None, None);
+        }
         let is_throttled = state.rate.is_throttled();
         let rate = state.throttling.look(is_throttled, now);
         (self.outage.look(state.breaker.state(now) == BreakerState::Closed), rate)
@@ -493,7 +497,7 @@ impl Gate {
         self.domain.outage.reason()
     }
 
-    fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
+    pub(super) fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock()
     }
 }
@@ -562,7 +566,7 @@ impl Permit {
         if self.key_probe {
             self.gate.breaker_mut().gave_up();
         }
-        let _ = self.tell(End::Lost);
+        self.end(End::Lost);
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.
@@ -570,9 +574,13 @@ impl Permit {
         if self.gate.domain.is_silence(took) { self.failed() } else { News::default() }
     }
 
-    fn tell(&mut self, end: End) -> News {
+    fn end(&mut self, end: End) -> (Option<Change>, Option<Change>) {
         self.told = true;
-        let (domain, rate) = self.gate.domain.end(self.gate.number, self.granted, end);
+        self.gate.domain.end(self.gate.number, self.granted, end)
+    }
+
+    fn tell(&mut self, end: End) -> News {
+        let (domain, rate) = self.end(end);
         // Of one key among many that fail there is nothing to tell beside.
         let is_closed = self.gate.breaker() == BreakerState::Closed;
         let key = if is_closed || !self.gate.domain.outage.is_on() { self.gate.outage.look(is_closed) } else { None };
@@ -586,7 +594,7 @@ impl Drop for Permit {
             if self.key_probe {
                 self.gate.breaker_mut().gave_up();
             }
-            let _ = self.tell(End::Untold);
+            self.end(End::Untold);
         }
     }
 }

@@ -108,6 +108,38 @@ fn that_a_domain_is_throttled_is_told_once() {
     assert_eq!(again, News::default());
 }
 
+/// Whoever ends without a word tells nobody what has changed: it is there for the next one.
+#[test]
+fn what_nobody_would_tell_is_told_by_the_next_one() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let told = gate.admit(&soon()).unwrap().throttled(None);
+    assert_eq!(told.rate, Some(Change::Began));
+    // What was found out is forgotten.
+    domain.set_quota(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(2e6) });
+    poll("the pause is over", || gate.admit(&soon()).is_ok());
+    assert!(!domain.standing().is_throttled);
+    gate.admit(&soon()).unwrap().lost();
+    let given_up = gate.admit(&soon()).unwrap().given_up(Duration::from_millis(1));
+    assert_eq!(given_up, News::default());
+    let told = gate.admit(&soon()).unwrap().succeeded(LATENCY);
+    assert_eq!(told, News { rate: Some(Change::Over), ..News::default() });
+}
+
+#[test]
+fn that_a_key_serves_again_is_told_by_the_next_one_as_well() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    fail_for_long(|| Arc::clone(&gate));
+    let told = gate.admit(&soon()).unwrap().failed();
+    assert_eq!(told.key, Some(Change::Began));
+    gate.breaker_mut().answered();
+    drop(gate.admit(&soon()).unwrap());
+    gate.admit(&soon()).unwrap().lost();
+    let told = gate.admit(&soon()).unwrap().answered();
+    assert_eq!(told, News { key: Some(Change::Over), ..News::default() });
+}
+
 #[test]
 fn who_waits_is_served_in_the_order_of_arrival() {
     let domain = one_at_a_time();

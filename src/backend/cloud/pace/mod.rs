@@ -22,6 +22,7 @@ mod line;
 mod outage;
 mod quota;
 mod rate;
+mod standing;
 mod tally;
 
 #[cfg(test)]

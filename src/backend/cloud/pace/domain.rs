@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
-use super::outage::{Change, News, Outage, Throttling};
+use super::outage::{Change, News, Outage, Told};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use super::standing::Standing;
@@ -93,7 +93,7 @@ pub(super) struct State {
     throttled: u64,
     failed: u64,
     breaker_refused: u64,
-    throttling: Throttling,
+    throttling: Told,
 }
 
 /// Whose requests fail in a row.
@@ -269,7 +269,7 @@ impl Domain {
         }
         let is_throttled = state.rate.is_throttled();
         let rate = state.throttling.look(is_throttled, now);
-        (self.outage.look(state.breaker.state(now) == BreakerState::Closed), rate)
+        (self.outage.look(state.breaker.state(now) == BreakerState::Closed, now), rate)
     }
 }
 
@@ -287,7 +287,7 @@ impl State {
             throttled: 0,
             failed: 0,
             breaker_refused: 0,
-            throttling: Throttling::default(),
+            throttling: Told::default(),
         }
     }
 
@@ -555,7 +555,8 @@ impl Permit {
         let (domain, rate) = self.end(end);
         // Of one key among many that fail there is nothing to tell beside.
         let is_closed = self.gate.breaker() == BreakerState::Closed;
-        let key = if is_closed || !self.gate.domain.outage.is_on() { self.gate.outage.look(is_closed) } else { None };
+        let is_alone = is_closed || !self.gate.domain.outage.is_on();
+        let key = if is_alone { self.gate.outage.look(is_closed, Instant::now()) } else { None };
         News { key, domain, rate }
     }
 }

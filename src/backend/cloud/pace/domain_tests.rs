@@ -89,6 +89,14 @@ fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
         std::thread::yield_now();
     };
     assert_eq!(told, News { domain: Some(Change::Over), ..News::default() });
+    // It comes and goes: that is not told each time, nor of the keys instead.
+    gates[0].admit(&soon()).unwrap().answered();
+    fail_for_long(|| {
+        turn += 1;
+        Arc::clone(&gates[turn % 2])
+    });
+    let told = gates[0].admit(&soon()).unwrap().failed();
+    assert_eq!((told, domain.standing().breaker), (News::default(), BreakerState::Open));
 }
 
 #[test]

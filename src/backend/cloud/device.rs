@@ -304,13 +304,10 @@ impl Shared {
     /// has changed by that.
     fn tell<T>(&self, leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
         let gate = Arc::clone(leave.gate());
-        if let Err(error @ BackendError { fate: Fate::BackOff, .. }) = result {
-            leave.fails(&self.reason(error));
-        }
         let news = match result {
             // An asker without patience says nothing of the service.
-            Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
-            Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+            Err(error) if error.cause == TIMEOUT && is_cut => leave.given_up(took, &self.reason(error)),
+            Err(error) if error.fate == Fate::BackOff => leave.failed(&self.reason(error)),
             Ok(_) => leave.succeeded(took),
             Err(_) => told_of_quota(leave, result),
         };

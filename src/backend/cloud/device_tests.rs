@@ -288,6 +288,19 @@ fn what_failed_is_told_while_it_is_left_alone() {
         };
         let expected = "it failed several times in a row, last: Sign: certificate expired; it is tried again in";
         assert!(told.contains(expected), "{told}");
+        // What follows is no reason where nobody had the patience to learn one.
+        let gate = device.shared.found.read().key.clone().unwrap().1;
+        let leave = loop {
+            if let Ok(leave) = device.shared.leave(&gate, Instant::now()) {
+                break leave;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::yield_now();
+        };
+        let what = format!("{TITLE}: no answer within 5 ms");
+        let silence = BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: TIMEOUT };
+        device.shared.tell::<()>(leave, Duration::from_millis(5), true, &Err(silence));
+        assert_eq!(gate.key_failure(), "Sign: certificate expired");
         // All keys of the domain learn of it, and not whose it was.
         let reason = client.domain.gate(1).domain_failure();
         assert_eq!(reason, "Sign: certificate expired");

@@ -514,19 +514,15 @@ impl Permit {
         self.tell(End::Throttled(retry_after))
     }
 
-    /// Why it is about to end in a failure, in words that say nothing of whose request it was.
-    pub(crate) fn fails(&self, why: &str) {
-        self.gate.outage.note(why);
-        self.gate.domain.outage.note(why);
-    }
-
     /// Whose it is.
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 
-    /// No answer, or one that says the service is ill: reset, timeout, 5xx.
-    pub(crate) fn failed(mut self) -> News {
+    /// No answer, or one that says the service is ill: reset, timeout, 5xx. Why, in words that say nothing of whose request it was.
+    pub(crate) fn failed(mut self, why: &str) -> News {
+        self.gate.outage.note(why);
+        self.gate.domain.outage.note(why);
         let now = Instant::now();
         let mut dice = Dice::new();
         self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
@@ -542,8 +538,8 @@ impl Permit {
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.
-    pub(crate) fn given_up(self, took: Duration) -> News {
-        if self.gate.domain.is_silence(took) { self.failed() } else { News::default() }
+    pub(crate) fn given_up(self, took: Duration, why: &str) -> News {
+        if self.gate.domain.is_silence(took) { self.failed(why) } else { News::default() }
     }
 
     fn end(&mut self, end: End) -> (Option<Change>, Option<Change>) {

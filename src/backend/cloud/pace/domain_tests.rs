@@ -15,6 +15,7 @@ use crate::backend::Turn;
 use crate::model::{Class, Namespace};
 
 const LATENCY: Duration = Duration::from_millis(20);
+const WHY: &str = "reset";
 
 static ROOT: LazyLock<Namespace> = LazyLock::new(Namespace::root);
 
@@ -40,7 +41,7 @@ fn one_at_a_time() -> Arc<Domain> {
 }
 
 fn fail(gate: &Arc<Gate>) {
-    gate.admit(&soon()).unwrap().failed();
+    gate.admit(&soon()).unwrap().failed(WHY);
 }
 
 /// Four failures, and so long a time that the next one opens a breaker.
@@ -55,7 +56,7 @@ fn of_a_key_that_fails_there_is_one_thing_to_tell_when_it_begins_and_one_when_it
     let domain = one_at_a_time();
     let gate = domain.gate(1);
     fail_for_long(|| Arc::clone(&gate));
-    let told = gate.admit(&soon()).unwrap().failed();
+    let told = gate.admit(&soon()).unwrap().failed(WHY);
     assert_eq!(told, News { key: Some(Change::Began), ..News::default() });
     let probe = || loop {
         if let Ok(permit) = gate.admit(&soon()) {
@@ -63,7 +64,7 @@ fn of_a_key_that_fails_there_is_one_thing_to_tell_when_it_begins_and_one_when_it
         }
         std::thread::yield_now();
     };
-    assert_eq!(probe().failed(), News::default());
+    assert_eq!(probe().failed(WHY), News::default());
     let told = probe().succeeded(Duration::from_millis(1));
     assert_eq!(told, News { key: Some(Change::Over), ..News::default() });
     assert_eq!(probe().succeeded(Duration::from_millis(1)), News::default());
@@ -78,7 +79,7 @@ fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
         turn += 1;
         Arc::clone(&gates[turn % 2])
     });
-    let told = gates[0].admit(&soon()).unwrap().failed();
+    let told = gates[0].admit(&soon()).unwrap().failed(WHY);
     assert_eq!(told, News { domain: Some(Change::Began), ..News::default() });
     let begun = Instant::now();
     let told = loop {
@@ -95,7 +96,7 @@ fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
         turn += 1;
         Arc::clone(&gates[turn % 2])
     });
-    let told = gates[0].admit(&soon()).unwrap().failed();
+    let told = gates[0].admit(&soon()).unwrap().failed(WHY);
     assert_eq!((told, domain.standing().breaker), (News::default(), BreakerState::Open));
 }
 
@@ -128,7 +129,7 @@ fn what_nobody_would_tell_is_told_by_the_next_one() {
     poll("the pause is over", || gate.admit(&soon()).is_ok());
     assert!(!domain.standing().is_throttled);
     gate.admit(&soon()).unwrap().lost();
-    let given_up = gate.admit(&soon()).unwrap().given_up(Duration::from_millis(1));
+    let given_up = gate.admit(&soon()).unwrap().given_up(Duration::from_millis(1), WHY);
     assert_eq!(given_up, News::default());
     let told = gate.admit(&soon()).unwrap().succeeded(LATENCY);
     assert_eq!(told, News { rate: Some(Change::Over), ..News::default() });
@@ -139,7 +140,7 @@ fn that_a_key_serves_again_is_told_by_the_next_one_as_well() {
     let domain = one_at_a_time();
     let gate = domain.gate(1);
     fail_for_long(|| Arc::clone(&gate));
-    let told = gate.admit(&soon()).unwrap().failed();
+    let told = gate.admit(&soon()).unwrap().failed(WHY);
     assert_eq!(told.key, Some(Change::Began));
     gate.breaker_mut().answered();
     drop(gate.admit(&soon()).unwrap());
@@ -344,7 +345,7 @@ fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| domain.gate(1).admit(&soon()).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
-        last.failed();
+        last.failed(WHY);
         assert!(matches!(waiting.join().unwrap(), Err(Refusal::DomainOpen { .. })));
     });
     let Err(Refusal::DomainOpen { until }) = domain.gate(1).admit(&soon()) else { panic!("it is closed") };
@@ -397,7 +398,7 @@ fn a_key_that_fails_leaves_others_their_room() {
 fn an_asker_without_patience_says_nothing_of_a_service() {
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
     let gate = domain.gate(1);
-    let given_up = |milliseconds| gate.admit(&soon()).unwrap().given_up(Duration::from_millis(milliseconds));
+    let given_up = |milliseconds| gate.admit(&soon()).unwrap().given_up(Duration::from_millis(milliseconds), WHY);
     given_up(999);
     assert_eq!(domain.standing().failed, 0);
     given_up(1_000);

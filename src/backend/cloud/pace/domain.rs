@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
-use super::outage::{Change, News, Outage, Told};
+use super::outage::{Change, News, Outage, Told, Why};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
 use super::standing::Standing;
@@ -464,7 +464,12 @@ impl Gate {
         self.outage.reason()
     }
 
-    /// What failed last of the requests of its domain, without a word of whose they were.
+    /// What failed last of the requests of its domain, in a word that says nothing of whose they were.
+    pub(crate) fn domain_cause(&self) -> &'static str {
+        self.domain.outage.cause()
+    }
+
+    /// The same with all that was said, which may be another's business: for the log.
     pub(crate) fn domain_failure(&self) -> String {
         self.domain.outage.reason()
     }
@@ -519,14 +524,23 @@ impl Permit {
         &self.gate
     }
 
-    /// No answer, or one that says the service is ill: reset, timeout, 5xx. Why, in words that say nothing of whose request it was.
-    pub(crate) fn failed(mut self, why: &str) -> News {
-        self.gate.outage.note(why);
+    /// No answer, or one that says the service is ill: reset, timeout, 5xx.
+    pub(crate) fn failed(mut self, why: Why<'_>) -> News {
         self.gate.domain.outage.note(why);
-        let now = Instant::now();
-        let mut dice = Dice::new();
-        self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
+        self.key_failed(why);
         self.tell(End::Failed)
+    }
+
+    /// It failed before the service was asked, for what is the key's own business: no sign of the service.
+    pub(crate) fn failed_alone(mut self, why: Why<'_>) -> News {
+        self.key_failed(why);
+        self.tell(End::Lost)
+    }
+
+    fn key_failed(&self, why: Why<'_>) {
+        self.gate.outage.note(why);
+        let (sent, probe, mut dice) = (self.granted.sent.at, self.key_probe, Dice::new());
+        self.gate.breaker_mut().failed(sent, probe, true, &mut dice, Instant::now());
     }
 
     /// No answer, and whoever asked sees to it that it is not asked too often: counted, and no breaker opens for it.
@@ -538,7 +552,7 @@ impl Permit {
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.
-    pub(crate) fn given_up(self, took: Duration, why: &str) -> News {
+    pub(crate) fn given_up(self, took: Duration, why: Why<'_>) -> News {
         if self.gate.domain.is_silence(took) { self.failed(why) } else { News::default() }
     }
 

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use super::breaker::BreakerState;
 use super::domain::{Domain, Gate, Refusal};
 use super::domains::Domains;
-use super::outage::{Change, News};
+use super::outage::{Change, News, Why};
 use super::quota::Quota;
 use crate::backend::Turn;
 use crate::model::{Class, Namespace};
 
 const LATENCY: Duration = Duration::from_millis(20);
-const WHY: &str = "reset";
+const WHY: Why<'static> = Why { cause: "connection", reason: "reset" };
 
 static ROOT: LazyLock<Namespace> = LazyLock::new(Namespace::root);
 

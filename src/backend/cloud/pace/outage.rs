@@ -24,23 +24,39 @@ pub(crate) struct News {
     pub(crate) rate: Option<Change>,
 }
 
+/// Why a request failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Why<'a> {
+    /// The word that metrics have for it, out of a closed set: all that others learn.
+    pub(crate) cause: &'static str,
+    /// The whole of it, by the word of whoever answered: for the log, and for those who use the same key.
+    pub(crate) reason: &'a str,
+}
+
 /// Whether a breaker is not closed, and what failed last.
 #[derive(Default)]
 pub(super) struct Outage {
     is_on: AtomicBool,
     told: Mutex<Told>,
-    reason: Mutex<String>,
+    last: Mutex<(&'static str, String)>,
 }
 
 impl Outage {
     /// Takes note of why a request failed.
-    pub(super) fn note(&self, why: &str) {
-        why.clone_into(&mut self.reason.lock());
+    pub(super) fn note(&self, why: Why<'_>) {
+        let (cause, reason) = &mut *self.last.lock();
+        *cause = why.cause;
+        why.reason.clone_into(reason);
+    }
+
+    /// What failed last, in a word.
+    pub(super) fn cause(&self) -> &'static str {
+        self.last.lock().0
     }
 
     /// What failed last.
     pub(super) fn reason(&self) -> String {
-        self.reason.lock().clone()
+        self.last.lock().1.clone()
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -92,10 +108,10 @@ mod tests {
     fn an_outage_is_told_once_when_it_begins_and_once_when_it_is_over() {
         let (outage, begun) = (Outage::default(), Instant::now());
         assert_eq!(outage.look(true, begun), None);
-        outage.note("reset");
+        outage.note(Why { cause: "connection", reason: "reset" });
         let told = [false, false, false, true, true].map(|is_closed| outage.look(is_closed, begun));
         assert_eq!(told, [Some(Change::Began), None, None, Some(Change::Over), None]);
-        assert_eq!(outage.reason(), "reset");
+        assert_eq!((outage.cause(), &*outage.reason()), ("connection", "reset"));
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn what_nobody_would_tell_is_told_by_the_next_one() {
     let told = gate.admit(&soon()).unwrap().throttled(None);
     assert_eq!(told.rate, Some(Change::Began));
     // What was found out is forgotten.
-    domain.set_quota(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(2e6) });
+    domain.set_quota(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(1e5) });
     poll("the pause is over", || gate.admit(&soon()).is_ok());
     assert!(!domain.standing().is_throttled);
     gate.admit(&soon()).unwrap().lost();

@@ -7,7 +7,9 @@ use std::time::Duration;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 
-use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words};
+use crate::backend::cloud::{
+    NO_CREDENTIALS, TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words,
+};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -106,7 +108,7 @@ where
         SdkError::DispatchFailure(failure) => {
             let why = innermost(error);
             if is_about_credentials(error) {
-                return refused("no_credentials", format!("{title}: {call}: no credentials: {why}"));
+                return refused(NO_CREDENTIALS, format!("{title}: {call}: no credentials: {why}"));
             }
             let cause = match Undelivered::among(error) {
                 Some(Undelivered::TooLong) => {
@@ -121,7 +123,7 @@ where
         _ => {
             let why = innermost(error);
             if is_about_credentials(error) {
-                return refused("no_credentials", format!("{title}: {call}: no credentials: {why}"));
+                return refused(NO_CREDENTIALS, format!("{title}: {call}: no credentials: {why}"));
             }
             ill("unsent", format!("{title}: {call}: the request could not be made: {why}"))
         }

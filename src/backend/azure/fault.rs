@@ -9,7 +9,7 @@ use azure_core::http::RawResponse;
 use azure_core::http::headers::HeaderName;
 use azure_security_keyvault_keys::models::KeyVaultError;
 
-use crate::backend::cloud::{Undelivered, ill, ill_until, innermost, throttled, without_words};
+use crate::backend::cloud::{NO_CREDENTIALS, Undelivered, ill, ill_until, innermost, throttled, without_words};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -73,8 +73,8 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
             let what = format!("{title}: {call}: no token: {}", chain(error));
             // Whoever gives out tokens may be out of reach as well.
             match connection(error) {
-                Some(cause) => ill(cause, what),
-                None => refused("no_credentials", what),
+                Some(_) => ill(NO_CREDENTIALS, what),
+                None => refused(NO_CREDENTIALS, what),
             }
         }
         ErrorKind::Connection | ErrorKind::Io => {
@@ -288,9 +288,11 @@ mod tests {
         let refused = Error::with_message(ErrorKind::Credential, "AADSTS7000215: invalid client secret");
         let untrusted = Undelivered::Again { cause: "tls", why: "invalid peer certificate".to_owned() };
         let untrusted = Error::with_error(ErrorKind::Credential, untrusted, "no token");
-        for (error, cause) in [(unreachable, "connection"), (refused, "no_credentials"), (untrusted, "tls")] {
+        for (error, fate) in [(unreachable, Fate::BackOff), (refused, Fate::FindAgain), (untrusted, Fate::BackOff)] {
             let [first, again] = [of("sign", "key a", &error), of("sign", "key a", &again(&error))];
-            assert_eq!((first.cause, first.fate), (cause, again.fate));
+            // None of it is the service's: it was not asked.
+            let cause = NO_CREDENTIALS;
+            assert_eq!((first.cause, first.fate, again.fate), (cause, fate, fate));
             assert_eq!((again.cause, again.fault.to_string()), (cause, first.fault.to_string()));
         }
     }

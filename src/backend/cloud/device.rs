@@ -8,10 +8,10 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
-use super::pace::{Gate, News, Permit, Refusal};
+use super::pace::{Gate, News, Permit, Refusal, Why};
 use super::runtime::TIMEOUT;
 use super::states::KeyState;
-use super::{BEING_MADE, Call, Found, Service, SharedClient, outages};
+use super::{BEING_MADE, Call, Found, NO_CREDENTIALS, Service, SharedClient, outages};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LEFT_ALONE, LoginAnswer, PinFlags,
     Refused, Sealing, Session, Turn,
@@ -244,8 +244,8 @@ impl Shared {
             Refusal::TooLate { earliest } => Refused::Late { fault: self.quota_used_up(earliest).fault },
             Refusal::Paused { until } => Refused::Paused { fault: self.quota_used_up(until).fault, until },
             Refusal::DomainOpen { until } => {
-                let (who, reason) = (self.service.settings.service.title(), gate.domain_failure());
-                Refused::Shut { fault: self.failed_often(who, &reason, until), until }
+                let (who, cause) = (self.service.settings.service.title(), gate.domain_cause());
+                Refused::Shut { fault: self.failed_often(who, cause, until), until }
             }
             Refusal::KeyOpen { until } => {
                 Refused::Shut { fault: self.failed_often("it", &gate.key_failure(), until), until }
@@ -304,13 +304,17 @@ impl Shared {
     /// has changed by that.
     fn tell<T>(&self, leave: Permit, took: Duration, is_cut: bool, result: &Result<T, BackendError>) {
         let gate = Arc::clone(leave.gate());
-        if let Err(error @ BackendError { fate: Fate::BackOff, .. }) = result {
-            leave.fails(&self.reason(error));
-        }
         let news = match result {
-            // An asker without patience says nothing of the service.
-            Err(BackendError { cause: TIMEOUT, .. }) if is_cut => leave.given_up(took),
-            Err(BackendError { fate: Fate::BackOff, .. }) => leave.failed(),
+            Err(error) if error.fate == Fate::BackOff => {
+                let why = Why { cause: error.cause, reason: &self.reason(error) };
+                match error.cause {
+                    // An asker without patience says nothing of the service.
+                    TIMEOUT if is_cut => leave.given_up(took, why),
+                    // Nor does whoever gives out this key's credentials.
+                    NO_CREDENTIALS => leave.failed_alone(why),
+                    _ => leave.failed(why),
+                }
+            }
             Ok(_) => leave.succeeded(took),
             Err(_) => told_of_quota(leave, result),
         };
@@ -328,7 +332,7 @@ impl Shared {
         }
     }
 
-    /// Why a call failed, without which key it was of: others learn of it, too.
+    /// Why a call failed, without which key it was of, which is said beside.
     fn reason(&self, error: &BackendError) -> String {
         let (Fault::Unavailable { what } | Fault::DeviceStuck { what }) = &error.fault else {
             return error.fault.to_string();

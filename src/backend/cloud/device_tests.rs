@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::super::pace::{Domain, Quota};
+use super::super::pace::{BreakerState, Domain, Quota};
 use super::super::{ill, not_supported};
 use super::*;
 use crate::config::KmsService;
@@ -29,6 +29,8 @@ struct Quick {
     silent: AtomicBool,
     /// Whether calls fail on the way.
     broken: AtomicBool,
+    /// Whether there are no credentials for them.
+    unknown: AtomicBool,
 }
 
 impl super::super::Client for Quick {
@@ -84,6 +86,9 @@ impl super::super::Client for Quick {
         if self.broken.load(Ordering::Relaxed) {
             return Box::pin(async { Err(ill("tls", format!("{TITLE}: Sign: certificate expired"))) });
         }
+        if self.unknown.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(ill(NO_CREDENTIALS, format!("{TITLE}: Sign: no token: no route"))) });
+        }
         Box::pin(async { Ok(Bytes::from_static(b"signature")) })
     }
 }
@@ -124,6 +129,7 @@ fn of_device_with(settings: &KmsService, run: impl FnOnce(&Domain, &Quick, &Clou
         lost: AtomicBool::default(),
         silent: AtomicBool::default(),
         broken: AtomicBool::default(),
+        unknown: AtomicBool::default(),
     });
     let key = CloudKey {
         name: "alias/a".into(),
@@ -288,9 +294,53 @@ fn what_failed_is_told_while_it_is_left_alone() {
         };
         let expected = "it failed several times in a row, last: Sign: certificate expired; it is tried again in";
         assert!(told.contains(expected), "{told}");
-        // All keys of the domain learn of it, and not whose it was.
-        let reason = client.domain.gate(1).domain_failure();
-        assert_eq!(reason, "Sign: certificate expired");
+        // What follows is no reason where nobody had the patience to learn one.
+        let gate = device.shared.found.read().key.clone().unwrap().1;
+        let leave = loop {
+            if let Ok(leave) = device.shared.leave(&gate, Instant::now()) {
+                break leave;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::yield_now();
+        };
+        let what = format!("{TITLE}: no answer within 5 ms");
+        let silence = BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: TIMEOUT };
+        device.shared.tell::<()>(leave, Duration::from_millis(5), true, &Err(silence));
+        assert_eq!(gate.key_failure(), "Sign: certificate expired");
+        // Of the domain the log says all of it, and whoever else is refused learns the cause alone.
+        assert_eq!(client.domain.gate(1).domain_failure(), "Sign: certificate expired");
+        let Refused::Shut { fault, .. } = device.shared.refused(&gate, Refusal::DomainOpen { until: begun }) else {
+            panic!("it is open")
+        };
+        let told = fault.to_string();
+        assert!(told.contains("AWS KMS failed several times in a row, last: tls; it is tried again in 0 ms"), "{told}");
+    });
+}
+
+/// Whoever gives out credentials for one tenant's key is no part of the service that others' keys are in.
+#[test]
+fn credentials_that_cannot_be_had_are_one_keys_trouble() {
+    of_device(|domain, client, device| {
+        let mut session = device.open_session().unwrap();
+        let handle = session.find(&selector(false)).unwrap().unwrap().handle;
+        let other = client.domain.gate(1);
+        let turn_of = |gate: &Arc<Gate>| device.shared.leave(gate, Instant::now() + Duration::from_secs(60)).unwrap();
+        turn_of(&other).failed(Why { cause: "connection", reason: "reset" });
+        let room = domain.standing().in_flight_limit;
+        client.unknown.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let told = loop {
+            let error = session.perform(handle, kind().kind, &sign(Hash::Sha2_256)).unwrap_err();
+            if error.cause == LEFT_ALONE {
+                break error.fault.to_string();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", error.fault);
+            std::thread::yield_now();
+        };
+        assert!(told.contains("it failed several times in a row, last: Sign: no token: no route;"), "{told}");
+        assert_eq!((domain.standing().breaker, domain.standing().in_flight_limit), (BreakerState::Closed, room));
+        assert_eq!((other.domain_cause(), &*other.domain_failure()), ("connection", "reset"));
+        turn_of(&other).answered();
     });
 }
 

@@ -83,6 +83,9 @@ pub(crate) trait Client: Send + Sync {
 /// The cause of an error that a key cannot be used yet, since the service is still making it.
 pub(crate) const BEING_MADE: &str = "generating";
 
+/// The cause of an error that the credentials for a call cannot be had: the service was not asked.
+pub(crate) const NO_CREDENTIALS: &str = "no_credentials";
+
 /// A key that was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {

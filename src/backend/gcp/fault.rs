@@ -6,7 +6,9 @@ use std::time::Duration;
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 
-use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words};
+use crate::backend::cloud::{
+    NO_CREDENTIALS, TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words,
+};
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
@@ -20,7 +22,7 @@ pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     }
     if error.is_authentication() {
         let what = format!("{title}: {call}: no credentials: {}", innermost(error));
-        return if is_transient(error) { ill("no_credentials", what) } else { refused("no_credentials", what) };
+        return if is_transient(error) { ill(NO_CREDENTIALS, what) } else { refused(NO_CREDENTIALS, what) };
     }
     if error.is_timeout() {
         return ill(TIMEOUT, format!("{title}: {call}: no answer in time"));

@@ -6,7 +6,7 @@ use crate::model::Dice;
 
 /// First and longest time a breaker stays open.
 const OPEN_FIRST: Duration = Duration::from_millis(500);
-const OPEN_MAX: Duration = Duration::from_secs(30);
+const OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// Failures that are over sooner are for further tries to get over, which come later by chance.
 const LASTING: Duration = Duration::from_millis(250);
@@ -23,7 +23,8 @@ pub(crate) enum BreakerState {
 }
 
 /// Opens after failures in a row, at least one of them of a request that was sent after the first was known: a volley lost
-/// with one connection is one event. Nor does it open before they have gone on for [`LASTING`]. Stays open for half a second at first, up to half a minute when it does not help.
+/// with one connection is one event. Nor does it open before they have gone on for [`LASTING`]. Stays open for half a second at
+/// first, up to five when it does not help: one call in so long a time is no burden, and whoever serves again is used in seconds.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// Failures in a row that open it.

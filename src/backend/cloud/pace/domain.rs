@@ -8,9 +8,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::in_flight::InFlight;
 use super::line::{Line, Waiter};
-use super::outage::{Change, News, Outage, Throttling};
+use super::outage::{Change, News, Outage, Told, Why};
 use super::quota::Quota;
 use super::rate::{Leave, Rate, Sent};
+use super::standing::Standing;
 use crate::backend::Turn;
 use crate::model::Dice;
 
@@ -66,35 +67,6 @@ impl Refusal {
     }
 }
 
-/// How a domain stands, for metrics. Counts are since it was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Standing {
-    /// Requests let go.
-    pub(crate) sent: u64,
-    /// Requests the service throttled.
-    pub(crate) throttled: u64,
-    /// Requests that met a failure of transport or of the service.
-    pub(crate) failed: u64,
-    /// Refused because the domain's breaker was open, or the key's.
-    pub(crate) breaker_refused: u64,
-    /// Threads that wait.
-    pub(crate) waiting: usize,
-    /// Requests in flight.
-    pub(crate) in_flight: usize,
-    /// Requests that may be in flight.
-    pub(crate) in_flight_limit: usize,
-    /// Units a second that are allowed now.
-    pub(crate) allowed_per_second: f64,
-    /// Units a second that are configured.
-    pub(crate) quota_per_second: f64,
-    /// Whether the service throttled lately, and less than the quota is allowed.
-    pub(crate) is_throttled: bool,
-    /// The domain's breaker.
-    pub(crate) breaker: BreakerState,
-    /// Keys whose own breakers are not closed.
-    pub(crate) keys_open: usize,
-}
-
 /// What a service counts together.
 pub(crate) struct Domain {
     state: Mutex<State>,
@@ -123,7 +95,7 @@ pub(super) struct State {
     throttled: u64,
     failed: u64,
     breaker_refused: u64,
-    throttling: Throttling,
+    throttling: Told,
 }
 
 /// Whose requests fail in a row.
@@ -283,16 +255,20 @@ impl Domain {
         self.state.lock().in_flight.is_silence(took)
     }
 
-    /// How a request of the gate of this number ended. Answers what there is to tell of the domain, and of its rate.
+    /// How a request of the gate of this number ended. Answers what there is to tell of the domain, and of its rate. Of an end
+    /// that nobody tells of it is nothing: what has changed is for the next one.
     fn end(&self, gate: u64, granted: Granted, end: End) -> (Option<Change>, Option<Change>) {
         let now = Instant::now();
         let is_alone = matches!(end, End::Failed)
             && self.gates.lock().alive.iter().filter(|gate| gate.strong_count() > 0).count() == 1;
         let mut state = self.state.lock();
         state.ended(gate, granted, end, is_alone, now);
+        if matches!(end, End::Lost | End::Untold) {
+            return (None, None);
+        }
         let is_throttled = state.rate.is_throttled();
         let rate = state.throttling.look(is_throttled, now);
-        (self.outage.look(state.breaker.state(now) == BreakerState::Closed), rate)
+        (self.outage.look(state.breaker.state(now) == BreakerState::Closed, now), rate)
     }
 }
 
@@ -310,7 +286,7 @@ impl State {
             throttled: 0,
             failed: 0,
             breaker_refused: 0,
-            throttling: Throttling::default(),
+            throttling: Told::default(),
         }
     }
 
@@ -487,12 +463,17 @@ impl Gate {
         self.outage.reason()
     }
 
-    /// What failed last of the requests of its domain, without a word of whose they were.
+    /// What failed last of the requests of its domain, in a word that says nothing of whose they were.
+    pub(crate) fn domain_cause(&self) -> &'static str {
+        self.domain.outage.cause()
+    }
+
+    /// The same with all that was said, which may be another's business: for the log.
     pub(crate) fn domain_failure(&self) -> String {
         self.domain.outage.reason()
     }
 
-    fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
+    pub(super) fn breaker_mut(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock()
     }
 }
@@ -537,23 +518,28 @@ impl Permit {
         self.tell(End::Throttled(retry_after))
     }
 
-    /// Why it is about to end in a failure, in words that say nothing of whose request it was.
-    pub(crate) fn fails(&self, why: &str) {
-        self.gate.outage.note(why);
-        self.gate.domain.outage.note(why);
-    }
-
     /// Whose it is.
     pub(crate) fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 
     /// No answer, or one that says the service is ill: reset, timeout, 5xx.
-    pub(crate) fn failed(mut self) -> News {
-        let now = Instant::now();
-        let mut dice = Dice::new();
-        self.gate.breaker_mut().failed(self.granted.sent.at, self.key_probe, true, &mut dice, now);
+    pub(crate) fn failed(mut self, why: Why<'_>) -> News {
+        self.gate.domain.outage.note(why);
+        self.key_failed(why);
         self.tell(End::Failed)
+    }
+
+    /// It failed before the service was asked, for what is the key's own business: no sign of the service.
+    pub(crate) fn failed_alone(mut self, why: Why<'_>) -> News {
+        self.key_failed(why);
+        self.tell(End::Lost)
+    }
+
+    fn key_failed(&self, why: Why<'_>) {
+        self.gate.outage.note(why);
+        let (sent, probe, mut dice) = (self.granted.sent.at, self.key_probe, Dice::new());
+        self.gate.breaker_mut().failed(sent, probe, true, &mut dice, Instant::now());
     }
 
     /// No answer, and whoever asked sees to it that it is not asked too often: counted, and no breaker opens for it.
@@ -561,20 +547,25 @@ impl Permit {
         if self.key_probe {
             self.gate.breaker_mut().gave_up();
         }
-        let _ = self.tell(End::Lost);
+        self.end(End::Lost);
     }
 
     /// No answer came in the time that its asker had, which may be too short to say anything of the service.
-    pub(crate) fn given_up(self, took: Duration) -> News {
-        if self.gate.domain.is_silence(took) { self.failed() } else { News::default() }
+    pub(crate) fn given_up(self, took: Duration, why: Why<'_>) -> News {
+        if self.gate.domain.is_silence(took) { self.failed(why) } else { News::default() }
+    }
+
+    fn end(&mut self, end: End) -> (Option<Change>, Option<Change>) {
+        self.told = true;
+        self.gate.domain.end(self.gate.number, self.granted, end)
     }
 
     fn tell(&mut self, end: End) -> News {
-        self.told = true;
-        let (domain, rate) = self.gate.domain.end(self.gate.number, self.granted, end);
+        let (domain, rate) = self.end(end);
         // Of one key among many that fail there is nothing to tell beside.
         let is_closed = self.gate.breaker() == BreakerState::Closed;
-        let key = if is_closed || !self.gate.domain.outage.is_on() { self.gate.outage.look(is_closed) } else { None };
+        let is_alone = is_closed || !self.gate.domain.outage.is_on();
+        let key = if is_alone { self.gate.outage.look(is_closed, Instant::now()) } else { None };
         News { key, domain, rate }
     }
 }
@@ -585,7 +576,7 @@ impl Drop for Permit {
             if self.key_probe {
                 self.gate.breaker_mut().gave_up();
             }
-            let _ = self.tell(End::Untold);
+            self.end(End::Untold);
         }
     }
 }

@@ -10,12 +10,13 @@ use super::breaker::BreakerState;
 use super::domain::{Domain, Gate, Refusal, State};
 use super::domains::Domains;
 use super::line::Waiter;
-use super::outage::{Change, News};
+use super::outage::{Change, News, Why};
 use super::quota::Quota;
 use crate::backend::Turn;
 use crate::model::{Class, Namespace};
 
 const LATENCY: Duration = Duration::from_millis(20);
+const WHY: Why<'static> = Why { cause: "connection", reason: "reset" };
 
 static ROOT: LazyLock<Namespace> = LazyLock::new(Namespace::root);
 
@@ -41,7 +42,7 @@ fn one_at_a_time() -> Arc<Domain> {
 }
 
 fn fail(gate: &Arc<Gate>) {
-    gate.admit(&soon()).unwrap().failed();
+    gate.admit(&soon()).unwrap().failed(WHY);
 }
 
 /// Four failures, and so long a time that the next one opens a breaker.
@@ -56,7 +57,7 @@ fn of_a_key_that_fails_there_is_one_thing_to_tell_when_it_begins_and_one_when_it
     let domain = one_at_a_time();
     let gate = domain.gate(1);
     fail_for_long(|| Arc::clone(&gate));
-    let told = gate.admit(&soon()).unwrap().failed();
+    let told = gate.admit(&soon()).unwrap().failed(WHY);
     assert_eq!(told, News { key: Some(Change::Began), ..News::default() });
     let probe = || loop {
         if let Ok(permit) = gate.admit(&soon()) {
@@ -64,7 +65,7 @@ fn of_a_key_that_fails_there_is_one_thing_to_tell_when_it_begins_and_one_when_it
         }
         std::thread::yield_now();
     };
-    assert_eq!(probe().failed(), News::default());
+    assert_eq!(probe().failed(WHY), News::default());
     let told = probe().succeeded(Duration::from_millis(1));
     assert_eq!(told, News { key: Some(Change::Over), ..News::default() });
     assert_eq!(probe().succeeded(Duration::from_millis(1)), News::default());
@@ -79,7 +80,7 @@ fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
         turn += 1;
         Arc::clone(&gates[turn % 2])
     });
-    let told = gates[0].admit(&soon()).unwrap().failed();
+    let told = gates[0].admit(&soon()).unwrap().failed(WHY);
     assert_eq!(told, News { domain: Some(Change::Began), ..News::default() });
     let begun = Instant::now();
     let told = loop {
@@ -90,6 +91,14 @@ fn of_a_domain_that_fails_it_is_told_and_not_of_each_of_its_keys() {
         std::thread::yield_now();
     };
     assert_eq!(told, News { domain: Some(Change::Over), ..News::default() });
+    // It comes and goes: that is not told each time, nor of the keys instead.
+    gates[0].admit(&soon()).unwrap().answered();
+    fail_for_long(|| {
+        turn += 1;
+        Arc::clone(&gates[turn % 2])
+    });
+    let told = gates[0].admit(&soon()).unwrap().failed(WHY);
+    assert_eq!((told, domain.standing().breaker), (News::default(), BreakerState::Open));
 }
 
 #[test]
@@ -107,6 +116,38 @@ fn that_a_domain_is_throttled_is_told_once() {
         std::thread::yield_now();
     };
     assert_eq!(again, News::default());
+}
+
+/// Whoever ends without a word tells nobody what has changed: it is there for the next one.
+#[test]
+fn what_nobody_would_tell_is_told_by_the_next_one() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    let told = gate.admit(&soon()).unwrap().throttled(None);
+    assert_eq!(told.rate, Some(Change::Began));
+    // What was found out is forgotten.
+    domain.set_quota(Quota { max_in_flight: 1, burst: 1e6, ..Quota::per_second(1e5) });
+    poll("the pause is over", || gate.admit(&soon()).is_ok());
+    assert!(!domain.standing().is_throttled);
+    gate.admit(&soon()).unwrap().lost();
+    let given_up = gate.admit(&soon()).unwrap().given_up(Duration::from_millis(1), WHY);
+    assert_eq!(given_up, News::default());
+    let told = gate.admit(&soon()).unwrap().succeeded(LATENCY);
+    assert_eq!(told, News { rate: Some(Change::Over), ..News::default() });
+}
+
+#[test]
+fn that_a_key_serves_again_is_told_by_the_next_one_as_well() {
+    let domain = one_at_a_time();
+    let gate = domain.gate(1);
+    fail_for_long(|| Arc::clone(&gate));
+    let told = gate.admit(&soon()).unwrap().failed(WHY);
+    assert_eq!(told.key, Some(Change::Began));
+    gate.breaker_mut().answered();
+    drop(gate.admit(&soon()).unwrap());
+    gate.admit(&soon()).unwrap().lost();
+    let told = gate.admit(&soon()).unwrap().answered();
+    assert_eq!(told, News { key: Some(Change::Over), ..News::default() });
 }
 
 #[test]
@@ -313,7 +354,7 @@ fn a_service_that_does_not_answer_is_left_alone_and_nobody_waits_for_it() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| domain.gate(1).admit(&soon()).map(drop));
         poll("one waits", || domain.standing().waiting == 1);
-        last.failed();
+        last.failed(WHY);
         assert!(matches!(waiting.join().unwrap(), Err(Refusal::DomainOpen { .. })));
     });
     let Err(Refusal::DomainOpen { until }) = domain.gate(1).admit(&soon()) else { panic!("it is closed") };
@@ -366,7 +407,7 @@ fn a_key_that_fails_leaves_others_their_room() {
 fn an_asker_without_patience_says_nothing_of_a_service() {
     let domain = Domain::new(Quota { burst: 1e6, ..Quota::per_second(1e6) });
     let gate = domain.gate(1);
-    let given_up = |milliseconds| gate.admit(&soon()).unwrap().given_up(Duration::from_millis(milliseconds));
+    let given_up = |milliseconds| gate.admit(&soon()).unwrap().given_up(Duration::from_millis(milliseconds), WHY);
     given_up(999);
     assert_eq!(domain.standing().failed, 0);
     given_up(1_000);

@@ -22,6 +22,7 @@ mod line;
 mod outage;
 mod quota;
 mod rate;
+mod standing;
 mod tally;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ mod simulated;
 pub(crate) use breaker::BreakerState;
 pub(crate) use domain::{Domain, Gate, Permit, Refusal};
 pub(crate) use domains::Domains;
-pub(crate) use outage::{Change, News};
+pub(crate) use outage::{Change, News, Why};
 pub(crate) use quota::Quota;
 #[cfg(feature = "awskms")]
 pub(crate) use quota::aws;

@@ -40,6 +40,11 @@ const CODES: &[(&str, Class, &str, &str)] = &[
     ("LimitExceededException", Class::Throttled, "throttled", ""),
     ("TooManyRequestsException", Class::Throttled, "throttled", ""),
     ("RequestLimitExceeded", Class::Throttled, "throttled", ""),
+    ("Throttling", Class::Throttled, "throttled", ""),
+    ("ThrottledException", Class::Throttled, "throttled", ""),
+    ("RequestThrottled", Class::Throttled, "throttled", ""),
+    ("RequestThrottledException", Class::Throttled, "throttled", ""),
+    ("SlowDown", Class::Throttled, "throttled", ""),
     ("KMSInternalException", Class::Ill, "service_error", ""),
     ("DependencyTimeoutException", Class::Ill, "service_error", ""),
     ("InternalFailure", Class::Ill, "service_error", ""),
@@ -147,8 +152,10 @@ fn of_code(
         return without_words(title, call, status, retry_after);
     };
     let (by_status, unknown) = match status {
-        403 => (Class::Refused, "other"),
-        400..=499 => (Class::Input, "other"),
+        // A gateway's or a proxy's words, which are not those of the service.
+        429 => (Class::Throttled, "throttled"),
+        401 | 403 | 407 => (Class::Refused, "other"),
+        400..=407 | 409..=499 => (Class::Input, "other"),
         // What is neither an answer nor a refusal is nobody's mistake who asked.
         _ => (Class::Ill, "service_error"),
     };
@@ -279,6 +286,9 @@ mod tests {
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
+        assert_eq!((fate("RATE_LIMITED", 429), fate("SlowDown", 503)), (Fate::Throttled, Fate::Throttled));
+        assert_eq!((fate("proxy_auth", 401), fate("proxy_auth", 407)), (Fate::FindAgain, Fate::FindAgain));
+        assert_eq!((fate("timed_out", 408), fate("too_large", 413)), (Fate::BackOff, Fate::Keep));
         // An answer that is none, of whatever stands in the service's place.
         let BackendError { fault, fate, .. } = of_code("Sign", "key a", None, None, 307, None);
         assert!(

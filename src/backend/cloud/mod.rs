@@ -47,6 +47,9 @@ use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicK
 /// longest there are have a key, or a token.
 pub(crate) const ANSWER_MAX: usize = 1 << 20;
 
+/// The longest pause that a service's word is taken for, or that of whatever stands before it.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// One call of a service, under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
 
@@ -237,7 +240,7 @@ pub(crate) fn without_words(title: &str, call: &str, status: u16, retry_after: O
 
 /// An answer that the quota is used up: nothing was done. With what the service says of when to come again.
 pub(crate) fn throttled(what: String, retry_after: Option<Duration>) -> BackendError {
-    let retry_after = retry_after.unwrap_or_default();
+    let retry_after = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
     BackendError { fault: Fault::QuotaExceeded { what, retry_after }, fate: Fate::Throttled, cause: "throttled" }
 }
 
@@ -249,6 +252,16 @@ mod tests {
     use super::*;
     use crate::crypto::{self, SoftwareKey};
     use crate::model::{Digest, SaltLength};
+
+    #[test]
+    fn nobody_is_told_to_come_again_in_a_thousand_years() {
+        for (named, taken) in [(7, 7), (u64::MAX, 60)] {
+            for status in [429, 503] {
+                let error = without_words("key a", "Sign", status, Some(Duration::from_secs(named)));
+                assert_eq!(error.fault.retry_after(), Some(Duration::from_secs(taken)), "{status}");
+            }
+        }
+    }
 
     #[test]
     fn a_curve_signs_every_hash_in_the_form_of_the_one_it_takes() {

@@ -10,9 +10,6 @@ use crate::backend::cloud::{TIMEOUT, Undelivered, ill, ill_until, innermost, sho
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
-/// The longest pause that the service's word is taken for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
 /// An error of `call` on the key called `title`.
 pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     if let Some(status) = error.status() {
@@ -133,8 +130,7 @@ pub(super) fn is_checksum(error: &BackendError) -> bool {
 /// When to come again, by the service's word.
 fn retry_after(error: &Error) -> Option<Duration> {
     let header = error.http_headers()?.get("retry-after")?.to_str().ok()?;
-    let seconds: u64 = header.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+    header.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn is_transient(error: &Error) -> bool {

@@ -316,12 +316,22 @@ fn endpoint(fields: &mut Fields<'_>) -> Result<Option<String>, Fault> {
     let Some(endpoint) = fields.filled("endpoint")? else { return Ok(None) };
     let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '@' | '#' | '?' | '"' | '\\');
-    if rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(plain)) {
+    if rest.is_some_and(|rest| rest.chars().all(plain)) && names_host(&endpoint) {
         return Ok(Some(endpoint.trim_end_matches('/').to_owned()));
     }
     Err(Fault::invalid(format!(
         "endpoint {endpoint:?} is no URL such as https://kms.example.com, without a user or a query"
     )))
+}
+
+/// Whether a URL names a host, and a port that there is or none.
+fn names_host(url: &str) -> bool {
+    let Ok(url) = url.parse::<hyper::Uri>() else { return false };
+    let Some(authority) = url.authority() else { return false };
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_port =
+        |port: &str| port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    !authority.host().is_empty() && port.is_some_and(|port| port.is_empty() || is_port(port))
 }
 
 #[cfg(test)]

@@ -89,7 +89,8 @@ async fn what_is_no_answer_is_told_and_goes_nowhere(liar: Liar) {
         let (before, signed) = (failures(&rig), rig.sum("keyway_jobs_total", &[("result", "ok")]));
         rig.cloud.fault(&json!({"trouble": lie, "operation": sign}));
         let (status, told) = rig.sign("doc").await;
-        assert!(status == 503 && !told.contains(ANSWERED), "{lie}: {status} {told}");
+        // Tries may go on until it is too late.
+        assert!([503, 504].contains(&status) && !told.contains(ANSWERED), "{lie}: {status} {told}");
         assert!(failures(&rig) > before, "{lie}: {told}\n{}", rig.scrape());
         assert_eq!(rig.sum("keyway_jobs_total", &[("result", "ok")]), signed, "{lie}");
         rig.cloud.reset();

@@ -159,7 +159,7 @@ impl Issuer for Chain {
     }
 
     fn again(error: &CredentialsError) -> CredentialsError {
-        CredentialsError::provider_error(innermost(error))
+        fault::again(error)
     }
 
     fn why(error: &CredentialsError) -> String {

@@ -4,8 +4,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 
 use crate::backend::cloud::{
     NO_CREDENTIALS, TIMEOUT, Undelivered, ill, ill_until, innermost, shown, throttled, without_words,
@@ -42,6 +43,11 @@ const CODES: &[(&str, Class, &str, &str)] = &[
     ("LimitExceededException", Class::Throttled, "throttled", ""),
     ("TooManyRequestsException", Class::Throttled, "throttled", ""),
     ("RequestLimitExceeded", Class::Throttled, "throttled", ""),
+    ("Throttling", Class::Throttled, "throttled", ""),
+    ("ThrottledException", Class::Throttled, "throttled", ""),
+    ("RequestThrottled", Class::Throttled, "throttled", ""),
+    ("RequestThrottledException", Class::Throttled, "throttled", ""),
+    ("SlowDown", Class::Throttled, "throttled", ""),
     ("KMSInternalException", Class::Ill, "service_error", ""),
     ("DependencyTimeoutException", Class::Ill, "service_error", ""),
     ("InternalFailure", Class::Ill, "service_error", ""),
@@ -106,10 +112,10 @@ where
         }
         SdkError::TimeoutError(_) => ill(TIMEOUT, format!("{title}: {call}: no answer in time")),
         SdkError::DispatchFailure(failure) => {
-            let why = innermost(error);
-            if is_about_credentials(error) {
-                return refused(NO_CREDENTIALS, format!("{title}: {call}: no credentials: {why}"));
+            if let Some(why) = among::<CredentialsError>(error) {
+                return no_credentials(call, title, why);
             }
+            let why = innermost(error);
             let cause = match Undelivered::among(error) {
                 Some(Undelivered::TooLong) => {
                     return ill("unreadable_answer", format!("{title}: {call}: an answer that cannot be read: {why}"));
@@ -121,11 +127,10 @@ where
             ill(cause, format!("{title}: {call}: the service cannot be reached: {why}"))
         }
         _ => {
-            let why = innermost(error);
-            if is_about_credentials(error) {
-                return refused(NO_CREDENTIALS, format!("{title}: {call}: no credentials: {why}"));
+            if let Some(why) = among::<CredentialsError>(error) {
+                return no_credentials(call, title, why);
             }
-            ill("unsent", format!("{title}: {call}: the request could not be made: {why}"))
+            ill("unsent", format!("{title}: {call}: the request could not be made: {}", innermost(error)))
         }
     }
 }
@@ -149,8 +154,10 @@ fn of_code(
         return without_words(title, call, status, retry_after);
     };
     let (by_status, unknown) = match status {
-        403 => (Class::Refused, "other"),
-        400..=499 => (Class::Input, "other"),
+        // A gateway's or a proxy's words, which are not those of the service.
+        429 => (Class::Throttled, "throttled"),
+        401 | 403 | 407 => (Class::Refused, "other"),
+        400..=407 | 409..=499 => (Class::Input, "other"),
         // What is neither an answer nor a refusal is nobody's mistake who asked.
         _ => (Class::Ill, "service_error"),
     };
@@ -212,15 +219,40 @@ fn refused(cause: &'static str, what: String) -> BackendError {
     BackendError { fault: Fault::CredentialsRefused { what }, fate: Fate::FindAgain, cause }
 }
 
-fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
-            return true;
-        }
-        cause = error.source();
+/// Whoever gives out credentials may be out of reach, which says nothing of them.
+fn no_credentials(call: &str, title: &str, why: &CredentialsError) -> BackendError {
+    let what = format!("{title}: {call}: no credentials: {}", innermost(why));
+    match connection(why) {
+        // It is the issuer that does not answer, and not the service.
+        Some(_) => ill(NO_CREDENTIALS, what),
+        None => refused(NO_CREDENTIALS, what),
     }
-    false
+}
+
+/// The cause of an error of the way to whoever gives out credentials.
+fn connection(error: &CredentialsError) -> Option<&'static str> {
+    if let Some(undelivered) = Undelivered::among(error) {
+        return Some(undelivered.cause());
+    }
+    match among::<ConnectorError>(error) {
+        Some(why) if why.is_timeout() => Some(TIMEOUT),
+        Some(why) if why.is_io() => Some("connection"),
+        _ => matches!(error, CredentialsError::ProviderTimedOut(_)).then_some(TIMEOUT),
+    }
+}
+
+/// The same error for another: one of the way there if it was one.
+pub(super) fn again(error: &CredentialsError) -> CredentialsError {
+    let why = innermost(error);
+    match connection(error) {
+        Some(cause) => CredentialsError::provider_error(Undelivered::Again { cause, why }),
+        None => CredentialsError::provider_error(why),
+    }
+}
+
+/// The first such error of those that `error` comes from, itself included.
+fn among<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]
@@ -248,6 +280,33 @@ mod tests {
         assert!(!old("InvalidSignatureException", "Signature expired: 20261127T030000Z is now earlier than"));
         assert!(!old("SignatureDoesNotMatch", "Signature not yet current: 20261127T030000Z is still later than"));
         assert!(!old("AccessDeniedException", "not authorized to perform: kms:Sign"));
+    }
+
+    #[test]
+    fn who_gives_out_no_credentials_since_nobody_reaches_it_refuses_none() {
+        let unreachable = Undelivered::Again { cause: "connection", why: "no route to host".to_owned() };
+        let unreachable = ConnectorError::io(unreachable.into());
+        let hung_up = ConnectorError::io("connection reset".into());
+        let silent = ConnectorError::timeout("no answer within 1 s".into());
+        for (why, fate) in [
+            (CredentialsError::provider_error(unreachable), Fate::BackOff),
+            (CredentialsError::provider_error(hung_up), Fate::BackOff),
+            (CredentialsError::provider_error(silent), Fate::BackOff),
+            (CredentialsError::provider_timed_out(Duration::from_secs(10)), Fate::BackOff),
+            (CredentialsError::provider_error("AccessDenied"), Fate::FindAgain),
+            (CredentialsError::not_loaded("none"), Fate::FindAgain),
+        ] {
+            let once_more = again(&why);
+            // Of how the call failed, nothing is heard before that of the credentials.
+            let of = |why| {
+                let dispatch = SdkError::<SignError, _>::dispatch_failure(ConnectorError::other(why, None));
+                of("Sign", "key a", &dispatch)
+            };
+            let [first, again] = [of(why.into()), of(once_more.into())];
+            assert_eq!((first.cause, first.fate), (NO_CREDENTIALS, fate), "{}", first.fault);
+            let told = (again.cause, again.fate, again.fault.to_string());
+            assert_eq!(told, (NO_CREDENTIALS, fate, first.fault.to_string()));
+        }
     }
 
     #[test]
@@ -281,6 +340,9 @@ mod tests {
             (fate("NewException", 503), fate("NewException", 400), fate("New", 403)),
             (Fate::BackOff, Fate::Keep, Fate::FindAgain)
         );
+        assert_eq!((fate("RATE_LIMITED", 429), fate("SlowDown", 503)), (Fate::Throttled, Fate::Throttled));
+        assert_eq!((fate("proxy_auth", 401), fate("proxy_auth", 407)), (Fate::FindAgain, Fate::FindAgain));
+        assert_eq!((fate("timed_out", 408), fate("too_large", 413)), (Fate::BackOff, Fate::Keep));
         // An answer that is none, of whatever stands in the service's place.
         let BackendError { fault, fate, .. } = of_code("Sign", "key a", None, None, 307, None);
         assert!(

@@ -133,12 +133,13 @@ fn of_answer(call: &str, title: &str, answer: &Answer<'_>) -> BackendError {
         403 => (Class::Refused, "access_denied", ""),
         // Of a service that does not know the path.
         404 => (Class::Input, "other", "correct vault_name, resource or endpoint"),
-        408 | 500.. => (Class::Ill, "service_error", ""),
+        // What is neither an answer nor a refusal is nobody's mistake who asked.
+        ..=399 | 408 | 500.. => (Class::Ill, "service_error", ""),
         _ => (Class::Input, "other", ""),
     };
     let known = codes.into_iter().flatten().find_map(|code| CODES.iter().find(|(known, ..)| *known == code));
     // A status says more than a general code: a server that is ill may call it anything.
-    let known = known.filter(|_| !(status == 429 || status >= 500));
+    let known = known.filter(|_| !matches!(by_status.0, Class::Throttled | Class::Ill));
     let (class, cause, advice) = known.map_or(by_status, |(_, class, cause, advice)| (*class, *cause, *advice));
     let code = first_line(codes.into_iter().flatten().next().unwrap_or("no code"));
     let mut what = format!("{title}: {call}: {code} (HTTP {status})");
@@ -247,8 +248,11 @@ mod tests {
         assert_eq!(answer(None, "NotFound", 404).fate, Fate::Keep);
         assert_eq!(fate(None, "BadParameter", 400), Fate::Keep);
         assert_eq!(fate(None, "Unauthorized", 401), Fate::FindAgain);
-        // An answer that is none, of whatever stands in the service's place.
-        assert_eq!(fate(None, "", 307), Fate::BackOff);
+        // An answer that is none, of whatever stands in the service's place, whatever it calls it.
+        for code in ["", "LoginRequired", "AccessDenied"] {
+            assert_eq!(fate(None, code, 307), Fate::BackOff, "{code}");
+        }
+        assert_eq!(fate(None, BAD, 408), Fate::BackOff);
     }
 
     #[test]

@@ -47,6 +47,9 @@ use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicK
 /// longest there are have a key, or a token.
 pub(crate) const ANSWER_MAX: usize = 1 << 20;
 
+/// The longest pause that a service's word is taken for, or that of whatever stands before it.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// One call of a service, under way.
 pub(crate) type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
 
@@ -240,7 +243,7 @@ pub(crate) fn without_words(title: &str, call: &str, status: u16, retry_after: O
 
 /// An answer that the quota is used up: nothing was done. With what the service says of when to come again.
 pub(crate) fn throttled(what: String, retry_after: Option<Duration>) -> BackendError {
-    let retry_after = retry_after.unwrap_or_default();
+    let retry_after = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
     BackendError { fault: Fault::QuotaExceeded { what, retry_after }, fate: Fate::Throttled, cause: "throttled" }
 }
 
@@ -262,6 +265,16 @@ mod tests {
         }
         for status in [408, 500, 502, 504] {
             assert_eq!((error(status).fate, error(status).cause), (Fate::BackOff, "service_error"), "{status}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_to_come_again_in_a_thousand_years() {
+        for (named, taken) in [(7, 7), (u64::MAX, 60)] {
+            for status in [429, 503] {
+                let error = without_words("key a", "Sign", status, Some(Duration::from_secs(named)));
+                assert_eq!(error.fault.retry_after(), Some(Duration::from_secs(taken)), "{status}");
+            }
         }
     }
 

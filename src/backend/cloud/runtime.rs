@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::backend::{BackendError, Fate};
+use super::ill;
+use crate::backend::BackendError;
 use crate::model::Fault;
 
 /// The cause of an error that is no answer in time.
@@ -44,8 +45,8 @@ impl Runtime {
         };
         runtime.block_on(async {
             tokio::time::timeout(limit, future).await.unwrap_or_else(|_| {
-                let what = format!("{what}: no answer within {} ms", limit.as_millis());
-                Err(BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: TIMEOUT })
+                // As whatever else waits for the service says it: it is out of reach, and nothing of this host hangs.
+                Err(ill(TIMEOUT, format!("{what}: no answer within {} ms", limit.as_millis())))
             })
         })
     }
@@ -64,5 +65,19 @@ impl Drop for Runtime {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Fate;
+
+    #[test]
+    fn a_service_that_does_not_answer_in_time_is_out_of_reach_and_no_device_hangs() {
+        let runtime = Runtime::start().unwrap();
+        let late = runtime.wait(Duration::ZERO, "key a: Sign", std::future::pending::<Result<(), _>>()).unwrap_err();
+        assert_eq!((late.cause, late.fate), (TIMEOUT, Fate::BackOff));
+        assert!(matches!(late.fault, Fault::Unavailable { .. }), "{}", late.fault);
     }
 }

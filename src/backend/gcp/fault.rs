@@ -12,13 +12,14 @@ use crate::backend::cloud::{
 use crate::backend::{BackendError, Fate};
 use crate::model::Fault;
 
-/// The longest pause that the service's word is taken for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-
 /// An error of `call` on the key called `title`.
 pub(super) fn of(call: &str, title: &str, error: &Error) -> BackendError {
     if let Some(status) = error.status() {
-        return of_status(call, title, status, retry_after(error));
+        // A code that Google's client does not find, as in the older form of such answers, and a gateway's, is `Unknown` to it.
+        return match error.http_status_code() {
+            Some(http @ ..=499) if status.code == Code::Unknown => without_words(title, call, http, retry_after(error)),
+            _ => of_status(call, title, status, retry_after(error)),
+        };
     }
     if error.is_authentication() {
         let what = format!("{title}: {call}: no credentials: {}", innermost(error));
@@ -133,8 +134,7 @@ pub(super) fn is_checksum(error: &BackendError) -> bool {
 /// When to come again, by the service's word.
 fn retry_after(error: &Error) -> Option<Duration> {
     let header = error.http_headers()?.get("retry-after")?.to_str().ok()?;
-    let seconds: u64 = header.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+    header.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn is_transient(error: &Error) -> bool {
@@ -151,6 +151,24 @@ fn is_transient(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_a_code_is_known_by_its_status() {
+        for (http, cause, fate) in [
+            (307, "unreadable_answer", Fate::BackOff),
+            (403, "unreadable_answer", Fate::BackOff),
+            (404, "unreadable_answer", Fate::BackOff),
+            (408, "service_error", Fate::BackOff),
+            (429, "throttled", Fate::Throttled),
+            (500, "service_error", Fate::BackOff),
+        ] {
+            let said = format!("{{\"error\": {{\"code\": {http}, \"message\": \"It is so.\"}}}}");
+            let said = Status::try_from(&bytes::Bytes::from(said)).unwrap();
+            let error = Error::service_with_http_metadata(said, Some(http), None);
+            let error = of("MacSign", "key a", &error);
+            assert_eq!((error.cause, error.fate), (cause, fate), "{http}: {}", error.fault);
+        }
+    }
 
     #[test]
     fn every_code_has_the_fate_that_is_written_of_it() {

@@ -12,7 +12,7 @@ use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
 use super::states::KeyStates;
 use super::transport::Transport;
-use super::warm::{Kept, Warm};
+use super::warm::{Kept, Turns, Warm};
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -28,6 +28,7 @@ pub(crate) struct Service {
     transport: OnceLock<Result<Transport, String>>,
     /// Endpoints whose connections are kept, by their URLs without a path.
     warm: Mutex<HashMap<Uri, Weak<Warm>>>,
+    turns: Arc<Turns>,
 }
 
 impl Service {
@@ -43,6 +44,7 @@ impl Service {
             connections: telemetry.connections_of(name),
             transport: OnceLock::new(),
             warm: Mutex::default(),
+            turns: Arc::default(),
         };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
@@ -81,7 +83,8 @@ impl Service {
             return Ok(transport.to(warm));
         }
         let kept = Kept { connections, idle, limit };
-        let warm = Arc::new(Warm::start(endpoint.clone(), kept, transport.clone(), &self.runtime));
+        let warm =
+            Arc::new(Warm::start(endpoint.clone(), kept, transport.clone(), Arc::clone(&self.turns), &self.runtime));
         known.insert(endpoint, Arc::downgrade(&warm));
         Ok(transport.to(warm))
     }

@@ -74,7 +74,7 @@ impl Transport {
     /// [`Undelivered`]: there is no whole answer of at most [`ANSWER_MAX`] bytes.
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Undelivered> {
         let request = reqwest::Request::try_from(request).map_err(|error| Undelivered::Unsent(error.without_url()))?;
-        let _under_way = self.warm.as_ref().map(|warm| warm.call());
+        let under_way = self.warm.as_ref().map(|warm| warm.call());
         let answer = self.client.execute(request).await.map_err(|error| {
             let error = error.without_url();
             match error.is_connect() {
@@ -88,6 +88,9 @@ impl Transport {
                 true => Undelivered::TooLong,
                 false => Undelivered::Broken(error),
             })?;
+        if let Some(call) = under_way {
+            call.is_answered();
+        }
         Ok(Response::from_parts(head, read.to_bytes()))
     }
 }

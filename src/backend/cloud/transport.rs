@@ -1,5 +1,5 @@
-//! Connections to one service and to whoever gives out credentials for it: kept and shared by all clients, counted, and no more
-//! of an answer read than there may be. This room must not know: any one service, or what is asked of it.
+//! Connections to one service and to whoever gives out credentials for it, but for Google's tokens, which a library fetches on its
+//! own: kept and shared by all clients, counted, and no more of an answer read than there may be. This room must not know: any one service, or what is asked of it.
 
 use std::error::Error;
 use std::ffi::OsString;

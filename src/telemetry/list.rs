@@ -207,7 +207,8 @@ pub const METRICS: &[MetricInfo] = &[
         SERVICE_CONNECTIONS,
         Counter,
         &["service", "result"],
-        "New connections to a cloud's key service, and to whoever gives out credentials for it: made, or failed.",
+        "New connections to a cloud's key service, and, but for Google's tokens, to whoever gives out credentials for it: \
+         made, or failed or given up.",
     ),
     metric(
         SERVICE_CONNECT_SECONDS,

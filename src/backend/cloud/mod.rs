@@ -44,7 +44,7 @@ use super::{BackendError, Fate, KeyTemplate};
 use crate::model::{CloudKind, Curve, Fault, Hash, KeyKind, KeyOperation, PublicKey, SignInput, SignatureScheme};
 
 /// Most bytes that are read of an answer, of a service or of whoever gives out credentials: an endpoint may be a stranger's. The
-/// longest there are have a key, or a token.
+/// longest there are have a key, or a token. (Google's tokens are fetched by its own library, which knows no such limit.)
 pub(crate) const ANSWER_MAX: usize = 1 << 20;
 
 /// The longest pause that a service's word is taken for, or that of whatever stands before it.

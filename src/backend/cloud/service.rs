@@ -2,7 +2,7 @@
 //! identities that they are used by.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use hyper::Uri;
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use super::identities::Identities;
 use super::pace::{BreakerState, Domains, Quota};
 use super::states::KeyStates;
 use super::transport::Transport;
-use super::warm::{Kept, Warm};
+use super::warm::{Kept, Turns, Warm};
 use crate::config::KmsService;
 use crate::model::Fault;
 use crate::telemetry::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures, Telemetry};
@@ -25,9 +25,10 @@ pub(crate) struct Service {
     pub(super) identities: Identities,
     pub(super) states: KeyStates,
     connections: ConnectionMetrics,
-    transport: OnceLock<Result<Transport, String>>,
+    transport: Mutex<Option<Transport>>,
     /// Endpoints whose connections are kept, by their URLs without a path.
     warm: Mutex<HashMap<Uri, Weak<Warm>>>,
+    turns: Arc<Turns>,
 }
 
 impl Service {
@@ -41,8 +42,9 @@ impl Service {
             identities: Identities::default(),
             states: KeyStates::default(),
             connections: telemetry.connections_of(name),
-            transport: OnceLock::new(),
+            transport: Mutex::default(),
             warm: Mutex::default(),
+            turns: Arc::default(),
         };
         let service = Arc::new(service);
         let seen: Arc<dyn ServiceFigures> = service.clone();
@@ -53,13 +55,13 @@ impl Service {
 
 impl Service {
     /// The connections that all its clients share. They are set up when they are first asked for: a daemon without keys in this
-    /// cloud reads no certificates for it.
+    /// cloud reads no certificates for it. What failed is tried again for whoever asks next: files may have been out of reach.
     ///
     /// # Errors
     ///
     /// What is wrong with the settings, in words.
     pub(crate) fn transport(&self) -> Result<Transport, String> {
-        self.transport.get_or_init(|| Transport::new(&self.settings, self.connections.clone())).clone()
+        made_once(&self.transport, || Transport::new(&self.settings, self.connections.clone()))
     }
 
     /// The same for calls of the endpoint with this URL, to which `warm_connections` are opened now, beside everything, and kept for
@@ -81,7 +83,8 @@ impl Service {
             return Ok(transport.to(warm));
         }
         let kept = Kept { connections, idle, limit };
-        let warm = Arc::new(Warm::start(endpoint.clone(), kept, transport.clone(), &self.runtime));
+        let warm =
+            Arc::new(Warm::start(endpoint.clone(), kept, transport.clone(), Arc::clone(&self.turns), &self.runtime));
         known.insert(endpoint, Arc::downgrade(&warm));
         Ok(transport.to(warm))
     }
@@ -98,6 +101,16 @@ impl Service {
         quota.max_in_flight = given.max_in_flight.unwrap_or(quota.max_in_flight);
         quota
     }
+}
+
+/// What is there, else what this makes. An error is not kept.
+fn made_once<T: Clone>(cell: &Mutex<Option<T>>, make: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let mut cell = cell.lock();
+    let made = match cell.take() {
+        Some(made) => made,
+        None => make()?,
+    };
+    Ok(cell.insert(made).clone())
 }
 
 /// A URL without its path.
@@ -139,5 +152,19 @@ impl ServiceFigures for Service {
 
     fn key_states(&self) -> Vec<(String, &'static str)> {
         self.states.all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_set_up_is_tried_again_and_what_could_is_not() {
+        let cell = Mutex::default();
+        assert_eq!(made_once(&cell, || Err("too many open files".to_owned())), Err("too many open files".to_owned()));
+        assert_eq!(made_once(&cell, || Ok(1)), Ok(1));
+        assert_eq!(made_once(&cell, || Ok(2)), Ok(1));
+        assert_eq!(made_once(&cell, || Err("never asked".to_owned())), Ok(1));
     }
 }

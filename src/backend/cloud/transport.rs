@@ -1,7 +1,8 @@
-//! Connections to one service and to whoever gives out credentials for it: kept and shared by all clients, counted, and no more
-//! of an answer read than there may be. This room must not know: any one service, or what is asked of it.
+//! Connections to one service and to whoever gives out credentials for it, but for Google's tokens, which a library fetches on its
+//! own: kept and shared by all clients, counted, and no more of an answer read than there may be. This room must not know: any one service, or what is asked of it.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -50,7 +51,7 @@ impl Transport {
             // No service sends anybody elsewhere, and credentials are not to follow.
             .redirect(Policy::none())
             .no_proxy();
-        if let Some(proxy) = proxy()? {
+        if let Some(proxy) = proxy(|name| std::env::var_os(name))? {
             builder = builder.proxy(proxy);
         }
         if let Some(pem) = &settings.ca_certificates {
@@ -74,7 +75,7 @@ impl Transport {
     /// [`Undelivered`]: there is no whole answer of at most [`ANSWER_MAX`] bytes.
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Undelivered> {
         let request = reqwest::Request::try_from(request).map_err(|error| Undelivered::Unsent(error.without_url()))?;
-        let _under_way = self.warm.as_ref().map(|warm| warm.call());
+        let under_way = self.warm.as_ref().map(|warm| warm.call());
         let answer = self.client.execute(request).await.map_err(|error| {
             let error = error.without_url();
             match error.is_connect() {
@@ -88,6 +89,9 @@ impl Transport {
                 true => Undelivered::TooLong,
                 false => Undelivered::Broken(error),
             })?;
+        if let Some(call) = under_way {
+            call.is_answered();
+        }
         Ok(Response::from_parts(head, read.to_bytes()))
     }
 }
@@ -99,12 +103,20 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// The proxy that the environment names for HTTPS. What is asked in plain HTTP is this host's own, an instance's or a container's
-/// metadata, and no proxy's business.
-fn proxy() -> Result<Option<Proxy>, String> {
-    let named = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let Some((name, url)) = PROXIES.iter().find_map(|name| Some((name, named(name)?))) else { return Ok(None) };
-    let proxy = Proxy::https(url).map_err(|_| format!("the environment's {name} is no URL of a proxy: correct it"))?;
+/// The proxy that the environment, as it is read by this, names for HTTPS. What is asked in plain HTTP is this host's own, an
+/// instance's or a container's metadata, and no proxy's business.
+fn proxy(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Proxy>, String> {
+    let named = |name| Some((name, variable(name).filter(|value| !value.is_empty())?));
+    let Some((name, value)) = PROXIES.into_iter().find_map(named) else { return Ok(None) };
+    let wrong = |what| format!("the environment's {name} is {what}: correct it, and start Keyway again");
+    let url = value.to_str().ok_or_else(|| wrong("no URL of a proxy"))?;
+    // The client takes SOCKS for HTTP, and would fail each connection.
+    if let Some((scheme, _)) = url.split_once("://")
+        && !["http", "https"].iter().any(|known| scheme.trim().eq_ignore_ascii_case(known))
+    {
+        return Err(wrong("neither an http:// nor an https:// proxy, and no others are supported"));
+    }
+    let proxy = Proxy::https(url).map_err(|_| wrong("no URL of a proxy"))?;
     Ok(Some(proxy.no_proxy(NoProxy::from_env())))
 }
 
@@ -259,6 +271,28 @@ mod tests {
 
     fn get(url: &str) -> Request<Bytes> {
         Request::get(url).body(Bytes::new()).unwrap()
+    }
+
+    #[test]
+    fn a_proxy_is_an_http_proxy_or_refused() {
+        let proxy = |name: &'static str, value: &str| {
+            proxy(|asked| (asked == name).then(|| value.into())).map(|proxy| proxy.is_some())
+        };
+        for name in PROXIES {
+            for url in ["http://one:8080", "HTTPS://user:secret@one", "one.example:8080"] {
+                assert_eq!(proxy(name, url), Ok(true), "{name}={url}");
+            }
+            assert_eq!(proxy(name, ""), Ok(false), "{name}");
+            for url in ["socks5://user:secret@one:1080", "socks5h://one", "http://", "ftp://one"] {
+                let told = proxy(name, url).unwrap_err();
+                assert!(told.contains(name) && !told.contains("secret"), "{told}");
+            }
+        }
+        assert_eq!(proxy("HTTP_PROXY", "http://one:8080"), Ok(false));
+        let first = super::proxy(|name| Some(if name == PROXIES[0] { "http://one" } else { "socks5://one" }.into()));
+        assert!(first.unwrap().is_some());
+        use std::os::unix::ffi::OsStringExt;
+        assert!(super::proxy(|_| Some(OsString::from_vec(vec![0xff]))).is_err(), "no UTF-8");
     }
 
     /// The length of what is read of an answer that has so many bytes.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::clouds::{Cloud, simulator};
 use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::python::python;
-use crate::rig::{Rig, TOKENS};
+use crate::rig::{Rig, TOKENS, probing};
 use crate::token::Token;
 
 #[path = "../cloud-sim/tests/emulated_kms.rs"]
@@ -79,6 +79,12 @@ impl CloudRig {
         let CloudRig { rig, cloud, service, setup } = self;
         let rig = rig.restart(setup.clone());
         CloudRig { rig, cloud, service, setup }
+    }
+
+    /// The same, where a call is tried as often as it is by default.
+    pub(crate) fn patient(mut self) -> CloudRig {
+        self.setup.more = self.setup.more.replace(IMPATIENT, "").leak();
+        self.restart()
     }
 
     /// The path of a managed key.
@@ -318,11 +324,14 @@ pub(crate) fn google_fields(cloud: &Cloud, name: &str, algorithm: &str, credenti
     })
 }
 
+/// Soon it is said of a failed call that it failed.
+pub(crate) const IMPATIENT: &str = "cloud_attempts = 4";
+
 /// Of a daemon that tries lost keys often, so that stories are short.
 pub(crate) fn setup(service: &str, stanza: &str, environment: &[(&'static str, String)]) -> Setup {
     let call = if stanza.contains("call =") { "" } else { "call = \"2s\"" };
     let more =
-        format!("kms_service \"{service}\" {{\n max_sessions = 4\n {call}\n {stanza}\n}}\n{}", crate::rig::probing(""));
+        format!("kms_service \"{service}\" {{\n max_sessions = 4\n {call}\n {stanza}\n}}\n{}", probing(IMPATIENT));
     Setup { more: more.leak(), environment: leaked(environment), ..Setup::default() }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use keyway::model::Verb;
 use serde_json::{Value, json};
 
-use crate::cloud_rig::{AwsRig, CloudRig, SECRET, google_files};
+use crate::cloud_rig::{AwsRig, CloudRig, IMPATIENT, SECRET, google_files};
 use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::probing;
@@ -53,7 +53,8 @@ impl Liar {
 }
 
 fn aws_setup() -> Setup {
-    let more = format!("kms_service \"awskms\" {{\n max_sessions = 4\n call = \"2s\"\n {ALWAYS}\n}}\n{}", probing(""));
+    let more =
+        format!("kms_service \"awskms\" {{\n max_sessions = 4\n call = \"2s\"\n {ALWAYS}\n}}\n{}", probing(IMPATIENT));
     Setup { more: more.leak(), ..Setup::default() }
 }
 

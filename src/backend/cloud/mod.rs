@@ -7,7 +7,7 @@
 
 #![cfg_attr(
     not(all(feature = "awskms", feature = "azurekeyvault", feature = "gcpckms")),
-    allow(dead_code, reason = "each service uses a part of it")
+    allow(dead_code, unused_imports, reason = "each service uses a part of it")
 )]
 
 mod device;

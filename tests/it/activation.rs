@@ -44,8 +44,7 @@ fn configure(folder: &Path, sockets: &[(&str, &str)]) {
     std::fs::write(folder.join("keyway.hcl"), listeners + &rest).unwrap();
 }
 
-fn ask(path: &Path) -> UnixStream {
-    let mut stream = UnixStream::connect(path).unwrap();
+fn ask(mut stream: UnixStream) -> UnixStream {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.write_all(b"GET /v1/sys/health HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n").unwrap();
     stream
@@ -88,10 +87,11 @@ fn a_restart_behind_passed_sockets_refuses_nobody() {
             })
             .into();
         for _ in 0..3 {
-            let early = ask(&http);
+            let connect = || ask(UnixStream::connect(&http).unwrap());
+            let early = connect();
             let daemon = launch();
             assert!(answer(early).starts_with("HTTP/1.1 501"), "it is not initialised");
-            assert!(answer(ask(&http)).starts_with("HTTP/1.1 501"));
+            assert!(answer(connect()).starts_with("HTTP/1.1 501"));
             end(daemon);
             assert_eq!(std::fs::metadata(&http).unwrap().ino(), file, "the file is the socket unit's");
         }
@@ -121,8 +121,9 @@ fn systemd_itself_passes_one_socket_or_two_and_the_first_to_connect_is_served() 
             .spawn()
             .unwrap();
         let http = folder.path().join(HTTP);
-        wait_for("the socket", || http.exists().then_some(()));
-        assert!(answer(ask(&http)).starts_with("HTTP/1.1 501"), "it is not initialised");
+        // The file is there a moment before anybody listens.
+        let first = wait_for("a listener", || UnixStream::connect(&http).ok());
+        assert!(answer(ask(first)).starts_with("HTTP/1.1 501"), "it is not initialised");
         // The one that was not passed is the daemon's own.
         drop(UnixStream::connect(folder.path().join(FRAMED)).unwrap());
         end(daemon);

@@ -55,13 +55,15 @@ fn curl(daemon: &Daemon, arguments: &[&str], path: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn call(id: u64, operation: proto::call::Operation) -> Vec<u8> {
+/// A frame with this call.
+pub(crate) fn call(id: u64, operation: proto::call::Operation) -> Vec<u8> {
     let mut bytes = BytesMut::new();
     frame::put_frame(&mut bytes, &proto::Call { id, operation: Some(operation), ..proto::Call::default() });
     bytes.to_vec()
 }
 
-fn hello(token: &str) -> Vec<u8> {
+/// A frame that greets, with the first id.
+pub(crate) fn hello(token: &str) -> Vec<u8> {
     let (version, token, namespace) = (PROTOCOL_VERSION, token.to_owned(), String::new());
     call(1, proto::call::Operation::Hello(proto::Hello { version, token, namespace }))
 }

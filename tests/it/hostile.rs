@@ -4,11 +4,14 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use keyway::client::ClientError;
 use keyway::model::Verb;
-use keyway::wire::proto;
+use keyway::wire::{frame, proto};
+use prost::Message;
 use serde_json::json;
 
+use crate::audit_refusals::{call, hello};
 use crate::daemon::{Daemon, LIMIT, Setup, wait_for};
 use crate::token::Token;
 
@@ -262,4 +265,50 @@ async fn a_client_that_never_reads_is_cut_off() {
     wait_for("the end of the one that does not read", || {
         (daemon.metric("keyway_connections{wire=\"http\"}") < 1.0).then_some(())
     });
+}
+
+/// Nor does it keep what it has asked as it was when it asked: that is judged when it is run.
+#[tokio::test]
+async fn a_client_that_reads_late_is_judged_as_late() {
+    /// With the greeting, as many as are begun at once; their answers are more than is kept unsent and in the socket.
+    const READS: u64 = 14;
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    let rules = format!("path \"x\" {{ capabilities = [\"read\"] }}\n# {}", "long ".repeat(26_000));
+    daemon.write("sys/policies/acl/long", json!({"policy": rules})).await;
+    let made = daemon.ask(Verb::Write, "auth/token/create", json!({"policies": ["root"]})).await.json();
+    let theirs = made["auth"]["client_token"].as_str().unwrap();
+    let request = |verb: proto::Verb, path: &str, data: &serde_json::Value| {
+        let data = if data.is_null() { Vec::new() } else { data.to_string().into_bytes() };
+        proto::call::Operation::Request(proto::Request { verb: verb.into(), path: path.into(), data: data.into() })
+    };
+    let mut asked = hello(theirs);
+    for id in 2..2 + READS {
+        asked.extend(call(id, request(proto::Verb::Read, "sys/policies/acl/long", &json!(null))));
+    }
+    let late = json!({"policy": "path \"y\" { capabilities = [\"read\"] }"});
+    asked.extend(call(2 + READS, request(proto::Verb::Write, "sys/policies/acl/late", &late)));
+    let mut stream = UnixStream::connect(daemon.socket().with_extension("sock.framed")).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(&asked).unwrap();
+    // With the first byte of an answer, all has been begun that is at once, and no more is while so much is unsent.
+    let mut inbox = BytesMut::zeroed(1);
+    stream.read_exact(&mut inbox).unwrap();
+    daemon.write("auth/token/revoke", json!({"token": theirs})).await;
+    let mut part = vec![0; 64 << 10];
+    let last = loop {
+        let reply = frame::next_frame(&mut inbox, 1 << 20).unwrap().map(|bytes| proto::Reply::decode(bytes).unwrap());
+        match reply {
+            Some(reply) if reply.id == 2 + READS => break reply,
+            Some(_) => {}
+            None => {
+                let read = stream.read(&mut part).unwrap();
+                assert!(read > 0, "it was cut off");
+                inbox.extend_from_slice(&part[..read]);
+            }
+        }
+    };
+    let Some(proto::reply::Result::Fault(fault)) = last.result else { panic!("{last:?}") };
+    assert!(fault.message.contains("permission denied"), "{fault:?}");
+    assert_eq!(daemon.ask(Verb::Read, "sys/policies/acl/late", json!({})).await.status, 404);
 }

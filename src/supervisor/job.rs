@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
 use crate::model::schedule::{Charge, Item, TenantId};
-use crate::model::{Class, Deadline, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
+use crate::model::{Class, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
 use crate::telemetry::TenantMetrics;
 
 /// Where a job is at its deadline whose service throttles, by who does not know whether a session has begun it meanwhile.
@@ -51,9 +51,9 @@ impl Job {
     pub(super) fn new(operation: KeyOperation, key: Arc<KeyRoute>, terms: Terms) -> (Job, Pending) {
         let (asker, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let pending = Pending { answer, key: Arc::clone(&key), queued_at, deadline: terms.deadline };
         let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
+        let pending = Pending { answer, work: Arc::clone(&work), is_polled: false };
         let job = Job { work, attempts: 0, tried: false, avoid: None, begun, charge, asker };
         (job, pending)
     }
@@ -181,12 +181,18 @@ impl Drop for Job {
 }
 
 /// A job on its way; answered exactly once. Dropping it takes the job back if no session has started it.
-#[derive(Debug)]
 pub struct Pending {
     answer: oneshot::Receiver<JobResult>,
-    key: Arc<KeyRoute>,
-    queued_at: Instant,
-    deadline: Deadline,
+    /// What it is of: nobody else counts on this but who does it, so that this costs no other processor anything.
+    work: Arc<Work>,
+    is_polled: bool,
+}
+
+/// Not what it is of, which may be secret.
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pending")
+    }
 }
 
 impl Future for Pending {
@@ -196,8 +202,13 @@ impl Future for Pending {
         if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(context) {
             return Poll::Ready(answer.unwrap_or_else(|_| Err(Fault::internal("a job ended without an answer"))));
         }
+        // Nearly all are looked at once before they are answered, and what that costs is each operation's.
+        if !std::mem::replace(&mut self.is_polled, true) {
+            return Poll::Pending;
+        }
         // Whoever waits no longer than to the deadline looks here once more then, mostly before any session looks at the job.
-        if self.deadline.passed(Instant::now()) && self.key.latest().was_throttled_since(self.queued_at) {
+        let Work { key, terms, queued_at, .. } = &*self.work;
+        if terms.deadline.passed(Instant::now()) && key.latest().was_throttled_since(*queued_at) {
             return Poll::Ready(Err(Fault::DeadlineExceeded { stage: KEPT_BY_QUOTA }));
         }
         Poll::Pending

@@ -6,8 +6,8 @@ mod google;
 
 use crate::config::KmsService;
 use crate::model::{
-    CipherScheme, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Data, Fault,
-    Fields, KeyKind, KeyUsage, KeyUsages, Namespace, Secret,
+    ARN, CipherScheme, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudUse, Curve, Data, Fault,
+    Fields, KeyKind, KeyUsage, KeyUsages, Namespace, Secret, aws_region, each_once,
 };
 
 use super::pkcs11::{curve, curve_name, oaep_hash_name};
@@ -185,8 +185,7 @@ fn kind(
     let upper = name.to_uppercase();
     let of_type: Vec<_> = service.kinds().iter().filter(|kind| kind.key_type == upper).collect();
     if of_type.is_empty() {
-        let mut known: Vec<&str> = service.kinds().iter().map(|kind| kind.key_type).collect();
-        known.dedup();
+        let known = each_once(service.kinds().iter().map(|kind| kind.key_type));
         return Err(Fault::invalid(format!("key_type {name:?} is not supported: use one of {}", known.join(", "))));
     }
     let (bits, curve) = (fields.integer("key_bits")?.unwrap_or(0), curve(fields)?);
@@ -228,17 +227,11 @@ fn all_usages() -> KeyUsages {
 }
 
 fn which(key_type: &str, bits: i64, curve: Option<Curve>, of_type: &[&CloudKind]) -> Fault {
-    let mut known: Vec<String> = Vec::new();
-    for kind in of_type {
-        let name = match kind.kind {
-            KeyKind::Ec(curve) => curve_name(curve).to_owned(),
-            KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => bits.to_string(),
-            KeyKind::Ed25519 | KeyKind::MlDsa(_) => String::new(),
-        };
-        if !known.contains(&name) {
-            known.push(name);
-        }
-    }
+    let known = each_once(of_type.iter().map(|kind| match kind.kind {
+        KeyKind::Ec(curve) => curve_name(curve).to_owned(),
+        KeyKind::Rsa { bits } | KeyKind::Aes { bits } | KeyKind::Hmac { bits } => bits.to_string(),
+        KeyKind::Ed25519 | KeyKind::MlDsa(_) => String::new(),
+    }));
     let is_ec = matches!(of_type.first().map(|kind| kind.kind), Some(KeyKind::Ec(_)));
     let (field, given) = match (is_ec, curve) {
         (true, None) => ("curve", None),

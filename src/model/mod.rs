@@ -41,7 +41,8 @@ pub use auth::{Auth, WrapInfo};
 pub use caller::{Caller, Origin, PeerCredentials, TokenId, Unit, Wire};
 pub use class::Class;
 pub use cloud::{
-    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse, google_account,
+    ARN, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, CloudSigning, CloudUse, aws_region,
+    each_once, google_account,
 };
 pub use deadline::Deadline;
 pub(crate) use dice::Dice;

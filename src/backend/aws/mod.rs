@@ -25,7 +25,7 @@ use self::client::AwsKey;
 use self::credentials::{Identity, Reached};
 use super::cloud::{CloudDevice, Service, ill};
 use super::{Backend, BackendError, Device};
-use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector};
+use crate::model::{CloudCredentials, CloudKey, CloudPlace, Fault, TokenSelector, aws_region};
 
 /// What a client is made of: whoever has the same shares it.
 #[derive(PartialEq, Eq, Hash)]
@@ -55,8 +55,8 @@ impl AwsBackend {
             _ => return Err(not_of_aws()),
         };
         let identity = Identity { access_key, secret_key };
-        let reach =
-            Reach { region: region.clone().or_else(|| region_of(&key.name)), endpoint: key.endpoint.clone(), identity };
+        let region = region.clone().or_else(|| aws_region(&key.name).map(str::to_owned));
+        let reach = Reach { region, endpoint: key.endpoint.clone(), identity };
         if let Some(client) = self.clients.lock().get(&reach).and_then(Weak::upgrade) {
             return Ok(client);
         }
@@ -73,12 +73,6 @@ impl AwsBackend {
     }
 }
 
-/// The region that an ARN names: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
-fn region_of(name: &str) -> Option<String> {
-    let region = name.strip_prefix("arn:")?.split(':').nth(2)?;
-    (!region.is_empty()).then(|| region.to_owned())
-}
-
 fn not_of_aws() -> BackendError {
     BackendError::keep(Fault::internal("a key of another service was asked of AWS KMS"))
 }
@@ -92,19 +86,5 @@ impl Backend for AwsBackend {
 
     fn has_login(&self) -> bool {
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_arn_names_its_region() {
-        assert_eq!(region_of("arn:aws:kms:eu-west-1:111122223333:key/1234").as_deref(), Some("eu-west-1"));
-        assert_eq!(region_of("arn:aws-cn:kms:cn-north-1:1:alias/a").as_deref(), Some("cn-north-1"));
-        for other in ["alias/arn", "1234", "arn:aws:kms", "arn:aws:kms::1:key/2", "mrk-1234"] {
-            assert_eq!(region_of(other), None, "{other}");
-        }
     }
 }

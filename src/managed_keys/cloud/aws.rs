@@ -3,14 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, Data, Fault, Fields, KeyKind, KeyUsages, REDACTED,
-    Secret, curve_name, endpoint, kind, required, secret,
+    ARN, CloudCredentials, CloudKey, CloudKind, CloudPlace, CloudService, Data, Fault, Fields, KeyKind, KeyUsages,
+    REDACTED, Secret, aws_region, curve_name, endpoint, kind, required, secret,
 };
 
 /// What begins the name of an alias: the only name that the service lets anybody choose.
 const ALIAS: &str = "alias/";
-/// What begins an ARN.
-const ARN: &str = "arn:";
 /// Most bytes of the name of a key: an ARN with an alias.
 const NAME_BYTES: usize = 2048;
 /// Copies of one key beside it.
@@ -96,7 +94,7 @@ fn replicas(fields: &mut Fields<'_>, key: &CloudKey) -> Result<Vec<CloudKey>, Fa
 
 /// Refuses an ARN of another region than the one that is given.
 fn check_region(name: &str, region: Option<&str>) -> Result<(), Fault> {
-    match region_of(name).zip(region) {
+    match aws_region(name).zip(region) {
         Some((own, given)) if own != given => Err(Fault::invalid(format!(
             "kms_key {name:?} is in region {own:?}, and region is {given:?}: leave region out, or correct it"
         ))),
@@ -104,17 +102,9 @@ fn check_region(name: &str, region: Option<&str>) -> Result<(), Fault> {
     }
 }
 
-/// The region in an ARN of a key or of an alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
-fn region_of(name: &str) -> Option<&str> {
-    let mut parts = name.strip_prefix(ARN)?.splitn(5, ':').skip(1);
-    let (service, region, account, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_key = key.strip_prefix("key/").or(key.strip_prefix(ALIAS)).is_some_and(|id| !id.is_empty());
-    (service == "kms" && !region.is_empty() && !account.is_empty() && is_key).then_some(region)
-}
-
 fn checked(name: String, what: &str) -> Result<String, Fault> {
     let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.=@".contains(c));
-    if name.len() <= NAME_BYTES && is_plain && (!name.starts_with(ARN) || region_of(&name).is_some()) {
+    if name.len() <= NAME_BYTES && is_plain && (!name.starts_with(ARN) || aws_region(&name).is_some()) {
         return Ok(name);
     }
     Err(Fault::invalid(format!("{what} {name:?} is no id, ARN or alias of AWS KMS: an alias begins with {ALIAS:?}")))

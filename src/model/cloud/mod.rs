@@ -8,7 +8,7 @@ mod azure;
 mod google;
 mod place;
 
-pub use place::{CloudCredentials, CloudKey, CloudPlace, google_account};
+pub use place::{ARN, CloudCredentials, CloudKey, CloudPlace, aws_region, google_account};
 
 use super::{CipherScheme, Hash, KeyKind, KeyUsage, KeyUsages, SignatureScheme};
 
@@ -179,14 +179,19 @@ impl CloudKind {
 
     /// The hashes of its signatures, by Vault's names, for who is told what it does.
     pub fn hashes(&self) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        for known in self.signs {
-            if !names.contains(&known.hash.name()) {
-                names.push(known.hash.name());
-            }
-        }
-        names.join(", ")
+        each_once(self.signs.iter().map(|known| known.hash.name())).join(", ")
     }
+}
+
+/// These without those that came before: what is named in a list is named in it once.
+pub fn each_once<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut known = Vec::new();
+    for one in all {
+        if !known.contains(&one) {
+            known.push(one);
+        }
+    }
+    known
 }
 
 impl std::fmt::Display for CloudKind {

@@ -182,7 +182,7 @@ impl CloudKey {
     pub fn whole_name(&self) -> String {
         let name = &self.name;
         match &self.place {
-            CloudPlace::Aws { region: Some(region) } if !name.starts_with("arn:") => format!("{region}/{name}"),
+            CloudPlace::Aws { region: Some(region) } if !name.starts_with(ARN) => format!("{region}/{name}"),
             CloudPlace::Aws { .. } => name.clone(),
             CloudPlace::Azure { vault, domain, version: Some(version) } => {
                 format!("{vault}.{domain}/{name}/{version}")
@@ -195,10 +195,35 @@ impl CloudKey {
     }
 }
 
+/// What begins an ARN of AWS.
+pub const ARN: &str = "arn:";
+
+/// The region in an ARN of a key of AWS KMS, or of an alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`. None where it is no such.
+pub fn aws_region(name: &str) -> Option<&str> {
+    let mut parts = name.strip_prefix(ARN)?.splitn(5, ':').skip(1);
+    let (service, region, account, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_key = key.strip_prefix("key/").or(key.strip_prefix("alias/")).is_some_and(|id| !id.is_empty());
+    (service == "kms" && !region.is_empty() && !account.is_empty() && is_key).then_some(region)
+}
+
 /// The service account of a credential file, as far as it is fit to be shown.
 pub fn google_account(json: &Secret) -> Option<String> {
     let json: serde_json::Value = serde_json::from_slice(json.expose()).ok()?;
     let account = json.get("client_email")?.as_str()?;
     let shown = |c: &char| c.is_ascii_alphanumeric() || "-_.@".contains(*c);
     Some(account.chars().filter(shown).take(ACCOUNT_LETTERS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_names_its_region() {
+        assert_eq!(aws_region("arn:aws:kms:eu-west-1:111122223333:key/1234"), Some("eu-west-1"));
+        assert_eq!(aws_region("arn:aws-cn:kms:cn-north-1:1:alias/a"), Some("cn-north-1"));
+        for other in ["alias/arn", "1234", "arn:aws:kms", "arn:aws:kms::1:key/2", "mrk-1234"] {
+            assert_eq!(aws_region(other), None, "{other}");
+        }
+    }
 }

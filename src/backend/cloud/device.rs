@@ -334,7 +334,7 @@ impl Shared {
 
     /// Why a call failed, without which key it was of, which is said beside.
     fn reason(&self, error: &BackendError) -> String {
-        let (Fault::Unavailable { what } | Fault::DeviceStuck { what }) = &error.fault else {
+        let Fault::Unavailable { what } = &error.fault else {
             return error.fault.to_string();
         };
         what.strip_prefix(&*self.title).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(what).to_owned()

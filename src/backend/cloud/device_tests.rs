@@ -304,7 +304,7 @@ fn what_failed_is_told_while_it_is_left_alone() {
             std::thread::yield_now();
         };
         let what = format!("{TITLE}: no answer within 5 ms");
-        let silence = BackendError { fault: Fault::DeviceStuck { what }, fate: Fate::BackOff, cause: TIMEOUT };
+        let silence = BackendError { fault: Fault::Unavailable { what }, fate: Fate::BackOff, cause: TIMEOUT };
         device.shared.tell::<()>(leave, Duration::from_millis(5), true, &Err(silence));
         assert_eq!(gate.key_failure(), "Sign: certificate expired");
         // Of the domain the log says all of it, and whoever else is refused learns the cause alone.

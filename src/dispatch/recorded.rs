@@ -59,7 +59,10 @@ impl Dispatch {
         let (is_run, namespace) = (subject.refused.is_none(), subject.operation.namespace.clone());
         // While it was recorded, its token may have ended.
         let asked = &subject.operation;
-        let is_over = subject.token.is_some() && self.identity.token(&asked.caller, &asked.namespace).is_err();
+        let is_over = match &subject.token {
+            Some(_) => self.identity.token(&asked.caller, &asked.namespace).is_err(),
+            None => subject.refused.is_some(),
+        };
         // And the daemon may have been sealed.
         self.audit.check_on()?;
         let result = match considered {
@@ -88,9 +91,13 @@ impl Dispatch {
 
     pub(super) fn subject(&self, operation: Operation, refused: Option<Fault>) -> Subject {
         let id = operation.id.unwrap_or_else(|| RequestId(uuid::Uuid::new_v4().into_bytes()));
+        let token = self.identity.token(&operation.caller, &operation.namespace).ok();
+        // A token that ended since it was judged refuses it: nothing is done that would be recorded as nobody's.
+        let is_of_nobody = token.is_none() && !self.is_public(&operation);
+        let refused = refused.or_else(|| is_of_nobody.then_some(Fault::PermissionDenied));
         Subject {
             id,
-            token: self.identity.token(&operation.caller, &operation.namespace).ok(),
+            token,
             mount: self.namespaces.route(&operation.namespace, &operation.path()).map(|(mount, _)| mount),
             namespace_id: self.namespaces.id(&operation.namespace),
             is_allowed: !matches!(refused, Some(Fault::PermissionDenied | Fault::TokenRefused { .. })),

@@ -1,15 +1,18 @@
 //! Audit devices: who has asked what, and what came of it, in a file that tells no secret.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use keyway::client::{Framed, Identity};
 use keyway::model::{Secret, Verb};
 use keyway::wire::proto;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use crate::daemon::{Daemon, Setup};
+use crate::daemon::{Daemon, LIMIT, Setup};
 use crate::rig::{Rig, TOKENS};
 use crate::token::{LABEL, PIN, Token};
 
@@ -243,4 +246,50 @@ async fn no_secret_of_a_session_is_in_the_records() {
     let known = hash(&daemon, "file", made["auth"]["client_token"].as_str().unwrap()).await;
     assert!(text.contains(&known), "and yet is known again");
     assert!(!daemon.log().contains(&daemon.root_token));
+}
+
+/// Has things signed by a token, as fast as it goes, until the daemon refuses.
+async fn sign_until_refused(socket: PathBuf, token: String, go: Arc<Semaphore>) {
+    let identity = Identity { token: Secret::from(token.as_str()), namespace: String::new() };
+    let framed = Framed::connect(&socket, &identity, proto::Class::Interactive, Some(LIMIT)).await.unwrap();
+    let one = || async {
+        let input = Bytes::from_static(b"a contract");
+        let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input, ..Default::default() };
+        let signed = framed.sign(sign).await;
+        go.add_permits(1);
+        signed
+    };
+    while tokio::join!(one(), one(), one(), one(), one(), one(), one(), one()).7.is_ok() {}
+}
+
+#[tokio::test]
+async fn what_is_asked_while_its_token_is_revoked_is_done_and_recorded_as_its_bearers_or_not_at_all() {
+    let rig = Rig::null(&TOKENS, &["doc"], Setup::default()).await;
+    let daemon = &rig.daemon;
+    rig.key("doc", json!({})).await;
+    let log = file_device(daemon, "file").await;
+    for _ in 0..128 {
+        let made = daemon.ask(Verb::Write, "auth/token/create", json!({"policies": ["root"]})).await.json();
+        let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
+        let (socket, go) = (daemon.socket().with_extension("sock.framed"), Arc::new(Semaphore::new(0)));
+        let signing: Vec<_> =
+            (0..4).map(|_| tokio::spawn(sign_until_refused(socket.clone(), token.clone(), Arc::clone(&go)))).collect();
+        drop(go.acquire_many(64).await.unwrap());
+        daemon.write("auth/token/revoke", json!({"token": token})).await;
+        for each in signing {
+            each.await.unwrap();
+        }
+    }
+    let signed = records(&log).into_iter().filter(|record| record["request"]["path"] == "transit/sign/doc");
+    let (mut done, mut refused) = (0, 0);
+    for record in signed {
+        let has_bearer = record["auth"]["accessor"].is_string();
+        let is_allowed = record["auth"]["policy_results"]["allowed"] == true;
+        assert!(has_bearer || !is_allowed, "allowed to nobody: {record}");
+        match record["error"].is_null() && record["type"] == "response" {
+            true => done += 1,
+            false => refused += usize::from(!has_bearer),
+        }
+    }
+    assert!(done > 0 && refused > 0, "{done} were done, {refused} refused");
 }

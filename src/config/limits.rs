@@ -24,10 +24,10 @@ pub struct Limits {
     pub batch_max: usize,
     /// Device time one session takes at a time. Default 1 ms, at most 100 ms.
     pub batch_time: Duration,
-    /// How often one job is tried in all, where devices fail it. Default 4, at most 16.
+    /// How often one job is tried in all, where devices fail it, or its key has to be found again in a cloud. Default 4, at most 16.
     pub attempts: u8,
-    /// The same of a key in a cloud, where pauses are between tries, each longer: the deadline and the budget end them before. Default
-    /// 16, at most 64.
+    /// The same where calls to a cloud fail. Between these tries are pauses, each longer: the deadline and the budget end them before.
+    /// Default 16, at most 64.
     pub cloud_attempts: u8,
     /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100; 0 together with
     /// `retry_burst` only.

@@ -36,6 +36,8 @@ pub(super) struct Job {
     work: Arc<Work>,
     /// How often it was tried, and failed through no fault of its own.
     pub(super) attempts: u8,
+    /// How many of those tries were followed by a rest, or by another member's.
+    pub(super) rests: u8,
     /// Whether a call was made for it, so that it waits for what is left alone meanwhile, as long as it may.
     pub(super) tried: bool,
     /// The member that failed it last: another one is to try, if there is one.
@@ -54,7 +56,7 @@ impl Job {
         let (begun, charge, asker) = (false, Charge::default(), Some(asker));
         let work = Arc::new(Work { operation, key, terms, queued_at });
         let pending = Pending { answer, work: Arc::clone(&work), is_polled: false };
-        let job = Job { work, attempts: 0, tried: false, avoid: None, begun, charge, asker };
+        let job = Job { work, attempts: 0, rests: 0, tried: false, avoid: None, begun, charge, asker };
         (job, pending)
     }
 

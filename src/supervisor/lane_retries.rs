@@ -27,8 +27,7 @@ impl Lane {
         job.avoid = Some(failed);
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
-        let most = if may_rest { self.limits.resting_attempts } else { self.limits.attempts };
-        if let Err(fault) = self.grant(&mut state, &mut job, fault, most, now) {
+        if let Err(fault) = self.grant(&mut state, &mut job, fault, may_rest, now) {
             drop(state);
             self.come_back(key.as_slice());
             job.answer(Err(fault));
@@ -152,7 +151,7 @@ impl Lane {
     /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
     pub(in super::super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
         job.avoid = Some(failed);
-        self.grant(&mut self.state.lock(), job, fault, self.limits.attempts, Instant::now())
+        self.grant(&mut self.state.lock(), job, fault, false, Instant::now())
     }
 
     /// Every further try is one of at most so many and of its namespace's budget, wherever it is made.
@@ -160,15 +159,22 @@ impl Lane {
     /// One that would end after the deadline, by what its key's operations took until now, is not made: the asker learns at
     /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
     /// reason to refuse what may be in time.
-    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, most: u8, now: Instant) -> Result<(), Fault> {
+    ///
+    /// Tries that rest count for themselves: a key that a service does not know for once, at the end of an outage, ends no job.
+    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, may_rest: bool, now: Instant) -> Result<(), Fault> {
         job.attempts += 1;
+        job.rests += u8::from(may_rest);
+        let is_last = match may_rest {
+            true => job.attempts >= self.limits.resting_attempts,
+            false => job.attempts - job.rests >= self.limits.attempts,
+        };
         job.tried = true;
         job.key.note_failed();
         let late = job.terms.deadline.passed(now);
         let too_long = job.terms.deadline.passed(now + job.key.learnt(&job.operation));
         let burst = self.limits.retry_burst.saturating_mul(100);
         let budget = state.budgets.entry(job.tenant()).or_insert(burst);
-        if too_long || job.attempts >= most || *budget < 100 || job.abandoned() {
+        if too_long || is_last || *budget < 100 || job.abandoned() {
             job.metrics().not_retried();
             return Err(if late { Fault::DeadlineExceeded { stage: "started" } } else { fault });
         }

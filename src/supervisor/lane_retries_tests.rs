@@ -223,6 +223,29 @@ fn a_failed_call_is_tried_as_long_as_deadline_and_budget_let_it_where_it_rests_b
 }
 
 #[test]
+fn tries_that_rested_leave_a_job_those_that_do_not() {
+    let limits = LaneLimits { retry_burst: 100, resting_attempts: 9, ..limits(8, 8, 1) };
+    let pool = pool(limits);
+    let seat = seat(&pool, MEMBER);
+    let lane = (pool, seat);
+    let key = self::key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    // An outage, at whose end the key has to be found again.
+    for _ in 1..limits.resting_attempts {
+        assert!(lane.0.lane.retry_later(job, fault(), MEMBER).is_some());
+        job = once_due(&lane);
+    }
+    for _ in 1..limits.attempts {
+        assert!(lane.0.lane.retry(job, fault(), MEMBER));
+        job = once_due(&lane);
+    }
+    assert!(job.attempts > limits.resting_attempts);
+    assert!(!lane.0.lane.retry(job, fault(), MEMBER));
+    assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
 fn a_call_that_was_made_is_no_job_that_was_only_queued() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

@@ -64,7 +64,7 @@ pub use operation::{
 };
 pub use outcome::{IssuedCertificate, Outcome, Response};
 pub use request_id::RequestId;
-pub use secret::{Secret, SecretBytes, wiped};
+pub use secret::{Secret, SecretBytes, WipedBuffer, wiped};
 pub use shards::Shards;
 pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, Status};
 pub use stream::{Download, Ending, FileBody, Intake, Upload};

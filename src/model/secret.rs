@@ -1,5 +1,7 @@
 //! A value that must not leave the process.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -90,9 +92,52 @@ pub fn wiped(bytes: Vec<u8>) -> Bytes {
     Bytes::from_owner(Zeroizing::new(bytes))
 }
 
+/// Takes in what is written piece by piece, and leaves no copy of it behind as it grows.
+#[derive(Default)]
+pub struct WipedBuffer(Zeroizing<Vec<u8>>);
+
+impl WipedBuffer {
+    /// What was written: wiped, too, as [`wiped()`].
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.0)
+    }
+}
+
+impl Write for WipedBuffer {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        let length = self.0.len() + piece.len();
+        if length > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity((2 * length).max(256)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_that_is_wiped_never_grows_in_place() {
+        let mut buffer = WipedBuffer::default();
+        let mut expected = Vec::new();
+        for length in [0, 1, 200, 56, 3000, 7] {
+            let before = (buffer.0.as_ptr(), buffer.0.capacity());
+            buffer.write_all(&vec![u8::try_from(length % 251).unwrap(); length]).unwrap();
+            expected.resize(expected.len() + length, u8::try_from(length % 251).unwrap());
+            let is_same = before == (buffer.0.as_ptr(), buffer.0.capacity());
+            // A vector that grew by itself would have let go of what it held.
+            assert_eq!(is_same, expected.len() <= before.1);
+        }
+        assert_eq!(buffer.into_bytes(), expected);
+    }
 
     #[test]
     fn secrets_are_not_shown() {

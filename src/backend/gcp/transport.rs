@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 
 use super::credentials::{self, Source};
 use crate::backend::cloud::{Keeper, Service, Transport, Undelivered};
-use crate::model::wiped;
+use crate::model::WipedBuffer;
 
 /// The service, as the names of its hosts have it.
 const SERVICE: &str = "cloudkms";
@@ -79,8 +79,11 @@ impl Rest {
         query: &[(&str, &str)],
         body: &impl Serialize,
     ) -> Answer<A> {
-        // It may hold a plaintext.
-        let body = wiped(serde_json::to_vec(body).map_err(Error::ser)?);
+        // It may hold a plaintext. (What base64 Google's models make of that, and what the HTTP library reads and sends by, is not ours
+        // to wipe.)
+        let mut written = WipedBuffer::default();
+        serde_json::to_writer(&mut written, body).map_err(Error::ser)?;
+        let body = written.into_bytes();
         let credentials = credentials::headers(&self.keeper).await.map_err(Error::authentication)?;
         self.site.ask(credentials, Method::POST, &self.site.url(name, verb, query)?, body).await
     }

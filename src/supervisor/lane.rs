@@ -24,9 +24,15 @@ use crate::model::{Class, Dice, Fault, Namespace};
 
 #[path = "lane_retries.rs"]
 mod retries;
+#[path = "lane_seats.rs"]
+mod seating;
 
 /// Device time below which work is not divided among sessions, in nanoseconds: to wake another one costs about as much.
 const SLICE: u64 = 20_000;
+
+/// Jobs of one pull after which others are let have the processor before the session sleeps. Where there are fewer, it may be the
+/// next one that waits for it to come back, and waits as long as those others please.
+const MANY: usize = if cfg!(feature = "shuttle") { 1 } else { 8 };
 
 /// What a pull comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,82 +178,6 @@ impl Lane {
         Ok(())
     }
 
-    // === seats ===
-
-    /// Takes a seat. The session may pull from now on.
-    pub(super) fn sit(&self, seat: &Seat) {
-        self.state.lock().seats.sit(seat);
-    }
-
-    /// Leaves a seat: by the session itself, or by who gave it up while it was inside a call. Whoever comes second finds it
-    /// left.
-    pub(super) fn leave(&self, seat: &Seat) {
-        let mut state = self.state.lock();
-        // Its call had returned just before it was given up: it is to end all the same.
-        if let Some(bell) = state.seats.leave(seat) {
-            ring(&bell);
-        }
-        // It may have been woken for a job that it leaves to others.
-        self.wake(state);
-    }
-
-    /// Whether there is work for one more session of this one's member, if there are less than `most`. Once: until another has
-    /// come, or [`Lane::listen`].
-    pub(super) fn is_short(&self, seat: &Seat, most: usize) -> bool {
-        let (now, mut state) = (Instant::now(), self.state.lock());
-        let State { schedule, seats, shut, .. } = &mut *state;
-        let place = seat.place;
-        if schedule.is_empty() || seats.is_heard(place.member) || seats.sleeps(place.member) {
-            return false;
-        }
-        if seats.seated(place.member) >= most {
-            return false;
-        }
-        let is_short = schedule.any(&mut |job: &Job| judge(job, place, shut, now));
-        seats.hear(place.member, is_short);
-        is_short
-    }
-
-    /// Has it said again if sessions of a member are too few.
-    pub(super) fn listen(&self, member: MemberId) {
-        self.state.lock().seats.hear(member, false);
-    }
-
-    /// Leaves the seat, if more than `kept` sessions of its member are there.
-    pub(super) fn leave_if_spare(&self, seat: &Seat, kept: usize) -> bool {
-        let mut state = self.state.lock();
-        // What came in this moment woke nobody.
-        let is_spare = state.is_empty() && state.seats.seated(seat.place.member) > kept;
-        if is_spare {
-            state.seats.leave(seat);
-        }
-        is_spare
-    }
-
-    /// Begins a new epoch of `member`: the seats of older ones are void, and their sessions leave.
-    pub(super) fn begin_epoch(&self, member: MemberId, epoch: u64) {
-        let asleep = {
-            let mut state = self.state.lock();
-            state.shut.forget(member);
-            state.seats.begin_epoch(member, epoch)
-        };
-        asleep.iter().for_each(|bell| ring(bell));
-    }
-
-    /// A member is gone, and every session of it.
-    pub(super) fn forget(&self, member: MemberId) {
-        let mut state = self.state.lock();
-        state.shut.forget(member);
-        state.seats.forget(member);
-    }
-
-    /// Its members are others now, which are better woken so.
-    pub(super) fn wake_by(&self, wake: Wake) {
-        let mut state = self.state.lock();
-        state.wake = wake;
-        self.wake(state);
-    }
-
     // === taking ===
 
     /// Waits for jobs this seat may take and moves them to `batch`: its share of them, `queued / serving`, and as many more
@@ -266,6 +196,7 @@ impl Lane {
                 self.wake(state);
                 answer_all(&mut finished);
                 if !batch.is_empty() {
+                    seat.taken.store(batch.len(), Ordering::Relaxed);
                     return Pulled::Jobs;
                 }
                 state = self.state.lock();
@@ -285,10 +216,25 @@ impl Lane {
             if let Some(bell) = state.next_bell() {
                 ring(&bell);
             }
+            if state.wake == Wake::Chain && seat.taken.swap(0, Ordering::Relaxed) >= MANY {
+                state = self.step_aside(state);
+                continue;
+            }
             if !sleep(&mut state, seat, idle) {
                 return Pulled::Idle;
             }
         }
+    }
+
+    /// Lets whoever waits for this processor have it once before a session sleeps that had much to do: where processors are few,
+    /// that is mostly who brings its next jobs, and then nobody has to wake it for them. It counts as coming meanwhile.
+    fn step_aside<'l>(&'l self, mut state: MutexGuard<'l, State>) -> MutexGuard<'l, State> {
+        state.seats.steps_aside();
+        drop(state);
+        std::thread::yield_now();
+        let mut state = self.state.lock();
+        state.seats.comes_back();
+        state
     }
 
     fn take(&self, state: &mut State, seat: &Seat, batch: &mut VecDeque<Job>, finished: &mut Vec<(Job, Fault)>) {

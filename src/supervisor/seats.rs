@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::route::MemberId;
 use super::sync::Condvar;
@@ -24,11 +25,13 @@ pub(super) type Bell = Arc<Condvar>;
 pub(super) struct Seat {
     pub(super) place: Place,
     pub(super) bell: Bell,
+    /// Jobs that it took last, until it has stepped aside. Only its own session looks there.
+    pub(super) taken: AtomicUsize,
 }
 
 impl Seat {
     pub(super) fn new(member: MemberId, epoch: u64) -> Seat {
-        Seat { place: Place { member, epoch }, bell: Arc::default() }
+        Seat { place: Place { member, epoch }, bell: Arc::default(), taken: AtomicUsize::new(0) }
     }
 }
 
@@ -170,6 +173,16 @@ impl Seats {
         let bells: Vec<_> = asleep.collect();
         self.coming += bells.len();
         bells
+    }
+
+    /// Notes that a session steps aside for others, and comes then.
+    pub(super) fn steps_aside(&mut self) {
+        self.coming += 1;
+    }
+
+    /// Notes that it has come.
+    pub(super) fn comes_back(&mut self) {
+        self.coming -= 1;
     }
 
     /// Notes that a session falls asleep.

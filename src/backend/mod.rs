@@ -290,6 +290,10 @@ pub trait Device: Send + Sync {
     fn abort(&self) -> bool {
         false
     }
+
+    /// Notes that what the device's module says of its keys may be no longer so: once nothing of the module is in use, it is
+    /// initialised anew.
+    fn doubt(&self) {}
 }
 
 /// One session: one operation in flight, on the thread that owns it.

@@ -59,6 +59,8 @@ pub struct Traits {
     pub keep_alive: Duration,
     /// Whether it sees keys that other programs made only after it was initialised anew.
     pub reads_keys_once: bool,
+    /// Whether a key that was away for a moment is away for it until it is initialised anew.
+    pub forgets_keys: bool,
     /// Whether it makes the IVs of AES-GCM itself, whatever it is given.
     pub makes_gcm_iv: bool,
     /// Where its code runs.
@@ -82,6 +84,7 @@ const GENERIC: Traits = Traits {
     // Below the idle time-outs of firewalls and of most HSMs.
     keep_alive: Duration::from_secs(60),
     reads_keys_once: false,
+    forgets_keys: false,
     makes_gcm_iv: false,
     // Nobody knows whether such a module bears several processes, or another environment than it was tried in.
     isolation: Isolation::None,
@@ -116,6 +119,8 @@ impl Profile {
                 // Its locks have the threads of one process wait for each other; processes sign side by side.
                 isolation: Isolation::Process,
                 workers: 0,
+                // An object whose file it does not find once is invalid from then on.
+                forgets_keys: true,
                 ..SOFT
             },
             // In the daemon: two processes sign P-256 nearly twice as fast under load, but RSA slower, a lone request by a

@@ -25,6 +25,9 @@ use crate::telemetry::MemberMetrics;
 /// Commands waiting for one control thread. More means that it hangs.
 const COMMANDS: usize = 1024;
 
+/// The cause where a recorded key is not on its token.
+pub(super) const KEY_GONE: &str = "key_gone";
+
 type Command = Box<dyn FnOnce(&mut Control) + Send>;
 
 /// How a control thread reaches its token.
@@ -347,7 +350,7 @@ fn find_or_generate(
     let absent = |reason: &str| {
         let place = if matches!(token, TokenSelector::Cloud(_)) { "" } else { "token " };
         let fault = Fault::KeyUnavailable { key: spec.name.clone(), reason: format!("{place}{token}: {reason}") };
-        BackendError::keep(fault)
+        BackendError { fault, fate: Fate::Keep, cause: KEY_GONE }
     };
     if spec.recorded.is_some() {
         return Err(absent(match token {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 
-use super::control::Proven;
+use super::control::{KEY_GONE, Proven};
 use super::health::Event;
 use super::pool::{BackOff, Member};
 use super::route::{Holder, KeyRoute, KeySpec, PreparedKey};
@@ -26,6 +26,8 @@ pub(super) struct Key {
     spec: KeySpec,
     route: Arc<KeyRoute>,
     held: bool,
+    /// The epoch in which it was found last.
+    found_in: Option<u64>,
     proof: Proof,
     /// Whether a proof of it has ever come to anything.
     tried: bool,
@@ -132,7 +134,7 @@ impl SlotKeys {
         let Some(spec) = self.by_uuid.get(uuid).map(|key| key.spec.clone()) else { return };
         for key in self.by_uuid.values_mut().filter(|key| !key.held && same_key(&key.spec, &spec)) {
             key.route.add_holder(holder);
-            (key.held, key.told) = (true, None);
+            (key.held, key.told, key.found_in) = (true, None, Some(holder.epoch));
             key.back_off.reset();
             self.held += 1;
             self.untried -= usize::from(key.is_awaited());
@@ -191,6 +193,7 @@ impl SlotKeys {
             spec,
             route,
             held: false,
+            found_in: None,
             proof: Proof::None,
             tried: false,
             next_try: Instant::now(),
@@ -255,10 +258,11 @@ impl SlotActor {
 
     fn proven(&mut self, uuid: &str, result: Result<Proven, BackendError>, ctx: &mut Context<Self>) {
         self.keys.hold(uuid, result.is_ok());
+        let result = result.map_err(|error| self.doubted(uuid, error));
         let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
         match result {
             Ok(proven) => {
-                key.told = None;
+                (key.told, key.found_in) = (None, Some(self.epoch));
                 key.back_off.reset();
                 let handle = proven.found.handle;
                 let holder = Holder { member: self.member.id, epoch: self.epoch, handle };
@@ -278,6 +282,18 @@ impl SlotActor {
                 self.say_unproven(uuid, &error);
                 self.on(Event::ProofFailed(error.fate), Some(error), ctx);
             }
+        }
+    }
+
+    /// Whoever found a key before does not find it now: if its module may be wrong in that, another initialisation tells, once.
+    fn doubted(&self, uuid: &str, error: BackendError) -> BackendError {
+        let is_news = self.keys.by_uuid.get(uuid).is_some_and(|key| key.found_in == Some(self.epoch));
+        match &self.device {
+            Some(device) if is_news && error.cause == KEY_GONE && self.traits.forgets_keys => {
+                device.doubt();
+                BackendError { fate: Fate::Reinitialize, ..error }
+            }
+            _ => error,
         }
     }
 
@@ -377,7 +393,7 @@ impl SlotActor {
         self.exercised.store(Some(Arc::new(proven)));
         spec.recorded = Some(prepared.identity.clone());
         let mut key = self.keys.key(spec, route);
-        key.held = true;
+        (key.held, key.found_in) = (true, Some(self.epoch));
         self.keys.insert(key);
         self.publish();
         prepared

@@ -191,6 +191,32 @@ async fn loop_until_signed(daemon: &Daemon) {
 }
 
 #[tokio::test]
+async fn a_token_whose_files_were_away_for_a_moment_serves_its_keys_again() {
+    for (stanza, processes) in PLACES {
+        what_was_away_is_found_again(stanza, processes).await;
+    }
+}
+
+async fn what_was_away_is_found_again(stanza: &'static str, processes: u32) {
+    let token = Token::new();
+    let more = "limits {\n probe_min = \"10ms\"\n probe_max = \"50ms\"\n deadline = \"1s\"\n}";
+    let daemon = Daemon::with(&token, Setup { more, stanza, ..Setup::default() }).await;
+    daemon.managed_key("doc", p256()).await;
+    loop_until_signed(&daemon).await;
+    until_all_hold(&daemon, processes, "doc");
+    let (files, away) = (token.folder.path().join("tokens"), token.folder.path().join("away"));
+    std::fs::rename(&files, &away).unwrap();
+    for _ in 0..4 {
+        daemon.ask(Verb::Write, "sys/managed-keys/pkcs11/doc/test/sign", json!({})).await;
+    }
+    std::fs::rename(&away, &files).unwrap();
+    loop_until_signed(&daemon).await;
+    until_all_hold(&daemon, processes, "doc");
+    // Kryoptic has its file open, and misses nothing.
+    assert_eq!(daemon.log().contains("the key is gone"), token::profile() == "softhsm", "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn an_ambiguous_label_is_refused_by_naming_the_ids() {
     let token = Token::new();
     for id in ["01", "02"] {

@@ -186,6 +186,10 @@ impl Device for Pkcs11Device {
         &self.info
     }
 
+    fn doubt(&self) {
+        self.module.outdate();
+    }
+
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
         let info = client::check_present(&self.module, self.profile, Function::GetTokenInfo)
             .and_then(|()| self.module.native.token_info(self.slot, self.profile));

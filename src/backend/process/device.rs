@@ -118,4 +118,8 @@ impl Device for ProcessDevice {
         self.process.0.kill();
         true
     }
+
+    fn doubt(&self) {
+        self.process.0.kill();
+    }
 }

@@ -170,7 +170,10 @@ async fn serve(mut client: TcpStream, rules: &Rules) -> std::io::Result<()> {
     let asked = head.strip_prefix("CONNECT ").and_then(|rest| rest.split_once(' ')).map(|(to, _)| to.to_owned());
     let to = match asked {
         Some(to) if !head.to_lowercase().contains("\r\nauthorization:") => to,
-        _ => return Ok(rules.seen.lock().unwrap().strays.push(head)),
+        _ => {
+            rules.seen.lock().unwrap().strays.push(head);
+            return Ok(());
+        }
     };
     let known = |wanted: &String| head.contains(&format!("\r\nProxy-Authorization: {wanted}\r\n"));
     let unknown = rules.authorization.as_ref().is_some_and(|wanted| !known(wanted)).then_some(407);
@@ -186,7 +189,8 @@ async fn serve(mut client: TcpStream, rules: &Rules) -> std::io::Result<()> {
     let mut first = [HANDSHAKE];
     client.peek(&mut first).await?;
     if first != [HANDSHAKE] {
-        return Ok(rules.seen.lock().unwrap().strays.push(format!("{first:?} to {to}")));
+        rules.seen.lock().unwrap().strays.push(format!("{first:?} to {to}"));
+        return Ok(());
     }
     copy_bidirectional(&mut client, &mut service).await.map(|_| ())
 }

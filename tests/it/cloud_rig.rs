@@ -54,7 +54,7 @@ impl CloudRig {
 
     /// On an AWS whose keys sign at once and do nothing else.
     pub(crate) async fn aws(setup: Setup) -> CloudRig {
-        CloudRig::new(Token::absent(), CloudService::AwsKms, aws_cloud(None), setup).await
+        CloudRig::new(Token::absent(), CloudService::AwsKms, aws_cloud(None, None), setup).await
     }
 
     /// On an Azure of its own, with more of the `kms_service`.
@@ -72,6 +72,26 @@ impl CloudRig {
         let cloud = google(&folder, None);
         let setup = google_setup(stanza, &[]);
         CloudRig::new(folder, CloudService::GcpCkms, cloud, setup).await
+    }
+
+    /// On a cloud of its own that speaks TLS; the daemon's environment has this, made of the cloud's port and the folder.
+    pub(crate) async fn secured(
+        service: CloudService,
+        more: &str,
+        environment: impl FnOnce(&str, &Path) -> Vec<(&'static str, String)>,
+    ) -> CloudRig {
+        let folder = Token::absent();
+        let ca = folder.folder.path().join("cloud.pem");
+        let cloud = match service {
+            CloudService::AwsKms => aws_cloud(None, Some(&ca)),
+            CloudService::AzureKeyVault => azure(&ca, &[]),
+            CloudService::GcpCkms => google(&folder, Some(&ca)),
+        };
+        let (_, port) = cloud.url.rsplit_once(':').unwrap();
+        let environment = environment(port, folder.folder.path());
+        let mut setup = setup(&service.to_string(), &format!("ca_file = {ca:?}"), &environment);
+        setup.more = format!("{}\n{more}", setup.more).leak();
+        CloudRig::new(folder, service, cloud, setup).await
     }
 
     /// Ends the daemon at once and starts another on what it left.
@@ -216,20 +236,20 @@ impl AwsRig {
         let python = python()?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/emulated_kms.py");
         let kms = Some(EmulatedKms::start(&python, &script));
-        let cloud = aws_cloud(kms.as_ref());
+        let cloud = aws_cloud(kms.as_ref(), None);
         Some(AwsRig { base: CloudRig::new(Token::absent(), CloudService::AwsKms, cloud, setup).await, kms })
     }
 
     /// The same with another region, which has the same keys.
     pub(crate) async fn two_regions(setup: Setup) -> Option<(AwsRig, Cloud)> {
         let aws = AwsRig::emulated(setup).await?;
-        let other = aws_cloud(aws.kms.as_ref());
+        let other = aws_cloud(aws.kms.as_ref(), None);
         Some((aws, other))
     }
 
     /// On keys that sign at once; the daemon finds its own credentials by this of its environment, made of the cloud's URL.
     pub(crate) async fn by_identity(environment: impl FnOnce(&str) -> Vec<(&'static str, String)>) -> AwsRig {
-        let cloud = aws_cloud(None);
+        let cloud = aws_cloud(None, None);
         let environment = leaked(&environment(&cloud.url));
         let setup = Setup { environment, ..Setup::default() };
         let base = CloudRig::new(Token::absent(), CloudService::AwsKms, cloud, setup).await;
@@ -273,12 +293,12 @@ impl AwsRig {
 }
 
 /// A cloud before this emulated KMS, or with keys of its own.
-fn aws_cloud(kms: Option<&EmulatedKms>) -> Cloud {
+fn aws_cloud(kms: Option<&EmulatedKms>, ca: Option<&Path>) -> Cloud {
     let mut arguments = vec!["aws", "--credential", "AKIDTEST:secret", "--container-token", "shown"];
     if let Some(kms) = kms {
         arguments.extend(["--upstream", &kms.url]);
     }
-    Cloud::start(simulator(), None, &arguments)
+    Cloud::start(simulator(), ca, &arguments)
 }
 
 /// An Azure that knows the applications `app`, `app2` and `app3`, and writes its certificate to this file.

@@ -60,7 +60,7 @@ fn told(error: Undelivered) -> ConnectorError {
     match error {
         Undelivered::Unsent(_) => ConnectorError::user(error.into()),
         Undelivered::Unconnected(_) if error.is_late() => ConnectorError::timeout(error.into()).never_connected(),
-        Undelivered::Unconnected(_) => ConnectorError::io(error.into()).never_connected(),
+        Undelivered::Unconnected(_) | Undelivered::NoTunnel(_) => ConnectorError::io(error.into()).never_connected(),
         Undelivered::Broken(_) => ConnectorError::io(error.into()),
         Undelivered::TooLong | Undelivered::Again { .. } => ConnectorError::other(error.into(), None),
     }

@@ -61,7 +61,7 @@ fn answered(headers: &HeaderMap) -> Headers {
 fn told(error: Undelivered) -> Error {
     let kind = match error {
         Undelivered::Unsent(_) => ErrorKind::Other,
-        Undelivered::Unconnected(_) | Undelivered::Again { .. } => ErrorKind::Connection,
+        Undelivered::Unconnected(_) | Undelivered::NoTunnel(_) | Undelivered::Again { .. } => ErrorKind::Connection,
         Undelivered::Broken(_) => ErrorKind::Io,
         Undelivered::TooLong => ErrorKind::DataConversion,
     };

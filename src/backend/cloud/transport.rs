@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::http::{Request, Response};
+use hyper::http::{Request, Response, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, NoProxy, Proxy};
+use reqwest::{Certificate, NoProxy, Url};
 use tower_layer::layer_fn;
+use tower_service::Service;
 
 use super::warm::Warm;
 use super::{ANSWER_MAX, TIMEOUT, innermost};
@@ -28,10 +31,15 @@ const IDLE: Duration = Duration::from_secs(300);
 /// Where the environment may name a proxy: the first that does.
 const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 
+/// Why a proxy made no way to a service.
+pub(super) type TunnelError = <Tunnel<HttpConnector> as Service<Uri>>::Error;
+
 /// Connections to one service, shared by all its clients. Cheap to clone; clones are the same connections.
 #[derive(Clone)]
 pub(crate) struct Transport {
     client: reqwest::Client,
+    /// What they go through, but for hosts that `NO_PROXY` names.
+    proxy: Option<Arc<Proxy>>,
     /// The endpoint whose connections are kept as long as this lives, if any.
     warm: Option<Arc<Warm>>,
 }
@@ -51,8 +59,11 @@ impl Transport {
             // No service sends anybody elsewhere, and credentials are not to follow.
             .redirect(Policy::none())
             .no_proxy();
-        if let Some(proxy) = proxy(|name| std::env::var_os(name))? {
-            builder = builder.proxy(proxy);
+        let proxy = Proxy::of_environment(|name| std::env::var_os(name))?;
+        if let Some(Proxy { variable, address, client }) = &proxy {
+            let service = settings.service.title();
+            tracing::info!(service, address, variable, "calls go through a proxy, but to hosts that NO_PROXY names");
+            builder = builder.proxy(client.clone().no_proxy(NoProxy::from_env()));
         }
         if let Some(pem) = &settings.ca_certificates {
             let trusted =
@@ -60,7 +71,7 @@ impl Transport {
             builder = builder.tls_certs_merge(trusted);
         }
         let client = builder.build().map_err(|error| format!("TLS cannot be set up: {}", innermost(&error)))?;
-        Ok(Transport { client, warm: None })
+        Ok(Transport { client, proxy: proxy.map(Arc::new), warm: None })
     }
 
     /// The same connections, for calls of this endpoint.
@@ -76,13 +87,8 @@ impl Transport {
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Undelivered> {
         let request = reqwest::Request::try_from(request).map_err(|error| Undelivered::Unsent(error.without_url()))?;
         let under_way = self.warm.as_ref().map(|warm| warm.call());
-        let answer = self.client.execute(request).await.map_err(|error| {
-            let error = error.without_url();
-            match error.is_connect() {
-                true => Undelivered::Unconnected(error),
-                false => Undelivered::Broken(error.into()),
-            }
-        })?;
+        let to = request.url().host_str().unwrap_or_default().to_owned();
+        let answer = self.client.execute(request).await.map_err(|error| self.undelivered(error.without_url(), &to))?;
         let (head, body) = Response::from(answer).into_parts();
         let read =
             Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
@@ -94,6 +100,16 @@ impl Transport {
         }
         Ok(Response::from_parts(head, read.to_bytes()))
     }
+
+    /// Why nothing was answered by this host.
+    fn undelivered(&self, error: reqwest::Error, to: &str) -> Undelivered {
+        let tunnel = chain(&error).find_map(|error| error.downcast_ref());
+        match (&self.proxy, tunnel) {
+            (Some(proxy), Some(tunnel)) => Undelivered::NoTunnel(proxy.why(tunnel, to)),
+            _ if error.is_connect() => Undelivered::Unconnected(error),
+            _ => Undelivered::Broken(error.into()),
+        }
+    }
 }
 
 /// With the credentials of a proxy it would say too much.
@@ -103,21 +119,54 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// The proxy that the environment, as it is read by this, names for HTTPS. What is asked in plain HTTP is this host's own, an
-/// instance's or a container's metadata, and no proxy's business.
-fn proxy(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Proxy>, String> {
-    let named = |name| Some((name, variable(name).filter(|value| !value.is_empty())?));
-    let Some((name, value)) = PROXIES.into_iter().find_map(named) else { return Ok(None) };
-    let wrong = |what| format!("the environment's {name} is {what}: correct it, and start Keyway again");
-    let url = value.to_str().ok_or_else(|| wrong("no URL of a proxy"))?;
-    // The client takes SOCKS for HTTP, and would fail each connection.
-    if let Some((scheme, _)) = url.split_once("://")
-        && !["http", "https"].iter().any(|known| scheme.trim().eq_ignore_ascii_case(known))
-    {
-        return Err(wrong("neither an http:// nor an https:// proxy, and no others are supported"));
+/// The proxy that the environment names for HTTPS. What is asked in plain HTTP is this host's own, an instance's or a container's
+/// metadata, and no proxy's business.
+struct Proxy {
+    /// The variable that names it.
+    variable: &'static str,
+    /// Its host and port. Whatever else its URL has is a secret.
+    address: String,
+    client: reqwest::Proxy,
+}
+
+impl Proxy {
+    /// By the environment as it is read by this.
+    fn of_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Proxy>, String> {
+        let named = |name| Some((name, variable(name).filter(|value| !value.is_empty())?));
+        let Some((variable, value)) = PROXIES.into_iter().find_map(named) else { return Ok(None) };
+        let wrong = |what| format!("the environment's {variable} is {what}: correct it, and start Keyway again");
+        let no_url = || wrong("no URL of a proxy");
+        let value = value.to_str().ok_or_else(no_url)?;
+        let url = if value.contains("://") { Url::parse(value) } else { Url::parse(&format!("http://{value}")) };
+        let url = url.map_err(|_| no_url())?;
+        // The client takes SOCKS for HTTP, and would fail each connection.
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(wrong("neither an http:// nor an https:// proxy, and no others are supported"));
+        }
+        let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or_else(no_url)?;
+        let address = format!("{host}:{port}");
+        let client = reqwest::Proxy::https(url).map_err(|_| no_url())?;
+        Ok(Some(Proxy { variable, address, client }))
     }
-    let proxy = Proxy::https(url).map_err(|_| wrong("no URL of a proxy"))?;
-    Ok(Some(proxy.no_proxy(NoProxy::from_env())))
+
+    /// Why there is no way through it to this host, and what to do.
+    fn why(&self, error: &TunnelError, to: &str) -> String {
+        let Proxy { variable, address, .. } = self;
+        let again = "and start Keyway again";
+        match error {
+            TunnelError::ProxyAuthRequired => {
+                format!("the proxy {address} asks for a user and password (407): correct them in {variable}, {again}")
+            }
+            TunnelError::TunnelUnsuccessful => format!(
+                "the proxy {address} refused to connect to {to}, or could not: allow it there, or name it in NO_PROXY, {again}"
+            ),
+            TunnelError::ConnectFailed(why) => {
+                let why = innermost(&**why);
+                format!("the proxy {address} cannot be reached: {why}: start it, or correct {variable}, {again}")
+            }
+            _ => format!("the proxy {address} broke off what connects to {to}: see its log"),
+        }
+    }
 }
 
 /// Why there is no whole answer.
@@ -131,6 +180,8 @@ pub(crate) enum Undelivered {
     Broken(Box<dyn Error + Send + Sync>),
     /// The answer is longer than [`ANSWER_MAX`].
     TooLong,
+    /// The proxy made no way to it: why, and what to do, in words.
+    NoTunnel(String),
     /// What another was told, in words.
     Again { cause: &'static str, why: String },
 }
@@ -161,6 +212,7 @@ impl Undelivered {
         match self {
             Undelivered::Unsent(_) => "unsent",
             Undelivered::TooLong => "unreadable_answer",
+            Undelivered::NoTunnel(_) => "proxy",
             Undelivered::Again { cause, .. } => cause,
             _ if self.is_late() => TIMEOUT,
             Undelivered::Unconnected(_) | Undelivered::Broken(_)
@@ -180,7 +232,7 @@ impl fmt::Display for Undelivered {
             Undelivered::Unconnected(_) => f.write_str("no connection"),
             Undelivered::Broken(_) => f.write_str("the connection broke off"),
             Undelivered::TooLong => write!(f, "an answer of more than {ANSWER_MAX} bytes"),
-            Undelivered::Again { why, .. } => f.write_str(why),
+            Undelivered::NoTunnel(why) | Undelivered::Again { why, .. } => f.write_str(why),
         }
     }
 }
@@ -190,7 +242,7 @@ impl Error for Undelivered {
         match self {
             Undelivered::Unsent(error) | Undelivered::Unconnected(error) => Some(error),
             Undelivered::Broken(error) => Some(&**error),
-            Undelivered::TooLong | Undelivered::Again { .. } => None,
+            Undelivered::NoTunnel(_) | Undelivered::TooLong | Undelivered::Again { .. } => None,
         }
     }
 }
@@ -211,9 +263,9 @@ struct Counted<S> {
     connections: ConnectionMetrics,
 }
 
-impl<S, R> tower_service::Service<R> for Counted<S>
+impl<S, R> Service<R> for Counted<S>
 where
-    S: tower_service::Service<R>,
+    S: Service<R>,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -276,23 +328,31 @@ mod tests {
     #[test]
     fn a_proxy_is_an_http_proxy_or_refused() {
         let proxy = |name: &'static str, value: &str| {
-            proxy(|asked| (asked == name).then(|| value.into())).map(|proxy| proxy.is_some())
+            let proxy = Proxy::of_environment(|asked| (asked == name).then(|| value.into()))?;
+            Ok::<_, String>(proxy.map_or_else(String::new, |proxy| format!("{} {}", proxy.variable, proxy.address)))
         };
         for name in PROXIES {
-            for url in ["http://one:8080", "HTTPS://user:secret@one", "one.example:8080"] {
-                assert_eq!(proxy(name, url), Ok(true), "{name}={url}");
+            for (url, address) in [
+                ("http://one:8080", "one:8080"),
+                ("http://one", "one:80"),
+                ("HTTPS://user:secret@one", "one:443"),
+                ("one.example:8080", "one.example:8080"),
+                ("user:secret@[::1]:8080/path", "[::1]:8080"),
+            ] {
+                assert_eq!(proxy(name, url), Ok(format!("{name} {address}")), "{name}={url}");
             }
-            assert_eq!(proxy(name, ""), Ok(false), "{name}");
+            assert_eq!(proxy(name, ""), Ok(String::new()), "{name}");
             for url in ["socks5://user:secret@one:1080", "socks5h://one", "http://", "ftp://one"] {
                 let told = proxy(name, url).unwrap_err();
                 assert!(told.contains(name) && !told.contains("secret"), "{told}");
             }
         }
-        assert_eq!(proxy("HTTP_PROXY", "http://one:8080"), Ok(false));
-        let first = super::proxy(|name| Some(if name == PROXIES[0] { "http://one" } else { "socks5://one" }.into()));
+        assert_eq!(proxy("HTTP_PROXY", "http://one:8080"), Ok(String::new()));
+        let first =
+            Proxy::of_environment(|name| Some(if name == PROXIES[0] { "http://one" } else { "socks5://one" }.into()));
         assert!(first.unwrap().is_some());
         use std::os::unix::ffi::OsStringExt;
-        assert!(super::proxy(|_| Some(OsString::from_vec(vec![0xff]))).is_err(), "no UTF-8");
+        assert!(Proxy::of_environment(|_| Some(OsString::from_vec(vec![0xff]))).is_err(), "no UTF-8");
     }
 
     /// The length of what is read of an answer that has so many bytes.

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use super::transport::TunnelError;
+
 /// Most letters of it that are passed on.
 const LETTERS: usize = 300;
 
@@ -11,13 +13,17 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// What an error comes from at last: what lies above says but that something failed. Without what was read or answered, which
-/// some causes end with: it may be a secret.
+/// some causes end with: it may be a secret. A proxy's own words do not say whose they are.
 pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
+    let (mut cause, mut before) = (error, "");
+    loop {
+        if cause.is::<TunnelError>() {
+            before = "the environment's proxy: ";
+        }
+        let Some(next) = cause.source() else { break };
         cause = next;
     }
-    let text = cause.to_string();
+    let text = format!("{before}{cause}");
     shown(text.find("body").map_or(text.as_str(), |body| &text[..body]))
 }
 

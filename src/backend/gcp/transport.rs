@@ -228,7 +228,9 @@ fn undelivered(why: Undelivered) -> Error {
     match why {
         Undelivered::Unsent(_) => Error::ser(why),
         Undelivered::TooLong => Error::deser(why),
-        Undelivered::Unconnected(_) | Undelivered::Broken(_) | Undelivered::Again { .. } => Error::io(why),
+        Undelivered::Unconnected(_) | Undelivered::NoTunnel(_) | Undelivered::Broken(_) | Undelivered::Again { .. } => {
+            Error::io(why)
+        }
     }
 }
 

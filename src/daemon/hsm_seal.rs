@@ -263,7 +263,7 @@ impl SealToken {
 
     /// One native call at the most, and none with a PIN that was refused.
     fn log_in(&self, device: &dyn Device) -> Result<(), Fault> {
-        let serial = device.info().serial.clone();
+        let serial = device.info().token.serial.clone();
         {
             let memory = self.memory.lock();
             if memory.refused.as_deref().is_some_and(|note| is_noted(note, &serial, &self.pin)) {

@@ -119,6 +119,16 @@ impl TokenIdentity {
             label: shown(label, LABEL_MAX),
         }
     }
+
+    /// All four, each behind its length, so that no two identities are the same bytes: to be hashed.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in [&self.manufacturer, &self.model, &self.serial, &self.label] {
+            bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        bytes
+    }
 }
 
 /// What a device says of itself when opened.

@@ -37,13 +37,7 @@ impl StoredPins {
 
 /// The record of a token in this collection. A serial number may be empty, a record's name may not: `of` never is.
 fn own(store: &Store, collection: &'static str, token: &TokenIdentity, of: &str) -> Result<RecordKey, Fault> {
-    let mut bytes = Vec::new();
-    for name in [&token.manufacturer, &token.model, &token.serial, &token.label] {
-        // Each with its length, so that they are kept apart.
-        bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(name.as_bytes());
-    }
-    let identity = hex::encode(store.keyed_hash("token-identity", &bytes)?);
+    let identity = hex::encode(store.keyed_hash("token-identity", &token.bytes())?);
     Ok(RecordKey::new(&Namespace::root(), collection, format!("{}/{identity}/{of}", token.serial)))
 }
 

@@ -80,31 +80,69 @@ impl BackendError {
     }
 }
 
-/// Most letters of a token's serial number and label: the bytes that `CK_TOKEN_INFO` has for them.
+/// Most letters of what a token says it is: the bytes that `CK_TOKEN_INFO` has for them.
+const MANUFACTURER_MAX: usize = 32;
+const MODEL_MAX: usize = 16;
 const SERIAL_MAX: usize = 16;
 const LABEL_MAX: usize = 32;
 /// Most letters of a key's label that are shown; a token may have longer ones.
 const KEY_LABEL_MAX: usize = 256;
 
+/// Which token it is, by what PKCS#11 URIs name tokens by (RFC 7512, section 2.3). Two are one token where all four are the same.
+///
+/// The serial number alone is not enough: whole families of modules give each token the same one ("0000000000000000"). No
+/// slot's number is part of it, nor a library: one token has the same four through whatever library and in whatever slot, now and
+/// after restarts, which is what PINs are remembered by. A label changes when a token is initialised, and its PIN with it.
+///
+/// Tokens that agree in all four cannot be told apart over restarts: a PIN that one of them refused counts as refused by
+/// all. Logins of one process can, by slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TokenIdentity {
+    /// `manufacturerID`.
+    pub manufacturer: String,
+    /// `model`.
+    pub model: String,
+    /// `serialNumber`.
+    pub serial: String,
+    /// `label`.
+    pub label: String,
+}
+
+impl TokenIdentity {
+    /// By the word of vendors' code: fit to be shown, logged and remembered. Control characters are left out, and what is
+    /// longer than `CK_TOKEN_INFO` has room for is cut.
+    pub fn new(manufacturer: &str, model: &str, serial: &str, label: &str) -> TokenIdentity {
+        TokenIdentity {
+            manufacturer: shown(manufacturer, MANUFACTURER_MAX),
+            model: shown(model, MODEL_MAX),
+            serial: shown(serial, SERIAL_MAX),
+            label: shown(label, LABEL_MAX),
+        }
+    }
+
+    /// All four, each behind its length, so that no two identities are the same bytes: to be hashed.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in [&self.manufacturer, &self.model, &self.serial, &self.label] {
+            bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        bytes
+    }
+}
+
 /// What a device says of itself when opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// The token's serial number: one token, one serial, whatever its slot.
-    pub serial: String,
-    /// The token's label.
-    pub label: String,
+    /// Its token. A key in a cloud has the serial number and label only.
+    pub token: TokenIdentity,
+    /// The number of its slot, in the process that has the library loaded and until it initialises the library anew; 0 where
+    /// there are no slots.
+    pub slot: u64,
     /// Most sessions it allows, if it says so.
     pub max_sessions: Option<usize>,
     /// What its module is: as configured, or by what the module says of itself.
     pub profile: Profile,
-}
-
-impl DeviceInfo {
-    /// What a device says of itself, by the word of vendors' code: fit to be shown, logged and remembered. Control characters
-    /// are left out, and what is longer than `CK_TOKEN_INFO` has room for is cut.
-    pub fn new(serial: &str, label: &str, max_sessions: Option<usize>, profile: Profile) -> DeviceInfo {
-        DeviceInfo { serial: shown(serial, SERIAL_MAX), label: shown(label, LABEL_MAX), max_sessions, profile }
-    }
 }
 
 /// A name by the word of vendors' code, fit to be shown: without control characters, and cut to the `most` letters.

@@ -15,7 +15,9 @@ use aws_lc_rs::pbkdf2;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::backend::{Backend, BackendError, Device, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, Session};
+use crate::backend::{
+    Backend, BackendError, Device, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, Session, TokenIdentity,
+};
 use crate::config::{Limits, Pkcs11Seal};
 use crate::model::{Cipher, Fault, KeyKind, KeyOperation, KeyUsage, KeyUsages, Secret, SecretBytes, TokenSelector};
 use crate::store::{RootKeyWrap, SealNotes};
@@ -263,10 +265,10 @@ impl SealToken {
 
     /// One native call at the most, and none with a PIN that was refused.
     fn log_in(&self, device: &dyn Device) -> Result<(), Fault> {
-        let serial = device.info().serial.clone();
+        let token = &device.info().token;
         {
             let memory = self.memory.lock();
-            if memory.refused.as_deref().is_some_and(|note| is_noted(note, &serial, &self.pin)) {
+            if memory.refused.as_deref().is_some_and(|note| is_noted(note, token, &self.pin)) {
                 return Err(self.refused("it refused this PIN before and is not asked again; configure another PIN"));
             }
             if memory.doubts >= DOUBTS_MAX {
@@ -295,7 +297,7 @@ impl SealToken {
             self.memory.lock().doubts += 1;
         }
         if is_wrong(&error) {
-            let note = note(&serial, &self.pin)?;
+            let note = note(token, &self.pin)?;
             let mut memory = self.memory.lock();
             (memory.refused, memory.unsaved) = (Some(note.clone()), Some(note));
         }
@@ -369,23 +371,27 @@ fn is_wrong(error: &BackendError) -> bool {
     error.fate == Fate::Retire && !["CKR_PIN_LOCKED", "CKR_PIN_EXPIRED", "CKR_NEW_PIN_MODE"].contains(&error.cause)
 }
 
-/// What is kept of a PIN that the token of this serial refused: a salt and a slow hash.
-fn note(serial: &str, pin: &Secret) -> Result<Vec<u8>, Fault> {
+/// What is kept of a PIN that this token refused: a salt and a slow hash.
+fn note(token: &TokenIdentity, pin: &Secret) -> Result<Vec<u8>, Fault> {
     let mut salt = [0; SALT_BYTES];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| Fault::internal("no random bytes can be had"))?;
     let mut hash = [0; HASH_BYTES];
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salted(&salt, serial), pin.expose(), &mut hash);
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salted(&salt, &token.bytes()), pin.expose(), &mut hash);
     Ok([&salt[..], &hash].concat())
 }
 
-fn is_noted(note: &[u8], serial: &str, pin: &Secret) -> bool {
+fn is_noted(note: &[u8], token: &TokenIdentity, pin: &Secret) -> bool {
     let Some((salt, hash)) = note.split_first_chunk::<SALT_BYTES>() else { return false };
-    pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salted(salt, serial), pin.expose(), hash).is_ok()
+    let is_of = |token: &[u8]| {
+        pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salted(salt, token), pin.expose(), hash).is_ok()
+    };
+    // Former notes have the serial number alone.
+    is_of(&token.bytes()) || is_of(token.serial.as_bytes())
 }
 
-/// The serial is part of the salt: a PIN that one token refused may be another's.
-fn salted(salt: &[u8; SALT_BYTES], serial: &str) -> Vec<u8> {
-    [&salt[..], serial.as_bytes()].concat()
+/// The token is part of the salt: a PIN that one refused may be another's.
+fn salted(salt: &[u8; SALT_BYTES], token: &[u8]) -> Vec<u8> {
+    [&salt[..], token].concat()
 }
 
 #[cfg(test)]

@@ -90,10 +90,23 @@ fn a_wrong_pin_is_tried_once_by_whatever_process() {
 
 #[test]
 fn a_refused_pin_is_known_again_for_its_token_alone() {
-    let note = note("1234", &Secret::from("wrong")).unwrap();
-    assert!(is_noted(&note, "1234", &Secret::from("wrong")));
-    assert!(!is_noted(&note, "1234", &Secret::from("right")));
-    assert!(!is_noted(&note, "5678", &Secret::from("wrong")));
-    assert!(!is_noted(&[], "1234", &Secret::from("wrong")));
+    let token = |serial: &str, label: &str| TokenIdentity::new("maker", "model", serial, label);
+    let (own, wrong) = (token("1234", "ca"), Secret::from("wrong"));
+    let note = note(&own, &wrong).unwrap();
+    assert!(is_noted(&note, &own, &wrong));
+    assert!(!is_noted(&note, &own, &Secret::from("right")));
+    assert!(!is_noted(&note, &token("5678", "ca"), &wrong) && !is_noted(&note, &token("1234", "other"), &wrong));
+    assert!(!is_noted(&[], &own, &wrong));
     assert!(!note.windows(5).any(|window| window == b"wrong"));
+}
+
+#[test]
+fn a_pin_noted_by_the_serial_number_alone_is_still_known() {
+    let (salt, mut hash) = ([7; SALT_BYTES], [0; HASH_BYTES]);
+    let salted = [&salt[..], b"1234"].concat();
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salted, b"wrong", &mut hash);
+    let note = [&salt[..], &hash].concat();
+    let token = |serial: &str| TokenIdentity::new("maker", "model", serial, "ca");
+    assert!(is_noted(&note, &token("1234"), &Secret::from("wrong")));
+    assert!(!is_noted(&note, &token("5678"), &Secret::from("wrong")));
 }

@@ -130,13 +130,13 @@ impl SlotActor {
         self.down = None;
         self.returns = false;
         self.traits = info.profile.traits();
-        self.member.publish(|status| status.serial = Some(info.serial.clone()));
+        self.member.publish(|status| status.serial = Some(info.token.serial.clone()));
         let wanted =
             self.member.sessions.unwrap_or_else(|| sessions_of_profile(self.traits.sessions, self.settings.workers));
         // The control session and the one that holds the login take two of those the token allows.
         let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
         let sessions = wanted.min(allowed);
-        let (library, token, serial) = (&self.member.library, &self.member.token, &info.serial);
+        let (library, token, serial) = (&self.member.library, &self.member.token, &info.token.serial);
         if self.settings.has_login {
             tracing::info!(
                 library, %token, worker = self.member.worker, serial, profile = self.traits.name, sessions,

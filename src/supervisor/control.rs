@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::guarded::Guarded;
 use super::login::{LoggedIn, back_off, others_come_up, others_log_in};
-use super::pins::{Login, Logins, PinMemory};
+use super::pins::{Login, Logins, PinMemory, Place};
 use super::presence::{Before, Presence};
 use super::proof;
 use super::route::{FoundAt, KeySpec, MemberId, PreparedKey};
@@ -51,6 +51,13 @@ pub(super) struct Reach {
     pub(super) coming_up: Arc<Mutex<()>>,
     /// How long they, and a login of others to its token, are waited for.
     pub(super) wait: Duration,
+}
+
+impl Reach {
+    /// Where one logs in to the token that is open.
+    fn place(&self, info: &DeviceInfo) -> Place {
+        Place { library: self.name.library.clone(), process: self.process, slot: info.slot, token: info.token.clone() }
+    }
 }
 
 /// What the control thread holds.
@@ -218,18 +225,19 @@ impl Control {
         let _alone = coming_up.try_lock_until(patience).ok_or_else(|| others_come_up(&self.to))?;
         let device: Arc<dyn Device> = self.to.backend.open(&self.to.name.token)?.into();
         let info = device.info().clone();
+        let place = self.to.place(&info);
         if let Some(number) = self.last_login.filter(|_| relogin) {
-            self.to.logins.forget(&self.to.name.library, self.to.process, &info.serial, number);
+            self.to.logins.forget(&place, number);
         }
-        let turn = self.to.logins.turn(&info.serial);
-        let turn = turn.try_lock_until(patience).ok_or_else(|| others_log_in(&info, self.to.wait))?;
-        let (login, guest) = match self.log_in(device.as_ref(), &info, &pins, cause)? {
+        let turn = self.to.logins.turn(&info.token);
+        let turn = turn.try_lock_until(patience).ok_or_else(|| others_log_in(&info.token, self.to.wait))?;
+        let (login, guest) = match self.log_in(device.as_ref(), &place, &pins, cause)? {
             LoggedIn::As(login, guest) => (login, guest),
             LoggedIn::Known(host) => return Ok(BroughtUp::Known(host)),
         };
-        let sighting = self.to.sightings.note(&self.to.name, &info);
+        let sighting = self.to.sightings.note(&self.to.name, &place);
         drop(turn);
-        let took = |(_, pin): &(Pin, Secret)| self.to.pins.hash(&info.serial, pin).is_ok_and(|hash| login.is(&hash));
+        let took = |(_, pin): &(Pin, Secret)| self.to.pins.hash(&info.token, pin).is_ok_and(|hash| login.is(&hash));
         let pin = pins.into_iter().find(took).map(|(pin, _)| pin);
         self.last_login = Some(login.number());
         self.session = Some(device.open_session()?);
@@ -294,14 +302,14 @@ impl Control {
         };
         session.end_by(self.until);
         let info = self.device.as_ref().map(|device| device.info());
-        let (serial, token_label) = info.map(|info| (info.serial.clone(), info.label.clone())).unwrap_or_default();
+        let opened = info.map(|info| info.token.clone()).unwrap_or_default();
         let is_guarded =
             |template: &KeyTemplate| info.is_none_or(|info| self.to.guarded.would_be_taken_for_one(info, template));
         let own = &self.to.name.token;
         let is_taken = || info.is_none_or(|info| spec.taken.iter().any(|token| may_be(token, own, info)));
         let (found, generated) = {
             // Whoever else looks for the label meanwhile, by another name of the token, would not find the key either.
-            let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&serial));
+            let turn = spec.generate.as_ref().map(|_| self.to.logins.turn_to_generate(&opened));
             let turn =
                 turn.as_ref().map(|turn| turn.try_lock_for(self.to.wait).ok_or_else(|| others_generate(&self.to)));
             let _turn = turn.transpose()?;
@@ -310,6 +318,7 @@ impl Control {
         let identity = proof::identify(session.as_mut(), spec, &found)?;
         let Name { library, token, .. } = self.to.name.clone();
         let label = spec.selector.label.clone().unwrap_or_else(|| found.label.clone());
+        let (serial, token_label) = (opened.serial, opened.label);
         let at = vec![FoundAt { library, token, serial, token_label, label, id: found.id.clone() }];
         Ok(Proven { found, key: PreparedKey { identity, generated, at } })
     }
@@ -318,8 +327,8 @@ impl Control {
 /// Whether the token that is open, by its own name, may be the one that others name so.
 fn may_be(other: &TokenSelector, own: &TokenSelector, info: &DeviceInfo) -> bool {
     match other {
-        TokenSelector::Label(label) => *label == info.label,
-        TokenSelector::Serial(serial) => *serial == info.serial,
+        TokenSelector::Label(label) => *label == info.token.label,
+        TokenSelector::Serial(serial) => *serial == info.token.serial,
         TokenSelector::Slot(_) => !matches!(own, TokenSelector::Slot(_)) || other == own,
         TokenSelector::Cloud(key) => {
             matches!(own, TokenSelector::Cloud(own) if own.is_named_as(key) && own.credentials == key.credentials)

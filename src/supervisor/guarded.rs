@@ -65,7 +65,7 @@ impl Guarded {
             Err(error) if error.fate == Fate::Keep => None,
             Err(error) => return Err(error),
         };
-        let (serial, token_label) = (info.serial.clone(), info.label.clone());
+        let (serial, token_label) = (info.token.serial.clone(), info.token.label.clone());
         let seen = Seen { serial, token_label, key_id: found.id.clone(), value };
         self.put(Guard { name: name.clone(), seen: Some(seen) });
         Ok(())
@@ -117,10 +117,10 @@ impl Guard {
 
     fn is_token(&self, info: &DeviceInfo) -> bool {
         match &self.seen {
-            Some(seen) => seen.serial == info.serial && seen.token_label == info.label,
+            Some(seen) => seen.serial == info.token.serial && seen.token_label == info.token.label,
             None => match &self.name.token {
-                TokenSelector::Label(label) => *label == info.label,
-                TokenSelector::Serial(serial) => *serial == info.serial,
+                TokenSelector::Label(label) => *label == info.token.label,
+                TokenSelector::Serial(serial) => *serial == info.token.serial,
                 // Not known: better one label too many refused than a seal that does not open.
                 TokenSelector::Slot(_) => true,
                 TokenSelector::Cloud(_) => false,
@@ -168,7 +168,7 @@ mod tests {
         let found = find(session.as_mut(), "seal");
         guarded.found(&name, device.info(), session.as_mut(), &found).unwrap();
         let info = device.info().clone();
-        for token in [Label(info.label.clone()), Serial(info.serial.clone())] {
+        for token in [Label(info.token.label.clone()), Serial(info.token.serial.clone())] {
             assert!(guarded.names("elsewhere", &token, &seal));
             assert!(guarded.names("elsewhere", &token, &by(Some("seal"), Some(b"1"))));
             assert!(guarded.names("elsewhere", &token, &by(None, Some(b"77"))));
@@ -187,7 +187,8 @@ mod tests {
         assert!(guarded.would_be_taken_for_one(&info, &template("seal", KeyKind::Hmac { bits: 256 })));
         assert!(!guarded.would_be_taken_for_one(&info, &template("other", AES)));
         assert!(!guarded.would_be_taken_for_one(&info, &template("seal", KeyKind::Ed25519)));
-        let elsewhere = DeviceInfo { serial: "another".into(), ..info };
+        let mut elsewhere = info;
+        elsewhere.token.serial = "another".into();
         assert!(!guarded.would_be_taken_for_one(&elsewhere, &template("seal", AES)));
     }
 }

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::control::{Control, Reach};
-use super::pins::{Login, PinHash, Standing, UNANSWERED_MAX};
+use super::pins::{Login, PinHash, Place, Standing, UNANSWERED_MAX};
 use super::route::{KeySpec, MemberId};
 use super::same_token::{Name, Rival};
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer};
+use crate::backend::{BackendError, Device, Fate, LoginAnswer, TokenIdentity};
 use crate::config::Pin;
 use crate::model::{Fault, Secret};
 use crate::telemetry::LoginLabel;
@@ -27,25 +27,24 @@ impl Control {
     pub(super) fn log_in(
         &self,
         device: &dyn Device,
-        info: &DeviceInfo,
+        place: &Place,
         pins: &[(Pin, Secret)],
         cause: Option<&'static str>,
     ) -> Result<LoggedIn, BackendError> {
-        let guest = match self.rival(info)? {
+        let guest = match self.rival(place)? {
             Rival::Host(host) => return Ok(LoggedIn::Known(host)),
             Rival::Guest(guest) => Some(guest),
             Rival::None | Rival::Twice(_) => None,
         };
-        let pins = self.in_order(info, pins)?;
-        let Reach { name: Name { library, .. }, process, logins, .. } = &self.to;
+        let pins = self.in_order(&place.token, pins)?;
         for (_, hash) in &pins {
-            match logins.standing(library, *process, &info.serial, hash) {
+            match self.to.logins.standing(place, hash) {
                 Standing::Same(login) => return Ok(LoggedIn::As(login, guest)),
                 Standing::Other => {}
-                Standing::Nobody => return self.try_each(device, info, &pins, cause, guest),
+                Standing::Nobody => return self.try_each(device, place, &pins, cause, guest),
             }
         }
-        Err(refused(info, "it is logged in with another PIN; give every key of it the same PIN"))
+        Err(refused(&place.token, "it is logged in with another PIN; give every key of it the same PIN"))
     }
 
     /// What the PINs are now. Those that cannot be had are told of, and left out: others may be the token's. The token and
@@ -84,12 +83,12 @@ impl Control {
     /// The PINs with their hashes, the one first that the token took last: wrong ones before it might lock it.
     fn in_order<'p>(
         &self,
-        info: &DeviceInfo,
+        token: &TokenIdentity,
         pins: &'p [(Pin, Secret)],
     ) -> Result<Vec<(&'p Secret, PinHash)>, BackendError> {
         let memory = &self.to.pins;
-        let taken = memory.taken(&info.serial).map_err(back_off)?;
-        let hash = |pin: &'p Secret| Ok((pin, memory.hash(&info.serial, pin).map_err(back_off)?));
+        let taken = memory.taken(token).map_err(back_off)?;
+        let hash = |pin: &'p Secret| Ok((pin, memory.hash(token, pin).map_err(back_off)?));
         let mut hashed = pins.iter().map(|(_, pin)| hash(pin)).collect::<Result<Vec<_>, BackendError>>()?;
         hashed.sort_by_key(|(_, hash)| Some(*hash) != taken);
         Ok(hashed)
@@ -98,20 +97,21 @@ impl Control {
     fn try_each(
         &self,
         device: &dyn Device,
-        info: &DeviceInfo,
+        place: &Place,
         pins: &[(&Secret, PinHash)],
         cause: Option<&'static str>,
         guest: Option<MemberId>,
     ) -> Result<LoggedIn, BackendError> {
+        let token = &place.token;
         let mut why = None;
         for (pin, hash) in pins {
-            let known = self.known(info, hash)?;
+            let known = self.known(token, hash)?;
             let error = match known {
                 // What the token says now is better to know than what it said once.
                 Some(known) => why.take().unwrap_or(known),
                 None => {
-                    self.check_flags(device, info)?;
-                    match self.try_pin(device, info, pin, *hash, cause) {
+                    self.check_flags(device, token)?;
+                    match self.try_pin(device, place, pin, *hash, cause) {
                         Ok(login) => return Ok(LoggedIn::As(login, guest)),
                         Err(error) if is_wrong(&error) => error,
                         Err(error) => return Err(error),
@@ -120,68 +120,68 @@ impl Control {
             };
             why = Some(error);
         }
-        Err(why.unwrap_or_else(|| refused(info, "there is no PIN for it")))
+        Err(why.unwrap_or_else(|| refused(token, "there is no PIN for it")))
     }
 
     /// Why this PIN is not to be tried, if so it is.
-    fn known(&self, info: &DeviceInfo, hash: &PinHash) -> Result<Option<BackendError>, BackendError> {
+    fn known(&self, token: &TokenIdentity, hash: &PinHash) -> Result<Option<BackendError>, BackendError> {
         let Reach { pins, logins, .. } = &self.to;
-        if logins.refused(&info.serial, hash) || pins.refused(&info.serial, hash).map_err(back_off)? {
+        if logins.refused(token, hash) || pins.refused(token, hash).map_err(back_off)? {
             let why = "it refused this PIN before and is not asked again; configure another PIN";
-            return Ok(Some(refused(info, why)));
+            return Ok(Some(refused(token, why)));
         }
-        let unanswered = pins.unanswered(&info.serial, hash).map_err(back_off)?;
-        let may_be_forced = self.to.final_pin_try && !logins.was_forced(&info.serial, hash);
-        if unanswered >= UNANSWERED_MAX && !may_be_forced && !self.is_vouched_for(info, hash)? {
+        let unanswered = pins.unanswered(token, hash).map_err(back_off)?;
+        let may_be_forced = self.to.final_pin_try && !logins.was_forced(token, hash);
+        if unanswered >= UNANSWERED_MAX && !may_be_forced && !self.is_vouched_for(token, hash)? {
             let why = "logins with this PIN came to no answer twice, and the token may count them; log in once with the \
                        vendor's tool, then restart with -force-final-pin-try if the PIN configured is right";
-            return Ok(Some(refused(info, why)));
+            return Ok(Some(refused(token, why)));
         }
         Ok(None)
     }
 
     /// Whether the token took this PIN before, by what this process or an earlier one saw: whatever fails now is another
     /// matter.
-    fn is_vouched_for(&self, info: &DeviceInfo, hash: &PinHash) -> Result<bool, BackendError> {
+    fn is_vouched_for(&self, token: &TokenIdentity, hash: &PinHash) -> Result<bool, BackendError> {
         let Reach { pins, logins, .. } = &self.to;
-        Ok(logins.took(&info.serial, hash) || pins.taken(&info.serial).map_err(back_off)?.as_ref() == Some(hash))
+        Ok(logins.took(token, hash) || pins.taken(token).map_err(back_off)?.as_ref() == Some(hash))
     }
 
     /// Makes durable that a PIN nobody vouches for is about to be tried; how often it was before. Whoever kills the daemon
     /// while the token thinks does not have it tried for ever.
-    fn begin_try(&self, info: &DeviceInfo, hash: &PinHash) -> Result<Option<u8>, BackendError> {
-        if self.is_vouched_for(info, hash)? {
+    fn begin_try(&self, token: &TokenIdentity, hash: &PinHash) -> Result<Option<u8>, BackendError> {
+        if self.is_vouched_for(token, hash)? {
             return Ok(None);
         }
         let memory = &self.to.pins;
-        let before = memory.unanswered(&info.serial, hash).map_err(back_off)?;
+        let before = memory.unanswered(token, hash).map_err(back_off)?;
         if before >= UNANSWERED_MAX {
-            self.to.logins.force(&info.serial, *hash);
+            self.to.logins.force(token, *hash);
         }
-        memory.remember_unanswered(&info.serial, hash, before.saturating_add(1)).map_err(back_off)?;
+        memory.remember_unanswered(token, hash, before.saturating_add(1)).map_err(back_off)?;
         Ok(Some(before))
     }
 
     /// The token answered: this try does not count, nor, where the PIN is now known for right or wrong, do those before.
-    fn end_try(&self, info: &DeviceInfo, hash: &PinHash, unanswered: u8) {
-        if let Err(fault) = self.to.pins.remember_unanswered(&info.serial, hash, unanswered) {
+    fn end_try(&self, token: &TokenIdentity, hash: &PinHash, unanswered: u8) {
+        if let Err(fault) = self.to.pins.remember_unanswered(token, hash, unanswered) {
             tracing::warn!(
-                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                library = self.to.name.library, token = token.label, serial = token.serial, %fault,
                 "that a login was answered could not be stored: after a restart it counts as one that was not"
             );
         }
     }
 
     /// Refuses where the token is locked, or would be by one more wrong PIN.
-    fn check_flags(&self, device: &dyn Device, info: &DeviceInfo) -> Result<(), BackendError> {
+    fn check_flags(&self, device: &dyn Device, token: &TokenIdentity) -> Result<(), BackendError> {
         let flags = device.pin_flags()?;
         if flags.locked {
-            return Err(refused(info, "its user PIN is locked; have the security officer reset it"));
+            return Err(refused(token, "its user PIN is locked; have the security officer reset it"));
         }
         if flags.final_try && !self.to.final_pin_try {
             let why = "it allows one last try before it locks; log in once with the vendor's tool and the right PIN, or \
                        restart with -force-final-pin-try if the PIN configured is right";
-            return Err(refused(info, why));
+            return Err(refused(token, why));
         }
         Ok(())
     }
@@ -190,12 +190,13 @@ impl Control {
     fn try_pin(
         &self,
         device: &dyn Device,
-        info: &DeviceInfo,
+        place: &Place,
         pin: &Secret,
         hash: PinHash,
         cause: Option<&'static str>,
     ) -> Result<Login, BackendError> {
-        let begun = self.begin_try(info, &hash)?;
+        let token = &place.token;
+        let begun = self.begin_try(token, &hash)?;
         let result = device.login(pin);
         let said = match &result {
             Ok(_) => LoginLabel::Ok,
@@ -203,25 +204,25 @@ impl Control {
             Err(_) => LoginLabel::Failed,
         };
         self.to.metrics.login(cause, said);
-        let Reach { name: Name { library, .. }, process, logins, .. } = &self.to;
+        let logins = &self.to.logins;
         let begun = begun.filter(|_| !result.as_ref().is_err_and(is_unanswered));
         let outcome = match result {
-            Ok(LoginAnswer::Already) if logins.took_another(&info.serial, &hash) => {
+            Ok(LoginAnswer::Already) if logins.took_another(token, &hash) => {
                 let what = format!(
                     "token {:?} (serial {}): a session that is still open keeps it logged in with another PIN, so that this \
                      one cannot be told right or wrong; it is tried again when that session has closed: where it never \
                      does, restart Keyway",
-                    info.label, info.serial
+                    token.label, token.serial
                 );
                 Err(back_off(Fault::Unavailable { what }))
             }
             Ok(_) => {
-                self.remember_taken(info, &hash);
-                Ok(logins.enter(library, *process, &info.serial, hash))
+                self.remember_taken(token, &hash);
+                Ok(logins.enter(place, hash))
             }
             Err(error) => {
                 if is_wrong(&error) {
-                    self.remember_refused(info, hash);
+                    self.remember_refused(token, hash);
                 }
                 Err(error)
             }
@@ -229,44 +230,43 @@ impl Control {
         // Only now: what it answered is durable.
         if let Some(before) = begun {
             let is_known = outcome.as_ref().map_or_else(is_wrong, |_| true);
-            self.end_try(info, &hash, if is_known { 0 } else { before });
+            self.end_try(token, &hash, if is_known { 0 } else { before });
         }
         outcome
     }
 
-    fn remember_refused(&self, info: &DeviceInfo, hash: PinHash) {
+    fn remember_refused(&self, token: &TokenIdentity, hash: PinHash) {
         // First where nothing can go wrong: a store that fails must not have the PIN tried again.
-        self.to.logins.remember(&info.serial, hash);
-        if let Err(fault) = self.to.pins.remember(&info.serial, &hash) {
+        self.to.logins.remember(token, hash);
+        if let Err(fault) = self.to.pins.remember(token, &hash) {
             tracing::error!(
-                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                library = self.to.name.library, token = token.label, serial = token.serial, %fault,
                 "a PIN was refused, and that could not be stored: it will be tried again after a restart; correct it before"
             );
         }
     }
 
-    fn remember_taken(&self, info: &DeviceInfo, hash: &PinHash) {
+    fn remember_taken(&self, token: &TokenIdentity, hash: &PinHash) {
         let memory = &self.to.pins;
-        let known = memory.taken(&info.serial).is_ok_and(|taken| taken.as_ref() == Some(hash));
-        if !known && let Err(fault) = memory.remember_taken(&info.serial, hash) {
+        let known = memory.taken(token).is_ok_and(|taken| taken.as_ref() == Some(hash));
+        if !known && let Err(fault) = memory.remember_taken(token, hash) {
             tracing::warn!(
-                library = self.to.name.library, token = info.label, serial = info.serial, %fault,
+                library = self.to.name.library, token = token.label, serial = token.serial, %fault,
                 "that a PIN was taken could not be stored: after a restart others may be tried before it"
             );
         }
     }
 
     /// Who else is logged in to the token we opened.
-    fn rival(&self, info: &DeviceInfo) -> Result<Rival, BackendError> {
-        let rival = self.to.sightings.rival(&self.to.name, info);
+    fn rival(&self, place: &Place) -> Result<Rival, BackendError> {
+        let rival = self.to.sightings.rival(&self.to.name, place);
         let Rival::Twice(other) = &rival else { return Ok(rival) };
-        let (library, own) = (&self.to.name.library, &self.to.name.token);
+        let (library, own, serial) = (&self.to.name.library, &self.to.name.token, &place.token.serial);
         let what = format!(
-            "token {own} of kms_library {library:?} is token {other} (serial {}), which is a member of a kms_pool already: only \
-             that one serves; take one of the two out of the configuration and reload it",
-            info.serial
+            "token {own} of kms_library {library:?} is token {other} (serial {serial}), which is a member of a kms_pool already: \
+             only that one serves; take one of the two out of the configuration and reload it"
         );
-        tracing::error!(library, token = %own, same = %other, serial = info.serial, "ONE TOKEN IS TWO MEMBERS of pools");
+        tracing::error!(library, token = %own, same = %other, serial, "ONE TOKEN IS TWO MEMBERS of pools");
         Err(back_off(Fault::Unavailable { what }))
     }
 
@@ -277,7 +277,7 @@ impl Control {
             let what = format!("the pin of managed key {:?} cannot be fetched: {why}", spec.name);
             BackendError::keep(Fault::CredentialsRefused { what })
         })?;
-        let hash = self.to.pins.hash(&device.info().serial, &pin).map_err(back_off)?;
+        let hash = self.to.pins.hash(&device.info().token, &pin).map_err(back_off)?;
         if login.is(&hash) {
             return Ok(());
         }
@@ -285,7 +285,7 @@ impl Control {
             "managed key {:?} carries another PIN than the one token {:?} is logged in with; correct its pin, or leave it out \
              where the kms_library has one",
             spec.name,
-            device.info().label
+            device.info().token.label
         );
         Err(BackendError::keep(Fault::CredentialsRefused { what }))
     }
@@ -303,12 +303,12 @@ fn is_unanswered(error: &BackendError) -> bool {
 }
 
 /// The turn to log in did not come. Never is one taken that others have: a login whose outcome nobody knows is theirs.
-pub(super) fn others_log_in(info: &DeviceInfo, waited: Duration) -> BackendError {
+pub(super) fn others_log_in(token: &TokenIdentity, waited: Duration) -> BackendError {
     let what = format!(
         "token {:?} (serial {}): another login to it has not returned for {} ms and more, and two at once might lock it; it is \
          tried again when that one has: where it never does, restart Keyway",
-        info.label,
-        info.serial,
+        token.label,
+        token.serial,
         waited.as_millis()
     );
     back_off(Fault::Unavailable { what })
@@ -326,8 +326,8 @@ pub(super) fn others_come_up(to: &Reach) -> BackendError {
     back_off(Fault::Unavailable { what })
 }
 
-fn refused(info: &DeviceInfo, why: &str) -> BackendError {
-    let what = format!("token {:?} (serial {}): {why}", info.label, info.serial);
+fn refused(token: &TokenIdentity, why: &str) -> BackendError {
+    let what = format!("token {:?} (serial {}): {why}", token.label, token.serial);
     BackendError::new(Fate::Retire, Fault::CredentialsRefused { what })
 }
 

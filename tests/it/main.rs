@@ -32,6 +32,7 @@ mod deaths;
 mod disaster;
 mod encryption;
 mod endpoints;
+mod equal_serials;
 mod fairness;
 mod google;
 mod hardware;

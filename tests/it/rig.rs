@@ -68,6 +68,11 @@ impl Rig {
     pub(crate) async fn bare(tokens: &[&str], keys: &[&str], setup: Setup) -> Rig {
         let token = Token::absent();
         let sim = Sim::null(token::module(), &module(&token), tokens, keys);
+        Rig::bare_on(token, sim, setup).await
+    }
+
+    /// The same on a simulator that there is.
+    pub(crate) async fn bare_on(token: Token, sim: Sim, setup: Setup) -> Rig {
         let setup = with_bare(&sim, setup);
         Rig::on(token, sim, setup).await
     }

@@ -14,7 +14,7 @@ use super::states::KeyState;
 use super::{BEING_MADE, Call, Found, NO_CREDENTIALS, Service, SharedClient, outages};
 use crate::backend::{
     BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LEFT_ALONE, LoginAnswer, PinFlags,
-    Refused, Sealing, Session, Turn,
+    Refused, Sealing, Session, TokenIdentity, Turn,
 };
 use crate::config::Profile;
 use crate::model::{
@@ -60,16 +60,13 @@ impl CloudDevice {
     pub(crate) fn new(key: &CloudKey, client: SharedClient, service: Arc<Service>) -> CloudDevice {
         let title = format!("{} key {key}", key.service().title());
         // Not cut as a token's is: its serial number is its whole name, by whoever's word.
-        let info = DeviceInfo {
-            serial: match key.service() {
-                // Names there are the same in whatever case.
-                CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
-                CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
-            },
-            label: key.name.clone(),
-            max_sessions: None,
-            profile: Profile::Cloud,
+        let serial = match key.service() {
+            // Names there are the same in whatever case.
+            CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
+            CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
         };
+        let token = TokenIdentity { serial, label: key.name.clone(), ..TokenIdentity::default() };
+        let info = DeviceInfo { token, slot: 0, max_sessions: None, profile: Profile::Cloud };
         let (looks, makes) = (client.looks(), client.makes());
         let state = service.states.watch(&key.to_string());
         let (alive, gone) = oneshot::channel();
@@ -101,7 +98,7 @@ impl Device for CloudDevice {
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let (shared, label) = (Arc::clone(&self.shared), self.info.label.clone());
+        let (shared, label) = (Arc::clone(&self.shared), self.info.token.label.clone());
         Ok(Box::new(CloudSession { shared, label, leave: None, end: None }))
     }
 }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, Session,
+    Backend, BackendError, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags,
+    Session, TokenIdentity,
 };
 use crate::config::Profile;
 use crate::crypto::{SecretKey, SoftwareKey};
@@ -146,8 +147,10 @@ fn keep(fault: Fault) -> BackendError {
 
 impl Backend for FakeBackend {
     fn open(&self, token: &TokenSelector) -> Result<Box<dyn Device>, BackendError> {
-        let (serial, label) = (token.to_string(), token.to_string());
-        let info = DeviceInfo { serial, label, max_sessions: None, profile: Profile::Fake };
+        let name = token.to_string();
+        let slot = if let TokenSelector::Slot(number) = token { *number } else { 0 };
+        let token = TokenIdentity::new("Keyway", "fake", &name, &name);
+        let info = DeviceInfo { token, slot, max_sessions: None, profile: Profile::Fake };
         Ok(Box::new(FakeDevice { token: self.clone(), info }))
     }
 }

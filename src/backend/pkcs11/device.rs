@@ -15,7 +15,7 @@ use super::fault::{self, NativeError};
 use super::generation::Renewal;
 use super::return_value;
 use super::session::{NativeSession, Pkcs11Session};
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session, TokenIdentity};
 use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::LibraryMetrics;
@@ -66,8 +66,8 @@ pub(super) fn open(
         );
         BackendError::new(Fate::BackOff, Fault::Unavailable { what })
     })?;
-    let info = device_info(&info, profile);
-    let place = format!("token {:?} (slot {}, serial {})", info.label, slot.id(), info.serial);
+    let info = device_info(slot, &info, profile);
+    let place = format!("token {:?} (slot {}, serial {})", info.token.label, slot.id(), info.token.serial);
     Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: generation, slot, info, profile, place }))
 }
 
@@ -132,7 +132,7 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
         }
     }
     if matching.len() > 1 {
-        let serials: Vec<String> = matching.iter().map(|(_, info)| device_info(info, profile).serial).collect();
+        let serials: Vec<String> = matching.iter().map(|(_, info)| identity(info).serial).collect();
         let what = format!("token {token} is ambiguous: serials {}; name it by its serial", serials.join(", "));
         return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     }
@@ -149,7 +149,11 @@ fn detect(module: &Initialized) -> Profile {
     said.map(|said| Profile::detect(said.manufacturer_id(), said.library_description())).unwrap_or_default()
 }
 
-fn device_info(info: &TokenInfo, profile: Profile) -> DeviceInfo {
+fn identity(info: &TokenInfo) -> TokenIdentity {
+    TokenIdentity::new(info.manufacturer_id(), info.model(), info.serial_number(), info.label())
+}
+
+fn device_info(slot: Slot, info: &TokenInfo, profile: Profile) -> DeviceInfo {
     let limit = |limit| match limit {
         Limit::Max(most) if most > 0 => usize::try_from(most).ok(),
         _ => None,
@@ -158,7 +162,7 @@ fn device_info(info: &TokenInfo, profile: Profile) -> DeviceInfo {
         (Some(all), Some(rw)) => Some(all.min(rw)),
         (one, other) => one.or(other),
     };
-    DeviceInfo::new(info.serial_number(), info.label(), max_sessions, profile)
+    DeviceInfo { token: identity(info), slot: slot.id(), max_sessions, profile }
 }
 
 impl Pkcs11Device {
@@ -172,11 +176,11 @@ impl Pkcs11Device {
     fn native_session(&self) -> Result<NativeSession, BackendError> {
         let session = NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))?;
         let info = self.module.native.token_info(self.slot, self.profile).map_err(|error| self.note(error))?;
-        let now = device_info(&info, self.profile).serial;
-        if now == self.info.serial {
+        let now = identity(&info);
+        if now == self.info.token {
             return Ok(session);
         }
-        let what = format!("{}: its slot now has the token of serial {now}", self.place);
+        let what = format!("{}: its slot now has token {:?} (serial {})", self.place, now.label, now.serial);
         Err(BackendError { fault: Fault::DeviceError { what }, fate: Fate::Reinitialize, cause: TOKEN_MOVED })
     }
 }

@@ -12,7 +12,9 @@ use bytes::{BufMut, Bytes};
 pub use super::codec::Malformed;
 use super::codec::{Reader, put_bytes, put_option};
 use super::fault;
-use crate::backend::{BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags};
+use crate::backend::{
+    BackendError, BatchJob, DeviceInfo, FoundKey, KeySelector, KeyTemplate, LoginAnswer, PinFlags, TokenIdentity,
+};
 use crate::config::Profile;
 use crate::crypto;
 use crate::model::{
@@ -181,8 +183,9 @@ impl Answer {
         match self {
             Answer::Opened(info) => {
                 out.put_u8(0);
-                put_bytes(out, info.serial.as_bytes());
-                put_bytes(out, info.label.as_bytes());
+                let TokenIdentity { manufacturer, model, serial, label } = &info.token;
+                [manufacturer, model, serial, label].iter().for_each(|name| put_bytes(out, name.as_bytes()));
+                out.put_u64_le(info.slot);
                 put_option(out, info.max_sessions, |out, max| out.put_u64_le(max as u64));
                 put_profile(out, info.profile);
             }
@@ -226,9 +229,11 @@ impl Answer {
         let mut reader = Reader::new(bytes);
         let answer = match reader.u8()? {
             0 => {
-                let (serial, label) = (reader.text()?, reader.text()?);
+                let (manufacturer, model) = (reader.text()?, reader.text()?);
+                let token = TokenIdentity::new(&manufacturer, &model, &reader.text()?, &reader.text()?);
+                let slot = reader.u64()?;
                 let max_sessions = reader.option(|reader| usize::try_from(reader.u64()?).map_err(|_| Malformed))?;
-                Answer::Opened(DeviceInfo::new(&serial, &label, max_sessions, profile(&mut reader)?))
+                Answer::Opened(DeviceInfo { token, slot, max_sessions, profile: profile(&mut reader)? })
             }
             1 => Answer::PinFlags(PinFlags { final_try: reader.flag()?, locked: reader.flag()? }),
             2 => Answer::Done,

@@ -17,6 +17,7 @@ use crate::backend::LoginAnswer;
 use crate::backend::fake::{FakeBackend, PIN};
 use crate::backend::{
     Backend, BackendError, BatchJob, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
+    TokenIdentity,
 };
 use crate::config::Profile;
 use crate::crypto::SoftwareKey;
@@ -89,7 +90,7 @@ fn a_session_behind_the_pair_is_a_session() {
     let token = FakeBackend::default();
     token.make("ca", b"7", P256).unwrap();
     let device = device(&token);
-    assert_eq!((device.info().label.as_str(), device.info().profile), ("ca", Profile::Fake));
+    assert_eq!((device.info().token.label.as_str(), device.info().profile), ("ca", Profile::Fake));
     assert_eq!(device.pin_flags().unwrap(), PinFlags::default());
     let refused = device.login(&Secret::from("0000")).unwrap_err();
     assert_eq!((refused.cause, refused.fate), ("credentials_refused", Fate::Retire));
@@ -255,7 +256,8 @@ fn a_worker_that_does_not_open_in_time_is_killed() {
 fn a_login_that_hangs_ends_its_worker() {
     let (process, theirs) = process();
     let watched = Arc::clone(&process);
-    let info = DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions: None, profile: Profile::Luna };
+    let token = TokenIdentity::new("maker", "model", "1", "ca");
+    let info = DeviceInfo { token, slot: 3, max_sessions: None, profile: Profile::Luna };
     let mut packet = Vec::new();
     Answer::Opened(info).encode(&mut packet);
     // It has opened its token before it is asked to, and answers nothing else.
@@ -384,7 +386,8 @@ fn answers_arrive_as_they_were_sent() {
         label: "ca".into(),
         sealing: None,
     };
-    let info = |max_sessions, profile| DeviceInfo { serial: "1".into(), label: "ca".into(), max_sessions, profile };
+    let token = TokenIdentity::new("maker", "model", "1", "ca");
+    let info = |max_sessions, profile| DeviceInfo { token: token.clone(), slot: u64::MAX, max_sessions, profile };
     let what = || "C_Sign: CKR_DEVICE_ERROR (0x30)".to_owned();
     let (one, two) = (what(), what());
     let faults = [
@@ -468,12 +471,15 @@ fn a_worker_speaks_for_its_token_only() {
 #[test]
 fn what_a_worker_says_of_its_token_is_fit_to_be_shown() {
     let (serial, label) = (format!("7\n7{}", "0".repeat(9000)), format!("c\u{1b}[2Ja\0\u{9b}{}", "ä".repeat(9000)));
-    let wild = DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna };
+    let (manufacturer, model) = ("m\r".repeat(9000), "\u{7}".repeat(9000));
+    let token = TokenIdentity { manufacturer, model, serial, label };
+    let wild = DeviceInfo { token, slot: 1, max_sessions: Some(3), profile: Profile::Luna };
     let mut bytes = Vec::new();
     Answer::Opened(wild).encode(&mut bytes);
     let Ok(Answer::Opened(read)) = Answer::decode(&bytes) else { panic!("it is an answer") };
     let (serial, label) = (format!("77{}", "0".repeat(14)), format!("c[2Ja{}", "ä".repeat(27)));
-    assert_eq!(read, DeviceInfo { serial, label, max_sessions: Some(3), profile: Profile::Luna });
+    let token = TokenIdentity { manufacturer: "m".repeat(32), model: String::new(), serial, label };
+    assert_eq!(read, DeviceInfo { token, slot: 1, max_sessions: Some(3), profile: Profile::Luna });
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod isolation;
 mod kinds;
 mod leases;
 mod lengths;
+mod libraries;
 mod life;
 mod lint;
 mod load;

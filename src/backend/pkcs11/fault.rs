@@ -1,11 +1,10 @@
 //! The border: a native return value becomes a [`Fault`] for the asker and a [`Fate`] for the session. What each means is
 //! the table in `class`; here are the words.
 
-use cryptoki::error::Error;
 use cryptoki_sys::CK_RV;
 
 use super::class::{self, Class, Function};
-use super::return_value::{UNREADABLE, name, number};
+use super::return_value::{UNREADABLE, name};
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
 use crate::model::Fault;
@@ -29,7 +28,7 @@ impl From<BackendError> for NativeError {
     }
 }
 
-/// An error of a hot call.
+/// What an answer of `function` that is no success means.
 pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> NativeError {
     let row = class::row_of(profile, function, rv);
     let cause = name(rv);
@@ -48,23 +47,9 @@ pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> Native
     NativeError { error: BackendError { fault, fate: row.class.fate(), cause }, rv: Some(rv) }
 }
 
-/// An error of `cryptoki`; `None` if it is as good as success.
-pub(super) fn unless_success(profile: Profile, function: Function, error: &Error) -> Option<NativeError> {
-    match error {
-        Error::Pkcs11(error, _) if class::is_success(function, number(*error)) => None,
-        error => Some(from_cryptoki(profile, function, error)),
-    }
-}
-
-/// An error of `cryptoki`, as the answer of `function`.
-pub(super) fn from_cryptoki(profile: Profile, function: Function, error: &Error) -> NativeError {
-    match error {
-        Error::Pkcs11(error, _) => from_rv(profile, function, number(*error)),
-        other => {
-            let fault = Fault::DeviceError { what: format!("{}: {other}", function.name()) };
-            BackendError { fault, fate: Fate::Reopen, cause: UNREADABLE }.into()
-        }
-    }
+/// Whether `function` has succeeded by its answer, or what was to be done is done already.
+pub(super) fn check(profile: Profile, function: Function, rv: CK_RV) -> Result<(), NativeError> {
+    if class::is_success(function, rv) { Ok(()) } else { Err(from_rv(profile, function, rv)) }
 }
 
 /// An answer of `function` that makes no sense: the session it came from is not to be trusted.

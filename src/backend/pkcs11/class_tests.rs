@@ -209,6 +209,19 @@ fn what_is_done_already_is_success() {
     assert!(!is_success(Sign, CKR_USER_ALREADY_LOGGED_IN) && is_success(Sign, CKR_OK));
 }
 
+/// A PIN that was refused, a device that is full or throttles: the module knows what it says.
+#[test]
+fn another_initialisation_may_help_where_a_module_does_not_say_why_it_comes_no_further() {
+    let outdates = |function, rv| from_rv(Generic, function, rv).outdates;
+    for rv in [CKR_DEVICE_ERROR, CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, 0x8000_0001] {
+        assert!([GetSlotList, GetTokenInfo, OpenSession, Login].iter().all(|function| outdates(*function, rv)));
+        assert!(!outdates(Sign, rv) && !outdates(FindObjects, rv), "{rv:#x}");
+    }
+    assert!([CKR_CRYPTOKI_NOT_INITIALIZED, CKR_DEVICE_REMOVED].iter().all(|rv| outdates(Sign, *rv)));
+    assert!(![CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_SESSION_COUNT].iter().any(|rv| outdates(Login, *rv)));
+    assert!(!from_rv(CloudHsm, Login, CKR_FUNCTION_FAILED).outdates);
+}
+
 #[test]
 fn a_session_that_the_module_dropped_is_known_as_such() {
     for rv in [CKR_SESSION_HANDLE_INVALID, CKR_SESSION_CLOSED, CKR_DEVICE_REMOVED, CKR_CRYPTOKI_NOT_INITIALIZED] {

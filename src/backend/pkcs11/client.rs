@@ -136,7 +136,7 @@ pub(super) fn note(module: &Initialized, error: NativeError) -> BackendError {
     if error.rv.is_some_and(class::is_module_lost) {
         module.lose();
     }
-    if error.error.fate == Fate::Reinitialize {
+    if error.outdates {
         module.outdate();
     }
     error.error

@@ -58,7 +58,7 @@ pub(super) fn open(
         found = find_token(&generation, token, profile);
     }
     let library = module.path().display();
-    let found = found.map_err(|error| fault::at(&format!("token {token} ({library})"), error))?;
+    let found = found.map_err(|error| fault::within(&format!("token {token} ({library})"), &held_up, error))?;
     let (slot, info) = found.map_err(|unreadable| {
         let what = format!(
             "token {token} is not there ({library}); insert or initialise it, or correct token_label or slot{unreadable}{held_up}"
@@ -100,13 +100,9 @@ fn lost(module: &Module, held_up: &str) -> BackendError {
 /// The token; or that it is not there, and which others do not say who they are, to be said after it.
 type Found = Result<Result<(CK_SLOT_ID, TokenInfo), String>, BackendError>;
 
-/// Whether another initialisation may help: the module has read its tokens before this one came, or was finalised by
-/// other hands.
+/// Whether the module has perhaps read its tokens before this one came. Where it fails, it has noted itself what may help.
 fn is_missing(found: &Found) -> bool {
-    match found {
-        Ok(found) => found.is_err(),
-        Err(error) => error.fate == Fate::Reinitialize,
-    }
+    found.as_ref().is_ok_and(Result::is_err)
 }
 
 fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> Found {

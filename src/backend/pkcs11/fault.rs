@@ -15,6 +15,8 @@ pub(super) struct NativeError {
     pub(super) error: BackendError,
     /// `None` where there is none.
     pub(super) rv: Option<CK_RV>,
+    /// Whether another initialisation of the module may help.
+    pub(super) outdates: bool,
 }
 
 /// An error that is nobody's session's fault.
@@ -24,7 +26,7 @@ pub(super) fn keep(fault: Fault) -> NativeError {
 
 impl From<BackendError> for NativeError {
     fn from(error: BackendError) -> NativeError {
-        NativeError { error, rv: None }
+        NativeError { error, rv: None, outdates: false }
     }
 }
 
@@ -41,10 +43,11 @@ pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> Native
         Class::Input => Fault::invalid(format!("the token refuses the input: {what}")),
         Class::NotSupported => Fault::NotSupported { what: format!("the token refuses it: {what}") },
         Class::Session | Class::Key | Class::Login | Class::Module => Fault::DeviceError { what },
-        Class::Busy => Fault::Unavailable { what },
+        Class::Busy | Class::Unexplained => Fault::Unavailable { what },
         Class::Refused => Fault::CredentialsRefused { what },
     };
-    NativeError { error: BackendError { fault, fate: row.class.fate(), cause }, rv: Some(rv) }
+    let error = BackendError { fault, fate: row.class.fate(), cause };
+    NativeError { error, rv: Some(rv), outdates: row.class.outdates() }
 }
 
 /// Whether `function` has succeeded by its answer, or what was to be done is done already.
@@ -59,14 +62,19 @@ pub(super) fn unreadable(function: Function, what: &str) -> NativeError {
 }
 
 /// The same error with the place it happened at in front: `token "ca" (slot 3, serial 42)`.
-pub(super) fn at(place: &str, mut error: BackendError) -> BackendError {
+pub(super) fn at(place: &str, error: BackendError) -> BackendError {
+    within(place, "", error)
+}
+
+/// The same error with its place in front, and what comes of it behind.
+pub(super) fn within(place: &str, after: &str, mut error: BackendError) -> BackendError {
     match &mut error.fault {
         Fault::DeviceError { what }
         | Fault::Unavailable { what }
         | Fault::NotSupported { what }
         | Fault::CredentialsRefused { what }
         | Fault::NotDecrypted { what }
-        | Fault::InvalidRequest { reason: what } => *what = format!("{place}: {what}"),
+        | Fault::InvalidRequest { reason: what } => *what = format!("{place}: {what}{after}"),
         _ => {}
     }
     error

@@ -51,16 +51,18 @@ fn after(call: &Call<'_>, body: impl FnOnce(&Call<'_>)) {
 /// So many instances of the module can be told apart by their functions; the next is the first again.
 const INSTANCES: usize = 3;
 
-static LISTS: [CK_FUNCTION_LIST; INSTANCES] = [list::<0>(), list::<1>(), list::<2>()];
+static LISTS: [CK_FUNCTION_LIST; INSTANCES] = [Instance::<0>::LIST, Instance::<1>::LIST, Instance::<2>::LIST];
 
 /// The functions of an instance, from 0.
 pub(crate) fn instance(number: usize) -> &'static CK_FUNCTION_LIST {
     &LISTS[number % INSTANCES]
 }
 
-/// PKCS#11 v2.40.
-const fn list<const INSTANCE: usize>() -> CK_FUNCTION_LIST {
-    CK_FUNCTION_LIST {
+struct Instance<const INSTANCE: usize>;
+
+impl<const INSTANCE: usize> Instance<INSTANCE> {
+    /// PKCS#11 v2.40.
+    const LIST: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
         version: CK_VERSION { major: 2, minor: 40 },
         C_Initialize: Some(g::C_Initialize::<INSTANCE>),
         C_Finalize: Some(g::C_Finalize::<INSTANCE>),
@@ -130,5 +132,5 @@ const fn list<const INSTANCE: usize>() -> CK_FUNCTION_LIST {
         C_GetFunctionStatus: Some(s::C_GetFunctionStatus::<INSTANCE>),
         C_CancelFunction: Some(s::C_CancelFunction::<INSTANCE>),
         C_WaitForSlotEvent: Some(g::C_WaitForSlotEvent::<INSTANCE>),
-    }
+    };
 }

@@ -42,6 +42,7 @@ mod isolation;
 mod kinds;
 mod leases;
 mod lengths;
+mod libraries;
 mod life;
 mod lint;
 mod load;

@@ -90,6 +90,18 @@ async fn a_pin_that_one_refused_is_tried_at_the_other_and_never_again_at_the_one
 }
 
 #[tokio::test]
+async fn a_label_that_two_have_is_said_to_be_ambiguous_and_their_slots_to_be_named() {
+    let rig = rig(["same", "same"], PINS, setup("")).await;
+    bring(&rig, "one", by_label("same"), PINS[0]).await;
+    let (_, told) = rig.test_sign("one").await;
+    assert!(
+        told.contains("ambiguous: slot 0 (serial 0000000000000000), slot 1") && told.contains("by its slot"),
+        "{told}"
+    );
+    assert_eq!(rig.sim.calls("C_Login"), 0);
+}
+
+#[tokio::test]
 async fn two_that_nothing_but_their_slots_tells_apart_are_two() {
     for stanza in ISOLATIONS {
         let rig = rig(["same", "same"], PINS, setup(stanza)).await;

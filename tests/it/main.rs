@@ -43,6 +43,7 @@ mod isolation;
 mod kinds;
 mod leases;
 mod lengths;
+mod libraries;
 mod life;
 mod lint;
 mod load;

@@ -71,6 +71,9 @@ pub(super) enum Class {
     Module,
     /// Throttled, full, or not there yet. Never counted as a failure of what answers so.
     Busy,
+    /// It does not come so far, and does not say why. A module may have lost its way to the device, and find it by another
+    /// initialisation only.
+    Unexplained,
     /// The PIN was refused.
     Refused,
 }
@@ -83,9 +86,14 @@ impl Class {
             Class::Key => Fate::FindAgain,
             Class::Login => Fate::LoginAgain,
             Class::Module => Fate::Reinitialize,
-            Class::Busy => Fate::BackOff,
+            Class::Busy | Class::Unexplained => Fate::BackOff,
             Class::Refused => Fate::Retire,
         }
+    }
+
+    /// Whether another initialisation may help, once nothing of the module is in use.
+    pub(super) const fn outdates(self) -> bool {
+        matches!(self, Class::Module | Class::Unexplained)
     }
 }
 
@@ -353,7 +361,7 @@ pub(super) static TABLE: &[Row] = &[
     // === the rest ===
     //
     // No session is at fault yet. A code of the vendor's at a login may mean the PIN: the token's flags keep its last try.
-    row(ALL, BEFORE, Any, Class::Busy, ""),
+    row(ALL, BEFORE, Any, Class::Unexplained, ""),
     // Anything: link loss, busy firmware, threads. One more try on a fresh session tells.
     row(ALL, ANY, These(&[CKR_DEVICE_ERROR, CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED]), Class::Session, ""),
     // Unknown words: the session is not trusted, nothing else is touched.

@@ -1,12 +1,10 @@
 //! What return values mean: what was seen in the field, row by row, and what holds for all of them.
 
-use cryptoki::context::Function as NativeFunction;
-use cryptoki::error::{Error, RvError};
 use cryptoki_sys::*;
 use proptest::prelude::*;
 
 use super::class::{Function, TABLE, is_module_lost, is_session_gone, is_success, row_of};
-use super::fault::{at, from_cryptoki, from_rv, unless_success};
+use super::fault::{at, check as succeeded, from_rv};
 use super::return_value;
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
@@ -204,14 +202,24 @@ fn a_refused_pin_is_final_in_every_profile_and_function() {
 
 #[test]
 fn what_is_done_already_is_success() {
-    let done = |function, error| {
-        let native = if function == Login { NativeFunction::Login } else { NativeFunction::Initialize };
-        unless_success(Generic, function, &Error::Pkcs11(error, native)).is_none()
-    };
-    assert!(done(Login, RvError::UserAlreadyLoggedIn));
-    assert!(done(Initialize, RvError::CryptokiAlreadyInitialized));
-    assert!(!done(Login, RvError::UserNotLoggedIn) && !done(Initialize, RvError::UserAlreadyLoggedIn));
+    let done = |function, rv| succeeded(Generic, function, rv).is_ok();
+    assert!(done(Login, CKR_USER_ALREADY_LOGGED_IN));
+    assert!(done(Initialize, CKR_CRYPTOKI_ALREADY_INITIALIZED));
+    assert!(!done(Login, CKR_USER_NOT_LOGGED_IN) && !done(Initialize, CKR_USER_ALREADY_LOGGED_IN));
     assert!(!is_success(Sign, CKR_USER_ALREADY_LOGGED_IN) && is_success(Sign, CKR_OK));
+}
+
+/// A PIN that was refused, a device that is full or throttles: the module knows what it says.
+#[test]
+fn another_initialisation_may_help_where_a_module_does_not_say_why_it_comes_no_further() {
+    let outdates = |function, rv| from_rv(Generic, function, rv).outdates;
+    for rv in [CKR_DEVICE_ERROR, CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, 0x8000_0001] {
+        assert!([GetSlotList, GetTokenInfo, OpenSession, Login].iter().all(|function| outdates(*function, rv)));
+        assert!(!outdates(Sign, rv) && !outdates(FindObjects, rv), "{rv:#x}");
+    }
+    assert!([CKR_CRYPTOKI_NOT_INITIALIZED, CKR_DEVICE_REMOVED].iter().all(|rv| outdates(Sign, *rv)));
+    assert!(![CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_SESSION_COUNT].iter().any(|rv| outdates(Login, *rv)));
+    assert!(!from_rv(CloudHsm, Login, CKR_FUNCTION_FAILED).outdates);
 }
 
 #[test]
@@ -246,12 +254,9 @@ fn faults_name_the_call_and_the_return_value_and_the_place() {
     let vendors = of(Generic, Sign, 0x8000_1234);
     assert_eq!(vendors.cause, "CKR_VENDOR_DEFINED");
     assert!(vendors.fault.to_string().contains("0x80001234"), "{}", vendors.fault);
-    let refused = Error::Pkcs11(RvError::PinIncorrect, NativeFunction::Login);
-    let refused = at("token \"ca\" (slot 3, serial 42)", from_cryptoki(Generic, Login, &refused).error);
+    let refused = at("token \"ca\" (slot 3, serial 42)", of(Generic, Login, CKR_PIN_INCORRECT));
     let what = "token \"ca\" (slot 3, serial 42): C_Login: CKR_PIN_INCORRECT (0xa0): correct the PIN";
     assert_eq!(refused.fault, Fault::CredentialsRefused { what: what.into() });
-    let unreadable = from_cryptoki(Generic, GetTokenInfo, &Error::InvalidValue);
-    assert_eq!((unreadable.error.cause, unreadable.rv), ("unreadable_answer", None));
 }
 
 fn known_cause(cause: &str) -> bool {

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::Error;
-use cryptoki::slot::{Slot, TokenInfo};
-use cryptoki_sys::{CK_TOKEN_INFO, CKF_CLOCK_ON_TOKEN, CKR_OK};
+use cryptoki_sys::CKR_OK;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::class::{self, Function};
@@ -32,35 +29,14 @@ const TURN_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Module {
     path: PathBuf,
     /// Loaded with the first generation, and never unloaded for another: many modules do not survive that.
-    loaded: Mutex<Option<Native>>,
-    generations: Generations<Native>,
+    loaded: Mutex<Option<Table>>,
+    generations: Generations<Table>,
     /// Of those who open a token.
     turn: Mutex<()>,
 }
 
-/// A module's functions.
-#[derive(Clone)]
-pub(super) struct Native {
-    pub(super) context: Pkcs11,
-    pub(super) table: Table,
-}
-
 /// A module between `C_Initialize` and `C_Finalize`. Held by every device and session of it.
-pub(super) type Initialized = Generation<Native>;
-
-impl Native {
-    /// What the slot's token says of itself. Its time counts for nothing: a clock that tells nonsense, as of a token without
-    /// a battery, would make `cryptoki` refuse all the rest.
-    pub(super) fn token_info(&self, slot: Slot, profile: Profile) -> Result<TokenInfo, NativeError> {
-        let mut info = CK_TOKEN_INFO::default();
-        let rv = self.table.get_token_info(slot.into(), &mut info);
-        if rv != CKR_OK {
-            return Err(fault::from_rv(profile, Function::GetTokenInfo, rv));
-        }
-        info.flags &= !CKF_CLOCK_ON_TOKEN;
-        TokenInfo::try_from(info).map_err(|error| fault::from_cryptoki(profile, Function::GetTokenInfo, &error))
-    }
-}
+pub(super) type Initialized = Generation<Table>;
 
 impl Module {
     /// The module at `path`, shared by all who name the same file.
@@ -107,14 +83,17 @@ impl Module {
         mine: Arc<Initialized>,
         profile: Profile,
         metrics: &LibraryMetrics,
-    ) -> Result<Renewal<Native>, BackendError> {
+    ) -> Result<Renewal<Table>, BackendError> {
         let library = self.path.display();
-        let finalize = |native: Native| match native.context.finalize() {
-            Ok(()) => {}
+        let finalize = |table: Table| match table.setup.finalize() {
+            CKR_OK => {}
             // Others did it already.
-            Err(Error::Pkcs11(error, _)) if class::is_module_lost(return_value::number(error)) => {}
+            rv if class::is_module_lost(rv) => {}
             // The next initialisation tells whether the module is of use.
-            Err(error) => tracing::warn!(%library, %error, "PKCS#11 library cannot be finalised"),
+            rv => {
+                let error = return_value::name(rv);
+                tracing::warn!(%library, error, "PKCS#11 library cannot be finalised");
+            }
         };
         let renewal = self.generations.renew(mine, Instant::now(), finalize, || self.initialize(profile, metrics))?;
         if let Renewal::Done(generation) = &renewal {
@@ -123,29 +102,27 @@ impl Module {
         Ok(renewal)
     }
 
-    fn initialize(&self, profile: Profile, metrics: &LibraryMetrics) -> Result<Native, BackendError> {
-        let native = self.call_initialize(profile);
-        metrics.initialised(native.is_ok());
-        native
+    fn initialize(&self, profile: Profile, metrics: &LibraryMetrics) -> Result<Table, BackendError> {
+        let initialized = self.call_initialize(profile);
+        metrics.initialised(initialized.is_ok());
+        initialized
     }
 
-    fn call_initialize(&self, profile: Profile) -> Result<Native, BackendError> {
-        let native = self.load()?;
-        let done = native.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
-        match done.err().and_then(|error| fault::unless_success(profile, Function::Initialize, &error)) {
-            None => Ok(native),
-            Some(error) => Err(fault::at(&format!("PKCS#11 library {}", self.path.display()), error.error)),
+    fn call_initialize(&self, profile: Profile) -> Result<Table, BackendError> {
+        let table = self.load()?;
+        match fault::check(profile, Function::Initialize, table.setup.initialize()) {
+            Ok(()) => Ok(table),
+            Err(error) => Err(fault::at(&format!("PKCS#11 library {}", self.path.display()), error.error)),
         }
     }
 
-    fn load(&self) -> Result<Native, BackendError> {
+    fn load(&self) -> Result<Table, BackendError> {
         let mut loaded = self.loaded.lock();
-        if let Some(native) = &*loaded {
-            return Ok(native.clone());
+        if let Some(table) = &*loaded {
+            return Ok(table.clone());
         }
-        let context = Pkcs11::new(&self.path).map_err(|error| self.not_loaded(&error.to_string()))?;
         let table = Table::load(&self.path).map_err(|error| self.not_loaded(&error))?;
-        Ok(loaded.insert(Native { context, table }).clone())
+        Ok(loaded.insert(table).clone())
     }
 
     fn not_loaded(&self, error: &str) -> BackendError {
@@ -159,7 +136,7 @@ pub(super) fn note(module: &Initialized, error: NativeError) -> BackendError {
     if error.rv.is_some_and(class::is_module_lost) {
         module.lose();
     }
-    if error.error.fate == Fate::Reinitialize {
+    if error.outdates {
         module.outdate();
     }
     error.error

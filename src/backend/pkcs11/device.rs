@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptoki::session::UserType;
-use cryptoki::slot::{Limit, Slot, TokenInfo};
-use cryptoki::types::RawAuthPin;
-use cryptoki_sys::{CKR_CRYPTOKI_NOT_INITIALIZED, CKR_USER_PIN_NOT_INITIALIZED};
+use cryptoki_sys::{CK_SLOT_ID, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK, CKR_USER_PIN_NOT_INITIALIZED};
 use parking_lot::Mutex;
 
 use super::class::Function;
-use super::client::{self, Initialized, Module, Native};
+use super::client::{self, Initialized, Module};
 use super::fault::{self, NativeError};
 use super::generation::Renewal;
 use super::return_value;
 use super::session::{NativeSession, Pkcs11Session};
-use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session, TokenIdentity};
+use super::table::Table;
+use super::token_info::{self, TokenInfo};
+use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session};
 use crate::config::Profile;
 use crate::model::{Fault, Secret, TokenSelector};
 use crate::telemetry::LibraryMetrics;
@@ -26,7 +25,7 @@ const TOKEN_MOVED: &str = "token_moved";
 pub(super) struct Pkcs11Device {
     anchor: Mutex<Option<Anchor>>,
     module: Arc<Initialized>,
-    slot: Slot,
+    slot: CK_SLOT_ID,
     info: DeviceInfo,
     profile: Profile,
     /// How errors name it.
@@ -48,7 +47,7 @@ pub(super) fn open(
 ) -> Result<Box<dyn Device>, BackendError> {
     let _turn = module.turn();
     let mut generation = module.initialized(configured.unwrap_or_default(), metrics)?;
-    let profile = configured.unwrap_or_else(|| detect(&generation));
+    let profile = configured.unwrap_or_else(|| token_info::detect(&generation.native.setup));
     let mut found = find_token(&generation, token, profile);
     let mut held_up = String::new();
     if generation.wants_renewal() || is_missing(&found) {
@@ -59,7 +58,7 @@ pub(super) fn open(
         found = find_token(&generation, token, profile);
     }
     let library = module.path().display();
-    let found = found.map_err(|error| fault::at(&format!("token {token} ({library})"), error))?;
+    let found = found.map_err(|error| fault::within(&format!("token {token} ({library})"), &held_up, error))?;
     let (slot, info) = found.map_err(|unreadable| {
         let what = format!(
             "token {token} is not there ({library}); insert or initialise it, or correct token_label or slot{unreadable}{held_up}"
@@ -67,12 +66,12 @@ pub(super) fn open(
         BackendError::new(Fate::BackOff, Fault::Unavailable { what })
     })?;
     let info = device_info(slot, &info, profile);
-    let place = format!("token {:?} (slot {}, serial {})", info.token.label, slot.id(), info.token.serial);
+    let place = format!("token {:?} (slot {}, serial {})", info.token.label, slot, info.token.serial);
     Ok(Box::new(Pkcs11Device { anchor: Mutex::default(), module: generation, slot, info, profile, place }))
 }
 
 /// The generation there is after a renewal, and what keeps an older one, to be said after a reason.
-fn held_up_by(renewal: Renewal<Native>) -> (Arc<Initialized>, String) {
+fn held_up_by(renewal: Renewal<Table>) -> (Arc<Initialized>, String) {
     match renewal {
         Renewal::Done(generation) => (generation, String::new()),
         Renewal::InUse(generation, others) => {
@@ -99,41 +98,38 @@ fn lost(module: &Module, held_up: &str) -> BackendError {
 }
 
 /// The token; or that it is not there, and which others do not say who they are, to be said after it.
-type Found = Result<Result<(Slot, TokenInfo), String>, BackendError>;
+type Found = Result<Result<(CK_SLOT_ID, TokenInfo), String>, BackendError>;
 
-/// Whether another initialisation may help: the module has read its tokens before this one came, or was finalised by
-/// other hands.
+/// Whether the module has perhaps read its tokens before this one came. Where it fails, it has noted itself what may help.
 fn is_missing(found: &Found) -> bool {
-    match found {
-        Ok(found) => found.is_err(),
-        Err(error) => error.fate == Fate::Reinitialize,
-    }
+    found.as_ref().is_ok_and(Result::is_err)
 }
 
 fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> Found {
-    let slots = module
-        .native
-        .context
-        .get_slots_with_token()
-        .map_err(|error| client::note(module, fault::from_cryptoki(profile, Function::GetSlotList, &error)))?;
-    let is_meant = |slot: Slot, info: &TokenInfo| match token {
-        TokenSelector::Slot(number) => slot.id() == *number,
-        TokenSelector::Label(label) => info.label() == label && info.token_initialized(),
-        TokenSelector::Serial(serial) => info.serial_number() == serial && info.token_initialized(),
+    let setup = &module.native.setup;
+    let slots = token_info::slots(setup, profile).map_err(|error| client::note(module, error))?;
+    let is_meant = |slot: CK_SLOT_ID, info: &TokenInfo| match token {
+        TokenSelector::Slot(number) => slot == *number,
+        TokenSelector::Label(label) => info.label() == *label && info.is_initialized(),
+        TokenSelector::Serial(serial) => info.serial() == *serial && info.is_initialized(),
         TokenSelector::Cloud(_) => false,
     };
     let (mut matching, mut unreadable) = (Vec::new(), Vec::new());
     for slot in slots {
-        match module.native.token_info(slot, profile) {
+        match TokenInfo::read(setup, slot, profile) {
             Ok(info) if is_meant(slot, &info) => matching.push((slot, info)),
             Ok(_) => {}
             // It holds nobody else up: some modules answer nonsense for some slots.
-            Err(error) => unreadable.push(format!("slot {}: {}", slot.id(), error.error.fault)),
+            Err(error) => unreadable.push(format!("slot {slot}: {}", error.error.fault)),
         }
     }
     if matching.len() > 1 {
-        let serials: Vec<String> = matching.iter().map(|(_, info)| identity(info).serial).collect();
-        let what = format!("token {token} is ambiguous: serials {}; name it by its serial", serials.join(", "));
+        let named = |(slot, info): &(CK_SLOT_ID, TokenInfo)| format!("slot {slot} (serial {})", info.identity().serial);
+        let all: Vec<String> = matching.iter().map(named).collect();
+        let what = format!(
+            "token {token} is ambiguous: {}; name it by its serial, or by its slot where they have the same",
+            all.join(", ")
+        );
         return Err(BackendError::new(Fate::BackOff, Fault::Unavailable { what }));
     }
     let unreadable = || match unreadable.as_slice() {
@@ -143,26 +139,8 @@ fn find_token(module: &Initialized, token: &TokenSelector, profile: Profile) -> 
     Ok(matching.pop().ok_or_else(unreadable))
 }
 
-/// The profile the module's own words speak for.
-fn detect(module: &Initialized) -> Profile {
-    let said = module.native.context.get_library_info();
-    said.map(|said| Profile::detect(said.manufacturer_id(), said.library_description())).unwrap_or_default()
-}
-
-fn identity(info: &TokenInfo) -> TokenIdentity {
-    TokenIdentity::new(info.manufacturer_id(), info.model(), info.serial_number(), info.label())
-}
-
-fn device_info(slot: Slot, info: &TokenInfo, profile: Profile) -> DeviceInfo {
-    let limit = |limit| match limit {
-        Limit::Max(most) if most > 0 => usize::try_from(most).ok(),
-        _ => None,
-    };
-    let max_sessions = match (limit(info.max_session_count()), limit(info.max_rw_session_count())) {
-        (Some(all), Some(rw)) => Some(all.min(rw)),
-        (one, other) => one.or(other),
-    };
-    DeviceInfo { token: identity(info), slot: slot.id(), max_sessions, profile }
+fn device_info(slot: CK_SLOT_ID, info: &TokenInfo, profile: Profile) -> DeviceInfo {
+    DeviceInfo { token: info.identity(), slot, max_sessions: info.max_sessions(), profile }
 }
 
 impl Pkcs11Device {
@@ -171,12 +149,16 @@ impl Pkcs11Device {
         fault::at(&self.place, client::note(&self.module, error))
     }
 
+    fn token_info(&self) -> Result<TokenInfo, NativeError> {
+        TokenInfo::read(&self.module.native.setup, self.slot, self.profile)
+    }
+
     /// A session, surely with this token: by the time the slot's number may have become another token's, which would sign
     /// with keys of its own under our handles, and count our PIN as a wrong one.
     fn native_session(&self) -> Result<NativeSession, BackendError> {
         let session = NativeSession::open(&self.module, self.slot, self.profile).map_err(|error| self.note(error))?;
-        let info = self.module.native.token_info(self.slot, self.profile).map_err(|error| self.note(error))?;
-        let now = identity(&info);
+        let info = self.token_info().map_err(|error| self.note(error))?;
+        let now = info.identity();
         if now == self.info.token {
             return Ok(session);
         }
@@ -195,20 +177,19 @@ impl Device for Pkcs11Device {
     }
 
     fn pin_flags(&self) -> Result<PinFlags, BackendError> {
-        let info = client::check_present(&self.module, self.profile, Function::GetTokenInfo)
-            .and_then(|()| self.module.native.token_info(self.slot, self.profile));
+        let info =
+            client::check_present(&self.module, self.profile, Function::GetTokenInfo).and_then(|()| self.token_info());
         let info = info.map_err(|error| self.note(error))?;
-        Ok(PinFlags { final_try: info.user_pin_final_try(), locked: info.user_pin_locked() })
+        Ok(PinFlags { final_try: info.is_final_try(), locked: info.is_locked() })
     }
 
     fn login(&self, pin: &Secret) -> Result<LoginAnswer, BackendError> {
         let mut anchor = self.anchor.lock();
         let session = self.native_session()?;
-        let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
-        let done = session.native.login_with_raw(UserType::User, &pin);
+        let rv = session.table().setup.login(session.handle(), pin.expose());
         // What fails and is no failure says that somebody is logged in.
-        let answer = if done.is_ok() { LoginAnswer::Taken } else { LoginAnswer::Already };
-        if let Some(error) = done.err().and_then(|error| fault::unless_success(self.profile, Function::Login, &error)) {
+        let answer = if rv == CKR_OK { LoginAnswer::Taken } else { LoginAnswer::Already };
+        if let Err(error) = fault::check(self.profile, Function::Login, rv) {
             if error.rv == Some(CKR_USER_PIN_NOT_INITIALIZED) {
                 // SoftHSM goes on saying so when the PIN has been set by another process.
                 self.module.outdate();

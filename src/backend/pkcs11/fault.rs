@@ -1,11 +1,10 @@
 //! The border: a native return value becomes a [`Fault`] for the asker and a [`Fate`] for the session. What each means is
 //! the table in `class`; here are the words.
 
-use cryptoki::error::Error;
 use cryptoki_sys::CK_RV;
 
 use super::class::{self, Class, Function};
-use super::return_value::{UNREADABLE, name, number};
+use super::return_value::{UNREADABLE, name};
 use crate::backend::{BackendError, Fate};
 use crate::config::Profile;
 use crate::model::Fault;
@@ -16,6 +15,8 @@ pub(super) struct NativeError {
     pub(super) error: BackendError,
     /// `None` where there is none.
     pub(super) rv: Option<CK_RV>,
+    /// Whether another initialisation of the module may help.
+    pub(super) outdates: bool,
 }
 
 /// An error that is nobody's session's fault.
@@ -25,11 +26,11 @@ pub(super) fn keep(fault: Fault) -> NativeError {
 
 impl From<BackendError> for NativeError {
     fn from(error: BackendError) -> NativeError {
-        NativeError { error, rv: None }
+        NativeError { error, rv: None, outdates: false }
     }
 }
 
-/// An error of a hot call.
+/// What an answer of `function` that is no success means.
 pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> NativeError {
     let row = class::row_of(profile, function, rv);
     let cause = name(rv);
@@ -42,29 +43,16 @@ pub(super) fn from_rv(profile: Profile, function: Function, rv: CK_RV) -> Native
         Class::Input => Fault::invalid(format!("the token refuses the input: {what}")),
         Class::NotSupported => Fault::NotSupported { what: format!("the token refuses it: {what}") },
         Class::Session | Class::Key | Class::Login | Class::Module => Fault::DeviceError { what },
-        Class::Busy => Fault::Unavailable { what },
+        Class::Busy | Class::Unexplained => Fault::Unavailable { what },
         Class::Refused => Fault::CredentialsRefused { what },
     };
-    NativeError { error: BackendError { fault, fate: row.class.fate(), cause }, rv: Some(rv) }
+    let error = BackendError { fault, fate: row.class.fate(), cause };
+    NativeError { error, rv: Some(rv), outdates: row.class.outdates() }
 }
 
-/// An error of `cryptoki`; `None` if it is as good as success.
-pub(super) fn unless_success(profile: Profile, function: Function, error: &Error) -> Option<NativeError> {
-    match error {
-        Error::Pkcs11(error, _) if class::is_success(function, number(*error)) => None,
-        error => Some(from_cryptoki(profile, function, error)),
-    }
-}
-
-/// An error of `cryptoki`, as the answer of `function`.
-pub(super) fn from_cryptoki(profile: Profile, function: Function, error: &Error) -> NativeError {
-    match error {
-        Error::Pkcs11(error, _) => from_rv(profile, function, number(*error)),
-        other => {
-            let fault = Fault::DeviceError { what: format!("{}: {other}", function.name()) };
-            BackendError { fault, fate: Fate::Reopen, cause: UNREADABLE }.into()
-        }
-    }
+/// Whether `function` has succeeded by its answer, or what was to be done is done already.
+pub(super) fn check(profile: Profile, function: Function, rv: CK_RV) -> Result<(), NativeError> {
+    if class::is_success(function, rv) { Ok(()) } else { Err(from_rv(profile, function, rv)) }
 }
 
 /// An answer of `function` that makes no sense: the session it came from is not to be trusted.
@@ -74,14 +62,19 @@ pub(super) fn unreadable(function: Function, what: &str) -> NativeError {
 }
 
 /// The same error with the place it happened at in front: `token "ca" (slot 3, serial 42)`.
-pub(super) fn at(place: &str, mut error: BackendError) -> BackendError {
+pub(super) fn at(place: &str, error: BackendError) -> BackendError {
+    within(place, "", error)
+}
+
+/// The same error with its place in front, and what comes of it behind.
+pub(super) fn within(place: &str, after: &str, mut error: BackendError) -> BackendError {
     match &mut error.fault {
         Fault::DeviceError { what }
         | Fault::Unavailable { what }
         | Fault::NotSupported { what }
         | Fault::CredentialsRefused { what }
         | Fault::NotDecrypted { what }
-        | Fault::InvalidRequest { reason: what } => *what = format!("{place}: {what}"),
+        | Fault::InvalidRequest { reason: what } => *what = format!("{place}: {what}{after}"),
         _ => {}
     }
     error

@@ -1,8 +1,8 @@
 //! Keys behind a PKCS#11 module (PKCS#11 v2.40 and later). The one place of the daemon with unsafe code.
 //!
-//! `cryptoki` does the set-up: initialisation, slots, login, generation. The hot calls, `C_SignInit` and `C_Sign`, go
-//! through a small function table of our own, since `cryptoki` asks for a signature's size before each one; and so do
-//! searches and the reading of attributes, in which it believes any length a module tells.
+//! Every call goes through one function list, `table` and `setup`, and the constants are those of `cryptoki-sys`. Not through
+//! `cryptoki`: it gets a list of its own, where some modules give another instance each time; it asks for a signature's size
+//! before each one; and it believes any length a module tells.
 
 #![expect(unsafe_code, reason = "calls into a C library")]
 
@@ -19,7 +19,9 @@ mod mechanism;
 mod objects;
 mod return_value;
 mod session;
+mod setup;
 mod table;
+mod token_info;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! is believed beyond that.
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_OBJECT_HANDLE, CK_RV, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
-    CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_OBJECT_HANDLE, CK_RV, CK_TRUE, CK_ULONG,
+    CK_UNAVAILABLE_INFORMATION, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL, CKR_OK,
 };
 
 use super::class::Function;
@@ -19,14 +19,18 @@ const OBJECTS_MAX: usize = 1024;
 /// No attribute we ask for is longer: a module that says so tells it not.
 const VALUE_MAX: usize = 64 << 10;
 
-/// A value that a search asks for.
+/// A value that is passed to the module.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'v> {
     Number(CK_ULONG),
     Bytes(&'v [u8]),
+    Flag(bool),
 }
 
-/// What a search asks for, of each object all of it.
+/// Yes and no, as they are passed: one byte each.
+static FLAGS: [[CK_BBOOL; 1]; 2] = [[CK_FALSE], [CK_TRUE]];
+
+/// Attributes with their values: what a search asks for, of each object all of it, or what a new key is to have.
 pub(super) type Template<'v> = [(CK_ATTRIBUTE_TYPE, Value<'v>)];
 
 /// A template in C's form, as long as it is borrowed. The module must not change the values.
@@ -35,6 +39,7 @@ pub(super) fn native(template: &Template<'_>) -> Vec<CK_ATTRIBUTE> {
         let (place, len) = match value {
             Value::Number(number) => (std::ptr::from_ref(number).cast::<u8>(), size_of::<CK_ULONG>()),
             Value::Bytes(bytes) => (bytes.as_ptr(), bytes.len()),
+            Value::Flag(flag) => (FLAGS[usize::from(*flag)].as_ptr(), size_of::<CK_BBOOL>()),
         };
         CK_ATTRIBUTE { type_: *kind, pValue: place.cast_mut().cast(), ulValueLen: len as CK_ULONG }
     };

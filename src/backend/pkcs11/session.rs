@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cryptoki::session::{Session, SessionState};
-use cryptoki::slot::Slot;
-use cryptoki_sys::{CK_SESSION_HANDLE, CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK, CKR_USER_NOT_LOGGED_IN};
+use cryptoki_sys::{
+    CK_SESSION_HANDLE, CK_SESSION_INFO, CK_SLOT_ID, CK_STATE, CK_ULONG, CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CKR_USER_NOT_LOGGED_IN, CKS_RO_PUBLIC_SESSION, CKS_RW_PUBLIC_SESSION,
+};
 use zeroize::Zeroizing;
 
 use super::class::{self, Function};
@@ -31,8 +32,7 @@ const LOGIN_TAKES: Duration = Duration::from_secs(5);
 /// A session number, closed when dropped while it is surely still ours. Otherwise it is forgotten: in another generation
 /// of the module, or once the module has dropped it, the number may be another session's.
 pub(super) struct NativeSession {
-    // `cryptoki` is told not to close it.
-    pub(super) native: Session,
+    handle: CK_SESSION_HANDLE,
     module: Arc<Initialized>,
     /// Whether the module has said that it knows it no more.
     gone: Cell<bool>,
@@ -41,19 +41,23 @@ pub(super) struct NativeSession {
 impl NativeSession {
     /// Opens a session. Every one is a read/write session: keys are generated in them, and some HSMs (AWS CloudHSM) have no
     /// others.
-    pub(super) fn open(module: &Arc<Initialized>, slot: Slot, profile: Profile) -> Result<NativeSession, NativeError> {
+    pub(super) fn open(
+        module: &Arc<Initialized>,
+        slot: CK_SLOT_ID,
+        profile: Profile,
+    ) -> Result<NativeSession, NativeError> {
         client::check_present(module, profile, Function::OpenSession)?;
-        let opened = module.native.context.open_rw_session_no_drop(slot);
-        let native = opened.map_err(|error| fault::from_cryptoki(profile, Function::OpenSession, &error))?;
-        Ok(NativeSession { native, module: Arc::clone(module), gone: Cell::new(false) })
+        let mut handle = 0;
+        fault::check(profile, Function::OpenSession, module.native.setup.open_session(slot, &mut handle))?;
+        Ok(NativeSession { handle, module: Arc::clone(module), gone: Cell::new(false) })
     }
 
     pub(super) fn handle(&self) -> CK_SESSION_HANDLE {
-        self.native.handle()
+        self.handle
     }
 
     pub(super) fn table(&self) -> &Table {
-        &self.module.native.table
+        &self.module.native
     }
 
     /// Notes what an error says of this session and of the whole module, and hands the error on.
@@ -69,7 +73,7 @@ impl Drop for NativeSession {
     fn drop(&mut self) {
         if !self.gone.get() && self.module.is_present() {
             // Whatever it answers, we know the session no more.
-            let _ = self.table().close_session(self.handle());
+            let _ = self.table().setup.close_session(self.handle());
         }
     }
 }
@@ -86,10 +90,17 @@ impl Pkcs11Session {
         Pkcs11Session { session, profile, login }
     }
 
+    /// What the module says of who is logged in.
+    fn state(&self) -> Result<CK_STATE, NativeError> {
+        let mut info = CK_SESSION_INFO::default();
+        let rv = self.session.table().setup.get_session_info(self.session.handle(), &mut info);
+        fault::check(self.profile, Function::GetSessionInfo, rv).map(|()| info.state)
+    }
+
     /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
     /// say is believed.
     fn is_logged_out(&self) -> bool {
-        self.session.native.get_session_info().is_ok_and(|info| is_public(info.session_state()))
+        self.state().is_ok_and(is_public)
     }
 
     /// What of the session and the module an error ends.
@@ -264,11 +275,9 @@ impl crate::backend::Session for Pkcs11Session {
     }
 
     fn check_alive(&mut self) -> Result<(), BackendError> {
-        let info = client::check_present(&self.session.module, self.profile, Function::GetSessionInfo).and_then(|()| {
-            let info = self.session.native.get_session_info();
-            info.map_err(|error| fault::from_cryptoki(self.profile, Function::GetSessionInfo, &error))
-        });
-        let state = info.map_err(|error| self.judge(error))?.session_state();
+        let state = client::check_present(&self.session.module, self.profile, Function::GetSessionInfo)
+            .and_then(|()| self.state())
+            .map_err(|error| self.judge(error))?;
         if self.login.is_some() && is_public(state) {
             let error = fault::from_rv(self.profile, Function::GetSessionInfo, CKR_USER_NOT_LOGGED_IN);
             return Err(self.judge(error));
@@ -305,8 +314,8 @@ impl crate::backend::Session for Pkcs11Session {
 }
 
 /// Whether nobody is logged in.
-fn is_public(state: SessionState) -> bool {
-    matches!(state, SessionState::RoPublic | SessionState::RwPublic)
+fn is_public(state: CK_STATE) -> bool {
+    matches!(state, CKS_RO_PUBLIC_SESSION | CKS_RW_PUBLIC_SESSION)
 }
 
 #[cfg(test)]

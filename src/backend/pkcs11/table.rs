@@ -1,16 +1,17 @@
-//! The calls whose answers are not to be believed, straight from the module's function list: what a module says of a length
-//! counts as far as there is room, and a token's clock may tell nonsense.
+//! A module's function list, and the calls of a key at work from it: what a module says of a length counts as far as there
+//! is room. It is asked for once. Some modules (p11-kit's) give another instance each time, each with a state of its own.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
-    CK_TOKEN_INFO, CK_ULONG, CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
+    CK_ATTRIBUTE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG,
+    CKR_FUNCTION_NOT_SUPPORTED, CKR_OK,
 };
 
 use super::class::Function;
 use super::objects::{self, Template, Wanted};
+use super::setup::Setup;
 
 type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
 /// `C_SignInit`, `C_EncryptInit` and `C_DecryptInit` look alike, and so do the calls that follow them.
@@ -22,8 +23,6 @@ type FindObjects = unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_OBJECT_HANDLE
 type FindObjectsFinal = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 type GetAttributeValue =
     unsafe extern "C" fn(CK_SESSION_HANDLE, CK_OBJECT_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV;
-type GetTokenInfo = unsafe extern "C" fn(CK_SLOT_ID, *mut CK_TOKEN_INFO) -> CK_RV;
-type CloseSession = unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV;
 
 /// What a key does, in two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +47,7 @@ impl Deed {
 /// The functions, and the library they live in.
 #[derive(Clone)]
 pub(super) struct Table {
+    pub(super) setup: Setup,
     sign: (Begin, Finish),
     // Not every module encrypts.
     encrypt: Option<(Begin, Finish)>,
@@ -56,17 +56,14 @@ pub(super) struct Table {
     find_objects: FindObjects,
     find_objects_final: FindObjectsFinal,
     get_attribute_value: GetAttributeValue,
-    get_token_info: GetTokenInfo,
-    close_session: CloseSession,
-    /// Keeps the code mapped. Loading the same path again gives the same library, so it shares the state `cryptoki` set up.
+    /// Keeps the code mapped.
     _library: Arc<libloading::Library>,
 }
 
 impl Table {
     /// Reads the functions of the module at `path`.
     pub(super) fn load(path: &Path) -> Result<Table, String> {
-        // SAFETY: loading a library runs its initialisers. The operator names this one in the configuration, and it has
-        // been loaded by `cryptoki` just before.
+        // SAFETY: loading a library runs its initialisers. The operator names this one in the configuration.
         let library = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
         // SAFETY: every PKCS#11 module exports C_GetFunctionList with this signature (PKCS#11 v2.40, 5.4).
         let get =
@@ -81,6 +78,7 @@ impl Table {
         // it lives as long as the library, and the copy beside it.
         let list = unsafe { list.read_unaligned() };
         Ok(Table {
+            setup: Setup::of(&list)?,
             sign: (there(list.C_SignInit, "C_SignInit")?, there(list.C_Sign, "C_Sign")?),
             encrypt: list.C_EncryptInit.zip(list.C_Encrypt),
             decrypt: list.C_DecryptInit.zip(list.C_Decrypt),
@@ -88,23 +86,8 @@ impl Table {
             find_objects: there(list.C_FindObjects, "C_FindObjects")?,
             find_objects_final: there(list.C_FindObjectsFinal, "C_FindObjectsFinal")?,
             get_attribute_value: there(list.C_GetAttributeValue, "C_GetAttributeValue")?,
-            get_token_info: there(list.C_GetTokenInfo, "C_GetTokenInfo")?,
-            close_session: there(list.C_CloseSession, "C_CloseSession")?,
             _library: Arc::new(library),
         })
-    }
-
-    /// `C_GetTokenInfo` into `info`.
-    pub(super) fn get_token_info(&self, slot: CK_SLOT_ID, info: &mut CK_TOKEN_INFO) -> CK_RV {
-        // SAFETY: `info` is exclusively ours and valid, and has no pointers in it; the slot is a plain number that the module
-        // checks.
-        unsafe { (self.get_token_info)(slot, std::ptr::from_mut(info)) }
-    }
-
-    /// `C_CloseSession`.
-    pub(super) fn close_session(&self, session: CK_SESSION_HANDLE) -> CK_RV {
-        // SAFETY: the handle is a plain number that the module checks.
-        unsafe { (self.close_session)(session) }
     }
 
     fn deed(&self, deed: Deed) -> Option<(Begin, Finish)> {
@@ -196,6 +179,6 @@ impl Table {
     }
 }
 
-fn there<F>(function: Option<F>, name: &str) -> Result<F, String> {
+pub(super) fn there<F>(function: Option<F>, name: &str) -> Result<F, String> {
     function.ok_or_else(|| format!("the module has no {name} ({CKR_FUNCTION_NOT_SUPPORTED:#x})"))
 }

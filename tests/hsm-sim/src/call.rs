@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID,
-    CKR_OBJECT_HANDLE_INVALID, CKR_OK, CKR_SLOT_ID_INVALID, CKR_USER_NOT_LOGGED_IN,
+    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_GENERAL_ERROR,
+    CKR_KEY_HANDLE_INVALID, CKR_OBJECT_HANDLE_INVALID, CKR_OK, CKR_SLOT_ID_INVALID, CKR_USER_NOT_LOGGED_IN,
 };
 
 use crate::clock;
@@ -74,8 +74,8 @@ impl Call<'_> {
 }
 
 /// A call that is about no slot and no session.
-pub(crate) fn plain(function: Function, body: impl FnOnce(&'static Module) -> Answer) -> CK_RV {
-    logged(function, |module, _| {
+pub(crate) fn plain<const INSTANCE: usize>(function: Function, body: impl FnOnce(&'static Module) -> Answer) -> CK_RV {
+    logged(INSTANCE, function, |module, _| {
         let verdict = module.rules.judge(function, None);
         if let Some(rv) = verdict.fail {
             return Err(rv);
@@ -85,12 +85,12 @@ pub(crate) fn plain(function: Function, body: impl FnOnce(&'static Module) -> An
 }
 
 /// A call about a slot.
-pub(crate) fn on_slot(
+pub(crate) fn on_slot<const INSTANCE: usize>(
     function: Function,
     id: CK_SLOT_ID,
     body: impl FnOnce(&'static Module, &Arc<Slot>) -> Answer,
 ) -> CK_RV {
-    logged(function, |module, about| {
+    logged(INSTANCE, function, |module, about| {
         module.require_initialized()?;
         let slot = module.slots.find(id).ok_or(CKR_SLOT_ID_INVALID)?;
         about.slot = Some(id);
@@ -105,13 +105,13 @@ pub(crate) fn on_slot(
 }
 
 /// A call in a session. A `query` only asks for a length, which costs the device nothing.
-pub(crate) fn in_session(
+pub(crate) fn in_session<const INSTANCE: usize>(
     function: Function,
     handle: CK_SESSION_HANDLE,
     query: bool,
     body: impl FnOnce(&Call<'_>) -> Answer,
 ) -> CK_RV {
-    logged(function, |module, about| {
+    logged(INSTANCE, function, |module, about| {
         module.require_initialized()?;
         about.session = handle;
         let session = module.sessions.get(handle)?;
@@ -206,9 +206,12 @@ pub(crate) struct About {
     pub(crate) session: CK_SESSION_HANDLE,
 }
 
-fn logged(function: Function, body: impl FnOnce(&'static Module, &mut About) -> Answer) -> CK_RV {
+fn logged(instance: usize, function: Function, body: impl FnOnce(&'static Module, &mut About) -> Answer) -> CK_RV {
     let Some(module) = module() else { return CKR_GENERAL_ERROR };
     module.shared.calls(function.index()).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if function != Function::C_Initialize && !module.belongs_to(instance) {
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    }
     let mut about = About::default();
     if !module.log.is_on() {
         return body(module, &mut about).err().unwrap_or(CKR_OK);

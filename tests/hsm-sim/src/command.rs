@@ -60,6 +60,8 @@ pub(crate) enum Frequency {
     Nth(u64),
     Every(u64),
     First(u64),
+    /// Every one until the module is finalised.
+    UntilFinalized,
 }
 
 impl Frequency {
@@ -69,6 +71,7 @@ impl Frequency {
             Frequency::Nth(number) => call == number,
             Frequency::Every(step) => call.is_multiple_of(step),
             Frequency::First(most) => call <= most,
+            Frequency::UntilFinalized => true,
         }
     }
 }
@@ -129,7 +132,7 @@ pub(crate) enum Command {
 pub(crate) const HELP: &str = "slot S service none|fixed TIME|lognormal MEAN SIGMA; slot S parallel N; \
 slot S roundtrip TIME; slot S sessions N [hidden]|unlimited; slot S idle TIME|never; \
 slot S clock good|malformed; \
-fail|late FUNCTION [slot S] CKR [nth N|every K|first N]; delay FUNCTION [slot S] TIME [..]; \
+fail|late FUNCTION [slot S] CKR [nth N|every K|first N|until-finalized]; delay FUNCTION [slot S] TIME [..]; \
 hang|abort|wrong-length FUNCTION [slot S] [..]; wrong-signature [slot S] [..]; release; clear; reset; drop-sessions [slot S]; \
 forget-login [slot S]; forget-handles [slot S]; finalize; unlock [slot S]; remove slot S; return slot S [anew]; \
 renumber [rotate] [now]; swap slot S now|reconnect LABEL OTHER [use]; log on|off; report; help";
@@ -195,6 +198,9 @@ impl Words {
         }
         if self.takes("every") {
             return self.number("every").map(Frequency::Every);
+        }
+        if self.takes("until-finalized") {
+            return Ok(Frequency::UntilFinalized);
         }
         Ok(Frequency::Every(1))
     }

@@ -48,6 +48,6 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> 
         return CKR_GENERAL_ERROR;
     }
     // It lives as long as the process, and PKCS#11 forbids callers to change it.
-    *list = std::ptr::from_ref(&entry::LIST).cast_mut();
+    *list = std::ptr::from_ref(entry::instance(module.next_instance())).cast_mut();
     CKR_OK
 }

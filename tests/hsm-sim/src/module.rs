@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cryptoki_sys::CKR_CRYPTOKI_NOT_INITIALIZED;
 use parking_lot::Mutex;
@@ -43,6 +43,16 @@ pub(crate) struct Module {
     pub(crate) steering: Steering,
     pub(crate) log: Log,
     life: Life,
+    instances: Instances,
+}
+
+/// The instances of the module, of which one is initialised.
+#[derive(Default)]
+struct Instances {
+    /// Whether each caller who asks for the functions gets another.
+    many: bool,
+    given: AtomicUsize,
+    initialized: AtomicUsize,
 }
 
 /// Whether the module is initialised, for how often and by which process.
@@ -83,9 +93,25 @@ impl Module {
             steering: Steering::default(),
             log: Log::default(),
             life: Life::default(),
+            instances: Instances { many: settings.instances, ..Instances::default() },
         };
         module.slots.make(made);
         Ok(module)
+    }
+
+    /// The instance for the caller who asks for the functions now.
+    pub(crate) fn next_instance(&self) -> usize {
+        if self.instances.many { self.instances.given.fetch_add(1, Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Whether calls by this instance's functions find it initialised, if the module is.
+    pub(crate) fn belongs_to(&self, instance: usize) -> bool {
+        self.instances.initialized.load(Ordering::Acquire) == instance
+    }
+
+    /// Notes which instance was initialised.
+    pub(crate) fn belong_to(&self, instance: usize) {
+        self.instances.initialized.store(instance, Ordering::Release);
     }
 
     /// The module behind, in real mode.
@@ -120,6 +146,7 @@ impl Module {
         let _past = self.changing();
         self.require_initialized()?;
         self.sessions.clear();
+        self.rules.finalized();
         self.live(0);
         match self.real() {
             Some(real) => real!(real, C_Finalize(std::ptr::null_mut())),

@@ -7,7 +7,7 @@ use cryptoki_sys::CK_RV;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::clock;
-use crate::command::{Action, Rule};
+use crate::command::{Action, Frequency, Rule};
 use crate::function::Function;
 use crate::slot::Slot;
 
@@ -50,6 +50,11 @@ impl Rules {
     /// Drops all rules; calls that hang go on.
     pub(crate) fn clear(&self) {
         self.forget(|_| true);
+    }
+
+    /// Drops the rules that hold until the module is finalised.
+    pub(crate) fn finalized(&self) {
+        self.known.write().retain(|known| known.rule.frequency != Frequency::UntilFinalized);
     }
 
     fn forget(&self, which: impl Fn(&Rule) -> bool) {

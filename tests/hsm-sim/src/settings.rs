@@ -16,6 +16,9 @@ pub(crate) struct Settings {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) real: Option<Real>,
     pub(crate) null: Option<Null>,
+    /// Whether each `C_GetFunctionList` gives another instance, as p11-kit's modules do.
+    #[serde(default)]
+    pub(crate) instances: bool,
     /// Commands that hold from the beginning.
     #[serde(default)]
     pub(crate) steering: Vec<String>,
@@ -123,7 +126,7 @@ impl Settings {
         let module = module.ok_or_else(|| format!("neither {} nor HSM_SIM_MODULE is there", file.display()))?;
         let folder = std::env::var_os("HSM_SIM_FOLDER").map(PathBuf::from);
         let real = Some(Real { module, environment: BTreeMap::new() });
-        Ok(Settings { folder, real, null: None, steering: Vec::new() })
+        Ok(Settings { folder, real, null: None, instances: false, steering: Vec::new() })
     }
 }
 

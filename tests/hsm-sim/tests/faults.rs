@@ -35,6 +35,15 @@ pub(crate) fn the_first_calls_fail(hsm: &Hsm) {
     assert_eq!(answers, ["FunctionFailed", "FunctionFailed", "Ok"]);
 }
 
+pub(crate) fn calls_fail_until_the_module_is_finalised(hsm: &Hsm) {
+    hsm.sim.steer("fail C_GetSlotList CKR_DEVICE_ERROR until-finalized");
+    for _ in 0..3 {
+        assert_eq!(told(hsm.context().get_slots_with_token()), "DeviceError");
+    }
+    hsm.initialize_anew();
+    assert_eq!(told(hsm.context().get_slots_with_token()), "Ok");
+}
+
 pub(crate) fn a_fault_is_for_its_slot(hsm: &Hsm) {
     let (one, two) = (hsm.logged_in("one"), hsm.logged_in("two"));
     hsm.sim.steer("fail C_Sign slot two CKR_DEVICE_MEMORY");

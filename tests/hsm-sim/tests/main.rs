@@ -44,6 +44,7 @@ tried! {
     faults::a_call_fails_by_its_number
     faults::every_so_many_calls_fail
     faults::the_first_calls_fail
+    faults::calls_fail_until_the_module_is_finalised
     faults::a_fault_is_for_its_slot
     faults::any_function_can_fail
     faults::a_late_failure_has_been_done

@@ -1,8 +1,11 @@
 //! What becomes of sessions, logins, tokens, slots and handles.
 
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::slot::Limit;
+use serde_json::json;
 
-use crate::hsm::{Hsm, KEYS, find, is_by, key, label, login, sign, told};
+use crate::hsm::{Hsm, KEYS, built, find, is_by, key, label, login, sign, told};
+use crate::sim::{PIN, Sim};
 
 pub(crate) fn dropped_sessions_are_gone_for_good(hsm: &Hsm) {
     let (one, two) = (hsm.logged_in("one"), hsm.logged_in("two"));
@@ -216,4 +219,18 @@ pub(crate) fn reset_undoes_everything(hsm: &Hsm) {
     let before = std::fs::metadata(&log).unwrap().len();
     session.get_session_info().unwrap();
     assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
+}
+
+#[test]
+fn each_who_asks_for_the_functions_may_get_an_instance_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = json!({"instances": true, "null": {"slots": [{"label": "one", "pin": PIN}]}});
+    let sim = Sim::new(&built(), &folder.path().join("hsm.so"), &settings);
+    let [first, second] = [(); 2].map(|()| Pkcs11::new(&sim.module).unwrap());
+    first.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    assert_eq!(first.get_slots_with_token().unwrap().len(), 1);
+    assert_eq!(told(second.get_slots_with_token()), "CryptokiNotInitialized");
+    first.finalize().unwrap();
+    second.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    assert_eq!(second.get_slots_with_token().unwrap().len(), 1);
 }

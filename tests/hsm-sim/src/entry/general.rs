@@ -24,8 +24,8 @@ use crate::slot::Slot;
 /// How often a caller who waits for a slot's event is looked after.
 const LOOK: Duration = Duration::from_millis(20);
 
-pub(crate) unsafe extern "C" fn C_Initialize(arguments: *mut c_void) -> CK_RV {
-    plain(Function::C_Initialize, |module| {
+pub(crate) unsafe extern "C" fn C_Initialize<const INSTANCE: usize>(arguments: *mut c_void) -> CK_RV {
+    plain::<INSTANCE>(Function::C_Initialize, |module| {
         // In a child of a process that had the module, nobody listens yet.
         if let Err(error) = control::begin(module) {
             eprintln!("hsm-sim: {error}");
@@ -55,6 +55,7 @@ pub(crate) unsafe extern "C" fn C_Initialize(arguments: *mut c_void) -> CK_RV {
         // A module without a token yet may not say which slots it has: it is asked again when somebody wants to know.
         let _ = module.slots.refresh(module);
         module.slots.initialized();
+        module.belong_to(INSTANCE);
         module.live(past.lives);
         answer
     })
@@ -73,8 +74,8 @@ fn check(arguments: Option<&CK_C_INITIALIZE_ARGS>) -> Answer {
     if some || !arguments.pReserved.is_null() { Err(CKR_ARGUMENTS_BAD) } else { Ok(()) }
 }
 
-pub(crate) unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
-    plain(Function::C_Finalize, |module| {
+pub(crate) unsafe extern "C" fn C_Finalize<const INSTANCE: usize>(reserved: *mut c_void) -> CK_RV {
+    plain::<INSTANCE>(Function::C_Finalize, |module| {
         module.require_initialized()?;
         if !reserved.is_null() {
             return Err(CKR_ARGUMENTS_BAD);
@@ -83,8 +84,8 @@ pub(crate) unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetInfo(info: *mut CK_INFO) -> CK_RV {
-    plain(Function::C_GetInfo, |module| {
+pub(crate) unsafe extern "C" fn C_GetInfo<const INSTANCE: usize>(info: *mut CK_INFO) -> CK_RV {
+    plain::<INSTANCE>(Function::C_GetInfo, |module| {
         module.require_initialized()?;
         if let Some(real) = module.real() {
             return real!(real, C_GetInfo(info));
@@ -102,8 +103,12 @@ pub(crate) unsafe extern "C" fn C_GetInfo(info: *mut CK_INFO) -> CK_RV {
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetSlotList(present: CK_BBOOL, list: *mut CK_SLOT_ID, len: *mut CK_ULONG) -> CK_RV {
-    plain(Function::C_GetSlotList, |module| {
+pub(crate) unsafe extern "C" fn C_GetSlotList<const INSTANCE: usize>(
+    present: CK_BBOOL,
+    list: *mut CK_SLOT_ID,
+    len: *mut CK_ULONG,
+) -> CK_RV {
+    plain::<INSTANCE>(Function::C_GetSlotList, |module| {
         module.require_initialized()?;
         // SAFETY: the caller passes null or a valid place.
         let len = unsafe { len.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;
@@ -134,8 +139,8 @@ fn listed(module: &Module, present: bool) -> Answer<Vec<CK_SLOT_ID>> {
     Ok(slots.iter().filter(|slot| in_list(slot)).map(|slot| slot.id()).collect())
 }
 
-pub(crate) unsafe extern "C" fn C_GetSlotInfo(id: CK_SLOT_ID, info: *mut CK_SLOT_INFO) -> CK_RV {
-    on_slot(Function::C_GetSlotInfo, id, |module, slot| {
+pub(crate) unsafe extern "C" fn C_GetSlotInfo<const INSTANCE: usize>(id: CK_SLOT_ID, info: *mut CK_SLOT_INFO) -> CK_RV {
+    on_slot::<INSTANCE>(Function::C_GetSlotInfo, id, |module, slot| {
         if let Some(real) = module.real() {
             real!(real, C_GetSlotInfo(slot.base, info))?;
         }
@@ -151,8 +156,11 @@ pub(crate) unsafe extern "C" fn C_GetSlotInfo(id: CK_SLOT_ID, info: *mut CK_SLOT
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetTokenInfo(id: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    on_slot(Function::C_GetTokenInfo, id, |module, slot| {
+pub(crate) unsafe extern "C" fn C_GetTokenInfo<const INSTANCE: usize>(
+    id: CK_SLOT_ID,
+    info: *mut CK_TOKEN_INFO,
+) -> CK_RV {
+    on_slot::<INSTANCE>(Function::C_GetTokenInfo, id, |module, slot| {
         slot.require_token()?;
         if let Some(real) = module.real() {
             real!(real, C_GetTokenInfo(slot.base, info))?;
@@ -174,12 +182,12 @@ pub(crate) unsafe extern "C" fn C_GetTokenInfo(id: CK_SLOT_ID, info: *mut CK_TOK
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetMechanismList(
+pub(crate) unsafe extern "C" fn C_GetMechanismList<const INSTANCE: usize>(
     id: CK_SLOT_ID,
     list: *mut CK_MECHANISM_TYPE,
     len: *mut CK_ULONG,
 ) -> CK_RV {
-    on_slot(Function::C_GetMechanismList, id, |module, slot| {
+    on_slot::<INSTANCE>(Function::C_GetMechanismList, id, |module, slot| {
         slot.require_token()?;
         match module.real() {
             Some(real) => real!(real, C_GetMechanismList(slot.base, list, len)),
@@ -189,12 +197,12 @@ pub(crate) unsafe extern "C" fn C_GetMechanismList(
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetMechanismInfo(
+pub(crate) unsafe extern "C" fn C_GetMechanismInfo<const INSTANCE: usize>(
     id: CK_SLOT_ID,
     mechanism: CK_MECHANISM_TYPE,
     info: *mut CK_MECHANISM_INFO,
 ) -> CK_RV {
-    on_slot(Function::C_GetMechanismInfo, id, |module, slot| {
+    on_slot::<INSTANCE>(Function::C_GetMechanismInfo, id, |module, slot| {
         slot.require_token()?;
         if let Some(real) = module.real() {
             return real!(real, C_GetMechanismInfo(slot.base, mechanism, info));
@@ -206,33 +214,33 @@ pub(crate) unsafe extern "C" fn C_GetMechanismInfo(
     })
 }
 
-pub(crate) unsafe extern "C" fn C_InitToken(
+pub(crate) unsafe extern "C" fn C_InitToken<const INSTANCE: usize>(
     id: CK_SLOT_ID,
     pin: *mut CK_UTF8CHAR,
     len: CK_ULONG,
     label: *mut CK_UTF8CHAR,
 ) -> CK_RV {
-    on_slot(Function::C_InitToken, id, |module, slot| {
+    on_slot::<INSTANCE>(Function::C_InitToken, id, |module, slot| {
         slot.require_token()?;
         let real = module.real().ok_or(CKR_FUNCTION_NOT_SUPPORTED)?;
         real!(real, C_InitToken(slot.base, pin, len, label))
     })
 }
 
-pub(crate) unsafe extern "C" fn C_CloseAllSessions(id: CK_SLOT_ID) -> CK_RV {
-    on_slot(Function::C_CloseAllSessions, id, |module, slot| {
+pub(crate) unsafe extern "C" fn C_CloseAllSessions<const INSTANCE: usize>(id: CK_SLOT_ID) -> CK_RV {
+    on_slot::<INSTANCE>(Function::C_CloseAllSessions, id, |module, slot| {
         slot.require_token()?;
         module.sessions.drop_all(slot, false);
         Ok(())
     })
 }
 
-pub(crate) unsafe extern "C" fn C_WaitForSlotEvent(
+pub(crate) unsafe extern "C" fn C_WaitForSlotEvent<const INSTANCE: usize>(
     flags: CK_FLAGS,
     slot: *mut CK_SLOT_ID,
     reserved: *mut c_void,
 ) -> CK_RV {
-    plain(Function::C_WaitForSlotEvent, |module| {
+    plain::<INSTANCE>(Function::C_WaitForSlotEvent, |module| {
         module.require_initialized()?;
         // SAFETY: the caller passes null or a valid place.
         let slot = unsafe { slot.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;

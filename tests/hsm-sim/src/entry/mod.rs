@@ -8,10 +8,10 @@ macro_rules! forwarded {
         $(query($query:expr))? $(null($null:expr))? $(then($then:expr))?;)*) => {
         $(
             #[allow(unused_mut, unused_assignments, clippy::too_many_arguments, reason = "one text for all of them")]
-            pub(crate) unsafe extern "C" fn $function(session: CK_SESSION_HANDLE, $($argument: $type),*) -> CK_RV {
+            pub(crate) unsafe extern "C" fn $function<const INSTANCE: usize>(session: CK_SESSION_HANDLE, $($argument: $type),*) -> CK_RV {
                 let mut query = false;
                 $(query = $query;)?
-                in_session(Function::$function, session, query, |call| {
+                in_session::<INSTANCE>(Function::$function, session, query, |call| {
                     $($(let $taken = call.object($taken)?;)*)?
                     match call.real() {
                         Some((real, session)) => real!(real, $function(session, $($argument),*))?,
@@ -48,75 +48,89 @@ fn after(call: &Call<'_>, body: impl FnOnce(&Call<'_>)) {
     body(call);
 }
 
-/// PKCS#11 v2.40.
-pub(crate) static LIST: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
-    version: CK_VERSION { major: 2, minor: 40 },
-    C_Initialize: Some(g::C_Initialize),
-    C_Finalize: Some(g::C_Finalize),
-    C_GetInfo: Some(g::C_GetInfo),
-    C_GetFunctionList: Some(crate::C_GetFunctionList),
-    C_GetSlotList: Some(g::C_GetSlotList),
-    C_GetSlotInfo: Some(g::C_GetSlotInfo),
-    C_GetTokenInfo: Some(g::C_GetTokenInfo),
-    C_GetMechanismList: Some(g::C_GetMechanismList),
-    C_GetMechanismInfo: Some(g::C_GetMechanismInfo),
-    C_InitToken: Some(g::C_InitToken),
-    C_InitPIN: Some(s::C_InitPIN),
-    C_SetPIN: Some(s::C_SetPIN),
-    C_OpenSession: Some(s::C_OpenSession),
-    C_CloseSession: Some(s::C_CloseSession),
-    C_CloseAllSessions: Some(g::C_CloseAllSessions),
-    C_GetSessionInfo: Some(s::C_GetSessionInfo),
-    C_GetOperationState: Some(s::C_GetOperationState),
-    C_SetOperationState: Some(s::C_SetOperationState),
-    C_Login: Some(s::C_Login),
-    C_Logout: Some(s::C_Logout),
-    C_CreateObject: Some(s::C_CreateObject),
-    C_CopyObject: Some(s::C_CopyObject),
-    C_DestroyObject: Some(s::C_DestroyObject),
-    C_GetObjectSize: Some(s::C_GetObjectSize),
-    C_GetAttributeValue: Some(s::C_GetAttributeValue),
-    C_SetAttributeValue: Some(s::C_SetAttributeValue),
-    C_FindObjectsInit: Some(s::C_FindObjectsInit),
-    C_FindObjects: Some(s::C_FindObjects),
-    C_FindObjectsFinal: Some(s::C_FindObjectsFinal),
-    C_EncryptInit: Some(k::C_EncryptInit),
-    C_Encrypt: Some(k::C_Encrypt),
-    C_EncryptUpdate: Some(k::C_EncryptUpdate),
-    C_EncryptFinal: Some(k::C_EncryptFinal),
-    C_DecryptInit: Some(k::C_DecryptInit),
-    C_Decrypt: Some(k::C_Decrypt),
-    C_DecryptUpdate: Some(k::C_DecryptUpdate),
-    C_DecryptFinal: Some(k::C_DecryptFinal),
-    C_DigestInit: Some(k::C_DigestInit),
-    C_Digest: Some(k::C_Digest),
-    C_DigestUpdate: Some(k::C_DigestUpdate),
-    C_DigestKey: Some(k::C_DigestKey),
-    C_DigestFinal: Some(k::C_DigestFinal),
-    C_SignInit: Some(k::C_SignInit),
-    C_Sign: Some(k::C_Sign),
-    C_SignUpdate: Some(k::C_SignUpdate),
-    C_SignFinal: Some(k::C_SignFinal),
-    C_SignRecoverInit: Some(k::C_SignRecoverInit),
-    C_SignRecover: Some(k::C_SignRecover),
-    C_VerifyInit: Some(k::C_VerifyInit),
-    C_Verify: Some(k::C_Verify),
-    C_VerifyUpdate: Some(k::C_VerifyUpdate),
-    C_VerifyFinal: Some(k::C_VerifyFinal),
-    C_VerifyRecoverInit: Some(k::C_VerifyRecoverInit),
-    C_VerifyRecover: Some(k::C_VerifyRecover),
-    C_DigestEncryptUpdate: Some(k::C_DigestEncryptUpdate),
-    C_DecryptDigestUpdate: Some(k::C_DecryptDigestUpdate),
-    C_SignEncryptUpdate: Some(k::C_SignEncryptUpdate),
-    C_DecryptVerifyUpdate: Some(k::C_DecryptVerifyUpdate),
-    C_GenerateKey: Some(k::C_GenerateKey),
-    C_GenerateKeyPair: Some(k::C_GenerateKeyPair),
-    C_WrapKey: Some(k::C_WrapKey),
-    C_UnwrapKey: Some(k::C_UnwrapKey),
-    C_DeriveKey: Some(k::C_DeriveKey),
-    C_SeedRandom: Some(s::C_SeedRandom),
-    C_GenerateRandom: Some(s::C_GenerateRandom),
-    C_GetFunctionStatus: Some(s::C_GetFunctionStatus),
-    C_CancelFunction: Some(s::C_CancelFunction),
-    C_WaitForSlotEvent: Some(g::C_WaitForSlotEvent),
-};
+/// So many instances of the module can be told apart by their functions; the next is the first again.
+const INSTANCES: usize = 3;
+
+static LISTS: [CK_FUNCTION_LIST; INSTANCES] = [Instance::<0>::LIST, Instance::<1>::LIST, Instance::<2>::LIST];
+
+/// The functions of an instance, from 0.
+pub(crate) fn instance(number: usize) -> &'static CK_FUNCTION_LIST {
+    &LISTS[number % INSTANCES]
+}
+
+struct Instance<const INSTANCE: usize>;
+
+impl<const INSTANCE: usize> Instance<INSTANCE> {
+    /// PKCS#11 v2.40.
+    const LIST: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
+        version: CK_VERSION { major: 2, minor: 40 },
+        C_Initialize: Some(g::C_Initialize::<INSTANCE>),
+        C_Finalize: Some(g::C_Finalize::<INSTANCE>),
+        C_GetInfo: Some(g::C_GetInfo::<INSTANCE>),
+        C_GetFunctionList: Some(crate::C_GetFunctionList),
+        C_GetSlotList: Some(g::C_GetSlotList::<INSTANCE>),
+        C_GetSlotInfo: Some(g::C_GetSlotInfo::<INSTANCE>),
+        C_GetTokenInfo: Some(g::C_GetTokenInfo::<INSTANCE>),
+        C_GetMechanismList: Some(g::C_GetMechanismList::<INSTANCE>),
+        C_GetMechanismInfo: Some(g::C_GetMechanismInfo::<INSTANCE>),
+        C_InitToken: Some(g::C_InitToken::<INSTANCE>),
+        C_InitPIN: Some(s::C_InitPIN::<INSTANCE>),
+        C_SetPIN: Some(s::C_SetPIN::<INSTANCE>),
+        C_OpenSession: Some(s::C_OpenSession::<INSTANCE>),
+        C_CloseSession: Some(s::C_CloseSession::<INSTANCE>),
+        C_CloseAllSessions: Some(g::C_CloseAllSessions::<INSTANCE>),
+        C_GetSessionInfo: Some(s::C_GetSessionInfo::<INSTANCE>),
+        C_GetOperationState: Some(s::C_GetOperationState::<INSTANCE>),
+        C_SetOperationState: Some(s::C_SetOperationState::<INSTANCE>),
+        C_Login: Some(s::C_Login::<INSTANCE>),
+        C_Logout: Some(s::C_Logout::<INSTANCE>),
+        C_CreateObject: Some(s::C_CreateObject::<INSTANCE>),
+        C_CopyObject: Some(s::C_CopyObject::<INSTANCE>),
+        C_DestroyObject: Some(s::C_DestroyObject::<INSTANCE>),
+        C_GetObjectSize: Some(s::C_GetObjectSize::<INSTANCE>),
+        C_GetAttributeValue: Some(s::C_GetAttributeValue::<INSTANCE>),
+        C_SetAttributeValue: Some(s::C_SetAttributeValue::<INSTANCE>),
+        C_FindObjectsInit: Some(s::C_FindObjectsInit::<INSTANCE>),
+        C_FindObjects: Some(s::C_FindObjects::<INSTANCE>),
+        C_FindObjectsFinal: Some(s::C_FindObjectsFinal::<INSTANCE>),
+        C_EncryptInit: Some(k::C_EncryptInit::<INSTANCE>),
+        C_Encrypt: Some(k::C_Encrypt::<INSTANCE>),
+        C_EncryptUpdate: Some(k::C_EncryptUpdate::<INSTANCE>),
+        C_EncryptFinal: Some(k::C_EncryptFinal::<INSTANCE>),
+        C_DecryptInit: Some(k::C_DecryptInit::<INSTANCE>),
+        C_Decrypt: Some(k::C_Decrypt::<INSTANCE>),
+        C_DecryptUpdate: Some(k::C_DecryptUpdate::<INSTANCE>),
+        C_DecryptFinal: Some(k::C_DecryptFinal::<INSTANCE>),
+        C_DigestInit: Some(k::C_DigestInit::<INSTANCE>),
+        C_Digest: Some(k::C_Digest::<INSTANCE>),
+        C_DigestUpdate: Some(k::C_DigestUpdate::<INSTANCE>),
+        C_DigestKey: Some(k::C_DigestKey::<INSTANCE>),
+        C_DigestFinal: Some(k::C_DigestFinal::<INSTANCE>),
+        C_SignInit: Some(k::C_SignInit::<INSTANCE>),
+        C_Sign: Some(k::C_Sign::<INSTANCE>),
+        C_SignUpdate: Some(k::C_SignUpdate::<INSTANCE>),
+        C_SignFinal: Some(k::C_SignFinal::<INSTANCE>),
+        C_SignRecoverInit: Some(k::C_SignRecoverInit::<INSTANCE>),
+        C_SignRecover: Some(k::C_SignRecover::<INSTANCE>),
+        C_VerifyInit: Some(k::C_VerifyInit::<INSTANCE>),
+        C_Verify: Some(k::C_Verify::<INSTANCE>),
+        C_VerifyUpdate: Some(k::C_VerifyUpdate::<INSTANCE>),
+        C_VerifyFinal: Some(k::C_VerifyFinal::<INSTANCE>),
+        C_VerifyRecoverInit: Some(k::C_VerifyRecoverInit::<INSTANCE>),
+        C_VerifyRecover: Some(k::C_VerifyRecover::<INSTANCE>),
+        C_DigestEncryptUpdate: Some(k::C_DigestEncryptUpdate::<INSTANCE>),
+        C_DecryptDigestUpdate: Some(k::C_DecryptDigestUpdate::<INSTANCE>),
+        C_SignEncryptUpdate: Some(k::C_SignEncryptUpdate::<INSTANCE>),
+        C_DecryptVerifyUpdate: Some(k::C_DecryptVerifyUpdate::<INSTANCE>),
+        C_GenerateKey: Some(k::C_GenerateKey::<INSTANCE>),
+        C_GenerateKeyPair: Some(k::C_GenerateKeyPair::<INSTANCE>),
+        C_WrapKey: Some(k::C_WrapKey::<INSTANCE>),
+        C_UnwrapKey: Some(k::C_UnwrapKey::<INSTANCE>),
+        C_DeriveKey: Some(k::C_DeriveKey::<INSTANCE>),
+        C_SeedRandom: Some(s::C_SeedRandom::<INSTANCE>),
+        C_GenerateRandom: Some(s::C_GenerateRandom::<INSTANCE>),
+        C_GetFunctionStatus: Some(s::C_GetFunctionStatus::<INSTANCE>),
+        C_CancelFunction: Some(s::C_CancelFunction::<INSTANCE>),
+        C_WaitForSlotEvent: Some(g::C_WaitForSlotEvent::<INSTANCE>),
+    };
+}

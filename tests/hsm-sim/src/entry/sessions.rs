@@ -14,14 +14,14 @@ use crate::function::Function;
 use crate::null;
 use crate::real::{RealSession, real};
 
-pub(crate) unsafe extern "C" fn C_OpenSession(
+pub(crate) unsafe extern "C" fn C_OpenSession<const INSTANCE: usize>(
     id: CK_SLOT_ID,
     flags: CK_FLAGS,
     _application: *mut c_void,
     _notify: CK_NOTIFY,
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
-    on_slot(Function::C_OpenSession, id, |module, slot| {
+    on_slot::<INSTANCE>(Function::C_OpenSession, id, |module, slot| {
         slot.require_token()?;
         // SAFETY: the caller passes null or a valid place.
         let session = unsafe { session.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;
@@ -46,15 +46,18 @@ pub(crate) unsafe extern "C" fn C_OpenSession(
     })
 }
 
-pub(crate) unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
-    in_session(Function::C_CloseSession, session, false, |call| {
+pub(crate) unsafe extern "C" fn C_CloseSession<const INSTANCE: usize>(session: CK_SESSION_HANDLE) -> CK_RV {
+    in_session::<INSTANCE>(Function::C_CloseSession, session, false, |call| {
         call.module.sessions.close(call.session.handle);
         Ok(())
     })
 }
 
-pub(crate) unsafe extern "C" fn C_GetSessionInfo(session: CK_SESSION_HANDLE, info: *mut CK_SESSION_INFO) -> CK_RV {
-    in_session(Function::C_GetSessionInfo, session, false, |call| {
+pub(crate) unsafe extern "C" fn C_GetSessionInfo<const INSTANCE: usize>(
+    session: CK_SESSION_HANDLE,
+    info: *mut CK_SESSION_INFO,
+) -> CK_RV {
+    in_session::<INSTANCE>(Function::C_GetSessionInfo, session, false, |call| {
         if let Some((real, session)) = call.real() {
             real!(real, C_GetSessionInfo(session, info))?;
         }
@@ -68,13 +71,13 @@ pub(crate) unsafe extern "C" fn C_GetSessionInfo(session: CK_SESSION_HANDLE, inf
     })
 }
 
-pub(crate) unsafe extern "C" fn C_Login(
+pub(crate) unsafe extern "C" fn C_Login<const INSTANCE: usize>(
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
     pin: *mut CK_UTF8CHAR,
     len: CK_ULONG,
 ) -> CK_RV {
-    in_session(Function::C_Login, session, false, |call| {
+    in_session::<INSTANCE>(Function::C_Login, session, false, |call| {
         match call.real() {
             Some((real, session)) => real!(real, C_Login(session, user, pin, len))?,
             // SAFETY: the caller passes a PIN of this length.
@@ -85,13 +88,13 @@ pub(crate) unsafe extern "C" fn C_Login(
     })
 }
 
-pub(crate) unsafe extern "C" fn C_FindObjects(
+pub(crate) unsafe extern "C" fn C_FindObjects<const INSTANCE: usize>(
     session: CK_SESSION_HANDLE,
     objects: *mut CK_OBJECT_HANDLE,
     most: CK_ULONG,
     len: *mut CK_ULONG,
 ) -> CK_RV {
-    in_session(Function::C_FindObjects, session, false, |call| {
+    in_session::<INSTANCE>(Function::C_FindObjects, session, false, |call| {
         match call.real() {
             Some((real, session)) => real!(real, C_FindObjects(session, objects, most, len))?,
             // SAFETY: the caller passes room for so many handles and a place for their number.
@@ -125,12 +128,12 @@ unsafe fn stretch(call: &Call<'_>, template: *mut CK_ATTRIBUTE, len: CK_ULONG) {
 }
 
 // A function that is nowhere parallel any more.
-pub(crate) unsafe extern "C" fn C_GetFunctionStatus(session: CK_SESSION_HANDLE) -> CK_RV {
-    in_session(Function::C_GetFunctionStatus, session, false, |_| Err(CKR_FUNCTION_NOT_PARALLEL))
+pub(crate) unsafe extern "C" fn C_GetFunctionStatus<const INSTANCE: usize>(session: CK_SESSION_HANDLE) -> CK_RV {
+    in_session::<INSTANCE>(Function::C_GetFunctionStatus, session, false, |_| Err(CKR_FUNCTION_NOT_PARALLEL))
 }
 
-pub(crate) unsafe extern "C" fn C_CancelFunction(session: CK_SESSION_HANDLE) -> CK_RV {
-    in_session(Function::C_CancelFunction, session, false, |_| Err(CKR_FUNCTION_NOT_PARALLEL))
+pub(crate) unsafe extern "C" fn C_CancelFunction<const INSTANCE: usize>(session: CK_SESSION_HANDLE) -> CK_RV {
+    in_session::<INSTANCE>(Function::C_CancelFunction, session, false, |_| Err(CKR_FUNCTION_NOT_PARALLEL))
 }
 
 forwarded! {

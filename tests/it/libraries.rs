@@ -1,8 +1,10 @@
 //! Libraries that are odd, each in its own way, and serve all the same.
 
+use std::time::Instant;
+
 use serde_json::json;
 
-use crate::daemon::{Setup, wait_for};
+use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::Load;
 use crate::rig::{Rig, module, probing};
 use crate::sim::{PIN, Sim};
@@ -46,6 +48,21 @@ async fn a_library_that_fails_until_it_is_initialised_anew_is_initialised_anew()
         rig.until_serving("one").await;
         assert_eq!(rig.sim.calls("C_Initialize"), initialised + 1, "{function} {value}: {}", rig.daemon.log());
     }
+}
+
+#[tokio::test]
+async fn a_library_whose_signatures_fail_until_it_is_initialised_anew_is_initialised_anew() {
+    let setup = Setup { more: probing(""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    assert_eq!(rig.test_sign("doc").await, (204, String::new()));
+    let initialised = rig.sim.calls("C_Initialize");
+    rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR until-finalized");
+    let begun = Instant::now();
+    while rig.test_sign("doc").await.0 != 204 {
+        assert!(begun.elapsed() < LIMIT, "{}", rig.daemon.log());
+    }
+    assert_eq!(rig.sim.calls("C_Initialize"), initialised + 1, "{}", rig.daemon.log());
 }
 
 #[tokio::test]

@@ -136,6 +136,9 @@ pub(super) fn note(module: &Initialized, error: NativeError) -> BackendError {
     if error.rv.is_some_and(class::is_module_lost) {
         module.lose();
     }
+    if error.error.fate == Fate::Reopen && !error.rv.is_some_and(class::is_session_gone) {
+        module.doubt();
+    }
     if error.outdates {
         module.outdate();
     }

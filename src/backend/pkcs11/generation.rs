@@ -65,6 +65,7 @@ pub(super) struct Generation<T> {
     outdated: AtomicBool,
     lost: AtomicBool,
     worked: AtomicBool,
+    doubted: AtomicBool,
 }
 
 /// What became of the wish for a new generation.
@@ -103,14 +104,24 @@ impl<T> Generation<T> {
         self.outdated.store(true, Ordering::Relaxed);
     }
 
-    /// Whether another generation is wanted, for either reason.
-    pub(super) fn wants_renewal(&self) -> bool {
-        self.outdated.load(Ordering::Relaxed) || self.is_lost()
+    /// Notes a failure that the module may be to blame for, unless something works after it.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that it was of use.
+    /// Whether another generation is wanted, for any of these reasons.
+    pub(super) fn wants_renewal(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed) || self.doubted.load(Ordering::Relaxed) || self.is_lost()
+    }
+
+    /// Notes that it was of use. Many threads do so at a time: what is noted already is not written again.
     pub(super) fn note_work(&self) {
-        self.worked.store(true, Ordering::Relaxed);
+        if !self.worked.load(Ordering::Relaxed) {
+            self.worked.store(true, Ordering::Relaxed);
+        }
+        if self.doubted.load(Ordering::Relaxed) {
+            self.doubted.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -183,6 +194,7 @@ impl<T> Generations<T> {
             outdated: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             worked: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
         });
         state.current = Some(Arc::clone(&generation));
         Ok(generation)
@@ -298,6 +310,20 @@ mod tests {
         drop(session);
         let next = done(renew(&generations, mine, Instant::now(), &log));
         assert!(next.is_present() && !next.wants_renewal());
+    }
+
+    #[test]
+    fn a_doubted_generation_wants_to_be_renewed_until_it_is_of_use() {
+        let (generations, log) = (Generations::default(), Log::default());
+        let mine = current(&generations, &log);
+        mine.doubt();
+        assert!(mine.wants_renewal() && mine.is_present());
+        mine.note_work();
+        assert!(!mine.wants_renewal());
+        // What holds on to what is no longer so does that at work as well.
+        mine.outdate();
+        mine.note_work();
+        assert!(mine.wants_renewal());
     }
 
     #[test]

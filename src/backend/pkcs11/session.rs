@@ -139,7 +139,11 @@ impl Pkcs11Session {
             larger.resize(usize::try_from(len).unwrap_or(usize::MAX).min(most), 0);
             rv = table.finish(deed, session, mechanism.data(), larger, &mut len);
         }
-        if rv == CKR_OK { Ok(len) } else { Err(error(finish, rv)) }
+        if rv != CKR_OK {
+            return Err(error(finish, rv));
+        }
+        self.session.module.note_work();
+        Ok(len)
     }
 
     /// A signature, into a buffer that is large enough for the key's signatures.

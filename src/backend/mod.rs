@@ -256,6 +256,9 @@ pub struct Turn<'a> {
 /// The cause of a refusal since the device did not answer several times in a row: nothing was asked of it.
 pub const LEFT_ALONE: &str = "breaker_open";
 
+/// The cause of every answer of a worker process that is gone.
+pub const WORKER_DIED: &str = "worker_died";
+
 /// Why flow control lets no operation begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {

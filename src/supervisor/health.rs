@@ -13,8 +13,11 @@ const GROWTH_PAUSE: Duration = Duration::from_secs(30);
 
 /// Evictions are counted over so long.
 const BREAKER_WINDOW: Duration = Duration::from_secs(10);
-/// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill.
+/// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill. Not
+/// while its sessions do more than they fail: with fresh ones it serves, and down it would not.
 const BREAKER_ROUNDS: usize = 3;
+/// At most so many operations count of what a session did before it was evicted: what a member did long ago says nothing.
+const SERVED_MAX: usize = 4;
 
 /// Quick tries of a member that served well until now, before its jobs are told that it is down; and the pauses before
 /// them: long enough together for others to let go of a module, and for a process to start.
@@ -43,8 +46,8 @@ pub(super) enum Event {
     SessionEnded,
     /// A session has ended with an error it could not mend by itself.
     SessionLost(Fate),
-    /// A session met an error, and opened itself anew.
-    SessionEvicted,
+    /// A session met an error, and opened itself anew; so many operations it had done since it was opened.
+    SessionEvicted { served: usize },
     /// A call of a session does not return; whether it had been opened before.
     SessionStuck { opened: bool },
     /// A call that did not return has returned after all, or its process was ended.
@@ -96,7 +99,8 @@ pub(super) struct Health {
     opening: usize,
     open: usize,
     stuck: usize,
-    evicted: VecDeque<Instant>,
+    /// When sessions were evicted, and what each had done.
+    evicted: VecDeque<(Instant, usize)>,
     back_off: BackOff,
     /// Quick tries made since it was last given them.
     quick_tries: usize,
@@ -204,8 +208,8 @@ impl Health {
                 self.open = self.open.saturating_sub(1);
                 self.more = self.more.min((self.open + self.opening).saturating_sub(self.wanted));
             }
-            Event::SessionEvicted => {
-                if self.breaker_opens(now) {
+            Event::SessionEvicted { served } => {
+                if self.breaker_opens(served, now) {
                     return self.take_down(Fate::Reinitialize, now);
                 }
             }
@@ -256,12 +260,13 @@ impl Health {
         Step::Stay
     }
 
-    fn breaker_opens(&mut self, now: Instant) -> bool {
-        self.evicted.push_back(now);
-        while self.evicted.front().is_some_and(|at| now.saturating_duration_since(*at) > BREAKER_WINDOW) {
+    fn breaker_opens(&mut self, served: usize, now: Instant) -> bool {
+        self.evicted.push_back((now, served.min(SERVED_MAX)));
+        while self.evicted.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > BREAKER_WINDOW) {
             self.evicted.pop_front();
         }
-        self.evicted.len() > BREAKER_ROUNDS * (self.wanted + self.more)
+        let served: usize = self.evicted.iter().map(|(_, served)| served).sum();
+        self.evicted.len() > BREAKER_ROUNDS * (self.wanted + self.more) && served < self.evicted.len()
     }
 
     fn take_down(&mut self, fate: Fate, now: Instant) -> Step {

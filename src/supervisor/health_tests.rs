@@ -139,11 +139,25 @@ fn sessions_that_fail_again_and_again_open_the_breaker_and_old_failures_do_not()
     serve(&mut health, 2, now);
     let at = |second: u64| now + Duration::from_secs(second);
     for second in 0..60 {
-        assert_eq!(health.on(Event::SessionEvicted, at(2 * second)), Step::Stay);
+        assert_eq!(health.on(Event::SessionEvicted { served: 0 }, at(2 * second)), Step::Stay);
     }
-    let steps: Vec<Step> = (0..7).map(|_| health.on(Event::SessionEvicted, at(200))).collect();
+    let steps: Vec<Step> = (0..7).map(|_| health.on(Event::SessionEvicted { served: 0 }, at(200))).collect();
     assert_eq!(steps[..6], [Step::Stay; 6]);
     assert!(matches!(steps[6], Step::TakeDown(Again::Soon(_))));
+}
+
+#[test]
+fn a_member_whose_sessions_do_more_than_they_fail_stays_and_what_it_did_before_it_died_keeps_it_not() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    serve(&mut health, 2, now);
+    for served in [1, 0, 3, 2].repeat(50) {
+        assert_eq!(health.on(Event::SessionEvicted { served }, now), Step::Stay);
+    }
+    let later = now + Duration::from_secs(60);
+    let mut steps = [1_000_000; 2].into_iter().chain(std::iter::repeat_n(0, 7));
+    let down = steps.position(|served| health.on(Event::SessionEvicted { served }, later) != Step::Stay);
+    assert_eq!(down, Some(8), "it does nothing any more");
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -167,7 +181,7 @@ fn event() -> impl Strategy<Value = Event> {
         fate().prop_map(Event::SessionRefused),
         Just(Event::SessionEnded),
         fate().prop_map(Event::SessionLost),
-        Just(Event::SessionEvicted),
+        (0usize..9).prop_map(|served| Event::SessionEvicted { served }),
         any::<bool>().prop_map(|opened| Event::SessionStuck { opened }),
         Just(Event::StuckEnded),
         fate().prop_map(Event::ProofFailed),
@@ -191,7 +205,7 @@ proptest! {
             // Only a bring-up brings up, and only what is down stays down.
             let possible = match event {
                 Event::CameUp { .. } | Event::StayedDown(_) => !health.is_up() && health.state() == MemberState::Probing,
-                Event::SessionEnded | Event::SessionEvicted | Event::SessionLost(_) => health.open() > 0,
+                Event::SessionEnded | Event::SessionEvicted { .. } | Event::SessionLost(_) => health.open() > 0,
                 Event::SessionStuck { opened } => opened && health.open() > 0,
                 Event::StuckEnded => health.stuck() > 0,
                 Event::SessionOpened | Event::SessionRefused(_) => false,

@@ -36,7 +36,7 @@ pub(super) struct Job {
     work: Arc<Work>,
     /// How often it was tried, and failed through no fault of its own.
     pub(super) attempts: u8,
-    /// How many of those tries were followed by a rest, or by another member's.
+    /// How many of those tries are not followed by another at once: see [`super::lane::LaneLimits`].
     pub(super) rests: u8,
     /// Whether a call was made for it, so that it waits for what is left alone meanwhile, as long as it may.
     pub(super) tried: bool,

@@ -17,9 +17,9 @@ pub(super) struct LaneLimits {
     pub(super) batch_max: usize,
     /// Expected device time of one pull.
     pub(super) batch_time: Duration,
-    /// How often one job is tried, without a rest before the next try.
+    /// How often one job is tried at once after it failed.
     pub(super) attempts: u8,
-    /// How often one is tried in all that rests between tries.
+    /// How often one is tried in all that waits between tries: it rests, or its member is brought up anew.
     pub(super) resting_attempts: u8,
     /// Second tries of a namespace, in hundredths of what it asks for…
     pub(super) retry_percent: u32,

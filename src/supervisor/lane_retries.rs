@@ -10,24 +10,39 @@ use super::{Lane, State, answer_all, judge};
 use crate::model::Fault;
 use crate::model::schedule::{Fit, Item};
 
+/// When a job that failed is tried once more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Further {
+    AtOnce,
+    /// By its member once that is up again; at once by others.
+    BroughtUp,
+    /// After a rest, when all have had it that hold its key.
+    Rested,
+}
+
 impl Lane {
     /// Has a job that `failed` once more tried, by another member if one holds its key: within its deadline, its number
     /// of tries and its namespace's budget. Else it is answered with `fault`. True if it will be tried.
     pub(in super::super) fn retry(&self, job: Job, fault: Fault, failed: MemberId) -> bool {
-        self.again(job, fault, failed, false).is_some()
+        self.again(job, fault, failed, Further::AtOnce).is_some()
+    }
+
+    /// The same of one whose member has to be brought up anew before it can have any job: that was no failure of this one.
+    pub(in super::super) fn retry_brought_up(&self, job: Job, fault: Fault, failed: MemberId) -> bool {
+        self.again(job, fault, failed, Further::BroughtUp).is_some()
     }
 
     /// The same of one that is better not tried at once by who failed it: when all have that hold its key, it rests for a while
     /// before they have it once more. Answers when it is due, for [`Lane::nudge`]; `None` where it is not tried.
     pub(in super::super) fn retry_later(&self, job: Job, fault: Fault, failed: MemberId) -> Option<Instant> {
-        self.again(job, fault, failed, true)
+        self.again(job, fault, failed, Further::Rested)
     }
 
-    fn again(&self, mut job: Job, fault: Fault, failed: MemberId, may_rest: bool) -> Option<Instant> {
+    fn again(&self, mut job: Job, fault: Fault, failed: MemberId, further: Further) -> Option<Instant> {
         job.avoid = Some(failed);
         let (key, now) = (job.hand_over(), Instant::now());
         let mut state = self.state.lock();
-        if let Err(fault) = self.grant(&mut state, &mut job, fault, may_rest, now) {
+        if let Err(fault) = self.grant(&mut state, &mut job, fault, further, now) {
             drop(state);
             self.come_back(key.as_slice());
             job.answer(Err(fault));
@@ -35,7 +50,7 @@ impl Lane {
         }
         let well = 1 + job.key.others(failed, |other| state.shut.is_well(other, now));
         let (rounds, is_round_over) = (usize::from(job.attempts) / well, usize::from(job.attempts) % well == 0);
-        let due = if may_rest && is_round_over {
+        let due = if further == Further::Rested && is_round_over {
             let due = now + pause(rounds, job.room(now), &mut state.dice);
             state.resting.put(due, job.tenant(), job.bytes(), job);
             due
@@ -151,7 +166,7 @@ impl Lane {
     /// Counts one more try of a job that failed, by the session that has it. `Err` is what it is to be answered with instead.
     pub(in super::super) fn retry_here(&self, job: &mut Job, fault: Fault, failed: MemberId) -> Result<(), Fault> {
         job.avoid = Some(failed);
-        self.grant(&mut self.state.lock(), job, fault, false, Instant::now())
+        self.grant(&mut self.state.lock(), job, fault, Further::AtOnce, Instant::now())
     }
 
     /// Every further try is one of at most so many and of its namespace's budget, wherever it is made.
@@ -160,13 +175,22 @@ impl Lane {
     /// once what went wrong, and not later that it is late. A first try is made whatever is expected of it: an average is no
     /// reason to refuse what may be in time.
     ///
-    /// Tries that rest count for themselves: a key that a service does not know for once, at the end of an outage, ends no job.
-    fn grant(&self, state: &mut State, job: &mut Job, fault: Fault, may_rest: bool, now: Instant) -> Result<(), Fault> {
+    /// Tries that wait before the next count for themselves: a key that a service does not know for once, at the end of an outage,
+    /// ends no job, nor do members that all lost their logins.
+    fn grant(
+        &self,
+        state: &mut State,
+        job: &mut Job,
+        fault: Fault,
+        further: Further,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let at_once = further == Further::AtOnce;
         job.attempts += 1;
-        job.rests += u8::from(may_rest);
-        let is_last = match may_rest {
-            true => job.attempts >= self.limits.resting_attempts,
-            false => job.attempts - job.rests >= self.limits.attempts,
+        job.rests += u8::from(!at_once);
+        let is_last = match at_once {
+            true => job.attempts - job.rests >= self.limits.attempts,
+            false => job.attempts >= self.limits.resting_attempts,
         };
         job.tried = true;
         job.key.note_failed();

@@ -246,6 +246,31 @@ fn tries_that_rested_leave_a_job_those_that_do_not() {
 }
 
 #[test]
+fn members_that_are_brought_up_anew_end_no_job_but_one_that_always_is() {
+    let limits = LaneLimits { retry_burst: 100, ..limits(8, 8, 1) };
+    let pool = pool(limits);
+    let seat = seat(&pool, MEMBER);
+    let lane = (pool, seat);
+    let key = self::key(&lane.0, None);
+    let pending = submit(&key).unwrap();
+    let mut job = only(pull(&lane));
+    for _ in 1..limits.attempts {
+        assert!(lane.0.lane.retry(job, fault(), MEMBER));
+        job = once_due(&lane);
+        if job.attempts < limits.resting_attempts - 2 {
+            assert!(lane.0.lane.retry_brought_up(job, fault(), MEMBER));
+            job = once_due(&lane);
+        }
+    }
+    let mut tries = 0;
+    while lane.0.lane.retry_brought_up(job, fault(), MEMBER) {
+        (job, tries) = (once_due(&lane), tries + 1);
+    }
+    assert!(tries < usize::from(limits.resting_attempts));
+    assert_eq!(answered(pending), Err(fault()));
+}
+
+#[test]
 fn a_call_that_was_made_is_no_job_that_was_only_queued() {
     let lane = lane(8, 8, 1);
     let key = key(&lane.0, None);

@@ -22,7 +22,7 @@ use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, BatchJob, Device, Fate, LEFT_ALONE, Session};
+use crate::backend::{BackendError, BatchJob, Device, Fate, LEFT_ALONE, Session, WORKER_DIED};
 use crate::config::VerifyAfterSign;
 use crate::model::{Fault, KeyOperation, SignatureScheme};
 use crate::telemetry::MemberMetrics;
@@ -41,8 +41,8 @@ const REST_MAX: Duration = Duration::from_secs(1);
 pub(super) enum SessionEvent {
     /// It has its session and pulls work.
     Opened,
-    /// It met this error, and opened its session anew.
-    Evicted(BackendError),
+    /// It met this error, and opened its session anew; so many operations it had done in the one before.
+    Evicted { error: BackendError, served: usize },
     /// The handle of this managed key means nothing any more.
     KeyLost(String),
     /// A job that failed is to be tried again then.
@@ -135,6 +135,8 @@ struct Running {
     /// Keys whose handles were found and proven anew because they were not these keys here.
     doubted: HashSet<usize, RandomState>,
     operations: u64,
+    /// Operations done since the session was opened.
+    served: usize,
     rest: Duration,
     /// When the last call ended, the batch was taken, or whatever else takes long was done: the next call begins then.
     now: Instant,
@@ -145,13 +147,14 @@ impl Running {
         let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
         let (seen, doubted) = (HashSet::default(), HashSet::default());
         let now = Instant::now();
-        Running { session, outbox, started, results, seen, doubted, operations: 0, rest: REST_FIRST, now }
+        Running { session, outbox, started, results, seen, doubted, operations: 0, served: 0, rest: REST_FIRST, now }
     }
 
-    /// Goes on with another session, in which a handle may name what it did not.
-    fn reopened(&mut self, session: Box<dyn Session>) {
+    /// Goes on with another session, in which a handle may name what it did not. Answers what was done in the one before.
+    fn reopened(&mut self, session: Box<dyn Session>) -> usize {
         self.session = session;
         self.seen.clear();
+        std::mem::take(&mut self.served)
     }
 }
 
@@ -222,8 +225,8 @@ impl SessionThread {
                 After::GivenUp => return Ok(()),
                 After::Reopen(error) => {
                     self.metrics.evicted(error.cause);
-                    running.reopened(self.open()?);
-                    (self.report)(SessionEvent::Evicted(error));
+                    let served = running.reopened(self.open()?);
+                    (self.report)(SessionEvent::Evicted { error, served });
                 }
                 After::End(error) => {
                     self.metrics.evicted(error.cause);
@@ -434,6 +437,7 @@ impl SessionThread {
             match result {
                 Ok(answer) => {
                     running.rest = REST_FIRST;
+                    running.served += 1;
                     running.outbox.push((job, Ok(answer)));
                 }
                 Err(error) => {
@@ -508,7 +512,11 @@ impl SessionThread {
             Fate::LoginAgain | Fate::Reinitialize => {
                 // All sessions of the member meet this: whoever comes first tells, and jobs wait for it to come back.
                 job.key.suspend_holder_at(self.seat.place);
-                self.lane.retry(job, error.fault.clone(), member);
+                match error.cause {
+                    // It may be the job that the library does not bear.
+                    WORKER_DIED => self.lane.retry(job, error.fault.clone(), member),
+                    _ => self.lane.retry_brought_up(job, error.fault.clone(), member),
+                };
                 After::End(error)
             }
             Fate::Retire => {
@@ -554,8 +562,8 @@ impl SessionThread {
             Fate::Keep | Fate::BackOff | Fate::Throttled => Ok(()),
             Fate::Reopen => {
                 self.metrics.evicted(error.cause);
-                running.reopened(self.open()?);
-                (self.report)(SessionEvent::Evicted(error));
+                let served = running.reopened(self.open()?);
+                (self.report)(SessionEvent::Evicted { error, served });
                 Ok(())
             }
             Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {

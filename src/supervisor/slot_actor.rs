@@ -314,7 +314,7 @@ impl SlotActor {
                     self.on(Event::SessionOpened, None, ctx);
                 }
             }
-            SessionEvent::Evicted(error) => {
+            SessionEvent::Evicted { error, served } => {
                 tracing::debug!(token = %self.member.token, cause = error.cause, "a session was opened anew");
                 let breaks = BackendError {
                     fault: Fault::Unavailable {
@@ -323,7 +323,7 @@ impl SlotActor {
                     fate: Fate::Reinitialize,
                     cause: error.cause,
                 };
-                self.on(Event::SessionEvicted, Some(breaks), ctx);
+                self.on(Event::SessionEvicted { served }, Some(breaks), ctx);
                 if !self.health.is_up() {
                     self.member.metrics.breaker_opened();
                 }

@@ -74,6 +74,36 @@ async fn a_pool_whose_logins_are_forgotten_logs_each_member_in_once() {
 }
 
 #[tokio::test]
+async fn a_pool_of_which_every_fifth_call_fails_loses_no_request_and_no_member() {
+    let rig = Rig::pool("", "max_sessions = 2").await;
+    let before = rig.sim.calls("C_Login");
+    let load = Load::default().start(&rig).await;
+    rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR every 5");
+    load.until_done(400);
+    rig.sim.steer("clear");
+    load.until_done(40);
+    load.stop().assert_none_lost();
+    assert_eq!(rig.sim.calls("C_Login"), before, "{}", rig.daemon.log());
+}
+
+#[tokio::test]
+async fn a_pool_that_loses_all_sessions_and_finds_no_key_at_first_loses_no_request() {
+    let rig = Rig::pool("", "max_sessions = 2").await;
+    let load = Load::default().start(&rig).await;
+    for _ in 0..4 {
+        load.until_done(40);
+        rig.sim.steer("fail C_FindObjectsInit CKR_DEVICE_ERROR nth 1");
+        rig.sim.steer("drop-sessions");
+        load.until_done(40);
+        rig.sim.steer("clear");
+        for token in TOKENS {
+            rig.until_serving(token).await;
+        }
+    }
+    load.stop().assert_none_lost();
+}
+
+#[tokio::test]
 async fn requests_wait_for_the_only_member_while_it_is_brought_up_anew() {
     let rig = alone("max_sessions = 2").await;
     for fault in ["drop-sessions", "forget-login", "forget-handles"] {

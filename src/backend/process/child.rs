@@ -17,9 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::Shutdown;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::fault::WORKER_DIED;
 use super::{SUBCOMMAND, pair};
-use crate::backend::{BackendError, Fate};
+use crate::backend::{BackendError, Fate, WORKER_DIED};
 use crate::config::{KmsLibrary, secret_variables};
 use crate::model::{Fault, TokenSelector};
 

@@ -4,7 +4,7 @@
 use bytes::BufMut;
 
 use super::codec::{Malformed, Reader, put_text};
-use crate::backend::{BackendError, Fate, pkcs11};
+use crate::backend::{BackendError, Fate, WORKER_DIED, pkcs11};
 use crate::model::{Fault, FaultLabel};
 
 /// Most bytes of one text of a fault; what is longer is cut.
@@ -12,8 +12,6 @@ const TEXT_MAX: usize = 1024;
 /// Most bytes of a cause.
 const CAUSE_MAX: usize = 64;
 
-/// The cause of every answer of a worker process that is gone.
-pub(super) const WORKER_DIED: &str = "worker_died";
 /// A cause that no table has.
 const OTHER: &str = "other";
 

@@ -12,13 +12,13 @@ use super::child::Process;
 use super::message::{ANSWER_MAX, Answer, Command, INPUT_MAX, Job, Settings};
 use super::pair::{self, Frames, put_frame};
 use super::session::ProcessSession;
-use super::{device, fault, worker};
-use crate::backend::LoginAnswer;
+use super::{device, worker};
 use crate::backend::fake::{FakeBackend, PIN};
 use crate::backend::{
     Backend, BackendError, BatchJob, Device, DeviceInfo, Fate, FoundKey, KeySelector, KeyTemplate, PinFlags, Session,
     TokenIdentity,
 };
+use crate::backend::{LoginAnswer, WORKER_DIED};
 use crate::config::Profile;
 use crate::crypto::SoftwareKey;
 use crate::model::{
@@ -205,10 +205,10 @@ fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
         jobs.len()
     });
     let (told, count) = batch(&mut session, &jobs);
-    assert_eq!((causes(&told), count), (vec!["ok", "ok", fault::WORKER_DIED, fault::WORKER_DIED], 4));
+    assert_eq!((causes(&told), count), (vec!["ok", "ok", WORKER_DIED, WORKER_DIED], 4));
     assert_eq!(worker.join().unwrap(), 4);
     let error = session.perform(0, P256, &operation).unwrap_err();
-    assert_eq!((error.cause, error.fate), (fault::WORKER_DIED, Fate::Reinitialize));
+    assert_eq!((error.cause, error.fate), (WORKER_DIED, Fate::Reinitialize));
     assert_eq!(end(&ended), "device error: worker process of a test was ended by signal 9 (SIGKILL)");
 }
 
@@ -234,7 +234,7 @@ fn a_worker_that_talks_nonsense_is_killed() {
         let (mut session, theirs, process) = session();
         Frames::new(theirs.try_clone().unwrap()).send(&nonsense).unwrap();
         let error = session.perform(0, P256, &sign(&[1; 32])).unwrap_err();
-        assert_eq!((error.cause, error.fate), (fault::WORKER_DIED, Fate::Reinitialize));
+        assert_eq!((error.cause, error.fate), (WORKER_DIED, Fate::Reinitialize));
         let text = error.fault.to_string();
         assert!(text.contains("answered what is no answer, and was killed"), "{text}");
         drop(theirs);
@@ -247,7 +247,7 @@ fn a_worker_that_does_not_open_in_time_is_killed() {
     let (process, theirs) = process();
     let watched = Arc::clone(&process);
     let error = device::open(process, settings(), Duration::from_millis(20)).map(drop).unwrap_err();
-    assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
+    assert_eq!((error.cause, error.fault.label().as_str()), (WORKER_DIED, "device_stuck"));
     assert!(end(&watched).contains("SIGKILL"));
     drop(theirs);
 }
@@ -264,7 +264,7 @@ fn a_login_that_hangs_ends_its_worker() {
     pair::send(&theirs, &packet, None).unwrap();
     let device = device::open(process, settings(), Duration::from_millis(50)).unwrap();
     for error in [device.login(&Secret::from("1234")).unwrap_err(), device.open_session().map(drop).unwrap_err()] {
-        assert_eq!((error.cause, error.fault.label().as_str()), (fault::WORKER_DIED, "device_stuck"));
+        assert_eq!((error.cause, error.fault.label().as_str()), (WORKER_DIED, "device_stuck"));
     }
     assert!(end(&watched).contains("SIGKILL"));
     drop(theirs);

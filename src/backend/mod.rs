@@ -134,7 +134,7 @@ impl TokenIdentity {
 /// What a device says of itself when opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Its token. A key in a cloud has the serial number and label only.
+    /// Its token. A key in a cloud has a serial number only: its whole name.
     pub token: TokenIdentity,
     /// The number of its slot, in the process that has the library loaded and until it initialises the library anew; 0 where
     /// there are no slots.

@@ -31,6 +31,8 @@ const MAKING: Duration = Duration::from_millis(200);
 /// One key.
 pub(crate) struct CloudDevice {
     info: DeviceInfo,
+    /// The key as its registration has it.
+    label: String,
     shared: Arc<Shared>,
 }
 
@@ -65,7 +67,7 @@ impl CloudDevice {
             CloudService::AzureKeyVault => key.whole_name().to_ascii_lowercase(),
             CloudService::AwsKms | CloudService::GcpCkms => key.whole_name(),
         };
-        let token = TokenIdentity { serial, label: key.name.clone(), ..TokenIdentity::default() };
+        let token = TokenIdentity { serial, ..TokenIdentity::default() };
         let info = DeviceInfo { token, slot: 0, max_sessions: None, profile: Profile::Cloud };
         let (looks, makes) = (client.looks(), client.makes());
         let state = service.states.watch(&key.to_string());
@@ -73,7 +75,7 @@ impl CloudDevice {
         let shared = Shared { title, client, service, found: RwLock::default(), looks, makes, state, _alive: alive };
         let shared = Arc::new(shared);
         shared.service.runtime.spawn(Shared::look_now_and_then(Arc::downgrade(&shared), apart(key), gone));
-        CloudDevice { info, shared }
+        CloudDevice { label: key.name.clone(), info, shared }
     }
 }
 
@@ -98,7 +100,7 @@ impl Device for CloudDevice {
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let (shared, label) = (Arc::clone(&self.shared), self.info.token.label.clone());
+        let (shared, label) = (Arc::clone(&self.shared), self.label.clone());
         Ok(Box::new(CloudSession { shared, label, leave: None, end: None }))
     }
 }

@@ -334,7 +334,7 @@ pub trait Device: Send + Sync {
 
     /// Notes that what the device's module says of its keys may be no longer so: once nothing of the module is in use, it is
     /// initialised anew.
-    fn doubt(&self) {}
+    fn outdate(&self) {}
 }
 
 /// One session: one operation in flight, on the thread that owns it.

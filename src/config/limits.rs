@@ -27,7 +27,7 @@ pub struct Limits {
     /// How often one job is tried in all, where devices fail it, or its key has to be found again in a cloud. Default 4, at most 16.
     pub attempts: u8,
     /// The same where calls to a cloud fail. Between these tries are pauses, each longer: the deadline and the budget end them before.
-    /// Default 16, at most 64.
+    /// So of an operation whose tokens have to be brought up anew before they can do any. Default 16, at most 64.
     pub cloud_attempts: u8,
     /// Further tries of a namespace, in hundredths of the jobs it asks for. Default 10, at most 100; 0 together with
     /// `retry_burst` only.

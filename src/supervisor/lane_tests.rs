@@ -42,7 +42,11 @@ pub(super) fn limits(jobs: usize, per_namespace: usize, batch_max: usize) -> Lan
 
 /// A lane that one session of [`MEMBER`] serves.
 pub(super) fn lane(jobs: usize, per_namespace: usize, batch_max: usize) -> (Pool, Seat) {
-    let pool = pool(limits(jobs, per_namespace, batch_max));
+    lane_of(limits(jobs, per_namespace, batch_max))
+}
+
+pub(super) fn lane_of(limits: LaneLimits) -> (Pool, Seat) {
+    let pool = pool(limits);
     let seat = seat(&pool, MEMBER);
     (pool, seat)
 }

@@ -290,7 +290,7 @@ impl SlotActor {
         let is_news = self.keys.by_uuid.get(uuid).is_some_and(|key| key.found_in == Some(self.epoch));
         match &self.device {
             Some(device) if is_news && error.cause == KEY_GONE && self.traits.forgets_keys => {
-                device.doubt();
+                device.outdate();
                 BackendError { fate: Fate::Reinitialize, ..error }
             }
             _ => error,

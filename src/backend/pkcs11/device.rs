@@ -172,7 +172,7 @@ impl Device for Pkcs11Device {
         &self.info
     }
 
-    fn doubt(&self) {
+    fn outdate(&self) {
         self.module.outdate();
     }
 

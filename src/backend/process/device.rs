@@ -119,7 +119,7 @@ impl Device for ProcessDevice {
         true
     }
 
-    fn doubt(&self) {
+    fn outdate(&self) {
         self.process.0.kill();
     }
 }

@@ -8,9 +8,6 @@ use super::pool::BackOff;
 use crate::backend::Fate;
 use crate::model::MemberState;
 
-/// Who was refused one more session does without more for so long.
-const GROWTH_PAUSE: Duration = Duration::from_secs(30);
-
 /// Evictions are counted over so long.
 const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 /// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill. Not
@@ -18,6 +15,10 @@ const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 const BREAKER_ROUNDS: usize = 3;
 /// At most so many operations count of what a session did before it was evicted: what a member did long ago says nothing.
 const SERVED_MAX: usize = 4;
+
+/// So many operations done since it came up earn a member one more of its quick tries. Whose library dies again and again, but does
+/// much in between, is brought up at once each time; whose dies at every call is not.
+const SERVED_FOR_A_TRY: usize = 8;
 
 /// Quick tries of a member that served well until now, before its jobs are told that it is down; and the pauses before
 /// them: long enough together for others to let go of a module, and for a process to start.
@@ -36,6 +37,8 @@ pub(super) enum Event {
     CameUp { sessions: usize, most: usize },
     /// There is work that no session is free for.
     Short,
+    /// Time has passed.
+    Clock,
     /// It could not be brought up.
     StayedDown(Fate),
     /// A session pulls work.
@@ -44,8 +47,9 @@ pub(super) enum Event {
     SessionRefused(Fate),
     /// A session has ended, without an error.
     SessionEnded,
-    /// A session has ended with an error it could not mend by itself.
-    SessionLost(Fate),
+    /// A session has ended with an error it could not mend by itself; so many operations all sessions had done since the member
+    /// came up.
+    SessionLost { fate: Fate, served: usize },
     /// A session met an error, and opened itself anew; so many operations it had done since it was opened.
     SessionEvicted { served: usize },
     /// A call of a session does not return; whether it had been opened before.
@@ -94,8 +98,9 @@ pub(super) struct Health {
     /// So many more while there is work for them, and the most of all.
     more: usize,
     most: usize,
-    /// No more are asked for before then, since one was refused.
-    grows_from: Option<Instant>,
+    /// The token has no room for more than so many until then, since one was refused.
+    room: usize,
+    full_until: Option<Instant>,
     opening: usize,
     open: usize,
     stuck: usize,
@@ -106,7 +111,8 @@ pub(super) struct Health {
     quick_tries: usize,
     quick_since: Option<Instant>,
     settles_after: Duration,
-    /// Who did not serve that long is given quick tries once in so long.
+    /// Who did not serve that long is given quick tries once in so long. And who was refused one more session does for so long with
+    /// those it has.
     rests_for: Duration,
     serving_since: Option<Instant>,
 }
@@ -119,8 +125,9 @@ impl Health {
             up: false,
             wanted: 0,
             more: 0,
-            grows_from: None,
             most: 0,
+            room: usize::MAX,
+            full_until: None,
             opening: 0,
             open: 0,
             stuck: 0,
@@ -148,6 +155,11 @@ impl Health {
         self.open
     }
 
+    /// Whether the token had no room for one more when it was asked last.
+    pub(super) fn is_full(&self) -> bool {
+        self.room != usize::MAX
+    }
+
     /// Sessions being opened.
     pub(super) fn opening(&self) -> usize {
         self.opening
@@ -164,7 +176,7 @@ impl Health {
         if !self.up || self.opening > 0 {
             return 0;
         }
-        let wanted = self.wanted + self.more;
+        let wanted = (self.wanted + self.more).min(self.room);
         let missing = wanted.saturating_sub(self.open);
         let room = (2 * wanted).saturating_sub(self.open + self.stuck);
         missing.min(room).min(self.open.max(1))
@@ -189,7 +201,7 @@ impl Health {
             // Whatever the word for it, what is not up cannot be lost.
             _ if !self.up => {}
             Event::LibraryLost => return self.take_down(Fate::Reinitialize, now),
-            Event::SessionLost(fate) => return self.take_down(fate, now),
+            Event::SessionLost { fate, served } => return self.session_lost(fate, served, now),
             // A device that is asked too much is not helped by being asked for new sessions and logins.
             Event::ProofFailed(Fate::Keep | Fate::FindAgain | Fate::BackOff | Fate::Throttled) => {}
             Event::ProofFailed(fate) => return self.take_down(fate, now),
@@ -197,10 +209,17 @@ impl Health {
             Event::SessionOpened => {
                 self.opening = self.opening.saturating_sub(1);
                 self.open += 1;
+                if self.full_until.is_none() {
+                    self.room = usize::MAX;
+                }
                 self.serving_since.get_or_insert(now);
             }
-            Event::Short if self.grows_from.is_some_and(|from| now < from) => {}
+            Event::Clock => self.look_whether_full(now),
             Event::Short => {
+                self.look_whether_full(now);
+                if self.full_until.is_some() {
+                    return Step::Stay;
+                }
                 let twice = 2 * (self.wanted + self.more);
                 self.more = twice.min(self.most).saturating_sub(self.wanted).max(self.more);
             }
@@ -227,7 +246,7 @@ impl Health {
     fn come_up(&mut self, sessions: usize, most: usize) {
         self.up = true;
         self.wanted = sessions.max(1);
-        (self.more, self.most, self.grows_from) = (0, most, None);
+        (self.more, self.most, self.room, self.full_until) = (0, most, usize::MAX, None);
         (self.opening, self.open, self.stuck) = (0, 0, 0);
         self.evicted.clear();
         self.state = MemberState::Warming;
@@ -242,22 +261,34 @@ impl Health {
         Step::BringUp
     }
 
-    /// One more session was refused: go on with those there are. Without any, the token is of no use now.
+    /// One more session was refused: go on with those there are, and ask again in a while. Without any, the token is of no use now.
     fn session_refused(&mut self, fate: Fate, now: Instant) -> Step {
         self.opening = self.opening.saturating_sub(1);
-        let full = matches!(fate, Fate::Keep | Fate::Reopen | Fate::BackOff | Fate::Throttled);
-        if !full || self.open == 0 {
+        if !spares_others(fate) || self.open == 0 {
             return self.take_down(fate, now);
         }
         self.more = self.open.saturating_sub(self.wanted);
-        self.grows_from = Some(now + GROWTH_PAUSE);
-        let is_degraded = self.open < self.wanted;
-        self.wanted = self.wanted.min(self.open);
+        (self.room, self.full_until) = (self.open, Some(now + self.rests_for));
         self.settle();
-        if is_degraded {
-            self.state = MemberState::Degraded;
-        }
         Step::Stay
+    }
+
+    /// Whoever was refused a session may ask for one more, once it has waited.
+    fn look_whether_full(&mut self, now: Instant) {
+        if self.full_until.is_some_and(|until| now >= until) {
+            (self.room, self.full_until) = (self.open + 1, None);
+        }
+    }
+
+    /// One that could not be opened anew, say: another is opened in its place, unless it was the last, or too many fail.
+    fn session_lost(&mut self, fate: Fate, served: usize, now: Instant) -> Step {
+        if spares_others(fate) && self.open > 1 && !self.breaker_opens(0, now) {
+            self.open -= 1;
+            self.settle();
+            return Step::Stay;
+        }
+        self.quick_tries = self.quick_tries.saturating_sub(served / SERVED_FOR_A_TRY);
+        self.take_down(fate, now)
     }
 
     fn breaker_opens(&mut self, served: usize, now: Instant) -> bool {
@@ -321,4 +352,9 @@ impl Health {
             _ => MemberState::Serving,
         };
     }
+}
+
+/// Whether what befell a session says nothing of the others.
+fn spares_others(fate: Fate) -> bool {
+    matches!(fate, Fate::Keep | Fate::Reopen | Fate::BackOff | Fate::Throttled)
 }

@@ -28,6 +28,14 @@ fn open_all(health: &mut Health, now: Instant) {
     }
 }
 
+fn lost(fate: Fate) -> Event {
+    Event::SessionLost { fate, served: 0 }
+}
+
+fn soon(milliseconds: u64) -> Step {
+    Step::TakeDown(Again::Soon(Duration::from_millis(milliseconds)))
+}
+
 #[test]
 fn sessions_come_back_gently() {
     let mut health = Health::new(MIN, MAX);
@@ -52,7 +60,7 @@ fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
     let begun = Instant::now();
     serve(&mut health, 2, begun);
     let later = begun + Duration::from_secs(60);
-    let mut step = health.on(Event::SessionLost(Fate::LoginAgain), later);
+    let mut step = health.on(lost(Fate::LoginAgain), later);
     let mut quick = Vec::new();
     while let Step::TakeDown(Again::Soon(pause)) = step {
         quick.push(pause.as_millis());
@@ -65,7 +73,7 @@ fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
     serve(&mut health, 2, later);
     // It did not last: no quick tries for it.
     let soon = later + Duration::from_millis(1);
-    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
+    assert_eq!(health.on(lost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
 }
 
 #[test]
@@ -73,19 +81,63 @@ fn who_is_lost_in_its_first_moments_gets_quick_tries_and_who_is_lost_again_and_a
     let mut health = Health::new(MIN, MAX);
     let begun = Instant::now();
     let at = |milliseconds: u64| begun + Duration::from_millis(milliseconds);
-    let mut lost = |now| {
+    let mut dies = |now| {
         serve(&mut health, 2, now);
-        let step = health.on(Event::SessionLost(Fate::Reinitialize), now);
+        let step = health.on(lost(Fate::Reinitialize), now);
         assert_eq!(health.probe(), Step::BringUp);
         step
     };
-    let soon = |pause| Step::TakeDown(Again::Soon(Duration::from_millis(pause)));
     // Jobs came as soon as it served, and wait for it.
-    let steps: Vec<Step> = (0..6).map(|number| lost(at(number))).collect();
+    let steps: Vec<Step> = (0..6).map(|number| dies(at(number))).collect();
     assert_eq!(steps[..5], [10, 30, 100, 300, 1000].map(soon));
     assert_eq!(steps[5], Step::TakeDown(Again::After(MIN)));
-    assert_eq!(lost(at(1000)), Step::TakeDown(Again::After(2 * MIN)), "the pauses go on growing");
-    assert_eq!(lost(at(1001)), soon(10), "once in the longest pause");
+    assert_eq!(dies(at(1000)), Step::TakeDown(Again::After(2 * MIN)), "the pauses go on growing");
+    assert_eq!(dies(at(1001)), soon(10), "once in the longest pause");
+}
+
+#[test]
+fn who_dies_again_and_again_comes_back_at_once_as_long_as_it_does_much_in_between() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    let mut dies = |served| {
+        serve(&mut health, 2, now);
+        let step = health.on(Event::SessionLost { fate: Fate::Reinitialize, served }, now);
+        assert_eq!(health.probe(), Step::BringUp);
+        step
+    };
+    for _ in 0..50 {
+        assert_eq!(dies(40), soon(10));
+    }
+    // Now it does nothing any more.
+    let steps: Vec<Step> = (0..5).map(|_| dies(0)).collect();
+    assert_eq!(steps, [soon(30), soon(100), soon(300), soon(1000), Step::TakeDown(Again::After(MIN))]);
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_anew_costs_itself_alone_and_the_last_one_takes_the_member_down() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    serve(&mut health, 3, now);
+    assert_eq!(health.on(lost(Fate::BackOff), now), Step::Stay);
+    assert_eq!((health.open(), health.to_open(), health.state()), (2, 1, MemberState::Warming));
+    open_all(&mut health, now);
+    assert_eq!(health.state(), MemberState::Serving);
+    // A lost login is lost to all of them.
+    assert_eq!(health.on(lost(Fate::LoginAgain), now), soon(10));
+    assert_eq!(health.probe(), Step::BringUp);
+    serve(&mut health, 1, now);
+    assert_eq!(health.on(lost(Fate::BackOff), now), soon(30));
+    // Too many in a short time, and it is not the sessions that are ill.
+    assert_eq!(health.probe(), Step::BringUp);
+    serve(&mut health, 2, now);
+    let steps: Vec<Step> = std::iter::repeat_with(|| {
+        let step = health.on(lost(Fate::BackOff), now);
+        open_all(&mut health, now);
+        step
+    })
+    .take(7)
+    .collect();
+    assert_eq!((&steps[..6], steps[6]), (&[Step::Stay; 6][..], soon(100)));
 }
 
 #[test]
@@ -111,6 +163,17 @@ fn a_token_that_allows_fewer_sessions_serves_with_those() {
     health.note_opening(1);
     assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.state(), health.open(), health.to_open()), (MemberState::Degraded, 3, 0));
+    // It may have room later.
+    health.on(Event::Clock, now + MAX / 2);
+    assert_eq!((health.state(), health.to_open()), (MemberState::Degraded, 0));
+    let later = now + MAX;
+    health.on(Event::Clock, later);
+    health.note_opening(health.to_open());
+    assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), later), Step::Stay);
+    assert_eq!((health.state(), health.open(), health.to_open()), (MemberState::Degraded, 3, 0));
+    health.on(Event::Clock, later + MAX);
+    open_all(&mut health, later);
+    assert_eq!((health.state(), health.open()), (MemberState::Serving, 8));
 }
 
 #[test]
@@ -180,7 +243,8 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::SessionOpened),
         fate().prop_map(Event::SessionRefused),
         Just(Event::SessionEnded),
-        fate().prop_map(Event::SessionLost),
+        (fate(), 0usize..99).prop_map(|(fate, served)| Event::SessionLost { fate, served }),
+        Just(Event::Clock),
         (0usize..9).prop_map(|served| Event::SessionEvicted { served }),
         any::<bool>().prop_map(|opened| Event::SessionStuck { opened }),
         Just(Event::StuckEnded),
@@ -205,7 +269,7 @@ proptest! {
             // Only a bring-up brings up, and only what is down stays down.
             let possible = match event {
                 Event::CameUp { .. } | Event::StayedDown(_) => !health.is_up() && health.state() == MemberState::Probing,
-                Event::SessionEnded | Event::SessionEvicted { .. } | Event::SessionLost(_) => health.open() > 0,
+                Event::SessionEnded | Event::SessionEvicted { .. } | Event::SessionLost { .. } => health.open() > 0,
                 Event::SessionStuck { opened } => opened && health.open() > 0,
                 Event::StuckEnded => health.stuck() > 0,
                 Event::SessionOpened | Event::SessionRefused(_) => false,
@@ -278,8 +342,8 @@ fn sessions_are_opened_by_need_and_not_missed_when_they_end() {
     assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.to_open(), health.state()), (0, MemberState::Serving));
     // Nor is another asked for at once: it would be refused, too.
-    health.on(Event::Short, now + Duration::from_secs(29));
+    health.on(Event::Short, now + MAX / 2);
     assert_eq!(open_all(&mut health), 1);
-    health.on(Event::Short, now + Duration::from_secs(31));
+    health.on(Event::Short, now + MAX);
     assert_eq!(open_all(&mut health), 2);
 }

@@ -41,7 +41,7 @@ const REST_MAX: Duration = Duration::from_secs(1);
 pub(super) enum SessionEvent {
     /// It has its session and pulls work.
     Opened,
-    /// It met this error, and opened its session anew; so many operations it had done in the one before.
+    /// It met this error, and gave its session up for another; so many operations it had done in that one.
     Evicted { error: BackendError, served: usize },
     /// The handle of this managed key means nothing any more.
     KeyLost(String),
@@ -149,13 +149,6 @@ impl Running {
         let now = Instant::now();
         Running { session, outbox, started, results, seen, doubted, operations: 0, served: 0, rest: REST_FIRST, now }
     }
-
-    /// Goes on with another session, in which a handle may name what it did not. Answers what was done in the one before.
-    fn reopened(&mut self, session: Box<dyn Session>) -> usize {
-        self.session = session;
-        self.seen.clear();
-        std::mem::take(&mut self.served)
-    }
 }
 
 impl SessionThread {
@@ -192,6 +185,15 @@ impl SessionThread {
         session
     }
 
+    /// Gives a session up that met this error, and goes on with another, in which a handle may name what it did not.
+    fn reopen(&self, running: &mut Running, error: BackendError) -> Result<(), BackendError> {
+        self.metrics.evicted(error.cause);
+        (self.report)(SessionEvent::Evicted { error, served: std::mem::take(&mut running.served) });
+        running.session = self.open()?;
+        running.seen.clear();
+        Ok(())
+    }
+
     fn serve(&self, running: &mut Running) -> Result<(), BackendError> {
         let mut batch = VecDeque::new();
         loop {
@@ -224,9 +226,7 @@ impl SessionThread {
                 After::GoOn => {}
                 After::GivenUp => return Ok(()),
                 After::Reopen(error) => {
-                    self.metrics.evicted(error.cause);
-                    let served = running.reopened(self.open()?);
-                    (self.report)(SessionEvent::Evicted { error, served });
+                    self.reopen(running, error)?;
                 }
                 After::End(error) => {
                     self.metrics.evicted(error.cause);
@@ -429,7 +429,7 @@ impl SessionThread {
         let last = results.len().saturating_sub(1);
         let is_short = results.len() < running.started.len();
         for (place, result) in results.drain(..).enumerate() {
-            let Some(job) = self.watch.finish() else { return After::GivenUp };
+            let Some(job) = self.watch.finish(result.is_ok()) else { return After::GivenUp };
             if is_short && place == last {
                 // The token was told of no more: what is left can be done by others while this session rests or reopens.
                 self.watch.stop();
@@ -560,12 +560,7 @@ impl SessionThread {
         match error.fate {
             // The key may be bound to uses of its own.
             Fate::Keep | Fate::BackOff | Fate::Throttled => Ok(()),
-            Fate::Reopen => {
-                self.metrics.evicted(error.cause);
-                let served = running.reopened(self.open()?);
-                (self.report)(SessionEvent::Evicted { error, served });
-                Ok(())
-            }
+            Fate::Reopen => self.reopen(running, error),
             Fate::FindAgain | Fate::LoginAgain | Fate::Reinitialize | Fate::Retire => {
                 self.metrics.evicted(error.cause);
                 Err(error)

@@ -337,14 +337,20 @@ impl SlotActor {
             }
             SessionEvent::Ended(error) => {
                 if let Some(index) = index {
+                    let served = self.served();
                     let thread = self.threads.swap_remove(index);
-                    self.session_ended(&thread, error, ctx);
+                    self.session_ended(&thread, error, served, ctx);
                 }
             }
         }
     }
 
-    fn session_ended(&mut self, thread: &Thread, error: Option<BackendError>, ctx: &mut Context<Self>) {
+    /// Operations that its sessions have done since it came up, but for those of sessions that have ended.
+    pub(super) fn served(&self) -> usize {
+        self.threads.iter().map(|thread| thread.watch.served()).sum()
+    }
+
+    fn session_ended(&mut self, thread: &Thread, error: Option<BackendError>, served: usize, ctx: &mut Context<Self>) {
         if thread.stuck {
             return self.on(Event::StuckEnded, None, ctx);
         }
@@ -355,9 +361,9 @@ impl SlotActor {
             (None, _) => Event::SessionEnded,
             (Some(error), false) => Event::SessionRefused(error.fate),
             (Some(error), true) if is_wrong_key(error) => Event::WrongSignature,
-            (Some(error), true) => Event::SessionLost(error.fate),
+            (Some(error), true) => Event::SessionLost { fate: error.fate, served },
         };
-        if let (Some(error), Event::SessionRefused(_)) = (&error, event) {
+        if let (Some(error), Event::SessionRefused(_), false) = (&error, event, self.health.is_full()) {
             tracing::warn!(
                 library = self.member.library, token = %self.member.token, reason = %error.fault,
                 sessions = self.health.open(), "the token allows no further session"

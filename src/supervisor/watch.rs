@@ -25,6 +25,8 @@ struct Taken {
     jobs: VecDeque<Job>,
     /// So many at the front are with the token now.
     running: usize,
+    /// So many were done.
+    served: usize,
     /// The session was given up: should its call return after all, nobody wants to know.
     given_up: bool,
 }
@@ -77,6 +79,11 @@ impl Watch {
         let mut taken = self.taken.lock();
         let running = taken.running.min(taken.jobs.len());
         taken.jobs.split_off(running)
+    }
+
+    /// How many jobs it has done.
+    pub(super) fn served(&self) -> usize {
+        self.taken.lock().served
     }
 
     // === the session's side ===
@@ -151,9 +158,10 @@ impl Watch {
         self.taken.lock().running = 0;
     }
 
-    /// The front job is done: takes it out. `None` where the watchdog took it meanwhile.
-    pub(super) fn finish(&self) -> Option<Job> {
+    /// The token is through with the front job: takes it out. `None` where the watchdog took it meanwhile.
+    pub(super) fn finish(&self, is_done: bool) -> Option<Job> {
         let mut taken = self.taken.lock();
+        taken.served += usize::from(is_done);
         taken.running = taken.running.saturating_sub(1);
         if taken.given_up { None } else { taken.jobs.pop_front() }
     }

@@ -45,6 +45,10 @@ impl SlotActor {
             let error = BackendError { fault, fate: Fate::Reinitialize, cause: "library_lost" };
             self.on(Event::LibraryLost, Some(error), ctx);
         }
+        // Room that the token had not may be there again.
+        if self.health.state() == MemberState::Degraded {
+            self.on(Event::Clock, None, ctx);
+        }
         self.read_pins_again(ctx);
         self.prove_due(ctx);
         self.member.pool.lane.sweep_if_idle();
@@ -82,7 +86,8 @@ impl SlotActor {
         // A process can be ended, and the call with it.
         if self.device.as_ref().is_some_and(|device| device.abort()) {
             let error = BackendError { fault: stuck, fate: Fate::Reinitialize, cause: "stuck" };
-            return self.on(Event::SessionLost(Fate::Reinitialize), Some(error), ctx);
+            let event = Event::SessionLost { fate: Fate::Reinitialize, served: self.served() };
+            return self.on(event, Some(error), ctx);
         }
         self.on(Event::SessionStuck { opened }, None, ctx);
     }

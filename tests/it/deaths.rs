@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::daemon::Setup;
 use crate::load::Load;
-use crate::rig::{Rig, TOKENS, pool, probing};
+use crate::rig::{POOL, Rig, TOKENS, pool, probing};
 
 const ONE_WORKER: &str = "isolation = \"process\"\n max_sessions = 2";
 const TWO_WORKERS: &str = "isolation = \"process\"\n workers = 2\n max_sessions = 2";
@@ -74,6 +74,27 @@ async fn a_slot_whose_module_always_aborts_costs_a_pool_no_request() {
     rig.until_serving("one").await;
     let jobs = rig.jobs("one");
     rig.until_grown("keyway_jobs_total", &[("token", "one"), ("result", "ok")], jobs, 5.0);
+    load.stop().assert_none_lost();
+}
+
+#[tokio::test]
+async fn a_pool_whose_modules_abort_again_and_again_loses_no_request() {
+    // Each member is given quick tries for a moment's service once in all.
+    let limits = "limits {\n probe_min = \"60s\"\n probe_max = \"60s\"\n}\n";
+    let more = format!("{POOL}{limits}").leak();
+    let rig = Rig::null(&TOKENS, &["doc"], Setup { more, stanza: ONE_WORKER, ..Setup::default() }).await;
+    rig.sim.steer("slot * parallel 2");
+    rig.sim.steer("slot * service 2ms");
+    rig.key("doc", json!({"library": "both", "token_label": ""})).await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(50);
+    let brought_up = || rig.sum("keyway_member_bring_ups_total", &[("result", "ok")]);
+    let before = brought_up();
+    rig.sim.steer("abort C_Sign every 40");
+    load.until_done(600);
+    rig.sim.steer("clear");
+    assert!(brought_up() - before >= 10.0, "{}", rig.daemon.log());
+    load.until_done(50);
     load.stop().assert_none_lost();
 }
 

@@ -87,6 +87,23 @@ async fn a_pool_of_which_every_fifth_call_fails_loses_no_request_and_no_member()
 }
 
 #[tokio::test]
+async fn sessions_that_cannot_be_opened_anew_cost_no_request_and_no_member() {
+    let rig = Rig::pool("", "max_sessions = 4").await;
+    let before = rig.sim.calls("C_Login");
+    let load = Load::default().start(&rig).await;
+    rig.sim.steer("fail C_OpenSession CKR_GENERAL_ERROR every 3");
+    rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR every 10");
+    load.until_done(400);
+    rig.sim.steer("clear");
+    load.until_done(40);
+    for token in TOKENS {
+        rig.until_member(token, |member| member["state"] == "serving" && member["sessions"] == 4).await;
+    }
+    load.stop().assert_none_lost();
+    assert_eq!(rig.sim.calls("C_Login"), before, "{}", rig.daemon.log());
+}
+
+#[tokio::test]
 async fn a_pool_that_loses_all_sessions_and_finds_no_key_at_first_loses_no_request() {
     let rig = Rig::pool("", "max_sessions = 2").await;
     let load = Load::default().start(&rig).await;
@@ -284,6 +301,15 @@ async fn a_token_with_room_for_fewer_sessions_is_served_with_those() {
         // Two of them hold the login, and find keys.
         rig.until_member("one", |member| member["state"] == state && member["sessions"] == 3).await;
         load.until_done(50);
+        if !hidden.is_empty() {
+            // Nobody told it: it asks now and then, and that costs nothing.
+            load.until_done(200);
+            let told = rig.daemon.log().matches("the token allows no further session").count();
+            assert!((1..=3).contains(&told), "{}", rig.daemon.log());
+            rig.sim.steer("slot * sessions unlimited");
+            rig.until_member("one", |member| member["state"] == "serving" && member["sessions"] == 8).await;
+            load.until_done(50);
+        }
         load.stop().assert_none_lost();
     }
 }

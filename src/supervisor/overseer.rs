@@ -221,7 +221,7 @@ impl Overseer {
             status.state = MemberState::BackingOff;
             status.reason = Some(why.clone());
         });
-        member.metrics.stands(MemberState::BackingOff, SessionCounts::default(), 0);
+        member.metrics.stands(MemberState::BackingOff, None, SessionCounts::default(), 0);
         why
     }
 

@@ -20,8 +20,8 @@ use super::slot_keys::SlotKeys;
 use super::watch::Watch;
 use crate::backend::{BackendError, Device, Fate};
 use crate::config::{Limits, Pin, Traits, VerifyAfterSign};
-use crate::model::Fault;
-use crate::telemetry::SessionCounts;
+use crate::model::{Fault, MemberState};
+use crate::telemetry::{RefusedLabel, SessionCounts};
 
 /// What a slot actor needs to know of its library's configuration.
 #[derive(Clone)]
@@ -383,7 +383,17 @@ impl SlotActor {
             status.keys = keys;
         });
         let (opening, stuck) = (self.health.opening(), self.health.stuck());
-        self.member.metrics.stands(state, SessionCounts { serving: sessions, opening, stuck }, keys);
+        let counts = SessionCounts { serving: sessions, opening, stuck };
+        self.member.metrics.stands(state, self.refused(), counts, keys);
+    }
+
+    fn refused(&self) -> Option<RefusedLabel> {
+        let is_refused = self.health.state() == MemberState::Refused;
+        is_refused.then(|| match &self.down {
+            Some(Fault::CredentialsRefused { .. }) => RefusedLabel::Pin,
+            Some(Fault::KeyMismatch { .. }) => RefusedLabel::WrongSignature,
+            _ => RefusedLabel::Other,
+        })
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) const LANE_LIMIT: &str = "keyway_lane_limit";
 pub(super) const LANE_BYTES: &str = "keyway_lane_bytes";
 pub(super) const LANE_BYTES_LIMIT: &str = "keyway_lane_bytes_limit";
 pub(super) const MEMBER_STATE: &str = "keyway_member_state";
+pub(super) const MEMBER_REFUSED: &str = "keyway_member_refused";
 pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
 pub(super) const SESSIONS: &str = "keyway_sessions";
 pub(super) const SESSIONS_STUCK: &str = "keyway_sessions_stuck_total";
@@ -166,6 +167,12 @@ pub const METRICS: &[MetricInfo] = &[
     metric(KEY_MEMBERS, Gauge, &["pool", "namespace", "key"], "Members asked to hold the managed key."),
     metric(KEY_HOLDERS, Gauge, &["pool", "namespace", "key"], "Members that have proven to hold the managed key."),
     metric(MEMBER_STATE, Gauge, &["pool", "library", "token", "worker", "state"], "1 for the state the member is in."),
+    metric(
+        MEMBER_REFUSED,
+        Gauge,
+        &["pool", "library", "token", "worker", "reason"],
+        "1 for what the member waits for an operator for: its PIN, or a signature that was another key's.",
+    ),
     metric(MEMBER_KEYS, Gauge, &["pool", "library", "token", "worker"], "Managed keys the member has proven to hold."),
     metric(SESSIONS, Gauge, &["pool", "library", "token", "worker", "state"], "Sessions of the member, by state."),
     metric(

@@ -34,7 +34,7 @@ pub use key_sets::KeySetFigures;
 pub use labels::{AuditLabel, LoginLabel, OcspLabel, OperationLabel, OutcomeLabel, Refusal, TidyLabel};
 pub use libraries::LibraryMetrics;
 pub use list::{METRICS, MetricInfo, MetricKind};
-pub use pools::{MemberLabels, MemberMetrics, SessionCounts, TenantMetrics};
+pub use pools::{MemberLabels, MemberMetrics, RefusedLabel, SessionCounts, TenantMetrics};
 pub use scopes::PoolMetrics;
 pub use services::{ConnectionMetrics, CredentialFigures, QuotaDomainFigures, ServiceFigures};
 pub use unix_logins::UnixLoginLabel;
@@ -288,7 +288,7 @@ mod tests {
         let pool = telemetry.pool("dev");
         let member = pool.member(MEMBER);
         member.job_finished(Duration::from_micros(90), Class::Bulk, true);
-        member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
+        member.stands(MemberState::Serving, None, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
         member.evicted("CKR_SESSION_CLOSED");
         member.login(Some("CKR_USER_NOT_LOGGED_IN"), LoginLabel::Ok);
         telemetry.library("HSM").initialised(true);
@@ -376,7 +376,7 @@ mod tests {
         for member in &members {
             member.login(None, LoginLabel::Ok);
             member.job_finished(Duration::from_millis(2), Class::Bulk, true);
-            member.stands(MemberState::Serving, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
+            member.stands(MemberState::Serving, None, SessionCounts { serving: 2, ..SessionCounts::default() }, 3);
         }
         let text = telemetry.render();
         let mut seen = std::collections::HashSet::new();
@@ -423,7 +423,7 @@ mod tests {
     fn every_metric_exposed_is_in_the_list_with_its_help() {
         let telemetry = Telemetry::new();
         let pool = telemetry.pool("dev");
-        pool.member(MEMBER).stands(MemberState::Probing, SessionCounts::default(), 0);
+        pool.member(MEMBER).stands(MemberState::Probing, None, SessionCounts::default(), 0);
         pool.tenant("root").depth([1, 2, 3], 4);
         telemetry.key_sets(vec![key_set("k")]);
         telemetry.stored("root", "pki/", Some((1, 1)));

@@ -88,6 +88,31 @@ impl TenantMetrics {
     }
 }
 
+/// Why a member waits for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedLabel {
+    /// Its PIN: it was refused, now or before a restart; is locked, expired, or missing.
+    Pin,
+    /// It made a signature that was not its key's.
+    WrongSignature,
+    /// Anything else; the log has it.
+    Other,
+}
+
+impl RefusedLabel {
+    /// All of them.
+    pub const ALL: [RefusedLabel; 3] = [RefusedLabel::Pin, RefusedLabel::WrongSignature, RefusedLabel::Other];
+
+    /// As metrics have it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            RefusedLabel::Pin => "pin",
+            RefusedLabel::WrongSignature => "wrong_signature",
+            RefusedLabel::Other => "other",
+        }
+    }
+}
+
 /// Sessions of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCounts {
@@ -105,6 +130,7 @@ pub struct MemberMetrics {
     own: Arc<MemberScope>,
     labels: [String; 4],
     states: [Gauge; MemberState::ALL.len()],
+    refused: [Gauge; RefusedLabel::ALL.len()],
     sessions: [Gauge; 3],
     keys: Gauge,
     logins: ByCause,
@@ -145,8 +171,11 @@ impl ByCause {
 }
 
 impl MemberMetrics {
-    /// Where it stands: its state, its sessions, and how many keys it holds.
-    pub fn stands(&self, state: MemberState, sessions: SessionCounts, keys: usize) {
+    /// Where it stands: its state, and why it is refused if it is; its sessions, and how many keys it holds.
+    pub fn stands(&self, state: MemberState, refused: Option<RefusedLabel>, sessions: SessionCounts, keys: usize) {
+        for (gauge, each) in self.refused.iter().zip(RefusedLabel::ALL) {
+            gauge.set(if refused == Some(each) { 1.0 } else { 0.0 });
+        }
         for (gauge, each) in self.states.iter().zip(MemberState::ALL) {
             gauge.set(if each == state { 1.0 } else { 0.0 });
         }
@@ -264,6 +293,8 @@ impl PoolMetrics {
             own: Arc::clone(&own),
             labels: [self.name(), of.library, of.token, &worker].map(str::to_owned),
             states: MemberState::ALL.map(|state| gauge(recorder, list::MEMBER_STATE, &with("state", state.label()))),
+            refused: RefusedLabel::ALL
+                .map(|reason| gauge(recorder, list::MEMBER_REFUSED, &with("reason", reason.label()))),
             sessions: ["serving", "opening", "stuck"]
                 .map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
             keys: gauge(recorder, list::MEMBER_KEYS, &labels),

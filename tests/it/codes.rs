@@ -358,6 +358,20 @@ async fn a_pin_that_a_serving_token_comes_to_refuse_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_pin_that_has_expired_by_the_word_of_one_call_is_asked_after_by_a_login() {
+    let rig = Rig::pool("", "max_sessions = 2").await;
+    let load = Load::default().start(&rig).await;
+    load.until_done(20);
+    let logins = rig.sim.calls("C_Login");
+    rig.sim.steer("fail C_Sign slot one CKR_PIN_EXPIRED nth 1");
+    rig.until_grown("keyway_logins_total", &[("cause", "CKR_PIN_EXPIRED"), ("result", "ok")], 0.0, 1.0);
+    rig.until_serving("one").await;
+    load.until_done(50);
+    load.stop().assert_none_lost();
+    assert_eq!(rig.sim.calls("C_Login"), logins + 1, "{}", rig.daemon.log());
+}
+
+#[tokio::test]
 async fn a_key_that_was_generated_all_the_same_is_found_and_not_generated_again() {
     let rig = Rig::null(&["one"], &[], Setup { more: probing(""), ..Setup::default() }).await;
     rig.daemon.managed_key("new", json!({"mechanism": "0x1041", "curve": "P256", "token_label": "one"})).await;

@@ -346,6 +346,8 @@ async fn a_refused_pin_and_the_starts_of_workers_are_counted() {
     for line in [
         format!("keyway_logins_total{{{member},cause=\"start\",result=\"refused\"}} 1"),
         format!("keyway_member_state{{{member},state=\"refused\"}} 1"),
+        format!("keyway_member_refused{{{member},reason=\"pin\"}} 1"),
+        format!("keyway_member_refused{{{member},reason=\"wrong_signature\"}} 0"),
         format!("keyway_member_bring_ups_total{{{member},cause=\"start\",result=\"failed\"}} 1"),
         "keyway_worker_starts_total{library=\"hsm\",result=\"ok\",token=\"keyway-test\"} 1".to_owned(),
     ] {

@@ -73,6 +73,8 @@ async fn a_pools_member_with_a_wrong_pin_is_refused_and_the_other_serves() {
     rig.until_member("one", |member| member["state"] == "refused").await;
     Load::default().run(&rig, 50).await.assert_none_lost();
     assert_eq!(rig.sum("keyway_logins_total", &[("token", "one")]), 0.0);
+    let refused = |token| rig.sum("keyway_member_refused", &[("token", token), ("reason", "pin")]);
+    assert_eq!((refused("one"), refused("two")), (1.0, 0.0));
 }
 
 #[tokio::test]

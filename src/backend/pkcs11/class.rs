@@ -159,6 +159,8 @@ const BEFORE: &[Function] =
     &[Function::Initialize, Function::GetSlotList, Function::GetTokenInfo, Function::OpenSession, Function::Login];
 
 const PIN_REFUSED: &[CK_RV] = &[CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_TOO_WEAK];
+const PIN_EXPIRED: &[CK_RV] = &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE];
+const EXPIRED: &str = "the PIN has expired: set a new one with the vendor's tool";
 const CORRECT_THE_PIN: &str = "correct the PIN";
 const FEWER_SESSIONS: &str = "the token has no room for one more; lower max_sessions of its kms_library or pool member, \
                               or close what other programs keep open on it";
@@ -210,13 +212,9 @@ pub(super) static TABLE: &[Row] = &[
     // Three tries lock most tokens: never again before an operator acts, whichever call says so.
     row(ALL, ANY, These(PIN_REFUSED), Class::Refused, CORRECT_THE_PIN),
     row(ALL, ANY, These(&[CKR_PIN_LOCKED]), Class::Refused, "the PIN is locked: have the security officer reset it"),
-    row(
-        ALL,
-        ANY,
-        These(&[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE]),
-        Class::Refused,
-        "the PIN has expired: set a new one with the vendor's tool",
-    ),
+    // Of a key at work: the next login tells whether it is so. The PIN is the right one, so that no try is lost by it.
+    row(ALL, USE, These(PIN_EXPIRED), Class::Login, EXPIRED),
+    row(ALL, ANY, These(PIN_EXPIRED), Class::Refused, EXPIRED),
     // All we say at a login is the PIN.
     row(
         ALL,

@@ -186,15 +186,29 @@ fn caller_faults_never_touch_the_session_in_any_profile() {
 
 #[test]
 fn a_refused_pin_is_final_in_every_profile_and_function() {
-    let refused =
-        [CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_EXPIRED, CKR_PIN_LOCKED, CKR_PIN_TOO_WEAK];
+    let refused = [CKR_PIN_INCORRECT, CKR_PIN_INVALID, CKR_PIN_LEN_RANGE, CKR_PIN_LOCKED, CKR_PIN_TOO_WEAK];
     for (profile, function, rv) in everything().filter(|(_, _, rv)| refused.contains(rv)) {
         let error = of(profile, function, rv);
         assert_eq!((error.fault.label(), error.fate), (FaultLabel::CredentialsRefused, Fate::Retire), "{rv:#x}");
         assert!(error.fault.to_string().contains("PIN"), "{}", error.fault);
     }
-    // A wrong password, in the words of one vendor; a PIN of a form that the token does not take.
+    // A wrong password, in the words of one vendor; a PIN of a form that the token does not take; one that has expired, which a key
+    // at work only tells of.
     check(&[
+        (
+            Generic,
+            &[Login, OpenSession],
+            &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE],
+            FaultLabel::CredentialsRefused,
+            Fate::Retire,
+        ),
+        (
+            Generic,
+            &[SignInit, Decrypt],
+            &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE],
+            FaultLabel::DeviceError,
+            Fate::LoginAgain,
+        ),
         (YubiHsm, &[Login], &[CKR_ENCRYPTED_DATA_INVALID], FaultLabel::CredentialsRefused, Fate::Retire),
         (Generic, &[Login], &[CKR_ARGUMENTS_BAD], FaultLabel::CredentialsRefused, Fate::Retire),
     ]);

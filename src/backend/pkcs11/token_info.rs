@@ -1,8 +1,11 @@
 //! What the module says of itself, of its slots and of the tokens in them.
 
+use std::time::Duration;
+
 use cryptoki_sys::{
     CK_EFFECTIVELY_INFINITE, CK_FLAGS, CK_INFO, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
-    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED, CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED, CKR_BUFFER_TOO_SMALL, CKR_GENERAL_ERROR,
+    CKR_OK,
 };
 
 use super::class::Function;
@@ -15,6 +18,9 @@ use crate::config::Profile;
 const SLOTS_MAX: usize = 1 << 16;
 /// So often the slots may become more between two calls.
 const LOOKS: usize = 4;
+/// SoftHSM2 does not say who a token is whose files another process writes in this moment: pauses, in milliseconds, before it is asked
+/// again.
+const MOMENTS: [u64; 4] = [1, 5, 20, 50];
 
 /// What a token says of itself. Its time counts for nothing: a clock may tell nonsense, as that of a token without a battery.
 pub(super) struct TokenInfo(CK_TOKEN_INFO);
@@ -22,7 +28,15 @@ pub(super) struct TokenInfo(CK_TOKEN_INFO);
 impl TokenInfo {
     pub(super) fn read(setup: &Setup, slot: CK_SLOT_ID, profile: Profile) -> Result<TokenInfo, NativeError> {
         let mut info = CK_TOKEN_INFO::default();
-        fault::check(profile, Function::GetTokenInfo, setup.get_token_info(slot, &mut info))?;
+        let mut rv = setup.get_token_info(slot, &mut info);
+        for pause in MOMENTS {
+            if profile != Profile::SoftHsm || rv != CKR_GENERAL_ERROR {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(pause));
+            rv = setup.get_token_info(slot, &mut info);
+        }
+        fault::check(profile, Function::GetTokenInfo, rv)?;
         Ok(TokenInfo(info))
     }
 

@@ -133,8 +133,8 @@ impl SlotActor {
         self.member.publish(|status| status.serial = Some(info.token.serial.clone()));
         let wanted =
             self.member.sessions.unwrap_or_else(|| sessions_of_profile(self.traits.sessions, self.settings.workers));
-        // The control session and the one that holds the login take two of those the token allows.
-        let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
+        // The control session takes one of those the token allows.
+        let allowed = info.max_sessions.map_or(usize::MAX, |most| most.saturating_sub(1).max(1));
         let sessions = wanted.min(allowed);
         let (library, token, serial) = (&self.member.library, &self.member.token, &info.token.serial);
         if self.settings.has_login {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptoki_sys::{CK_SLOT_ID, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK, CKR_USER_PIN_NOT_INITIALIZED};
+use cryptoki_sys::{CK_SLOT_ID, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK, CKR_SESSION_COUNT, CKR_USER_PIN_NOT_INITIALIZED};
 use parking_lot::Mutex;
 
 use super::class::Function;
@@ -32,9 +32,11 @@ pub(super) struct Pkcs11Device {
     place: String,
 }
 
-/// The session that keeps the login: it ends with the last session of the token.
+/// The session that keeps the login, which ends with the last session of the token. It is lent to whoever asks for a session first:
+/// there are tokens with room for two.
 struct Anchor {
-    _session: NativeSession,
+    session: Arc<NativeSession>,
+    is_new: bool,
     since: Instant,
 }
 
@@ -153,6 +155,21 @@ impl Pkcs11Device {
         TokenInfo::read(&self.module.native.setup, self.slot, self.profile)
     }
 
+    /// The anchor's session. One that somebody had and gave up is not to be trusted: another takes its place, and only where the token
+    /// has no room for both is it closed before, when others keep the login, or nobody needs it.
+    fn lend(&self, anchor: &mut Anchor) -> Result<Arc<NativeSession>, BackendError> {
+        if !std::mem::replace(&mut anchor.is_new, false) {
+            anchor.session = match self.native_session() {
+                Err(error) if error.cause == return_value::name(CKR_SESSION_COUNT) => {
+                    anchor.session.close();
+                    Arc::new(self.native_session()?)
+                }
+                opened => Arc::new(opened?),
+            };
+        }
+        Ok(Arc::clone(&anchor.session))
+    }
+
     /// A session, surely with this token: by the time the slot's number may have become another token's, which would sign
     /// with keys of its own under our handles, and count our PIN as a wrong one.
     fn native_session(&self) -> Result<NativeSession, BackendError> {
@@ -197,13 +214,21 @@ impl Device for Pkcs11Device {
             return Err(fault::at(&self.place, session.note(error)));
         }
         self.module.note_work();
-        *anchor = Some(Anchor { _session: session, since: Instant::now() });
+        *anchor = Some(Anchor { session: Arc::new(session), is_new: true, since: Instant::now() });
         Ok(answer)
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let login = self.anchor.lock().as_ref().map(|anchor| anchor.since);
-        Ok(Box::new(Pkcs11Session::new(self.native_session()?, self.profile, login)))
+        let mut anchor = self.anchor.lock();
+        let login = anchor.as_ref().map(|anchor| anchor.since);
+        let session = match anchor.as_mut().filter(|anchor| Arc::strong_count(&anchor.session) == 1) {
+            Some(anchor) => self.lend(anchor)?,
+            None => {
+                drop(anchor);
+                Arc::new(self.native_session()?)
+            }
+        };
+        Ok(Box::new(Pkcs11Session::new(session, self.profile, login)))
     }
 
     fn is_lost(&self) -> bool {

@@ -1,7 +1,7 @@
 //! One session.
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ pub(super) struct NativeSession {
     handle: CK_SESSION_HANDLE,
     module: Arc<Initialized>,
     /// Whether the module has said that it knows it no more.
-    gone: Cell<bool>,
+    gone: AtomicBool,
 }
 
 impl NativeSession {
@@ -49,7 +49,7 @@ impl NativeSession {
         client::check_present(module, profile, Function::OpenSession)?;
         let mut handle = 0;
         fault::check(profile, Function::OpenSession, module.native.setup.open_session(slot, &mut handle))?;
-        Ok(NativeSession { handle, module: Arc::clone(module), gone: Cell::new(false) })
+        Ok(NativeSession { handle, module: Arc::clone(module), gone: AtomicBool::new(false) })
     }
 
     pub(super) fn handle(&self) -> CK_SESSION_HANDLE {
@@ -63,30 +63,36 @@ impl NativeSession {
     /// Notes what an error says of this session and of the whole module, and hands the error on.
     pub(super) fn note(&self, error: NativeError) -> BackendError {
         if error.rv.is_some_and(class::is_session_gone) {
-            self.gone.set(true);
+            self.gone.store(true, Ordering::Relaxed);
         }
         client::note(&self.module, error)
     }
-}
 
-impl Drop for NativeSession {
-    fn drop(&mut self) {
-        if !self.gone.get() && self.module.is_present() {
+    /// Closes it, unless that is done, or its number may be another session's by now.
+    pub(super) fn close(&self) {
+        if !self.gone.swap(true, Ordering::Relaxed) && self.module.is_present() {
             // Whatever it answers, we know the session no more.
             let _ = self.table().setup.close_session(self.handle());
         }
     }
 }
 
+impl Drop for NativeSession {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 pub(super) struct Pkcs11Session {
-    session: NativeSession,
+    /// Its device may hold on to it, but does nothing with it.
+    session: Arc<NativeSession>,
     profile: Profile,
     /// When the login it lives by was done, if one was.
     login: Option<Instant>,
 }
 
 impl Pkcs11Session {
-    pub(super) fn new(session: NativeSession, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
+    pub(super) fn new(session: Arc<NativeSession>, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
         Pkcs11Session { session, profile, login }
     }
 

@@ -20,8 +20,9 @@ use super::{Fault, Namespace};
 ///               Left only when an operator gives another PIN, has its library configured anew, or restarts.
 /// ```
 ///
-/// Lost sessions, logins and modules bring a member from serving to backing off and at once to probing: its jobs wait for it
-/// that one time. A try that fails answers them, and the next comes after a pause that doubles.
+/// Lost logins and modules bring a member from serving to backing off and at once to probing: its jobs wait for it during some quick
+/// tries. When those have failed, the jobs are answered, and the next try comes after a pause that doubles. Who did much since it came
+/// up is given quick tries again. One degraded since the token had no room for a session asks for it again in a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MemberState {
     /// Looking for its library and token.

@@ -388,12 +388,12 @@ impl SlotActor {
     }
 
     fn refused(&self) -> Option<RefusedLabel> {
-        let is_refused = self.health.state() == MemberState::Refused;
-        is_refused.then(|| match &self.down {
-            Some(Fault::CredentialsRefused { .. }) => RefusedLabel::Pin,
-            Some(Fault::KeyMismatch { .. }) => RefusedLabel::WrongSignature,
-            _ => RefusedLabel::Other,
-        })
+        match (self.health.state(), &self.down) {
+            (MemberState::Refused, Some(Fault::CredentialsRefused { .. })) => Some(RefusedLabel::Pin),
+            (MemberState::Refused, Some(Fault::KeyMismatch { .. })) => Some(RefusedLabel::WrongSignature),
+            (MemberState::Refused, _) => Some(RefusedLabel::Other),
+            _ => None,
+        }
     }
 }
 

@@ -337,6 +337,33 @@ pub trait Device: Send + Sync {
     fn outdate(&self) {}
 }
 
+/// What stands in the place of a session that was closed until there is another. It does nothing.
+pub struct Closed;
+
+impl Closed {
+    fn used<T>() -> Result<T, BackendError> {
+        Err(BackendError::new(Fate::Reopen, Fault::internal("a session that is closed was used")))
+    }
+}
+
+impl Session for Closed {
+    fn find(&mut self, _: &KeySelector) -> Result<Option<FoundKey>, BackendError> {
+        Closed::used()
+    }
+
+    fn generate(&mut self, _: &KeyTemplate) -> Result<FoundKey, BackendError> {
+        Closed::used()
+    }
+
+    fn perform(&mut self, _: u64, _: KeyKind, _: &KeyOperation) -> Result<Bytes, BackendError> {
+        Closed::used()
+    }
+
+    fn check_alive(&mut self) -> Result<(), BackendError> {
+        Closed::used()
+    }
+}
+
 /// One session: one operation in flight, on the thread that owns it.
 pub trait Session: Send {
     /// Finds the one private or secret key `selector` names; `None` if there is none. More than one match is refused, naming the

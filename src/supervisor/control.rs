@@ -280,6 +280,8 @@ impl Control {
             Err(error) if error.fate == Fate::Reopen => {
                 self.to.metrics.evicted(error.cause);
                 let Some(device) = &self.device else { return Err(error) };
+                // First: the token may have no room for another beside it.
+                self.session = None;
                 self.session = Some(device.open_session()?);
                 if spec.generate.is_none() {
                     self.try_prepare(spec)

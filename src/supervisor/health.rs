@@ -47,10 +47,9 @@ pub(super) enum Event {
     SessionRefused(Fate),
     /// A session has ended, without an error.
     SessionEnded,
-    /// A session has ended with an error it could not mend by itself; so many operations all sessions had done since the member
-    /// came up.
-    SessionLost { fate: Fate, served: usize },
-    /// A session met an error, and opened itself anew; so many operations it had done since it was opened.
+    /// A session has ended with an error it could not mend by itself.
+    SessionLost(Fate),
+    /// A session met an error, and opens itself anew; so many operations it had done since it was opened.
     SessionEvicted { served: usize },
     /// A call of a session does not return; whether it had been opened before.
     SessionStuck { opened: bool },
@@ -101,6 +100,10 @@ pub(super) struct Health {
     /// The token has no room for more than so many until then, since one was refused.
     room: usize,
     full_until: Option<Instant>,
+    /// How long it does without before it asks again.
+    asks: BackOff,
+    /// Operations done since it came up.
+    served: usize,
     opening: usize,
     open: usize,
     stuck: usize,
@@ -111,8 +114,7 @@ pub(super) struct Health {
     quick_tries: usize,
     quick_since: Option<Instant>,
     settles_after: Duration,
-    /// Who did not serve that long is given quick tries once in so long. And who was refused one more session does for so long with
-    /// those it has.
+    /// Who did not serve that long is given quick tries once in so long.
     rests_for: Duration,
     serving_since: Option<Instant>,
 }
@@ -128,6 +130,8 @@ impl Health {
             most: 0,
             room: usize::MAX,
             full_until: None,
+            asks: BackOff::new(probe_min, probe_max),
+            served: 0,
             opening: 0,
             open: 0,
             stuck: 0,
@@ -176,8 +180,8 @@ impl Health {
         if !self.up || self.opening > 0 {
             return 0;
         }
-        let wanted = (self.wanted + self.more).min(self.room);
-        let missing = wanted.saturating_sub(self.open);
+        let wanted = self.wanted + self.more;
+        let missing = wanted.min(self.room).saturating_sub(self.open);
         let room = (2 * wanted).saturating_sub(self.open + self.stuck);
         missing.min(room).min(self.open.max(1))
     }
@@ -186,6 +190,11 @@ impl Health {
     pub(super) fn note_opening(&mut self, sessions: usize) {
         self.opening += sessions;
         self.settle();
+    }
+
+    /// Takes note of how many operations its sessions have done since it came up, as far as those that do are still there.
+    pub(super) fn note_served(&mut self, operations: usize) {
+        self.served = self.served.max(operations);
     }
 
     /// Takes note of what happened, and says what to do.
@@ -201,7 +210,9 @@ impl Health {
             // Whatever the word for it, what is not up cannot be lost.
             _ if !self.up => {}
             Event::LibraryLost => return self.take_down(Fate::Reinitialize, now),
-            Event::SessionLost { fate, served } => return self.session_lost(fate, served, now),
+            Event::SessionLost(fate) if !spares_others(fate) || self.open <= 1 => return self.take_down(fate, now),
+            // One that could not be opened anew, say: another is opened in its place.
+            Event::SessionLost(_) => self.open -= 1,
             // A device that is asked too much is not helped by being asked for new sessions and logins.
             Event::ProofFailed(Fate::Keep | Fate::FindAgain | Fate::BackOff | Fate::Throttled) => {}
             Event::ProofFailed(fate) => return self.take_down(fate, now),
@@ -209,8 +220,9 @@ impl Health {
             Event::SessionOpened => {
                 self.opening = self.opening.saturating_sub(1);
                 self.open += 1;
-                if self.full_until.is_none() {
+                if self.full_until.is_none() && self.open >= self.room {
                     self.room = usize::MAX;
+                    self.asks.reset();
                 }
                 self.serving_since.get_or_insert(now);
             }
@@ -247,6 +259,8 @@ impl Health {
         self.up = true;
         self.wanted = sessions.max(1);
         (self.more, self.most, self.room, self.full_until) = (0, most, usize::MAX, None);
+        self.asks.reset();
+        self.served = 0;
         (self.opening, self.open, self.stuck) = (0, 0, 0);
         self.evicted.clear();
         self.state = MemberState::Warming;
@@ -268,7 +282,7 @@ impl Health {
             return self.take_down(fate, now);
         }
         self.more = self.open.saturating_sub(self.wanted);
-        (self.room, self.full_until) = (self.open, Some(now + self.rests_for));
+        (self.room, self.full_until) = (self.open, Some(now + self.asks.pause()));
         self.settle();
         Step::Stay
     }
@@ -278,17 +292,6 @@ impl Health {
         if self.full_until.is_some_and(|until| now >= until) {
             (self.room, self.full_until) = (self.open + 1, None);
         }
-    }
-
-    /// One that could not be opened anew, say: another is opened in its place, unless it was the last, or too many fail.
-    fn session_lost(&mut self, fate: Fate, served: usize, now: Instant) -> Step {
-        if spares_others(fate) && self.open > 1 && !self.breaker_opens(0, now) {
-            self.open -= 1;
-            self.settle();
-            return Step::Stay;
-        }
-        self.quick_tries = self.quick_tries.saturating_sub(served / SERVED_FOR_A_TRY);
-        self.take_down(fate, now)
     }
 
     fn breaker_opens(&mut self, served: usize, now: Instant) -> bool {
@@ -303,14 +306,15 @@ impl Health {
     fn take_down(&mut self, fate: Fate, now: Instant) -> Step {
         let was_up = std::mem::replace(&mut self.up, false);
         (self.opening, self.open, self.stuck) = (0, 0, 0);
-        let served = self.serving_since.take();
+        let serving_since = self.serving_since.take();
         if fate == Fate::Retire {
             self.state = MemberState::Refused;
             return Step::TakeDown(Again::Never);
         }
         self.state = MemberState::BackingOff;
+        self.quick_tries = self.quick_tries.saturating_sub(std::mem::take(&mut self.served) / SERVED_FOR_A_TRY);
         let span = |since| now.saturating_duration_since(since);
-        if let Some(since) = served.filter(|_| was_up) {
+        if let Some(since) = serving_since.filter(|_| was_up) {
             let lasted = span(since) > self.settles_after;
             if lasted {
                 self.back_off.reset();
@@ -347,9 +351,10 @@ impl Health {
             (0, 0, 1..) if self.to_open() == 0 => MemberState::Stuck,
             (0, _, _) => MemberState::Warming,
             (_, _, 1..) => MemberState::Degraded,
-            (open, 0, 0) if open < self.wanted && self.to_open() == 0 => MemberState::Degraded,
-            (open, _, _) if open < self.wanted => MemberState::Warming,
-            _ => MemberState::Serving,
+            (open, _, _) if open >= self.wanted => MemberState::Serving,
+            _ if self.is_full() => MemberState::Degraded,
+            (_, 0, _) if self.to_open() == 0 => MemberState::Degraded,
+            _ => MemberState::Warming,
         };
     }
 }

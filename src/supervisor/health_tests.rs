@@ -28,10 +28,6 @@ fn open_all(health: &mut Health, now: Instant) {
     }
 }
 
-fn lost(fate: Fate) -> Event {
-    Event::SessionLost { fate, served: 0 }
-}
-
 fn soon(milliseconds: u64) -> Step {
     Step::TakeDown(Again::Soon(Duration::from_millis(milliseconds)))
 }
@@ -60,7 +56,7 @@ fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
     let begun = Instant::now();
     serve(&mut health, 2, begun);
     let later = begun + Duration::from_secs(60);
-    let mut step = health.on(lost(Fate::LoginAgain), later);
+    let mut step = health.on(Event::SessionLost(Fate::LoginAgain), later);
     let mut quick = Vec::new();
     while let Step::TakeDown(Again::Soon(pause)) = step {
         quick.push(pause.as_millis());
@@ -73,7 +69,7 @@ fn who_served_well_gets_quick_tries_and_then_pauses_that_grow() {
     serve(&mut health, 2, later);
     // It did not last: no quick tries for it.
     let soon = later + Duration::from_millis(1);
-    assert_eq!(health.on(lost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
+    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), soon), Step::TakeDown(Again::After(2 * MIN)));
 }
 
 #[test]
@@ -83,7 +79,7 @@ fn who_is_lost_in_its_first_moments_gets_quick_tries_and_who_is_lost_again_and_a
     let at = |milliseconds: u64| begun + Duration::from_millis(milliseconds);
     let mut dies = |now| {
         serve(&mut health, 2, now);
-        let step = health.on(lost(Fate::Reinitialize), now);
+        let step = health.on(Event::SessionLost(Fate::Reinitialize), now);
         assert_eq!(health.probe(), Step::BringUp);
         step
     };
@@ -101,12 +97,15 @@ fn who_dies_again_and_again_comes_back_at_once_as_long_as_it_does_much_in_betwee
     let now = Instant::now();
     let mut dies = |served| {
         serve(&mut health, 2, now);
-        let step = health.on(Event::SessionLost { fate: Fate::Reinitialize, served }, now);
+        health.note_served(served);
+        // Whoever notices first.
+        let event = if served % 2 == 0 { Event::SessionLost(Fate::Reinitialize) } else { Event::LibraryLost };
+        let step = health.on(event, now);
         assert_eq!(health.probe(), Step::BringUp);
         step
     };
-    for _ in 0..50 {
-        assert_eq!(dies(40), soon(10));
+    for served in 40..90 {
+        assert_eq!(dies(served), soon(10));
     }
     // Now it does nothing any more.
     let steps: Vec<Step> = (0..5).map(|_| dies(0)).collect();
@@ -118,26 +117,52 @@ fn a_session_that_cannot_be_opened_anew_costs_itself_alone_and_the_last_one_take
     let mut health = Health::new(MIN, MAX);
     let now = Instant::now();
     serve(&mut health, 3, now);
-    assert_eq!(health.on(lost(Fate::BackOff), now), Step::Stay);
+    assert_eq!(health.on(Event::SessionLost(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.open(), health.to_open(), health.state()), (2, 1, MemberState::Warming));
     open_all(&mut health, now);
     assert_eq!(health.state(), MemberState::Serving);
     // A lost login is lost to all of them.
-    assert_eq!(health.on(lost(Fate::LoginAgain), now), soon(10));
+    assert_eq!(health.on(Event::SessionLost(Fate::LoginAgain), now), soon(10));
     assert_eq!(health.probe(), Step::BringUp);
     serve(&mut health, 1, now);
-    assert_eq!(health.on(lost(Fate::BackOff), now), soon(30));
-    // Too many in a short time, and it is not the sessions that are ill.
-    assert_eq!(health.probe(), Step::BringUp);
+    assert_eq!(health.on(Event::SessionLost(Fate::BackOff), now), soon(30));
+}
+
+#[test]
+fn a_token_that_had_no_room_for_a_moment_is_asked_again_soon() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
+    serve(&mut health, 16, now);
+    for _ in 0..13 {
+        assert_eq!(health.on(Event::SessionLost(Fate::BackOff), now), Step::Stay);
+    }
+    let refused = |health: &mut Health| {
+        health.note_opening(1);
+        health.on(Event::SessionRefused(Fate::BackOff), now);
+        (health.state(), health.open(), health.to_open())
+    };
+    assert_eq!(refused(&mut health), (MemberState::Degraded, 3, 0));
+    // It asks for one, and then for all.
+    health.on(Event::Clock, now + MIN);
+    assert_eq!((health.state(), health.to_open()), (MemberState::Degraded, 1));
+    open_all(&mut health, now + MIN);
+    assert_eq!((health.state(), health.open()), (MemberState::Serving, 16));
+}
+
+#[test]
+fn calls_that_hang_count_as_threads_and_not_as_room() {
+    let mut health = Health::new(MIN, MAX);
+    let now = Instant::now();
     serve(&mut health, 2, now);
-    let steps: Vec<Step> = std::iter::repeat_with(|| {
-        let step = health.on(lost(Fate::BackOff), now);
-        open_all(&mut health, now);
-        step
-    })
-    .take(7)
-    .collect();
-    assert_eq!((&steps[..6], steps[6]), (&[Step::Stay; 6][..], soon(100)));
+    health.on(Event::SessionLost(Fate::BackOff), now);
+    health.note_opening(1);
+    health.on(Event::SessionRefused(Fate::BackOff), now);
+    health.on(Event::SessionStuck { opened: true }, now);
+    assert_eq!((health.stuck(), health.to_open()), (1, 1));
+    health.note_opening(1);
+    health.on(Event::SessionOpened, now);
+    health.on(Event::SessionStuck { opened: true }, now);
+    assert_eq!((health.stuck(), health.to_open()), (2, 1), "four threads are the most of two sessions");
 }
 
 #[test]
@@ -164,7 +189,7 @@ fn a_token_that_allows_fewer_sessions_serves_with_those() {
     assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.state(), health.open(), health.to_open()), (MemberState::Degraded, 3, 0));
     // It may have room later.
-    health.on(Event::Clock, now + MAX / 2);
+    health.on(Event::Clock, now + MIN / 2);
     assert_eq!((health.state(), health.to_open()), (MemberState::Degraded, 0));
     let later = now + MAX;
     health.on(Event::Clock, later);
@@ -243,7 +268,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::SessionOpened),
         fate().prop_map(Event::SessionRefused),
         Just(Event::SessionEnded),
-        (fate(), 0usize..99).prop_map(|(fate, served)| Event::SessionLost { fate, served }),
+        fate().prop_map(Event::SessionLost),
         Just(Event::Clock),
         (0usize..9).prop_map(|served| Event::SessionEvicted { served }),
         any::<bool>().prop_map(|opened| Event::SessionStuck { opened }),
@@ -269,7 +294,7 @@ proptest! {
             // Only a bring-up brings up, and only what is down stays down.
             let possible = match event {
                 Event::CameUp { .. } | Event::StayedDown(_) => !health.is_up() && health.state() == MemberState::Probing,
-                Event::SessionEnded | Event::SessionEvicted { .. } | Event::SessionLost { .. } => health.open() > 0,
+                Event::SessionEnded | Event::SessionEvicted { .. } | Event::SessionLost(_) => health.open() > 0,
                 Event::SessionStuck { opened } => opened && health.open() > 0,
                 Event::StuckEnded => health.stuck() > 0,
                 Event::SessionOpened | Event::SessionRefused(_) => false,
@@ -342,7 +367,7 @@ fn sessions_are_opened_by_need_and_not_missed_when_they_end() {
     assert_eq!(health.on(Event::SessionRefused(Fate::BackOff), now), Step::Stay);
     assert_eq!((health.to_open(), health.state()), (0, MemberState::Serving));
     // Nor is another asked for at once: it would be refused, too.
-    health.on(Event::Short, now + MAX / 2);
+    health.on(Event::Short, now + MIN / 2);
     assert_eq!(open_all(&mut health), 1);
     health.on(Event::Short, now + MAX);
     assert_eq!(open_all(&mut health), 2);

@@ -22,7 +22,7 @@ use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
 use super::watch::{Front, Left, Watch};
-use crate::backend::{BackendError, BatchJob, Device, Fate, LEFT_ALONE, Session, WORKER_DIED};
+use crate::backend::{BackendError, BatchJob, Closed, Device, Fate, LEFT_ALONE, Session, WORKER_DIED};
 use crate::config::VerifyAfterSign;
 use crate::model::{Fault, KeyOperation, SignatureScheme};
 use crate::telemetry::MemberMetrics;
@@ -41,7 +41,7 @@ const REST_MAX: Duration = Duration::from_secs(1);
 pub(super) enum SessionEvent {
     /// It has its session and pulls work.
     Opened,
-    /// It met this error, and gave its session up for another; so many operations it had done in that one.
+    /// It met this error, and gives its session up for another; so many operations it had done in it.
     Evicted { error: BackendError, served: usize },
     /// The handle of this managed key means nothing any more.
     KeyLost(String),
@@ -185,12 +185,17 @@ impl SessionThread {
         session
     }
 
-    /// Gives a session up that met this error, and goes on with another, in which a handle may name what it did not.
+    /// Gives a session up that met this error, and goes on with another, in which a handle may name what it did not. That is closed
+    /// first: the token may have no room for both.
     fn reopen(&self, running: &mut Running, error: BackendError) -> Result<(), BackendError> {
         self.metrics.evicted(error.cause);
         (self.report)(SessionEvent::Evicted { error, served: std::mem::take(&mut running.served) });
-        running.session = self.open()?;
         running.seen.clear();
+        self.watch.begin_call(Instant::now());
+        running.session = Box::new(Closed);
+        let opened = self.device.open_session();
+        self.watch.end_call();
+        running.session = opened?;
         Ok(())
     }
 
@@ -569,7 +574,7 @@ impl SessionThread {
     }
 }
 
-/// Tells the slot actor of the thread's end, even if it panics.
+/// Tells the slot actor of the thread's end, even if it panics; and leaves its seat then.
 struct EndGuard<'a> {
     thread: &'a SessionThread,
     reported: AtomicBool,
@@ -585,6 +590,7 @@ impl EndGuard<'_> {
 impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
         if !self.reported.load(Ordering::Relaxed) {
+            self.thread.lane.leave(&self.thread.seat);
             let fault = Fault::internal("a session thread panicked");
             self.report(Some(BackendError::new(Fate::BackOff, fault)));
         }

@@ -184,6 +184,7 @@ impl SlotActor {
     /// Tells the machine what happened, and does what it says.
     pub(super) fn on(&mut self, event: Event, error: Option<BackendError>, ctx: &mut Context<Self>) {
         let before = self.health.state();
+        self.note_served();
         let step = self.health.on(event, Instant::now());
         self.follow(step, error, ctx);
         self.note_stuck(before);
@@ -337,20 +338,20 @@ impl SlotActor {
             }
             SessionEvent::Ended(error) => {
                 if let Some(index) = index {
-                    let served = self.served();
+                    self.note_served();
                     let thread = self.threads.swap_remove(index);
-                    self.session_ended(&thread, error, served, ctx);
+                    self.session_ended(&thread, error, ctx);
                 }
             }
         }
     }
 
-    /// Operations that its sessions have done since it came up, but for those of sessions that have ended.
-    pub(super) fn served(&self) -> usize {
-        self.threads.iter().map(|thread| thread.watch.served()).sum()
+    fn note_served(&mut self) {
+        let served = self.threads.iter().map(|thread| thread.watch.served()).sum();
+        self.health.note_served(served);
     }
 
-    fn session_ended(&mut self, thread: &Thread, error: Option<BackendError>, served: usize, ctx: &mut Context<Self>) {
+    fn session_ended(&mut self, thread: &Thread, error: Option<BackendError>, ctx: &mut Context<Self>) {
         if thread.stuck {
             return self.on(Event::StuckEnded, None, ctx);
         }
@@ -361,12 +362,17 @@ impl SlotActor {
             (None, _) => Event::SessionEnded,
             (Some(error), false) => Event::SessionRefused(error.fate),
             (Some(error), true) if is_wrong_key(error) => Event::WrongSignature,
-            (Some(error), true) => Event::SessionLost { fate: error.fate, served },
+            (Some(error), true) => Event::SessionLost(error.fate),
         };
-        if let (Some(error), Event::SessionRefused(_), false) = (&error, event, self.health.is_full()) {
+        let what = match event {
+            Event::SessionRefused(_) if !self.health.is_full() => "a session could not be opened",
+            Event::SessionLost(_) => "a session is lost",
+            _ => "",
+        };
+        if let (Some(error), false) = (&error, what.is_empty()) {
             tracing::warn!(
-                library = self.member.library, token = %self.member.token, reason = %error.fault,
-                sessions = self.health.open(), "the token allows no further session"
+                library = self.member.library, token = %self.member.token, worker = self.member.worker, cause = error.cause,
+                reason = %error.fault, sessions = self.health.open(), "{what}"
             );
         }
         self.on(event, error, ctx);

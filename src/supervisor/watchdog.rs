@@ -46,7 +46,7 @@ impl SlotActor {
             self.on(Event::LibraryLost, Some(error), ctx);
         }
         // Room that the token had not may be there again.
-        if self.health.state() == MemberState::Degraded {
+        if matches!(self.health.state(), MemberState::Degraded | MemberState::Stuck) {
             self.on(Event::Clock, None, ctx);
         }
         self.read_pins_again(ctx);
@@ -86,8 +86,7 @@ impl SlotActor {
         // A process can be ended, and the call with it.
         if self.device.as_ref().is_some_and(|device| device.abort()) {
             let error = BackendError { fault: stuck, fate: Fate::Reinitialize, cause: "stuck" };
-            let event = Event::SessionLost { fate: Fate::Reinitialize, served: self.served() };
-            return self.on(event, Some(error), ctx);
+            return self.on(Event::SessionLost(Fate::Reinitialize), Some(error), ctx);
         }
         self.on(Event::SessionStuck { opened }, None, ctx);
     }

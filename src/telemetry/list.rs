@@ -171,7 +171,7 @@ pub const METRICS: &[MetricInfo] = &[
         MEMBER_REFUSED,
         Gauge,
         &["pool", "library", "token", "worker", "reason"],
-        "1 for what the member waits for an operator for: its PIN, or a signature that was another key's.",
+        "1 for what the member waits for an operator for: its PIN, a signature that was another key's, or what the log says.",
     ),
     metric(MEMBER_KEYS, Gauge, &["pool", "library", "token", "worker"], "Managed keys the member has proven to hold."),
     metric(SESSIONS, Gauge, &["pool", "library", "token", "worker", "state"], "Sessions of the member, by state."),

@@ -212,9 +212,9 @@ pub(super) static TABLE: &[Row] = &[
     // Three tries lock most tokens: never again before an operator acts, whichever call says so.
     row(ALL, ANY, These(PIN_REFUSED), Class::Refused, CORRECT_THE_PIN),
     row(ALL, ANY, These(&[CKR_PIN_LOCKED]), Class::Refused, "the PIN is locked: have the security officer reset it"),
-    // Of a key at work: the next login tells whether it is so. The PIN is the right one, so that no try is lost by it.
-    row(ALL, USE, These(PIN_EXPIRED), Class::Login, EXPIRED),
-    row(ALL, ANY, These(PIN_EXPIRED), Class::Refused, EXPIRED),
+    row(ALL, &[Function::Login], These(PIN_EXPIRED), Class::Refused, EXPIRED),
+    // A login tells whether it is so. The PIN is the right one, so that no try is lost by it.
+    row(ALL, ANY, These(PIN_EXPIRED), Class::Login, EXPIRED),
     // All we say at a login is the PIN.
     row(
         ALL,

@@ -192,19 +192,13 @@ fn a_refused_pin_is_final_in_every_profile_and_function() {
         assert_eq!((error.fault.label(), error.fate), (FaultLabel::CredentialsRefused, Fate::Retire), "{rv:#x}");
         assert!(error.fault.to_string().contains("PIN"), "{}", error.fault);
     }
-    // A wrong password, in the words of one vendor; a PIN of a form that the token does not take; one that has expired, which a key
-    // at work only tells of.
+    // A wrong password, in the words of one vendor; a PIN of a form that the token does not take; one that has expired, of which
+    // other calls only tell.
     check(&[
+        (Generic, &[Login], &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE], FaultLabel::CredentialsRefused, Fate::Retire),
         (
             Generic,
-            &[Login, OpenSession],
-            &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE],
-            FaultLabel::CredentialsRefused,
-            Fate::Retire,
-        ),
-        (
-            Generic,
-            &[SignInit, Decrypt],
+            &[SignInit, Decrypt, OpenSession, FindObjects],
             &[CKR_PIN_EXPIRED, CKR_NEW_PIN_MODE],
             FaultLabel::DeviceError,
             Fate::LoginAgain,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptoki_sys::{CK_SLOT_ID, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK, CKR_SESSION_COUNT, CKR_USER_PIN_NOT_INITIALIZED};
+use cryptoki_sys::{CK_SLOT_ID, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK, CKR_USER_PIN_NOT_INITIALIZED};
 use parking_lot::Mutex;
 
 use super::class::Function;
@@ -35,9 +35,30 @@ pub(super) struct Pkcs11Device {
 /// The session that keeps the login, which ends with the last session of the token. It is lent to whoever asks for a session first:
 /// there are tokens with room for two.
 struct Anchor {
-    session: Arc<NativeSession>,
+    /// `None` while another is opened in its place.
+    session: Option<Arc<NativeSession>>,
     is_new: bool,
     since: Instant,
+}
+
+/// What the anchor has for whoever asks for a session.
+enum Lent {
+    /// Its session, that nobody has used.
+    New(Arc<NativeSession>),
+    /// Its session, that somebody had and gave up: it is not to be trusted, and keeps the login until there is another.
+    Used(Arc<NativeSession>),
+}
+
+impl Anchor {
+    /// Nothing where somebody has its session.
+    fn lend(&mut self) -> Option<Lent> {
+        let session = self.session.take_if(|session| Arc::strong_count(session) == 1)?;
+        if !std::mem::replace(&mut self.is_new, false) {
+            return Some(Lent::Used(session));
+        }
+        self.session = Some(Arc::clone(&session));
+        Some(Lent::New(session))
+    }
 }
 
 /// Opens the token; initialises the module anew where that may bring the token, if nothing of the module is in use.
@@ -155,19 +176,19 @@ impl Pkcs11Device {
         TokenInfo::read(&self.module.native.setup, self.slot, self.profile)
     }
 
-    /// The anchor's session. One that somebody had and gave up is not to be trusted: another takes its place, and only where the token
-    /// has no room for both is it closed before, when others keep the login, or nobody needs it.
-    fn lend(&self, anchor: &mut Anchor) -> Result<Arc<NativeSession>, BackendError> {
-        if !std::mem::replace(&mut anchor.is_new, false) {
-            anchor.session = match self.native_session() {
-                Err(error) if error.cause == return_value::name(CKR_SESSION_COUNT) => {
-                    anchor.session.close();
-                    Arc::new(self.native_session()?)
-                }
-                opened => Arc::new(opened?),
-            };
+    /// Opens the session that keeps the login in the place of `old`; which is closed before only where the token has no room for both:
+    /// then others keep the login, or it is made anew.
+    fn replace(&self, old: &Arc<NativeSession>) -> Result<Arc<NativeSession>, BackendError> {
+        let mut opened = self.native_session();
+        if opened.as_ref().is_err_and(|error| error.fate == Fate::BackOff) {
+            old.close();
+            opened = self.native_session();
         }
-        Ok(Arc::clone(&anchor.session))
+        let opened = opened.map(Arc::new);
+        if let Some(anchor) = self.anchor.lock().as_mut().filter(|anchor| anchor.session.is_none()) {
+            anchor.session = Some(Arc::clone(opened.as_ref().unwrap_or(old)));
+        }
+        opened
     }
 
     /// A session, surely with this token: by the time the slot's number may have become another token's, which would sign
@@ -214,19 +235,19 @@ impl Device for Pkcs11Device {
             return Err(fault::at(&self.place, session.note(error)));
         }
         self.module.note_work();
-        *anchor = Some(Anchor { session: Arc::new(session), is_new: true, since: Instant::now() });
+        *anchor = Some(Anchor { session: Some(Arc::new(session)), is_new: true, since: Instant::now() });
         Ok(answer)
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let mut anchor = self.anchor.lock();
-        let login = anchor.as_ref().map(|anchor| anchor.since);
-        let session = match anchor.as_mut().filter(|anchor| Arc::strong_count(&anchor.session) == 1) {
-            Some(anchor) => self.lend(anchor)?,
-            None => {
-                drop(anchor);
-                Arc::new(self.native_session()?)
-            }
+        let (login, lent) = {
+            let mut anchor = self.anchor.lock();
+            (anchor.as_ref().map(|anchor| anchor.since), anchor.as_mut().and_then(Anchor::lend))
+        };
+        let session = match lent {
+            Some(Lent::New(session)) => session,
+            Some(Lent::Used(old)) => self.replace(&old)?,
+            None => Arc::new(self.native_session()?),
         };
         Ok(Box::new(Pkcs11Session::new(session, self.profile, login)))
     }

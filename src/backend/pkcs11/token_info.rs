@@ -20,7 +20,7 @@ const SLOTS_MAX: usize = 1 << 16;
 const LOOKS: usize = 4;
 /// SoftHSM2 does not say who a token is whose files another process writes in this moment: pauses, in milliseconds, before it is asked
 /// again.
-const MOMENTS: [u64; 4] = [1, 5, 20, 50];
+const MOMENTS: [u64; 3] = [1, 5, 20];
 
 /// What a token says of itself. Its time counts for nothing: a clock may tell nonsense, as that of a token without a battery.
 pub(super) struct TokenInfo(CK_TOKEN_INFO);

@@ -27,6 +27,8 @@ use crate::model::Fault;
 const SESSIONS_END: Duration = Duration::from_secs(2);
 /// How long it may take to end altogether. The daemon, if there still is one, waits a little longer.
 const GRACE: Duration = Duration::from_secs(4);
+/// How long a token that has no room for one more session is given until others have closed theirs, in milliseconds.
+const CLOSINGS: [u64; 3] = [2, 10, 50];
 /// Answers wait for those behind them, to be sent with them: so many, and so long. Each sending wakes the daemon's thread,
 /// which costs more than it is worth where a signature is quick.
 const ANSWERS_TOGETHER: usize = 32;
@@ -172,8 +174,19 @@ fn put_answer(out: &mut Vec<u8>, answer: Answer, input: usize) {
     }
 }
 
+/// Opens a session. One that was given up before may not be closed yet: nobody waits for that.
+fn open_session(device: &dyn Device) -> Result<Box<dyn Session>, BackendError> {
+    for pause in CLOSINGS {
+        match device.open_session() {
+            Err(error) if error.fate == Fate::BackOff => std::thread::sleep(Duration::from_millis(pause)),
+            opened => return opened,
+        }
+    }
+    device.open_session()
+}
+
 fn serve_session(mut frames: Frames, device: &dyn Device) -> io::Result<()> {
-    let mut session = match device.open_session() {
+    let mut session = match open_session(device) {
         Ok(session) => session,
         Err(error) => return send(&mut frames, Answer::Failed(error)),
     };

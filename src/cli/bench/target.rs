@@ -144,8 +144,8 @@ impl Slot {
         device.login(pin).map_err(failed)?;
         let wanted = sessions.or(library.max_sessions);
         let wanted = wanted.unwrap_or_else(|| or_cores(device.info().profile.traits().sessions));
-        // As the daemon counts: two more are its own.
-        let allowed = device.info().max_sessions.map_or(usize::MAX, |most| most.saturating_sub(2).max(1));
+        // As the daemon counts: one more is its own.
+        let allowed = device.info().max_sessions.map_or(usize::MAX, |most| most.saturating_sub(1).max(1));
         Ok(Slot { token: token.clone(), device, sessions: wanted.min(allowed) })
     }
 

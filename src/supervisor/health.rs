@@ -8,6 +8,9 @@ use super::pool::BackOff;
 use crate::backend::Fate;
 use crate::model::MemberState;
 
+/// Who was refused one more session asks again after so long, and later and later.
+const ASK_FIRST: Duration = Duration::from_millis(100);
+
 /// Evictions are counted over so long.
 const BREAKER_WINDOW: Duration = Duration::from_secs(10);
 /// So many evictions of each session within the window, and the member is taken down: it is not its sessions that are ill. Not
@@ -130,7 +133,7 @@ impl Health {
             most: 0,
             room: usize::MAX,
             full_until: None,
-            asks: BackOff::new(probe_min, probe_max),
+            asks: BackOff::new(probe_min.min(ASK_FIRST), probe_max),
             served: 0,
             opening: 0,
             open: 0,

@@ -150,5 +150,5 @@ async fn a_token_that_is_two_members_serves_as_one_and_says_so_loudly() {
     assert!(names.iter().all(|name| reason.contains(name)) && reason.contains("configuration"), "{members:?}");
     assert_eq!(rig.sim.calls("C_Login"), 2);
     assert_eq!(rig.jobs(names[down]), 0.0);
-    wait_for("the sessions of one member", || (sessions(&rig) == 4).then_some(()));
+    wait_for("the sessions of one member", || (sessions(&rig) == 3).then_some(()));
 }

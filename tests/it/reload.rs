@@ -195,7 +195,9 @@ async fn a_pin_that_is_corrected_is_tried_and_each_once() {
         let pin = format!("\"{PIN}\"");
         edit(&rig.daemon, &[("\"0000\"", &pin)]);
         let told = reload(&rig.daemon, DONE);
-        assert!(told.contains("changed (pin)") && !told.contains(PIN), "{told}");
+        // Times may have the digits of the PIN.
+        let said: String = told.lines().filter_map(|line| line.split_once(' ')).map(|(_, said)| said).collect();
+        assert!(said.contains("changed (pin)") && !said.contains(PIN), "{told}");
         rig.until_member("one", |member| member["state"] == "serving").await;
         assert_eq!(rig.test_sign("doc").await, (204, String::new()));
         // A wrong one that was known is not tried again; the right one comes back.

@@ -60,6 +60,13 @@ impl NativeSession {
         &self.module.native
     }
 
+    /// What the module says of who is logged in.
+    pub(super) fn state(&self, profile: Profile) -> Result<CK_STATE, NativeError> {
+        let mut info = CK_SESSION_INFO::default();
+        let rv = self.table().setup.get_session_info(self.handle(), &mut info);
+        fault::check(profile, Function::GetSessionInfo, rv).map(|()| info.state)
+    }
+
     /// Notes what an error says of this session and of the whole module, and hands the error on.
     pub(super) fn note(&self, error: NativeError) -> BackendError {
         if error.rv.is_some_and(class::is_session_gone) {
@@ -96,17 +103,15 @@ impl Pkcs11Session {
         Pkcs11Session { session, profile, login }
     }
 
-    /// What the module says of who is logged in.
-    fn state(&self) -> Result<CK_STATE, NativeError> {
-        let mut info = CK_SESSION_INFO::default();
-        let rv = self.session.table().setup.get_session_info(self.session.handle(), &mut info);
-        fault::check(self.profile, Function::GetSessionInfo, rv).map(|()| info.state)
-    }
-
     /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
     /// say is believed.
-    fn is_logged_out(&self) -> bool {
-        self.state().is_ok_and(is_public)
+    pub(super) fn is_logged_out(&self) -> bool {
+        self.session.state(self.profile).is_ok_and(is_public)
+    }
+
+    /// The error of a session that nobody is logged in to any more.
+    pub(super) fn logged_out(&self, function: Function) -> BackendError {
+        self.judge(fault::from_rv(self.profile, function, CKR_USER_NOT_LOGGED_IN))
     }
 
     /// What of the session and the module an error ends.
@@ -269,8 +274,7 @@ impl crate::backend::Session for Pkcs11Session {
             .and_then(|()| find::find(&self.session, selector, self.profile))
             .map_err(|error| self.judge(error))?;
         if found.is_none() && self.is_logged_out() {
-            let error = fault::from_rv(self.profile, Function::FindObjects, CKR_USER_NOT_LOGGED_IN);
-            return Err(self.judge(error));
+            return Err(self.logged_out(Function::FindObjects));
         }
         if found.is_none() && self.profile.traits().reads_keys_once {
             self.session.module.outdate();
@@ -286,11 +290,10 @@ impl crate::backend::Session for Pkcs11Session {
 
     fn check_alive(&mut self) -> Result<(), BackendError> {
         let state = client::check_present(&self.session.module, self.profile, Function::GetSessionInfo)
-            .and_then(|()| self.state())
+            .and_then(|()| self.session.state(self.profile))
             .map_err(|error| self.judge(error))?;
         if self.login.is_some() && is_public(state) {
-            let error = fault::from_rv(self.profile, Function::GetSessionInfo, CKR_USER_NOT_LOGGED_IN);
-            return Err(self.judge(error));
+            return Err(self.logged_out(Function::GetSessionInfo));
         }
         Ok(())
     }
@@ -324,7 +327,7 @@ impl crate::backend::Session for Pkcs11Session {
 }
 
 /// Whether nobody is logged in.
-fn is_public(state: CK_STATE) -> bool {
+pub(super) fn is_public(state: CK_STATE) -> bool {
     matches!(state, CKS_RO_PUBLIC_SESSION | CKS_RW_PUBLIC_SESSION)
 }
 

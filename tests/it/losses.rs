@@ -74,27 +74,6 @@ async fn a_pool_whose_logins_are_forgotten_logs_each_member_in_once() {
 }
 
 #[tokio::test]
-async fn nothing_is_signed_in_a_session_that_nobody_is_logged_in_to() {
-    let rig = Rig::pool("", "max_sessions = 2").await;
-    let load = Load::default().start(&rig).await;
-    load.until_done(20);
-    rig.sim.steer("log on");
-    for _ in 0..4 {
-        rig.sim.steer("drop-sessions slot one");
-        load.until_done(40);
-        rig.until_serving("one").await;
-    }
-    load.stop().assert_none_lost();
-    let logs = std::fs::read_dir(rig.sim.control()).unwrap().map(|entry| entry.unwrap().path());
-    let logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let calls: String = logs.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    // There are modules that then answer anything but that nobody is logged in.
-    let tried = |answer| calls.lines().filter(|call| call.contains("C_SignInit") && call.contains(answer)).count();
-    assert!(tried("CKR_SESSION_HANDLE_INVALID") > 0, "{calls}");
-    assert_eq!(tried("CKR_USER_NOT_LOGGED_IN"), 0, "{calls}");
-}
-
-#[tokio::test]
 async fn a_pool_of_which_every_fifth_call_fails_loses_no_request_and_no_member() {
     let rig = Rig::pool("", "max_sessions = 2").await;
     let before = rig.sim.calls("C_Login");

@@ -11,7 +11,7 @@ use super::client::{self, Initialized, Module};
 use super::fault::{self, NativeError};
 use super::generation::Renewal;
 use super::return_value;
-use super::session::{NativeSession, Pkcs11Session, is_public};
+use super::session::{NativeSession, Pkcs11Session};
 use super::table::Table;
 use super::token_info::{self, TokenInfo};
 use crate::backend::{BackendError, Device, DeviceInfo, Fate, LoginAnswer, PinFlags, Session};
@@ -39,8 +39,6 @@ struct Anchor {
     session: Option<Arc<NativeSession>>,
     is_new: bool,
     since: Instant,
-    /// Whether its sessions tell that somebody is logged in.
-    tells: bool,
 }
 
 /// What the anchor has for whoever asks for a session.
@@ -237,28 +235,21 @@ impl Device for Pkcs11Device {
             return Err(fault::at(&self.place, session.note(error)));
         }
         self.module.note_work();
-        let tells = session.state(self.profile).is_ok_and(|state| !is_public(state));
-        *anchor = Some(Anchor { session: Some(Arc::new(session)), is_new: true, since: Instant::now(), tells });
+        *anchor = Some(Anchor { session: Some(Arc::new(session)), is_new: true, since: Instant::now() });
         Ok(answer)
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, BackendError> {
-        let (login, tells, lent) = {
+        let (login, lent) = {
             let mut anchor = self.anchor.lock();
-            let login = anchor.as_ref().map(|anchor| (anchor.since, anchor.tells)).unzip();
-            (login.0, login.1 == Some(true), anchor.as_mut().and_then(Anchor::lend))
+            (anchor.as_ref().map(|anchor| anchor.since), anchor.as_mut().and_then(Anchor::lend))
         };
         let session = match lent {
             Some(Lent::New(session)) => session,
             Some(Lent::Used(old)) => self.replace(&old)?,
             None => Arc::new(self.native_session()?),
         };
-        let session = Pkcs11Session::new(session, self.profile, login);
-        // The login has gone with all sessions. There are modules (NSS) that go on with old handles then, and say anything but that.
-        if tells && session.is_logged_out() {
-            return Err(fault::at(&self.place, session.logged_out(Function::GetSessionInfo)));
-        }
-        Ok(Box::new(session))
+        Ok(Box::new(Pkcs11Session::new(session, self.profile, login)))
     }
 
     fn is_lost(&self) -> bool {

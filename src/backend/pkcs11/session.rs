@@ -60,13 +60,6 @@ impl NativeSession {
         &self.module.native
     }
 
-    /// What the module says of who is logged in.
-    pub(super) fn state(&self, profile: Profile) -> Result<CK_STATE, NativeError> {
-        let mut info = CK_SESSION_INFO::default();
-        let rv = self.table().setup.get_session_info(self.handle(), &mut info);
-        fault::check(profile, Function::GetSessionInfo, rv).map(|()| info.state)
-    }
-
     /// Notes what an error says of this session and of the whole module, and hands the error on.
     pub(super) fn note(&self, error: NativeError) -> BackendError {
         if error.rv.is_some_and(class::is_session_gone) {
@@ -103,15 +96,17 @@ impl Pkcs11Session {
         Pkcs11Session { session, profile, login }
     }
 
-    /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
-    /// say is believed.
-    pub(super) fn is_logged_out(&self) -> bool {
-        self.session.state(self.profile).is_ok_and(is_public)
+    /// What the module says of who is logged in.
+    fn state(&self) -> Result<CK_STATE, NativeError> {
+        let mut info = CK_SESSION_INFO::default();
+        let rv = self.session.table().setup.get_session_info(self.session.handle(), &mut info);
+        fault::check(self.profile, Function::GetSessionInfo, rv).map(|()| info.state)
     }
 
-    /// The error of a session that nobody is logged in to any more.
-    pub(super) fn logged_out(&self, function: Function) -> BackendError {
-        self.judge(fault::from_rv(self.profile, function, CKR_USER_NOT_LOGGED_IN))
+    /// Whether the module says that nobody is logged in: then a private key that is there is not seen. One that does not
+    /// say is believed.
+    fn is_logged_out(&self) -> bool {
+        self.state().is_ok_and(is_public)
     }
 
     /// What of the session and the module an error ends.
@@ -274,7 +269,8 @@ impl crate::backend::Session for Pkcs11Session {
             .and_then(|()| find::find(&self.session, selector, self.profile))
             .map_err(|error| self.judge(error))?;
         if found.is_none() && self.is_logged_out() {
-            return Err(self.logged_out(Function::FindObjects));
+            let error = fault::from_rv(self.profile, Function::FindObjects, CKR_USER_NOT_LOGGED_IN);
+            return Err(self.judge(error));
         }
         if found.is_none() && self.profile.traits().reads_keys_once {
             self.session.module.outdate();
@@ -290,10 +286,11 @@ impl crate::backend::Session for Pkcs11Session {
 
     fn check_alive(&mut self) -> Result<(), BackendError> {
         let state = client::check_present(&self.session.module, self.profile, Function::GetSessionInfo)
-            .and_then(|()| self.session.state(self.profile))
+            .and_then(|()| self.state())
             .map_err(|error| self.judge(error))?;
         if self.login.is_some() && is_public(state) {
-            return Err(self.logged_out(Function::GetSessionInfo));
+            let error = fault::from_rv(self.profile, Function::GetSessionInfo, CKR_USER_NOT_LOGGED_IN);
+            return Err(self.judge(error));
         }
         Ok(())
     }
@@ -327,7 +324,7 @@ impl crate::backend::Session for Pkcs11Session {
 }
 
 /// Whether nobody is logged in.
-pub(super) fn is_public(state: CK_STATE) -> bool {
+fn is_public(state: CK_STATE) -> bool {
     matches!(state, CKS_RO_PUBLIC_SESSION | CKS_RW_PUBLIC_SESSION)
 }
 

@@ -14,6 +14,9 @@ use crate::model::{Body, Caller, Fault, Namespace, Operation, Outcome, Secret, T
 use crate::system::{Standing, WhileSealed};
 use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
 
+/// Whose token was looked at while there was no telling. Nobody has this one.
+const NOBODYS: TokenId = TokenId([0; 32]);
+
 pub(super) struct Gate {
     /// The rooms behind it, unless they are sealed.
     open: ArcSwapOption<Dispatch>,
@@ -96,8 +99,7 @@ impl Closed {
 
 impl Door for Gate {
     fn identify(&self, token: &Secret) -> TokenId {
-        // Nobody has the other one.
-        self.open.load().as_ref().map_or(TokenId([0; 32]), |rooms| rooms.identify(token))
+        self.open.load().as_ref().map_or(NOBODYS, |rooms| rooms.identify(token))
     }
 
     fn welcome(&self, caller: &Caller, namespace: &Namespace) -> Result<(), Fault> {
@@ -121,6 +123,12 @@ impl Door for Gate {
 
     fn run(&self, operation: Operation) -> Answer {
         if let Some(rooms) = self.open.load_full() {
+            // Its token was looked at before the door was open: that is no reason to say that it is no good.
+            if operation.caller.token == Some(NOBODYS) {
+                return Box::pin(async {
+                    Err(Fault::Unavailable { what: "it was sealed until this moment: ask again".into() })
+                });
+            }
             return rooms.run(operation);
         }
         let closed = Arc::clone(&self.closed);

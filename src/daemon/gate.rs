@@ -73,9 +73,13 @@ impl Closed {
             Ok(result) => result,
             Err(_) => Err(Fault::DeadlineExceeded { stage: "running" }),
         };
+        self.count(&operation, label, &result);
+        result
+    }
+
+    fn count(&self, operation: &Operation, label: OperationLabel, result: &Result<Outcome, Fault>) {
         let outcome = result.as_ref().map_or_else(|fault| OutcomeLabel::Fault(fault.label()), |_| OutcomeLabel::Ok);
         self.telemetry.request_finished(label, outcome, operation.caller.wire, operation.arrived.elapsed());
-        result
     }
 
     async fn answer(&self, operation: &Operation) -> Result<Outcome, Fault> {
@@ -122,17 +126,17 @@ impl Door for Gate {
     }
 
     fn run(&self, operation: Operation) -> Answer {
-        if let Some(rooms) = self.open.load_full() {
-            // Its token was looked at before the door was open: that is no reason to say that it is no good.
-            if operation.caller.token == Some(NOBODYS) {
-                return Box::pin(async {
-                    Err(Fault::Unavailable { what: "it was sealed until this moment: ask again".into() })
-                });
-            }
-            return rooms.run(operation);
-        }
         let closed = Arc::clone(&self.closed);
-        Box::pin(async move { closed.run(operation).await })
+        match self.open.load_full() {
+            // Its token was looked at before the door was open: that is no reason to say that it is no good.
+            Some(_) if operation.caller.token == Some(NOBODYS) => Box::pin(async move {
+                let result = Err(Fault::Unavailable { what: "it was sealed until this moment: ask again".into() });
+                closed.count(&operation, OperationLabel::of(&operation), &result);
+                result
+            }),
+            Some(rooms) => rooms.run(operation),
+            None => Box::pin(async move { closed.run(operation).await }),
+        }
     }
 
     fn note(&self, operation: Operation, fault: &Fault) {

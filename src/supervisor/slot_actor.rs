@@ -364,15 +364,11 @@ impl SlotActor {
             (Some(error), true) if is_wrong_key(error) => Event::WrongSignature,
             (Some(error), true) => Event::SessionLost(error.fate),
         };
-        let what = match event {
-            Event::SessionRefused(_) if !self.health.is_full() => "a session could not be opened",
-            Event::SessionLost(_) => "a session is lost",
-            _ => "",
-        };
-        if let (Some(error), false) = (&error, what.is_empty()) {
+        // Of one that is lost is told where that takes the member down: else there may be very many.
+        if let (Some(error), Event::SessionRefused(_), false) = (&error, event, self.health.is_full()) {
             tracing::warn!(
                 library = self.member.library, token = %self.member.token, worker = self.member.worker, cause = error.cause,
-                reason = %error.fault, sessions = self.health.open(), "{what}"
+                reason = %error.fault, sessions = self.health.open(), "a session could not be opened"
             );
         }
         self.on(event, error, ctx);

@@ -22,6 +22,7 @@
 //! - [`wire`]: frames, protobuf messages and Vault's JSON envelope: what front and client share.
 //! - [`config`]: the configuration file, validated.
 //! - [`crypto`]: public keys, digests, and the checking of signatures in software.
+//! - [`socket`]: a Unix socket of a runtime, on either side.
 //! - [`apart`]: what takes a request long to compute, in turn by namespace.
 //! - [`telemetry`]: every metric in one list; logs.
 //! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
@@ -61,6 +62,7 @@ pub mod identity;
 pub mod managed_keys;
 pub mod model;
 pub mod namespace;
+pub mod socket;
 pub mod store;
 pub mod supervisor;
 pub mod system;

@@ -9,13 +9,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, oneshot};
 
 use super::ClientError;
 use crate::model::Secret;
+use crate::socket::Socket;
 use crate::wire::proto::{self, call::Operation, reply::Result as Answer};
 use crate::wire::{PROTOCOL_VERSION, frame};
 
@@ -74,7 +73,7 @@ impl Framed {
         deadline: Option<Duration>,
     ) -> Result<Framed, ClientError> {
         let failed = |error| ClientError::Connect { path: path.to_owned(), error };
-        let (reader, writer) = UnixStream::connect(path).await.map_err(failed)?.into_split();
+        let (reader, writer) = tokio::io::split(Socket::connect(path).await.map_err(failed)?);
         let inner =
             Arc::new(Inner { next: AtomicU64::new(1), state: Mutex::default(), work: Notify::new(), class, deadline });
         tokio::spawn(write(Arc::clone(&inner), writer));
@@ -233,7 +232,7 @@ fn unexpected(answer: &Answer) -> ClientError {
     ClientError::Broken { what: format!("the daemon answered with a {name} that does not belong to the call") }
 }
 
-async fn write(inner: Arc<Inner>, mut writer: OwnedWriteHalf) {
+async fn write(inner: Arc<Inner>, mut writer: WriteHalf<Socket>) {
     loop {
         inner.work.notified().await;
         let (bytes, closed) = {
@@ -241,13 +240,14 @@ async fn write(inner: Arc<Inner>, mut writer: OwnedWriteHalf) {
             (state.outbox.split(), state.closed || state.broken.is_some())
         };
         if closed || (!bytes.is_empty() && writer.write_all(&bytes).await.is_err()) {
-            // Dropping our half tells the daemon; the reading task tells those who wait.
+            // That tells the daemon; the reading task tells those who wait.
+            let _ = writer.shutdown().await;
             return;
         }
     }
 }
 
-async fn read(inner: Arc<Inner>, mut reader: OwnedReadHalf) {
+async fn read(inner: Arc<Inner>, mut reader: ReadHalf<Socket>) {
     let mut inbox = BytesMut::new();
     let what = loop {
         inbox.reserve(READ_BYTES);

@@ -15,10 +15,10 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::UnixStream;
 
 use super::ClientError;
 use crate::model::{Data, Secret, Verb};
+use crate::socket::Socket;
 
 /// What must be encoded in a path.
 const PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
@@ -142,7 +142,7 @@ impl Http {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let failed = |error| ClientError::Connect { path: self.path.clone(), error };
-        let stream = UnixStream::connect(&self.path).await.map_err(failed)?;
+        let stream = Socket::connect(&self.path).await.map_err(failed)?;
         let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Its error is seen by the request that it breaks.
         tokio::spawn(async move { drop(driver.await) });

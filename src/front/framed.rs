@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
 use super::bodies::{self, Held};
@@ -24,6 +23,7 @@ use crate::dispatch::{Answer, together};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
 };
+use crate::socket::Socket;
 use crate::wire::frame::{self, FrameError};
 use crate::wire::{self, CallBody, PROTOCOL_VERSION, proto};
 
@@ -55,7 +55,7 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>, seat: &Seat) {
+pub(super) async fn serve(stream: Socket, caller: Caller, shared: &Shared, wakeups: &Arc<Wakeups>, seat: &Seat) {
     let mut connection = Connection::new(stream, caller, shared, wakeups, seat);
     let mut stopped = std::pin::pin!(shared.stopped());
     std::future::poll_fn(|context| {
@@ -68,7 +68,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, w
 }
 
 struct Connection<'s> {
-    stream: UnixStream,
+    stream: Socket,
     shared: &'s Shared,
     seat: &'s Seat,
     caller: Caller,
@@ -134,7 +134,7 @@ enum Step {
 
 impl<'s> Connection<'s> {
     fn new(
-        stream: UnixStream,
+        stream: Socket,
         caller: Caller,
         shared: &'s Shared,
         wakeups: &Arc<Wakeups>,
@@ -229,20 +229,13 @@ impl<'s> Connection<'s> {
     fn write(&mut self, context: &mut Context<'_>) -> Step {
         let mut step = Step::Idle;
         while !self.outbox.is_empty() {
-            match self.stream.try_write(&self.outbox) {
-                Ok(0) => return Step::Closed,
-                Ok(written) => {
+            match Pin::new(&mut self.stream).poll_write(context, &self.outbox) {
+                Poll::Ready(Ok(0) | Err(_)) => return Step::Closed,
+                Poll::Ready(Ok(written)) => {
                     self.outbox.advance(written);
                     step = Step::Progress;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    match self.stream.poll_write_ready(context) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Step::Closed,
-                        Poll::Pending => break,
-                    }
-                }
-                Err(_) => return Step::Closed,
+                Poll::Pending => break,
             }
         }
         step

@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response as HttpResponse, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
-use tokio::net::UnixStream;
 use tokio_io_timeout::TimeoutStream;
 
 use super::bodies::{self, Held, Whole};
@@ -25,6 +24,7 @@ use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, Outcome, Request, RequestId, Secret, Verb, Wire,
     parse_duration,
 };
+use crate::socket::Socket;
 use crate::wire::envelope::{self, Rendered};
 
 /// How long an answer is of use, in milliseconds.
@@ -65,7 +65,7 @@ pub(super) fn farewell(fault: &Fault) -> Vec<u8> {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, shared: &Shared, seat: &Seat) {
+pub(super) async fn serve(stream: Socket, caller: Caller, shared: &Shared, seat: &Seat) {
     // A client that reads no answers must not hold its connection for ever.
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(shared.limits.client_io));

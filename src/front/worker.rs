@@ -1,7 +1,7 @@
 //! One thread that serves connections: a single-threaded runtime.
 
 use std::convert::Infallible;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +18,7 @@ use super::wakeups::Wakeups;
 use super::{DrainReport, Shared, framed, http, peer};
 use crate::config::{Pace, Protocol};
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
+use crate::socket::Socket;
 use crate::telemetry::Telemetry;
 
 /// Below the deadlines that requests have by default.
@@ -26,7 +26,7 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted.
 pub(super) struct Arrival {
-    pub(super) stream: StdStream,
+    pub(super) stream: UnixStream,
     pub(super) peer: PeerCredentials,
     pub(super) protocol: Protocol,
     pub(super) implicit_auth: bool,
@@ -183,12 +183,12 @@ async fn beat() -> Infallible {
 async fn attend(arrival: Arrival, shared: &Shared, wakeups: &Arc<Wakeups>, seat: &Seat) {
     // Kept to the end: the account is what bounds the connections.
     let _account = arrival.account;
-    let Ok(stream) = UnixStream::from_std(arrival.stream) else { return };
     let wire = match arrival.protocol {
         Protocol::Http => Wire::Http,
         Protocol::Framed => Wire::Framed,
     };
-    let (origin, implicit) = (Arc::new(peer::origin(&stream)), arrival.implicit_auth);
+    let (origin, implicit) = (Arc::new(peer::origin(&arrival.stream)), arrival.implicit_auth);
+    let Ok(stream) = Socket::new(arrival.stream) else { return };
     let caller = Caller { origin, implicit, ..Caller::new(arrival.peer, wire) };
     let _shown = Shown::new(&shared.telemetry, wire);
     match wire {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Failure, runtime};
+use crate::socket::Socket;
 use crate::wire::proto::{self, call::Operation, reply::Result as Answer};
 use crate::wire::{PROTOCOL_VERSION, frame};
 
@@ -61,7 +62,8 @@ async fn accept(listener: UnixListener, signature: Bytes) {
     }
 }
 
-async fn serve(mut stream: UnixStream, signature: Bytes) -> Result<(), Failure> {
+async fn serve(stream: UnixStream, signature: Bytes) -> Result<(), Failure> {
+    let mut stream = Socket::new(stream.into_std()?)?;
     let (mut inbox, mut outbox) = (BytesMut::new(), BytesMut::new());
     loop {
         inbox.reserve(READ_BYTES);

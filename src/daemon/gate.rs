@@ -126,16 +126,21 @@ impl Door for Gate {
     }
 
     fn run(&self, operation: Operation) -> Answer {
-        let closed = Arc::clone(&self.closed);
         match self.open.load_full() {
             // Its token was looked at before the door was open: that is no reason to say that it is no good.
-            Some(_) if operation.caller.token == Some(NOBODYS) => Box::pin(async move {
-                let result = Err(Fault::Unavailable { what: "it was sealed until this moment: ask again".into() });
-                closed.count(&operation, OperationLabel::of(&operation), &result);
-                result
-            }),
+            Some(_) if operation.caller.token == Some(NOBODYS) => {
+                let closed = Arc::clone(&self.closed);
+                Box::pin(async move {
+                    let result = Err(Fault::Unavailable { what: "it was sealed until this moment: ask again".into() });
+                    closed.count(&operation, OperationLabel::of(&operation), &result);
+                    result
+                })
+            }
             Some(rooms) => rooms.run(operation),
-            None => Box::pin(async move { closed.run(operation).await }),
+            None => {
+                let closed = Arc::clone(&self.closed);
+                Box::pin(async move { closed.run(operation).await })
+            }
         }
     }
 

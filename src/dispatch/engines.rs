@@ -35,6 +35,14 @@ impl Engines {
         })
     }
 
+    /// What `ask` makes of the engine of this mount, which is lent to it.
+    pub fn lend<R>(&self, mount: &Mount, ask: impl FnOnce(&Arc<dyn Engine>) -> R) -> Result<R, Fault> {
+        if let Some(engine) = self.made.load().get(&mount.uuid) {
+            return Ok(ask(engine));
+        }
+        self.get(mount).map(|engine| ask(&engine))
+    }
+
     /// The engine of a mount that was just disabled, for what its end asks.
     pub fn of_disabled(&self, mount: &Mount) -> Result<Arc<dyn Engine>, Fault> {
         self.get_if(mount, || true)

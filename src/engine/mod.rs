@@ -121,6 +121,12 @@ pub trait Engine: Send + Sync {
         unsupported("sign")
     }
 
+    /// The same where all that comes before its key is asked is done at once, so that nothing that threads share is held, and
+    /// counted, for it. Hands back what takes longer.
+    fn sign_at_once(&self, _mount: &Mount, _terms: Terms, request: SignRequest) -> Result<Answer, SignRequest> {
+        Err(request)
+    }
+
     /// The hot operation verify.
     fn verify(self: Arc<Self>, _call: Call, _request: VerifyRequest) -> Answer {
         unsupported("verify")

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pkcs11::oaep_hash_name;
+use super::ready::Ready;
 use super::registry::{Entry, ManagedKeys};
 use crate::model::{
     CipherScheme, CloudKind, Deadline, Fault, Hash, KeyIdentity, KeyOperation, KeyUsage, PublicKey, RsaPadding,
@@ -63,33 +64,9 @@ impl Handle {
         Ok((Handle { keys: self.keys.clone(), entry }, identity))
     }
 
-    /// Refuses where `usages` lacks `usage`.
-    pub fn require(&self, usage: KeyUsage) -> Result<(), Fault> {
-        if self.entry.settings.usages.allows(usage) {
-            return Ok(());
-        }
-        let (name, usage) = (&self.entry.name, usage.name());
-        Err(Fault::invalid(format!("managed key {name:?} does not allow usage {usage:?}: add it to the key's usages")))
-    }
-
-    /// The scheme used when the client names none. `salt` is the PSS salt length to use.
-    pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
-        self.entry.abilities.default_scheme(&self.entry.name, salt)
-    }
-
     /// The scheme of a test signature, which may say whether it is to be by PSS. `salt` is the PSS salt length to use.
     pub fn tested_scheme(&self, use_pss: Option<bool>, salt: u16) -> Result<SignatureScheme, Fault> {
         self.entry.abilities.tested_scheme(&self.entry.name, use_pss, salt)
-    }
-
-    /// The hash of a signature whose client names none: SHA-256, or the only one that the key signs with.
-    pub fn default_hash(&self) -> Hash {
-        self.entry.settings.key_type().default_hash()
-    }
-
-    /// Whether its PSS signatures have a salt as long as the hash, and no other.
-    pub fn has_fixed_salt(&self) -> bool {
-        self.entry.settings.key_type().has_fixed_salt()
     }
 
     /// Whether what is encrypted for it goes into an envelope: with a key of its own, which the key encrypts.
@@ -100,11 +77,6 @@ impl Handle {
     /// Whether it may have made envelopes.
     pub fn opens_envelopes(&self) -> bool {
         self.entry.settings.cloud_kind().is_some_and(CloudKind::takes_envelopes)
-    }
-
-    /// Refuses where the key makes no signatures of `scheme`.
-    pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
-        self.entry.abilities.require_scheme(&self.entry.name, scheme)
     }
 
     /// How the key encrypts and decrypts, with the padding that a client asks for; refuses where it does not.
@@ -128,6 +100,74 @@ impl Handle {
         kind.map(|kind| self.entry.abilities.warnings(kind)).unwrap_or_default()
     }
 
+    /// The same key, lent out.
+    pub fn lent(&self) -> Lent<'_> {
+        Lent { keys: &self.keys, entry: &self.entry }
+    }
+
+    /// See [`Lent::require`].
+    pub fn require(&self, usage: KeyUsage) -> Result<(), Fault> {
+        self.lent().require(usage)
+    }
+
+    /// See [`Lent::require_scheme`].
+    pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
+        self.lent().require_scheme(scheme)
+    }
+
+    /// See [`Lent::default_scheme`].
+    pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
+        self.lent().default_scheme(salt)
+    }
+
+    /// See [`Lent::submit`].
+    pub fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
+        self.lent().submit(operation, terms)
+    }
+}
+
+/// A managed key that is in nobody's hands but its table's: what is asked of it at once is counted nowhere that threads share.
+#[derive(Clone, Copy)]
+pub struct Lent<'k> {
+    pub(super) keys: &'k ManagedKeys,
+    pub(super) entry: &'k Arc<Entry>,
+}
+
+impl Lent<'_> {
+    /// The key, to be kept.
+    pub fn kept(self) -> Handle {
+        Handle { keys: self.keys.clone(), entry: Arc::clone(self.entry) }
+    }
+
+    /// Refuses where `usages` lacks `usage`.
+    pub fn require(&self, usage: KeyUsage) -> Result<(), Fault> {
+        if self.entry.settings.usages.allows(usage) {
+            return Ok(());
+        }
+        let (name, usage) = (&self.entry.name, usage.name());
+        Err(Fault::invalid(format!("managed key {name:?} does not allow usage {usage:?}: add it to the key's usages")))
+    }
+
+    /// The scheme used when the client names none. `salt` is the PSS salt length to use.
+    pub fn default_scheme(&self, salt: u16) -> Result<SignatureScheme, Fault> {
+        self.entry.abilities.default_scheme(&self.entry.name, salt)
+    }
+
+    /// The hash of a signature whose client names none: SHA-256, or the only one that the key signs with.
+    pub fn default_hash(&self) -> Hash {
+        self.entry.settings.key_type().default_hash()
+    }
+
+    /// Whether its PSS signatures have a salt as long as the hash, and no other.
+    pub fn has_fixed_salt(&self) -> bool {
+        self.entry.settings.key_type().has_fixed_salt()
+    }
+
+    /// Refuses where the key makes no signatures of `scheme`.
+    pub fn require_scheme(&self, scheme: SignatureScheme) -> Result<(), Fault> {
+        self.entry.abilities.require_scheme(&self.entry.name, scheme)
+    }
+
     /// Refuses what `usages` or the key's abilities forbid.
     fn allow(&self, operation: &KeyOperation) -> Result<(), Fault> {
         let usage = match operation {
@@ -147,7 +187,10 @@ impl Handle {
     /// Queues one operation. Refuses at once where `usages` or the key's abilities forbid it, or the lane is full.
     pub fn submit(&self, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         self.allow(&operation)?;
-        let Some(route) = self.keys.route(&self.entry)? else {
+        if let Some(route) = self.entry.ready.as_ref().and_then(Ready::served) {
+            return route.submit(operation, terms);
+        }
+        let Some(route) = self.keys.route(self.entry)? else {
             let reason = "it was never used: run its test/sign first".into();
             return Err(Fault::KeyUnavailable { key: self.entry.name.clone(), reason });
         };

@@ -32,7 +32,7 @@ mod uses;
 
 pub use bindings::{Binding, Mounts};
 pub use fields::FIELDS;
-pub use handle::{Handle, KeyRef};
+pub use handle::{Handle, KeyRef, Lent};
 pub use mechanism::Mechanism;
 pub use own::{OwnKey, Registration};
 pub use registry::ManagedKeys;

@@ -10,7 +10,7 @@ use super::bindings::Bindings;
 use super::claims::Claims;
 use super::cloud::unsupported;
 use super::first_use::FirstUse;
-use super::handle::{Handle, KeyRef};
+use super::handle::{Handle, KeyRef, Lent};
 use super::ready::Ready;
 use super::record::{COLLECTION, KeyRecord};
 use super::settings::{PKCS11, Settings, is_type};
@@ -80,6 +80,11 @@ impl ManagedKeys {
     /// The managed key `key` names, if `mount` may use it: same namespace, and `any_mount` or listed in the mount's
     /// `allowed_managed_keys`; a key made for a mount is for that alone. Looks at snapshots only.
     pub fn resolve(&self, mount: &Mount, key: KeyRef<'_>) -> Result<Handle, Fault> {
+        self.lend(mount, key, |lent| lent.kept())
+    }
+
+    /// What `ask` makes of that key, which is lent to it.
+    pub fn lend<R>(&self, mount: &Mount, key: KeyRef<'_>, ask: impl FnOnce(Lent<'_>) -> R) -> Result<R, Fault> {
         let table = self.0.table.load();
         let entry = match key {
             KeyRef::Name(name) => table.get(&mount.namespace, name),
@@ -89,22 +94,15 @@ impl ManagedKeys {
             table.check_read(&mount.namespace, key)?;
             return Err(not_found(key));
         };
-        if let Some(owner) = &entry.settings.owner {
-            if *owner == mount.uuid {
-                return Ok(Handle { keys: self.clone(), entry: Arc::clone(entry) });
+        let why = match &entry.settings.owner {
+            Some(owner) if *owner == mount.uuid => return Ok(ask(Lent { keys: self, entry })),
+            Some(_) => ", which was made for another mount",
+            None if entry.settings.any_mount || mount.config.allowed_managed_keys.contains(&entry.name) => {
+                return Ok(ask(Lent { keys: self, entry }));
             }
-            return Err(Fault::invalid(format!(
-                "mount {:?} may not use managed key {:?}, which was made for another mount",
-                mount.path, entry.name
-            )));
-        }
-        if entry.settings.any_mount || mount.config.allowed_managed_keys.contains(&entry.name) {
-            return Ok(Handle { keys: self.clone(), entry: Arc::clone(entry) });
-        }
-        Err(Fault::invalid(format!(
-            "mount {:?} may not use managed key {:?}: add it to the mount's allowed_managed_keys, or set any_mount",
-            mount.path, entry.name
-        )))
+            None => ": add it to the mount's allowed_managed_keys, or set any_mount",
+        };
+        Err(Fault::invalid(format!("mount {:?} may not use managed key {:?}{why}", mount.path, entry.name)))
     }
 
     /// The managed key of this type and name, whoever asks: for the operator's own test.

@@ -1,5 +1,6 @@
 //! The namespaces, and the mounts of each.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,8 +192,16 @@ impl Namespaces {
 
     /// The mount at exactly this path, with or without its final slash.
     pub fn mount(&self, namespace: &Namespace, path: &str) -> Option<Arc<Mount>> {
-        let path = [path.trim_end_matches('/'), "/"].concat();
-        self.0.tree.load().mounts(namespace)?.get(&path).cloned()
+        self.lend_mount(namespace, path, Arc::clone)
+    }
+
+    /// What `ask` makes of that mount, which is lent to it.
+    pub fn lend_mount<R>(&self, namespace: &Namespace, path: &str, ask: impl FnOnce(&Arc<Mount>) -> R) -> Option<R> {
+        let path = match path.ends_with('/') && !path.ends_with("//") {
+            true => Cow::Borrowed(path),
+            false => Cow::Owned([path.trim_end_matches('/'), "/"].concat()),
+        };
+        self.0.tree.load().mounts(namespace)?.get(&*path).map(ask)
     }
 
     /// Every mount of a namespace.

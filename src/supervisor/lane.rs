@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use super::job::Job;
 pub(super) use super::lane_limits::{LaneLimits, Wake};
 use super::lane_limits::{overloaded, too_large};
@@ -49,9 +51,9 @@ pub(super) enum Pulled {
 pub(super) struct Lane {
     limits: LaneLimits,
     weights: Arc<HashMap<Namespace, u32>>,
-    state: Mutex<State>,
+    state: CachePadded<Mutex<State>>,
     /// Jobs that sessions have taken and not answered: each may come back, so no session may end before.
-    in_flight: AtomicUsize,
+    in_flight: CachePadded<AtomicUsize>,
     /// As in the state; read where a job ends, without the lock.
     closed: AtomicBool,
 }
@@ -81,8 +83,8 @@ impl Lane {
             closed: false,
             dice: Dice::new(),
         };
-        let (in_flight, closed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Lane { limits, weights, state: Mutex::new(state), in_flight, closed })
+        let (in_flight, closed) = (CachePadded::new(AtomicUsize::new(0)), AtomicBool::new(false));
+        Arc::new(Lane { limits, weights, state: CachePadded::new(Mutex::new(state)), in_flight, closed })
     }
 
     /// The place of a namespace here, for the routes of its keys.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
 
 use super::job::{Job, Pending};
@@ -178,9 +179,10 @@ pub struct KeyRoute {
     /// The key's route since its token was found to have another name, by which it is served.
     moved: OnceLock<Arc<KeyRoute>>,
     max_parallel: AtomicUsize,
-    running: AtomicUsize,
+    /// What sessions change with each job: in cache lines of its own, as whoever queues one reads the rest.
+    running: CachePadded<AtomicUsize>,
     /// Learnt device time of one operation of each kind; 0 until the first.
-    expected_ns: [AtomicU64; KeyOperation::KINDS],
+    expected_ns: CachePadded<[AtomicU64; KeyOperation::KINDS]>,
     /// When its service last did nothing for it, for want of quota.
     throttled: Mutex<Option<Instant>>,
 }
@@ -201,7 +203,7 @@ impl KeyRoute {
             set: ArcSwap::from_pointee(KeySet { absence: Some(absence), ..KeySet::default() }),
             moved: OnceLock::new(),
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
-            running: AtomicUsize::new(0),
+            running: CachePadded::default(),
             expected_ns: Default::default(),
             throttled: Mutex::new(None),
         }

@@ -50,7 +50,7 @@ impl System {
             }
         };
         let handle = self.keys.find(&call.namespace, kind, name)?;
-        let hash = hash.unwrap_or_else(|| handle.default_hash());
+        let hash = hash.unwrap_or_else(|| handle.lent().default_hash());
         // Both before the key is touched: one that cannot sign must not be generated for it.
         handle.require(KeyUsage::Sign)?;
         let scheme = handle.tested_scheme(use_pss, u16::try_from(hash.digest_bytes()).unwrap_or(0))?;

@@ -151,7 +151,7 @@ impl SigningKey {
         use_pss: bool,
     ) -> Result<SignatureAlgorithm, Fault> {
         let bits = match (signature_bits, self) {
-            (0, SigningKey::Managed(handle)) => handle.default_hash().digest_bytes() as u32 * 8,
+            (0, SigningKey::Managed(handle)) => handle.lent().default_hash().digest_bytes() as u32 * 8,
             (bits, _) => bits,
         };
         let algorithm = SignatureAlgorithm::choose(kind, bits, use_pss || self.prefers_pss()?)?;

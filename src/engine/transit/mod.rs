@@ -46,7 +46,7 @@ use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
     DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, Response, SecretBytes,
-    SignRequest, VerifyRequest,
+    SignRequest, Terms, VerifyRequest,
 };
 use crate::store::{Changes, Store, Write};
 use auto_rotate::AutoRotations;
@@ -55,6 +55,7 @@ use hmac::Made;
 use key::TransitKey;
 use making::Making;
 use records::Records;
+use sign::Signed;
 pub use strangers::{ReadText, read_batch, read_ciphertext, read_hmac, read_signature, write_text};
 
 /// The keys of a mount, by their names.
@@ -134,8 +135,21 @@ impl Engine for Transit {
 
     fn sign(self: Arc<Self>, call: Call, request: SignRequest) -> Answer {
         Box::pin(async move {
-            let signed = self.sign_typed(&call, request).await?;
-            Ok(Outcome::Signature { signature: signed.signature, key_version: signed.key_version })
+            let Signed { signature, key_version } = self.sign_typed(&call, request).await?;
+            Ok(Outcome::Signature { signature, key_version })
+        })
+    }
+
+    fn sign_at_once(&self, mount: &Mount, terms: Terms, request: SignRequest) -> Result<Answer, SignRequest> {
+        if !options::takes_no_time(&request) {
+            return Err(request);
+        }
+        Ok(match self.begin_signing(mount, terms, request) {
+            Ok(signing) => Box::pin(async move {
+                let Signed { signature, key_version } = signing.made().await?;
+                Ok(Outcome::Signature { signature, key_version })
+            }),
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
         })
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::crypto::{self, Hasher};
-use crate::managed_keys::Handle;
+use crate::managed_keys::Lent;
 use crate::model::{
     Digest, Fault, Fields, Hash, KeyKind, Marshaling, PublicKey, SaltLength, SignInput, SignRequest, SignatureScheme,
 };
@@ -23,6 +23,11 @@ pub(super) struct Options {
     scheme: Option<SignatureScheme>,
     salt: SaltLength,
     pub(super) marshaling: Marshaling,
+}
+
+/// Whether the input of a hot operation is hashed at once, if it is hashed at all.
+pub(super) fn takes_no_time(request: &SignRequest) -> bool {
+    request.prehashed || request.input.len() <= HASH_STEP
 }
 
 /// What is handed to a key.
@@ -97,9 +102,9 @@ impl Options {
     }
 
     /// What these options come to for this key and input.
-    pub(super) async fn prepare(&self, handle: &Handle, public: &PublicKey, input: Bytes) -> Result<Prepared, Fault> {
-        let hash = self.hash.unwrap_or_else(|| handle.default_hash());
-        let scheme = self.scheme(handle, public.kind, hash)?;
+    pub(super) async fn prepare(&self, key: Lent<'_>, public: &PublicKey, input: Bytes) -> Result<Prepared, Fault> {
+        let hash = self.hash.unwrap_or_else(|| key.default_hash());
+        let scheme = self.scheme(key, public.kind, hash)?;
         if scheme.takes_message() {
             if self.prehashed {
                 return Err(Fault::invalid(
@@ -116,21 +121,21 @@ impl Options {
         Ok(Prepared { scheme, hash, input })
     }
 
-    fn scheme(&self, handle: &Handle, kind: KeyKind, hash: Hash) -> Result<SignatureScheme, Fault> {
+    fn scheme(&self, key: Lent<'_>, kind: KeyKind, hash: Hash) -> Result<SignatureScheme, Fault> {
         let most = crypto::max_pss_salt(kind, hash);
         let salt = match self.salt {
-            SaltLength::Auto if !handle.has_fixed_salt() => most,
+            SaltLength::Auto if !key.has_fixed_salt() => most,
             SaltLength::Auto | SaltLength::Hash => u16::try_from(hash.digest_bytes()).unwrap_or(u16::MAX),
             SaltLength::Bytes(bytes) => bytes,
         };
         // What is said of RSA counts for RSA keys only, as in Vault.
         let asked = self.scheme.filter(|_| matches!(kind, KeyKind::Rsa { .. }));
         let scheme = match asked {
-            None => handle.default_scheme(salt)?,
+            None => key.default_scheme(salt)?,
             Some(SignatureScheme::RsaPss { .. }) => SignatureScheme::RsaPss { salt },
             Some(scheme) => scheme,
         };
-        handle.require_scheme(scheme)?;
+        key.require_scheme(scheme)?;
         match scheme {
             SignatureScheme::RsaPss { salt } if salt > most => Err(Fault::invalid(format!(
                 "salt length is invalid: {salt} bytes; with {} and {kind} at most {most} fit",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::Transit;
@@ -12,9 +13,10 @@ use super::options::{Options, Prepared};
 use super::text;
 use crate::crypto;
 use crate::engine::Call;
-use crate::managed_keys::KeyRef;
+use crate::managed_keys::{KeyRef, Lent, Pending};
 use crate::model::{
-    Data, Fault, Fields, KeyKind, KeyOperation, KeyUsage, Marshaling, Response, SignInput, SignRequest,
+    Curve, Data, Fault, Fields, KeyKind, KeyOperation, KeyUsage, Marshaling, Mount, Response, SignInput, SignRequest,
+    Terms,
 };
 
 /// A signature made.
@@ -24,12 +26,37 @@ pub(super) struct Signed {
     pub(super) key_version: u32,
 }
 
+/// A signature that its key was asked for.
+pub(super) struct Signing {
+    pending: Pending,
+    /// The curve of an ECDSA signature that is written raw.
+    raw: Option<Curve>,
+    key_version: u32,
+}
+
 impl Transit {
-    /// The hot operation.
+    /// The hot operation, of what is hashed by steps.
     pub(super) async fn sign_typed(&self, call: &Call, request: SignRequest) -> Result<Signed, Fault> {
         let key = self.signing_key(&request.key)?;
         let options = Options::of(&request)?;
         self.sign_one(call, &key, i64::from(request.key_version), options, request.input).await
+    }
+
+    /// The hot operation as it mostly is: what it is asked about is lent to it for that long, and none of it is held until the
+    /// signature is made.
+    pub(super) fn begin_signing(&self, mount: &Mount, terms: Terms, request: SignRequest) -> Result<Signing, Fault> {
+        let table = self.table.load();
+        let key = table.get(&request.key).ok_or_else(no_key)?;
+        let options = Options::of(&request)?;
+        let version = key.version_to_make(i64::from(request.key_version), "signing")?;
+        let begin = |lent: Lent<'_>| {
+            lent.require(KeyUsage::Sign)?;
+            let public = version.public_key()?;
+            let prepared = options.prepare(lent, public, request.input).now_or_never();
+            let prepared = prepared.ok_or_else(|| Fault::internal("a short input took long to hash"))??;
+            Signing::begin(lent, terms, prepared, public.kind, options, version.number)
+        };
+        self.keys.lend(mount, KeyRef::Uuid(version.managed_key), begin)?
     }
 
     /// `POST sign/:name(/:hash)`.
@@ -68,7 +95,7 @@ impl Transit {
     }
 
     fn signing_key(&self, name: &str) -> Result<Arc<TransitKey>, Fault> {
-        self.key(name).ok_or_else(|| Fault::invalid("signing key not found"))
+        self.key(name).ok_or_else(no_key)
     }
 
     async fn sign_one(
@@ -83,15 +110,41 @@ impl Transit {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Sign)?;
         let public = version.public_key()?;
-        let Prepared { scheme, hash, input } = options.prepare(&handle, public, input).await?;
-        let operation = KeyOperation::Sign { scheme, hash, input: alone(input) };
-        let signature = handle.submit(operation, call.terms())?.await?;
-        let signature = match (public.kind, options.marshaling) {
-            (KeyKind::Ec(curve), Marshaling::Jws) => crypto::ecdsa_raw_from_der(&signature, curve)?,
-            _ => signature,
-        };
-        Ok(Signed { signature, key_version: version.number })
+        let prepared = options.prepare(handle.lent(), public, input).await?;
+        Signing::begin(handle.lent(), call.terms(), prepared, public.kind, options, version.number)?.made().await
     }
+}
+
+impl Signing {
+    fn begin(
+        key: Lent<'_>,
+        terms: Terms,
+        Prepared { scheme, hash, input }: Prepared,
+        kind: KeyKind,
+        options: Options,
+        key_version: u32,
+    ) -> Result<Signing, Fault> {
+        let operation = KeyOperation::Sign { scheme, hash, input: alone(input) };
+        let raw = match (kind, options.marshaling) {
+            (KeyKind::Ec(curve), Marshaling::Jws) => Some(curve),
+            _ => None,
+        };
+        Ok(Signing { pending: key.submit(operation, terms)?, raw, key_version })
+    }
+
+    /// The signature, once it is made.
+    pub(super) async fn made(self) -> Result<Signed, Fault> {
+        let signature = self.pending.await?;
+        let signature = match self.raw {
+            Some(curve) => crypto::ecdsa_raw_from_der(&signature, curve)?,
+            None => signature,
+        };
+        Ok(Signed { signature, key_version: self.key_version })
+    }
+}
+
+fn no_key() -> Fault {
+    Fault::invalid("signing key not found")
 }
 
 /// The input in memory of its own. A message waits in a lane, whose bounds count its bytes: it is to keep no more than

@@ -149,7 +149,7 @@ impl Transit {
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
         handle.require(KeyUsage::Verify)?;
         let public = version.public_key()?;
-        let Prepared { scheme, hash, input } = options.prepare(&handle, public, input).await?;
+        let Prepared { scheme, hash, input } = options.prepare(handle.lent(), public, input).await?;
         let signature = match (public.kind, options.marshaling) {
             // One of another length is no signature of this key's.
             (KeyKind::Ec(curve), Marshaling::Jws) if signature.len() != 2 * curve.field_bytes() => return Ok(false),

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -108,6 +109,8 @@ impl Frames {
                 wanted = PREFIX + len;
             }
             self.make_room(wanted);
+            // Whoever waits in a read is woken when the other end reads what was sent to it, too; in a poll, it is not.
+            rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], None))?;
             match self.stream.read(&mut self.buffer[self.unread.end..]) {
                 Ok(0) if self.unread.is_empty() => return Ok(None),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

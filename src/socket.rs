@@ -66,12 +66,12 @@ impl Socket {
     /// From now on, for good: the other side is slow, and will be so again.
     fn watch_for_room(&mut self) -> io::Result<()> {
         let stream = self.watched.take().ok_or(io::ErrorKind::NotConnected)?.into_inner();
-        self.watched = Some(watch(stream, Interest::READABLE | Interest::WRITABLE)?);
-        self.watches_for_room = true;
-        // It waited with the watch that is no more.
+        // It waits with the watch that is no more; if there is no other, it is to hear of that.
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
+        self.watched = Some(watch(stream, Interest::READABLE | Interest::WRITABLE)?);
+        self.watches_for_room = true;
         Ok(())
     }
 }
@@ -146,5 +146,139 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(watched(&self.watched)?.get_ref().shutdown(std::net::Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// More than a socket's buffer holds.
+    const MUCH: usize = 4 << 20;
+
+    fn pair() -> (Socket, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Socket::new(ours).unwrap(), theirs)
+    }
+
+    fn pattern() -> Vec<u8> {
+        (0..MUCH).map(|place| u8::try_from(place % 251).unwrap()).collect()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn two_that_connect_hear_each_other_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (ours, theirs) = tokio::join!(Socket::connect(&path), listener.accept());
+        let (mut ours, mut theirs) = (ours.unwrap(), Socket::new(theirs.unwrap().0.into_std().unwrap()).unwrap());
+        ours.write_all(b"how are you?").await.unwrap();
+        ours.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        theirs.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"how are you?");
+        theirs.write_all(b"well").await.unwrap();
+        drop(theirs);
+        let mut heard = String::new();
+        ours.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "well");
+        assert!(Socket::connect(&folder.path().join("none")).await.is_err());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_sends_much_waits_for_room_and_who_reads_meanwhile_still_hears() {
+        let (ours, mut theirs) = pair();
+        let (mut reader, mut writer) = tokio::io::split(ours);
+        // Waits from before there is no room.
+        let hears = tokio::spawn(async move {
+            let mut heard = [0; 4];
+            reader.read_exact(&mut heard).await.map(|_| heard)
+        });
+        tokio::task::yield_now().await;
+        let sends = tokio::spawn(async move {
+            writer.write_all(&pattern()).await.unwrap();
+            writer
+        });
+        tokio::task::yield_now().await;
+        let other = tokio::task::spawn_blocking(move || {
+            theirs.write_all(b"stop").unwrap();
+            let mut heard = vec![0; MUCH];
+            theirs.read_exact(&mut heard).unwrap();
+            (theirs, heard)
+        });
+        assert_eq!(hears.await.unwrap().unwrap(), *b"stop");
+        let (theirs, heard) = other.await.unwrap();
+        assert!(heard == pattern());
+        let mut writer = sends.await.unwrap();
+        drop(theirs);
+        assert_eq!(writer.write_all(b"gone").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_comes_in_any_pieces_is_read_whole() {
+        let (mut ours, mut theirs) = pair();
+        let sends = tokio::task::spawn_blocking(move || {
+            let all = pattern();
+            // Those that fill what is read at a time, and one more or less.
+            let sizes = READ_BYTES.into_iter().flat_map(|size| [size - 1, size, size + 1]).cycle();
+            let mut rest = &all[..];
+            for size in sizes {
+                let (piece, after) = rest.split_at(size.min(rest.len()));
+                theirs.write_all(piece).unwrap();
+                rest = after;
+                if rest.is_empty() {
+                    return;
+                }
+            }
+        });
+        let mut heard = Vec::new();
+        ours.read_to_end(&mut heard).await.unwrap();
+        assert!(heard == pattern());
+        sends.await.unwrap();
+    }
+
+    /// Waits until a thread of this process sleeps.
+    fn until_asleep(thread: rustix::thread::Pid) {
+        let path = format!("/proc/self/task/{thread}/stat");
+        let end = Instant::now() + Duration::from_secs(10);
+        while std::fs::read_to_string(&path).unwrap().rsplit_once(") ").unwrap().1.as_bytes()[0] != b'S' {
+            assert!(Instant::now() < end, "it does not fall asleep");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_sleeps_on_when_the_question_is_read() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let woken = Arc::new(AtomicUsize::new(0));
+        let (tell, told) = std::sync::mpsc::channel();
+        let count = Arc::clone(&woken);
+        let asks = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_io().on_thread_unpark(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+            runtime.build().unwrap().block_on(async {
+                let mut ours = Socket::new(ours).unwrap();
+                ours.write_all(b"question").await.unwrap();
+                tell.send(rustix::thread::gettid()).unwrap();
+                let mut answer = [0; 6];
+                ours.read_exact(&mut answer).await.unwrap();
+                answer
+            })
+        });
+        let thread = told.recv().unwrap();
+        until_asleep(thread);
+        theirs.read_exact(&mut [0; 8]).unwrap();
+        // Who was woken by that is not asleep again before it has counted it.
+        until_asleep(thread);
+        assert_eq!(woken.load(Ordering::Relaxed), 0);
+        theirs.write_all(b"answer").unwrap();
+        assert_eq!(asks.join().unwrap(), *b"answer");
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
     }
 }

@@ -87,8 +87,8 @@ impl Engines {
         let ending = self.take(&mounts);
         ending.iter().for_each(|(mount, engine)| engine.close(mount));
         let until = Instant::now() + limit;
-        // Whoever is in one holds it.
-        while ending.iter().any(|(_, engine)| Arc::strong_count(engine) > 1) {
+        // Whoever is in one holds it, but for what was begun at once.
+        while ending.iter().any(|(_, engine)| Arc::strong_count(engine) > 1 || engine.is_under_way()) {
             if Instant::now() >= until {
                 tracing::warn!(%namespace, "requests in a deleted namespace do not end: its removal waits no longer");
                 break;

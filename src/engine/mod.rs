@@ -122,9 +122,15 @@ pub trait Engine: Send + Sync {
     }
 
     /// The same where all that comes before its key is asked is done at once, so that nothing that threads share is held, and
-    /// counted, for it. Hands back what takes longer.
+    /// counted, for it, not even the engine: that says by [`Engine::is_under_way`] whether any goes on. Hands back what takes
+    /// longer.
     fn sign_at_once(&self, _mount: &Mount, _terms: Terms, request: SignRequest) -> Result<Answer, SignRequest> {
         Err(request)
+    }
+
+    /// Whether something that was begun at once has not ended.
+    fn is_under_way(&self) -> bool {
+        false
     }
 
     /// The hot operation verify.

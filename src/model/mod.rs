@@ -35,6 +35,7 @@ mod status;
 mod stream;
 mod tally;
 mod token;
+mod under_way;
 
 pub use algorithm::{CipherScheme, Curve, Hash, KeyKind, Marshaling, MlDsa, RsaPadding, SaltLength, SignatureScheme};
 pub use auth::{Auth, WrapInfo};
@@ -70,3 +71,4 @@ pub use status::{ConfigurationStatus, KeySetStatus, MemberState, MemberStatus, S
 pub use stream::{Download, Ending, FileBody, Intake, Upload};
 pub use tally::Tally;
 pub use token::TokenSelector;
+pub use under_way::{Begun, UnderWay};

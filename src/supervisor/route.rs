@@ -179,12 +179,18 @@ pub struct KeyRoute {
     /// The key's route since its token was found to have another name, by which it is served.
     moved: OnceLock<Arc<KeyRoute>>,
     max_parallel: AtomicUsize,
-    /// What sessions change with each job: in cache lines of its own, as whoever queues one reads the rest.
-    running: CachePadded<AtomicUsize>,
-    /// Learnt device time of one operation of each kind; 0 until the first.
-    expected_ns: CachePadded<[AtomicU64; KeyOperation::KINDS]>,
+    /// In cache lines of its own, as whoever queues a job reads the rest.
+    served: CachePadded<Served>,
     /// When its service last did nothing for it, for want of quota.
     throttled: Mutex<Option<Instant>>,
+}
+
+/// What sessions change with each job of a key.
+#[derive(Default)]
+struct Served {
+    running: AtomicUsize,
+    /// Learnt device time of one operation of each kind; 0 until the first.
+    expected_ns: [AtomicU64; KeyOperation::KINDS],
 }
 
 impl KeyRoute {
@@ -203,8 +209,7 @@ impl KeyRoute {
             set: ArcSwap::from_pointee(KeySet { absence: Some(absence), ..KeySet::default() }),
             moved: OnceLock::new(),
             max_parallel: AtomicUsize::new(spec.max_parallel.unwrap_or(usize::MAX)),
-            running: CachePadded::default(),
-            expected_ns: Default::default(),
+            served: CachePadded::default(),
             throttled: Mutex::new(None),
         }
     }
@@ -412,30 +417,30 @@ impl KeyRoute {
 
     /// Whether the key's cap leaves room for one more job.
     pub(super) fn has_room(&self) -> bool {
-        self.running.load(Ordering::Acquire) < self.max_parallel.load(Ordering::Relaxed)
+        self.served.running.load(Ordering::Acquire) < self.max_parallel.load(Ordering::Relaxed)
     }
 
     /// Takes one of the key's parallel places. Only the lane does so, under its lock, where it found room.
     pub(super) fn begin(&self) {
-        self.running.fetch_add(1, Ordering::AcqRel);
+        self.served.running.fetch_add(1, Ordering::AcqRel);
         self.lane.note_begun();
     }
 
     /// Gives the place back. True where the key has a cap, so that somebody may be waiting for the place.
     pub(super) fn end(&self) -> bool {
-        self.running.fetch_sub(1, Ordering::AcqRel);
+        self.served.running.fetch_sub(1, Ordering::AcqRel);
         self.lane.note_ended();
         self.max_parallel.load(Ordering::Relaxed) != usize::MAX
     }
 
     /// Device time that operations of this one's kind took, on average; zero before the first.
     pub(super) fn learnt(&self, operation: &KeyOperation) -> Duration {
-        Duration::from_nanos(self.expected_ns[operation.index()].load(Ordering::Relaxed))
+        Duration::from_nanos(self.served.expected_ns[operation.index()].load(Ordering::Relaxed))
     }
 
     /// Device time this operation is expected to take, in nanoseconds.
     pub(super) fn expected_ns(&self, operation: &KeyOperation) -> u64 {
-        match self.expected_ns[operation.index()].load(Ordering::Relaxed) {
+        match self.served.expected_ns[operation.index()].load(Ordering::Relaxed) {
             0 => EXPECTED_FIRST_NS,
             known => known,
         }
@@ -443,7 +448,7 @@ impl KeyRoute {
 
     /// Learns from one operation's device time: an exponential average over about eight of its kind.
     pub(super) fn learn(&self, operation: &KeyOperation, took: Duration) {
-        let expected = &self.expected_ns[operation.index()];
+        let expected = &self.served.expected_ns[operation.index()];
         let (took, old) = (nanoseconds(took), expected.load(Ordering::Relaxed));
         let new = if old == 0 { took } else { old - old / 8 + took / 8 };
         expected.store(new.max(1), Ordering::Relaxed);

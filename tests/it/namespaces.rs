@@ -104,6 +104,37 @@ async fn one_of_the_api_is_addressed_as_any_other_and_outlives_a_crash() {
 }
 
 #[tokio::test]
+async fn signatures_that_a_namespace_waits_for_are_made_though_it_is_deleted() {
+    let token = Token::new();
+    let daemon = Daemon::new(&token).await;
+    make(&daemon, "", "one").await;
+    documents(&daemon, "one", "shared").await;
+    let client = framed(&daemon, "one").await.unwrap();
+    let sign = || {
+        let client = client.clone();
+        let document =
+            proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        async move { client.sign(document).await }
+    };
+    sign().await.unwrap();
+    token.steer("slot * service 20ms");
+    let before = token.calls("C_Sign");
+    let waiting: Vec<_> = (0..32).map(|_| tokio::spawn(sign())).collect();
+    let begun = std::time::Instant::now();
+    while token.calls("C_Sign") == before {
+        assert!(begun.elapsed() < LIMIT, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    delete(&daemon, "", "one").await;
+    for answer in futures_util::future::join_all(waiting).await {
+        let made = answer.unwrap();
+        assert!(made.is_ok(), "{made:?}");
+    }
+    assert!(sign().await.is_err());
+    make_anew(&daemon, "one").await;
+}
+
+#[tokio::test]
 async fn what_a_deleted_namespace_had_is_gone_and_free_for_others() {
     let token = Token::new();
     let daemon = Daemon::new(&token).await;

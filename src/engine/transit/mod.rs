@@ -46,7 +46,7 @@ use super::{Answer, Call, Engine, Services, table};
 use crate::managed_keys::ManagedKeys;
 use crate::model::{
     DecryptRequest, EncryptRequest, EngineType, Fault, MacRequest, Mount, Outcome, Request, Response, SecretBytes,
-    SignRequest, Terms, VerifyRequest,
+    SignRequest, Terms, UnderWay, VerifyRequest,
 };
 use crate::store::{Changes, Store, Write};
 use auto_rotate::AutoRotations;
@@ -78,6 +78,8 @@ pub struct Transit {
     batch_items: usize,
     /// Items of one batch that are under way at once.
     batch_room: BatchRoom,
+    /// Signatures that were begun at once.
+    under_way: UnderWay,
 }
 
 /// What can be asked of an engine of this type.
@@ -105,6 +107,7 @@ impl Transit {
             making_span: limits.call_generate + limits.deadline_max,
             batch_items: limits.batch_items,
             batch_room: services.batches.of(&mount.namespace),
+            under_way: UnderWay::default(),
         }))
     }
 
@@ -144,13 +147,19 @@ impl Engine for Transit {
         if !options::takes_no_time(&request) {
             return Err(request);
         }
+        let begun = self.under_way.begin();
         Ok(match self.begin_signing(mount, terms, request) {
             Ok(signing) => Box::pin(async move {
+                let _begun = begun;
                 let Signed { signature, key_version } = signing.made().await?;
                 Ok(Outcome::Signature { signature, key_version })
             }),
             Err(fault) => Box::pin(std::future::ready(Err(fault))),
         })
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.under_way.is_any()
     }
 
     fn verify(self: Arc<Self>, call: Call, request: VerifyRequest) -> Answer {

@@ -152,6 +152,11 @@ fn ratios_are_of_the_operators_own_key_which_stays_as_it_is() {
     // It is still there for the next one.
     let echoed = json(&bench(&token, &[&arguments[..], &["-what=echo"]].concat()));
     assert_eq!(echoed["measured"][0]["reference"], "echo");
+    let calls = token.calls("C_Sign");
+    let alone = json(&bench(&token, &[&arguments[..], &["-what=overhead"]].concat()));
+    let measured = &alone["measured"][0];
+    assert_eq!((&measured["key"], &measured["reference"]), (&Value::from("My CA"), &Value::Null));
+    assert!(token.calls("C_Sign") > calls, "it is of the token that it was given");
     assert!(echoed["measured"][0]["compared_with"]["server_us"][0].as_f64().unwrap() >= 0.0);
     assert_eq!(left_behind(&token), 0);
 }

@@ -189,7 +189,7 @@ pub(in crate::cli) enum What {
     Batches,
     /// Signatures over the framed wire, against a server that only echoes; keys in memory, if no library is given.
     Echo,
-    /// The daemon's own cost of a framed signature, on keys in its memory.
+    /// The daemon's own cost of a framed signature; on keys in its memory, if no library is given.
     Overhead,
     /// Start-up time, and memory idle and with 1,000 connections.
     Footprint,

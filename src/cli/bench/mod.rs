@@ -73,11 +73,15 @@ pub(super) fn run(_: &Connection, format: Format, args: &Bench) -> Result<ExitCo
         What::Stored => return stored::run(args, format, &home),
         What::Registrations => return registrations::run(args, format, &home),
         What::Footprint => return footprint::run(format, &Settings::new(&args.token, &[])?, &home),
-        What::Overhead => paired::run_fake(args, what, &home)?,
-        What::Echo if own => paired::run_fake(args, what, &home)?,
-        What::Sign | What::Certificates | What::Echo | What::Issue | What::Ocsp | What::OcspNonce | What::Batches => {
-            paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?
-        }
+        What::Echo | What::Overhead if own => paired::run_fake(args, what, &home)?,
+        What::Sign
+        | What::Certificates
+        | What::Echo
+        | What::Overhead
+        | What::Issue
+        | What::Ocsp
+        | What::OcspNonce
+        | What::Batches => paired::run(args, what, &Settings::new(&args.token, &[])?, &home)?,
     };
     report::print(format, args, what, &measured)?;
     Ok(ExitCode::SUCCESS)

@@ -46,6 +46,10 @@ pub(super) fn run(args: &Bench, what: What, settings: &Settings, home: &Path) ->
             measured.extend(against_echo(args, &child, key, work, home)?);
             continue;
         }
+        if what == What::Overhead {
+            measured.extend(loads(args, &child, &key.shown, &asked, None)?);
+            continue;
+        }
         if what == What::Ocsp {
             measured.extend(against_http(args, &child, &key.shown, &asked, ("health", HttpWork::health()))?);
             continue;

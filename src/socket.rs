@@ -261,7 +261,9 @@ mod tests {
         let count = Arc::clone(&woken);
         let asks = std::thread::spawn(move || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
-            runtime.enable_io().on_thread_unpark(move || drop(count.fetch_add(1, Ordering::Relaxed)));
+            runtime.enable_io().on_thread_unpark(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
             runtime.build().unwrap().block_on(async {
                 let mut ours = Socket::new(ours).unwrap();
                 ours.write_all(b"question").await.unwrap();

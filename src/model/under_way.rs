@@ -3,7 +3,7 @@
 //! A count that all threads change is passed from processor to processor with each change. Here each thread has a part, which
 //! others read only when they ask.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
@@ -37,8 +37,9 @@ impl UnderWay {
         Begun { _part: Arc::clone(self.0[PART.with(|part| *part)].get_or_init(Arc::default)) }
     }
 
-    /// Whether there is any.
+    /// Whether there is any: of those, too, that were begun before whatever the caller has seen just now.
     pub fn is_any(&self) -> bool {
+        fence(Ordering::Acquire);
         self.0.iter().filter_map(OnceLock::get).any(|part| Arc::strong_count(part) > 1)
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Transit;
 use super::batch::{self, Batch};
-use super::key::TransitKey;
+use super::key::{TransitKey, Version};
 use super::options::{Options, Prepared};
 use super::text;
 use crate::crypto;
@@ -49,14 +49,9 @@ impl Transit {
         let key = table.get(&request.key).ok_or_else(no_key)?;
         let options = Options::of(&request)?;
         let version = key.version_to_make(i64::from(request.key_version), "signing")?;
-        let begin = |lent: Lent<'_>| {
-            lent.require(KeyUsage::Sign)?;
-            let public = version.public_key()?;
-            let prepared = options.prepare(lent, public, request.input).now_or_never();
-            let prepared = prepared.ok_or_else(|| Fault::internal("a short input took long to hash"))??;
-            Signing::begin(lent, terms, prepared, public.kind, options, version.number)
-        };
-        self.keys.lend(mount, KeyRef::Uuid(version.managed_key), begin)?
+        let begin = |lent: Lent<'_>| Signing::begin(lent, &version, terms, options, request.input).now_or_never();
+        let begun = self.keys.lend(mount, KeyRef::Uuid(version.managed_key), begin)?;
+        begun.ok_or_else(|| Fault::internal("a short input took long to hash"))?
     }
 
     /// `POST sign/:name(/:hash)`.
@@ -108,28 +103,28 @@ impl Transit {
     ) -> Result<Signed, Fault> {
         let version = key.version_to_make(version, "signing")?;
         let handle = self.keys.resolve(&call.mount, KeyRef::Uuid(version.managed_key))?;
-        handle.require(KeyUsage::Sign)?;
-        let public = version.public_key()?;
-        let prepared = options.prepare(handle.lent(), public, input).await?;
-        Signing::begin(handle.lent(), call.terms(), prepared, public.kind, options, version.number)?.made().await
+        Signing::begin(handle.lent(), &version, call.terms(), options, input).await?.made().await
     }
 }
 
 impl Signing {
-    fn begin(
+    /// Asks the key. It waits for nothing, but that the hashing of a long input lets others go first.
+    async fn begin(
         key: Lent<'_>,
+        version: &Version<'_>,
         terms: Terms,
-        Prepared { scheme, hash, input }: Prepared,
-        kind: KeyKind,
         options: Options,
-        key_version: u32,
+        input: Bytes,
     ) -> Result<Signing, Fault> {
+        key.require(KeyUsage::Sign)?;
+        let public = version.public_key()?;
+        let Prepared { scheme, hash, input } = options.prepare(key, public, input).await?;
         let operation = KeyOperation::Sign { scheme, hash, input: alone(input) };
-        let raw = match (kind, options.marshaling) {
+        let raw = match (public.kind, options.marshaling) {
             (KeyKind::Ec(curve), Marshaling::Jws) => Some(curve),
             _ => None,
         };
-        Ok(Signing { pending: key.submit(operation, terms)?, raw, key_version })
+        Ok(Signing { pending: key.submit(operation, terms)?, raw, key_version: version.number })
     }
 
     /// The signature, once it is made.

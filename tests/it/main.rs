@@ -81,6 +81,7 @@ mod shares;
 mod signing;
 mod sim;
 mod snapshots;
+mod soak;
 mod storage;
 mod tenants;
 mod throttles;

@@ -75,7 +75,7 @@ impl Call<'_> {
 
 /// A call that is about no slot and no session.
 pub(crate) fn plain<const INSTANCE: usize>(function: Function, body: impl FnOnce(&'static Module) -> Answer) -> CK_RV {
-    logged(INSTANCE, function, |module, _| {
+    logged(INSTANCE, function, 0, |module, _| {
         let verdict = module.rules.judge(function, None);
         if let Some(rv) = verdict.fail {
             return Err(rv);
@@ -90,11 +90,11 @@ pub(crate) fn on_slot<const INSTANCE: usize>(
     id: CK_SLOT_ID,
     body: impl FnOnce(&'static Module, &Arc<Slot>) -> Answer,
 ) -> CK_RV {
-    logged(INSTANCE, function, |module, about| {
+    logged(INSTANCE, function, 0, |module, about| {
         module.require_initialized()?;
         let slot = module.slots.find(id).ok_or(CKR_SLOT_ID_INVALID)?;
         about.slot = Some(id);
-        count(&slot, function);
+        slot.calls.add(function, 0);
         slot.travel();
         let verdict = module.rules.judge(function, Some(&slot));
         if let Some(rv) = verdict.fail {
@@ -111,14 +111,13 @@ pub(crate) fn in_session<const INSTANCE: usize>(
     query: bool,
     body: impl FnOnce(&Call<'_>) -> Answer,
 ) -> CK_RV {
-    logged(INSTANCE, function, |module, about| {
+    logged(INSTANCE, function, handle, |module, about| {
         module.require_initialized()?;
-        about.session = handle;
         let session = module.sessions.get(handle)?;
         session.touch();
         let slot = &session.slot;
         about.slot = Some(slot.id());
-        count(slot, function);
+        slot.calls.add(function, handle);
         slot.travel();
         let verdict = module.rules.judge(function, Some(slot));
         // Much may have happened while it was on its way, or hung.
@@ -130,7 +129,7 @@ pub(crate) fn in_session<const INSTANCE: usize>(
             end_operation(&call, query, body);
             return Err(rv);
         }
-        let reserved = if function.is_served() && !query { slot.device.reserve() } else { None };
+        let reserved = if function.is_served() && !query { slot.device.reserve(handle) } else { None };
         let done = body(&call);
         if let Some(reserved) = reserved {
             slot.device.finish(&reserved);
@@ -195,24 +194,25 @@ fn end_operation(call: &Call<'_>, query: bool, body: impl FnOnce(&Call<'_>) -> A
     };
 }
 
-fn count(slot: &Slot, function: Function) {
-    slot.calls[function.index()].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-}
-
 /// What the log says a call was about.
-#[derive(Default)]
 pub(crate) struct About {
     pub(crate) slot: Option<CK_SLOT_ID>,
     pub(crate) session: CK_SESSION_HANDLE,
 }
 
-fn logged(instance: usize, function: Function, body: impl FnOnce(&'static Module, &mut About) -> Answer) -> CK_RV {
+/// A `session` of 0 is none.
+fn logged(
+    instance: usize,
+    function: Function,
+    session: CK_SESSION_HANDLE,
+    body: impl FnOnce(&'static Module, &mut About) -> Answer,
+) -> CK_RV {
     let Some(module) = module() else { return CKR_GENERAL_ERROR };
-    module.shared.calls(function.index()).fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    module.shared.calls.add(function, session);
     if function != Function::C_Initialize && !module.belongs_to(instance) {
         return CKR_CRYPTOKI_NOT_INITIALIZED;
     }
-    let mut about = About::default();
+    let mut about = About { slot: None, session };
     if !module.log.is_on() {
         return body(module, &mut about).err().unwrap_or(CKR_OK);
     }

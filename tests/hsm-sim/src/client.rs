@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 pub(crate) const REMEMBERED: &str = "steering";
 const LOCK: &str = "lock";
 const STATE: &str = "state";
-/// Bytes of one function in the state: its name, then the count.
-const RECORD: usize = 64;
-const NAME: usize = 56;
+/// The state begins with the names of the functions, so many bytes each, and goes on with so many parts of so many bytes: a
+/// number for each function.
+const NAME: usize = 64;
 const FUNCTIONS: usize = 68;
+const PART: usize = 640;
+const PARTS: usize = 16;
 
 /// Commands that are for the moment only.
 const MOMENTARY: &[&str] = &["drop-sessions", "forget-login", "forget-handles", "finalize", "unlock", "report", "help"];
@@ -100,17 +102,23 @@ pub(crate) fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
 /// function.
 pub(crate) fn calls(folder: &Path, function: &str) -> Option<u64> {
     let Ok(file) = File::open(folder.join(STATE)) else { return Some(0) };
-    for record in 0..FUNCTIONS {
-        let mut bytes = [0; RECORD];
-        let read = file.read_exact_at(&mut bytes, (record * RECORD) as u64);
-        let (name, count) = bytes.split_at(NAME);
+    for place in 0..FUNCTIONS {
+        let mut name = [0; NAME];
+        let read = file.read_exact_at(&mut name, (place * NAME) as u64);
         // The file is only being made.
         if read.is_err() || name[0] == 0 {
             return Some(0);
         }
         if name.strip_prefix(function.as_bytes()).is_some_and(|rest| rest.iter().all(|byte| *byte == 0)) {
-            return Some(u64::from_ne_bytes(count.try_into().unwrap_or_default()));
+            let part = |part| count(&file, FUNCTIONS * NAME + part * PART + place * size_of::<u64>());
+            return Some((0..PARTS).map(part).sum());
         }
     }
     None
+}
+
+/// The number there; 0 where the file ends before.
+fn count(file: &File, at: usize) -> u64 {
+    let mut bytes = [0; size_of::<u64>()];
+    file.read_exact_at(&mut bytes, at as u64).map_or(0, |()| u64::from_ne_bytes(bytes))
 }

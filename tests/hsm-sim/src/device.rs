@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use cryptoki_sys::CK_SESSION_HANDLE;
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 use crate::clock::{self, Span};
+use crate::counts::Count;
 use crate::shared::{SERVERS, Servers};
 
 /// One slot's device. Its servers are shared with all processes that use the token.
@@ -16,7 +18,7 @@ pub(crate) struct Device {
     service: RwLock<Option<Span>>,
     serves: AtomicBool,
     /// Operations without a service time, which are only counted.
-    unserved: AtomicU64,
+    unserved: Count,
     seen: Mutex<Seen>,
 }
 
@@ -49,7 +51,7 @@ impl Device {
             parallel: AtomicU64::new(1),
             service: RwLock::new(None),
             serves: AtomicBool::new(false),
-            unserved: AtomicU64::new(0),
+            unserved: Count::new(),
             seen: Mutex::new(Seen::new()),
         }
     }
@@ -64,11 +66,11 @@ impl Device {
         self.parallel.store(servers, Ordering::Relaxed);
     }
 
-    /// Takes the server that is free first. Nothing where no service time is set.
-    pub(crate) fn reserve(&self) -> Option<Reserved> {
+    /// Takes the server that is free first, for an operation of this session. Nothing where no service time is set.
+    pub(crate) fn reserve(&self, session: CK_SESSION_HANDLE) -> Option<Reserved> {
         let serves = self.serves.load(Ordering::Acquire);
         let Some(service) = serves.then(|| *self.service.read()).flatten() else {
-            self.unserved.fetch_add(1, Ordering::Relaxed);
+            self.unserved.add(session);
             return None;
         };
         let service = service.nanoseconds();
@@ -102,14 +104,14 @@ impl Device {
     /// Forgets what was measured.
     pub(crate) fn forget(&self) {
         *self.seen.lock() = Seen::new();
-        self.unserved.store(0, Ordering::Relaxed);
+        self.unserved.clear();
     }
 
     pub(crate) fn report(&self) -> Value {
         let seen = self.seen.lock();
         let served = seen.given.len();
         json!({
-            "operations": served + self.unserved.load(Ordering::Relaxed),
+            "operations": served + self.unserved.get(),
             "served": served,
             "asked_us": figures(&seen.asked),
             "given_us": figures(&seen.given),

@@ -14,6 +14,7 @@ mod client;
 mod clock;
 mod command;
 mod control;
+mod counts;
 mod device;
 mod entry;
 mod function;

@@ -1,9 +1,8 @@
 //! What `report` answers: one line of JSON.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde_json::{Map, Value, json};
 
+use crate::counts::Calls;
 use crate::function::ALL;
 use crate::module::Module;
 
@@ -21,7 +20,7 @@ pub(crate) fn report(module: &Module) -> Value {
                 "present": slot.is_present(),
                 "sessions": slot.open_sessions(),
                 "device": slot.device.report(),
-                "calls": calls(|function| &slot.calls[function]),
+                "calls": calls(&slot.calls),
             })
         })
         .collect();
@@ -29,14 +28,14 @@ pub(crate) fn report(module: &Module) -> Value {
         "process": std::process::id(),
         "initialized": module.life() > 0,
         "slots": slots,
-        "calls": calls(|function| module.shared.calls(function)),
+        "calls": calls(&module.shared.calls),
     })
 }
 
-fn calls<'c>(of: impl Fn(usize) -> &'c AtomicU64) -> Value {
+fn calls(calls: &Calls) -> Value {
     let mut counts = Map::new();
     for function in ALL {
-        let count = of(function.index()).load(Ordering::Relaxed);
+        let count = calls.of(*function);
         if count > 0 {
             counts.insert(function.name().into(), count.into());
         }

@@ -16,7 +16,8 @@ use crate::slot::Slot;
 
 const SHARDS: usize = 64;
 
-/// One session.
+/// One session. In cache lines of its own, as its thread changes it all the time.
+#[repr(align(128))]
 pub(crate) struct Session {
     pub(crate) handle: CK_SESSION_HANDLE,
     pub(crate) slot: Arc<Slot>,
@@ -78,7 +79,10 @@ impl Hasher for Plain {
     }
 }
 
-type Shard = RwLock<HashMap<CK_SESSION_HANDLE, Entry, BuildHasherDefault<Plain>>>;
+/// Some of them. In cache lines of their own as well: to look one up changes the lock.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(RwLock<HashMap<CK_SESSION_HANDLE, Entry, BuildHasherDefault<Plain>>>);
 
 /// All sessions of a module.
 pub(crate) struct Sessions {
@@ -114,13 +118,13 @@ impl Sessions {
             last_use: AtomicU64::new(clock::now()),
             gone: AtomicBool::new(false),
         };
-        self.shard(handle).write().insert(handle, Entry::Live(Arc::new(session)));
+        self.shard(handle).0.write().insert(handle, Entry::Live(Arc::new(session)));
         handle
     }
 
     /// The session of this handle, if it may be used.
     pub(crate) fn get(&self, handle: CK_SESSION_HANDLE) -> Answer<Arc<Session>> {
-        let session = match self.shard(handle).read().get(&handle) {
+        let session = match self.shard(handle).0.read().get(&handle) {
             Some(Entry::Live(session)) => Arc::clone(session),
             Some(Entry::Removed(slot)) if !slot.is_present() => return Err(CKR_DEVICE_REMOVED),
             Some(Entry::Removed(_)) | None => return Err(CKR_SESSION_HANDLE_INVALID),
@@ -134,7 +138,7 @@ impl Sessions {
 
     /// Takes it out. The session behind is closed as soon as no call is in it.
     pub(crate) fn close(&self, handle: CK_SESSION_HANDLE) {
-        let entry = self.shard(handle).write().remove(&handle);
+        let entry = self.shard(handle).0.write().remove(&handle);
         if let Some(Entry::Live(session)) = entry {
             end(&session);
         }
@@ -144,7 +148,7 @@ impl Sessions {
     pub(crate) fn of(&self, slot: Option<&Arc<Slot>>) -> Vec<Arc<Session>> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            found.extend(shard.read().values().filter_map(|entry| match entry {
+            found.extend(shard.0.read().values().filter_map(|entry| match entry {
                 Entry::Live(session) if slot.is_none_or(|slot| Arc::ptr_eq(slot, &session.slot)) => {
                     Some(Arc::clone(session))
                 }
@@ -157,7 +161,7 @@ impl Sessions {
     /// Ends all sessions of a slot. After a removal they are remembered, to tell their users so.
     pub(crate) fn drop_all(&self, slot: &Arc<Slot>, removed: bool) {
         for session in self.of(Some(slot)) {
-            let mut shard = self.shard(session.handle).write();
+            let mut shard = self.shard(session.handle).0.write();
             let entry = match removed {
                 true => shard.insert(session.handle, Entry::Removed(Arc::clone(slot))),
                 false => shard.remove(&session.handle),
@@ -178,7 +182,7 @@ impl Sessions {
     /// Ends all, and forgets what was removed.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {
-            let entries: Vec<Entry> = shard.write().drain().map(|(_, entry)| entry).collect();
+            let entries: Vec<Entry> = shard.0.write().drain().map(|(_, entry)| entry).collect();
             for entry in entries {
                 if let Entry::Live(session) = entry {
                     end(&session);

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::counts::Calls;
 use crate::function::{ALL, COUNT};
 
 /// The file's name in the folder.
@@ -19,12 +20,8 @@ const DEVICES: usize = 64;
 /// The most servers of a device.
 pub(crate) const SERVERS: usize = 64;
 
-/// Calls of one function. As long as a cache line, and begins with the function's name, so that the file says what it is.
-#[repr(C, align(64))]
-struct Calls {
-    name: [AtomicU64; 7],
-    calls: AtomicU64,
-}
+/// The name of a function, filled up with zeroes: so the file says what it counts.
+type Name = [AtomicU64; 8];
 
 /// The device of one token: when each of its servers will be free (nanoseconds of the monotonic clock, which is one for
 /// all processes).
@@ -38,7 +35,8 @@ pub(crate) struct Servers {
 /// The mapped numbers.
 #[repr(C)]
 pub(crate) struct Shared {
-    calls: [Calls; COUNT],
+    names: [Name; COUNT],
+    pub(crate) calls: Calls,
     rules: [AtomicU64; RULES],
     devices: [Servers; DEVICES],
 }
@@ -69,14 +67,9 @@ impl Shared {
             file.set_len(size_of::<Shared>() as u64)?;
         }
         for (index, function) in ALL.iter().enumerate() {
-            file.write_all_at(function.name().as_bytes(), (index * size_of::<Calls>()) as u64)?;
+            file.write_all_at(function.name().as_bytes(), (index * size_of::<Name>()) as u64)?;
         }
         Ok(file)
-    }
-
-    /// Calls of a function, by number.
-    pub(crate) fn calls(&self, function: usize) -> &AtomicU64 {
-        &self.calls[function].calls
     }
 
     /// How often the rule of this line of steering has matched.

@@ -9,8 +9,8 @@ use parking_lot::RwLock;
 use crate::call::Answer;
 use crate::clock;
 use crate::command::{Selector, Setting, Swap};
+use crate::counts::Calls;
 use crate::device::Device;
-use crate::function::COUNT;
 use crate::null::token::NullToken;
 use crate::shared::Shared;
 
@@ -38,7 +38,7 @@ pub(crate) struct Slot {
     names: RwLock<Names>,
     presence: AtomicU8,
     pub(crate) device: Device,
-    pub(crate) calls: [AtomicU64; COUNT],
+    pub(crate) calls: Calls,
     round_trip: AtomicU64,
     /// 0: without limit.
     most_sessions: AtomicU64,
@@ -67,7 +67,7 @@ impl Slot {
             names: RwLock::new(names),
             presence: AtomicU8::new(PRESENT),
             device: Device::new(shared.device(&token)),
-            calls: [const { AtomicU64::new(0) }; COUNT],
+            calls: Calls::new(),
             round_trip: AtomicU64::new(0),
             most_sessions: AtomicU64::new(0),
             limit_is_told: AtomicBool::new(true),

@@ -1,14 +1,13 @@
 //! Keys that follow from their label: the same label is the same key in every slot, module and process, as if a vendor's
 //! tool had copied it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::digest::{Digest, SHA256, SHA512, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaEncoding};
-use parking_lot::RwLock;
 
 use crate::settings::KeyKind;
 use crate::shared::fnv;
@@ -28,8 +27,6 @@ const P256_INFO: [u8; 26] = [
 /// Before the modulus in the RSAPublicKey of an RSA-2048 key.
 const MODULUS_AT: usize = 9;
 const MODULUS_BYTES: usize = 256;
-/// Signatures that are remembered of a key.
-const REMEMBERED: usize = 64;
 /// Bytes of a `CKA_ID` that follows from the label.
 const ID_BYTES: usize = 16;
 
@@ -39,7 +36,6 @@ pub(super) struct Key {
     pub(super) label: String,
     pub(super) id: Vec<u8>,
     material: OnceLock<Option<Material>>,
-    remembered: [RwLock<Option<Remembered>>; REMEMBERED],
 }
 
 /// The numbers of a key.
@@ -56,23 +52,11 @@ enum Signer {
     Rsa(Box<RsaKeyPair>),
 }
 
-/// A signature that was made before.
-struct Remembered {
-    mechanism: u64,
-    input: Vec<u8>,
-    signature: Vec<u8>,
-}
-
 impl Key {
-    pub(super) fn new(kind: KeyKind, label: &str, id: Option<Vec<u8>>) -> Arc<Key> {
+    /// One that is never taken away, as the module is not: who uses it counts no references, which all sessions would change.
+    pub(super) fn new(kind: KeyKind, label: &str, id: Option<Vec<u8>>) -> &'static Key {
         let id = id.unwrap_or_else(|| digest(&SHA256, label.as_bytes()).as_ref()[..ID_BYTES].to_vec());
-        Arc::new(Key {
-            kind,
-            label: label.to_owned(),
-            id,
-            material: OnceLock::new(),
-            remembered: [const { RwLock::new(None) }; REMEMBERED],
-        })
+        Box::leak(Box::new(Key { kind, label: label.to_owned(), id, material: OnceLock::new() }))
     }
 
     /// The numbers, made when first asked for: there may be many keys.
@@ -102,28 +86,6 @@ impl Key {
             KeyKind::Rsa2048 => MODULUS_BYTES,
             _ => 64,
         }
-    }
-
-    /// The signature of this input by this mechanism into `out`: one made before, or else by `make`.
-    pub(super) fn sign<E>(
-        &self,
-        mechanism: u64,
-        input: &[u8],
-        out: &mut [u8],
-        make: impl FnOnce() -> Result<Vec<u8>, E>,
-    ) -> Result<(), E> {
-        let place = &self.remembered[fnv(input) as usize % REMEMBERED];
-        if let Some(known) = &*place.read()
-            && known.mechanism == mechanism
-            && known.input == input
-        {
-            out.copy_from_slice(&known.signature);
-            return Ok(());
-        }
-        let signature = make()?;
-        out.copy_from_slice(&signature);
-        *place.write() = Some(Remembered { mechanism, input: input.to_vec(), signature });
-        Ok(())
     }
 }
 

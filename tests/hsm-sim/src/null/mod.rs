@@ -3,6 +3,7 @@
 mod attributes;
 mod ciphering;
 mod key;
+mod memory;
 pub(crate) mod operation;
 mod signing;
 pub(crate) mod token;

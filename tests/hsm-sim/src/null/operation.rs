@@ -1,7 +1,6 @@
 //! The calls of null mode.
 
 use std::slice;
-use std::sync::Arc;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BYTE, CK_MECHANISM, CK_OBJECT_HANDLE, CK_ULONG, CK_USER_TYPE, CKA_EC_PARAMS,
@@ -15,6 +14,7 @@ use cryptoki_sys::{
 use super::attributes::{self, Object};
 use super::ciphering::Ciphering;
 use super::key::Key;
+use super::memory::Memory;
 use super::signing::Scheme;
 use super::token::NullToken;
 use crate::call::{Answer, Call};
@@ -29,6 +29,9 @@ pub(crate) struct Operations {
     pub(crate) decrypt: Option<Ciphering>,
     /// Objects that are found and not handed out yet, the last one first.
     find: Option<Vec<CK_OBJECT_HANDLE>>,
+    /// The object that was used last. Handles here name the same for ever.
+    used: Option<(CK_OBJECT_HANDLE, &'static Key, bool)>,
+    memory: Memory,
 }
 
 impl Operations {
@@ -39,11 +42,23 @@ impl Operations {
             _ => &mut self.decrypt,
         }
     }
+
+    /// The key and half of an object's handle. Who uses the same again asks nobody.
+    fn object(&mut self, token: &NullToken, handle: CK_OBJECT_HANDLE) -> Option<(&'static Key, bool)> {
+        if let Some((used, key, private)) = self.used
+            && used == handle
+        {
+            return Some((key, private));
+        }
+        let (key, private) = token.object(handle)?;
+        self.used = Some((handle, key, private));
+        Some((key, private))
+    }
 }
 
 /// A signature that has begun.
 pub(crate) struct Signing {
-    key: Arc<Key>,
+    key: &'static Key,
     scheme: Scheme,
     /// What `C_SignUpdate` has brought.
     parts: Option<Vec<u8>>,
@@ -155,7 +170,7 @@ pub(crate) unsafe fn attributes(
     // SAFETY: as the caller says.
     let wanted = unsafe { slice::from_raw_parts_mut(template, usize::try_from(len).unwrap_or(0)) };
     // SAFETY: as the caller says.
-    unsafe { Object { key: &key, private }.write(wanted) }
+    unsafe { Object { key, private }.write(wanted) }
 }
 
 /// # Safety
@@ -184,12 +199,12 @@ pub(crate) unsafe fn sign_init(call: &Call<'_>, mechanism: *mut CK_MECHANISM, ke
     if !token.is_logged_in() {
         return Err(CKR_USER_NOT_LOGGED_IN);
     }
-    let (key, private) = token.object(key).ok_or(CKR_KEY_HANDLE_INVALID)?;
+    let (key, private) = operations.object(token, key).ok_or(CKR_KEY_HANDLE_INVALID)?;
     if !private {
         return Err(CKR_KEY_HANDLE_INVALID);
     }
     // SAFETY: as the caller says.
-    let scheme = unsafe { Scheme::read(mechanism, &key) }?;
+    let scheme = unsafe { Scheme::read(mechanism, key) }?;
     operations.sign = Some(Signing { key, scheme, parts: None });
     Ok(())
 }
@@ -213,7 +228,7 @@ pub(crate) unsafe fn sign(
         operations.sign = Some(signing);
         return if signature.is_null() { Ok(()) } else { Err(CKR_BUFFER_TOO_SMALL) };
     };
-    signing.scheme.sign(&signing.key, data, room)
+    operations.memory.sign(signing.key, signing.scheme, data, room)
 }
 
 /// The caller's room for a signature. Nothing where there is none, or too little; its length is told in any case.
@@ -224,7 +239,7 @@ pub(crate) unsafe fn sign(
 unsafe fn room<'r>(signing: &Signing, signature: *mut CK_BYTE, len: *mut CK_ULONG) -> Answer<Option<&'r mut [u8]>> {
     // SAFETY: as the caller says.
     let len = unsafe { len.as_mut() }.ok_or(CKR_ARGUMENTS_BAD)?;
-    let needed = signing.scheme.bytes(&signing.key);
+    let needed = signing.scheme.bytes(signing.key);
     let given = std::mem::replace(len, needed as CK_ULONG);
     if signature.is_null() || given < *len {
         return Ok(None);
@@ -256,7 +271,7 @@ pub(crate) unsafe fn sign_final(call: &Call<'_>, signature: *mut CK_BYTE, len: *
         operations.sign = Some(signing);
         return if signature.is_null() { Ok(()) } else { Err(CKR_BUFFER_TOO_SMALL) };
     };
-    signing.scheme.sign(&signing.key, signing.parts.as_deref().unwrap_or_default(), room)
+    operations.memory.sign(signing.key, signing.scheme, signing.parts.as_deref().unwrap_or_default(), room)
 }
 
 /// What `C_EncryptInit` and `C_DecryptInit` begin.
@@ -278,7 +293,7 @@ pub(crate) unsafe fn cipher_init(call: &Call<'_>, mechanism: *mut CK_MECHANISM, 
     }
     let (key, _) = token.object(key).ok_or(CKR_KEY_HANDLE_INVALID)?;
     // SAFETY: as the caller says.
-    *place = Some(unsafe { Ciphering::read(mechanism, &key) }?);
+    *place = Some(unsafe { Ciphering::read(mechanism, key) }?);
     Ok(())
 }
 

@@ -133,13 +133,8 @@ impl Scheme {
         hmac_of(self.mechanism).map_or_else(|| key.signature_bytes(), |algorithm| algorithm.tag_len())
     }
 
-    /// Signs into `out`, which is as long as that.
-    pub(super) fn sign(self, key: &Key, input: &[u8], out: &mut [u8]) -> Answer {
-        let same = self.mechanism ^ ((self.pss.map_or(0, |hash| hash as u64 + 1)) << 32);
-        key.sign(same, input, out, || self.make(key, input))
-    }
-
-    fn make(self, key: &Key, input: &[u8]) -> Answer<Vec<u8>> {
+    /// Signs, or makes a MAC.
+    pub(super) fn make(self, key: &Key, input: &[u8]) -> Answer<Vec<u8>> {
         if let (Some(algorithm), Some(value)) = (hmac_of(self.mechanism), key.secret()) {
             return Ok(hmac::sign(&hmac::Key::new(algorithm, &value), input).as_ref().to_vec());
         }

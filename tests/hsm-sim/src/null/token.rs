@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptoki_sys::{
@@ -41,7 +40,7 @@ pub(crate) struct NullToken {
 
 #[derive(Default)]
 struct Keys {
-    known: Vec<Arc<Key>>,
+    known: Vec<&'static Key>,
     /// Bytes of the file that are read.
     read: u64,
 }
@@ -119,9 +118,9 @@ impl NullToken {
     }
 
     /// The key and half of an object's handle. Each key has two in turn, the private one first.
-    pub(super) fn object(&self, handle: CK_OBJECT_HANDLE) -> Option<(Arc<Key>, bool)> {
+    pub(super) fn object(&self, handle: CK_OBJECT_HANDLE) -> Option<(&'static Key, bool)> {
         let number = usize::try_from(handle.checked_sub(1)?).ok()?;
-        let key = self.keys.read().known.get(number / 2).map(Arc::clone)?;
+        let key = *self.keys.read().known.get(number / 2)?;
         Some((key, number.is_multiple_of(2)))
     }
 
@@ -130,7 +129,7 @@ impl NullToken {
         self.read_file(&mut self.keys.write());
         let keys = self.keys.read().known.clone();
         let mut found = Vec::new();
-        for (handle, key) in (1..).step_by(2).zip(&keys) {
+        for (handle, key) in (1..).step_by(2).zip(keys) {
             let halves = [(handle, true), (handle + 1, false)];
             let halves = halves.into_iter().take(if key.kind.is_secret() { 1 } else { 2 });
             let halves = halves.filter(|(_, private)| !private || self.is_logged_in());
@@ -161,7 +160,7 @@ impl NullToken {
             written.map_err(|_| CKR_DEVICE_MEMORY)?;
             self.read_file(&mut keys);
         } else {
-            keys.known.push(Arc::clone(&key));
+            keys.known.push(key);
         }
         let place = keys.known.iter().rposition(|known| known.label == label && known.id == key.id);
         place.map(|place| place as CK_ULONG * 2 + 1).ok_or(CKR_DEVICE_MEMORY)

@@ -9,6 +9,7 @@ use super::token::{Token, TokenRecord};
 use super::tokens::{Identity, TOKENS_MAX, new_accessor, random_token};
 use super::ttl::{self, Wanted};
 use super::unix::login_of;
+use super::using;
 use crate::model::{Auth, Caller, Fault, Namespace, Secret, TokenId};
 use crate::store::Write;
 
@@ -78,7 +79,7 @@ impl Identity {
             ..TokenRecord::everlasting(new_accessor(), policies, login.display_name)
         };
         let (token, secret) = self.make(record, None, Vec::new()).await?;
-        Ok((self.auth(&token, secret), warnings))
+        Ok((using::auth(&token, secret, token.creation_ttl), warnings))
     }
 
     /// Makes a token for the caller, whose token is its parent unless it is to be an orphan.
@@ -117,7 +118,7 @@ impl Identity {
         );
         let absent = token.policies.iter().filter(|policy| !self.policies().exists(namespace, policy));
         warnings.extend(absent.map(|policy| format!("Policy {policy:?} does not exist")));
-        Ok((self.auth(&token, secret), warnings))
+        Ok((using::auth(&token, secret, token.creation_ttl), warnings))
     }
 
     /// Makes a token of this record, with what is to be stored beside it. It is good at once, and durable when this

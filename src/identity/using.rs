@@ -80,7 +80,7 @@ impl Identity {
         let token = self.0.find(id).ok_or_else(|| Fault::invalid("token not found"))?;
         let max_ttl = self.check_login(&token)?;
         let now = self.0.clock.now();
-        let (stored, warnings) = {
+        let (stored, left, warnings) = {
             let mut tree = self.0.tree.lock();
             let mut lock = token.lock();
             let before = token.ends().filter(|_| token.renewable && !lock.is_over && token.uses() != Some(0));
@@ -98,10 +98,10 @@ impl Identity {
             token.set_ends(&mut lock, ends);
             lock.renewed = Some(now);
             tree.move_end(id, Some(before), ends);
-            (self.0.store.commit(vec![token.put(id, &lock)?]), warnings)
+            (self.0.store.commit(vec![token.put(id, &lock)?]), left, warnings)
         };
         stored.await?;
-        Ok((self.auth(&token, Secret::default()), warnings))
+        Ok((auth(&token, Secret::default(), left), warnings))
     }
 
     /// A token, if it is one that a request in `namespace` may name: it belongs there, or below.
@@ -132,19 +132,20 @@ impl Identity {
     pub fn left(&self, token: &Token) -> u64 {
         token.ends().map_or(0, |ends| ends.saturating_sub(self.0.clock.now()))
     }
+}
 
-    /// What a client is told of a token that was made or renewed.
-    pub(super) fn auth(&self, token: &Token, client_token: Secret) -> Auth {
-        Auth {
-            client_token,
-            accessor: token.accessor.clone(),
-            policies: token.policies.clone(),
-            metadata: token.meta.clone(),
-            lease_duration: self.left(token),
-            renewable: token.renewable,
-            orphan: token.is_orphan(),
-            num_uses: token.num_uses,
-        }
+/// What a client is told of a token that was made or renewed: it lasts for `lease_duration` seconds, counted from then and not
+/// from when that was stored; 0 if it does not end.
+pub(super) fn auth(token: &Token, client_token: Secret, lease_duration: u64) -> Auth {
+    Auth {
+        client_token,
+        accessor: token.accessor.clone(),
+        policies: token.policies.clone(),
+        metadata: token.meta.clone(),
+        lease_duration,
+        renewable: token.renewable,
+        orphan: token.is_orphan(),
+        num_uses: token.num_uses,
     }
 }
 

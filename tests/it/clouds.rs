@@ -1,7 +1,6 @@
 //! Simulated clouds for stories: the program that plays them, and what a daemon is told of them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -18,8 +17,7 @@ pub(crate) fn simulator() -> &'static Path {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cloud-sim");
         let built = binary.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         if newest(&sources.join("src")).max(changed(&sources.join("Cargo.toml"))) > built {
-            let done = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "cloud-sim"]).status().unwrap();
-            assert!(done.success());
+            crate::sim::build("cloud-sim");
         }
         binary
     })

@@ -11,6 +11,13 @@ use serde_json::{Value, json};
 #[path = "../hsm-sim/src/client.rs"]
 pub(crate) mod client;
 
+/// Has cargo build a package as it built these tests, with or without `--release`.
+pub(crate) fn build(package: &str) {
+    let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", package]).args(profile).status().unwrap();
+    assert!(built.success());
+}
+
 /// The PIN of every token made here.
 pub(crate) const PIN: &str = "9876";
 const SO_PIN: &str = "12345678";

@@ -188,8 +188,7 @@ pub(crate) fn module() -> &'static Path {
     static MODULE: OnceLock<PathBuf> = OnceLock::new();
     MODULE.get_or_init(|| {
         let binary = Path::new(env!("CARGO_BIN_EXE_keyway"));
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "hsm-sim"]).status().unwrap();
-        assert!(built.success());
+        sim::build("hsm-sim");
         binary.parent().unwrap().join("libhsm_sim.so")
     })
 }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::OnceLock;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -14,7 +13,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use cryptoki_sys::{CK_FUNCTION_LIST, CK_RV, CKR_OK};
 
-use crate::sim::{PIN, Sim};
+use crate::sim::{self, PIN, Sim};
 
 /// The tokens of every HSM here; each holds the keys `ca` and `other`.
 pub(crate) const TOKENS: [&str; 2] = ["one", "two"];
@@ -27,8 +26,7 @@ const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x
 pub(crate) fn built() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "hsm-sim"]).status().unwrap();
-        assert!(built.success());
+        sim::build("hsm-sim");
         // This test is in `deps` below the folder of what was built.
         let test = std::env::current_exe().unwrap();
         test.parent().unwrap().parent().unwrap().join("libhsm_sim.so")

@@ -24,6 +24,7 @@
 //! - [`crypto`]: public keys, digests, and the checking of signatures in software.
 //! - [`socket`]: a Unix socket of a runtime, on either side.
 //! - [`apart`]: what takes a request long to compute, in turn by namespace.
+//! - [`pace`]: how the daemon's threads share the cores with tokens that compute on them.
 //! - [`telemetry`]: every metric in one list; logs.
 //! - [`store`]: encrypted records with versions, in one file, many commits to a transaction.
 //! - [`backend`]: kinds of places where keys live: PKCS#11, in this process or in workers, and keys in memory for measuring.
@@ -62,6 +63,7 @@ pub mod identity;
 pub mod managed_keys;
 pub mod model;
 pub mod namespace;
+pub mod pace;
 pub mod socket;
 pub mod store;
 pub mod supervisor;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::model::{
     Body, Caller, Class, Data, Deadline, Fault, Namespace, Operation, PeerCredentials, Request, RequestId, Response,
     Secret, Verb, Wire,
@@ -19,7 +19,7 @@ use crate::telemetry::Telemetry;
 const ID: RequestId = RequestId([7; 16]);
 
 fn store() -> Store {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     store
 }

@@ -17,6 +17,7 @@ pub(crate) mod gcp;
 pub mod pkcs11;
 pub mod process;
 pub mod registry;
+mod sampler;
 
 use std::time::Instant;
 
@@ -394,6 +395,12 @@ pub trait Session: Send {
     /// by their own limits alone. Calls that cannot be given up are not; the watchdog sees to those.
     fn end_by(&mut self, until: Option<Instant>) {
         let _ = until;
+    }
+
+    /// Whether its calls are computed on this host's own cores, by those that were looked at since this was last asked: `None`
+    /// where none was.
+    fn computes_here(&mut self) -> Option<bool> {
+        None
     }
 
     /// Whether a batch is one message to another process, so that it pays to hand over all jobs at once. Where it is not,

@@ -23,7 +23,7 @@ pub fn make_store(config: &Config, file: &mut File, final_pin_try: bool) -> Resu
     // No managed key is here to be kept from the seal's.
     let open_seal = |seal| open_seal(seal, config, &start, &Arc::default(), &telemetry);
     let former = config.former_seal.as_ref().map(open_seal).transpose()?;
-    Place::new(&config.storage, open_seal(&config.seal)?, config.pace()).formerly(former).restore(file, formats::known)
+    Place::new(&config.storage, open_seal(&config.seal)?).formerly(former).restore(file, formats::known)
 }
 
 /// Refuses to be root where the store's folder is another user's.

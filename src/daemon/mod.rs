@@ -84,8 +84,8 @@ impl Daemon {
             Supervisor::start(plan(config, &start, &telemetry), Arc::clone(&pins) as Arc<_>, telemetry.clone());
         let open_seal = |seal| open_seal(seal, config, &start, supervisor.guarded(), &telemetry);
         let former = config.former_seal.as_ref().map(open_seal).transpose()?;
-        let place = Place::new(&config.storage, open_seal(&config.seal)?, config.pace());
-        let place = Arc::new(place.formerly(former));
+        let place = Place::new(&config.storage, open_seal(&config.seal)?);
+        let place = Arc::new(place.formerly(former).at(supervisor.pace()));
         let configuration = reload::status();
         let (errands, inbox) = keeper::errands();
         let sealed =
@@ -112,7 +112,8 @@ impl Daemon {
         let metrics_address = expose(config, &telemetry, stopped.clone()).await?;
         keeper.let_in();
         let door: Arc<dyn Door> = Arc::clone(&gate) as Arc<dyn Door>;
-        let front = Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), config.pace())?;
+        let front =
+            Front::start(&config.listeners, passed, &config.limits, door, telemetry.clone(), supervisor.pace())?;
         let keeper = tokio::task::spawn_local(keeper.keep(inbox, stopped));
         Ok(Daemon {
             keeper,

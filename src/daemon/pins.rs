@@ -107,12 +107,12 @@ impl PinMemory for StoredPins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Pace, Storage};
+    use crate::config::Storage;
     use crate::store::Ephemeral;
 
     fn pins() -> StoredPins {
         let pins = StoredPins::default();
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         pins.keep_in(Some(store));
         pins

@@ -79,7 +79,7 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, Pace, Storage};
+    use crate::config::{Limits, Storage};
     use crate::store::{Ephemeral, Store};
     use crate::supervisor::Plan;
     use crate::telemetry::Telemetry;
@@ -91,7 +91,7 @@ mod tests {
             let plan =
                 Plan { libraries: Vec::new(), pools: Vec::new(), namespaces: Vec::new(), limits: Limits::default() };
             let supervisor = Supervisor::start(plan, Arc::new(StoredPins::default()), Telemetry::new());
-            let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+            let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
             let busy = tokio::runtime::Handle::current();
             let front = Pulse::of(vec![busy.clone()]);
             let pins = Arc::new(StoredPins::default());

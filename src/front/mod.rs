@@ -30,9 +30,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::config::{Limits, Listener, Pace};
+use crate::config::{Limits, Listener};
 use crate::dispatch::Door;
 use crate::model::{Fault, RequestId};
+use crate::pace::Pace;
 use crate::telemetry::Telemetry;
 
 use acceptor::Acceptor;
@@ -120,7 +121,7 @@ impl Front {
         let bodies = Bodies::new(limits.http_bodies_bytes);
         let shared = Shared { door, limits: Arc::clone(&limits), bodies, telemetry, stop: stopped };
         let workers = (0..limits.workers.max(1))
-            .map(|number| Worker::start(number, shared.clone(), pace))
+            .map(|number| Worker::start(number, shared.clone(), pace.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let desks = workers.iter().map(Worker::desk).collect();
         let acceptor = Acceptor::start(bound, desks, accounts, shared)?;

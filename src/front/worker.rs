@@ -16,8 +16,9 @@ use super::accounts::Account;
 use super::usher::{Seat, Usher};
 use super::wakeups::Wakeups;
 use super::{DrainReport, Shared, framed, http, peer};
-use crate::config::{Pace, Protocol};
+use crate::config::Protocol;
 use crate::model::{Caller, Fault, PeerCredentials, Wire};
+use crate::pace::{Pace, Paced};
 use crate::socket::Socket;
 use crate::telemetry::Telemetry;
 
@@ -106,10 +107,7 @@ impl Worker {
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name(format!("keyway-worker-{number}"))
-            .spawn(move || {
-                pace.settle_into();
-                runtime.block_on(serve(inbox, ended, load, shared))
-            })
+            .spawn(move || runtime.block_on(serve(inbox, ended, load, shared, Paced::new(pace))))
             .map_err(cannot)?;
         Ok(Worker { desk, runtime: handle, end, thread })
     }
@@ -136,12 +134,13 @@ async fn serve(
     mut ended: oneshot::Receiver<Instant>,
     load: Arc<AtomicUsize>,
     shared: Shared,
+    paced: Paced,
 ) -> DrainReport {
     let (usher, wakeups) = (Usher::new(), Wakeups::new());
     // All end with the runtime.
     tokio::spawn(Arc::clone(&usher).serve());
     tokio::spawn(Arc::clone(&wakeups).deliver());
-    tokio::spawn(beat());
+    tokio::spawn(beat(paced));
     let mut connections = FuturesUnordered::new();
     let end = loop {
         tokio::select! {
@@ -173,9 +172,10 @@ async fn serve(
 }
 
 /// Keeps a timer that ends sooner than those of most requests. One that ends before all others wakes the runtime's driver
-/// with a system call, and without this each request's would that comes while few are in flight.
-async fn beat() -> Infallible {
+/// with a system call, and without this each request's would that comes while few are in flight. And has the thread keep to its pace.
+async fn beat(mut paced: Paced) -> Infallible {
     loop {
+        paced.keep();
         tokio::time::sleep(BEAT).await;
     }
 }

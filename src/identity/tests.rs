@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Clock;
 use super::*;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::model::{Auth, Caller, Fault, Namespace, PeerCredentials, Secret, Wire};
 use crate::store::{Ephemeral, Store, Write};
 
@@ -30,7 +30,7 @@ impl House {
     }
 
     async fn bounded(limits: Limits) -> House {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(START));
         let identity = Identity::at(store.clone(), &limits, Clock::told(Arc::clone(&now)));
@@ -125,7 +125,7 @@ async fn a_random_token_has_vaults_form_and_a_given_one_is_taken_as_it_is() {
     let text = house.root.expose_str().unwrap();
     assert_eq!(text.len(), 28);
     assert!(text.strip_prefix("hvs.").unwrap().chars().all(|c| c.is_ascii_alphanumeric()));
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     let dev = Identity::new(store, &Limits::default());
     assert!(dev.create_root(Some(Secret::from(""))).await.is_err());

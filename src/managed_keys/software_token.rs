@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{ManagedKeys, Mounts};
 use crate::backend::BackendError;
 use crate::backend::fake::{FakeBackend, PIN as FAKE_PIN};
-use crate::config::{KmsService, Limits, Pace, Storage, VerifyAfterSign};
+use crate::config::{KmsService, Limits, Storage, VerifyAfterSign};
 use crate::model::{CloudService, Fault, KeyKind, Namespace, Secret};
 use crate::store::{Ephemeral, Store};
 use crate::supervisor::{Library, NoMemory, Plan, Supervisor};
@@ -78,8 +78,7 @@ impl SoftwareToken {
 
 /// An open store in memory.
 pub(crate) fn open_store() -> Store {
-    let store =
-        Store::open(&Storage::Memory, Box::new(Ephemeral::new().expect("a seal")), Pace::Prompt).expect("a store");
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().expect("a seal"))).expect("a store");
     store.initialize().expect("an initialised store");
     store
 }

@@ -132,7 +132,7 @@ fn key(namespace: &Namespace) -> RecordKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, Pace, Storage};
+    use crate::config::{Limits, Storage};
     use crate::namespace::MetadataChange;
     use crate::store::Ephemeral;
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lock_shuts_a_namespace_and_those_in_it_over_restarts_until_its_key_comes() {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let namespaces = started(&store);
         let [root, a, b, s, t] = ["", "a", "a/b", "s", "s/t"].map(Namespace::from_path);
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_locked_is_not_and_a_lock_goes_with_its_namespace() {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let namespaces = started(&store);
         let [root, a] = ["", "a"].map(Namespace::from_path);

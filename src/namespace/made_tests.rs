@@ -1,13 +1,13 @@
 //! Stories about namespaces that the API makes.
 
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::namespace::{NewMount, removal};
 use crate::store::Ephemeral;
 
 use super::*;
 
 fn store() -> Store {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     store
 }

@@ -3,11 +3,11 @@
 use futures_util::FutureExt;
 
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::Storage;
 use crate::store::Ephemeral;
 
 fn namespaces() -> Namespaces {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     let namespaces = Namespaces::new(store, &[], &Limits::default());
     namespaces.load().unwrap();

@@ -1,12 +1,12 @@
 use super::*;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::namespace::NewMount;
 use crate::store::Ephemeral;
 
 use QuotaKind::{Concurrency, RateLimit};
 
 async fn quotas() -> Quotas {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     let namespaces =
         Namespaces::new(store.clone(), &["team-a/ci", "team-b"].map(Namespace::from_path), &Limits::default());

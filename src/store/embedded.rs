@@ -26,8 +26,8 @@ use super::physical::{
 };
 use super::queue::{Bounds, Queue};
 use super::storage_file::{IfAbsent, StorageFile};
-use crate::config::Pace;
 use crate::model::Fault;
+use crate::pace::{Pace, Paced};
 
 /// Its name.
 pub(super) const KIND: &str = "redb";
@@ -76,10 +76,7 @@ impl Embedded {
             .name("store-writer".to_owned())
             .spawn({
                 let writer = Writer { shared: Arc::clone(&shared) };
-                move || {
-                    pace.settle_into();
-                    writer.shared.write_groups()
-                }
+                move || writer.shared.write_groups(Paced::new(pace))
             })
             .map_err(|error| Fault::Unavailable { what: format!("cannot start the thread of the store: {error}") })?;
         Ok(Embedded { shared, writer: Mutex::new(Some(writer)) })
@@ -187,8 +184,9 @@ impl Drop for Writer {
 
 impl Shared {
     /// The writer's life.
-    fn write_groups(&self) {
+    fn write_groups(&self, mut paced: Paced) {
         while let Some(group) = self.queue.take_group() {
+            paced.keep();
             match self.attempt(&mut |database| commit_group(database, &group)) {
                 Ok(verdicts) => self.answer(group, verdicts),
                 Err(fault) => {

@@ -10,6 +10,7 @@ use super::records::Store;
 use super::seal::RootKeyWrap;
 use crate::config;
 use crate::model::Fault;
+use crate::pace::Pace;
 
 /// A store that may be open or not. There should be one of these for a store, and one [`Store`] of it at a time.
 pub struct Place {
@@ -17,7 +18,8 @@ pub struct Place {
     seal: Arc<dyn RootKeyWrap>,
     /// The one before it, which may have wrapped the root key.
     former: Option<Arc<dyn RootKeyWrap>>,
-    pace: config::Pace,
+    /// That of the writing thread.
+    pace: Pace,
     /// The entries themselves, where no file has them.
     kept: Kept,
 }
@@ -41,9 +43,16 @@ impl Unopened {
 }
 
 impl Place {
-    /// What the configuration names. Nothing is opened yet. `pace` is that of the writing thread.
-    pub fn new(storage: &config::Storage, seal: Box<dyn RootKeyWrap>, pace: config::Pace) -> Place {
-        Place { storage: storage.clone(), seal: Arc::from(seal), former: None, pace, kept: Kept::default() }
+    /// What the configuration names. Nothing is opened yet.
+    pub fn new(storage: &config::Storage, seal: Box<dyn RootKeyWrap>) -> Place {
+        let (former, pace, kept) = (None, Pace::default(), Kept::default());
+        Place { storage: storage.clone(), seal: Arc::from(seal), former, pace, kept }
+    }
+
+    /// Has the thread that writes go by this pace.
+    #[must_use]
+    pub fn at(self, pace: Pace) -> Place {
+        Place { pace, ..self }
     }
 
     /// Has the seal take over from another one, where that has wrapped the root key.
@@ -55,7 +64,9 @@ impl Place {
     /// Opens the store and, if it is initialised, its root key. Blocks for the disk, and for as long as the seal takes.
     pub fn open(&self) -> Result<Store, Unopened> {
         let physical: Box<dyn Physical> = match &self.storage {
-            config::Storage::Redb { path } => Box::new(Embedded::open(path, self.pace).map_err(Unopened::Storage)?),
+            config::Storage::Redb { path } => {
+                Box::new(Embedded::open(path, self.pace.clone()).map_err(Unopened::Storage)?)
+            }
             config::Storage::Memory => Box::new(Memory::open(&self.kept)),
         };
         Store::over(physical, Arc::clone(&self.seal), self.former.clone())

@@ -65,9 +65,9 @@ pub(super) struct Inner {
 
 impl Store {
     /// Opens what the configuration names and, if it is initialised, its root key. Refused, and nothing changed, if the
-    /// file is damaged or open elsewhere, or if the seal does not open the root key. `pace` is that of the writing thread.
-    pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>, pace: config::Pace) -> Result<Store, Fault> {
-        Place::new(storage, wrap, pace).open().map_err(Unopened::into_fault)
+    /// file is damaged or open elsewhere, or if the seal does not open the root key.
+    pub fn open(storage: &config::Storage, wrap: Box<dyn RootKeyWrap>) -> Result<Store, Fault> {
+        Place::new(storage, wrap).open().map_err(Unopened::into_fault)
     }
 
     pub(super) fn over(

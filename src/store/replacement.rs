@@ -193,7 +193,7 @@ fn with(place: &Path, tail: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Pace, Storage};
+    use crate::config::Storage;
     use crate::store::seal::Ephemeral;
 
     struct Files {
@@ -224,7 +224,7 @@ mod tests {
 
         fn recover(&self) -> Result<(), Fault> {
             let storage = Storage::Redb { path: self.path("") };
-            Place::new(&storage, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).recover()
+            Place::new(&storage, Box::new(Ephemeral::new().unwrap())).recover()
         }
 
         /// All there is, by what follows the store's name.

@@ -19,8 +19,8 @@ use super::replacement::{new_beside, remove_leftovers, replaced_beside};
 use super::seal::{RootKeyWrap, SealNotes, StoredSeal};
 use super::snapshot::{Reader, refused};
 use super::storage_file::sync_folder_of;
-use crate::config::Pace;
 use crate::model::{Fault, Namespace, Secret};
+use crate::pace::Pace;
 
 /// So much is written to the new file at a time.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
@@ -48,7 +48,7 @@ impl Restored {
 
     fn fill(&mut self, file: &mut File, taking: &Taking<'_>) -> Result<(), Fault> {
         let mut from = Reader::new(file)?;
-        let into = Group { physical: Embedded::open(&self.new, Pace::Prompt)?, changes: Vec::new(), bytes: 0 };
+        let into = Group { physical: Embedded::open(&self.new, Pace::default())?, changes: Vec::new(), bytes: 0 };
         let mut filling = Filling { taking, into, own: BTreeMap::new(), barrier: None, records: 0 };
         let mut before: Vec<u8> = Vec::new();
         while let Some((key, value)) = from.entry()? {

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::physical::{Counters, NotQueued, Physical, Transaction, Visitor, WhenFull};
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::Storage;
 use crate::model::Fault;
 
 /// A store over each kind of storage, with the folder that must outlive it.
 fn stores() -> Vec<(Option<tempfile::TempDir>, Store)> {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::Redb { path: folder.path().join("records.redb") };
-    let embedded = Store::open(&storage, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
-    let memory = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let embedded = Store::open(&storage, Box::new(Ephemeral::new().unwrap())).unwrap();
+    let memory = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     vec![(Some(folder), embedded), (None, memory)]
 }
 
@@ -56,7 +56,7 @@ impl Files {
 }
 
 fn open(storage: &Path, seal: &Path) -> Result<Store, Fault> {
-    Store::open(&Storage::Redb { path: storage.to_owned() }, Box::new(KeyFile::new(seal)), Pace::Prompt)
+    Store::open(&Storage::Redb { path: storage.to_owned() }, Box::new(KeyFile::new(seal)))
 }
 
 fn key(collection: &str, name: &str) -> RecordKey {
@@ -94,7 +94,7 @@ fn said<T>(result: Result<T, Fault>) -> String {
 fn a_sealed_store_has_no_keys_for_whoever_holds_it_and_opens_again_at_its_place() {
     let folder = tempfile::tempdir().unwrap();
     for storage in [Storage::Redb { path: folder.path().join("keyway.redb") }, Storage::Memory] {
-        let place = Place::new(&storage, Box::new(Ephemeral::new().unwrap()), Pace::Prompt);
+        let place = Place::new(&storage, Box::new(Ephemeral::new().unwrap()));
         let store = place.open().unwrap();
         store.initialize().unwrap();
         store.commit_now(vec![put("c", "n", "v")]).unwrap();
@@ -467,7 +467,7 @@ fn a_wrong_or_missing_key_file_is_refused_and_resets_nothing() {
     other.open().unwrap().initialize().unwrap();
     assert!(said(open(&files.storage(), &other.seal())).contains("seal.key does not open this store"));
     let redb = Storage::Redb { path: files.storage() };
-    let text = said(Store::open(&redb, Box::new(Ephemeral::new().unwrap()), Pace::Prompt));
+    let text = said(Store::open(&redb, Box::new(Ephemeral::new().unwrap())));
     assert!(text.contains(r#"sealed by a seal of kind "file", but "ephemeral" is configured"#), "{text}");
 
     assert_eq!(value(&files.open().unwrap(), "c", "n").as_deref(), Some("v"));

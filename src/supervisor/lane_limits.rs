@@ -56,6 +56,13 @@ pub(super) enum Wake {
     Each,
 }
 
+impl Wake {
+    /// For sessions whose tokens all compute on this host's own cores, or not.
+    pub(super) fn of(computes_here: bool) -> Wake {
+        if computes_here { Wake::Chain } else { Wake::Each }
+    }
+}
+
 /// That a bound is reached.
 pub(super) fn overloaded(namespace: Namespace, limits: &Held, by: Measure) -> Fault {
     let (limit, unit) = (limits.of(by), by.unit());

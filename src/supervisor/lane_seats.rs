@@ -75,7 +75,7 @@ impl Lane {
         state.seats.forget(member);
     }
 
-    /// Its members are others now, which are better woken so.
+    /// Its members are others now, or turned out to be, and are better woken so.
     pub(in super::super) fn wake_by(&self, wake: Wake) {
         let mut state = self.state.lock();
         state.wake = wake;

@@ -8,6 +8,7 @@
 //! - the order of service: `schedule.rs`; the queue around it, and who is woken: `lane.rs`; failed jobs that wait for their
 //!   next try: `resting.rs`; members that are left alone for a while: `shut.rs`
 //! - leave for operations that flow control gives: `admission.rs`
+//! - tokens that compute on this host's cores: `computing.rs`
 //! - what happens when something fails: one job in `session_thread.rs`, a member in `health.rs` (the machine),
 //!   `slot_actor.rs` and `coming_up.rs` (what it does), calls that hang in `watchdog.rs`
 //! - which member holds which key: `slot_keys.rs`, `route.rs`; a key's first use: `first_use.rs`
@@ -24,6 +25,7 @@
 mod check_value;
 mod checks;
 mod coming_up;
+mod computing;
 mod control;
 mod first_use;
 mod guarded;
@@ -65,6 +67,7 @@ mod resting;
 mod route;
 mod same_token;
 mod seats;
+mod seen;
 mod session_thread;
 mod shut;
 mod slot_actor;

@@ -198,6 +198,10 @@ impl Overseer {
             has_login: library.backend.has_login(),
             limits: self.limits.clone(),
         };
+        if member.computing.is_here() {
+            // The next census may be too late for its first signatures.
+            self.shared.pools.pace.set_yields(true);
+        }
         // Each actor of a member counts its epochs from above those of the one before.
         self.generations += 1;
         let first_epoch = self.generations << 32;
@@ -350,6 +354,7 @@ impl Overseer {
                 let _ = self.slot(&member);
             }
         }
+        self.shared.pools.keep_pace();
         for pool in self.shared.pools.all() {
             pool.observe();
             // Where there is no member, nobody else looks: of a library that is gone, a job may come just behind the news.

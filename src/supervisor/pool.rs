@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::computing::Computing;
 use super::job::Job;
 use super::lane::{Lane, LaneLimits};
 use super::presence::{self, Absence, Before, Presence};
@@ -131,6 +132,8 @@ pub(super) struct Member {
     /// Sessions wanted, if a stanza says.
     pub(super) sessions: Option<usize>,
     pub(super) metrics: Arc<MemberMetrics>,
+    /// Whether it computes on this host's own cores.
+    pub(super) computing: Arc<Computing>,
     status: RwLock<MemberStatus>,
     /// Keys whose first proof is under way.
     untried: AtomicUsize,
@@ -163,6 +166,7 @@ impl Member {
             pin: None,
             sessions: None,
             metrics: Arc::new(pool.metrics.member(MemberLabels { library, token: &name, worker })),
+            computing: Arc::new(Computing::new(false)),
             status: RwLock::new(MemberStatus {
                 pool: pool.name.clone(),
                 library: library.to_owned(),

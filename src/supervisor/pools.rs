@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::computing::Computing;
 use super::lane::{Lane, LaneLimits, Wake};
 use super::pool::{Member, Pool};
 use super::presence::Before;
@@ -14,6 +15,7 @@ use super::route::MemberId;
 use super::supervisor::Library;
 use crate::config::{KmsPool, Limits, NO_POOL, NamespaceSettings, PoolMember};
 use crate::model::{Fault, Namespace, Secret, TokenSelector};
+use crate::pace::Pace;
 use crate::telemetry::Telemetry;
 
 /// Pools there may be, with those of one token.
@@ -25,7 +27,7 @@ pub(super) struct LibraryFacts {
     sessions: Option<usize>,
     workers: u32,
     isolated: bool,
-    wake: Wake,
+    computes_here: bool,
     /// Where its members log in, if that is this process: another number for other code.
     pub(super) process: u32,
 }
@@ -37,7 +39,7 @@ impl LibraryFacts {
             sessions: library.sessions,
             workers: if library.isolated { u32::try_from(library.workers.max(1)).unwrap_or(1) } else { 1 },
             isolated: library.isolated,
-            wake: if library.computes_here { Wake::Chain } else { Wake::Each },
+            computes_here: library.computes_here,
             process,
         }
     }
@@ -60,6 +62,8 @@ pub(super) struct Pools {
     limits: Limits,
     weights: Arc<HashMap<Namespace, u32>>,
     telemetry: Telemetry,
+    /// That of the daemon's threads.
+    pub(super) pace: Pace,
     /// The pool without members, for keys whose library is not configured.
     nowhere: Arc<Pool>,
     pub(super) table: RwLock<Table>,
@@ -123,6 +127,7 @@ impl Pools {
             nowhere: pool(NO_POOL, Wake::Chain, limits, &weights, telemetry),
             weights,
             telemetry: telemetry.clone(),
+            pace: Pace::default(),
             table: RwLock::default(),
         };
         {
@@ -137,7 +142,7 @@ impl Pools {
     /// Has a pool serve as configured: with the lane that `was` its, if it had one, and those of its members that are there.
     pub(super) fn configure(&self, table: &mut Table, configured: &KmsPool, was: Option<Arc<Pool>>) {
         let chain = configured.members.iter().all(|member| table.wake(&member.library) == Wake::Chain);
-        let wake = if chain { Wake::Chain } else { Wake::Each };
+        let wake = Wake::of(chain);
         let pool = was.unwrap_or_else(|| self.pool(&configured.name, wake));
         pool.lane.wake_by(wake);
         let mut members = Vec::new();
@@ -288,7 +293,7 @@ impl Table {
     }
 
     fn wake(&self, library: &str) -> Wake {
-        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| library.wake)
+        self.libraries.get(&library.to_lowercase()).map_or(Wake::Each, |library| Wake::of(library.computes_here))
     }
 
     /// Refuses one token more than there may be.
@@ -323,6 +328,7 @@ impl Table {
             self.members_made = self.members_made.saturating_add(1);
             let mut member = Member::new(MemberId(self.members_made), pool, &token.0, copy, worker);
             member.named = token.1.clone();
+            member.computing = Arc::new(Computing::new(facts.computes_here));
             member.process = if facts.isolated { self.members_made } else { facts.process };
             member.pin = of.pin.clone().or_else(|| facts.pin.clone());
             member.sessions = sessions.map(|all| share(all, workers, worker));

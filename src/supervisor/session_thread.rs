@@ -4,7 +4,6 @@
 //! log line and no allocation of ours but the answer.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::checks::decrypt_again;
+use super::computing::Computing;
 use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
@@ -21,17 +21,16 @@ use super::pool::SESSIONS_AT_REST;
 use super::presence::Presence;
 use super::proof;
 use super::seats::Seat;
+use super::seen::{Seen, note};
 use super::watch::{Front, Left, Watch};
 use crate::backend::{BackendError, BatchJob, Closed, Device, Fate, LEFT_ALONE, Session, WORKER_DIED};
 use crate::config::VerifyAfterSign;
-use crate::model::{Fault, KeyOperation, SignatureScheme};
+use crate::model::{Fault, KeyOperation};
 use crate::telemetry::MemberMetrics;
 
 #[path = "admission.rs"]
 mod admission;
 
-/// Keys a session remembers to have seen behind their handles.
-const SEEN_MAX: usize = 4096;
 /// First and longest pause of a session whose device is too busy.
 const REST_FIRST: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -60,6 +59,7 @@ pub(super) struct SessionThread {
     pub(super) device: Arc<dyn Device>,
     pub(super) watch: Arc<Watch>,
     pub(super) metrics: Arc<MemberMetrics>,
+    pub(super) computing: Arc<Computing>,
     pub(super) verify: VerifyAfterSign,
     /// Whether flow control gives leave for each operation. Then a failed call is no reason to ask less of the device: what asks
     /// less is flow control, and the job rests, not the session. Nor are there handles of a session's own: one is its device's, and
@@ -93,33 +93,9 @@ struct Started {
     end: Instant,
 }
 
-/// Notes a key; of very many, all are looked at again.
-fn note<K: Eq + Hash>(keys: &mut HashSet<K, RandomState>, key: K) {
-    if keys.len() >= SEEN_MAX {
-        keys.clear();
-    }
-    keys.insert(key);
-}
-
 impl Started {
     fn as_batch_job(&self) -> BatchJob<'_> {
         BatchJob { handle: self.handle, kind: self.work.key.identity().kind(), operation: &self.work.operation }
-    }
-}
-
-/// A key, by its flow, behind a handle of its own, and whether it was seen to make proper PSS signatures: who makes others may be
-/// wrong about salts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Seen {
-    flow: usize,
-    handle: u64,
-    pss: bool,
-}
-
-impl Seen {
-    fn of(work: &Work, handle: u64) -> Seen {
-        let pss = matches!(work.operation, KeyOperation::Sign { scheme: SignatureScheme::RsaPss { .. }, .. });
-        Seen { flow: work.flow(), handle, pss }
     }
 }
 
@@ -255,6 +231,9 @@ impl SessionThread {
     fn run_taken(&self, running: &mut Running) -> After {
         let after = self.run_each(running);
         running.session.withdraw();
+        if let Some(here) = running.session.computes_here() {
+            self.computing.note(here);
+        }
         after
     }
 
@@ -412,7 +391,7 @@ impl SessionThread {
                 match checked {
                     Ok(()) if signs || !self.flow_control => {
                         // A proper PSS signature is a signature, too.
-                        note(seen, Seen { pss: false, ..by });
+                        note(seen, by.as_any_signature());
                         note(seen, by);
                     }
                     Ok(()) => {}

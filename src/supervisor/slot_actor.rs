@@ -235,6 +235,7 @@ impl SlotActor {
             device,
             watch: Arc::clone(&watch),
             metrics: Arc::clone(&self.member.metrics),
+            computing: Arc::clone(&self.member.computing),
             verify: self.settings.verify,
             flow_control: self.traits.flow_control,
             keep_alive: (!keep_alive.is_zero()).then_some(keep_alive),

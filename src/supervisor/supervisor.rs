@@ -19,6 +19,7 @@ use super::slot_actor::{Adopt, Prepare};
 use crate::backend::Backend;
 use crate::config::{Grants, KmsPool, KmsService, Limits, NamespaceSettings, VerifyAfterSign};
 use crate::model::{Deadline, Fault, KeyIdentity, Namespace, Secret, TokenSelector};
+use crate::pace::Pace;
 use crate::telemetry::Telemetry;
 
 /// One KMS library, as configured.
@@ -44,7 +45,7 @@ pub struct Library {
     pub workers: usize,
     /// Whether each device the backend opens is a process of its own.
     pub isolated: bool,
-    /// Whether its tokens compute on this host's own cores.
+    /// Whether its tokens are known to compute on this host's own cores; else their calls are looked at.
     pub computes_here: bool,
     /// Whether to log in even where a token says that it allows one last try before it locks.
     pub final_pin_try: bool,
@@ -267,6 +268,11 @@ impl Supervisor {
         shared.know(libraries.iter(), &pools, &limits);
         let start = Start { shared: Arc::clone(&shared), libraries, pools, limits, pins, telemetry };
         Supervisor { shared, address: Overseer::start(start) }
+    }
+
+    /// The pace of the daemon's threads: tokens that compute on this host's own cores come before them.
+    pub fn pace(&self) -> Pace {
+        self.shared.pools.pace.clone()
     }
 
     /// The libraries and pools configured.

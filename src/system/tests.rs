@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::managed_keys::KeyRef;
 use crate::managed_keys::software_token::SoftwareToken;
 use crate::model::recorder::{self, Reading};
@@ -38,7 +38,7 @@ struct Client {
 /// Runs a story on a daemon that is not initialised yet.
 fn uninitialized<F: Future<Output = ()>>(run: impl FnOnce(Client) -> F) {
     actix::System::new().block_on(async {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         let token = SoftwareToken::default();
         let system = system(store, token.supervisor());
         let uid = rustix::process::geteuid().as_raw();

@@ -40,6 +40,7 @@ pub(super) const LANE_BYTES: &str = "keyway_lane_bytes";
 pub(super) const LANE_BYTES_LIMIT: &str = "keyway_lane_bytes_limit";
 pub(super) const MEMBER_STATE: &str = "keyway_member_state";
 pub(super) const MEMBER_REFUSED: &str = "keyway_member_refused";
+pub(super) const MEMBER_COMPUTES_HERE: &str = "keyway_member_computes_here";
 pub(super) const MEMBER_KEYS: &str = "keyway_member_keys";
 pub(super) const SESSIONS: &str = "keyway_sessions";
 pub(super) const SESSIONS_STUCK: &str = "keyway_sessions_stuck_total";
@@ -172,6 +173,12 @@ pub const METRICS: &[MetricInfo] = &[
         Gauge,
         &["pool", "library", "token", "worker", "reason"],
         "1 for what the member waits for an operator for: its PIN, a signature that was another key's, or what the log says.",
+    ),
+    metric(
+        MEMBER_COMPUTES_HERE,
+        Gauge,
+        &["pool", "library", "token", "worker"],
+        "1 if the member's calls are computed on this host's own cores: then the daemon's threads wait for them.",
     ),
     metric(MEMBER_KEYS, Gauge, &["pool", "library", "token", "worker"], "Managed keys the member has proven to hold."),
     metric(SESSIONS, Gauge, &["pool", "library", "token", "worker", "state"], "Sessions of the member, by state."),

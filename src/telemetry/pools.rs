@@ -132,6 +132,7 @@ pub struct MemberMetrics {
     states: [Gauge; MemberState::ALL.len()],
     refused: [Gauge; RefusedLabel::ALL.len()],
     sessions: [Gauge; 3],
+    computes_here: Gauge,
     keys: Gauge,
     logins: ByCause,
     bring_ups: ByCause,
@@ -183,6 +184,11 @@ impl MemberMetrics {
             gauge.set(count(sessions));
         }
         self.keys.set(count(keys));
+    }
+
+    /// Whether its calls are computed on this host's own cores.
+    pub fn computes_here(&self, here: bool) {
+        self.computes_here.set(if here { 1.0 } else { 0.0 });
     }
 
     /// The device took so long for a job of this class.
@@ -297,6 +303,7 @@ impl PoolMetrics {
                 .map(|reason| gauge(recorder, list::MEMBER_REFUSED, &with("reason", reason.label()))),
             sessions: ["serving", "opening", "stuck"]
                 .map(|state| gauge(recorder, list::SESSIONS, &with("state", state))),
+            computes_here: gauge(recorder, list::MEMBER_COMPUTES_HERE, &labels),
             keys: gauge(recorder, list::MEMBER_KEYS, &labels),
             logins: ByCause::new(list::LOGINS),
             bring_ups: ByCause::new(list::BRING_UPS),

@@ -60,6 +60,7 @@ mod operations;
 mod outages;
 mod own_keys;
 mod own_rsa;
+mod pace;
 mod pins;
 mod policies;
 mod pools;

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use keyway::client::{ClientError, Framed, Identity};
-use keyway::config::{Pace, Seal, Storage};
+use keyway::config::{Seal, Storage};
 use keyway::model::{Namespace, Secret, Verb};
 use keyway::store::{Store, seal_from_config};
 use keyway::wire::proto;
@@ -59,7 +59,7 @@ fn killed(daemon: Daemon, token: &Token, setup: Setup) -> Daemon {
 /// The store of a daemon that has ended.
 fn store(folder: &Path) -> Store {
     let seal = seal_from_config(&Seal::File { path: folder.join("seal.key") }).unwrap();
-    Store::open(&Storage::Redb { path: folder.join("keyway.redb") }, seal, Pace::Prompt).unwrap()
+    Store::open(&Storage::Redb { path: folder.join("keyway.redb") }, seal).unwrap()
 }
 
 fn input() -> Value {

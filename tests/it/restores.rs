@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use keyway::config::{Pace, Seal, Storage};
+use keyway::config::{Seal, Storage};
 use keyway::model::{Namespace, Verb};
 use keyway::store::{Place, RecordKey, Store, Write, seal_from_config};
 use serde_json::{Value, json};
@@ -78,8 +78,8 @@ fn forged(daemon: &Daemon, snapshot: &Path, write: Write) -> PathBuf {
     let storage = Storage::Redb { path: folder.path().join("forged.redb") };
     let seal = || seal_from_config(&Seal::File { path: daemon.folder.join("seal.key") }).unwrap();
     let mut from = std::fs::File::open(snapshot).unwrap();
-    Place::new(&storage, seal(), Pace::Prompt).restore(&mut from, |_| u16::MAX).unwrap();
-    let store = Store::open(&storage, seal(), Pace::Prompt).unwrap();
+    Place::new(&storage, seal()).restore(&mut from, |_| u16::MAX).unwrap();
+    let store = Store::open(&storage, seal()).unwrap();
     store.commit_now(vec![write]).unwrap();
     let file = daemon.folder.join("forged.snap");
     let mut to = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&file).unwrap();

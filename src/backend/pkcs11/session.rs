@@ -17,6 +17,7 @@ use super::fault::{self, NativeError};
 use super::mechanism::Prepared;
 use super::table::{Deed, Table};
 use super::{find, generate};
+use crate::backend::sampler::Sampler;
 use crate::backend::{BackendError, Fate, FoundKey, KeySelector, KeyTemplate};
 use crate::config::Profile;
 use crate::crypto;
@@ -89,11 +90,12 @@ pub(super) struct Pkcs11Session {
     profile: Profile,
     /// When the login it lives by was done, if one was.
     login: Option<Instant>,
+    sampler: Sampler,
 }
 
 impl Pkcs11Session {
     pub(super) fn new(session: Arc<NativeSession>, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
-        Pkcs11Session { session, profile, login }
+        Pkcs11Session { session, profile, login, sampler: Sampler::default() }
     }
 
     /// What the module says of who is logged in.
@@ -223,6 +225,34 @@ impl Pkcs11Session {
             _ => Err(fault::unreadable(Function::Decrypt, &format!("{len} bytes of a ciphertext of {given}"))),
         }
     }
+
+    /// One operation, in two native calls.
+    fn operate(&self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+        let keep = BackendError::keep;
+        let made = match operation {
+            KeyOperation::Sign { scheme, hash, input } => {
+                let mut mechanism = Prepared::sign(*scheme, *hash, kind, input.as_bytes()).map_err(keep)?;
+                let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
+                return match scheme {
+                    SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(keep),
+                    _ => Ok(signature),
+                };
+            }
+            KeyOperation::Encrypt { cipher, plaintext } => {
+                let mut mechanism = Prepared::cipher(cipher, plaintext.expose()).map_err(keep)?;
+                self.encrypt(handle, cipher, &mut mechanism)
+            }
+            KeyOperation::Decrypt { cipher, ciphertext } => {
+                let mut mechanism = Prepared::cipher(cipher, ciphertext).map_err(keep)?;
+                self.decrypt(handle, kind, cipher, &mut mechanism)
+            }
+            KeyOperation::Mac { hash, message } => {
+                let mut mechanism = Prepared::mac(*hash, message.expose()).map_err(keep)?;
+                self.mac(handle, *hash, &mut mechanism)
+            }
+        };
+        made.map_err(|error| self.judge(error))
+    }
 }
 
 /// How many bytes of ciphertext so many bytes become; with the tag of GCM.
@@ -296,30 +326,16 @@ impl crate::backend::Session for Pkcs11Session {
     }
 
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
-        let keep = BackendError::keep;
-        let made = match operation {
-            KeyOperation::Sign { scheme, hash, input } => {
-                let mut mechanism = Prepared::sign(*scheme, *hash, kind, input.as_bytes()).map_err(keep)?;
-                let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
-                return match scheme {
-                    SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(keep),
-                    _ => Ok(signature),
-                };
-            }
-            KeyOperation::Encrypt { cipher, plaintext } => {
-                let mut mechanism = Prepared::cipher(cipher, plaintext.expose()).map_err(keep)?;
-                self.encrypt(handle, cipher, &mut mechanism)
-            }
-            KeyOperation::Decrypt { cipher, ciphertext } => {
-                let mut mechanism = Prepared::cipher(cipher, ciphertext).map_err(keep)?;
-                self.decrypt(handle, kind, cipher, &mut mechanism)
-            }
-            KeyOperation::Mac { hash, message } => {
-                let mut mechanism = Prepared::mac(*hash, message.expose()).map_err(keep)?;
-                self.mac(handle, *hash, &mut mechanism)
-            }
-        };
-        made.map_err(|error| self.judge(error))
+        let sample = self.sampler.begin();
+        let answer = self.operate(handle, kind, operation)?;
+        if let Some(sample) = sample {
+            self.sampler.end(sample);
+        }
+        Ok(answer)
+    }
+
+    fn computes_here(&mut self) -> Option<bool> {
+        self.sampler.computed()
     }
 }
 

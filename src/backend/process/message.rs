@@ -100,6 +100,8 @@ pub enum Answer {
     Output(Bytes),
     /// To any of them.
     Failed(BackendError),
+    /// Before the first answer to a [`Command::Perform`], now and then: what [`crate::backend::Session::computes_here`] says.
+    ComputesHere(bool),
 }
 
 impl Command {
@@ -217,6 +219,10 @@ impl Answer {
                 out.put_u8(6);
                 out.put_u8((*answer == LoginAnswer::Already).into());
             }
+            Answer::ComputesHere(here) => {
+                out.put_u8(7);
+                out.put_u8((*here).into());
+            }
         }
     }
 
@@ -252,6 +258,7 @@ impl Answer {
             5 => Answer::Failed(fault::error(&mut reader)?),
             6 if reader.flag()? => Answer::LoggedIn(LoginAnswer::Already),
             6 => Answer::LoggedIn(LoginAnswer::Taken),
+            7 => Answer::ComputesHere(reader.flag()?),
             _ => return Err(Malformed),
         };
         reader.end()?;

@@ -23,6 +23,8 @@ pub(super) struct ProcessSession {
     frames: Frames,
     out: Vec<u8>,
     process: Arc<Process>,
+    /// What the worker's session said last, until somebody asks.
+    computes_here: Option<bool>,
 }
 
 /// What came of the jobs of one frame.
@@ -35,7 +37,7 @@ enum Ran {
 impl ProcessSession {
     /// Waits until the worker has the session open. `stream` is the daemon's end of its pair.
     pub(super) fn open(stream: UnixStream, process: Arc<Process>) -> Result<ProcessSession, BackendError> {
-        let mut session = ProcessSession { frames: Frames::new(stream), out: Vec::new(), process };
+        let mut session = ProcessSession { frames: Frames::new(stream), out: Vec::new(), process, computes_here: None };
         session.done()?;
         Ok(session)
     }
@@ -84,6 +86,17 @@ impl ProcessSession {
         }
     }
 
+    /// The answer to a job with an input of so many bytes. Before that to the `first` of a frame there may be news of the token.
+    fn output(&mut self, first: bool, input: usize) -> Result<Answer, BackendError> {
+        match self.answer_to(input)? {
+            Answer::ComputesHere(here) if first => {
+                self.computes_here = Some(here);
+                self.answer_to(input)
+            }
+            answer => Ok(answer),
+        }
+    }
+
     fn ask(&mut self, command: &Command) -> Result<Option<FoundKey>, BackendError> {
         self.send(|out| command.encode(out))?;
         match self.answer()? {
@@ -104,7 +117,7 @@ impl ProcessSession {
         for (index, job) in jobs.iter().enumerate() {
             let answer = match &lost {
                 Some(error) => Err(error.clone()),
-                None => self.answer_to(job.operation.input().len()),
+                None => self.output(index == 0, job.operation.input().len()),
             };
             let result = match answer {
                 Ok(Answer::Output(output)) => Ok(output),
@@ -156,6 +169,10 @@ impl Session for ProcessSession {
     fn check_alive(&mut self) -> Result<(), BackendError> {
         self.send(|out| Command::CheckAlive.encode(out))?;
         self.done()
+    }
+
+    fn computes_here(&mut self) -> Option<bool> {
+        self.computes_here.take()
     }
 
     fn batches(&self) -> bool {

@@ -221,6 +221,9 @@ fn perform(frames: &mut Frames, session: &mut dyn Session, jobs: &[Job], out: &m
     let lent: Vec<_> = jobs.iter().map(Job::lend).collect();
     let (mut waiting, mut since, mut sent) = (0, Instant::now(), Ok(()));
     out.clear();
+    if let Some(here) = session.computes_here() {
+        put_answer(out, Answer::ComputesHere(here), 0);
+    }
     session.perform_batch(&lent, &mut |index, result| {
         if waiting == 0 {
             since = Instant::now();

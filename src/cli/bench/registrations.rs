@@ -16,7 +16,7 @@ use super::statistics::Summary;
 use super::target::Target;
 use super::{Failure, Format, output, runtime};
 use crate::cli::output::say;
-use crate::config::{Config, Pace};
+use crate::config::Config;
 use crate::managed_keys::measure::Template;
 use crate::model::{Namespace, Verb};
 use crate::namespace;
@@ -96,7 +96,7 @@ fn place(registration: u32, many: &Registered) -> (Namespace, String) {
 
 /// Writes to the store of the daemon, which does not run.
 fn fill(config: &Config, many: &Registered) -> Result<(), Failure> {
-    let store = Store::open(&config.storage, seal_from_config(&config.seal)?, Pace::Prompt)?;
+    let store = Store::open(&config.storage, seal_from_config(&config.seal)?)?;
     let real = |number| Template::of(&store, &Namespace::root(), &real_key(number));
     let templates = (0..many.real_keys).map(real).collect::<Result<Vec<_>, _>>()?;
     let namespaces = (0..many.namespaces).map(|number| {

@@ -20,7 +20,7 @@ use super::target::Target;
 use super::work::Work;
 use super::{Failure, Format, closed, runtime};
 use crate::client::Framed;
-use crate::config::{Config, Pace};
+use crate::config::Config;
 use crate::engine::pki::measure::Filling;
 use crate::model::{Namespace, Verb};
 use crate::store::{Store, seal_from_config};
@@ -186,7 +186,7 @@ impl Stage<'_> {
 impl Template {
     /// Writes to the store of the daemon, which does not run.
     fn fill(&self, config: &Config, certificates: u64, revoked: u64) -> Result<(), Failure> {
-        let store = Store::open(&config.storage, seal_from_config(&config.seal)?, Pace::Prompt)?;
+        let store = Store::open(&config.storage, seal_from_config(&config.seal)?)?;
         let filling = Filling::new(store, &Namespace::root(), &self.uuid, &self.certificate, &self.issuer)?;
         // Each in rising order, side by side.
         let until =

@@ -430,12 +430,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::config::{Pace, Storage};
+    use crate::config::Storage;
     use crate::model::{Mount, MountConfig, Namespace};
     use crate::store::Ephemeral;
 
     fn place() -> (Store, Records) {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let mount = Mount {
             namespace: Namespace::root(),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::policies::Policies;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::model::{Capability, Fault, Namespace};
 use crate::store::{Ephemeral, Store};
 
 fn store() -> Store {
-    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+    let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
     store.initialize().unwrap();
     store
 }

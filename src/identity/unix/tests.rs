@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::clock::Clock;
 use super::super::{Identity, UnixRole};
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::model::{Auth, Caller, Fault, Namespace, Origin, PeerCredentials, Unit, Wire};
 use crate::store::{Ephemeral, Store};
 
@@ -22,7 +22,7 @@ impl House {
     }
 
     async fn with(limits: Limits) -> House {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let now = Arc::new(AtomicU64::new(1_000_000));
         let house = House::on(store, now, limits);

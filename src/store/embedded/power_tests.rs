@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use redb::StorageBackend;
 
 use super::*;
-use crate::config::Pace;
 use crate::model::Namespace;
+use crate::pace::Pace;
 use crate::store::{KeyFile, RecordKey, Store, Write};
 
 /// What a disk writes whole or not at all, in bytes.
@@ -146,7 +146,7 @@ impl Site {
             }
             builder.create_with_backend(Recorded(Arc::clone(&disk)))
         };
-        let embedded = Embedded::start(StorageFile::with_mount(&path, Box::new(mount)), Pace::Prompt).unwrap();
+        let embedded = Embedded::start(StorageFile::with_mount(&path, Box::new(mount)), Pace::default()).unwrap();
         let seal = std::sync::Arc::new(KeyFile::new(&self.folder.path().join("seal.key")));
         Store::over(Box::new(embedded), seal, None).unwrap()
     }

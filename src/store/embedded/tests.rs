@@ -8,8 +8,9 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use super::*;
-use crate::config::{Pace, Storage};
+use crate::config::Storage;
 use crate::model::Namespace;
+use crate::pace::Pace;
 use crate::store::{KeyFile, RecordKey, Store, Write, name};
 
 /// What befalls the disk.
@@ -100,7 +101,7 @@ impl Site {
                 builder.create_with_backend(Disk { file: FileBackend::new(file)?, trouble: Arc::clone(&trouble) })
             }),
         );
-        Embedded::start(file, Pace::Prompt).unwrap()
+        Embedded::start(file, Pace::default()).unwrap()
     }
 
     fn store(&self) -> Store {
@@ -117,7 +118,7 @@ impl Site {
         let copy = self.folder.path().join("crashed.redb");
         std::fs::copy(&self.path, &copy).unwrap();
         let seal = Box::new(KeyFile::new(&self.folder.path().join("seal.key")));
-        Store::open(&Storage::Redb { path: copy }, seal, Pace::Prompt).unwrap()
+        Store::open(&Storage::Redb { path: copy }, seal).unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use keyway::config::{Limits, Pace, Storage};
+use keyway::config::{Limits, Storage};
 use keyway::front;
 use keyway::model::Namespace;
 use keyway::namespace::{Namespaces, NewMount};
@@ -144,7 +144,7 @@ pub fn check(header: &str, target: &str) {
 
 fn world() -> Namespaces {
     let seal = Box::new(Ephemeral::new().expect("there is randomness"));
-    let store = Store::open(&Storage::Memory, seal, Pace::Prompt).expect("memory opens");
+    let store = Store::open(&Storage::Memory, seal).expect("memory opens");
     store.initialize().expect("it is new");
     let namespaces = Namespaces::new(store, &NAMESPACES.map(Namespace::from_path), &Limits::default());
     namespaces.load().expect("nothing is stored");

@@ -224,14 +224,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Pace, Storage};
+    use crate::config::Storage;
     use crate::engine::pki::ca_certificate::SignerId;
     use crate::engine::pki::records::Records;
     use crate::model::{Mount, MountConfig, Namespace};
     use crate::store::{Ephemeral, Store, Versioned, Write};
 
     fn empty() -> Crls {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         let mount = Mount {
             namespace: Namespace::root(),

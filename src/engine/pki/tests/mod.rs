@@ -34,7 +34,7 @@ use super::crls::{SignerCrl, Whole};
 use super::paths::TABLE;
 use super::signing_key::KeySource;
 use super::software::Keyring;
-use crate::config::{Limits, Pace, Storage};
+use crate::config::{Limits, Storage};
 use crate::engine::{BatchRooms, Call, CpuPool, Engine, table};
 use crate::model::recorder::{self, Reading};
 use crate::model::{
@@ -73,7 +73,7 @@ fn mount() -> Mount {
 impl Desk {
     /// A mount that may use keys of these kinds, named by the first column.
     fn new(kinds: &[(&str, KeyKind)]) -> Desk {
-        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap()), Pace::Prompt).unwrap();
+        let store = Store::open(&Storage::Memory, Box::new(Ephemeral::new().unwrap())).unwrap();
         store.initialize().unwrap();
         Desk::over(store, Arc::new(Keyring::new(kinds)))
     }

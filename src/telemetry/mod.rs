@@ -5,12 +5,13 @@
 
 mod audit;
 mod exposition;
-mod histogram;
+mod hot;
 mod key_sets;
 mod labels;
 mod libraries;
 mod list;
 pub mod log;
+mod parts;
 mod pools;
 mod process;
 mod reloads;
@@ -26,7 +27,7 @@ use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::model::Wire;
-use histogram::{Buckets, Histogram, Histograms};
+use hot::{Buckets, Count, Histogram, HotSeries};
 use key_sets::KeySets;
 
 pub use exposition::{Exposition, ExpositionError};
@@ -46,7 +47,7 @@ pub struct Telemetry(Arc<Inner>);
 struct Inner {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    requests: Vec<OnceLock<Counter>>,
+    requests: Vec<OnceLock<Count>>,
     request_seconds: Vec<OnceLock<Histogram>>,
     certificates: Counter,
     revocations: Counter,
@@ -63,7 +64,7 @@ struct Inner {
     audit: audit::AuditFigures,
     unix_logins: unix_logins::UnixLoginFigures,
     reloads: reloads::Reloads,
-    histograms: Histograms,
+    hot: HotSeries,
     key_sets: KeySets,
     stored: stored::Stored,
     pools: scopes::Pools,
@@ -96,7 +97,7 @@ impl Telemetry {
             audit: audit::AuditFigures::new(&recorder),
             unix_logins: unix_logins::UnixLoginFigures::new(&recorder),
             reloads: reloads::Reloads::new(&recorder),
-            histograms: Histograms::default(),
+            hot: HotSeries::default(),
             key_sets: KeySets::default(),
             stored: stored::Stored::default(),
             pools: scopes::Pools::default(),
@@ -121,7 +122,7 @@ impl Telemetry {
         process::observe(|name, value| gauge(&self.0.recorder, name, &[]).set(value));
         let mut expositions = self.0.pools.render();
         expositions.push(self.0.handle.render());
-        expositions.push(self.0.histograms.render());
+        expositions.push(self.0.hot.render());
         expositions.push(self.0.key_sets.render());
         expositions.push(self.0.stored.render());
         expositions.push(self.0.services.render());
@@ -133,11 +134,11 @@ impl Telemetry {
         let (op, out, via) = (operation.index(), outcome.index(), wire_index(wire));
         if let Some(cell) = self.0.requests.get((op * OutcomeLabel::COUNT + out) * 2 + via) {
             let labels = [("operation", operation.label()), ("outcome", outcome.label()), ("wire", wire.label())];
-            cell.get_or_init(|| counter(&self.0.recorder, list::REQUESTS, &labels)).increment(1);
+            cell.get_or_init(|| self.0.hot.count(list::REQUESTS, &labels)).increment();
         }
         if let Some(cell) = self.0.request_seconds.get(op * 2 + via) {
             let labels = [("operation", operation.label()), ("wire", wire.label())];
-            cell.get_or_init(|| self.0.histograms.get(list::REQUEST_SECONDS, Buckets::Fine, &labels)).record(total);
+            cell.get_or_init(|| self.0.hot.histogram(list::REQUEST_SECONDS, Buckets::Fine, &labels)).record(total);
         }
     }
 

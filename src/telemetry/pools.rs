@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 
-use super::histogram::{Buckets, Histogram};
+use super::hot::{Buckets, Count, Histogram};
 use super::scopes::{MemberScope, Scope};
 use super::{LoginLabel, PoolMetrics, count, count_bytes, counter, gauge, list};
 use crate::model::{Class, MemberState};
@@ -49,7 +49,7 @@ impl TenantMetrics {
         let cell = &self.queue_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
             let labels = [("pool", self.pool.name()), ("namespace", &*self.namespace), ("class", class.label())];
-            self.own.histograms().get(list::JOB_QUEUE_SECONDS, Buckets::Fine, &labels)
+            self.own.hot().histogram(list::JOB_QUEUE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(waited);
     }
@@ -141,7 +141,7 @@ pub struct MemberMetrics {
     wrong_signatures: Counter,
     key_mismatches: Counter,
     breaker: Counter,
-    jobs: [Counter; 2],
+    jobs: [Count; 2],
     device_seconds: [OnceLock<Histogram>; Class::ALL.len()],
     evictions: ByCause,
     failures: ByCause,
@@ -193,12 +193,12 @@ impl MemberMetrics {
 
     /// The device took so long for a job of this class.
     pub fn job_finished(&self, took: Duration, class: Class, ok: bool) {
-        self.jobs[usize::from(!ok)].increment(1);
+        self.jobs[usize::from(!ok)].increment();
         let cell = &self.device_seconds[class as usize];
         let seconds = cell.get_or_init(|| {
             let [pool, library, token, worker] = self.labels();
             let labels = [pool, library, token, worker, ("class", class.label())];
-            self.own.scope.histograms().get(list::JOB_DEVICE_SECONDS, Buckets::Fine, &labels)
+            self.own.scope.hot().histogram(list::JOB_DEVICE_SECONDS, Buckets::Fine, &labels)
         });
         seconds.record(took);
     }
@@ -276,7 +276,7 @@ impl PoolMetrics {
             pool: Arc::clone(self),
             namespace: namespace.to_owned(),
             queue_seconds: std::array::from_fn(|_| OnceLock::new()),
-            device_seconds: own.histograms().get(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
+            device_seconds: own.hot().histogram(list::TENANT_DEVICE_SECONDS, Buckets::Coarse, &labels),
             depth: Class::ALL.map(|class| gauge(recorder, list::LANE_DEPTH, &with("class", class.label()))),
             bytes: gauge(recorder, list::LANE_BYTES, &labels),
             refused: counter(recorder, list::LANE_REFUSED, &labels),
@@ -293,7 +293,7 @@ impl PoolMetrics {
         let worker = of.worker.to_string();
         let labels = [("pool", self.name()), ("library", of.library), ("token", of.token), ("worker", &*worker)];
         let with = |name, value| [labels[0], labels[1], labels[2], labels[3], (name, value)];
-        let results = |name| ["ok", "failed"].map(|result| counter(recorder, name, &with("result", result)));
+        let results = |name| ["ok", "failed"].map(|result| own.scope.hot().count(name, &with("result", result)));
         let metrics = MemberMetrics {
             pool: Arc::clone(self),
             own: Arc::clone(&own),

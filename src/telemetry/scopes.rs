@@ -8,33 +8,33 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
 
-use super::histogram::Histograms;
+use super::hot::HotSeries;
 use super::{METRICS, MetricKind, Telemetry};
 
 /// What counts apart from all else, and is shown until it is let go of.
 pub(super) struct Scope {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    histograms: Histograms,
+    hot: HotSeries,
 }
 
 impl Scope {
     fn new() -> Scope {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        Scope { recorder, handle, histograms: Histograms::default() }
+        Scope { recorder, handle, hot: HotSeries::default() }
     }
 
     pub(super) fn recorder(&self) -> &PrometheusRecorder {
         &self.recorder
     }
 
-    pub(super) fn histograms(&self) -> &Histograms {
-        &self.histograms
+    pub(super) fn hot(&self) -> &HotSeries {
+        &self.hot
     }
 
     fn render(&self) -> [String; 2] {
-        [self.handle.render(), self.histograms.render()]
+        [self.handle.render(), self.hot.render()]
     }
 }
 

@@ -159,7 +159,7 @@ impl Telemetry {
         ConnectionMetrics {
             made: counter(&self.0.recorder, list::SERVICE_CONNECTIONS, &result("ok")),
             failed: counter(&self.0.recorder, list::SERVICE_CONNECTIONS, &result("failed")),
-            took: self.0.histograms.get(list::SERVICE_CONNECT_SECONDS, Buckets::Fine, &[("service", service)]),
+            took: self.0.hot.histogram(list::SERVICE_CONNECT_SECONDS, Buckets::Fine, &[("service", service)]),
         }
     }
 }

@@ -177,9 +177,9 @@ fn an_unknown_or_slow_device_gets_one_job_at_a_time_and_a_fast_one_a_batch() {
     let key = key(&at.0, None);
     let _pending: Vec<_> = (0..40).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 1, "nothing is known of the key yet");
-    key.learn(&operation(), Duration::from_millis(1));
+    key.learn(&operation(), Duration::from_millis(1), 1);
     assert_eq!(pull(&at).len(), 1, "slower than the batch time");
-    (0..60).for_each(|_| key.learn(&operation(), Duration::from_micros(1)));
+    (0..60).for_each(|_| key.learn(&operation(), Duration::from_micros(1), 1));
     assert!(pull(&at).len() > 20, "fast");
 }
 
@@ -188,7 +188,7 @@ fn a_batch_is_the_sessions_share_of_the_queue() {
     let at = lane(100, 100, 32);
     (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(&operation(), Duration::from_micros(30));
+    key.learn(&operation(), Duration::from_micros(30), 1);
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 2, "eight jobs over four sessions");
 }
@@ -198,7 +198,7 @@ fn work_too_little_to_wake_others_for_is_not_divided() {
     let at = lane(100, 100, 32);
     (0..3).for_each(|_| at.0.lane.sit(&at.1));
     let key = key(&at.0, None);
-    key.learn(&operation(), Duration::from_micros(4));
+    key.learn(&operation(), Duration::from_micros(4), 1);
     let _pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     assert_eq!(pull(&at).len(), 5, "20 us");
 }
@@ -248,7 +248,7 @@ fn a_session_that_was_given_up_counts_no_more_and_leaves_once() {
     let hangs = Seat::new(MEMBER, 1);
     pool.lane.sit(&hangs);
     let key = key(pool, None);
-    key.learn(&operation(), Duration::from_micros(30));
+    key.learn(&operation(), Duration::from_micros(30), 1);
     let mut pending: Vec<_> = (0..8).map(|_| submit(&key).unwrap()).collect();
     // By the watchdog, and by itself when its call returns.
     (0..2).for_each(|_| pool.lane.leave(&hangs));
@@ -325,7 +325,7 @@ fn max_parallel_caps_one_keys_jobs_in_flight_and_holds_nobody_else_up() {
     let at = lane(10, 10, 32);
     let capped = key(&at.0, Some(1));
     let free = key(&at.0, None);
-    [&capped, &free].iter().for_each(|key| key.learn(&operation(), Duration::from_nanos(10)));
+    [&capped, &free].iter().for_each(|key| key.learn(&operation(), Duration::from_nanos(10), 1));
     let _pending = [submit(&capped).unwrap(), submit(&capped).unwrap(), submit(&free).unwrap()];
     let batch = pull(&at);
     assert_eq!(batch.len(), 2);
@@ -495,7 +495,7 @@ fn a_further_try_that_cannot_end_in_time_is_not_made() {
         (granted, answered(pending))
     };
     assert_eq!(fail(LONG), (true, Ok(Bytes::new())), "nothing is known of the device");
-    key.learn(&operation(), 2 * LONG);
+    key.learn(&operation(), 2 * LONG, 1);
     assert_eq!(fail(LONG), (false, Err(fault())));
     assert_eq!(fail(3 * LONG), (true, Ok(Bytes::new())));
 }

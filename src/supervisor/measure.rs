@@ -106,7 +106,7 @@ fn key(pool: &Pool, namespace: &str) -> (Arc<KeyRoute>, Terms) {
     let identity = KeyIdentity::from(PublicKey { kind: KeyKind::Ed25519, spki: Bytes::new() });
     let route = Arc::new(KeyRoute::new(&spec, &identity, pool));
     route.add_holder(Holder { member: MEMBER, epoch: 1, handle: 7 });
-    (0..100).for_each(|_| route.learn(&operation(), Duration::from_micros(10)));
+    (0..100).for_each(|_| route.learn(&operation(), Duration::from_micros(10), 1));
     let terms = Terms { class: Class::Interactive, deadline: Deadline::after(Duration::from_secs(86_400)) };
     (route, terms)
 }

@@ -45,6 +45,7 @@ mod lane_seats_tests;
 mod lane_shuttle;
 #[cfg(test)]
 mod lane_tests;
+mod learning;
 mod leaving;
 mod login;
 #[doc(hidden)]

@@ -446,11 +446,12 @@ impl KeyRoute {
         }
     }
 
-    /// Learns from one operation's device time: an exponential average over about eight of its kind.
-    pub(super) fn learn(&self, operation: &KeyOperation, took: Duration) {
+    /// Learns from operations of this one's kind, so many, which took so long on average: an exponential average over about eight.
+    pub(super) fn learn(&self, operation: &KeyOperation, took: Duration, operations: u32) {
         let expected = &self.served.expected_ns[operation.index()];
         let (took, old) = (nanoseconds(took), expected.load(Ordering::Relaxed));
-        let new = if old == 0 { took } else { old - old / 8 + took / 8 };
+        let share = u64::from(operations.min(8));
+        let new = if old == 0 { took } else { old - old / 8 * share + took / 8 * share };
         expected.store(new.max(1), Ordering::Relaxed);
     }
 }

@@ -17,6 +17,7 @@ use super::computing::Computing;
 use super::control::Proven;
 use super::job::{Job, JobResult, Work};
 use super::lane::{Lane, Pulled};
+use super::learning::Learning;
 use super::pool::SESSIONS_AT_REST;
 use super::presence::Presence;
 use super::proof;
@@ -110,6 +111,7 @@ struct Running {
     seen: HashSet<Seen, RandomState>,
     /// Keys whose handles were found and proven anew because they were not these keys here.
     doubted: HashSet<usize, RandomState>,
+    learning: Learning,
     operations: u64,
     /// Operations done since the session was opened.
     served: usize,
@@ -122,8 +124,9 @@ impl Running {
     fn new(session: Box<dyn Session>) -> Running {
         let (outbox, started, results) = (Outbox::new(), Vec::new(), Vec::new());
         let (seen, doubted) = (HashSet::default(), HashSet::default());
-        let now = Instant::now();
-        Running { session, outbox, started, results, seen, doubted, operations: 0, served: 0, rest: REST_FIRST, now }
+        let (learning, operations, served) = (Learning::default(), 0, 0);
+        let (rest, now) = (REST_FIRST, Instant::now());
+        Running { session, outbox, started, results, seen, doubted, learning, operations, served, rest, now }
     }
 }
 
@@ -231,6 +234,7 @@ impl SessionThread {
     fn run_taken(&self, running: &mut Running) -> After {
         let after = self.run_each(running);
         running.session.withdraw();
+        running.learning.tell();
         if let Some(here) = running.session.computes_here() {
             self.computing.note(here);
         }
@@ -348,10 +352,10 @@ impl SessionThread {
 
     /// Counts what was done, and looks at some of it before anybody gets it.
     fn look_at(&self, running: &mut Running, began: Instant, took: Duration) {
-        let Running { session, started, results, seen, doubted, operations, now, .. } = running;
+        let Running { session, started, results, seen, doubted, learning, operations, now, .. } = running;
         for (Started { work, handle, .. }, result) in started.iter().zip(results.iter_mut()) {
             if result.is_ok() {
-                work.key.learn(&work.operation, took);
+                learning.note(work, took);
             }
             if let Err(error) = result
                 && error.fate == Fate::Reopen

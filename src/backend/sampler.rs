@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// One call in so many is looked at: it costs four readings of clocks, two of them system calls.
-const EVERY: u32 = 64;
+const EVERY: u32 = 256;
 
 /// What one session has seen.
 #[derive(Debug, Default)]

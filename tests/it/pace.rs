@@ -46,7 +46,7 @@ async fn a_token_that_answers_at_once_and_then_is_slow(stanza: &'static str) {
     let load = Load { connections: 2, depth: 8, ..Load::default() }.start(&rig).await;
     until(&rig, true);
     // From now on it is a device elsewhere.
-    rig.sim.steer("slot * service 3ms");
+    rig.sim.steer("slot * service 1ms");
     until(&rig, false);
     rig.sim.steer("slot * service 0ms");
     until(&rig, true);
@@ -67,7 +67,7 @@ async fn a_token_in_worker_processes_is_seen_to_compute_here_and_waited_for() {
 async fn a_profile_that_computes_here_is_believed_from_the_start() {
     let setup = Setup { profile: Some("softhsm"), stanza: "isolation = \"none\"", ..Setup::default() };
     let rig = Rig::null(&["one"], &["doc"], setup).await;
-    rig.sim.steer("slot * service 3ms");
+    rig.sim.steer("slot * service 1ms");
     rig.key("doc", json!({"token_label": "one"})).await;
     until(&rig, true);
     // No call changes that.

@@ -213,6 +213,27 @@ fn a_worker_that_dies_in_a_batch_has_answered_what_it_has_answered() {
 }
 
 #[test]
+fn whether_a_token_computes_here_is_told_before_a_batch_is_answered() {
+    let (mut session, theirs, process) = session();
+    let operation = sign(&[1; 32]);
+    let jobs = [BatchJob { handle: 0, kind: P256, operation: &operation }; 2];
+    let answer = framed(&Answer::Output(Bytes::from_static(&[3; 70])));
+    let mut frames = Frames::new(theirs);
+    for told in [Some(true), None, Some(false)] {
+        let news = told.map(|here| framed(&Answer::ComputesHere(here))).unwrap_or_default();
+        frames.send(&[&news[..], &answer, &answer].concat()).unwrap();
+        let (ended, count) = batch(&mut session, &jobs);
+        assert_eq!((causes(&ended), count), (vec!["ok", "ok"], 2));
+        assert_eq!([session.computes_here(), session.computes_here()], [told, None]);
+    }
+    // Between two answers it is none.
+    frames.send(&[&answer[..], &framed(&Answer::ComputesHere(true)), &answer].concat()).unwrap();
+    let (ended, _) = batch(&mut session, &jobs);
+    assert_eq!(causes(&ended), ["ok", WORKER_DIED]);
+    assert!(end(&process).contains("SIGKILL"));
+}
+
+#[test]
 fn a_worker_that_talks_nonsense_is_killed() {
     let key = SoftwareKey::generate(P256).unwrap();
     let found = |spki| {
@@ -228,9 +249,9 @@ fn a_worker_that_talks_nonsense_is_killed() {
     };
     let long = [&u32::MAX.to_le_bytes()[..], &[0; 64]].concat();
     let not_a_key = framed(&found(Bytes::from_static(b"no key")));
-    for nonsense in
-        [long, framed(&Answer::Done), framed(&found(key.public().spki.clone())), not_a_key, vec![1, 0, 0, 0, 99]]
-    {
+    let told_twice = framed(&Answer::ComputesHere(true)).repeat(2);
+    let a_key = framed(&found(key.public().spki.clone()));
+    for nonsense in [long, framed(&Answer::Done), a_key, not_a_key, told_twice, vec![1, 0, 0, 0, 99]] {
         let (mut session, theirs, process) = session();
         Frames::new(theirs.try_clone().unwrap()).send(&nonsense).unwrap();
         let error = session.perform(0, P256, &sign(&[1; 32])).unwrap_err();
@@ -424,6 +445,8 @@ fn answers_arrive_as_they_were_sent() {
         })),
         Answer::Found(None),
         Answer::Output(Bytes::from_static(&[9; 512])),
+        Answer::ComputesHere(true),
+        Answer::ComputesHere(false),
     ];
     for fault in faults {
         answers.push(Answer::Failed(BackendError::keep(fault)));

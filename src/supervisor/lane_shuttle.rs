@@ -121,9 +121,10 @@ fn hand_back_first(lane: &Lane, mut job: Job) {
     }
 }
 
-/// Every job is answered exactly once, and every session ends: for both ways of waking.
+/// Every job is answered exactly once, and every session ends: for both ways of waking, and where one becomes the other meanwhile.
 fn all_answered(act: fn(&Lane, Job), max_parallel: Option<usize>) {
-    for wake in [Wake::Chain, Wake::Each] {
+    let both = [Wake::Chain, Wake::Each];
+    for (wake, then) in both.into_iter().flat_map(|wake| both.map(|then| (wake, then))) {
         shuttle::check_random(
             move || {
                 let pool = pool(wake);
@@ -133,6 +134,9 @@ fn all_answered(act: fn(&Lane, Job), max_parallel: Option<usize>) {
                 let sessions = [session(&pool, ONE, act), session(&pool, ONE, act), session(&pool, TWO, act)];
                 let askers =
                     [mine, ours].map(|key| thread::spawn(move || (0..3).map(|_| submit(&key)).collect::<Vec<_>>()));
+                if wake != then {
+                    pool.lane.wake_by(then);
+                }
                 let pending: Vec<Pending> =
                     askers.into_iter().flat_map(|asker| asker.join().expect("it submits")).collect();
                 // Closed, a lane is emptied before its sessions end: so whoever sleeps too long is found here.

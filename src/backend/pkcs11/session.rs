@@ -23,8 +23,8 @@ use crate::config::Profile;
 use crate::crypto;
 use crate::model::{BLOCK_BYTES, Cipher, GCM_TAG_BYTES, Hash, KeyKind, KeyOperation, SignatureScheme, wiped};
 
-/// Room for the signatures of every key kind up to ML-DSA-87, and RSA-8192.
-const SIGNATURE_BYTES: usize = 5 << 10;
+/// Room for the signatures of every key kind up to RSA-8192.
+const SIGNATURE_BYTES: usize = 1024;
 /// Room for a module that wants more of it than its answers take.
 const ROOM_MAX: usize = 1 << 20;
 /// A login that is denied so soon has not taken: another one would not either.
@@ -91,19 +91,11 @@ pub(super) struct Pkcs11Session {
     /// When the login it lives by was done, if one was.
     login: Option<Instant>,
     sampler: Sampler,
-    room: Room,
-}
-
-/// Where a session has its signatures written: kept from one to the next, since to clear it takes as long as all else here.
-#[derive(Default)]
-struct Room {
-    usual: Vec<u8>,
-    larger: Zeroizing<Vec<u8>>,
 }
 
 impl Pkcs11Session {
     pub(super) fn new(session: Arc<NativeSession>, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
-        Pkcs11Session { session, profile, login, sampler: Sampler::default(), room: Room::default() }
+        Pkcs11Session { session, profile, login, sampler: Sampler::default() }
     }
 
     /// What the module says of who is logged in.
@@ -162,42 +154,26 @@ impl Pkcs11Session {
         Ok(len)
     }
 
-    /// A signature, as the token made it.
-    fn sign<'r>(
-        &self,
-        handle: u64,
-        kind: KeyKind,
-        mechanism: &mut Prepared<'_>,
-        room: &'r mut Room,
-    ) -> Result<&'r [u8], NativeError> {
-        let (len, written) = self.run_into(room, handle, mechanism)?;
+    /// A signature, into a buffer that is large enough for the key's signatures.
+    fn sign(&self, handle: u64, kind: KeyKind, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        let mut buffer = [0; SIGNATURE_BYTES];
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
+        let written = if larger.is_empty() { &buffer[..] } else { &larger };
         let signature = usize::try_from(len).ok().filter(|len| can_be_signature(kind, *len));
-        signature.and_then(|len| written.get(..len)).ok_or_else(|| {
-            fault::unreadable(Function::Sign, &format!("a signature of {len} bytes by a key of kind {kind}"))
-        })
+        match signature.and_then(|len| written.get(..len)) {
+            Some(signature) => Ok(Bytes::copy_from_slice(signature)),
+            None => {
+                Err(fault::unreadable(Function::Sign, &format!("a signature of {len} bytes by a key of kind {kind}")))
+            }
+        }
     }
 
-    /// One operation that signs. Answers how many bytes there are by the module's word, and where.
-    fn run_into<'r>(
-        &self,
-        room: &'r mut Room,
-        handle: u64,
-        mechanism: &mut Prepared<'_>,
-    ) -> Result<(CK_ULONG, &'r [u8]), NativeError> {
-        room.usual.resize(SIGNATURE_BYTES, 0);
-        room.larger.clear();
-        let len = self.run(Deed::Sign, handle, mechanism, &mut room.usual, &mut room.larger)?;
-        Ok((len, if room.larger.is_empty() { &room.usual } else { &room.larger }))
-    }
-
-    fn mac(
-        &self,
-        handle: u64,
-        hash: Hash,
-        mechanism: &mut Prepared<'_>,
-        room: &mut Room,
-    ) -> Result<Bytes, NativeError> {
-        let (len, written) = self.run_into(room, handle, mechanism)?;
+    fn mac(&self, handle: u64, hash: Hash, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
+        let mut buffer = [0; SIGNATURE_BYTES];
+        let mut larger = Zeroizing::default();
+        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
+        let written = if larger.is_empty() { &buffer[..] } else { &larger };
         if len != hash.digest_bytes() as CK_ULONG {
             return Err(fault::unreadable(Function::Sign, &format!("an HMAC with {} of {len} bytes", hash.name())));
         }
@@ -251,21 +227,15 @@ impl Pkcs11Session {
     }
 
     /// One operation, in two native calls.
-    fn operate(
-        &self,
-        handle: u64,
-        kind: KeyKind,
-        operation: &KeyOperation,
-        room: &mut Room,
-    ) -> Result<Bytes, BackendError> {
+    fn operate(&self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let keep = BackendError::keep;
         let made = match operation {
             KeyOperation::Sign { scheme, hash, input } => {
                 let mut mechanism = Prepared::sign(*scheme, *hash, kind, input.as_bytes()).map_err(keep)?;
-                let signature = self.sign(handle, kind, &mut mechanism, room).map_err(|error| self.judge(error))?;
+                let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
                 return match scheme {
-                    SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(signature).map_err(keep),
-                    _ => Ok(Bytes::copy_from_slice(signature)),
+                    SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(keep),
+                    _ => Ok(signature),
                 };
             }
             KeyOperation::Encrypt { cipher, plaintext } => {
@@ -278,7 +248,7 @@ impl Pkcs11Session {
             }
             KeyOperation::Mac { hash, message } => {
                 let mut mechanism = Prepared::mac(*hash, message.expose()).map_err(keep)?;
-                self.mac(handle, *hash, &mut mechanism, room)
+                self.mac(handle, *hash, &mut mechanism)
             }
         };
         made.map_err(|error| self.judge(error))
@@ -357,10 +327,7 @@ impl crate::backend::Session for Pkcs11Session {
 
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let sample = self.sampler.begin();
-        let mut room = std::mem::take(&mut self.room);
-        let answer = self.operate(handle, kind, operation, &mut room);
-        self.room = room;
-        let answer = answer?;
+        let answer = self.operate(handle, kind, operation)?;
         if let Some(sample) = sample {
             self.sampler.end(sample);
         }

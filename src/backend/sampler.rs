@@ -1,12 +1,14 @@
 //! Looks at calls now and then to tell whether they are computed on this host's own cores: then they take as much of their
-//! thread's processor time as of the clock's. One that waits for a device elsewhere takes next to none.
+//! thread's processor time as of the clock's. One that waits for a device elsewhere takes next to none;
+//! nor does one that waits for a core or for a lock, or for another process of this host, so that those are taken for it.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// One call in so many is looked at: it costs four readings of clocks, two of them system calls.
-const EVERY: u32 = 256;
+/// One call in so many is looked at: it costs four readings of clocks, two of them system calls. A prime, so that clients whose
+/// operations come in turns do not have one kind of them looked at only.
+const EVERY: u32 = 251;
 
 /// What one session has seen.
 #[derive(Debug, Default)]

@@ -11,6 +11,8 @@ use super::pools::Pools;
 
 /// So many calls more of the other kind change what is thought of a member.
 const SURE: u8 = 16;
+/// Censuses, one a second, after which nothing is thought any more of a member no call of which was looked at.
+const FORGOTTEN: u8 = 60;
 
 /// What is known of one member. Until its calls were seen, it is thought to compute elsewhere.
 pub(super) struct Computing {
@@ -19,15 +21,18 @@ pub(super) struct Computing {
     here: AtomicBool,
     /// From 0, all elsewhere, to [`SURE`], all here.
     seen: AtomicU8,
+    /// Censuses since a call was looked at.
+    idle: AtomicU8,
 }
 
 impl Computing {
     pub(super) fn new(known: bool) -> Computing {
-        Computing { known, here: AtomicBool::new(known), seen: AtomicU8::new(0) }
+        Computing { known, here: AtomicBool::new(known), seen: AtomicU8::new(0), idle: AtomicU8::new(0) }
     }
 
     /// One call was seen to be computed here, or not. One that is lost because another session notes at the same time is no harm.
     pub(super) fn note(&self, here: bool) {
+        self.idle.store(0, Ordering::Relaxed);
         let before = self.seen.load(Ordering::Relaxed);
         let now = if here { before.saturating_add(1).min(SURE) } else { before.saturating_sub(1) };
         if now != before {
@@ -42,9 +47,25 @@ impl Computing {
     pub(super) fn is_here(&self) -> bool {
         self.here.load(Ordering::Relaxed)
     }
+
+    /// A second has passed.
+    fn age(&self) {
+        let idle = self.idle.load(Ordering::Relaxed).saturating_add(1);
+        self.idle.store(idle, Ordering::Relaxed);
+        if idle >= FORGOTTEN && !self.known {
+            self.seen.store(0, Ordering::Relaxed);
+            self.here.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Pools {
+    /// The same, and a second has passed.
+    pub(super) fn keep_pace_by_the_clock(&self) {
+        self.members().iter().for_each(|member| member.computing.age());
+        self.keep_pace();
+    }
+
     /// Goes by where the members compute now: lanes whose members all do it here wake one session at a time, and the daemon's threads
     /// yield where any does.
     pub(super) fn keep_pace(&self) {
@@ -86,9 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn of_a_member_that_is_not_used_nothing_is_thought() {
+        let computing = Computing::new(false);
+        (0..SURE).for_each(|_| computing.note(true));
+        (1..FORGOTTEN).for_each(|_| computing.age());
+        assert!(computing.is_here());
+        computing.note(true);
+        (1..FORGOTTEN).for_each(|_| computing.age());
+        assert!(computing.is_here());
+        computing.age();
+        assert!(!computing.is_here());
+    }
+
+    #[test]
     fn what_a_profile_says_no_call_changes() {
         let computing = Computing::new(true);
         (0..100).for_each(|_| computing.note(false));
+        (0..100).for_each(|_| computing.age());
         assert!(computing.is_here());
     }
 }

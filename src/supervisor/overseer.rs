@@ -354,7 +354,7 @@ impl Overseer {
                 let _ = self.slot(&member);
             }
         }
-        self.shared.pools.keep_pace();
+        self.shared.pools.keep_pace_by_the_clock();
         for pool in self.shared.pools.all() {
             pool.observe();
             // Where there is no member, nobody else looks: of a library that is gone, a job may come just behind the news.

@@ -329,6 +329,7 @@ impl Table {
             let mut member = Member::new(MemberId(self.members_made), pool, &token.0, copy, worker);
             member.named = token.1.clone();
             member.computing = Arc::new(Computing::new(facts.computes_here));
+            member.metrics.computes_here(facts.computes_here);
             member.process = if facts.isolated { self.members_made } else { facts.process };
             member.pin = of.pin.clone().or_else(|| facts.pin.clone());
             member.sessions = sessions.map(|all| share(all, workers, worker));

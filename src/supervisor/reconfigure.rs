@@ -64,6 +64,8 @@ impl Overseer {
         let served = |pool: &Arc<_>| gone.iter().any(|member| Arc::ptr_eq(&member.pool, pool));
         left.iter().filter(|pool| !served(pool)).for_each(|pool| pool.close());
         lost.iter().for_each(|route| route.lane().sweep());
+        // Of members that stay more may be known than the configuration says.
+        self.shared.pools.keep_pace();
     }
 
     /// Has every managed key served where it is now to be, and by whom. Answers the routes of those that are served nowhere.

@@ -493,6 +493,8 @@ impl SessionThread {
             Fate::BackOff => {
                 self.metrics.throttled();
                 self.lane.retry(job, error.fault, member);
+                // Nothing of what was asked is kept while it rests.
+                running.learning.tell();
                 self.answer(&mut running.outbox);
                 self.rest(&mut running.rest);
                 After::GoOn

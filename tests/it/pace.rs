@@ -65,7 +65,8 @@ async fn a_token_in_worker_processes_is_seen_to_compute_here_and_waited_for() {
 
 #[tokio::test]
 async fn a_profile_that_computes_here_is_believed_from_the_start() {
-    let setup = Setup { profile: Some("softhsm"), stanza: "isolation = \"none\"", ..Setup::default() };
+    let setup =
+        Setup { profile: Some("softhsm"), stanza: "isolation = \"none\"\n max_sessions = 2", ..Setup::default() };
     let rig = Rig::null(&["one"], &["doc"], setup).await;
     rig.sim.steer("slot * service 1ms");
     rig.key("doc", json!({"token_label": "one"})).await;

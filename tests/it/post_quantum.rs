@@ -42,7 +42,11 @@ async fn ml_dsa_keys_certify_and_sign() {
         std::fs::write(folder.path().join(format!("crl-{set}.pem")), &crl.body).unwrap();
         daemon.transit_key(&doc, settings).await;
         let input = STANDARD.encode(format!("a message to {set}"));
+        let calls = || ["C_SignInit", "C_Sign"].map(|function| token.calls(function));
+        let before = calls();
         let signed = daemon.write(&format!("transit/sign/{doc}"), json!({"input": input})).await;
+        // Two, as for any other: the token need not first say how long it is.
+        assert_eq!(calls(), before.map(|calls| calls + 1));
         let check = json!({"input": input, "signature": signed["signature"]});
         assert_eq!(daemon.write(&format!("transit/verify/{doc}"), check).await["valid"], true);
         write(&format!("signature-{set}"), signed["signature"].as_str().unwrap());

@@ -23,8 +23,10 @@ use crate::config::Profile;
 use crate::crypto;
 use crate::model::{BLOCK_BYTES, Cipher, GCM_TAG_BYTES, Hash, KeyKind, KeyOperation, SignatureScheme, wiped};
 
-/// Room for the signatures of every key kind up to RSA-8192.
-const SIGNATURE_BYTES: usize = 1024;
+/// Room for the signatures of most keys: up to RSA-2048.
+const ROOM: usize = 256;
+/// Room for those of RSA-8192. It takes longer to clear than some tokens take to sign.
+const ROOM_OF_LONG: usize = 1024;
 /// Room for a module that wants more of it than its answers take.
 const ROOM_MAX: usize = 1 << 20;
 /// A login that is denied so soon has not taken: another one would not either.
@@ -154,12 +156,28 @@ impl Pkcs11Session {
         Ok(len)
     }
 
-    /// A signature, into a buffer that is large enough for the key's signatures.
+    /// A signature, into room that is large enough for the key's signatures.
     fn sign(&self, handle: u64, kind: KeyKind, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
-        let mut buffer = [0; SIGNATURE_BYTES];
+        let bytes = signature_bytes_max(kind);
+        if bytes <= ROOM {
+            self.sign_into(&mut [0; ROOM], handle, kind, mechanism)
+        } else if bytes <= ROOM_OF_LONG {
+            self.sign_into(&mut [0; ROOM_OF_LONG], handle, kind, mechanism)
+        } else {
+            self.sign_into(&mut vec![0; bytes], handle, kind, mechanism)
+        }
+    }
+
+    fn sign_into(
+        &self,
+        room: &mut [u8],
+        handle: u64,
+        kind: KeyKind,
+        mechanism: &mut Prepared<'_>,
+    ) -> Result<Bytes, NativeError> {
         let mut larger = Zeroizing::default();
-        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
-        let written = if larger.is_empty() { &buffer[..] } else { &larger };
+        let len = self.run(Deed::Sign, handle, mechanism, room, &mut larger)?;
+        let written = if larger.is_empty() { &*room } else { &larger };
         let signature = usize::try_from(len).ok().filter(|len| can_be_signature(kind, *len));
         match signature.and_then(|len| written.get(..len)) {
             Some(signature) => Ok(Bytes::copy_from_slice(signature)),
@@ -170,7 +188,7 @@ impl Pkcs11Session {
     }
 
     fn mac(&self, handle: u64, hash: Hash, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
-        let mut buffer = [0; SIGNATURE_BYTES];
+        let mut buffer = [0; ROOM];
         let mut larger = Zeroizing::default();
         let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
         let written = if larger.is_empty() { &buffer[..] } else { &larger };
@@ -282,14 +300,23 @@ fn can_be_plaintext(kind: KeyKind, cipher: &Cipher, ciphertext: usize, plaintext
     }
 }
 
-/// Whether a key's signature can be of so many bytes, as PKCS#11 has it: for ECDSA, `r` and `s` of one length.
-fn can_be_signature(kind: KeyKind, bytes: usize) -> bool {
+/// How long a key's signatures are, or can be, as PKCS#11 has them; zero of a key that makes none.
+fn signature_bytes_max(kind: KeyKind) -> usize {
     match kind {
-        KeyKind::Rsa { bits } => bytes == bits.div_ceil(8) as usize,
-        KeyKind::Ec(curve) => bytes > 0 && bytes <= 2 * curve.field_bytes() && bytes.is_multiple_of(2),
-        KeyKind::Ed25519 => bytes == 64,
-        KeyKind::MlDsa(set) => bytes == set.signature_bytes(),
-        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => false,
+        KeyKind::Rsa { bits } => bits.div_ceil(8) as usize,
+        KeyKind::Ec(curve) => 2 * curve.field_bytes(),
+        KeyKind::Ed25519 => 64,
+        KeyKind::MlDsa(set) => set.signature_bytes(),
+        KeyKind::Aes { .. } | KeyKind::Hmac { .. } => 0,
+    }
+}
+
+/// Whether a key's signature can be of so many bytes: of ECDSA, `r` and `s` are of one length, which may be less than the field's.
+fn can_be_signature(kind: KeyKind, bytes: usize) -> bool {
+    let most = signature_bytes_max(kind);
+    match kind {
+        KeyKind::Ec(_) => bytes > 0 && bytes <= most && bytes.is_multiple_of(2),
+        _ => bytes > 0 && bytes == most,
     }
 }
 

@@ -8,8 +8,10 @@ mod recorded;
 mod rights;
 mod typed;
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use crate::audit::Audit;
 use crate::config::Limits;
@@ -25,6 +27,9 @@ use crate::system::{self, System};
 use crate::telemetry::{OperationLabel, OutcomeLabel, Telemetry};
 
 pub use engines::Engines;
+
+/// That an operation was begun, and its deadline has passed.
+const LATE: Fault = Fault::DeadlineExceeded { stage: "running" };
 
 /// What the front sees of the rest of the daemon.
 pub trait Door: Send + Sync + 'static {
@@ -49,7 +54,8 @@ pub trait Door: Send + Sync + 'static {
         System::takes_stream(verb, path)
     }
 
-    /// Runs one operation. The future is answered exactly once.
+    /// Runs one operation. The future is answered exactly once. It has no timer for its deadline: whoever polls it polls it then, too,
+    /// and once more if that was the first time.
     fn run(&self, operation: Operation) -> Answer;
 
     /// Takes note of what was refused with this fault before it was an operation that could be run: of it, as far as it could
@@ -453,10 +459,23 @@ fn no_mount(path: &str) -> Fault {
     Fault::NotFound { what: format!("no engine is mounted at {:?}", path.trim_matches('/')) }
 }
 
+/// The answer, unless the deadline has passed when it is polled in vain. Nearly all are polled so once, as they begin, and are not late
+/// then.
+async fn unless_late(deadline: Deadline, mut answer: Answer) -> Result<Outcome, Fault> {
+    let mut has_begun = false;
+    poll_fn(|context| match answer.as_mut().poll(context) {
+        Poll::Pending if std::mem::replace(&mut has_begun, true) && deadline.passed(Instant::now()) => {
+            Poll::Ready(Err(LATE))
+        }
+        polled => polled,
+    })
+    .await
+}
+
 /// The answer, unless the deadline passes before.
 async fn within(deadline: Deadline, answer: Answer) -> Result<Outcome, Fault> {
     let answered = tokio::time::timeout_at(deadline.instant().into(), answer).await;
-    answered.unwrap_or(Err(Fault::DeadlineExceeded { stage: "running" }))
+    answered.unwrap_or(Err(LATE))
 }
 
 /// Whether it goes with the token that it was asked for with.
@@ -523,7 +542,7 @@ impl Dispatch {
         // Judged only when it is polled: whoever does not read answers is not to have it run by what was true long before.
         Box::pin(async move {
             let result = match self.begin(operation) {
-                Ok(Begun::Plain(answer, deadline)) => within(deadline, answer).await,
+                Ok(Begun::Plain(answer, deadline)) => unless_late(deadline, answer).await,
                 Ok(Begun::Apart(answer)) => answer.await,
                 Err(fault) => Err(fault),
             };

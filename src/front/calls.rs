@@ -81,6 +81,15 @@ impl<F: Future + Unpin> Calls<F> {
         self.due.extend(self.woken.places.lock().drain(..));
     }
 
+    /// Has all of them looked at, and says of each what `of` makes of it.
+    pub(super) fn look_at_all<R>(&mut self, mut of: impl FnMut(&mut F) -> R) -> Vec<R> {
+        let occupied =
+            self.places.iter_mut().enumerate().filter_map(|(index, place)| Some((index, place.call.as_mut()?)));
+        let (due, looked) = occupied.map(|(index, call)| (index, of(call))).unzip();
+        self.due = due;
+        looked
+    }
+
     /// The next answer that is ready, of the calls that were begun or noted.
     pub(super) fn next(&mut self) -> Option<F::Output> {
         while let Some(index) = self.due.pop_front() {
@@ -209,6 +218,20 @@ mod tests {
         assert!(answers(&mut calls).is_empty());
         end.send(7).unwrap();
         assert_eq!(answers(&mut calls), [7]);
+    }
+
+    #[test]
+    fn all_are_looked_at_when_that_is_asked_and_none_twice_for_it() {
+        let mut calls: Calls<Asked> = Calls::new(Waker::noop().clone());
+        let mut ends: Vec<_> =
+            std::iter::repeat_with(oneshot::channel).take(3).map(|(end, asked)| (end, calls.begin(asked))).collect();
+        assert_eq!(calls.look_at_all(|_| ()).len(), 3, "those that were just begun too");
+        assert_eq!(calls.due.len(), 3);
+        assert!(answers(&mut calls).is_empty());
+        ends.remove(1).0.send(7).unwrap();
+        assert_eq!(answers(&mut calls), [7]);
+        assert_eq!(calls.look_at_all(|call| call.is_terminated()), [false, false]);
+        assert_eq!(calls.due, [0, 2]);
     }
 
     /// Each is answered once, whoever answers, whenever.

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use super::bodies::{self, Held};
 use super::calls::Calls;
+use super::due::Due;
 use super::usher::Seat;
 use super::wakeups::{Gathering, Wakeups};
 use super::{Shared, path};
@@ -77,6 +78,8 @@ struct Connection<'s> {
     namespace: Namespace,
     greeted: bool,
     in_flight: Calls<InFlight>,
+    /// When the first of them is late.
+    due: Due,
     /// Wakes for the calls in flight.
     gathering: Gathering,
     inbox: BytesMut,
@@ -98,6 +101,9 @@ struct InFlight {
     /// What its answer is called by, where that is told.
     request: Option<RequestId>,
     answer: Answer,
+    deadline: Deadline,
+    /// Its deadline has passed: it is no longer waited for.
+    is_late: bool,
     /// The room its data takes, where it is JSON.
     _held: Option<Held>,
 }
@@ -107,7 +113,11 @@ impl Future for InFlight {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (id, request) = (self.id, self.request);
-        self.answer.as_mut().poll(context).map(|result| (id, request, result))
+        let mut polled = self.answer.as_mut().poll(context);
+        if self.is_late && polled.is_pending() {
+            polled = self.answer.as_mut().poll(context);
+        }
+        polled.map(|result| (id, request, result))
     }
 }
 
@@ -150,6 +160,7 @@ impl<'s> Connection<'s> {
             namespace: Namespace::root(),
             greeted: false,
             in_flight: Calls::new(gathering.waker().clone()),
+            due: Due::default(),
             gathering,
             inbox: BytesMut::new(),
             arrived: Instant::now(),
@@ -177,7 +188,7 @@ impl<'s> Connection<'s> {
             if (self.deaf || self.stopping) && self.in_flight.is_empty() && self.outbox.is_empty() {
                 return Poll::Ready(());
             }
-            if [answered, wrote, read].iter().all(|step| *step == Step::Idle) {
+            if [answered, wrote, read].iter().all(|step| *step == Step::Idle) && !self.are_late(context) {
                 return self.wait(context);
             }
             if turn.is_over() {
@@ -186,6 +197,20 @@ impl<'s> Connection<'s> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether the deadline of some calls has passed since this was asked last: then all are looked at.
+    fn are_late(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.due.has_ended(context) {
+            return false;
+        }
+        let now = Instant::now();
+        let left = self.in_flight.look_at_all(|call| {
+            call.is_late = call.deadline.passed(now);
+            (!call.is_late).then_some(call.deadline)
+        });
+        left.into_iter().flatten().for_each(|deadline| self.due.watch(deadline));
+        true
     }
 
     /// Waits for what the client owes us, no longer than it may take.
@@ -341,9 +366,10 @@ impl<'s> Connection<'s> {
             }
             Ok(CallBody::Operation(body)) => match self.operation(body, deadline_ms, class) {
                 Ok(operation) => {
-                    let request = operation.id;
+                    let (request, deadline) = (operation.id, operation.deadline);
                     let answer = self.shared.door.run(operation);
-                    self.in_flight.begin(InFlight { id, request, answer, _held: held });
+                    self.due.watch(deadline);
+                    self.in_flight.begin(InFlight { id, request, answer, deadline, is_late: false, _held: held });
                 }
                 Err(fault) => self.refuse(id, fault),
             },

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio_io_timeout::TimeoutStream;
 
 use super::bodies::{self, Held, Whole};
+use super::due;
 use super::streams::{self, Sent};
 use super::usher::Seat;
 use super::{Shared, path};
@@ -94,7 +95,7 @@ async fn respond(request: HttpRequest<Incoming>, caller: Caller, shared: &Shared
     let id = super::new_request_id();
     let mut changed = None;
     let rendered = match operation(request, id, caller, shared, seat).await {
-        Ok((operation, held)) => match shared.door.run(operation).await {
+        Ok((operation, held)) => match due::by(operation.deadline, shared.door.run(operation)).await {
             Ok(Outcome::Response(response)) => {
                 let (response, told) = response.undated();
                 changed = told;

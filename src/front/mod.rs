@@ -8,6 +8,7 @@ mod acceptor;
 mod accounts;
 mod bodies;
 mod calls;
+mod due;
 mod framed;
 mod http;
 mod listener;

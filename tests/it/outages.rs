@@ -1,11 +1,17 @@
 //! Slots that go for long, or whose calls do not return, under more load than the others can carry.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use keyway::client::ClientError;
-use keyway::wire::proto;
+use keyway::model::Verb;
+use keyway::wire::{frame, proto};
+use prost::Message;
 use serde_json::json;
 
+use crate::audit_refusals::hello;
 use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::load::{Load, Running};
 use crate::rig::{Rig, TOKENS, probing};
@@ -151,6 +157,58 @@ async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
     // Nobody waits for those that were queued: only what hung in the two sessions was done for nothing.
     let jobs = rig.sum("keyway_jobs_total", &[]);
     assert!((0.0..=2.0).contains(&(jobs - tally.done as f64)), "{jobs} jobs for {tally:#?}");
+}
+
+/// The replies that come next on a raw connection, by the ids of their calls.
+fn replies(stream: &mut UnixStream, inbox: &mut BytesMut, count: usize) -> Vec<(u64, proto::reply::Result)> {
+    let mut replies = Vec::new();
+    while replies.len() < count {
+        match frame::next_frame(inbox, 1 << 20).unwrap() {
+            Some(bytes) => {
+                let reply = proto::Reply::decode(bytes).unwrap();
+                replies.push((reply.id, reply.result.unwrap()));
+            }
+            None => {
+                let mut bytes = [0; 4096];
+                let read = stream.read(&mut bytes).unwrap();
+                assert!(read > 0, "closed after {replies:?}");
+                inbox.extend_from_slice(&bytes[..read]);
+            }
+        }
+    }
+    replies
+}
+
+#[tokio::test]
+async fn each_call_of_a_connection_has_its_own_deadline_and_so_has_each_request_over_http() {
+    let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    rig.sim.steer("hang C_Sign");
+    let mut stream = UnixStream::connect(rig.daemon.socket().with_extension("sock.framed")).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let (mut inbox, mut sent) = (BytesMut::new(), BytesMut::from(&hello(&rig.daemon.root_token)[..]));
+    let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    // The first may take longest; the last is late before it is looked at.
+    for (id, deadline_ms) in [(2, 60_000), (3, 400), (4, 800), (5, 200), (6, 1)] {
+        let operation = Some(proto::call::Operation::Sign(sign()));
+        frame::put_frame(&mut sent, &proto::Call { id, deadline_ms, operation, ..proto::Call::default() });
+    }
+    stream.write_all(&sent).unwrap();
+    let told = replies(&mut stream, &mut inbox, 5);
+    assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 6, 5, 3, 4]);
+    for (id, told) in &told[1..] {
+        let late = matches!(told, proto::reply::Result::Fault(fault) if fault.label == "deadline_exceeded");
+        assert!(late, "{id}: {told:?}");
+    }
+    let mut http = rig.daemon.http();
+    http.deadline = Some(Duration::from_millis(200));
+    let answer =
+        http.request(Verb::Write, "transit/sign/doc", json!({"input": "eA=="}).as_object().unwrap()).await.unwrap();
+    assert_eq!(answer.status, 504);
+    rig.sim.steer("release");
+    let told = replies(&mut stream, &mut inbox, 1);
+    assert!(matches!(&told[..], [(2, proto::reply::Result::Signature(_))]), "{told:?}");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod mount;
 mod namespace;
 mod operation;
 mod outcome;
+pub mod part;
 #[cfg(test)]
 pub(crate) mod recorder;
 mod request_id;

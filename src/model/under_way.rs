@@ -3,20 +3,12 @@
 //! A count that all threads change is passed from processor to processor with each change. Here each thread has a part, which
 //! others read only when they ask.
 
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
-/// Parts. More threads than these share some.
-const PARTS: usize = 8;
-
-/// Threads that have had a part.
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static PART: usize = THREADS.fetch_add(1, Ordering::Relaxed) % PARTS;
-}
+use super::part::{PARTS, part};
 
 /// Counts its holders, in cache lines of its own.
 type Part = Arc<CachePadded<()>>;
@@ -34,7 +26,7 @@ pub struct Begun {
 impl UnderWay {
     /// Begins one.
     pub fn begin(&self) -> Begun {
-        Begun { _part: Arc::clone(self.0[PART.with(|part| *part)].get_or_init(Arc::default)) }
+        Begun { _part: Arc::clone(self.0[part()].get_or_init(Arc::default)) }
     }
 
     /// Whether there is any: of those, too, that were begun before whatever the caller has seen just now.

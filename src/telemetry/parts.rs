@@ -2,19 +2,12 @@
 //! would go from core to core with each request.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Threads that count one after the other for the first time have a part each; where there are more, some share one.
-const PARTS: usize = 8;
+use crate::model::part::{PARTS, part};
+
 /// Cells of a line.
 const LINE: usize = 16;
-
-thread_local! {
-    static PART: usize = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Ordering::Relaxed) % PARTS
-    };
-}
 
 /// As long as two cache lines, which processors fetch together.
 #[derive(Default)]
@@ -37,10 +30,8 @@ impl Parts {
 
     /// Where the calling thread adds.
     pub(super) fn own(&self) -> Part<'_> {
-        // Where a thread is about to end, it may have forgotten its own.
-        let part = PART.try_with(|part| *part).unwrap_or(0);
         let made = || std::iter::repeat_with(Line::default).take(self.cells.div_ceil(LINE)).collect();
-        Part(self.parts.get(part).map_or(&[], |part| part.get_or_init(made)))
+        Part(self.parts[part()].get_or_init(made))
     }
 
     /// What was added to one cell by all.

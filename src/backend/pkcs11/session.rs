@@ -23,10 +23,9 @@ use crate::config::Profile;
 use crate::crypto;
 use crate::model::{BLOCK_BYTES, Cipher, GCM_TAG_BYTES, Hash, KeyKind, KeyOperation, SignatureScheme, wiped};
 
-/// Room for the signatures of most keys: up to RSA-2048.
-const ROOM: usize = 256;
-/// Room for those of RSA-8192. It takes longer to clear than some tokens take to sign.
-const ROOM_OF_LONG: usize = 1024;
+/// Room that a module is given for a signature or a MAC at least: that of every key kind up to RSA-8192. Some want more of it than
+/// their answers take.
+const ROOM: usize = 1024;
 /// Room for a module that wants more of it than its answers take.
 const ROOM_MAX: usize = 1 << 20;
 /// A login that is denied so soon has not taken: another one would not either.
@@ -93,11 +92,13 @@ pub(super) struct Pkcs11Session {
     /// When the login it lives by was done, if one was.
     login: Option<Instant>,
     sampler: Sampler,
+    /// For signatures and MACs. Of what lies in it from before, nothing is read.
+    room: Vec<u8>,
 }
 
 impl Pkcs11Session {
     pub(super) fn new(session: Arc<NativeSession>, profile: Profile, login: Option<Instant>) -> Pkcs11Session {
-        Pkcs11Session { session, profile, login, sampler: Sampler::default() }
+        Pkcs11Session { session, profile, login, sampler: Sampler::default(), room: vec![0; ROOM] }
     }
 
     /// What the module says of who is logged in.
@@ -123,16 +124,8 @@ impl Pkcs11Session {
         error
     }
 
-    /// The two calls of one operation, into `room`. Answers how many bytes there are by the module's word: in `room`, or in
-    /// `larger` where the module wanted more of it.
-    fn run(
-        &self,
-        deed: Deed,
-        handle: u64,
-        mechanism: &mut Prepared<'_>,
-        room: &mut [u8],
-        larger: &mut Zeroizing<Vec<u8>>,
-    ) -> Result<CK_ULONG, NativeError> {
+    /// The two calls of one operation, into `room`.
+    fn run(&self, deed: Deed, handle: u64, mechanism: &mut Prepared<'_>, room: &mut [u8]) -> Result<Made, NativeError> {
         let (begin, finish) = deed.functions();
         client::check_present(&self.session.module, self.profile, begin)?;
         let (session, table) = (self.session.handle(), self.session.table());
@@ -141,61 +134,57 @@ impl Pkcs11Session {
         if rv != CKR_OK {
             return Err(error(begin, rv));
         }
-        let mut len: CK_ULONG = 0;
+        let (mut len, mut larger): (CK_ULONG, _) = (0, None);
         let mut rv = table.finish(deed, session, mechanism.data(), room, &mut len);
         if rv == CKR_BUFFER_TOO_SMALL {
             // The operation is still active: it is asked again with the room it named.
             let most = room.len().saturating_add(ROOM_MAX);
-            larger.resize(usize::try_from(len).unwrap_or(usize::MAX).min(most), 0);
+            let wanted = usize::try_from(len).unwrap_or(usize::MAX).min(most);
+            let larger = larger.insert(Zeroizing::new(vec![0; wanted]));
             rv = table.finish(deed, session, mechanism.data(), larger, &mut len);
         }
         if rv != CKR_OK {
             return Err(error(finish, rv));
         }
         self.session.module.note_work();
-        Ok(len)
+        Ok(Made { len, larger })
     }
 
-    /// A signature, into room that is large enough for the key's signatures.
-    fn sign(&self, handle: u64, kind: KeyKind, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
-        let bytes = signature_bytes_max(kind);
-        if bytes <= ROOM {
-            self.sign_into(&mut [0; ROOM], handle, kind, mechanism)
-        } else if bytes <= ROOM_OF_LONG {
-            self.sign_into(&mut [0; ROOM_OF_LONG], handle, kind, mechanism)
-        } else {
-            self.sign_into(&mut vec![0; bytes], handle, kind, mechanism)
-        }
-    }
-
-    fn sign_into(
+    /// A signature.
+    fn sign(
         &self,
-        room: &mut [u8],
         handle: u64,
         kind: KeyKind,
         mechanism: &mut Prepared<'_>,
+        room: &mut Vec<u8>,
     ) -> Result<Bytes, NativeError> {
-        let mut larger = Zeroizing::default();
-        let len = self.run(Deed::Sign, handle, mechanism, room, &mut larger)?;
-        let written = if larger.is_empty() { &*room } else { &larger };
-        let signature = usize::try_from(len).ok().filter(|len| can_be_signature(kind, *len));
-        match signature.and_then(|len| written.get(..len)) {
+        let room = cleared(room, signature_bytes_max(kind));
+        let made = self.run(Deed::Sign, handle, mechanism, room)?;
+        match made.read(room).filter(|signature| can_be_signature(kind, signature.len())) {
             Some(signature) => Ok(Bytes::copy_from_slice(signature)),
             None => {
-                Err(fault::unreadable(Function::Sign, &format!("a signature of {len} bytes by a key of kind {kind}")))
+                let what = format!("a signature of {} bytes by a key of kind {kind}", made.len);
+                Err(fault::unreadable(Function::Sign, &what))
             }
         }
     }
 
-    fn mac(&self, handle: u64, hash: Hash, mechanism: &mut Prepared<'_>) -> Result<Bytes, NativeError> {
-        let mut buffer = [0; ROOM];
-        let mut larger = Zeroizing::default();
-        let len = self.run(Deed::Sign, handle, mechanism, &mut buffer, &mut larger)?;
-        let written = if larger.is_empty() { &buffer[..] } else { &larger };
-        if len != hash.digest_bytes() as CK_ULONG {
-            return Err(fault::unreadable(Function::Sign, &format!("an HMAC with {} of {len} bytes", hash.name())));
+    fn mac(
+        &self,
+        handle: u64,
+        hash: Hash,
+        mechanism: &mut Prepared<'_>,
+        room: &mut Vec<u8>,
+    ) -> Result<Bytes, NativeError> {
+        let room = cleared(room, hash.digest_bytes());
+        let made = self.run(Deed::Sign, handle, mechanism, room)?;
+        match made.read(room).filter(|mac| mac.len() == hash.digest_bytes()) {
+            Some(mac) => Ok(Bytes::copy_from_slice(mac)),
+            None => {
+                let what = format!("an HMAC with {} of {} bytes", hash.name(), made.len);
+                Err(fault::unreadable(Function::Sign, &what))
+            }
         }
-        Ok(Bytes::copy_from_slice(&written[..hash.digest_bytes()]))
     }
 
     /// The IV, and behind it what was encrypted.
@@ -207,13 +196,14 @@ impl Pkcs11Session {
         let front = mechanism.iv().len();
         let expected = ciphertext_bytes(cipher, mechanism.data().len());
         let mut made = vec![0; front + expected];
-        let mut larger = Zeroizing::default();
-        let len = self.run(Deed::Encrypt, handle, mechanism, &mut made[front..], &mut larger)?;
-        if len != expected as CK_ULONG {
-            return Err(fault::unreadable(Function::Encrypt, &format!("{len} bytes, where {expected} were to come")));
-        }
-        if !larger.is_empty() {
-            made[front..].copy_from_slice(&larger[..expected]);
+        let told = self.run(Deed::Encrypt, handle, mechanism, &mut made[front..])?;
+        let Some(written) = told.read(&made[front..]).filter(|written| written.len() == expected) else {
+            let what = format!("{} bytes, where {expected} were to come", told.len);
+            return Err(fault::unreadable(Function::Encrypt, &what));
+        };
+        if told.larger.is_some() {
+            let written = written.to_vec();
+            made[front..].copy_from_slice(&written);
         }
         if own_iv && mechanism.iv().iter().all(|byte| *byte == 0) {
             return Err(fault::unreadable(Function::Encrypt, "the token was to make an IV, and made none"));
@@ -232,9 +222,8 @@ impl Pkcs11Session {
         let given = mechanism.data().len();
         // No plaintext is longer than its ciphertext; some modules want room for as much.
         let mut made = Zeroizing::new(vec![0; given.max(BLOCK_BYTES)]);
-        let mut larger = Zeroizing::default();
-        let len = self.run(Deed::Decrypt, handle, mechanism, &mut made, &mut larger)?;
-        let written = if larger.is_empty() { &mut made } else { &mut larger };
+        let Made { len, mut larger } = self.run(Deed::Decrypt, handle, mechanism, &mut made)?;
+        let written = larger.as_mut().unwrap_or(&mut made);
         match usize::try_from(len) {
             Ok(len) if len <= written.len() && can_be_plaintext(kind, cipher, given, len) => {
                 written.truncate(len);
@@ -245,12 +234,18 @@ impl Pkcs11Session {
     }
 
     /// One operation, in two native calls.
-    fn operate(&self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
+    fn operate(
+        &self,
+        handle: u64,
+        kind: KeyKind,
+        operation: &KeyOperation,
+        room: &mut Vec<u8>,
+    ) -> Result<Bytes, BackendError> {
         let keep = BackendError::keep;
         let made = match operation {
             KeyOperation::Sign { scheme, hash, input } => {
                 let mut mechanism = Prepared::sign(*scheme, *hash, kind, input.as_bytes()).map_err(keep)?;
-                let signature = self.sign(handle, kind, &mut mechanism).map_err(|error| self.judge(error))?;
+                let signature = self.sign(handle, kind, &mut mechanism, room).map_err(|error| self.judge(error))?;
                 return match scheme {
                     SignatureScheme::Ecdsa => crypto::ecdsa_der_from_raw(&signature).map_err(keep),
                     _ => Ok(signature),
@@ -266,11 +261,34 @@ impl Pkcs11Session {
             }
             KeyOperation::Mac { hash, message } => {
                 let mut mechanism = Prepared::mac(*hash, message.expose()).map_err(keep)?;
-                self.mac(handle, *hash, &mut mechanism)
+                self.mac(handle, *hash, &mut mechanism, room)
             }
         };
         made.map_err(|error| self.judge(error))
     }
+}
+
+/// What an operation made, by the module's word.
+struct Made {
+    len: CK_ULONG,
+    /// Where it lies, if the module wanted more room than it was given.
+    larger: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Made {
+    /// What was made, if there is so much in this room, which was given first, or in the other.
+    fn read<'m>(&'m self, room: &'m [u8]) -> Option<&'m [u8]> {
+        let written = self.larger.as_ref().map_or(room, |larger| larger);
+        usize::try_from(self.len).ok().and_then(|len| written.get(..len))
+    }
+}
+
+/// Room for so many bytes, and at least [`ROOM`]. Those bytes are cleared: no more are read, and what a module says that it wrote it
+/// may not have.
+fn cleared(room: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
+    room.resize(bytes.max(ROOM), 0);
+    room[..bytes].fill(0);
+    room
 }
 
 /// How many bytes of ciphertext so many bytes become; with the tag of GCM.
@@ -354,7 +372,10 @@ impl crate::backend::Session for Pkcs11Session {
 
     fn perform(&mut self, handle: u64, kind: KeyKind, operation: &KeyOperation) -> Result<Bytes, BackendError> {
         let sample = self.sampler.begin();
-        let answer = self.operate(handle, kind, operation)?;
+        let mut room = std::mem::take(&mut self.room);
+        let answer = self.operate(handle, kind, operation, &mut room);
+        self.room = room;
+        let answer = answer?;
         if let Some(sample) = sample {
             self.sampler.end(sample);
         }
@@ -397,6 +418,22 @@ mod tests {
             assert!(can.iter().all(|bytes| can_be_plaintext(kind, cipher, given, *bytes)), "{cipher:?}");
             assert!(!cannot.iter().any(|bytes| can_be_plaintext(kind, cipher, given, *bytes)), "{cipher:?}");
         }
+    }
+
+    #[test]
+    fn only_what_there_is_room_for_is_read_and_nothing_of_what_was_there_before() {
+        let mut room = vec![7; ROOM];
+        let given = cleared(&mut room, 64);
+        assert!(given.len() == ROOM && given[..64] == [0; 64]);
+        let made =
+            |len, larger: Option<&[u8]>| Made { len, larger: larger.map(|bytes| Zeroizing::new(bytes.to_vec())) };
+        assert_eq!(made(64, None).read(given), Some(&[0; 64][..]));
+        assert_eq!(made(ROOM as CK_ULONG + 1, None).read(given), None);
+        assert_eq!(made(2, Some(&[1, 2, 3])).read(given), Some(&[1, 2][..]));
+        // It wanted less room than it says that it filled, or none.
+        assert!(made(32, Some(&[1])).read(given).is_none() && made(32, Some(&[])).read(given).is_none());
+        assert_eq!(cleared(&mut room, 4_627).len(), 4_627);
+        assert_eq!(cleared(&mut room, 4).len(), ROOM);
     }
 
     #[test]

@@ -81,13 +81,13 @@ impl<F: Future + Unpin> Calls<F> {
         self.due.extend(self.woken.places.lock().drain(..));
     }
 
-    /// Has all of them looked at, and says of each what `of` makes of it.
-    pub(super) fn look_at_all<R>(&mut self, mut of: impl FnMut(&mut F) -> R) -> Vec<R> {
-        let occupied =
-            self.places.iter_mut().enumerate().filter_map(|(index, place)| Some((index, place.call.as_mut()?)));
-        let (due, looked) = occupied.map(|(index, call)| (index, of(call))).unzip();
-        self.due = due;
-        looked
+    /// Has those looked at before all others of which `is_urgent` says so.
+    pub(super) fn hurry(&mut self, mut is_urgent: impl FnMut(&mut F) -> bool) {
+        for (index, place) in self.places.iter_mut().enumerate() {
+            if place.call.as_mut().is_some_and(&mut is_urgent) {
+                self.due.push_front(index);
+            }
+        }
     }
 
     /// The next answer that is ready, of the calls that were begun or noted.
@@ -221,17 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn all_are_looked_at_when_that_is_asked_and_none_twice_for_it() {
+    fn those_that_are_urgent_are_looked_at_first() {
         let mut calls: Calls<Asked> = Calls::new(Waker::noop().clone());
-        let mut ends: Vec<_> =
-            std::iter::repeat_with(oneshot::channel).take(3).map(|(end, asked)| (end, calls.begin(asked))).collect();
-        assert_eq!(calls.look_at_all(|_| ()).len(), 3, "those that were just begun too");
-        assert_eq!(calls.due.len(), 3);
+        let ends: Vec<_> =
+            std::iter::repeat_with(oneshot::channel).take(4).map(|(end, asked)| (end, calls.begin(asked))).collect();
+        for (answer, (end, ())) in ends.into_iter().enumerate() {
+            end.send(answer).unwrap();
+        }
+        let mut number = 0;
+        calls.hurry(|_| {
+            number += 1;
+            number == 3
+        });
+        assert_eq!(answers(&mut calls), [2, 0, 1, 3]);
+        calls.hurry(|_| true);
         assert!(answers(&mut calls).is_empty());
-        ends.remove(1).0.send(7).unwrap();
-        assert_eq!(answers(&mut calls), [7]);
-        assert_eq!(calls.look_at_all(|call| call.is_terminated()), [false, false]);
-        assert_eq!(calls.due, [0, 2]);
     }
 
     /// Each is answered once, whoever answers, whenever.

@@ -10,31 +10,42 @@ use tokio::time::Sleep;
 use crate::dispatch::Answer;
 use crate::model::{Deadline, Fault, Outcome};
 
-/// The timer of a connection. It never ends later than a call is late, and may end sooner, in vain.
+/// The first deadline of a connection's calls, or one that was before it. A connection that is busy looks at the clock itself; one that
+/// waits is woken.
 #[derive(Default)]
-pub(super) struct Due(Option<(Instant, Pin<Box<Sleep>>)>);
+pub(super) struct Due {
+    at: Option<Instant>,
+    /// Wakes it: then, or sooner in vain.
+    sleep: Option<(Instant, Pin<Box<Sleep>>)>,
+}
 
 impl Due {
-    /// From now on it ends at this deadline at the latest.
+    /// From now on this deadline is watched, too.
     pub(super) fn watch(&mut self, deadline: Deadline) {
         let at = deadline.instant();
-        match &mut self.0 {
-            None => self.0 = Some((at, Box::pin(tokio::time::sleep_until(at.into())))),
-            Some((known, sleep)) if at < *known => {
-                sleep.as_mut().reset(at.into());
-                *known = at;
-            }
-            Some(_) => {}
-        }
+        self.at = Some(self.at.map_or(at, |known| known.min(at)));
     }
 
-    /// Whether it has ended: then it watches nothing any more. Else it wakes who is polled in this context.
-    pub(super) fn has_ended(&mut self, context: &mut Context<'_>) -> bool {
-        let ended = self.0.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(context).is_ready());
-        if ended {
-            self.0 = None;
+    /// Whether the first deadline has passed at `now`: then none is watched any more.
+    pub(super) fn has_passed(&mut self, now: Instant) -> bool {
+        self.at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Wakes who is polled in this context at the first deadline.
+    pub(super) fn wakes(&mut self, context: &mut Context<'_>) {
+        let Some(at) = self.at else { return };
+        let (known, sleep) = self.sleep.get_or_insert_with(|| (at, Box::pin(tokio::time::sleep_until(at.into()))));
+        if at < *known {
+            sleep.as_mut().reset(at.into());
+            *known = at;
         }
-        ended
+        while sleep.as_mut().poll(context).is_ready() {
+            if at <= *known {
+                return context.waker().wake_by_ref();
+            }
+            sleep.as_mut().reset(at.into());
+            *known = at;
+        }
     }
 }
 
@@ -46,7 +57,11 @@ pub(super) async fn by(deadline: Deadline, mut answer: Answer) -> Result<Outcome
         if let Poll::Ready(result) = answer.as_mut().poll(context) {
             return Poll::Ready(result);
         }
-        if due.has_ended(context) { answer.as_mut().poll(context) } else { Poll::Pending }
+        if due.has_passed(Instant::now()) {
+            return answer.as_mut().poll(context);
+        }
+        due.wakes(context);
+        Poll::Pending
     })
     .await
 }
@@ -61,24 +76,46 @@ mod tests {
         Deadline::after(Duration::from_millis(millis))
     }
 
-    /// The end of what it watches.
+    /// When what it watches has passed, by who sleeps until then.
     async fn end(due: &mut Due) -> Instant {
-        std::future::poll_fn(|context| if due.has_ended(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+        std::future::poll_fn(|context| {
+            if due.has_passed(Instant::now()) {
+                return Poll::Ready(());
+            }
+            due.wakes(context);
+            Poll::Pending
+        })
+        .await;
         Instant::now()
     }
 
     #[tokio::test]
-    async fn it_ends_with_the_first_deadline_and_then_watches_none() {
+    async fn it_wakes_at_the_first_deadline_and_then_watches_none() {
         let (mut due, first) = (Due::default(), after(20));
         for deadline in [after(3_600_000), first, after(7_200_000)] {
             due.watch(deadline);
         }
         assert!(end(&mut due).await >= first.instant());
-        assert!(due.0.is_none(), "those that are left are told again");
+        assert!(!due.has_passed(Instant::now() + Duration::from_secs(86_400)), "those that are left are told again");
         // One that has passed already.
         due.watch(after(3_600_000));
         due.watch(first);
         end(&mut due).await;
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_was_set_for_another_call_wakes_in_vain_and_is_set_anew() {
+        let (mut due, first, second) = (Due::default(), after(20), after(60));
+        due.watch(first);
+        std::future::poll_fn(|context| {
+            due.wakes(context);
+            Poll::Ready(())
+        })
+        .await;
+        // That one was answered.
+        due.at = None;
+        due.watch(second);
+        assert!(end(&mut due).await >= second.instant());
     }
 
     #[tokio::test]

@@ -175,6 +175,7 @@ impl<'s> Connection<'s> {
     /// Ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let turn = Turn::begin();
+        self.hurry_late(turn.0);
         loop {
             let answered = together(|| self.collect(context, &turn));
             let wrote = self.write(context);
@@ -188,7 +189,8 @@ impl<'s> Connection<'s> {
             if (self.deaf || self.stopping) && self.in_flight.is_empty() && self.outbox.is_empty() {
                 return Poll::Ready(());
             }
-            if [answered, wrote, read].iter().all(|step| *step == Step::Idle) && !self.are_late(context) {
+            if [answered, wrote, read].iter().all(|step| *step == Step::Idle) {
+                self.due.wakes(context);
                 return self.wait(context);
             }
             if turn.is_over() {
@@ -199,18 +201,20 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Whether the deadline of some calls has passed since this was asked last: then all are looked at.
-    fn are_late(&mut self, context: &mut Context<'_>) -> bool {
-        if !self.due.has_ended(context) {
-            return false;
+    /// Has the calls looked at first whose deadline has passed, however busy the connection is with others.
+    fn hurry_late(&mut self, now: Instant) {
+        if !self.due.has_passed(now) {
+            return;
         }
-        let now = Instant::now();
-        let left = self.in_flight.look_at_all(|call| {
-            call.is_late = call.deadline.passed(now);
-            (!call.is_late).then_some(call.deadline)
+        let Connection { due, in_flight, .. } = self;
+        in_flight.hurry(|call| {
+            let (was_late, is_late) = (call.is_late, call.deadline.passed(now));
+            call.is_late = is_late;
+            if !is_late {
+                due.watch(call.deadline);
+            }
+            is_late && !was_late
         });
-        left.into_iter().flatten().for_each(|deadline| self.due.watch(deadline));
-        true
     }
 
     /// Waits for what the client owes us, no longer than it may take.

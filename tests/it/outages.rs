@@ -1,6 +1,7 @@
 //! Slots that go for long, or whose calls do not return, under more load than the others can carry.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -209,6 +210,45 @@ async fn each_call_of_a_connection_has_its_own_deadline_and_so_has_each_request_
     rig.sim.steer("release");
     let told = replies(&mut stream, &mut inbox, 1);
     assert!(matches!(&told[..], [(2, proto::reply::Result::Signature(_))]), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_deadline_passes_on_a_connection_that_is_never_idle() {
+    let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 1", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    let framed = rig.framed(LIMIT).await;
+    let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+    let proto::Signature { signature, key_version } = framed.sign(sign.clone()).await.unwrap();
+    rig.sim.steer("hang C_Sign");
+    let mut stream = UnixStream::connect(rig.daemon.socket().with_extension("sock.framed")).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let call = |id, deadline_ms, operation| {
+        let (mut frames, operation) = (BytesMut::new(), Some(operation));
+        frame::put_frame(&mut frames, &proto::Call { id, deadline_ms, operation, ..proto::Call::default() });
+        frames
+    };
+    stream.write_all(&hello(&rig.daemon.root_token)).unwrap();
+    stream.write_all(&call(2, 300, proto::call::Operation::Sign(sign.clone()))).unwrap();
+    // Each is computed on the spot: there is always another to be read, until the one that hangs is answered.
+    let signed = Some(proto::Sign { key_version, ..sign });
+    let verify = call(3, 0, proto::call::Operation::Verify(proto::Verify { signed, signature }));
+    let many: Vec<u8> = std::iter::repeat_n(&verify[..], 256).flatten().copied().collect();
+    let mut writes = stream.try_clone().unwrap();
+    let begun = Instant::now();
+    let flood = std::thread::spawn(move || while begun.elapsed() < LIMIT && writes.write_all(&many).is_ok() {});
+    let mut inbox = BytesMut::new();
+    let late = loop {
+        let (id, told) = replies(&mut stream, &mut inbox, 1).remove(0);
+        if id == 2 {
+            break told;
+        }
+    };
+    assert!(matches!(&late, proto::reply::Result::Fault(fault) if fault.label == "deadline_exceeded"), "{late:?}");
+    assert!(!flood.is_finished(), "it was answered when nothing else was asked");
+    stream.shutdown(Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    rig.sim.steer("release");
 }
 
 #[tokio::test]

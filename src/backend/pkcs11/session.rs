@@ -197,13 +197,12 @@ impl Pkcs11Session {
         let expected = ciphertext_bytes(cipher, mechanism.data().len());
         let mut made = vec![0; front + expected];
         let told = self.run(Deed::Encrypt, handle, mechanism, &mut made[front..])?;
-        let Some(written) = told.read(&made[front..]).filter(|written| written.len() == expected) else {
+        if told.read(&made[front..]).is_none_or(|written| written.len() != expected) {
             let what = format!("{} bytes, where {expected} were to come", told.len);
             return Err(fault::unreadable(Function::Encrypt, &what));
-        };
-        if told.larger.is_some() {
-            let written = written.to_vec();
-            made[front..].copy_from_slice(&written);
+        }
+        if let Some(larger) = &told.larger {
+            made[front..].copy_from_slice(&larger[..expected]);
         }
         if own_iv && mechanism.iv().iter().all(|byte| *byte == 0) {
             return Err(fault::unreadable(Function::Encrypt, "the token was to make an IV, and made none"));

@@ -102,7 +102,7 @@ struct InFlight {
     request: Option<RequestId>,
     answer: Answer,
     deadline: Deadline,
-    /// Its deadline has passed: it is no longer waited for.
+    /// Its deadline has passed: if it was never polled before, it is polled once more.
     is_late: bool,
     /// The room its data takes, where it is JSON.
     _held: Option<Held>,

@@ -191,7 +191,7 @@ async fn each_call_of_a_connection_has_its_own_deadline_and_so_has_each_request_
     let (mut inbox, mut sent) = (BytesMut::new(), BytesMut::from(&hello(&rig.daemon.root_token)[..]));
     let sign = || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
     // The first may take longest; the last is late before it is looked at.
-    for (id, deadline_ms) in [(2, 60_000), (3, 400), (4, 800), (5, 200), (6, 1)] {
+    for (id, deadline_ms) in [(2, 60_000), (3, 1_200), (4, 2_400), (5, 200), (6, 1)] {
         let operation = Some(proto::call::Operation::Sign(sign()));
         frame::put_frame(&mut sent, &proto::Call { id, deadline_ms, operation, ..proto::Call::default() });
     }

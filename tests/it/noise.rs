@@ -20,9 +20,10 @@ use crate::daemon::{LIMIT, Setup, wait_for};
 use crate::rig::{Rig, probing};
 use crate::tenants::{ask, write};
 
-/// Connections of a flood, and signatures beside it.
+/// Connections of a flood, and signatures beside it: so many that it weighs little when the flood reads what it was answered,
+/// which it does for hundreds of its connections at once.
 const CONNECTIONS: usize = 256;
-const SIGNATURES: u64 = 8;
+const SIGNATURES: u64 = 32;
 /// What a flood asked for before it stopped is still done, and keeps its connection until then: on a slow machine those of
 /// many floods are open at once, all of one uid.
 const ROOM: &str = "connections = 8192\n connections_per_uid = 8192";
@@ -292,8 +293,8 @@ fn on_its_own_thread(ask: impl FnOnce() -> u64 + Send) -> u64 {
     std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
 }
 
-/// Where each connection has its turn, a signature waits for more of them than there are; where each namespace has, for a
-/// few, and for what else the machine does.
+/// Where each connection has its turn, a signature waits for about as many of them as there are beside most noises; where each
+/// namespace has, for a few, and for what else the machine does: that alone may come to hundreds beside one noise.
 #[tokio::test]
 async fn no_noise_at_the_door_takes_signatures_from_another_namespace() {
     let Street { rig, noises, lone, .. } = Street::new().await;
@@ -303,10 +304,10 @@ async fn no_noise_at_the_door_takes_signatures_from_another_namespace() {
         let flooded = on_its_own_thread(|| alone(&rig, &lone, SIGNATURES, &flood));
         flood.stop();
         told.push((flooded / SIGNATURES, noise.what));
-        assert!(flooded < SIGNATURES * CONNECTIONS as u64, "answers beside each signature: {told:#?}");
+        assert!(flooded < SIGNATURES * 2 * CONNECTIONS as u64, "answers beside each signature: {told:?}");
     }
     told.sort_unstable();
-    assert!(told[told.len() / 2].0 < CONNECTIONS as u64 / 4, "answers beside each signature: {told:#?}");
+    assert!(told[told.len() / 2].0 < CONNECTIONS as u64 / 2, "answers beside each signature: {told:?}");
 }
 
 /// Where all that takes long is done as it comes, each of a lone caller's waits for one of every connection.
@@ -315,7 +316,7 @@ async fn what_takes_long_is_done_in_turn_for_each_namespace() {
     let Street { rig, noises, judgements, signature, .. } = Street::new().await;
     for noise in noises.iter().filter(|noise| ["judgements", "large bodies", "policies"].contains(&noise.what)) {
         let flood = Flood::start(&rig, noise, CONNECTIONS);
-        for (ask, requests) in [(&judgements, 4), (&signature, SIGNATURES)] {
+        for (ask, requests) in [(&judgements, 4), (&signature, 8)] {
             let flooded = on_its_own_thread(|| alone_over_http(&rig, ask, requests, &flood));
             let limit = requests * CONNECTIONS as u64 / 4;
             assert!(flooded < limit, "{}: {flooded} beside {requests} {}", noise.what, ask.what);

@@ -24,15 +24,14 @@ impl Ready {
         self.route.get()
     }
 
-    /// Has it served from now on. `entry` is the one that it is of.
-    pub(super) fn serve(&self, entry: &Entry, supervisor: &Supervisor) {
-        self.route.get_or_init(|| supervisor.adopt(spec(entry, Some(&self.identity)), &self.identity));
+    /// Has it served from now on; answers the way of its jobs. `entry` is the one that it is of.
+    pub(super) fn serve(&self, entry: &Entry, supervisor: &Supervisor) -> &Arc<KeyRoute> {
+        self.route.get_or_init(|| supervisor.adopt(spec(entry, Some(&self.identity)), &self.identity))
     }
 }
 
 impl ManagedKeys {
-    /// The way of an entry's jobs; `None` before its first use. A key that is not served yet is from now on, and its jobs
-    /// wait for the members that are up to prove that they hold it.
+    /// The way of an entry's jobs; `None` before its first use. A key that is not served yet is from now on.
     pub(super) fn route(&self, entry: &Entry) -> Result<Option<Arc<KeyRoute>>, Fault> {
         let Some(ready) = &entry.ready else { return Ok(None) };
         if let Some(route) = ready.served() {
@@ -45,8 +44,7 @@ impl ManagedKeys {
         let mut now = self.by_uuid(&entry.uuid).ok_or_else(|| gone(&entry.uuid))?;
         loop {
             let Some(ready) = &now.ready else { return Ok(None) };
-            let wake = || self.supervisor().wake(spec(&now, Some(&ready.identity)), &ready.identity);
-            let route = Arc::clone(ready.route.get_or_init(wake));
+            let route = Arc::clone(ready.serve(&now, self.supervisor()));
             match self.by_uuid(&entry.uuid) {
                 Some(still) if Arc::ptr_eq(&still, &now) => return Ok(Some(route)),
                 // Its new settings were told before these were: they are told again.

@@ -271,8 +271,8 @@ impl Overseer {
         // Its token may have been found to have another name meanwhile, or its library may be gone.
         match self.shared.home(&adopt.spec) {
             Ok((pool, members)) => {
-                let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
-                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, up);
+                let proving = members.iter().filter(|member| member.may_prove()).map(|member| member.id);
+                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, proving);
             }
             Err(fault) => adopt.route.nobody_holds(fault),
         }

@@ -191,9 +191,10 @@ impl Member {
         self.untried.store(keys, Ordering::Relaxed);
     }
 
-    /// Whether its token is open and logged in to, by its last word.
-    pub(super) fn is_up(&self) -> bool {
-        matches!(self.status.read().state, MemberState::Warming | MemberState::Serving | MemberState::Degraded)
+    /// Whether keys can be proven on it, or it is being tried whether they can, by its last word.
+    pub(super) fn may_prove(&self) -> bool {
+        let state = self.status.read().state;
+        matches!(state, MemberState::Probing | MemberState::Warming | MemberState::Serving | MemberState::Degraded)
     }
 
     /// Whether the outcome of its start, and of its keys' first proofs, is known.

@@ -96,8 +96,8 @@ impl Overseer {
                     if come.is_empty() && route.leads_to(&pool.lane) {
                         continue;
                     }
-                    let up = members.iter().filter(|member| member.is_up()).map(|member| member.id);
-                    let route = self.shared.routes.lead_to(&spec, &route, &pool, up);
+                    let proving = members.iter().filter(|member| member.may_prove()).map(|member| member.id);
+                    let route = self.shared.routes.lead_to(&spec, &route, &pool, proving);
                     // Also of a key that nobody held: what was in the way may be so no more.
                     come.into_iter().for_each(|member| route.expect_holder(member));
                     self.adopt(Adopt { spec, route });

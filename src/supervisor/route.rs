@@ -95,8 +95,9 @@ pub(super) struct Holder {
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     pub(super) holders: Vec<Holder>,
-    /// Members that held it a moment ago and are being brought up anew: jobs wait for them.
-    pub(super) returning: Vec<MemberId>,
+    /// Members that may hold it in a moment: those that are being asked whether they do, and those that did and are being
+    /// brought up anew. Jobs wait for them.
+    pub(super) expected: Vec<MemberId>,
     pub(super) absence: Option<Fault>,
 }
 
@@ -120,20 +121,20 @@ impl Routes {
     }
 
     /// The route of `spec`'s key to `pool`: the one there `was`, or another that it leads to from now on. Jobs wait there for
-    /// the members that are `up`, if any of those before held the key.
+    /// the members that are `proving`, if any of those before held the key.
     pub(super) fn lead_to(
         &self,
         spec: &KeySpec,
         was: &Arc<KeyRoute>,
         pool: &Pool,
-        up: impl Iterator<Item = MemberId>,
+        proving: impl Iterator<Item = MemberId>,
     ) -> Arc<KeyRoute> {
         if was.leads_to(&pool.lane) {
             return Arc::clone(was);
         }
         let route = self.get_or_make(spec, &was.identity, pool);
         if was.absence().is_none() {
-            up.for_each(|member| route.expect_holder(member));
+            proving.for_each(|member| route.expect_holder(member));
         }
         // A route leads elsewhere once: whoever had it before is on the way already.
         let _ = was.moved.set(Arc::clone(&route));
@@ -248,7 +249,7 @@ impl KeyRoute {
     /// Why no member holds the key now; `None` where one does, or will in a moment.
     pub(super) fn absence(&self) -> Option<Fault> {
         let set = self.set.load();
-        if set.holders.is_empty() && set.returning.is_empty() {
+        if set.holders.is_empty() && set.expected.is_empty() {
             return Some(set.absence.clone().unwrap_or_else(|| self.no_holder()));
         }
         None
@@ -342,7 +343,7 @@ impl KeyRoute {
 
     /// Whether jobs wait for this member to come back.
     pub(super) fn awaits(&self, member: MemberId) -> bool {
-        self.set.load().returning.contains(&member)
+        self.set.load().expected.contains(&member)
     }
 
     /// The members that hold the key.
@@ -368,8 +369,8 @@ impl KeyRoute {
     pub(super) fn expect_holder(&self, member: MemberId) {
         self.set.rcu(|set| {
             let mut set = KeySet::clone(set);
-            if !set.returning.contains(&member) && set.holders.iter().all(|holder| holder.member != member) {
-                set.returning.push(member);
+            if !set.expected.contains(&member) && set.holders.iter().all(|holder| holder.member != member) {
+                set.expected.push(member);
             }
             set
         });
@@ -392,7 +393,7 @@ impl KeyRoute {
                 return KeySet::clone(set);
             };
             let mut set = set.without(member);
-            set.returning.push(member);
+            set.expected.push(member);
             set
         });
     }
@@ -461,7 +462,7 @@ impl KeySet {
     fn without(&self, member: MemberId) -> KeySet {
         let mut set = self.clone();
         set.holders.retain(|holder| holder.member != member);
-        set.returning.retain(|returning| *returning != member);
+        set.expected.retain(|expected| *expected != member);
         set
     }
 }

@@ -211,8 +211,9 @@ impl Key {
 }
 
 impl SlotActor {
-    /// Has every key proven.
+    /// Has every key proven. Jobs wait for that.
     pub(super) fn prove_all(&mut self, ctx: &mut Context<Self>) {
+        self.keys.by_uuid.values().for_each(|key| key.route.expect_holder(self.member.id));
         let uuids: Vec<String> = self.keys.by_uuid.keys().cloned().collect();
         uuids.iter().for_each(|uuid| self.keys.enqueue(uuid));
         self.prove_next(ctx);
@@ -274,8 +275,10 @@ impl SlotActor {
             }
             Err(error) => {
                 key.next_try = Instant::now() + key.back_off.pause();
-                // What takes the member down decides whether jobs wait for it; one that is busy is asked again.
-                if is_keys_own(error.fate) {
+                // What takes the member down decides whether jobs wait for it; one that is busy is asked again. For one that
+                // fails nobody waits who has not seen it serve.
+                let failed_first = error.fate == Fate::BackOff && key.found_in.is_none();
+                if is_keys_own(error.fate) || failed_first {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
                 }
                 self.member.pool.lane.sweep();

@@ -342,27 +342,18 @@ impl Supervisor {
         }
     }
 
-    /// Registers a key whose identity is known: its route, which members join once they have proven to hold it.
-    /// Called again for the same key, it changes the key's settings. Its token is in use until [`Supervisor::release`].
+    /// Registers a key whose identity is known: its route, which members join once they have proven to hold it. Until those
+    /// that are up or coming up have said, its jobs wait for them. Called again for the same key, it changes the key's
+    /// settings. Its token is in use until [`Supervisor::release`].
     pub fn adopt(&self, spec: KeySpec, identity: &KeyIdentity) -> Arc<KeyRoute> {
-        self.lead(spec, identity, false)
-    }
-
-    /// The same of a key that somebody waits for already: jobs wait for the members that are up to prove that they hold it.
-    pub fn wake(&self, spec: KeySpec, identity: &KeyIdentity) -> Arc<KeyRoute> {
-        self.lead(spec, identity, true)
-    }
-
-    fn lead(&self, spec: KeySpec, identity: &KeyIdentity, is_awaited: bool) -> Arc<KeyRoute> {
         // Named in any case: the grant may come back.
         let found = self.name_token(&spec).and_then(|home| self.shared.check_grant(&spec).map(|()| home));
         let pool = found.as_ref().map_or_else(|_| self.shared.pools.nowhere(), |(pool, _)| pool);
         let route = self.shared.routes.get_or_make(&spec, identity, pool);
         match found {
-            Ok((_, members)) if is_awaited => {
-                members.iter().filter(|member| member.is_up()).for_each(|member| route.expect_holder(member.id));
+            Ok((_, members)) => {
+                members.iter().filter(|member| member.may_prove()).for_each(|member| route.expect_holder(member.id));
             }
-            Ok(_) => {}
             Err(fault) => {
                 tracing::error!(key = spec.name, namespace = %spec.namespace, %fault, "{}", self.shared.unserved(&spec));
                 route.nobody_holds(fault);

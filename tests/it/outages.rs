@@ -139,6 +139,39 @@ async fn a_worker_that_hangs_at_its_login_is_ended_and_another_comes() {
     load.stop().assert_none_lost();
 }
 
+/// A daemon serves before its token is up, if that takes long. What is asked meanwhile waits within its deadline, and is told why
+/// when the token does not come up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_before_a_token_is_up_waits_for_it() {
+    let setup = || Setup { more: probing("call_open = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let mut rig = Rig::null(&["one"], &["doc"], setup()).await;
+    rig.key("doc", json!({})).await;
+    for comes_up in [true, false] {
+        rig.sim.steer("hang C_OpenSession");
+        rig = rig.restart(setup());
+        let framed = rig.framed(LIMIT).await;
+        let sign = proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        let signed = tokio::spawn(async move { framed.sign(sign).await });
+        wait_for("a job that waits", || (rig.sum("keyway_lane_depth", &[]) > 0.0).then_some(()));
+        assert!(!signed.is_finished());
+        if !comes_up {
+            rig.sim.steer("fail C_Login CKR_DEVICE_ERROR");
+        }
+        rig.sim.steer("release");
+        let told = signed.await.unwrap();
+        match told {
+            Ok(_) => assert!(comes_up),
+            Err(ClientError::Refused { message, .. }) => {
+                assert!(!comes_up && message.contains("CKR_DEVICE_ERROR"), "{message}");
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        rig.sim.steer("clear");
+    }
+    rig.until_serving("one").await;
+    Load::default().run(&rig, 10).await.assert_none_lost();
+}
+
 #[tokio::test]
 async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
     let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };

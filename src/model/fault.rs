@@ -8,6 +8,9 @@ use super::Namespace;
 /// Where a request was whose deadline passed while the service of its key did nothing for that key, for want of quota.
 pub const QUEUED_BY_QUOTA: &str = "queued, since the service of its key throttles";
 
+/// Where a request was whose deadline passed before any member had proven to hold its key: its token was coming up.
+pub const QUEUED_UNPROVEN: &str = "queued, since its key's token is not up yet or is asked for the key";
+
 /// Why a request has no [`super::Outcome`].
 ///
 /// A fault says whose fault it is, whether a retry can help and under which label it is counted; each wire turns it into
@@ -273,7 +276,8 @@ impl Fault {
     pub fn left_the_device_alone(&self) -> bool {
         matches!(
             self,
-            Fault::Overloaded { .. } | Fault::DeadlineExceeded { stage: "queued" | QUEUED_BY_QUOTA | "arriving" }
+            Fault::Overloaded { .. }
+                | Fault::DeadlineExceeded { stage: "queued" | QUEUED_BY_QUOTA | QUEUED_UNPROVEN | "arriving" }
         )
     }
 

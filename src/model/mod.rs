@@ -50,7 +50,7 @@ pub use deadline::Deadline;
 pub(crate) use dice::Dice;
 pub use each_second::EachSecond;
 pub use endpoint::{AnswerKind, Endpoint, EngineType, Field, FieldDefault, FieldKind};
-pub use fault::{Fault, FaultLabel, QUEUED_BY_QUOTA};
+pub use fault::{Fault, FaultLabel, QUEUED_BY_QUOTA, QUEUED_UNPROVEN};
 pub use fields::{Fields, parse_duration};
 pub use job::{
     BLOCK_BYTES, CHECK_ASSOCIATED_DATA, Cipher, Digest, ENVELOPE_ASSOCIATED_DATA, GCM_IV_BYTES, GCM_TAG_BYTES,

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::route::{KeyRoute, MemberId};
 use crate::model::schedule::{Charge, Item, TenantId};
-use crate::model::{Class, Fault, KeyOperation, QUEUED_BY_QUOTA, Terms};
+use crate::model::{Class, Fault, KeyOperation, QUEUED_BY_QUOTA, QUEUED_UNPROVEN, Terms};
 use crate::telemetry::TenantMetrics;
 
 /// Where a job is at its deadline whose service throttles, by who does not know whether a session has begun it meanwhile.
@@ -76,6 +76,7 @@ impl Job {
         let stage = match self.tried {
             true => "started",
             false if self.key.was_throttled_since(self.queued_at) => QUEUED_BY_QUOTA,
+            false if self.key.holders() == 0 => QUEUED_UNPROVEN,
             false => "queued",
         };
         Fault::DeadlineExceeded { stage }

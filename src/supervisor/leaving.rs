@@ -38,6 +38,7 @@ impl Handler<Leave> for SlotActor {
         self.down = Some(why);
         // Whoever waits for a key here asks anew who may hold it.
         self.waiting.clear();
+        self.member.publish(|status| status.state = self.health.state());
         self.epoch = u64::MAX;
         self.member.pool.lane.begin_epoch(self.member.id, self.epoch);
         self.last_device = self.device.take().map(|device| Arc::downgrade(&device)).or(self.last_device.take());

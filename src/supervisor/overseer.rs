@@ -210,7 +210,7 @@ impl Overseer {
     }
 
     /// Has a member that could not be started tried again, after a pause that grows.
-    fn note_unstarted(&mut self, member: &Member, fault: Fault) -> Fault {
+    fn note_unstarted(&mut self, member: &Arc<Member>, fault: Fault) -> Fault {
         let why = Fault::Unavailable { what: format!("the member cannot be started: {fault}; it is tried again") };
         let (min, max) = (self.limits.probe_min, self.limits.probe_max);
         let unstarted = self.unstarted.entry(member.id).or_insert_with(|| Unstarted {
@@ -226,6 +226,10 @@ impl Overseer {
             status.reason = Some(why.clone());
         });
         member.metrics.stands(MemberState::BackingOff, None, SessionCounts::default(), 0);
+        for Adopt { spec, route } in self.adopted.values().filter(|adopt| self.may_hold(adopt, member)) {
+            route.remove_holder(member.id, &unavailable(spec, &why));
+        }
+        member.pool.lane.sweep();
         why
     }
 
@@ -266,15 +270,17 @@ impl Overseer {
 
     pub(super) fn adopt(&mut self, mut adopt: Adopt) {
         if self.is_sealed {
-            return adopt.route.nobody_holds(Fault::Sealed);
+            return adopt.route.nobody_holds_any_more(Fault::Sealed);
         }
         // Its token may have been found to have another name meanwhile, or its library may be gone.
         match self.shared.home(&adopt.spec) {
             Ok((pool, members)) => {
                 let proving = members.iter().filter(|member| member.may_prove()).map(|member| member.id);
                 adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, proving);
+                // A member may have gone for good since the key's first jobs began to wait for it.
+                adopt.route.expect_only(|member| members.iter().any(|known| known.id == member));
             }
-            Err(fault) => adopt.route.nobody_holds(fault),
+            Err(fault) => adopt.route.nobody_holds_any_more(fault),
         }
         self.adopted.insert(adopt.spec.uuid.clone(), adopt.clone());
         // Of a key without candidates was told when it came.
@@ -283,6 +289,10 @@ impl Overseer {
                 Ok(address) => address.do_send(adopt.clone()),
                 Err(fault) => adopt.route.remove_holder(candidate.member.id, &unavailable(&adopt.spec, &fault)),
             }
+        }
+        // Jobs that came meanwhile may wait for nobody.
+        if adopt.route.absence().is_some() {
+            adopt.route.lane().sweep();
         }
     }
 

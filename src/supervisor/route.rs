@@ -231,7 +231,7 @@ impl KeyRoute {
     }
 
     /// Queues one operation. Refuses at once where the lane is full, the deadline has passed, or no member holds the
-    /// key; never waits. Within [`together`](super::together()), a lane's refusal comes as the answer.
+    /// key, nor may in a moment; never waits. Within [`together`](super::together()), a lane's refusal comes as the answer.
     pub fn submit(self: &Arc<Self>, operation: KeyOperation, terms: Terms) -> Result<Pending, Fault> {
         if let Some(now) = self.moved.get() {
             return now.submit(operation, terms);
@@ -341,7 +341,7 @@ impl KeyRoute {
         self.set.load().holders.iter().filter(is_other).count()
     }
 
-    /// Whether jobs wait for this member to come back.
+    /// Whether jobs wait for this member to hold it.
     pub(super) fn awaits(&self, member: MemberId) -> bool {
         self.set.load().expected.contains(&member)
     }
@@ -372,6 +372,18 @@ impl KeyRoute {
             if !set.expected.contains(&member) && set.holders.iter().all(|holder| holder.member != member) {
                 set.expected.push(member);
             }
+            set
+        });
+    }
+
+    /// Has jobs wait for no others than these any more.
+    pub(super) fn expect_only(&self, which: impl Fn(MemberId) -> bool) {
+        if self.set.load().expected.iter().all(|member| which(*member)) {
+            return;
+        }
+        self.set.rcu(|set| {
+            let mut set = KeySet::clone(set);
+            set.expected.retain(|member| which(*member));
             set
         });
     }
@@ -409,6 +421,12 @@ impl KeyRoute {
             let absence = set.absence.clone().or_else(|| Some(why.clone()));
             KeySet { absence, ..set.without(member) }
         });
+    }
+
+    /// The same, and tells whoever waits.
+    pub(super) fn nobody_holds_any_more(&self, why: Fault) {
+        self.nobody_holds(why);
+        self.lane.sweep();
     }
 
     /// Says why nobody holds it.

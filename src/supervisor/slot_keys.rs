@@ -26,6 +26,8 @@ pub(super) struct Key {
     spec: KeySpec,
     route: Arc<KeyRoute>,
     held: bool,
+    /// Jobs wait for it whatever becomes of a proof: it was held, and nobody was told since that it is not.
+    returns: bool,
     /// The epoch in which it was found last.
     found_in: Option<u64>,
     proof: Proof,
@@ -81,6 +83,7 @@ impl SlotKeys {
         if let Some(key) = self.by_uuid.get_mut(uuid) {
             self.held = self.held + usize::from(held) - usize::from(key.held);
             key.held = held;
+            key.returns |= held;
         }
     }
 
@@ -134,7 +137,7 @@ impl SlotKeys {
         let Some(spec) = self.by_uuid.get(uuid).map(|key| key.spec.clone()) else { return };
         for key in self.by_uuid.values_mut().filter(|key| !key.held && same_key(&key.spec, &spec)) {
             key.route.add_holder(holder);
-            (key.held, key.told, key.found_in) = (true, None, Some(holder.epoch));
+            (key.held, key.returns, key.told, key.found_in) = (true, true, None, Some(holder.epoch));
             key.back_off.reset();
             self.held += 1;
             self.untried -= usize::from(key.is_awaited());
@@ -158,10 +161,25 @@ impl SlotKeys {
                 key.route.suspend_holder(member.id);
             } else {
                 key.route.remove_holder(member.id, &unavailable(&key.spec, why));
+                key.returns = false;
             }
             key.held = false;
         }
         self.held = 0;
+    }
+
+    /// Has jobs wait for all that are to be proven now, but for those whose last proof failed.
+    pub(super) fn expect(&self, member: &Member) {
+        let promising = self.by_uuid.values().filter(|key| key.returns || key.told.is_none());
+        promising.for_each(|key| key.route.expect_holder(member.id));
+    }
+
+    /// Nobody can say when those are proven that wait for it.
+    fn give_up_queued(&mut self, member: &Member, why: &Fault) {
+        for key in self.by_uuid.values_mut().filter(|key| key.proof == Proof::Queued && !key.held) {
+            key.route.remove_holder(member.id, &unavailable(&key.spec, why));
+            key.returns = false;
+        }
     }
 
     /// The member leaves for good: it holds none of them any more.
@@ -193,6 +211,7 @@ impl SlotKeys {
             spec,
             route,
             held: false,
+            returns: false,
             found_in: None,
             proof: Proof::None,
             tried: false,
@@ -213,7 +232,7 @@ impl Key {
 impl SlotActor {
     /// Has every key proven. Jobs wait for that.
     pub(super) fn prove_all(&mut self, ctx: &mut Context<Self>) {
-        self.keys.by_uuid.values().for_each(|key| key.route.expect_holder(self.member.id));
+        self.keys.expect(&self.member);
         let uuids: Vec<String> = self.keys.by_uuid.keys().cloned().collect();
         uuids.iter().for_each(|uuid| self.keys.enqueue(uuid));
         self.prove_next(ctx);
@@ -275,11 +294,16 @@ impl SlotActor {
             }
             Err(error) => {
                 key.next_try = Instant::now() + key.back_off.pause();
-                // What takes the member down decides whether jobs wait for it; one that is busy is asked again. For one that
-                // fails nobody waits who has not seen it serve.
-                let failed_first = error.fate == Fate::BackOff && key.found_in.is_none();
-                if is_keys_own(error.fate) || failed_first {
+                // What takes the member down decides whether jobs wait for it; one that is busy is asked again. For a key that
+                // was not held lately they wait for one more proof.
+                let failed_before = !key.returns && key.told.is_some();
+                let hangs = matches!(error.fault, Fault::DeviceStuck { .. });
+                if is_keys_own(error.fate) || failed_before {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
+                    key.returns = false;
+                }
+                if hangs && error.fate == Fate::Keep {
+                    self.keys.give_up_queued(&self.member, &error.fault);
                 }
                 self.member.pool.lane.sweep();
                 self.say_unproven(uuid, &error);
@@ -396,7 +420,7 @@ impl SlotActor {
         self.exercised.store(Some(Arc::new(proven)));
         spec.recorded = Some(prepared.identity.clone());
         let mut key = self.keys.key(spec, route);
-        (key.held, key.found_in) = (true, Some(self.epoch));
+        (key.held, key.returns, key.found_in) = (true, true, Some(self.epoch));
         self.keys.insert(key);
         self.publish();
         prepared
@@ -409,7 +433,11 @@ impl SlotActor {
         let known = self.keys.by_uuid.get_mut(&uuid).filter(|key| Arc::ptr_eq(&key.route, &route));
         match known {
             Some(key) => {
-                let held = key.held && same_key(&key.spec, &spec);
+                let same = same_key(&key.spec, &spec);
+                let held = key.held && same;
+                if !same {
+                    (key.returns, key.told) = (false, None);
+                }
                 key.spec = spec;
                 self.keys.hold(&uuid, held);
             }
@@ -426,6 +454,8 @@ impl SlotActor {
             self.prove(&uuid, ctx);
         } else if self.health.state() == MemberState::Probing {
             self.bring_up(ctx);
+        } else if let (Some(key), true) = (self.keys.by_uuid.get(&uuid), self.returns) {
+            key.route.expect_holder(self.member.id);
         } else if let (Some(key), Some(why)) = (self.keys.by_uuid.get(&uuid), &self.down) {
             key.route.remove_holder(self.member.id, &unavailable(&key.spec, why));
             // Its first job may wait already.

@@ -105,6 +105,7 @@ impl SlotActor {
             self.down = Some(fault);
         } else if before == MemberState::Stuck {
             self.down = None;
+            self.keys.expect(&self.member);
             self.keys.prove_soon();
         }
     }

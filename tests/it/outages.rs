@@ -169,6 +169,40 @@ async fn what_is_asked_before_a_token_is_up_waits_for_it() {
     Load::default().run(&rig, 10).await.assert_none_lost();
 }
 
+/// The same when a token comes back, after an outage that its requests were told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_before_the_keys_of_a_token_that_returned_are_proven_waits_for_that() {
+    let setup = Setup { more: probing("call_open = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };
+    let rig = Rig::null(&["one"], &["doc"], setup).await;
+    rig.key("doc", json!({})).await;
+    for (steered, told) in
+        [("hang C_FindObjectsInit", None), ("fail C_FindObjectsInit CKR_HOST_MEMORY", Some("HOST_MEMORY"))]
+    {
+        rig.sim.steer("remove slot one");
+        let framed = rig.framed(LIMIT).await;
+        let sign =
+            || proto::Sign { mount: "transit".into(), key: "doc".into(), input: "x".into(), ..Default::default() };
+        let gone = framed.sign(sign()).await.unwrap_err();
+        assert!(gone.to_string().contains("doc") && !gone.to_string().contains("deadline"), "{gone}");
+        rig.sim.steer(steered);
+        rig.sim.steer("return slot one");
+        rig.until_member("one", |member| member["state"] == "serving").await;
+        let signed = tokio::spawn(async move { framed.sign(sign()).await });
+        if told.is_none() {
+            wait_for("a job that waits", || (rig.sum("keyway_lane_depth", &[]) > 0.0).then_some(()));
+            rig.sim.steer("release");
+        }
+        match (signed.await.unwrap(), told) {
+            (Ok(_), None) => {}
+            (Err(ClientError::Refused { message, .. }), Some(told)) => assert!(message.contains(told), "{message}"),
+            (answer, _) => panic!("{answer:?}"),
+        }
+        rig.sim.steer("clear");
+    }
+    rig.until_serving("one").await;
+    Load::default().run(&rig, 10).await.assert_none_lost();
+}
+
 #[tokio::test]
 async fn askers_of_a_slot_that_hangs_are_freed_at_their_deadline() {
     let setup = Setup { more: probing("call_sign = \"60s\""), stanza: "max_sessions = 2", ..Setup::default() };

@@ -69,7 +69,7 @@ async fn what_no_token_heard_of_is_not_in_doubt() {
     record.is_gone.store(true, Ordering::Relaxed);
     desk.write("sign/any", json!({ "csr": csr })).await.unwrap_err();
     record.is_gone.store(false, Ordering::Relaxed);
-    for stage in ["queued", "arriving"] {
+    for stage in ["queued", crate::model::QUEUED_UNPROVEN, "arriving"] {
         *record.fails.lock() = Some(Fault::DeadlineExceeded { stage });
         desk.write("sign/any", json!({ "csr": csr })).await.unwrap_err();
     }

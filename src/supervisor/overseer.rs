@@ -160,7 +160,10 @@ impl Overseer {
         self.unstarted.remove(&member.id);
         if late {
             let keys = self.adopted.values().filter(|adopt| self.may_hold(adopt, member));
-            keys.for_each(|adopt| address.do_send(adopt.clone()));
+            keys.for_each(|adopt| {
+                adopt.route.expect_holder(member.id);
+                address.do_send(adopt.clone());
+            });
         }
         self.slots.insert(member.id, (Arc::clone(member), address.clone()));
         Ok(address)
@@ -210,7 +213,7 @@ impl Overseer {
     }
 
     /// Has a member that could not be started tried again, after a pause that grows.
-    fn note_unstarted(&mut self, member: &Arc<Member>, fault: Fault) -> Fault {
+    fn note_unstarted(&mut self, member: &Member, fault: Fault) -> Fault {
         let why = Fault::Unavailable { what: format!("the member cannot be started: {fault}; it is tried again") };
         let (min, max) = (self.limits.probe_min, self.limits.probe_max);
         let unstarted = self.unstarted.entry(member.id).or_insert_with(|| Unstarted {
@@ -226,7 +229,7 @@ impl Overseer {
             status.reason = Some(why.clone());
         });
         member.metrics.stands(MemberState::BackingOff, None, SessionCounts::default(), 0);
-        for Adopt { spec, route } in self.adopted.values().filter(|adopt| self.may_hold(adopt, member)) {
+        for Adopt { spec, route } in self.adopted.values().filter(|adopt| adopt.route.awaits(member.id)) {
             route.remove_holder(member.id, &unavailable(spec, &why));
         }
         member.pool.lane.sweep();
@@ -275,10 +278,14 @@ impl Overseer {
         // Its token may have been found to have another name meanwhile, or its library may be gone.
         match self.shared.home(&adopt.spec) {
             Ok((pool, members)) => {
-                let proving = members.iter().filter(|member| member.may_prove()).map(|member| member.id);
-                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, proving);
-                // A member may have gone for good since the key's first jobs began to wait for it.
+                let proving = || members.iter().filter(|member| member.may_prove()).map(|member| member.id);
+                adopt.route = self.shared.routes.lead_to(&adopt.spec, &adopt.route, &pool, proving());
+                let is_awaited = adopt.route.absence().is_none();
+                // A member may have gone for good since the key's first jobs began to wait for it: they wait for the others.
                 adopt.route.expect_only(|member| members.iter().any(|known| known.id == member));
+                if is_awaited && adopt.route.absence().is_some() {
+                    proving().for_each(|member| adopt.route.expect_holder(member));
+                }
             }
             Err(fault) => adopt.route.nobody_holds_any_more(fault),
         }

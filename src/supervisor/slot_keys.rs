@@ -18,6 +18,10 @@ use crate::model::{Fault, MemberState};
 /// Longest pause between two tries to find a key that a serving token lacks.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Jobs wait for a key that nobody has seen held while its proofs fail no further apart than this: as long as for a member that
+/// comes and goes, and no longer than most have time for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Proofs that wait for the control thread at a time, so that whoever else needs it comes between.
 const PROOFS_MAX: usize = 64;
 
@@ -28,6 +32,8 @@ pub(super) struct Key {
     held: bool,
     /// Jobs wait for it whatever becomes of a proof: it was held, and nobody was told since that it is not.
     returns: bool,
+    /// Nobody waits for its next proof: the last ones failed.
+    hopeless: bool,
     /// The epoch in which it was found last.
     found_in: Option<u64>,
     proof: Proof,
@@ -83,7 +89,6 @@ impl SlotKeys {
         if let Some(key) = self.by_uuid.get_mut(uuid) {
             self.held = self.held + usize::from(held) - usize::from(key.held);
             key.held = held;
-            key.returns |= held;
         }
     }
 
@@ -137,8 +142,8 @@ impl SlotKeys {
         let Some(spec) = self.by_uuid.get(uuid).map(|key| key.spec.clone()) else { return };
         for key in self.by_uuid.values_mut().filter(|key| !key.held && same_key(&key.spec, &spec)) {
             key.route.add_holder(holder);
-            (key.held, key.returns, key.told, key.found_in) = (true, true, None, Some(holder.epoch));
-            key.back_off.reset();
+            (key.held, key.found_in) = (true, Some(holder.epoch));
+            key.has_served();
             self.held += 1;
             self.untried -= usize::from(key.is_awaited());
             key.tried = true;
@@ -168,15 +173,16 @@ impl SlotKeys {
         self.held = 0;
     }
 
-    /// Has jobs wait for all that are to be proven now, but for those whose last proof failed.
+    /// Has jobs wait for all that are to be proven now, but for those whose proofs failed of late.
     pub(super) fn expect(&self, member: &Member) {
-        let promising = self.by_uuid.values().filter(|key| key.returns || key.told.is_none());
+        let promising = self.by_uuid.values().filter(|key| !key.hopeless);
         promising.for_each(|key| key.route.expect_holder(member.id));
     }
 
-    /// Nobody can say when those are proven that wait for it.
-    fn give_up_queued(&mut self, member: &Member, why: &Fault) {
-        for key in self.by_uuid.values_mut().filter(|key| key.proof == Proof::Queued && !key.held) {
+    /// A proof hangs: nobody can say when those behind it are made.
+    pub(super) fn give_up_proofs(&mut self, member: &Member, why: &Fault) {
+        let waits = |key: &&mut Key| key.proof != Proof::None && key.route.awaits(member.id);
+        for key in self.by_uuid.values_mut().filter(waits) {
             key.route.remove_holder(member.id, &unavailable(&key.spec, why));
             key.returns = false;
         }
@@ -212,6 +218,7 @@ impl SlotKeys {
             route,
             held: false,
             returns: false,
+            hopeless: false,
             found_in: None,
             proof: Proof::None,
             tried: false,
@@ -223,6 +230,23 @@ impl SlotKeys {
 }
 
 impl Key {
+    /// A proof succeeded.
+    pub(super) fn has_served(&mut self) {
+        (self.returns, self.hopeless, self.told) = (true, false, None);
+        self.back_off.reset();
+    }
+
+    /// A proof failed, for the key's own reason or another. Whether nobody is to wait for the next.
+    pub(super) fn has_failed(&mut self, own: bool) -> bool {
+        let pause = self.back_off.pause();
+        self.next_try = Instant::now() + pause;
+        let gives_up = own || (!self.returns && pause > PATIENCE);
+        if gives_up {
+            (self.returns, self.hopeless) = (false, true);
+        }
+        gives_up
+    }
+
     /// Whether its first proof is under way.
     fn is_awaited(&self) -> bool {
         !self.tried && self.proof != Proof::None
@@ -282,8 +306,8 @@ impl SlotActor {
         let Some(key) = self.keys.by_uuid.get_mut(uuid) else { return };
         match result {
             Ok(proven) => {
-                (key.told, key.found_in) = (None, Some(self.epoch));
-                key.back_off.reset();
+                key.found_in = Some(self.epoch);
+                key.has_served();
                 let handle = proven.found.handle;
                 let holder = Holder { member: self.member.id, epoch: self.epoch, handle };
                 key.route.add_holder(holder);
@@ -293,17 +317,13 @@ impl SlotActor {
                 self.publish();
             }
             Err(error) => {
-                key.next_try = Instant::now() + key.back_off.pause();
-                // What takes the member down decides whether jobs wait for it; one that is busy is asked again. For a key that
-                // was not held lately they wait for one more proof.
-                let failed_before = !key.returns && key.told.is_some();
-                let hangs = matches!(error.fault, Fault::DeviceStuck { .. });
-                if is_keys_own(error.fate) || failed_before {
+                // What takes the member down decides whether jobs wait for it; one that is busy is asked again.
+                let gives_up = key.has_failed(is_keys_own(error.fate));
+                if gives_up && (is_keys_own(error.fate) || key.route.awaits(self.member.id)) {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
-                    key.returns = false;
                 }
-                if hangs && error.fate == Fate::Keep {
-                    self.keys.give_up_queued(&self.member, &error.fault);
+                if error.fate == Fate::Keep && matches!(error.fault, Fault::DeviceStuck { .. }) {
+                    self.keys.give_up_proofs(&self.member, &error.fault);
                 }
                 self.member.pool.lane.sweep();
                 self.say_unproven(uuid, &error);
@@ -420,7 +440,8 @@ impl SlotActor {
         self.exercised.store(Some(Arc::new(proven)));
         spec.recorded = Some(prepared.identity.clone());
         let mut key = self.keys.key(spec, route);
-        (key.held, key.returns, key.found_in) = (true, true, Some(self.epoch));
+        (key.held, key.found_in) = (true, Some(self.epoch));
+        key.has_served();
         self.keys.insert(key);
         self.publish();
         prepared
@@ -436,7 +457,7 @@ impl SlotActor {
                 let same = same_key(&key.spec, &spec);
                 let held = key.held && same;
                 if !same {
-                    (key.returns, key.told) = (false, None);
+                    (key.returns, key.hopeless) = (false, false);
                 }
                 key.spec = spec;
                 self.keys.hold(&uuid, held);
@@ -453,14 +474,20 @@ impl SlotActor {
         if self.is_ready() {
             self.prove(&uuid, ctx);
         } else if self.health.state() == MemberState::Probing {
+            self.expect(&uuid);
             self.bring_up(ctx);
-        } else if let (Some(key), true) = (self.keys.by_uuid.get(&uuid), self.returns) {
-            key.route.expect_holder(self.member.id);
+        } else if self.returns {
+            self.expect(&uuid);
         } else if let (Some(key), Some(why)) = (self.keys.by_uuid.get(&uuid), &self.down) {
             key.route.remove_holder(self.member.id, &unavailable(&key.spec, why));
             // Its first job may wait already.
             self.member.pool.lane.sweep();
         }
+    }
+
+    /// Has jobs of a key wait for the member, which is coming up.
+    fn expect(&self, uuid: &str) {
+        self.keys.by_uuid.get(uuid).iter().for_each(|key| key.route.expect_holder(self.member.id));
     }
 }
 

@@ -90,8 +90,10 @@ async fn a_pool_of_which_every_fifth_call_fails_loses_no_request_and_no_member()
 async fn sessions_that_cannot_be_opened_anew_cost_no_request_and_no_member() {
     let rig = Rig::pool("", "max_sessions = 4").await;
     let before = rig.sim.calls("C_Login");
+    // So many signatures a second that no member loses all its sessions before it asks for others.
+    rig.sim.steer("slot * service 2ms");
     let load = Load::default().start(&rig).await;
-    rig.sim.steer("fail C_OpenSession CKR_GENERAL_ERROR every 3");
+    rig.sim.steer("fail C_OpenSession CKR_GENERAL_ERROR every 8");
     rig.sim.steer("fail C_Sign CKR_DEVICE_ERROR every 10");
     load.until_done(400);
     rig.sim.steer("clear");

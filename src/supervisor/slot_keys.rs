@@ -30,10 +30,7 @@ pub(super) struct Key {
     spec: KeySpec,
     route: Arc<KeyRoute>,
     held: bool,
-    /// Jobs wait for it whatever becomes of a proof: it was held, and nobody was told since that it is not.
-    returns: bool,
-    /// Nobody waits for its next proof: the last ones failed.
-    hopeless: bool,
+    hope: Hope,
     /// The epoch in which it was found last.
     found_in: Option<u64>,
     proof: Proof,
@@ -43,6 +40,17 @@ pub(super) struct Key {
     back_off: BackOff,
     /// Why it was not proven the last time, so that the same is not said again and again.
     told: Option<Fault>,
+}
+
+/// How long jobs wait for the proof of a key.
+#[derive(Clone, Copy, PartialEq)]
+enum Hope {
+    /// Whatever becomes of it: the key was held, and nobody was told since that it is not.
+    Returns,
+    /// While it fails a few times.
+    Open,
+    /// Not for the next: the last ones failed.
+    Gone,
 }
 
 /// Where the proof of a key is.
@@ -166,7 +174,7 @@ impl SlotKeys {
                 key.route.suspend_holder(member.id);
             } else {
                 key.route.remove_holder(member.id, &unavailable(&key.spec, why));
-                key.returns = false;
+                key.is_told();
             }
             key.held = false;
         }
@@ -175,7 +183,7 @@ impl SlotKeys {
 
     /// Has jobs wait for all that are to be proven now, but for those whose proofs failed of late.
     pub(super) fn expect(&self, member: &Member) {
-        let promising = self.by_uuid.values().filter(|key| !key.hopeless);
+        let promising = self.by_uuid.values().filter(|key| key.hope != Hope::Gone);
         promising.for_each(|key| key.route.expect_holder(member.id));
     }
 
@@ -184,7 +192,7 @@ impl SlotKeys {
         let waits = |key: &&mut Key| key.proof != Proof::None && key.route.awaits(member.id);
         for key in self.by_uuid.values_mut().filter(waits) {
             key.route.remove_holder(member.id, &unavailable(&key.spec, why));
-            key.returns = false;
+            key.is_told();
         }
     }
 
@@ -217,8 +225,7 @@ impl SlotKeys {
             spec,
             route,
             held: false,
-            returns: false,
-            hopeless: false,
+            hope: Hope::Open,
             found_in: None,
             proof: Proof::None,
             tried: false,
@@ -232,7 +239,7 @@ impl SlotKeys {
 impl Key {
     /// A proof succeeded.
     pub(super) fn has_served(&mut self) {
-        (self.returns, self.hopeless, self.told) = (true, false, None);
+        (self.hope, self.told) = (Hope::Returns, None);
         self.back_off.reset();
     }
 
@@ -240,11 +247,18 @@ impl Key {
     pub(super) fn has_failed(&mut self, own: bool) -> bool {
         let pause = self.back_off.pause();
         self.next_try = Instant::now() + pause;
-        let gives_up = own || (!self.returns && pause > PATIENCE);
+        let gives_up = own || (self.hope != Hope::Returns && pause > PATIENCE);
         if gives_up {
-            (self.returns, self.hopeless) = (false, true);
+            self.hope = Hope::Gone;
         }
         gives_up
+    }
+
+    /// Jobs were told that it is not held, for no reason of its own.
+    fn is_told(&mut self) {
+        if self.hope == Hope::Returns {
+            self.hope = Hope::Open;
+        }
     }
 
     /// Whether its first proof is under way.
@@ -318,8 +332,8 @@ impl SlotActor {
             }
             Err(error) => {
                 // What takes the member down decides whether jobs wait for it; one that is busy is asked again.
-                let gives_up = key.has_failed(is_keys_own(error.fate));
-                if gives_up && (is_keys_own(error.fate) || key.route.awaits(self.member.id)) {
+                let own = is_keys_own(error.fate);
+                if key.has_failed(own) && (own || key.route.awaits(self.member.id)) {
                     key.route.remove_holder(self.member.id, &unavailable(&key.spec, &error.fault));
                 }
                 if error.fate == Fate::Keep && matches!(error.fault, Fault::DeviceStuck { .. }) {
@@ -457,7 +471,7 @@ impl SlotActor {
                 let same = same_key(&key.spec, &spec);
                 let held = key.held && same;
                 if !same {
-                    (key.returns, key.hopeless) = (false, false);
+                    key.hope = Hope::Open;
                 }
                 key.spec = spec;
                 self.keys.hold(&uuid, held);

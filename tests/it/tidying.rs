@@ -107,7 +107,8 @@ async fn a_daemon_that_drains_and_a_mount_that_goes_stop_it() {
         assert_eq!(text(&daemon.read("pki/tidy-status").await["state"]), "Running");
         assert_eq!(daemon.ask(Verb::Write, "pki/tidy", long.clone()).await.status, 200);
         let status = daemon.write("pki/tidy-cancel", json!({})).await;
-        assert_eq!(text(&status["state"]), "Cancelling");
+        // It may be over before it is told of.
+        assert!(["Cancelling", "Cancelled"].contains(&text(&status["state"]).as_str()), "{status}");
         let begun = Instant::now();
         while text(&daemon.read("pki/tidy-status").await["state"]) != "Cancelled" {
             assert!(begun.elapsed() < LIMIT);
